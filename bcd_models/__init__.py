@@ -1,0 +1,51 @@
+"""Benign or malignant? A breast-histopathology patch classifier that says how sure it is and why.
+
+Research use only: not a medical device, an aid to and no replacement for a pathologist.
+
+The public names load on first use, so ``import bcd_models`` is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bcd_models.classifier import BCDClassifier
+    from bcd_models.errors import BCDError, ImageError, InputError, ModelFolderError
+    from bcd_models.explain import Explanation
+    from bcd_models.images import ImageLimits
+    from bcd_models.prediction import Prediction
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BCDClassifier": "classifier",
+    "BCDError": "errors",
+    "Explanation": "explain",
+    "ImageError": "errors",
+    "ImageLimits": "images",
+    "InputError": "errors",
+    "ModelFolderError": "errors",
+    "Prediction": "prediction",
+}
+__all__ = [
+    "BCDClassifier",
+    "BCDError",
+    "Explanation",
+    "ImageError",
+    "ImageLimits",
+    "InputError",
+    "ModelFolderError",
+    "Prediction",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,221 @@
+"""BCDClassifier: logits, calibrated probabilities, decisions and heat maps of images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, overload
+
+import torch
+from torch import Tensor, nn
+
+from bcd_models import folder as model_folder
+from bcd_models.backbones import backbone_named, create
+from bcd_models.config import ModelConfig
+from bcd_models.decision import Label, calibrate, label_of, referred
+from bcd_models.errors import ModelFolderError
+from bcd_models.images import ImageLimits, ImageSource, open_image
+from bcd_models.prediction import Prediction
+from bcd_models.preprocess import preprocess, to_uint8
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from bcd_models.explain import Explanation
+
+BATCH = 32
+
+
+class BCDClassifier(nn.Module):
+    """A breast-histopathology patch classifier: benign or malignant.
+
+    Research use only: an aid to, and no replacement for, a pathologist.
+
+    Args:
+        config: What travels with the weights.
+        network: A timm network with two logits; a fresh one with random weights by default.
+    """
+
+    def __init__(self, config: ModelConfig, network: nn.Module | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone_named(config.backbone)
+        self.network = (network or create(config.backbone)).eval()
+        self._sha256: str | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_id: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> Self:
+        """Load a model folder, or a Hub repository of the same files.
+
+        Args:
+            folder_or_id: An existing folder wins; anything else is a Hub id, "owner/name".
+            revision: Branch, tag or commit on the Hub.
+            token: Hub token, for private repositories.
+            cache_dir: Where downloads are kept.
+            local_files_only: Never reach for the network.
+            force_download: Download even what is in the cache.
+
+        Raises:
+            ModelFolderError: Missing, incomplete, of another format, or newer than this release.
+        """
+        options = model_folder.HubOptions(
+            revision, token, cache_dir, local_files_only, force_download
+        )
+        folder = model_folder.locate(folder_or_id, options)
+        model = cls(model_folder.read_config(folder))
+        tensors, sha256 = model_folder.read_weights(folder)
+        _load_strictly(model.network, tensors, where=str(folder / model_folder.WEIGHTS))
+        model._sha256 = sha256
+        return model
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors`` (float16) into a folder."""
+        model_folder.write(Path(folder), self.config, self.network.state_dict())
+
+    def push_to_hub(
+        self, repo_id: str, *, token: str | None = None, private: bool | None = None
+    ) -> str:
+        """Publish the model's folder on the Hub; returns the commit's address."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as temporary:
+            self.save_pretrained(temporary)
+            return model_folder.push(Path(temporary), repo_id, token, private)
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights file, or of the file these weights would be saved as."""
+        if self._sha256 is None:
+            packed = model_folder.pack(self.network.state_dict())
+            self._sha256 = hashlib.sha256(packed).hexdigest()
+        return self._sha256
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Logits N x 2 (benign, malignant) of N x 3 x S x S pixels from ``preprocess``."""
+        logits: Tensor = self.network(pixels)
+        return logits
+
+    def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> Tensor:
+        """The network's input, N x 3 x S x S float32, for one image or several."""
+        return self._pixels([open_image(image) for image in _as_list(images)])
+
+    @overload
+    def predict(
+        self, images: Sequence[ImageSource], limits: ImageLimits = ...
+    ) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, images: ImageSource, limits: ImageLimits = ...) -> Prediction: ...
+
+    def predict(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        limits: ImageLimits = ImageLimits(),
+    ) -> Prediction | list[Prediction]:
+        """Answer for one image, or for each of a list or tuple.
+
+        Raises:
+            ImageError: An image can't be used; the message says which and why.
+        """
+        if isinstance(images, (list, tuple)):
+            return list(self._predictions(images, limits))
+        return next(self._predictions(_as_list(images), limits))
+
+    def predict_proba(self, images: Sequence[ImageSource]) -> NDArray[np.float64]:
+        """Calibrated P(malignant) of each image, shape (N,), in [0, 1]."""
+        import numpy as np
+
+        return np.array([answer.probability for answer in self._predictions(images)])
+
+    def explain(self, image: ImageSource, label: Label | None = None) -> Explanation:
+        """Show which regions speak for a label, as a Grad-CAM heat map.
+
+        Args:
+            image: One image.
+            label: The label to explain; the predicted one by default.
+        """
+        from bcd_models.explain import grad_cam
+
+        opened = open_image(image)
+        prediction = self.answer(opened, self._margins([opened])[0], _name_of(image))
+        return grad_cam(self, opened, prediction, label or prediction.label)
+
+    def answer(self, image: Image, margin: float, name: str) -> Prediction:
+        """The prediction that follows from a logit margin (malignant minus benign)."""
+        decision = self.config.decision
+        probability = float(calibrate(margin, decision))
+        label = label_of(probability, decision)
+        refer = referred(probability, decision)
+        return Prediction(
+            name=name,
+            label=label,
+            probability=probability,
+            decision="refer" if refer else label,
+            reasons=("the probability lies within the referral band",) if refer else (),
+            threshold=decision.threshold,
+            refer=decision.refer,
+            model=self.config.name,
+            model_version=self.config.version,
+            weights_sha256=self.weights_sha256,
+            width=image.width,
+            height=image.height,
+        )
+
+    def _predictions(
+        self, images: Sequence[ImageSource], limits: ImageLimits = ImageLimits()
+    ) -> Iterator[Prediction]:
+        rest = iter(images)
+        while sources := list(islice(rest, BATCH)):
+            opened = [open_image(source, limits) for source in sources]
+            for source, image, margin in zip(sources, opened, self._margins(opened), strict=True):
+                yield self.answer(image, margin, _name_of(source))
+
+    def _margins(self, images: list[Image]) -> list[float]:
+        with torch.inference_mode():
+            logits = self(self._pixels(images)).float()
+        margins: list[float] = (logits[:, 1] - logits[:, 0]).tolist()
+        return margins
+
+    def _pixels(self, images: list[Image]) -> Tensor:
+        device = next(self.network.parameters()).device
+        config = self.config.preprocess
+        ready = [preprocess(to_uint8(image).unsqueeze(0).to(device), config) for image in images]
+        return torch.cat(ready)
+
+
+def _as_list(images: ImageSource | Sequence[ImageSource]) -> Sequence[ImageSource]:
+    return images if isinstance(images, (list, tuple)) else [images]  # type: ignore[list-item]
+
+
+def _name_of(source: ImageSource) -> str:
+    return Path(source).name if isinstance(source, (str, Path)) else "image"
+
+
+def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
+    wanted = network.state_dict()
+    missing, surplus = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
+    for kind, names in (("lacks", missing), ("holds surplus", surplus)):
+        if names:
+            raise ModelFolderError(f"{where} {kind} {len(names)} tensors, {min(names)} first")
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise ModelFolderError(
+                f"{where}: {name} has shape {tuple(tensor.shape)}, "
+                f"the network needs {tuple(wanted[name].shape)}"
+            )
+    network.load_state_dict(tensors)
+
+

@@ -1,0 +1,160 @@
+"""Everything that travels with a model's weights, checked strictly on the way in.
+
+A model folder's ``config.json`` is timm's own plus one object, ``bcd``. What timm needs too (mean,
+std, input size) is written into timm's part from here, and checked to agree when read.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bcd_models.backbones import backbone_named
+from bcd_models.errors import ModelFolderError
+
+SCHEMA_VERSION = 1
+LABELS = ("benign", "malignant")
+
+RGB = tuple[float, float, float]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PreprocessConfig(_Strict):
+    """How an RGB image becomes the network's input.
+
+    Attributes:
+        input_size: Side in pixels of the square the whole image is squashed to.
+        mean: Per channel, on the scale where white is 1.
+        std: Per channel, on the same scale.
+        field_width_um: Width in micrometres of the tissue a training patch shows.
+    """
+
+    input_size: int = Field(224, ge=32, le=1024)
+    interpolation: Literal["bicubic"] = "bicubic"
+    antialias: Literal[True] = True
+    resize: Literal["squash"] = "squash"
+    mean: RGB
+    std: RGB
+    field_width_um: float = Field(200.0, gt=0)
+
+
+class DecisionConfig(_Strict):
+    """From a logit margin to a probability, a label and a referral: three separate things.
+
+    Attributes:
+        slope: Calibration: probability = sigmoid(slope * margin + intercept).
+        intercept: See ``slope``.
+        threshold: The label is "malignant" at or above this calibrated probability.
+        refer: Calibrated probabilities from the first to the second value are referred.
+    """
+
+    slope: float = Field(1.0, gt=0)
+    intercept: float = 0.0
+    threshold: float = Field(0.5, gt=0, lt=1)
+    refer: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _band_holds_threshold(self) -> Self:
+        if self.refer and not 0 <= self.refer[0] <= self.threshold <= self.refer[1] <= 1:
+            raise ValueError(f"referral band {self.refer} does not hold threshold {self.threshold}")
+        return self
+
+
+class Provenance(_Strict):
+    """Where the weights come from; empty strings where a part does not apply."""
+
+    corpus: str = ""
+    corpus_fingerprint: str = ""
+    split: str = ""
+    split_sha256: str = ""
+    recipe: dict[str, Any] = {}
+    seed: int = 0
+    start: str = ""
+    start_sha256: str = ""
+    git_commit: str = ""
+    versions: dict[str, str] = {}
+
+
+class ModelConfig(_Strict):
+    """The ``bcd`` object of a model folder's ``config.json``."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    version: str
+    backbone: str
+    preprocess: PreprocessConfig
+    decision: DecisionConfig = DecisionConfig()
+    provenance: Provenance = Provenance()
+
+    def to_json(self) -> str:
+        """The whole ``config.json``, timm's part included."""
+        backbone = backbone_named(self.backbone)
+        document = {
+            "architecture": backbone.timm_name,
+            "num_classes": len(LABELS),
+            "label_names": list(LABELS),
+            "pretrained_cfg": self._pretrained_cfg(),
+            "bcd": self.model_dump(mode="json"),
+        }
+        return json.dumps(document, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Self:
+        """Read ``config.json``.
+
+        Args:
+            text: The file's text.
+            where: What to call the file in errors.
+
+        Raises:
+            ModelFolderError: Not JSON, no ``bcd`` object, a newer schema, an unknown key, or a
+                timm part that contradicts ours.
+        """
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise ModelFolderError(f"{where} is not JSON ({error})") from None
+        ours = document.get("bcd") if isinstance(document, dict) else None
+        if not isinstance(ours, dict):
+            raise ModelFolderError(
+                f"{where} has no 'bcd' object: not a model folder of bcd-models; "
+                "write one with save_pretrained"
+            )
+        version = ours.get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ModelFolderError(
+                f"{where} has schema version {version}, this release of bcd-models reads up to "
+                f"{SCHEMA_VERSION}: upgrade with pip install -U bcd-models"
+            )
+        try:
+            config = cls.model_validate(ours)
+            expected = json.loads(config.to_json())
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, ("bcd", *first["loc"])))
+            raise ModelFolderError(f"{where}: {place}: {first['msg']}") from None
+        for key in ("architecture", "num_classes", "label_names", "pretrained_cfg"):
+            if document.get(key) != expected[key]:
+                raise ModelFolderError(f"{where}: {key!r} contradicts the 'bcd' object beside it")
+        return config
+
+    def _pretrained_cfg(self) -> dict[str, Any]:
+        size = self.preprocess.input_size
+        return {
+            "input_size": [3, size, size],
+            "fixed_input_size": False,
+            "interpolation": self.preprocess.interpolation,
+            "crop_pct": 1.0,
+            "crop_mode": self.preprocess.resize,
+            "mean": list(self.preprocess.mean),
+            "std": list(self.preprocess.std),
+            "num_classes": len(LABELS),
+            "first_conv": "conv_stem",
+            "classifier": "classifier",
+            "license": "apache-2.0",
+        }

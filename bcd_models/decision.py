@@ -1,0 +1,50 @@
+"""Calibration, operating threshold and referral band: three separate things, in this order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from bcd_models.config import DecisionConfig
+
+Label = Literal["benign", "malignant"]
+Decision = Literal["benign", "malignant", "refer"]
+
+
+def log_odds(probability: ArrayLike) -> NDArray[np.float64]:
+    """Natural log-odds of probabilities strictly between 0 and 1."""
+    p = np.asarray(probability, dtype=np.float64)
+    return np.log(p) - np.log1p(-p)
+
+
+def sigmoid(log_odds: ArrayLike) -> NDArray[np.float64]:
+    """Probabilities of log-odds; exact at either end, never an overflow."""
+    return 0.5 * (1 + np.tanh(np.asarray(log_odds, dtype=np.float64) / 2))
+
+
+def calibrate(margins: ArrayLike, decision: DecisionConfig) -> NDArray[np.float64]:
+    """Calibrated P(malignant) of logit margins.
+
+    Args:
+        margins: Malignant logit minus benign logit, any shape.
+        decision: The model's decision rule.
+
+    Returns:
+        Probabilities in [0, 1] of the same shape.
+    """
+    return sigmoid(decision.slope * np.asarray(margins, dtype=np.float64) + decision.intercept)
+
+
+def label_of(probability: float, decision: DecisionConfig) -> Label:
+    """The label: "malignant" at or above the threshold."""
+    return "malignant" if probability >= decision.threshold else "benign"
+
+
+def referred(probability: float, decision: DecisionConfig) -> bool:
+    """Whether the probability lies in the referral band, ends included."""
+    band = decision.refer
+    return band is not None and band[0] <= probability <= band[1]

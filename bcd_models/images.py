@@ -1,0 +1,214 @@
+"""Untrusted path, bytes, file, PIL image or array -> 8-bit RGB image, or a clear error.
+
+Every surface (library, command line, app, corpus) opens images here, so that one file gives one
+result everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
+
+from PIL import Image, ImageCms, ImageOps
+
+from bcd_models.errors import ImageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+
+ImageSource: TypeAlias = Union[str, Path, bytes, IO[bytes], Image.Image, "NDArray[np.uint8]"]
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is refused before any pixel is decoded.
+
+    Attributes:
+        max_pixels: Most pixels an image may have.
+        min_side: Least width and height in pixels.
+    """
+
+    max_pixels: int = 50_000_000
+    min_side: int = 16
+
+
+def open_image(source: ImageSource, limits: ImageLimits = ImageLimits()) -> Image.Image:
+    """Open anything a user may hand in as an upright 8-bit sRGB image.
+
+    16-bit grey keeps its upper eight bits, transparency is laid on white, CMYK and embedded colour
+    profiles are converted to sRGB, EXIF orientation is applied.
+
+    Args:
+        source: A path, an encoded image's bytes, a binary file, a PIL image, or an array of
+            H x W x 3 uint8 values from 0 to 255.
+        limits: What is refused by size.
+
+    Returns:
+        A PIL image of mode RGB.
+
+    Raises:
+        ImageError: The source can't be used; the message says why.
+    """
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, limits, name="image")
+    if isinstance(source, (str, Path)):
+        return _decode(_read(Path(source)), limits, name=Path(source).name)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode(bytes(source), limits, name="image")
+    if hasattr(source, "read"):
+        return _decode(_read_open(source), limits, name="image")
+    return _from_array(source, limits)
+
+
+def image_paths(path: Path) -> list[Path]:
+    """The image files below a folder, by suffix, in the order of their names."""
+    return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def _read(path: Path) -> bytes:
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder, not an image")
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"no such file: {path}") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} can't be read: {error}") from None
+
+
+def _read_open(file: IO[bytes]) -> bytes:
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"the file can't be read: {error}") from None
+    if not isinstance(data, bytes):
+        raise ImageError("the file is open as text: open it with mode 'rb'")
+    return data
+
+
+def _decode(data: bytes, limits: ImageLimits, name: str) -> Image.Image:
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes)")
+    with _refusals(name):
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return _to_rgb(image, limits, name)
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """Turn whatever a decoder throws at damaged bytes into one of ours.
+
+    Decoders raise nearly anything (OSError, SyntaxError, struct.error, MemoryError, ...), so this
+    is the one place that catches all of it.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{name} is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} is too large: {error}") from None
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ImageError(f"{name} is damaged or cut short: {reason}") from None
+
+
+def _to_rgb(image: Image.Image, limits: ImageLimits, name: str) -> Image.Image:
+    _check_size(image.size, limits, name)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise ImageError(f"{name} holds {frames} frames or pages: hand in a single image")
+    with _refusals(name):
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        return _as_srgb(_on_white(_to_8_bit(upright, name)), name)
+
+
+def _check_size(size: tuple[int, int], limits: ImageLimits, name: str) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"{name} is too large: {width}x{height} pixels, at most {limits.max_pixels:,} in all; "
+            "cut out the region of interest"
+        )
+    if min(width, height) < limits.min_side:
+        raise ImageError(
+            f"{name} is too small: {width}x{height} pixels, each side must have at least "
+            f"{limits.min_side}"
+        )
+
+
+def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        import numpy as np
+
+        grey = np.asarray(image).astype(np.uint16) >> 8
+        return Image.fromarray(grey.astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"{name} holds 32-bit values, whose black and white are unknown: save it as 8-bit RGB"
+        )
+    return image
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image
+    layer = image.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    flat = Image.alpha_composite(white, layer).convert("RGB")
+    flat.info = image.info
+    return flat
+
+
+def _as_srgb(image: Image.Image, name: str) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "CMYK", "L"):
+        return image.convert("RGB")
+    try:
+        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, embedded, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise ImageError(
+            f"{name} has a colour profile that can't be used ({error}): remove or replace it"
+        ) from None
+    if converted is None:
+        raise ImageError(f"{name} could not be converted to sRGB")
+    return converted
+
+
+def _from_array(source: Any, limits: ImageLimits) -> Image.Image:
+    import numpy as np
+
+    if not isinstance(source, np.ndarray):
+        raise ImageError(
+            f"a {type(source).__name__} is no image: hand in a path, bytes, a binary file, "
+            "a PIL image or an H x W x 3 uint8 array"
+        )
+    if source.ndim != 3 or source.shape[2] != 3:
+        raise ImageError(f"an array of shape {source.shape} is no image: its shape must be H x W x 3")
+    if source.dtype != np.uint8:
+        raise ImageError(_why_not_uint8(source))
+    _check_size((source.shape[1], source.shape[0]), limits, "array")
+    return Image.fromarray(np.ascontiguousarray(source))
+
+
+def _why_not_uint8(array: NDArray[Any]) -> str:
+    import numpy as np
+
+    if array.dtype.kind not in "iuf":
+        return f"an array of {array.dtype} is no image: its values must be uint8"
+    if not np.isfinite(array).all():
+        return "the array holds NaN or infinite values"
+    span = f"values from {array.min():g} to {array.max():g}" if array.size else "no values"
+    return f"an array of {array.dtype} with {span} is no image: convert it to uint8, 0 to 255"

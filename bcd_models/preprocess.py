@@ -1,0 +1,57 @@
+"""RGB uint8 -> the network's input: the only definition, for training and inference alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from bcd_models.config import PreprocessConfig
+
+
+def to_uint8(image: Image) -> Tensor:
+    """A PIL RGB image as a tensor of 3 x H x W, uint8."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Squash images to a square, bicubic with antialiasing, as Pillow does.
+
+    Args:
+        images: N x 3 x H x W, uint8 or float from 0 to 255, on any device.
+        size: Side of the square in pixels.
+
+    Returns:
+        N x 3 x size x size, float32 holding whole numbers from 0 to 255, on the same device.
+    """
+    pixels = images.float()
+    if pixels.shape[-2:] != (size, size):
+        pixels = functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+    return pixels.clamp(0, 255).round()
+
+
+def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:
+    """Bring values from 0 to 255 to the mean and standard deviation the network expects."""
+    mean = torch.tensor(config.mean, device=pixels.device).view(3, 1, 1) * 255
+    std = torch.tensor(config.std, device=pixels.device).view(3, 1, 1) * 255
+    return (pixels - mean) / std
+
+
+def preprocess(images: Tensor, config: PreprocessConfig, size: int | None = None) -> Tensor:
+    """Make the network's input.
+
+    Args:
+        images: N x 3 x H x W, uint8, on any device.
+        config: The preprocessing that travels with the weights.
+        size: Another side than the config's, as training's low-resolution phases use.
+
+    Returns:
+        N x 3 x size x size, float32, on the same device.
+    """
+    return normalise(resize(images, size or config.input_size), config)

@@ -1,0 +1,374 @@
+"""Draws H&E-like breast tissue from a seed, at any pixel size.
+
+A scene is laid out in micrometres: every random draw depends on the seed and on the scene's
+extent, never on the pixel size, so one scene can be shown coarse or sharp. It ends as two maps of
+stain amount (haematoxylin, eosin), which `develop` turns into colour.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+# Optical density of one unit of stain in red, green and blue: (haematoxylin, eosin).
+# RUIFROK is the pair of Ruifrok and Johnston 2001 (the "HED" vectors); MACENKO is the reference
+# pair of Macenko et al. 2009, whose eosin takes more blue. Real slides lie between the two.
+RUIFROK = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]], np.float32)
+MACENKO = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]], np.float32)
+
+GLAND_GRID = 200.0  # um between places where a duct or lobule may lie
+FAT_CELL = 58.0  # um between the centres of neighbouring fat cells
+LINING = 11.0  # um, thickness of the epithelium round a lumen
+STAMP_BUDGET = 1 << 20  # pixels of nuclei evaluated at once, to bound memory
+
+
+class Frame(NamedTuple):
+    """The window that is drawn: size in pixels, and micrometres per pixel."""
+
+    width: int
+    height: int
+    mpp: float
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """Width and height in micrometres."""
+        return self.width * self.mpp, self.height * self.mpp
+
+    def at(self, field: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """Values of an H x W field at N x 2 points (x, y in micrometres), nearest pixel."""
+        column = np.clip((points[:, 0] / self.mpp).astype(np.intp), 0, self.width - 1)
+        row = np.clip((points[:, 1] / self.mpp).astype(np.intp), 0, self.height - 1)
+        return field[row, column]
+
+
+class Stain(NamedTuple):
+    """How one slide was stained: 2 x 3 optical densities and the RGB of bare glass."""
+
+    vectors: np.ndarray
+    glass: np.ndarray
+
+
+class Layers(NamedTuple):
+    """Stain amounts (H x W float32, about 0 to 1) while a scene is built up."""
+
+    haematoxylin: np.ndarray
+    eosin: np.ndarray
+    solid: np.ndarray  # 1 where there is tissue, 0 in fat vacuoles and lumina
+
+    def blend(self, where: tuple | slice, weight: np.ndarray, *, h: float, e: float) -> None:
+        """Paints amounts h and e over a region, in place, with weights 0 to 1."""
+        self.haematoxylin[where] += weight * (h - self.haematoxylin[where])
+        self.eosin[where] += weight * (e - self.eosin[where])
+
+
+def _generator(seed: int, layer: int) -> np.random.Generator:
+    """Each layer has its own stream, so leaving one out changes no other."""
+    return np.random.default_rng([abs(seed), int(seed < 0), layer])
+
+
+def _noise(rng: np.random.Generator, frame: Frame, spacing: float) -> np.ndarray:
+    """Smooth noise of about unit spread, from random values `spacing` micrometres apart."""
+    spans = [side / spacing for side in frame.extent]
+    columns, rows = (math.ceil(span - 1e-6) + 4 for span in spans)
+    lattice = Image.fromarray(rng.standard_normal((rows, columns), np.float32) * 1.35)
+    box = (1.5, 1.5, 1.5 + spans[0], 1.5 + spans[1])
+    size = (frame.width, frame.height)
+    return np.asarray(lattice.resize(size, Image.Resampling.BICUBIC, box=box))
+
+
+def _rough(rng: np.random.Generator, frame: Frame, spacing: float) -> np.ndarray:
+    """Noise with finer detail on top, for outlines that should not look like blobs."""
+    return 0.85 * _noise(rng, frame, spacing) + 0.5 * _noise(rng, frame, spacing / 2.3)
+
+
+def _ramp(values: np.ndarray, width: float) -> np.ndarray:
+    """0 to 1 over `width` units centred on zero: an anti-aliased threshold."""
+    return np.clip(values / width + 0.5, 0.0, 1.0)
+
+
+def _jittered(rng: np.random.Generator, frame: Frame, spacing: float, jitter: float) -> np.ndarray:
+    """Rows x columns x 2 points (um), one per grid cell, one cell beyond every border."""
+    columns, rows = (math.ceil(side / spacing - 1e-6) + 2 for side in frame.extent)
+    centres = np.stack(np.meshgrid(np.arange(columns) - 0.5, np.arange(rows) - 0.5), axis=-1)
+    moved = centres + rng.uniform(-jitter, jitter, centres.shape)
+    return (moved * spacing).astype(np.float32)
+
+
+def _fibres(seed: int, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Wavy collagen: H x W texture of unit spread, and the fibres' direction in radians."""
+    rng = _generator(seed, 1)
+    angle = rng.uniform(0.0, math.pi)
+    bend = 55.0 * _noise(rng, frame, 240.0) + 5.0 * _noise(rng, frame, 38.0)
+    x = (np.arange(frame.width, dtype=np.float32) + 0.5) * frame.mpp
+    y = (np.arange(frame.height, dtype=np.float32)[:, None] + 0.5) * frame.mpp
+    along = x * math.cos(angle) + y * math.sin(angle)
+    across = y * math.cos(angle) - x * math.sin(angle) + bend
+    tile = rng.standard_normal((512, 256), np.float32)
+    layers = [ndimage.gaussian_filter(tile, s, mode="wrap") for s in ((0.8, 2.0), (3.0, 5.0))]
+    texture = sum(layer / layer.std() for layer in layers) / math.sqrt(2.0)
+    # One texel is 1.5 um across the fibres; blurring it to the pixel size avoids aliasing.
+    texture = ndimage.gaussian_filter(texture, (0.3 * frame.mpp / 1.5, 0.0), mode="wrap")
+    drawn = ndimage.map_coordinates(
+        texture, [across / 1.5, along / 8.0], order=1, mode="grid-wrap", prefilter=False
+    )
+    down, right = np.gradient(across, frame.mpp) if min(across.shape) > 1 else (across, across)
+    return drawn, np.arctan2(down, right) + math.pi / 2
+
+
+def _stroma(seed: int, frame: Frame, fibres: np.ndarray, cancer: np.ndarray) -> Layers:
+    """Pink collagen, dense or loose by region; evenly pink where it answers to a tumour."""
+    rng = _generator(seed, 2)
+    loose = _rough(rng, frame, 210.0) + rng.uniform(-0.6, 0.6) - 0.6 * cancer
+    gaps = _ramp(-fibres - 1.15 + 0.75 * loose, 0.9)
+    eosin = (0.17 - 0.02 * loose + 0.028 * fibres) * (1.0 - 0.8 * gaps)
+    haematoxylin = 0.022 + 0.02 * _ramp(loose, 2.0) + 0.02 * cancer
+    solid = np.ones_like(eosin)
+    return Layers(haematoxylin * (1.0 - 0.6 * gaps), np.maximum(eosin, 0.012), solid)
+
+
+def _add_fat(seed: int, frame: Frame, layers: Layers, cancer: np.ndarray) -> None:
+    """White fat vacuoles with thin rims: the rounded cells of a Voronoi pattern."""
+    rng = _generator(seed, 3)
+    amount = _rough(rng, frame, 330.0) - 1.0 * cancer + rng.uniform(-1.9, 0.1)
+    points = _jittered(rng, frame, FAT_CELL, 0.33)
+    kept = frame.at(amount, points.reshape(-1, 2)).reshape(points.shape[:2]) > 0.0
+    row, column = np.nonzero(amount > -0.9)
+    x, y = ((index.astype(np.float32) + 0.5) * frame.mpp for index in (column, row))
+    cell_x, cell_y = ((v / FAT_CELL).astype(np.intp) + 1 for v in (x, y))
+    nearest = np.full(x.shape, 1e6, np.float32)
+    second, fat = nearest.copy(), np.zeros(x.shape, bool)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            rows = np.clip(cell_y + down, 0, points.shape[0] - 1)
+            columns = np.clip(cell_x + right, 0, points.shape[1] - 1)
+            centre = points[rows, columns]
+            distance = np.hypot(centre[:, 0] - x, centre[:, 1] - y)
+            fat = np.where(distance < nearest, kept[rows, columns], fat)
+            second = np.minimum(second, np.maximum(nearest, distance))
+            nearest = np.minimum(nearest, distance)
+    inside = np.minimum((second - nearest) / 2 - 1.1, 0.56 * FAT_CELL - nearest)
+    hole = _ramp(inside, max(frame.mpp, 0.8)) * fat
+    layers.blend((row, column), hole, h=0.0, e=0.006)
+    layers.solid[row, column] -= hole
+
+
+def _acini(rng: np.random.Generator, centre: np.ndarray) -> np.ndarray:
+    """N x 5 ellipses (x, y, semi-axes, angle; um, rad): one duct, or a lobule's acini."""
+    if rng.random() < 0.3:
+        radius = rng.uniform(28.0, 60.0)
+        return np.array([[*centre, radius, radius * rng.uniform(0.5, 0.9), rng.uniform(0, 3.14)]])
+    found: list[tuple[float, ...]] = []
+    reach = rng.uniform(25.0, 75.0)
+    for _ in range(28):
+        x, y = centre + rng.uniform(-reach, reach, 2)
+        long = rng.uniform(13.0, 25.0)
+        ellipse = (x, y, long, long * rng.uniform(0.7, 1.0), rng.uniform(0.0, math.pi))
+        if all(math.hypot(x - o[0], y - o[1]) > 0.9 * (long + o[2]) for o in found):
+            found.append(ellipse)
+    return np.array(found)
+
+
+def _add_acinus(frame: Frame, layers: Layers, ellipse: np.ndarray, warp: np.ndarray) -> None:
+    """Paints one lined lumen and the pale sleeve of stroma round it."""
+    x, y, long, short, angle = ellipse
+    reach = long + 14.0
+    left, right = (int(np.clip((x + s * reach) / frame.mpp, 0, frame.width)) for s in (-1, 1))
+    top, bottom = (int(np.clip((y + s * reach) / frame.mpp, 0, frame.height)) for s in (-1, 1))
+    if left == right or top == bottom:
+        return
+    window = (slice(top, bottom), slice(left, right))
+    dx = (np.arange(left, right, dtype=np.float32) + 0.5) * frame.mpp - x + warp[window]
+    dy = (np.arange(top, bottom, dtype=np.float32)[:, None] + 0.5) * frame.mpp - y - warp[window]
+    u = (dx * math.cos(angle) + dy * math.sin(angle)) / long
+    v = (dy * math.cos(angle) - dx * math.sin(angle)) / short
+    outside = (np.hypot(u, v) - 1.0) * math.sqrt(long * short)
+    soft = max(frame.mpp, 1.2)
+    layers.blend(window, 0.5 * _ramp(4.0 - outside, 9.0), h=0.03, e=0.09)
+    layers.blend(window, _ramp(-outside, soft), h=0.13, e=0.13)
+    lumen = _ramp(-outside - LINING, soft)
+    layers.blend(window, lumen, h=0.004, e=0.012)
+    layers.solid[window] = np.maximum(layers.solid[window], _ramp(-outside, soft)) - lumen
+
+
+def _ring(rng: np.random.Generator, ellipse: np.ndarray, depth: float, gap: float) -> np.ndarray:
+    """N x 3 evenly spaced places on an ellipse `depth` um inside another: x, y, outward angle."""
+    x, y, long, short, angle = ellipse
+    long, short = max(long - depth, 1.0), max(short - depth, 1.0)
+    count = max(3, round(math.pi * (long + short) / gap))
+    turn = (np.arange(count) + rng.uniform(-0.16, 0.16, count)) * 2 * math.pi / count
+    u, v = long * np.cos(turn), short * np.sin(turn)
+    facing = np.arctan2(np.sin(turn) * long, np.cos(turn) * short) + angle
+    c, s = math.cos(angle), math.sin(angle)
+    return np.stack([x + u * c - v * s, y + u * s + v * c, facing], axis=1)
+
+
+def _nuclei(
+    rng: np.random.Generator, places: np.ndarray, long: float, short: float, *, dark: float,
+    spread: float = 0.07, bent: float = 0.08,
+) -> np.ndarray:  # fmt: skip
+    """N x 8 nuclei (x, y, angle, semi-axes, darkness, bend, taper) at N x 3 places, um and rad."""
+    count = len(places)
+    sizes = np.exp(rng.normal(0.0, spread, (count, 2))) * (long, short)
+    sizes *= np.exp(rng.normal(0.0, spread, (count, 1)))
+    darkness = dark * np.exp(rng.normal(0.0, 1.5 * spread, (count, 1)))
+    return np.hstack([places, sizes, darkness, rng.normal(0.0, bent, (count, 2))])
+
+
+def _add_glands(
+    seed: int, frame: Frame, layers: Layers, cancer: np.ndarray, share: float
+) -> np.ndarray:
+    """Paints ducts and lobules outside the tumour and returns their nuclei, N x 8."""
+    rng = _generator(seed, 4)
+    warp = 2.2 * _noise(rng, frame, 22.0)
+    places = _jittered(rng, frame, GLAND_GRID, 0.22).reshape(-1, 2)
+    chances = rng.random(len(places))
+    nuclei = [np.zeros((0, 8))]
+    for place in places[(chances < share) & (frame.at(cancer, places) < 0.5)]:
+        for ellipse in _acini(rng, place):
+            _add_acinus(frame, layers, ellipse, warp)
+            rows = [0.36] if ellipse[3] < 30.0 else [0.3, 0.66]
+            for depth in rows:
+                lining = _ring(rng, ellipse, depth * LINING + 1.5, 6.4)
+                nuclei.append(_nuclei(rng, lining, 3.3, 2.3, dark=0.5))
+            outer = _ring(rng, ellipse, 0.8, 11.0) + (0.0, 0.0, math.pi / 2)
+            nuclei.append(_nuclei(rng, outer, 3.4, 1.3, dark=0.5))
+    found = np.vstack(nuclei)
+    shift = frame.at(warp, found)
+    return found + np.stack([-shift, shift] + [np.zeros_like(shift)] * 6, axis=1)
+
+
+def _add_tumour(
+    seed: int, frame: Frame, layers: Layers, cancer: np.ndarray, fibres: np.ndarray
+) -> np.ndarray:
+    """Paints irregular nests and cords and returns their large, uneven nuclei, N x 8."""
+    rng = _generator(seed, 5)
+    spacing, cover = rng.uniform(26.0, 62.0), rng.uniform(-0.25, 0.75)
+    nest = _rough(rng, frame, spacing) + 0.3 * fibres + cover - 3.0 * (1.0 - cancer)
+    cleft = _ramp(nest + 0.55, 0.3) * _ramp(_noise(rng, frame, 90.0) - 0.5, 0.6)
+    everywhere = (slice(None), slice(None))
+    layers.blend(everywhere, 0.8 * cleft * layers.solid, h=0.01, e=0.02)
+    nest_weight = _ramp(nest, max(0.25, 0.02 * frame.mpp)) * layers.solid
+    layers.blend(everywhere, nest_weight, h=0.15, e=0.15)
+    points = _jittered(rng, frame, 8.8, 0.36).reshape(-1, 2)
+    places = np.column_stack([points, rng.uniform(0.0, math.pi, len(points))])
+    dark = rng.uniform(0.52, 0.68)
+    nuclei = _nuclei(rng, places, 4.7, 3.4, dark=dark, spread=0.17, bent=0.2)
+    # Single cells leave the nests, so some nuclei lie loose in the stroma.
+    chance = (0.07 + 0.83 * frame.at(nest_weight, points)) * (frame.at(cancer, points) > 0.05)
+    return nuclei[rng.random(len(points)) < chance]
+
+
+def _scattered(
+    seed: int, frame: Frame, layers: Layers, cancer: np.ndarray, direction: np.ndarray
+) -> np.ndarray:
+    """Spindle nuclei along the fibres and patches of lymphocytes, N x 8."""
+    rng = _generator(seed, 6)
+    points = _jittered(rng, frame, 24.0, 0.45).reshape(-1, 2)
+    places = np.column_stack([points, frame.at(direction, points)])
+    spindles = _nuclei(rng, places, 5.6, 1.25, dark=0.45, spread=0.2, bent=0.15)
+    spindles = spindles[rng.random(len(points)) < 0.45 + 0.25 * frame.at(cancer, points)]
+    crowd = _ramp(_rough(rng, frame, 120.0) - rng.uniform(1.2, 2.6), 1.0)
+    points = _jittered(rng, frame, 9.0, 0.45).reshape(-1, 2)
+    places = np.column_stack([points, rng.uniform(0.0, math.pi, len(points))])
+    round_cells = _nuclei(rng, places, 2.7, 2.5, dark=0.68, bent=0.03)
+    chance = 0.006 + 0.6 * frame.at(crowd, points)
+    found = np.vstack([spindles, round_cells[rng.random(len(points)) < chance]])
+    return found[frame.at(layers.solid, found) > 0.8]
+
+
+def _stamp(canvas: np.ndarray, frame: Frame, nuclei: np.ndarray) -> None:
+    """Draws bent, tapered ellipses into an H x W canvas, in place, keeping the darker value."""
+    half = math.ceil(1.35 * nuclei[:, 3].max() / frame.mpp)
+    offset = np.arange(-half, half + 1)
+    x, y, angle, long, short, dark, bend, taper = nuclei.astype(np.float32).T[:, :, None, None]
+    column = np.floor(x / frame.mpp).astype(np.int32) + offset[None, None, :]
+    row = np.floor(y / frame.mpp).astype(np.int32) + offset[None, :, None]
+    dx = (column + np.float32(0.5)) * np.float32(frame.mpp) - x
+    dy = (row + np.float32(0.5)) * np.float32(frame.mpp) - y
+    u = (dx * np.cos(angle) + dy * np.sin(angle)) / long
+    v = (dy * np.cos(angle) - dx * np.sin(angle)) / short
+    v = (v + bend * u * u) * (1.0 + taper * u)
+    radius = np.sqrt(u * u + v * v)
+    soft = np.float32(max(frame.mpp, 0.5))
+    weight = np.clip((1.0 - radius) * np.sqrt(long * short) / soft + 0.5, 0.0, 1.0)
+    shown = (weight > 0.0) & (row >= 0) & (row < frame.height)
+    shown &= (column >= 0) & (column < frame.width)
+    # The rim is denser than the middle, as a nucleus's membrane is.
+    values = (weight * dark * (0.78 + 0.22 * np.minimum(radius, 1.0) ** 2))[shown]
+    np.maximum.at(canvas.reshape(-1), (row * frame.width + column)[shown], values)
+
+
+def _add_nuclei(seed: int, frame: Frame, layers: Layers, nuclei: np.ndarray) -> None:
+    """Stamps N x 8 nuclei; similar sizes together, because a window fits its largest."""
+    canvas = np.zeros((frame.height, frame.width), np.float32)
+    nuclei = nuclei[np.argsort(nuclei[:, 3])]
+    start = 0
+    while start < len(nuclei):
+        side = 2 * math.ceil(2.0 * nuclei[start, 3] / frame.mpp) + 1
+        stop = start + max(1, STAMP_BUDGET // side**2)
+        stop = min(stop, int(np.searchsorted(nuclei[:, 3], 1.4 * nuclei[start, 3])) + 1)
+        _stamp(canvas, frame, nuclei[start:stop])
+        start = stop
+    if frame.mpp < 1.5:  # clumped chromatin and grainy cytoplasm show only when magnified
+        rng = _generator(seed, 7)
+        canvas *= 1.0 + 0.16 * np.clip(_noise(rng, frame, 1.3), -2.0, 2.0)
+        layers.eosin[:] *= 1.0 + 0.1 * np.clip(_noise(rng, frame, 2.6), -2.0, 2.0)
+    layers.eosin[:] *= 1.0 - 0.5 * np.minimum(canvas, 1.0)
+    np.maximum(layers.haematoxylin, canvas, out=layers.haematoxylin)
+
+
+def stain_maps(
+    seed: int, frame: Frame, cancer: np.ndarray, *, slide_background: float = 0.0,
+    glands: float = 0.4,
+) -> np.ndarray:  # fmt: skip
+    """Draws a scene as amounts of haematoxylin and eosin.
+
+    Args:
+        seed: Fixes the scene.
+        frame: Window and pixel size.
+        cancer: H x W float32, 0 to 1: where carcinoma grows.
+        slide_background: Share of the window that is bare glass, 0 to 1.
+        glands: Chance of a duct or lobule at each place of a 200 um grid, 0 to 1.
+
+    Returns:
+        2 x H x W float32, about 0 to 1.
+    """
+    fibres, direction = _fibres(seed, frame)
+    layers = _stroma(seed, frame, fibres, cancer)
+    _add_fat(seed, frame, layers, cancer)
+    nuclei = [_add_tumour(seed, frame, layers, cancer, fibres)]
+    nuclei.append(_add_glands(seed, frame, layers, cancer, glands))
+    nuclei.append(_scattered(seed, frame, layers, cancer, direction))
+    _add_nuclei(seed, frame, layers, np.vstack(nuclei))
+    maps = np.stack([layers.haematoxylin, layers.eosin]).astype(np.float32)
+    if slide_background > 0.0:
+        glass = _rough(_generator(seed, 8), frame, 300.0) + 0.06 * fibres - 3.0 * cancer
+        maps *= _ramp(np.quantile(glass, 1.0 - slide_background) - glass, 0.04)
+    blur = 0.3 + 0.25 / frame.mpp
+    return ndimage.gaussian_filter(maps, (0.0, blur, blur), truncate=2.5)
+
+
+def stain(seed: int) -> Stain:
+    """The stain of one slide: strengths, hue and glass colour all vary with the seed."""
+    rng = _generator(seed, 9)
+    mix = rng.uniform(0.45, 1.0)
+    strengths = np.exp(rng.normal(0.0, (0.16, 0.24)))[:, None]
+    vectors = (mix * MACENKO + (1.0 - mix) * RUIFROK) * strengths
+    glass = rng.uniform(241.0, 247.0) + rng.uniform(-2.0, 1.0, 3)
+    return Stain(vectors.astype(np.float32), glass.astype(np.float32))
+
+
+def develop(maps: np.ndarray, slide: Stain, rng: np.random.Generator) -> np.ndarray:
+    """Colours 2 x H x W stain amounts by Beer-Lambert and adds sensor noise.
+
+    Returns:
+        H x W x 3 uint8 RGB.
+    """
+    density = np.tensordot(maps, slide.vectors, axes=(0, 0))
+    image = slide.glass * np.exp(density * np.float32(-math.log(10.0)))
+    image += rng.standard_normal(image.shape, np.float32) * np.float32(1.6)
+    return np.clip(image, 0.0, 255.0).astype(np.uint8)
