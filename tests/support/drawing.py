@@ -8,6 +8,7 @@ stain amount (haematoxylin, eosin), which `develop` turns into colour.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ MACENKO = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]], np.floa
 
 GLAND_GRID = 200.0  # um between places where a duct or lobule may lie
 FAT_CELL = 58.0  # um between the centres of neighbouring fat cells
+FIBRE_SIZES = ((0.5, 1.6), (2.2, 4.0), (6.5, 4.5))  # texels across, along
 LINING = 11.0  # um, thickness of the epithelium round a lumen
 STAMP_BUDGET = 1 << 20  # pixels of nuclei evaluated at once, to bound memory
 
@@ -43,6 +45,21 @@ class Frame(NamedTuple):
         column = np.clip((points[:, 0] / self.mpp).astype(np.intp), 0, self.width - 1)
         row = np.clip((points[:, 1] / self.mpp).astype(np.intp), 0, self.height - 1)
         return field[row, column]
+
+
+class Fibres(NamedTuple):
+    """Collagen of a scene, H x W each."""
+
+    fine: np.ndarray  # texture of unit spread
+    strands: np.ndarray  # the same, coarser
+    across: np.ndarray  # um; constant along a fibre
+
+    def direction(self, frame: Frame, points: np.ndarray) -> np.ndarray:
+        """The fibres' angle (radians) at N x 2 points in micrometres."""
+        here, right, down = (
+            frame.at(self.across, points + step) for step in ((0, 0), (12.0, 0), (0, 12.0))
+        )
+        return np.arctan2(down - here, right - here) + math.pi / 2
 
 
 class Stain(NamedTuple):
@@ -98,33 +115,44 @@ def _jittered(rng: np.random.Generator, frame: Frame, spacing: float, jitter: fl
     return (moved * spacing).astype(np.float32)
 
 
-def _fibres(seed: int, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Wavy collagen: H x W texture of unit spread, and the fibres' direction in radians."""
+@lru_cache(maxsize=8)
+def _strand_tiles(mpp: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two repeating 512 x 256 textures of unit spread: fine fibres, and coarse strands.
+
+    A texel is 1.5 um across the strands and 8 um along. Scenes differ in where and how bent they
+    cut the tiles, so one pair per pixel size serves all.
+    """
+    white = np.random.default_rng(1).standard_normal((512, 256), np.float32)
+    layers = [ndimage.gaussian_filter(white, s, mode="wrap") for s in FIBRE_SIZES]
+    threads, bundles, strands = (layer / layer.std() for layer in layers)
+    fine = (threads + bundles) / math.sqrt(2.0)
+    # Blurring to the pixel size avoids aliasing.
+    return ndimage.gaussian_filter(fine, (0.25 * mpp / 1.5, 0.0), mode="wrap"), strands
+
+
+def _fibres(seed: int, frame: Frame) -> Fibres:
+    """Wavy collagen: long strands cut along bent lines."""
     rng = _generator(seed, 1)
-    angle = rng.uniform(0.0, math.pi)
-    bend = 55.0 * _noise(rng, frame, 240.0) + 5.0 * _noise(rng, frame, 38.0)
+    angle, shift = rng.uniform(0.0, math.pi), rng.uniform(0.0, 4000.0, 2)
+    bend = 40.0 * _noise(rng, frame, 260.0) + rng.uniform(1.5, 5.0) * _noise(rng, frame, 36.0)
     x = (np.arange(frame.width, dtype=np.float32) + 0.5) * frame.mpp
     y = (np.arange(frame.height, dtype=np.float32)[:, None] + 0.5) * frame.mpp
     along = x * math.cos(angle) + y * math.sin(angle)
     across = y * math.cos(angle) - x * math.sin(angle) + bend
-    tile = rng.standard_normal((512, 256), np.float32)
-    layers = [ndimage.gaussian_filter(tile, s, mode="wrap") for s in ((0.8, 2.0), (3.0, 5.0))]
-    texture = sum(layer / layer.std() for layer in layers) / math.sqrt(2.0)
-    # One texel is 1.5 um across the fibres; blurring it to the pixel size avoids aliasing.
-    texture = ndimage.gaussian_filter(texture, (0.3 * frame.mpp / 1.5, 0.0), mode="wrap")
-    drawn = ndimage.map_coordinates(
-        texture, [across / 1.5, along / 8.0], order=1, mode="grid-wrap", prefilter=False
+    texels = np.stack([(across + float(shift[0])) / 1.5, (along + float(shift[1])) / 8.0])
+    fine, strands = (
+        ndimage.map_coordinates(tile, texels, np.float32, order=1, mode="grid-wrap")
+        for tile in _strand_tiles(frame.mpp)
     )
-    down, right = np.gradient(across, frame.mpp) if min(across.shape) > 1 else (across, across)
-    return drawn, np.arctan2(down, right) + math.pi / 2
+    return Fibres(fine, strands, across)
 
 
-def _stroma(seed: int, frame: Frame, fibres: np.ndarray, cancer: np.ndarray) -> Layers:
+def _stroma(seed: int, frame: Frame, fibres: Fibres, cancer: np.ndarray) -> Layers:
     """Pink collagen, dense or loose by region; evenly pink where it answers to a tumour."""
     rng = _generator(seed, 2)
     loose = _rough(rng, frame, 210.0) + rng.uniform(-0.6, 0.6) - 0.6 * cancer
-    gaps = _ramp(-fibres - 1.15 + 0.75 * loose, 0.9)
-    eosin = (0.17 - 0.02 * loose + 0.028 * fibres) * (1.0 - 0.8 * gaps)
+    gaps = _ramp(-fibres.fine - 1.45 + 0.6 * loose, 1.3)
+    eosin = (0.17 - 0.02 * loose + 0.03 * fibres.fine) * (1.0 - 0.8 * gaps)
     haematoxylin = 0.022 + 0.02 * _ramp(loose, 2.0) + 0.02 * cancer
     solid = np.ones_like(eosin)
     return Layers(haematoxylin * (1.0 - 0.6 * gaps), np.maximum(eosin, 0.012), solid)
@@ -136,7 +164,7 @@ def _add_fat(seed: int, frame: Frame, layers: Layers, cancer: np.ndarray) -> Non
     amount = _rough(rng, frame, 330.0) - 1.0 * cancer + rng.uniform(-1.9, 0.1)
     points = _jittered(rng, frame, FAT_CELL, 0.33)
     kept = frame.at(amount, points.reshape(-1, 2)).reshape(points.shape[:2]) > 0.0
-    row, column = np.nonzero(amount > -0.9)
+    row, column = np.nonzero(amount > -0.7)
     x, y = ((index.astype(np.float32) + 0.5) * frame.mpp for index in (column, row))
     cell_x, cell_y = ((v / FAT_CELL).astype(np.intp) + 1 for v in (x, y))
     nearest = np.full(x.shape, 1e6, np.float32)
@@ -151,6 +179,8 @@ def _add_fat(seed: int, frame: Frame, layers: Layers, cancer: np.ndarray) -> Non
             second = np.minimum(second, np.maximum(nearest, distance))
             nearest = np.minimum(nearest, distance)
     inside = np.minimum((second - nearest) / 2 - 1.1, 0.56 * FAT_CELL - nearest)
+    rim = _ramp(inside + 3.0, max(frame.mpp, 1.0)) * fat
+    layers.blend((row, column), rim, h=0.04, e=0.16)
     hole = _ramp(inside, max(frame.mpp, 0.8)) * fat
     layers.blend((row, column), hole, h=0.0, e=0.006)
     layers.solid[row, column] -= hole
@@ -163,11 +193,11 @@ def _acini(rng: np.random.Generator, centre: np.ndarray) -> np.ndarray:
         return np.array([[*centre, radius, radius * rng.uniform(0.5, 0.9), rng.uniform(0, 3.14)]])
     found: list[tuple[float, ...]] = []
     reach = rng.uniform(25.0, 75.0)
-    for _ in range(28):
+    for _ in range(40):
         x, y = centre + rng.uniform(-reach, reach, 2)
         long = rng.uniform(13.0, 25.0)
         ellipse = (x, y, long, long * rng.uniform(0.7, 1.0), rng.uniform(0.0, math.pi))
-        if all(math.hypot(x - o[0], y - o[1]) > 0.9 * (long + o[2]) for o in found):
+        if all(math.hypot(x - o[0], y - o[1]) > 0.84 * (long + o[2]) for o in found):
             found.append(ellipse)
     return np.array(found)
 
@@ -226,49 +256,52 @@ def _add_glands(
     warp = 2.2 * _noise(rng, frame, 22.0)
     places = _jittered(rng, frame, GLAND_GRID, 0.22).reshape(-1, 2)
     chances = rng.random(len(places))
-    nuclei = [np.zeros((0, 8))]
+    lining, outer = [np.zeros((0, 3))], [np.zeros((0, 3))]
     for place in places[(chances < share) & (frame.at(cancer, places) < 0.5)]:
         for ellipse in _acini(rng, place):
             _add_acinus(frame, layers, ellipse, warp)
-            rows = [0.36] if ellipse[3] < 30.0 else [0.3, 0.66]
-            for depth in rows:
-                lining = _ring(rng, ellipse, depth * LINING + 1.5, 6.4)
-                nuclei.append(_nuclei(rng, lining, 3.3, 2.3, dark=0.5))
-            outer = _ring(rng, ellipse, 0.8, 11.0) + (0.0, 0.0, math.pi / 2)
-            nuclei.append(_nuclei(rng, outer, 3.4, 1.3, dark=0.5))
-    found = np.vstack(nuclei)
-    shift = frame.at(warp, found)
-    return found + np.stack([-shift, shift] + [np.zeros_like(shift)] * 6, axis=1)
+            depths = (0.36,) if ellipse[3] < 30.0 else (0.3, 0.66)
+            lining += [_ring(rng, ellipse, depth * LINING + 1.5, 6.4) for depth in depths]
+            outer.append(_ring(rng, ellipse, 0.8, 11.0) + (0.0, 0.0, math.pi / 2))
+    nuclei = _nuclei(rng, np.vstack(lining), 3.3, 2.3, dark=0.5)
+    nuclei = np.vstack([nuclei, _nuclei(rng, np.vstack(outer), 3.4, 1.3, dark=0.5)])
+    shift = frame.at(warp, nuclei)
+    nuclei[:, 0] -= shift
+    nuclei[:, 1] += shift
+    return nuclei
 
 
 def _add_tumour(
-    seed: int, frame: Frame, layers: Layers, cancer: np.ndarray, fibres: np.ndarray
+    seed: int, frame: Frame, layers: Layers, cancer: np.ndarray, fibres: Fibres
 ) -> np.ndarray:
     """Paints irregular nests and cords and returns their large, uneven nuclei, N x 8."""
     rng = _generator(seed, 5)
-    spacing, cover = rng.uniform(26.0, 62.0), rng.uniform(-0.25, 0.75)
-    nest = _rough(rng, frame, spacing) + 0.3 * fibres + cover - 3.0 * (1.0 - cancer)
+    spacing, cover, cords = rng.uniform((26.0, -0.4, 0.0), (62.0, 0.7, 1.0)).tolist()
+    nest = (1.0 - 0.7 * cords) * _rough(rng, frame, spacing) + cords * fibres.strands
+    nest += cover - 3.0 * (1.0 - cancer)
     cleft = _ramp(nest + 0.55, 0.3) * _ramp(_noise(rng, frame, 90.0) - 0.5, 0.6)
     everywhere = (slice(None), slice(None))
     layers.blend(everywhere, 0.8 * cleft * layers.solid, h=0.01, e=0.02)
     nest_weight = _ramp(nest, max(0.25, 0.02 * frame.mpp)) * layers.solid
+    nest_weight *= np.minimum(4.0 * cancer, 1.0)
     layers.blend(everywhere, nest_weight, h=0.15, e=0.15)
-    points = _jittered(rng, frame, 8.8, 0.36).reshape(-1, 2)
+    points = _jittered(rng, frame, 9.2, 0.34).reshape(-1, 2)
     places = np.column_stack([points, rng.uniform(0.0, math.pi, len(points))])
     dark = rng.uniform(0.52, 0.68)
-    nuclei = _nuclei(rng, places, 4.7, 3.4, dark=dark, spread=0.17, bent=0.2)
+    nuclei = _nuclei(rng, places, 4.4, 3.2, dark=dark, spread=0.17, bent=0.2)
     # Single cells leave the nests, so some nuclei lie loose in the stroma.
-    chance = (0.07 + 0.83 * frame.at(nest_weight, points)) * (frame.at(cancer, points) > 0.05)
+    chance = (0.06 + 0.84 * frame.at(nest_weight, points)) * (frame.at(cancer, points) > 0.05)
+    chance *= frame.at(layers.solid, points) > 0.7
     return nuclei[rng.random(len(points)) < chance]
 
 
 def _scattered(
-    seed: int, frame: Frame, layers: Layers, cancer: np.ndarray, direction: np.ndarray
+    seed: int, frame: Frame, layers: Layers, cancer: np.ndarray, fibres: Fibres
 ) -> np.ndarray:
     """Spindle nuclei along the fibres and patches of lymphocytes, N x 8."""
     rng = _generator(seed, 6)
     points = _jittered(rng, frame, 24.0, 0.45).reshape(-1, 2)
-    places = np.column_stack([points, frame.at(direction, points)])
+    places = np.column_stack([points, fibres.direction(frame, points)])
     spindles = _nuclei(rng, places, 5.6, 1.25, dark=0.45, spread=0.2, bent=0.15)
     spindles = spindles[rng.random(len(points)) < 0.45 + 0.25 * frame.at(cancer, points)]
     crowd = _ramp(_rough(rng, frame, 120.0) - rng.uniform(1.2, 2.6), 1.0)
@@ -337,17 +370,17 @@ def stain_maps(
     Returns:
         2 x H x W float32, about 0 to 1.
     """
-    fibres, direction = _fibres(seed, frame)
+    fibres = _fibres(seed, frame)
     layers = _stroma(seed, frame, fibres, cancer)
     _add_fat(seed, frame, layers, cancer)
     nuclei = [_add_tumour(seed, frame, layers, cancer, fibres)]
     nuclei.append(_add_glands(seed, frame, layers, cancer, glands))
-    nuclei.append(_scattered(seed, frame, layers, cancer, direction))
+    nuclei.append(_scattered(seed, frame, layers, cancer, fibres))
     _add_nuclei(seed, frame, layers, np.vstack(nuclei))
     maps = np.stack([layers.haematoxylin, layers.eosin]).astype(np.float32)
     if slide_background > 0.0:
-        glass = _rough(_generator(seed, 8), frame, 300.0) + 0.06 * fibres - 3.0 * cancer
-        maps *= _ramp(np.quantile(glass, 1.0 - slide_background) - glass, 0.04)
+        glass = _rough(_generator(seed, 8), frame, 300.0) + 0.06 * fibres.fine - 3.0 * cancer
+        maps *= _ramp(float(np.quantile(glass, 1.0 - slide_background)) - glass, 0.04)
     blur = 0.3 + 0.25 / frame.mpp
     return ndimage.gaussian_filter(maps, (0.0, blur, blur), truncate=2.5)
 

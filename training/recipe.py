@@ -1,0 +1,110 @@
+"""A recipe: everything that decides how a model is trained, one YAML file, checked strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bcd_models.backbones import BACKBONES
+from bcd_models.errors import InputError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Phase(_Strict):
+    """A stretch of epochs at one input size."""
+
+    size: int = Field(ge=32, le=1024)
+    epochs: int = Field(ge=1, le=1000)
+
+
+class Augment(_Strict):
+    """Strengths of the on-device augmentation; every one may be zero.
+
+    Attributes:
+        flips: Random flips and right-angle rotations.
+        brightness: Largest relative change, as are contrast and saturation.
+        mixup: Alpha of the Beta distribution MixUp draws from; 0 is none.
+    """
+
+    flips: bool = True
+    brightness: float = Field(0.0, ge=0, lt=1)
+    contrast: float = Field(0.0, ge=0, lt=1)
+    saturation: float = Field(0.0, ge=0, lt=1)
+    mixup: float = Field(0.0, ge=0, le=10)
+
+
+class Recipe(_Strict):
+    """How a model is trained.
+
+    Attributes:
+        name: Name of the model folder this makes.
+        version: Version of the model it makes.
+        backbone: One of the registry's names.
+        start: "imagenet" (timm's own weights, from the Hub), "none", or given on the command line.
+        settle_batches: Batches passed in training mode before the first step, to settle batch norms.
+        split: Which manifest decides what is trained on.
+        balance: Where the label imbalance is met: in the sampler, in the loss, both or neither.
+        phases: Low resolution first, the model's own input size last.
+        refer_share: Share of validation images nearest the threshold that the model refers.
+    """
+
+    name: str
+    version: str
+    backbone: str
+    start: Literal["imagenet", "none"] = "imagenet"
+    settle_batches: int = Field(0, ge=0, le=10_000)
+    split: Literal["grouped", "random"] = "grouped"
+    balance: Literal["sampler", "loss", "both", "none"] = "sampler"
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    batch_size: int = Field(64, ge=2, le=65_536)
+    learning_rate: float = Field(5e-4, gt=0, le=1)
+    weight_decay: float = Field(0.02, ge=0, le=1)
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    clip_norm: float = Field(1.0, gt=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+    augment: Augment = Augment()
+    refer_share: float = Field(0.1, ge=0, le=0.5)
+    seed: int = Field(0, ge=0)
+
+    @field_validator("backbone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in BACKBONES:
+            raise ValueError(f"no backbone {name!r}: choose one of {', '.join(BACKBONES)}")
+        return name
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all phases together."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def size_of(self, epoch: int) -> int:
+        """Input size of an epoch, counted from 0."""
+        for phase in self.phases:
+            if epoch < phase.epochs:
+                return phase.size
+            epoch -= phase.epochs
+        raise IndexError("the recipe has fewer epochs")
+
+
+def read(path: Path) -> Recipe:
+    """Read a recipe; InputError names the key and what is wrong with it."""
+    try:
+        document: Any = yaml.safe_load(path.read_text("utf-8"))
+        return Recipe.model_validate(document)
+    except OSError as error:
+        raise InputError(f"recipe {path} can't be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {path} is not YAML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the whole"
+        raise InputError(f"recipe {path}: {key}: {first['msg']}") from None

@@ -1,0 +1,129 @@
+"""Parts and folds, each split a manifest file that is kept and never recomputed silently.
+
+A unit (a case in the grouped split, an image in the random one) is placed by a hash of its own id
+alone. So adding a case or a source moves nothing else, and every machine agrees. The seed is the
+one of 0 to 1999 that brings the parts and folds of the 226-case sample nearest to their shares of
+cases, images and positives (within 0.022): chosen once, by counts, before any training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import pandas as pd
+
+from bcd_models.errors import InputError
+
+SEED = 764
+FOLDS = 5
+SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
+MIN_CASES = 10
+SCHEMA_VERSION = 1
+
+Kind = Literal["grouped", "random"]
+_UNIT = {"grouped": "case_id", "random": "sha256"}
+
+
+@dataclass(frozen=True)
+class Split:
+    """A manifest read back.
+
+    Attributes:
+        kind: "grouped" or "random".
+        sha256: Of the manifest file.
+        part: For each row of the corpus: train, validation or test.
+        fold: For each row: 0 to 4, or -1 where it is in test or only ever trained on.
+    """
+
+    kind: str
+    sha256: str
+    part: pd.Series
+    fold: pd.Series
+
+
+def table(rows: datasets.Dataset) -> pd.DataFrame:
+    """The corpus without its pixels, one line a row, label and source as names."""
+    frame = rows.remove_columns("image").to_pandas()
+    for column in ("label", "source"):
+        frame[column] = [rows.features[column].names[i] for i in frame[column]]
+    return frame
+
+
+def write_both(rows: datasets.Dataset, fingerprint: str, folder: Path) -> None:
+    """Write ``grouped.json`` and ``random.json``."""
+    frame = table(rows)
+    for kind in ("grouped", "random"):
+        text = json.dumps(manifest(frame, kind, fingerprint), indent=0) + "\n"
+        (folder / f"{kind}.json").write_text(text)
+
+
+def manifest(frame: pd.DataFrame, kind: Kind, fingerprint: str, seed: int = SEED) -> dict[str, Any]:
+    """Place every unit in a part and a fold."""
+    only_trained = _small_sources(frame) if kind == "grouped" else set()
+    units = frame.drop_duplicates(_UNIT[kind])
+    placed = {
+        unit: ["train", -1] if source in only_trained else list(place(unit, seed))
+        for unit, source in zip(units[_UNIT[kind]], units["source"], strict=True)
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "seed": seed,
+        "fingerprint": fingerprint,
+        "only_trained_on": sorted(only_trained),
+        "units": dict(sorted(placed.items())),
+    }
+
+
+def place(unit: str, seed: int = SEED) -> tuple[str, int]:
+    """Part and fold of a unit, by its id alone."""
+    digest = hashlib.sha256(f"{seed}/{unit}".encode()).digest()
+    where, below = int.from_bytes(digest[:8]) / 2**64, 0.0
+    fold = digest[8] * 256 + digest[9]
+    for part in ("test", "validation"):
+        below += SHARES[part]
+        if where < below:
+            return part, -1 if part == "test" else fold % FOLDS
+    return "train", fold % FOLDS
+
+
+def read(corpus: Path, rows: datasets.Dataset, kind: str, fingerprint: str) -> Split:
+    """Read a corpus' manifest.
+
+    Raises:
+        InputError: No such manifest, one of another corpus, one that misses a unit, or a grouped
+            one with a case in two parts.
+    """
+    path = corpus / f"{kind}.json"
+    if kind not in _UNIT or not path.is_file():
+        raise InputError(f"{corpus} has no split {kind!r}: choose one of {', '.join(_UNIT)}")
+    data = path.read_bytes()
+    document = json.loads(data)
+    if document["fingerprint"] != fingerprint:
+        raise InputError(f"{path} belongs to another corpus ({document['fingerprint'][:16]})")
+    frame = table(rows)
+    placed = frame[_UNIT[kind]].map(document["units"])
+    if placed.isna().any():
+        raise InputError(f"{path} does not place {frame[_UNIT[kind]][placed.isna()].iloc[0]}")
+    split = Split(kind, hashlib.sha256(data).hexdigest(), placed.str[0], placed.str[1].astype(int))
+    if kind == "grouped" and (split.part.groupby(frame["case_id"]).nunique() > 1).any():
+        raise InputError(f"{path} has a case in two parts")
+    return split
+
+
+def larger_source(frame: pd.DataFrame) -> str:
+    """The source with most images: what figures are headlined by."""
+    return str(frame["source"].value_counts().idxmax())
+
+
+def _small_sources(frame: pd.DataFrame) -> set[str]:
+    """Sources with fewer than ten cases of either class, which are only ever trained on."""
+    cases = frame.drop_duplicates(["source", "case_id", "label"]).groupby(["source", "label"])
+    counts = cases.size().unstack(fill_value=0)
+    small = counts.index[(counts < MIN_CASES).any(axis=1)]
+    return {str(source) for source in small if source != larger_source(frame)}
