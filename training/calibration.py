@@ -30,7 +30,8 @@ def fit_decision(
     probability = calibrate(margins, line)
     threshold = best_threshold(probability, truth)
     centre = float(log_odds(threshold))
-    reach = float(np.quantile(np.abs(log_odds(probability) - centre), refer_share))
+    away = np.abs(line.slope * margins + line.intercept - centre)
+    reach = float(np.quantile(away, refer_share))
     band = (float(sigmoid(centre - reach)), float(sigmoid(centre + reach)))
     return line.model_copy(
         update={"threshold": threshold, "refer": band if refer_share else None}

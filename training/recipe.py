@@ -17,10 +17,17 @@ class _Strict(BaseModel):
 
 
 class Phase(_Strict):
-    """A stretch of epochs at one input size."""
+    """A stretch of epochs at one input size, with a warm-up and a cosine of its own.
+
+    Attributes:
+        size: Side in pixels of the input.
+        epochs: Passes over the training rows.
+        learning_rate: Peak, from which the cosine falls to zero.
+    """
 
     size: int = Field(ge=32, le=1024)
     epochs: int = Field(ge=1, le=1000)
+    learning_rate: float = Field(5e-4, gt=0, le=1)
 
 
 class Augment(_Strict):
@@ -51,6 +58,8 @@ class Recipe(_Strict):
         split: Which manifest decides what is trained on.
         balance: Where the label imbalance is met: in the sampler, in the loss, both or neither.
         phases: Low resolution first, the model's own input size last.
+        warmup_share: Share of each phase's steps in which the learning rate rises to its peak.
+        ema: Decay of the moving average of the weights that is kept; 0 keeps the weights themselves.
         refer_share: Share of validation images nearest the threshold that the model refers.
     """
 
@@ -63,9 +72,8 @@ class Recipe(_Strict):
     balance: Literal["sampler", "loss", "both", "none"] = "sampler"
     phases: tuple[Phase, ...] = Field(min_length=1)
     batch_size: int = Field(64, ge=2, le=65_536)
-    learning_rate: float = Field(5e-4, gt=0, le=1)
     weight_decay: float = Field(0.02, ge=0, le=1)
-    warmup_share: float = Field(0.05, ge=0, lt=1)
+    warmup_share: float = Field(0.1, ge=0, lt=1)
     drop_path: float = Field(0.0, ge=0, lt=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
@@ -86,11 +94,11 @@ class Recipe(_Strict):
         """Epochs of all phases together."""
         return sum(phase.epochs for phase in self.phases)
 
-    def size_of(self, epoch: int) -> int:
-        """Input size of an epoch, counted from 0."""
+    def phase_of(self, epoch: int) -> tuple[Phase, int]:
+        """The phase an epoch (from 0) lies in, and the epochs of that phase before it."""
         for phase in self.phases:
             if epoch < phase.epochs:
-                return phase.size
+                return phase, epoch
             epoch -= phase.epochs
         raise IndexError("the recipe has fewer epochs")
 

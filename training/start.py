@@ -16,6 +16,13 @@ from bcd_models.errors import InputError
 _HALF: RGB = (0.5, 0.5, 0.5)
 
 
+def silence_head(network: nn.Module) -> None:
+    """Let training begin from equal logits; timm's own random head begins far from them."""
+    head = network.get_submodule("classifier")
+    for parameter in head.parameters():
+        nn.init.zeros_(parameter)
+
+
 def from_file(network: nn.Module, path: Path) -> tuple[RGB, RGB, str]:
     """Load a start file that wants inputs in [-1, 1]; tensors it lacks keep their random start.
 

@@ -25,6 +25,7 @@ GLAND_GRID = 200.0  # um between places where a duct or lobule may lie
 FAT_CELL = 58.0  # um between the centres of neighbouring fat cells
 FIBRE_SIZES = ((0.5, 1.6), (2.2, 4.0), (6.5, 4.5))  # texels across, along
 LINING = 11.0  # um, thickness of the epithelium round a lumen
+NOISE = np.float32(1.6)  # grey levels, standard deviation
 STAMP_BUDGET = 1 << 20  # pixels of nuclei evaluated at once, to bound memory
 
 
@@ -161,23 +162,23 @@ def _stroma(seed: int, frame: Frame, fibres: Fibres, cancer: np.ndarray) -> Laye
 def _add_fat(seed: int, frame: Frame, layers: Layers, cancer: np.ndarray) -> None:
     """White fat vacuoles with thin rims: the rounded cells of a Voronoi pattern."""
     rng = _generator(seed, 3)
-    amount = _rough(rng, frame, 330.0) - 1.0 * cancer + rng.uniform(-1.9, 0.1)
-    points = _jittered(rng, frame, FAT_CELL, 0.33)
-    kept = frame.at(amount, points.reshape(-1, 2)).reshape(points.shape[:2]) > 0.0
+    amount = _rough(rng, frame, 330.0) - 1.7 * cancer + rng.uniform(-1.9, 0.1)
+    points = _jittered(rng, frame, FAT_CELL, 0.4)
+    stride = points.shape[1]
+    points = points.reshape(-1, 2)
+    kept = frame.at(amount, points) > 0.0
     row, column = np.nonzero(amount > -0.7)
     x, y = ((index.astype(np.float32) + 0.5) * frame.mpp for index in (column, row))
-    cell_x, cell_y = ((v / FAT_CELL).astype(np.intp) + 1 for v in (x, y))
-    nearest = np.full(x.shape, 1e6, np.float32)
+    home = ((y / FAT_CELL).astype(np.intp) + 1) * stride + (x / FAT_CELL).astype(np.intp) + 1
+    nearest = np.full(x.shape, 1e9, np.float32)
     second, fat = nearest.copy(), np.zeros(x.shape, bool)
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            rows = np.clip(cell_y + down, 0, points.shape[0] - 1)
-            columns = np.clip(cell_x + right, 0, points.shape[1] - 1)
-            centre = points[rows, columns]
-            distance = np.hypot(centre[:, 0] - x, centre[:, 1] - y)
-            fat = np.where(distance < nearest, kept[rows, columns], fat)
-            second = np.minimum(second, np.maximum(nearest, distance))
-            nearest = np.minimum(nearest, distance)
+    for step in (down * stride + right for down in (-1, 0, 1) for right in (-1, 0, 1)):
+        cell = home + step
+        squared = (points[:, 0][cell] - x) ** 2 + (points[:, 1][cell] - y) ** 2
+        fat = np.where(squared < nearest, kept[cell], fat)
+        second = np.minimum(second, np.maximum(nearest, squared))
+        nearest = np.minimum(nearest, squared)
+    nearest, second = np.sqrt(nearest), np.sqrt(second)
     inside = np.minimum((second - nearest) / 2 - 1.1, 0.56 * FAT_CELL - nearest)
     rim = _ramp(inside + 3.0, max(frame.mpp, 1.0)) * fat
     layers.blend((row, column), rim, h=0.04, e=0.16)
@@ -224,15 +225,17 @@ def _add_acinus(frame: Frame, layers: Layers, ellipse: np.ndarray, warp: np.ndar
     layers.solid[window] = np.maximum(layers.solid[window], _ramp(-outside, soft)) - lumen
 
 
-def _ring(rng: np.random.Generator, ellipse: np.ndarray, depth: float, gap: float) -> np.ndarray:
-    """N x 3 evenly spaced places on an ellipse `depth` um inside another: x, y, outward angle."""
-    x, y, long, short, angle = ellipse
-    long, short = max(long - depth, 1.0), max(short - depth, 1.0)
-    count = max(3, round(math.pi * (long + short) / gap))
-    turn = (np.arange(count) + rng.uniform(-0.16, 0.16, count)) * 2 * math.pi / count
-    u, v = long * np.cos(turn), short * np.sin(turn)
+def _ring(rng: np.random.Generator, ellipses: np.ndarray, depth: float, gap: float) -> np.ndarray:
+    """N x 3 evenly spaced places `depth` um inside each of M x 5 ellipses: x, y, outward angle."""
+    long, short = np.maximum(ellipses[:, 2:4] - depth, 1.0).T
+    counts = np.maximum(3, np.round(math.pi * (long + short) / gap)).astype(int)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    order = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    turn = (order + rng.uniform(-0.16, 0.16, len(owner))) * 2 * math.pi / counts[owner]
+    long, short = long[owner], short[owner]
+    x, y, angle = ellipses[owner][:, [0, 1, 4]].T
+    u, v, c, s = long * np.cos(turn), short * np.sin(turn), np.cos(angle), np.sin(angle)
     facing = np.arctan2(np.sin(turn) * long, np.cos(turn) * short) + angle
-    c, s = math.cos(angle), math.sin(angle)
     return np.stack([x + u * c - v * s, y + u * s + v * c, facing], axis=1)
 
 
@@ -256,15 +259,17 @@ def _add_glands(
     warp = 2.2 * _noise(rng, frame, 22.0)
     places = _jittered(rng, frame, GLAND_GRID, 0.22).reshape(-1, 2)
     chances = rng.random(len(places))
-    lining, outer = [np.zeros((0, 3))], [np.zeros((0, 3))]
-    for place in places[(chances < share) & (frame.at(cancer, places) < 0.5)]:
-        for ellipse in _acini(rng, place):
-            _add_acinus(frame, layers, ellipse, warp)
-            depths = (0.36,) if ellipse[3] < 30.0 else (0.3, 0.66)
-            lining += [_ring(rng, ellipse, depth * LINING + 1.5, 6.4) for depth in depths]
-            outer.append(_ring(rng, ellipse, 0.8, 11.0) + (0.0, 0.0, math.pi / 2))
+    places = places[(chances < share) & (frame.at(cancer, places) < 0.5)]
+    ellipses = np.vstack([np.zeros((0, 5)), *(_acini(rng, place) for place in places)])
+    for ellipse in ellipses:
+        _add_acinus(frame, layers, ellipse, warp)
+    wide = ellipses[:, 3] > 30.0
+    lining = [_ring(rng, ellipses[~wide], 0.36 * LINING + 1.5, 6.4)]
+    lining += [_ring(rng, ellipses[wide], depth * LINING + 1.5, 6.4) for depth in (0.3, 0.66)]
+    outer = _ring(rng, ellipses, 0.8, 11.0)
+    outer[:, 2] += math.pi / 2  # these lie flat round the lining
     nuclei = _nuclei(rng, np.vstack(lining), 3.3, 2.3, dark=0.5)
-    nuclei = np.vstack([nuclei, _nuclei(rng, np.vstack(outer), 3.4, 1.3, dark=0.5)])
+    nuclei = np.vstack([nuclei, _nuclei(rng, outer, 3.4, 1.3, dark=0.5)])
     shift = frame.at(warp, nuclei)
     nuclei[:, 0] -= shift
     nuclei[:, 1] += shift
@@ -285,7 +290,7 @@ def _add_tumour(
     nest_weight = _ramp(nest, max(0.25, 0.02 * frame.mpp)) * layers.solid
     nest_weight *= np.minimum(4.0 * cancer, 1.0)
     layers.blend(everywhere, nest_weight, h=0.15, e=0.15)
-    points = _jittered(rng, frame, 9.2, 0.34).reshape(-1, 2)
+    points = _jittered(rng, frame, 9.2, 0.46).reshape(-1, 2)
     places = np.column_stack([points, rng.uniform(0.0, math.pi, len(points))])
     dark = rng.uniform(0.52, 0.68)
     nuclei = _nuclei(rng, places, 4.4, 3.2, dark=dark, spread=0.17, bent=0.2)
@@ -373,7 +378,7 @@ def stain_maps(
     fibres = _fibres(seed, frame)
     layers = _stroma(seed, frame, fibres, cancer)
     _add_fat(seed, frame, layers, cancer)
-    nuclei = [_add_tumour(seed, frame, layers, cancer, fibres)]
+    nuclei = [_add_tumour(seed, frame, layers, cancer, fibres)] if cancer.any() else []
     nuclei.append(_add_glands(seed, frame, layers, cancer, glands))
     nuclei.append(_scattered(seed, frame, layers, cancer, fibres))
     _add_nuclei(seed, frame, layers, np.vstack(nuclei))
@@ -388,8 +393,8 @@ def stain_maps(
 def stain(seed: int) -> Stain:
     """The stain of one slide: strengths, hue and glass colour all vary with the seed."""
     rng = _generator(seed, 9)
-    mix = rng.uniform(0.45, 1.0)
-    strengths = np.exp(rng.normal(0.0, (0.16, 0.24)))[:, None]
+    mix = rng.uniform(0.6, 1.15)
+    strengths = np.exp(rng.normal(0.0, (0.18, 0.28)))[:, None]
     vectors = (mix * MACENKO + (1.0 - mix) * RUIFROK) * strengths
     glass = rng.uniform(241.0, 247.0) + rng.uniform(-2.0, 1.0, 3)
     return Stain(vectors.astype(np.float32), glass.astype(np.float32))
@@ -401,7 +406,10 @@ def develop(maps: np.ndarray, slide: Stain, rng: np.random.Generator) -> np.ndar
     Returns:
         H x W x 3 uint8 RGB.
     """
-    density = np.tensordot(maps, slide.vectors, axes=(0, 0))
-    image = slide.glass * np.exp(density * np.float32(-math.log(10.0)))
-    image += rng.standard_normal(image.shape, np.float32) * np.float32(1.6)
-    return np.clip(image, 0.0, 255.0).astype(np.uint8)
+    image = rng.standard_normal((*maps.shape[1:], 3), np.float32)
+    image *= NOISE
+    exponents = slide.vectors * np.float32(-math.log(10.0))
+    for channel in range(3):
+        passed = np.exp(maps[0] * exponents[0, channel] + maps[1] * exponents[1, channel])
+        image[..., channel] += slide.glass[channel] * passed
+    return np.clip(image, 0.0, 255.0, out=image).astype(np.uint8)
