@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, overload
@@ -15,8 +15,8 @@ from bcd_models import folder as model_folder
 from bcd_models.backbones import backbone_named, create
 from bcd_models.config import ModelConfig
 from bcd_models.decision import Label, calibrate, label_of, referred
-from bcd_models.errors import ModelFolderError
-from bcd_models.images import ImageLimits, ImageSource, open_image
+from bcd_models.errors import ImageError, ModelFolderError
+from bcd_models.images import ImageLimits, ImageSource, Several, open_image
 from bcd_models.prediction import Prediction
 from bcd_models.preprocess import preprocess, to_uint8
 
@@ -108,21 +108,19 @@ class BCDClassifier(nn.Module):
         logits: Tensor = self.network(pixels)
         return logits
 
-    def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> Tensor:
+    def preprocess(self, images: ImageSource | Several) -> Tensor:
         """The network's input, N x 3 x S x S float32, for one image or several."""
         return self._pixels([open_image(image) for image in _as_list(images)])
 
     @overload
-    def predict(
-        self, images: Sequence[ImageSource], limits: ImageLimits = ...
-    ) -> list[Prediction]: ...
+    def predict(self, images: Several, limits: ImageLimits = ...) -> list[Prediction]: ...
 
     @overload
     def predict(self, images: ImageSource, limits: ImageLimits = ...) -> Prediction: ...
 
     def predict(
         self,
-        images: ImageSource | Sequence[ImageSource],
+        images: ImageSource | Several,
         limits: ImageLimits = ImageLimits(),
     ) -> Prediction | list[Prediction]:
         """Answer for one image, or for each of a list or tuple.
@@ -130,15 +128,32 @@ class BCDClassifier(nn.Module):
         Raises:
             ImageError: An image can't be used; the message says which and why.
         """
-        if isinstance(images, (list, tuple)):
-            return list(self._predictions(images, limits))
-        return next(self._predictions(_as_list(images), limits))
+        answers = []
+        for _, answer in self.stream(_as_list(images), limits):
+            if isinstance(answer, ImageError):
+                raise answer
+            answers.append(answer)
+        return answers if isinstance(images, (list, tuple)) else answers[0]
 
-    def predict_proba(self, images: Sequence[ImageSource]) -> NDArray[np.float64]:
+    def stream(
+        self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
+    ) -> Iterator[tuple[ImageSource, Prediction | ImageError]]:
+        """Answer for each of any number of images, in order; a bad image costs itself only."""
+        rest = iter(images)
+        while sources := list(islice(rest, BATCH)):
+            opened = [_open_or_error(source, limits) for source in sources]
+            margins = iter(self._margins([i for i in opened if not isinstance(i, ImageError)]))
+            for source, image in zip(sources, opened, strict=True):
+                if isinstance(image, ImageError):
+                    yield source, image
+                else:
+                    yield source, self.answer(image, next(margins), _name_of(source))
+
+    def predict_proba(self, images: Several) -> NDArray[np.float64]:
         """Calibrated P(malignant) of each image, shape (N,), in [0, 1]."""
         import numpy as np
 
-        return np.array([answer.probability for answer in self._predictions(images)])
+        return np.array([answer.probability for answer in self.predict(images)])
 
     def explain(self, image: ImageSource, label: Label | None = None) -> Explanation:
         """Show which regions speak for a label, as a Grad-CAM heat map.
@@ -174,16 +189,9 @@ class BCDClassifier(nn.Module):
             height=image.height,
         )
 
-    def _predictions(
-        self, images: Sequence[ImageSource], limits: ImageLimits = ImageLimits()
-    ) -> Iterator[Prediction]:
-        rest = iter(images)
-        while sources := list(islice(rest, BATCH)):
-            opened = [open_image(source, limits) for source in sources]
-            for source, image, margin in zip(sources, opened, self._margins(opened), strict=True):
-                yield self.answer(image, margin, _name_of(source))
-
     def _margins(self, images: list[Image]) -> list[float]:
+        if not images:
+            return []
         with torch.inference_mode():
             logits = self(self._pixels(images)).float()
         margins: list[float] = (logits[:, 1] - logits[:, 0]).tolist()
@@ -196,8 +204,15 @@ class BCDClassifier(nn.Module):
         return torch.cat(ready)
 
 
-def _as_list(images: ImageSource | Sequence[ImageSource]) -> Sequence[ImageSource]:
-    return images if isinstance(images, (list, tuple)) else [images]  # type: ignore[list-item]
+def _as_list(images: ImageSource | Several) -> Several:
+    return images if isinstance(images, (list, tuple)) else [images]
+
+
+def _open_or_error(source: ImageSource, limits: ImageLimits) -> Image | ImageError:
+    try:
+        return open_image(source, limits)
+    except ImageError as error:
+        return error
 
 
 def _name_of(source: ImageSource) -> str:
@@ -217,5 +232,3 @@ def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], where: str) -
                 f"the network needs {tuple(wanted[name].shape)}"
             )
     network.load_state_dict(tensors)
-
-

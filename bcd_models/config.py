@@ -83,7 +83,7 @@ class Provenance(_Strict):
 class ModelConfig(_Strict):
     """The ``bcd`` object of a model folder's ``config.json``."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: str
     version: str
     backbone: str

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from bcd_models.errors import ImageError
 
@@ -25,6 +25,9 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
 ImageSource: TypeAlias = Union[str, Path, bytes, IO[bytes], Image.Image, "NDArray[np.uint8]"]
+
+
+Several: TypeAlias = list[Any] | tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{path} can't be read: {error}") from None
 
 
-def _read_open(file: IO[bytes]) -> bytes:
+def _read_open(file: Any) -> bytes:
     try:
         data = file.read()
     except (OSError, ValueError) as error:
@@ -113,8 +116,10 @@ def _refusals(name: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except Image.UnidentifiedImageError:
-        raise ImageError(f"{name} is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            f"{name} is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
+        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} is too large: {error}") from None
     except Exception as error:
@@ -196,7 +201,9 @@ def _from_array(source: Any, limits: ImageLimits) -> Image.Image:
             "a PIL image or an H x W x 3 uint8 array"
         )
     if source.ndim != 3 or source.shape[2] != 3:
-        raise ImageError(f"an array of shape {source.shape} is no image: its shape must be H x W x 3")
+        raise ImageError(
+            f"an array of shape {source.shape} is no image: its shape must be H x W x 3"
+        )
     if source.dtype != np.uint8:
         raise ImageError(_why_not_uint8(source))
     _check_size((source.shape[1], source.shape[0]), limits, "array")

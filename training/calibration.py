@@ -33,9 +33,7 @@ def fit_decision(
     away = np.abs(line.slope * margins + line.intercept - centre)
     reach = float(np.quantile(away, refer_share))
     band = (float(sigmoid(centre - reach)), float(sigmoid(centre + reach)))
-    return line.model_copy(
-        update={"threshold": threshold, "refer": band if refer_share else None}
-    )
+    return line.model_copy(update={"threshold": threshold, "refer": band if refer_share else None})
 
 
 def fit_line(log_odds: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Sources -> one checked, de-duplicated `datasets` corpus with a fingerprint and its splits.
 
-    python -m training.corpus --idc PATH --breakhis PATH --out CORPUS
+python -m training.corpus --idc PATH --breakhis PATH --out CORPUS
 """
 
 from __future__ import annotations

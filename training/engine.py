@@ -67,7 +67,7 @@ def fit(
 ) -> nn.Module:
     """Train a network, or go on from the run's checkpoint.
 
-    Every epoch starts from a seed of its own, so that a resumed run draws what an unbroken one does.
+    Every epoch starts from a seed of its own: a resumed run draws what an unbroken one does.
 
     Args:
         network: Two logits; trained in place.

@@ -72,7 +72,7 @@ def ece_if_perfect(probability: Floats, seed: int = 0, draws: int = 200) -> floa
 
 
 def calibration(truth: Bools, probability: Floats) -> dict[str, float]:
-    """Slope and intercept of the truth on the log-odds (1 and 0 are perfect), and the ECE's floor."""
+    """Slope and intercept of truth on log-odds (1 and 0 are perfect), and the ECE's floor."""
     slope, intercept = fit_line(log_odds(np.clip(probability, _EPS, 1 - _EPS)), truth)
     return {
         "slope": slope,
@@ -91,7 +91,9 @@ def resamples(
         strata.append([group.index.to_numpy() for _, group in part.groupby(part)])
     drawn = []
     for _ in range(count):
-        picked = [stratum[i] for stratum in strata for i in rng.integers(0, len(stratum), len(stratum))]
+        picked = [
+            stratum[i] for stratum in strata for i in rng.integers(0, len(stratum), len(stratum))
+        ]
         drawn.append(np.concatenate(picked))
     return drawn
 

@@ -53,13 +53,13 @@ class Recipe(_Strict):
         name: Name of the model folder this makes.
         version: Version of the model it makes.
         backbone: One of the registry's names.
-        start: "imagenet" (timm's own weights, from the Hub), "none", or given on the command line.
-        settle_batches: Batches passed in training mode before the first step, to settle batch norms.
+        start: "imagenet" (timm's own weights, from the Hub) or "none"; ``--start FILE`` wins.
+        settle_batches: Batches passed before the first step, to settle batch norms.
         split: Which manifest decides what is trained on.
         balance: Where the label imbalance is met: in the sampler, in the loss, both or neither.
         phases: Low resolution first, the model's own input size last.
         warmup_share: Share of each phase's steps in which the learning rate rises to its peak.
-        ema: Decay of the moving average of the weights that is kept; 0 keeps the weights themselves.
+        ema: Decay of the weights' moving average, which is kept; 0 keeps the weights themselves.
         refer_share: Share of validation images nearest the threshold that the model refers.
     """
 

@@ -1,6 +1,6 @@
 """Train one model from a recipe.
 
-    python -m training.train --config training/configs/NAME.yaml --corpus CORPUS --out RUN
+python -m training.train --config training/configs/NAME.yaml --corpus CORPUS --out RUN
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ def _save(
 
 
 def _rows(rows: Any, table: Any, indices: Any, largest: int) -> engine.Rows:
-    return engine.Rows(
-        table.iloc[indices].reset_index(drop=True), Pixels(rows, indices, largest)
-    )
+    return engine.Rows(table.iloc[indices].reset_index(drop=True), Pixels(rows, indices, largest))
 
 
 def _indices(split: splits.Split, fold: int | None) -> tuple[Any, Any]:

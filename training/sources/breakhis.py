@@ -31,7 +31,9 @@ def read(path: Path) -> Iterator[Image | Refused]:
     for name, data in png_files(path):
         match = _NAME.search(name)
         if not match or match[2] not in _SUBTYPES:
-            yield Refused(name, "name is not of the form SOB_<B or M>_<subtype>-<slide>-<mag>-<n>.png")
+            yield Refused(
+                name, "name is not of the form SOB_<B or M>_<subtype>-<slide>-<mag>-<n>.png"
+            )
             continue
         label, subtype = _LABELS[match[1]], _SUBTYPES[match[2]]
         folders = name.split("/")[:-1]
