@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
 import torch
@@ -51,6 +52,14 @@ class Rows:
     def truth(self) -> NDArray[np.bool_]:
         """Whether each row is malignant."""
         return (self.frame["label"] == "malignant").to_numpy()
+
+
+def rows_of(
+    corpus: datasets.Dataset, frame: pd.DataFrame, indices: NDArray[np.int64], largest: int
+) -> Rows:
+    """Rows of a corpus by position; ``frame`` is the whole corpus' table."""
+    chosen = frame.iloc[indices].reset_index(drop=True)
+    return Rows(chosen, Pixels(corpus, indices, largest))
 
 
 class TrainingStopped(BCDError):

@@ -118,6 +118,16 @@ def with_intervals(
     }
 
 
+def interval(
+    figure: Callable[[Bools, Floats], float],
+    truth: Bools,
+    scores: Floats,
+    drawn: list[NDArray[np.int64]],
+) -> dict[str, float]:
+    """One figure as value, low and high end of its 95% interval."""
+    return _spread(lambda rows: figure(truth[rows], scores[rows]), truth, drawn)
+
+
 def difference(
     figure: Callable[[Bools, Floats], float],
     truth: Bools,
@@ -126,14 +136,19 @@ def difference(
     drawn: list[NDArray[np.int64]],
 ) -> dict[str, float]:
     """Paired difference of a figure, ours minus theirs, over the same resamples."""
-    gaps = [
-        figure(truth[rows], ours[rows]) - figure(truth[rows], theirs[rows])
-        for rows in drawn
-        if 0 < truth[rows].sum() < len(rows)
-    ]
-    low, high = np.quantile(gaps, (0.025, 0.975))
-    value = figure(truth, ours) - figure(truth, theirs)
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    return _spread(
+        lambda rows: figure(truth[rows], ours[rows]) - figure(truth[rows], theirs[rows]),
+        truth,
+        drawn,
+    )
+
+
+def _spread(
+    of: Callable[[NDArray[np.int64]], float], truth: Bools, drawn: list[NDArray[np.int64]]
+) -> dict[str, float]:
+    values = [of(rows) for rows in drawn if 0 < truth[rows].sum() < len(rows)]
+    low, high = np.quantile(values, (0.025, 0.975))
+    return {"value": of(np.arange(len(truth))), "low": float(low), "high": float(high)}
 
 
 def auroc(truth: Bools, probability: Floats) -> float:

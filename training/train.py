@@ -23,7 +23,6 @@ from bcd_models.config import ModelConfig, PreprocessConfig, Provenance
 from bcd_models.errors import InputError
 from training import command, corpus, engine, recipe, splits, start
 from training.calibration import fit_decision
-from training.loader import Pixels
 
 RECIPE = "recipe.yaml"
 RUN = "run.json"
@@ -59,8 +58,8 @@ def train(
     largest = max(preprocess.input_size, *(phase.size for phase in plan.phases))
     fitted, held_out = _indices(split, fold)
     table = splits.table(rows)
-    training = _rows(rows, table, fitted, largest)
-    validation = _rows(rows, table, held_out, largest)
+    training = engine.rows_of(rows, table, fitted, largest)
+    validation = engine.rows_of(rows, table, held_out, largest)
     network = engine.fit(network, plan, preprocess, training, validation, out)
 
     described = ModelConfig(
@@ -89,10 +88,6 @@ def _save(
     reloaded.config = config.model_copy(update={"decision": decision})
     reloaded.save_pretrained(folder)
     return folder
-
-
-def _rows(rows: Any, table: Any, indices: Any, largest: int) -> engine.Rows:
-    return engine.Rows(table.iloc[indices].reset_index(drop=True), Pixels(rows, indices, largest))
 
 
 def _indices(split: splits.Split, fold: int | None) -> tuple[Any, Any]:
