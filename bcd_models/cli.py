@@ -211,3 +211,7 @@ def _notice() -> None:
     from bcd_models.prediction import NOTICE
 
     typer.echo(NOTICE, err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -25,12 +25,15 @@ def draw_weights(frame: pd.DataFrame) -> NDArray[np.float64]:
     Args:
         frame: Columns ``label`` and ``source``, one line a row.
     """
-    of_label = frame.groupby(["source", "label"])["label"].transform("size")
-    of_source = frame.groupby("source")["label"].transform("size")
-    labels = frame.groupby("source")["label"].transform("nunique")
-    per_pass = of_source / (labels * of_label)
-    capped = np.minimum(per_pass.to_numpy(np.float64), MOST_DRAWS)
-    return capped / capped.sum()
+    draws = np.ones(len(frame))
+    for _, source in frame.reset_index(drop=True).groupby("source"):
+        sizes = source["label"].value_counts()
+        if len(sizes) == 2:
+            rarer = (source["label"] == sizes.index[-1]).to_numpy()
+            each = min(len(source) / (2 * rarer.sum()), MOST_DRAWS)
+            rest = (len(source) - each * rarer.sum()) / (~rarer).sum()
+            draws[source.index] = np.where(rarer, each, rest)
+    return draws / draws.sum()
 
 
 def sampler(frame: pd.DataFrame, balance: str) -> WeightedRandomSampler:

@@ -98,9 +98,12 @@ def fingerprint(rows: datasets.Dataset) -> str:
 
 def _merge(paths: dict[str, Path], cache: Path) -> tuple[datasets.Dataset, list[Refused]]:
     kept = _Kept()
-    everything = datasets.Dataset.from_generator(
-        _rows, FEATURES, cache_dir=str(cache), gen_kwargs={"paths": paths, "kept": kept}
-    )
+    try:
+        everything = datasets.Dataset.from_generator(
+            _rows, FEATURES, cache_dir=str(cache), gen_kwargs={"paths": paths, "kept": kept}
+        )
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise error.__cause__ or error from None
     names = everything.select_columns(["source", "name"]).to_pandas()
     order = names.drop(index=list(kept.dropped)).sort_values(["source", "name"]).index
     if order.empty:

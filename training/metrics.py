@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sklearn
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
@@ -106,11 +107,12 @@ def with_intervals(
 ) -> dict[str, dict[str, float]]:
     """Each figure as value, low and high end of its 95% interval."""
     point = figures(truth, probability, threshold)
-    spread = pd.DataFrame(
-        figures(truth[rows], probability[rows], threshold)
-        for rows in drawn
-        if 0 < truth[rows].sum() < len(rows)
-    )
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        spread = pd.DataFrame(
+            figures(truth[rows], probability[rows], threshold)
+            for rows in drawn
+            if 0 < truth[rows].sum() < len(rows)
+        )
     low, high = spread.quantile(0.025), spread.quantile(0.975)
     return {
         name: {"value": value, "low": float(low[name]), "high": float(high[name])}
@@ -146,7 +148,8 @@ def difference(
 def _spread(
     of: Callable[[NDArray[np.int64]], float], truth: Bools, drawn: list[NDArray[np.int64]]
 ) -> dict[str, float]:
-    values = [of(rows) for rows in drawn if 0 < truth[rows].sum() < len(rows)]
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
+        values = [of(rows) for rows in drawn if 0 < truth[rows].sum() < len(rows)]
     low, high = np.quantile(values, (0.025, 0.975))
     return {"value": of(np.arange(len(truth))), "low": float(low), "high": float(high)}
 

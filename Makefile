@@ -1,0 +1,61 @@
+# Each target makes .venv and installs just what it needs, once.
+PYTHON ?= python3
+PORT ?= 7860
+PIP_ARGS ?=
+BIN := .venv/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+SOURCES := bcd_models training space tests
+
+.PHONY: help demo test slow quality style bench screenshots
+
+help:
+	@echo "make demo     open the app with the bundled models (PORT=$(PORT); PIP_ARGS= goes to pip)"
+	@echo "make test     run the tests;  make slow: those that take minutes"
+	@echo "make quality  lint, format check, types, dependency direction;  make style: mend"
+	@echo "make bench    measure ratios against named baselines, write bench.json"
+
+demo: .venv/.space
+	@echo "Opening the app on http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
+	@$(BIN)/python space/app.py --port $(PORT)
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -n 2 -m "not slow and not bench"
+
+slow: .venv/.dev
+	$(BIN)/python -m pytest -m slow
+
+quality: .venv/.dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	PYTHONPATH=.:space $(BIN)/lint-imports
+
+style: .venv/.dev
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: .venv/.dev
+	$(BIN)/python -m pytest -q -s -m bench tests/benchmarks
+
+screenshots: .venv/.dev
+	$(BIN)/python -m tests.ui.screenshots --out docs
+
+.venv/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "Python's venv is missing: apt-get install python3-venv (Debian, Ubuntu)"; exit 2; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.space: .venv/.python pyproject.toml constraints.txt
+	@echo "Installing the library and the app into .venv, once: minutes, and up to 6.5 GB where"
+	@echo "torch comes with CUDA. For a CPU-only torch (1.5 GB):"
+	@echo "  make demo PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'"
+	$(INSTALL) -e '.[space]'
+	@touch $@
+
+.venv/.dev: .venv/.python pyproject.toml constraints.txt
+	@echo "Installing library, app, training and test tools into .venv, once: minutes, up to 7 GB."
+	$(INSTALL) -e '.[onnx,training,space,dev]'
+	@touch $@ .venv/.space

@@ -1,0 +1,26 @@
+"""Calibration, threshold and referral band as plain numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bcd_models.config import DecisionConfig
+from bcd_models.decision import calibrate, label_of, log_odds, referred, sigmoid
+
+
+def test_calibration_is_a_line_in_log_odds() -> None:
+    rule = DecisionConfig(slope=0.5, intercept=-1.0)
+    assert log_odds(calibrate([-2.0, 0.0, 4.0], rule)) == pytest.approx([-2.0, -1.0, 1.0])
+
+
+def test_extreme_margins_neither_overflow_nor_leave_the_range() -> None:
+    assert sigmoid([-1e6, 0, 1e6]) == pytest.approx([0, 0.5, 1])
+    assert np.isfinite(calibrate([-1e6, 1e6], DecisionConfig())).all()
+
+
+def test_threshold_and_band_hold_their_ends() -> None:
+    rule = DecisionConfig(threshold=0.3, refer=(0.2, 0.4))
+    assert [label_of(p, rule) for p in (0.29, 0.3)] == ["benign", "malignant"]
+    assert [referred(p, rule) for p in (0.19, 0.2, 0.4, 0.41)] == [False, True, True, False]
+    assert not referred(0.3, DecisionConfig(threshold=0.3))

@@ -1,0 +1,181 @@
+"""Balance, augmentation, loader, loss and figures, each against a value worked out by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from bcd_models.decision import calibrate, sigmoid
+from bcd_models.preprocess import preprocess, to_uint8
+from training import balance, corpus, metrics
+from training.augment import augment, mixed
+from training.calibration import best_threshold, fit_decision
+from training.engine import weighted_loss
+from training.loader import Pixels
+from training.recipe import Augment
+
+FRAME = pd.DataFrame(
+    {
+        "source": ["idc"] * 100 + ["breakhis"] * 20,
+        "label": ["malignant"] * 25 + ["benign"] * 75 + ["malignant"] * 18 + ["benign"] * 2,
+        "case_id": [f"idc/{i % 12}" for i in range(100)] + ["breakhis/1"] * 20,
+    }
+)
+
+
+def test_sampler_levels_labels_within_a_source() -> None:
+    weights = pd.Series(balance.draw_weights(FRAME))
+    share = weights.groupby([FRAME["source"], FRAME["label"]]).sum()
+    assert share["idc", "malignant"] == pytest.approx(share["idc", "benign"])
+    # Two benign BreaKHis images would be drawn five times a pass each: three is the most.
+    assert weights.max() * len(FRAME) == pytest.approx(3)
+    assert share["breakhis"].sum() == pytest.approx(20 / 120)
+    drawn = torch.tensor(list(balance.sampler(FRAME, "sampler")))
+    assert len(drawn) == len(FRAME)
+    once = list(balance.sampler(FRAME, "none"))
+    assert sorted(once) == list(range(len(FRAME)))
+
+
+@pytest.mark.parametrize("mode", ["sampler", "loss", "both", "none"])
+def test_class_weights_have_mean_one_under_the_prior_shown(mode: str) -> None:
+    weights = balance.class_weights(FRAME, mode).double()
+    malignant = 43 / 120 if mode in ("loss", "none") else 0.5
+    assert weights @ torch.tensor([1 - malignant, malignant]).double() == pytest.approx(1, abs=1e-6)
+    assert (weights[1] > weights[0]) == (mode in ("loss", "both"))
+
+
+def test_weighted_loss_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [1.0, -1.0]])
+    targets = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
+    weights = torch.tensor([0.5, 1.5])
+    first = np.log(2) * (0.25 * 0.5 + 0.75 * 1.5)
+    second = 0.5 * np.log1p(np.exp(-2.0))
+    assert float(weighted_loss(logits, targets, weights)) == pytest.approx((first + second) / 2)
+
+
+def test_mixup_mixes_targets_as_it_mixes_inputs() -> None:
+    torch.manual_seed(0)
+    labels = torch.tensor([0, 1, 0])  # an odd batch
+    inputs = labels.view(-1, 1, 1, 1).expand(-1, 3, 4, 4).float()
+    out, targets = mixed(inputs, labels, alpha=0.4)
+    assert torch.allclose(out[:, 0, 0, 0], targets[:, 1], atol=1e-6)
+    assert torch.allclose(targets.sum(1), torch.ones(3))
+    plain, hard = mixed(inputs, labels, alpha=0.0)
+    assert torch.equal(plain, inputs)
+    assert torch.equal(hard, torch.tensor([[1.0, 0], [0, 1], [1, 0]]))
+
+
+def test_augmentation_of_no_strength_changes_nothing() -> None:
+    pixels = torch.rand(5, 3, 8, 8) * 255
+    assert torch.equal(augment(pixels, Augment(flips=False)), pixels)
+
+
+def test_augmentation_turns_and_stays_in_range() -> None:
+    torch.manual_seed(0)
+    pixels = torch.rand(64, 3, 8, 8) * 255
+    turned = augment(pixels, Augment())
+    kept = pixels.flatten(1).sort(1).values
+    assert torch.allclose(turned.flatten(1).sort(1).values, kept)
+    assert len({tuple(t.flatten()[:4].tolist()) for t in augment(pixels[:1].repeat(64, 1, 1, 1), Augment())}) == 8  # fmt: skip # noqa: E501
+    wild = augment(pixels, Augment(brightness=0.9, contrast=0.9, saturation=0.9))
+    assert wild.min() >= 0
+    assert wild.max() <= 255
+    assert not torch.allclose(wild, pixels)
+
+
+def test_loader_serves_what_preprocessing_would(corpus_folder: Path, light_model) -> None:
+    rows, _ = corpus.load(corpus_folder)
+    indices = np.array([0, 340, 3, 120, 9])  # both sources, mixed
+    pixels = Pixels(rows, indices, largest=224)
+    batch = pixels.batch(torch.tensor([4, 1, 3]), 224, torch.device("cpu"))
+    config = light_model.config.preprocess
+    for got, index in zip(batch, (9, 340, 120), strict=True):
+        image = to_uint8(rows[index]["image"].convert("RGB")).unsqueeze(0)
+        expected = preprocess(image, config)[0]
+        normal = (got - torch.tensor(config.mean).view(3, 1, 1) * 255) / (
+            torch.tensor(config.std).view(3, 1, 1) * 255
+        )
+        assert torch.allclose(normal, expected, atol=1e-5)
+
+
+def sample(n: int = 600) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    margins = rng.normal(0, 2, n)
+    return margins, rng.random(n) < sigmoid(0.5 * margins - 1)
+
+
+def test_decision_rule_recovers_the_line() -> None:
+    margins, truth = sample(20_000)
+    rule = fit_decision(margins, truth, refer_share=0.1)
+    assert rule.slope == pytest.approx(0.5, abs=0.05)
+    assert rule.intercept == pytest.approx(-1, abs=0.05)
+    probability = calibrate(margins, rule)
+    low, high = rule.refer
+    assert ((probability >= low) & (probability <= high)).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_threshold_has_the_largest_balanced_accuracy() -> None:
+    margins, truth = sample()
+    probability = sigmoid(margins)
+
+    def balanced(threshold: float) -> float:
+        called = probability >= threshold
+        return (called[truth].mean() + (~called[~truth]).mean()) / 2
+
+    best = balanced(best_threshold(probability, truth))
+    assert best >= max(balanced(t) for t in np.unique(probability))
+
+
+def test_figures_by_hand() -> None:
+    truth = np.array([1, 1, 1, 0, 0, 0, 0], bool)
+    probability = np.array([0.9, 0.6, 0.2, 0.7, 0.1, 0.1, 0.3])
+    found = metrics.figures(truth, probability, threshold=0.5)
+    assert found["recall"] == pytest.approx(2 / 3)
+    assert found["false_negative_rate"] == pytest.approx(1 / 3)
+    assert found["specificity"] == pytest.approx(3 / 4)
+    assert found["precision"] == pytest.approx(2 / 3)
+    assert found["f1"] == pytest.approx(2 / 3)
+    assert found["auroc"] == pytest.approx(roc_auc_score(truth, probability))
+    assert found["sensitivity_at_90_specificity"] == pytest.approx(1 / 3)
+
+
+def test_resamples_draw_whole_cases_within_a_source() -> None:
+    drawn = metrics.resamples(FRAME["case_id"], FRAME["source"], count=20)
+    for rows in drawn:
+        cases = FRAME["case_id"].iloc[rows].value_counts()
+        whole = FRAME["case_id"].value_counts()
+        assert ((cases % whole.loc[cases.index]) == 0).all()
+        assert (FRAME["source"].iloc[rows] == "breakhis").sum() == 20
+
+
+def test_intervals_hold_the_value_and_pairs_are_tighter() -> None:
+    margins, truth = sample()
+    scores = sigmoid(margins)
+    cases, sources = pd.Series(np.arange(600) // 10), pd.Series(["idc"] * 600)
+    drawn = metrics.resamples(cases, sources, count=200)
+    auroc = metrics.interval(metrics.auroc, truth, scores, drawn)
+    assert auroc["low"] < auroc["value"] < auroc["high"]
+    noisy = scores + np.random.default_rng(1).normal(0, 0.01, 600)
+    gap = metrics.difference(metrics.auroc, truth, scores, noisy, drawn)
+    assert gap["high"] - gap["low"] < auroc["high"] - auroc["low"]
+
+
+def test_calibration_of_a_calibrated_score() -> None:
+    rng = np.random.default_rng(2)
+    probability = rng.random(30_000)
+    truth = rng.random(30_000) < probability
+    found = metrics.calibration(truth, probability)
+    assert found["slope"] == pytest.approx(1, abs=0.05)
+    assert found["intercept"] == pytest.approx(0, abs=0.05)
+    floor = found["ece_if_perfectly_calibrated"]
+    assert metrics.expected_calibration_error(truth, probability) < 3 * floor
+
+
+def test_small_subgroups_are_not_estimable() -> None:
+    assert metrics.estimable(FRAME[FRAME["source"] == "idc"])
+    assert not metrics.estimable(FRAME[FRAME["source"] == "breakhis"])
