@@ -1,6 +1,6 @@
 """``metrics.json`` + ``config.json`` -> a model card; nothing in it is typed by hand.
 
-python -m training.card --model FOLDER
+python -m training.card --model FOLDER [--model FOLDER --readme README.md]
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ FLOOR_WORDS = {
     "source_alone": "the source alone",
     "colour_statistics": "colour statistics (moments in RGB and HED, gradient boosting)",
 }
+HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate")
+RESULTS_BEGIN = "<!-- results: written by python -m training.card -->"
+RESULTS_END = "<!-- end of results -->"
 _PLAIN = {"auroc", "auprc", "brier", "ece"}
 _STARTS = {
     "mobilenetv2_100_init.safetensors": (
@@ -136,10 +139,49 @@ def _metadata(config: ModelConfig) -> ModelCardData:
     )
 
 
-def main(model: Annotated[Path, typer.Option(help="Model folder with metrics.json.")]) -> None:
-    """Write a model folder's README.md."""
-    (model / "README.md").write_text(render(model), "utf-8")
-    typer.echo(f"card: {model / 'README.md'}")
+def results_table(folders: list[Path]) -> str:
+    """A Markdown table of models, their headline figures and the colour floor."""
+    lines = ["| | " + " | ".join(WORDS[name] for name in HEADLINE) + " |"]
+    lines.append("| --- |" + " --- |" * len(HEADLINE))
+    for folder in folders:
+        metrics = _metrics(folder)
+        cells = [_cell(name, metrics["overall"][name]) for name in HEADLINE]
+        title = backbone_named(model_folder.read_config(folder).backbone).title
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    floor = metrics["floors"]["colour_statistics"]["auroc"]
+    lines.append(f"| colour statistics alone | {_cell('auroc', floor)} |" + " |" * 4)
+    data = metrics["data"]
+    lines += ["", f"On the {data['part']} part of the {data['split']} split: "]
+    lines[-1] += counts(data["counts"]) + "."
+    return "\n".join(lines)
+
+
+def put_results(readme: str, table: str) -> str:
+    """The README's text with the results between its two markers replaced."""
+    before, _, rest = readme.partition(RESULTS_BEGIN)
+    _, end, after = rest.partition(RESULTS_END)
+    if not end:
+        raise InputError(f"the README lacks the markers {RESULTS_BEGIN!r} and {RESULTS_END!r}")
+    return f"{before}{RESULTS_BEGIN}\n{table}\n{end}{after}"
+
+
+def _cell(name: str, entry: dict[str, float]) -> str:
+    value, low, high = (percent(name, entry[key]) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def main(
+    model: Annotated[list[Path], typer.Option(help="Model folder with metrics.json.")],
+    readme: Annotated[Path | None, typer.Option(help="Also put the results in here.")] = None,
+) -> None:
+    """Write the README.md of model folders, and the results of them all into the project's."""
+    for folder in model:
+        (folder / "README.md").write_text(render(folder), "utf-8")
+        typer.echo(f"card: {folder / 'README.md'}")
+    if readme:
+        text = put_results(readme.read_text("utf-8"), results_table(model))
+        readme.write_text(text, "utf-8")
+        typer.echo(f"results: {readme}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""What README and cards say is what metrics.json says, of the very weights beside it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bcd_models import folder as model_folder
+from bcd_models.prediction import NOTICE
+from tests.conftest import CARDS, MODELS, ROOT
+from training import card
+
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_card_is_what_its_figures_make(name: str) -> None:
+    text = (CARDS / name / "README.md").read_text()
+    assert text == card.render(CARDS / name)
+    assert NOTICE in text
+    metrics = json.loads((CARDS / name / "metrics.json").read_text())
+    assert metrics["data"]["split"] == "grouped"
+    assert metrics["data"]["part"] == "test"
+    assert (CARDS / name / "evaluation-test.png").is_file()
+
+
+def test_readme_table_is_what_the_figures_make() -> None:
+    table = card.results_table([CARDS / name for name in MODELS])
+    assert card.put_results(README, table) == README
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_are_the_ones_measured(name: str) -> None:
+    _, sha256 = model_folder.read_weights(CARDS / name)
+    metrics = json.loads((CARDS / name / "metrics.json").read_text())
+    assert metrics["model"]["weights_sha256"] == sha256
+
+
+def test_readmes_python_runs(tmp_path: Path) -> None:
+    first, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    for name in ("cards", "space"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    done = subprocess.run(
+        [sys.executable, "-c", first], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "carcinoma" in done.stdout or "refer" in done.stdout
+    assert (tmp_path / "overlay.png").is_file()
+
+
+def test_readmes_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(links) > 5
+    missing = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+    assert missing == []
