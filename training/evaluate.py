@@ -156,6 +156,7 @@ def main(
     """Measure a model on a part of the corpus it was made from."""
     if part not in splits.SHARES:
         raise InputError(f"no part {part!r}: choose one of {', '.join(splits.SHARES)}")
+    engine.keep_freed_memory()
     document, (truth, probability) = evaluate(BCDClassifier.from_pretrained(model), corpus, part)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(document, indent=1) + "\n")

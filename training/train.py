@@ -148,6 +148,7 @@ def main(
     """Train one model from a recipe."""
     if out.exists() and any(out.iterdir()) and not resume:
         raise InputError(f"{out} is not empty: choose another folder, or go on with --resume")
+    engine.keep_freed_memory()
     folder = train(config, corpus, out, start, fold)
     typer.echo(f"model: {folder}")
 
