@@ -1,0 +1,39 @@
+"""An explanation at a size for looking at, on screen and on paper."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from bcd_models.explain import Explanation
+
+SIDE = 800
+
+
+def for_display(explanation: Explanation, side: int = SIDE) -> Explanation:
+    """The same image and heat map with a longer side of at most ``side`` pixels.
+
+    Small images grow by a whole factor, so that their pixels stay what they are.
+    """
+    size = display_size(explanation.image.size, side)
+    heat = Image.fromarray(explanation.heatmap).resize(size, Image.Resampling.BILINEAR)
+    return replace(explanation, image=enlarged(explanation.image, side), heatmap=np.asarray(heat))
+
+
+def enlarged(image: Image.Image, side: int = SIDE) -> Image.Image:
+    """An image with a longer side of at most ``side`` pixels, small ones grown as they are."""
+    size = display_size(image.size, side)
+    grows = size > image.size
+    return image.resize(size, Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS)
+
+
+def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
+    """Width and height of an image once it is ``enlarged``."""
+    width, height = size
+    longer = max(size)
+    if longer <= side:
+        factor = side // longer
+        return width * factor, height * factor
+    return max(1, round(width * side / longer)), max(1, round(height * side / longer))

@@ -1,0 +1,113 @@
+"""The models the app offers: known at start, loaded on first use, kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from bcd_models.backbones import backbone_named
+from bcd_models.classifier import BCDClassifier
+from bcd_models.config import ModelConfig
+from bcd_models.errors import InputError, ModelFolderError
+from bcd_models.folder import locate, read_config, read_weights
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class OfferedModel:
+    """What is known of a model before it is loaded.
+
+    Attributes:
+        folder: Where its files are.
+        config: What travels with its weights.
+        weights_sha256: SHA-256 of its weights file.
+        hint: How well it did on its test part, or "" where its folder does not say.
+    """
+
+    folder: Path
+    config: ModelConfig
+    weights_sha256: str
+    hint: str
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return backbone_named(self.config.backbone).title
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``/models`` answers about it."""
+        return {
+            "name": self.config.name,
+            "title": self.title,
+            "version": self.config.version,
+            "weights_sha256": self.weights_sha256,
+            "threshold": self.config.decision.threshold,
+        }
+
+
+class Models:
+    """Models by name; the first one is the default. Safe to use from threads.
+
+    Args:
+        sources: Model folders or Hub ids.
+
+    Raises:
+        ModelFolderError: One can't be used, or two have one name.
+    """
+
+    def __init__(self, sources: Sequence[str]) -> None:
+        self._offered: dict[str, OfferedModel] = {}
+        self._loaded: dict[str, BCDClassifier] = {}
+        self._loading = Lock()
+        for source in sources:
+            offered = _offered(locate(source))
+            name = offered.config.name
+            if name in self._offered:
+                both = f"{self._offered[name].folder} and {offered.folder}"
+                raise ModelFolderError(f"{both} both hold a model named {name}: offer one of them")
+            self._offered[name] = offered
+
+    @property
+    def names(self) -> list[str]:
+        """The names on offer, the default first."""
+        return list(self._offered)
+
+    def offered(self, name: str) -> OfferedModel:
+        """What is known of a model; InputError where there is none of that name."""
+        if name not in self._offered:
+            raise InputError(f"no model {name!r}: choose one of {', '.join(self._offered)}")
+        return self._offered[name]
+
+    def loaded(self, name: str) -> BCDClassifier:
+        """The model itself, read from its folder by whoever asks first."""
+        folder = self.offered(name).folder
+        with self._loading:
+            if name not in self._loaded:
+                self._loaded[name] = BCDClassifier.from_pretrained(folder)
+            return self._loaded[name]
+
+
+def _offered(folder: Path) -> OfferedModel:
+    config = read_config(folder)
+    _, sha256 = read_weights(folder)
+    return OfferedModel(folder, config, sha256, _hint(folder / METRICS, sha256))
+
+
+def _hint(path: Path, sha256: str) -> str:
+    """AUROC on the test part, if it was measured with these very weights."""
+    if not path.is_file():
+        return ""
+    try:
+        metrics = json.loads(path.read_text("utf-8"))
+        measured, auroc = metrics["model"]["weights_sha256"], metrics["overall"]["auroc"]
+        interval = f"{auroc['value']:.2f} ({auroc['low']:.2f} to {auroc['high']:.2f})"
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFolderError(f"{path} is not what training.evaluate writes: {error!r}") from None
+    if measured != sha256:
+        return ""
+    return f"AUROC {interval} on {metrics['data']['counts']['cases']} held-out cases"

@@ -1,0 +1,37 @@
+"""What the environment says about this installation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+HUB_MODELS = ("bcd-models/bcd-efficientnet-b2", "bcd-models/bcd-mobilenetv2")
+CARDS = Path(__file__).resolve().parents[2] / "cards"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One installation's settings.
+
+    Attributes:
+        models: Model folders or Hub ids, the default model first.
+    """
+
+    models: tuple[str, ...]
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Read ``BCD_MODELS``: model folders or Hub ids, separated by commas.
+
+        Where it is unset, the models of the checkout this file lies in are offered, and where
+        there is no checkout, as on the Hub, the published ones.
+        """
+        named = [part.strip() for part in environment.get("BCD_MODELS", "").split(",")]
+        models = tuple(part for part in named if part)
+        return cls(models or _checkout_models() or HUB_MODELS)
+
+
+def _checkout_models(cards: Path = CARDS) -> tuple[str, ...]:
+    return tuple(str(config.parent) for config in sorted(cards.glob("bcd-*/config.json")))

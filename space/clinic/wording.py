@@ -1,0 +1,77 @@
+"""The sentences that page and PDF share; none of them words a result as a diagnosis."""
+
+from __future__ import annotations
+
+from bcd_models.config import PreprocessConfig
+from bcd_models.decision import Label
+from bcd_models.prediction import WORDS, Prediction
+
+CELL_PIXELS = 32  # of the network's input, per cell of its last feature map
+DARK = "nothing speaks for it"
+BRIGHT = "would be called so with certainty"
+
+
+def figure(probability: float) -> str:
+    """A probability as people read it: three decimals, never a false 0 or 1."""
+    if probability < 0.0005:
+        return "below 0.001"
+    if probability >= 0.9995:
+        return "above 0.999"
+    return f"{probability:.3f}"
+
+
+def heading(prediction: Prediction) -> str:
+    """The result in words, as a heading."""
+    return prediction.words[0].upper() + prediction.words[1:]
+
+
+def probability_line(prediction: Prediction) -> str:
+    """How sure, and from which probability on the answer changes."""
+    line = (
+        f"Estimated probability of an {WORDS['malignant']}: {figure(prediction.probability)}. "
+        f"The threshold is {figure(prediction.threshold)}"
+    )
+    if prediction.refer is None:
+        return f"{line}."
+    low, high = map(figure, prediction.refer)
+    return f"{line}; from {low} to {high} the answer is left to a pathologist."
+
+
+def reasons_line(prediction: Prediction) -> str:
+    """Why the answer should not be relied on; empty where nothing speaks against it."""
+    return f"Because {'; '.join(prediction.reasons)}." if prediction.reasons else ""
+
+
+def map_line(label: Label) -> str:
+    """What bright regions speak for."""
+    return f"Bright regions speak for “{WORDS[label]}”; dark regions do not."
+
+
+def cell_line(preprocess: PreprocessConfig) -> str:
+    """How coarse the heat map is."""
+    field = preprocess.field_width_um
+    cell = field * CELL_PIXELS / preprocess.input_size
+    return (
+        f"The map shows regions, not cells: the model gives one value about every {cell:.0f} µm "
+        f"if the image is {field:.0f} µm wide, as those it was trained on."
+    )
+
+
+def classes_line() -> str:
+    """What the two answers cover."""
+    return (
+        f"“{WORDS['malignant']}” means like invasive ductal carcinoma. “{WORDS['benign']}” covers "
+        "all else: normal tissue, fat, perhaps in-situ disease too."
+    )
+
+
+def field_line(preprocess: PreprocessConfig) -> str:
+    """What an image should show to be like those the model was trained on."""
+    return f"about {preprocess.field_width_um:.0f} µm wide"
+
+
+def printable(text: str) -> str:
+    """A user's text with control and direction characters made visible."""
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )

@@ -1,0 +1,88 @@
+"""The app as users start it, in a process of its own on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from bcd_models import BCDClassifier
+from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "space" / "examples"
+PATIENCE = 90  # seconds for a start on a busy machine
+
+
+@contextmanager
+def running_app(models: Sequence[str | Path]) -> Iterator[str]:
+    """Start the app with some models; yields its address."""
+    environment = {
+        **os.environ,
+        "BCD_MODELS": ",".join(map(str, models)),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",  # as in the tests, so that sums round alike
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, str(ROOT / "space" / "app.py"), "--port", str(_free_port())]
+    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            yield _address(process, Path(log.name))
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def save_small_model(folder: Path, name: str, backbone: str = "mobilenetv2") -> Path:
+    """Save a real, quick model with random weights that tells the examples apart."""
+    torch.manual_seed(0)
+    half = (0.5, 0.5, 0.5)
+    config = ModelConfig(
+        name=name,
+        version="1.2.3",
+        backbone=backbone,
+        preprocess=PreprocessConfig(input_size=64, mean=half, std=half),
+    )
+    path = folder / name
+    BCDClassifier(config).save_pretrained(path)
+    model = BCDClassifier.from_pretrained(path)
+    with torch.inference_mode():
+        benign, malignant = model(model.preprocess(sorted(EXAMPLES.glob("*.png")))).T
+    slope = 2 / float((malignant - benign).std())
+    decision = DecisionConfig(
+        slope=slope,
+        intercept=-slope * float((malignant - benign).mean()),
+        threshold=0.4,
+        refer=(0.35, 0.45),
+    )
+    model.config = config.model_copy(update={"decision": decision})
+    model.save_pretrained(path)
+    return path
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Wait for the line that tells the address."""
+    deadline = time.monotonic() + PATIENCE
+    written = ""
+    while time.monotonic() < deadline and process.poll() is None:
+        written = log.read_text()
+        for line in written.splitlines():
+            if line.startswith("Open http"):
+                return line.removeprefix("Open ").strip()
+        time.sleep(0.1)
+    raise RuntimeError(f"the app did not start:\n{written}")

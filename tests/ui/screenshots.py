@@ -1,0 +1,64 @@
+"""Takes the README's pictures: `python -m tests.ui.screenshots --out docs`.
+
+Writes app-1280.png and app-390.png of an answer about synthetic tissue, and report.png, the
+downloaded PDF's page drawn by pdftoppm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Browser
+
+from tests.ui.browsing import analyse, choose_example, download_report, running_browser
+from tests.ui.running_app import running_app
+
+WIDTHS = (1280, 390)
+REPORT_DPI = "110"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Start the app, walk through the page at both widths and save what it looks like."""
+    parser = argparse.ArgumentParser(description="Take the README's pictures of the app.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
+    parser.add_argument(
+        "--models", nargs="*", default=[], help="model folders, default: the checkout's cards"
+    )
+    parser.add_argument(
+        "--chromium", default=os.environ.get("BCD_CHROMIUM") or shutil.which("chromium")
+    )
+    parser.add_argument("--example", type=int, default=2, help="which drawn tumour, 1 to 3")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with running_app(options.models) as url, running_browser(options.chromium) as browser:
+        for width in WIDTHS:
+            _picture(browser, url, width, options)
+
+
+def _picture(browser: Browser, url: str, width: int, options: argparse.Namespace) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.goto(url)
+    choose_example(page, options.example)
+    analyse(page)
+    page.mouse.move(0, 0)
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(1000)  # for colours that fade
+    page.screenshot(path=options.out / f"app-{width}.png", full_page=True)
+    if width == WIDTHS[0]:
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.pdf"
+            download_report(page, report)
+            target = options.out / "report"
+            draw = ["pdftoppm", "-r", REPORT_DPI, "-png", "-singlefile", str(report), str(target)]
+            subprocess.run(draw, check=True)
+    context.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The page "Try an image", walked through in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clinic.wording import figure, heading
+from playwright.sync_api import Browser, Page, expect
+from pypdf import PdfReader
+
+from bcd_models import BCDClassifier
+from bcd_models.prediction import NOTICE
+from tests.ui.browsing import analyse, choose_example, download_report, running_browser
+from tests.ui.running_app import EXAMPLES, running_app, save_small_model
+
+pytestmark = pytest.mark.browser
+
+EXAMPLE = EXAMPLES / "synthetic-malignant-2.png"
+HOSTILE = "${7*7} {{7*7}} <img src=x onerror=alert(1)> &amp; patch.png"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> list[Path]:
+    root = tmp_path_factory.mktemp("models")
+    return [
+        save_small_model(root, "small-one"),
+        save_small_model(root, "small-b2", "efficientnet_b2"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def url(folders) -> Iterator[str]:
+    with running_app(folders) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(chromium) -> Iterator[Browser]:
+    with running_browser(chromium) as browser:
+        yield browser
+
+
+@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["desk", "phone"])
+def page(request, browser, url) -> Iterator[Page]:
+    """The open page; afterwards, nothing may have gone elsewhere or gone wrong."""
+    width, scheme = request.param
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    elsewhere, errors = [], []
+    own = (url, "data:", "blob:")
+    page.on("request", lambda r: None if r.url.startswith(own) else elsewhere.append(r.url))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url)
+    page.get_by_role("button", name="Analyse").wait_for()
+    yield page
+    context.close()
+    assert not elsewhere
+    assert not errors
+
+
+def upload(page: Page, name: str, data: bytes) -> None:
+    file = {"name": name, "mimeType": "image/png", "buffer": data}
+    page.locator("input[type=file]").first.set_input_files(file)
+
+
+def test_from_an_example_to_the_report(page, folders, tmp_path):
+    expected = BCDClassifier.from_pretrained(folders[0]).predict(EXAMPLE)
+    expect(page.get_by_role("note")).to_have_text(NOTICE)
+    expect(page.get_by_role("button", name="Analyse")).to_be_disabled()
+
+    choose_example(page)
+    analyse(page)
+    expect(page.get_by_role("heading", level=2)).to_contain_text(heading(expected))
+    expect(page.locator(".bcd-here")).to_have_text(figure(expected.probability))
+    page.get_by_text("Model and settings").click()
+    expect(page.get_by_text(expected.weights_sha256)).to_be_visible()
+
+    name = download_report(page, tmp_path / "report.pdf")
+    (sheet,) = PdfReader(tmp_path / "report.pdf").pages
+    assert name.startswith("bcd-report-")
+    assert heading(expected) in sheet.extract_text()
+    assert expected.weights_sha256 in sheet.extract_text()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_the_heat_map_fades_by_keyboard_without_the_server(page):
+    choose_example(page)
+    analyse(page)
+    heat = page.locator(".bcd-heat")
+    expect(heat).to_have_css("opacity", "0.5")
+    requests = []
+    page.on("request", lambda r: requests.append(r.url) if r.method == "POST" else None)
+    slider = page.get_by_role("slider", name="Heat map opacity")
+    for key, opacity in (("End", "1"), ("Home", "0"), ("ArrowRight", "0.05")):
+        slider.press(key)
+        expect(heat).to_have_css("opacity", opacity)
+    assert not requests
+
+
+def test_a_broken_file_is_told_and_the_page_goes_on(page):
+    upload(page, HOSTILE, b"not an image")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("&amp; patch.png is not a PNG, JPEG, TIFF, BMP or WEBP image")
+    expect(alert).not_to_contain_text("49")
+    expect(alert.locator("img")).to_have_count(0)
+    page.get_by_role("button", name="Clear").click()
+    expect(page.get_by_text("The answer appears here")).to_be_visible()
+    upload(page, "patch.png", EXAMPLE.read_bytes())
+    expect(page.get_by_text("Ready to analyse")).to_be_visible()
+
+
+def test_another_model_takes_the_answer_away(page):
+    choose_example(page)
+    analyse(page)
+    page.get_by_role("radio", name="EfficientNet-B2").check()
+    expect(page.get_by_text("Ready to analyse")).to_be_visible()
+    expect(page.get_by_role("heading", level=2)).to_have_count(0)
+    expect(page.get_by_role("button", name="Download report (PDF)")).to_be_hidden()
+    analyse(page)
+    expect(page.get_by_text("analysed by small-b2 1.2.3")).to_be_visible()
