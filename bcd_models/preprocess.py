@@ -23,6 +23,9 @@ def to_uint8(image: Image) -> Tensor:
 def resize(images: Tensor, size: int) -> Tensor:
     """Squash images to a square, bicubic with antialiasing, as Pillow does.
 
+    Pillow resizes rows, then columns, and holds whole numbers from 0 to 255 in between; doing both
+    at once in floating point differs by up to 19 where contrast is hard.
+
     Args:
         images: N x 3 x H x W, uint8 or float from 0 to 255, on any device.
         size: Side of the square in pixels.
@@ -31,9 +34,11 @@ def resize(images: Tensor, size: int) -> Tensor:
         N x 3 x size x size, float32 holding whole numbers from 0 to 255, on the same device.
     """
     pixels = images.float()
-    if pixels.shape[-2:] != (size, size):
-        pixels = functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-    return pixels.clamp(0, 255).round()
+    for shape in ((pixels.shape[-2], size), (size, size)):
+        if pixels.shape[-2:] != shape:
+            pixels = functional.interpolate(pixels, shape, mode="bicubic", antialias=True)
+            pixels = pixels.clamp_(0, 255).round_()
+    return pixels
 
 
 def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:

@@ -91,5 +91,5 @@ def corpus_folder(archives: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     from training import corpus
 
     out = tmp_path_factory.mktemp("corpus") / "corpus"
-    corpus.build(archives, out)
+    corpus.build(archives, out, processes=1)
     return out

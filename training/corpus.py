@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import datasets
 import typer
+from datasets.arrow_writer import ArrowWriter
 from tqdm import tqdm
 
 from bcd_models.config import LABELS
@@ -25,11 +26,16 @@ from bcd_models.images import ImageLimits, open_image
 from training import command, splits
 from training.sources import Image, Refused, Source
 from training.sources.breakhis import BREAKHIS
+from training.sources.files import check, splittable
 from training.sources.idc import IDC
 
 SOURCES = {source.name: source for source in (IDC, BREAKHIS)}
 SCHEMA_VERSION = 1
 ABOUT = "corpus.json"
+PARTS = 32
+WRITE_BATCH = 256
+REPEATED = "same pixels as another image"
+CONTRADICTED = "same pixels as an image of the other label (both dropped)"
 FEATURES = datasets.Features(
     {
         "image": datasets.Image(),
@@ -44,22 +50,16 @@ FEATURES = datasets.Features(
 )
 
 
-@dataclass
-class _Kept:
-    """What is known of the rows written so far, and of the files left out."""
-
-    first_with: dict[str, tuple[int, str]] = field(default_factory=dict)
-    dropped: set[int] = field(default_factory=set)
-    refused: list[Refused] = field(default_factory=list)
-    rows: int = 0
-
-
-def build(paths: dict[str, Path], out: Path) -> dict[str, Any]:
+def build(paths: dict[str, Path], out: Path, processes: int | None = None) -> dict[str, Any]:
     """Build a corpus from source folders or archives.
+
+    Files are read in parallel, in parts that are kept beside ``out`` until it is complete: a build
+    that was interrupted goes on where it was.
 
     Args:
         paths: Source name -> folder or archive.
         out: The corpus folder; must not exist yet, appears only when complete.
+        processes: How many read at once; as many as there are cores by default.
 
     Returns:
         What ``corpus.json`` says.
@@ -69,16 +69,26 @@ def build(paths: dict[str, Path], out: Path) -> dict[str, Any]:
     """
     if out.exists():
         raise InputError(f"{out} exists: choose another folder, a corpus is never overwritten")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        ready = Path(temporary) / "corpus"
-        rows, refused = _merge(paths, Path(temporary) / "cache")
+    for path in paths.values():
+        check(path)
+    datasets.disable_progress_bars()  # there is one of our own
+    beside = out.with_name(f".{out.name}.building")
+    try:
+        parts = _read_parts(paths, beside, processes or os.cpu_count() or 1)
+        rows, refused = _merge(parts)
         about = _about(rows, refused)
+        ready = beside / "ready"
+        shutil.rmtree(ready, ignore_errors=True)
         rows.save_to_disk(ready)
         (ready / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
         splits.write_both(rows, about["fingerprint"], ready)
-        shutil.rmtree(Path(temporary) / "cache")
         ready.rename(out)
+    except InputError:
+        shutil.rmtree(beside, ignore_errors=True)  # the same input would end here again
+        raise
+    except OSError as error:
+        raise InputError(f"{out} can't be written: {error}") from None
+    shutil.rmtree(beside)
     return about
 
 
@@ -96,34 +106,82 @@ def fingerprint(rows: datasets.Dataset) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _merge(paths: dict[str, Path], cache: Path) -> tuple[datasets.Dataset, list[Refused]]:
-    kept = _Kept()
-    try:
-        everything = datasets.Dataset.from_generator(
-            _rows, FEATURES, cache_dir=str(cache), gen_kwargs={"paths": paths, "kept": kept}
-        )
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise error.__cause__ or error from None
-    names = everything.select_columns(["source", "name"]).to_pandas()
-    order = names.drop(index=list(kept.dropped)).sort_values(["source", "name"]).index
-    if order.empty:
-        raise InputError(f"no usable image in {', '.join(str(path) for path in paths.values())}")
-    return everything.select(order), kept.refused
+def _read_parts(paths: dict[str, Path], folder: Path, processes: int) -> list[Path]:
+    """Read every source in parts, each by one process; parts that are there already stay."""
+    folder = folder / _key(paths)
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = [
+        (name, path, part, parts)
+        for name, path in paths.items()
+        for parts in (PARTS if splittable(path) else 1,)
+        for part in range(parts)
+    ]
+    files = [folder / f"{name}-{part}.arrow" for name, _, part, _ in asked]
+    missing = [(*what, file) for what, file in zip(asked, files, strict=True) if not file.exists()]
+    if processes == 1:
+        for what in missing:
+            _read_part(*what)
+        return files
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        reading = [pool.submit(_read_part, *what) for what in missing]
+        for done in tqdm(
+            as_completed(reading), "reading", len(reading), unit=" parts", disable=None
+        ):
+            try:
+                done.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return files
 
 
-def _rows(paths: dict[str, Path], kept: _Kept) -> Iterator[dict[str, Any]]:
-    for name, path in paths.items():
-        source = SOURCES[name]
-        for found in tqdm(source.read(path), desc=source.title, unit=" files", disable=None):
+def _key(paths: dict[str, Path]) -> str:
+    """Names what the parts were read from: other files never go on from these parts."""
+    stamps = [
+        (name, str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns)
+        for name, p in paths.items()
+    ]
+    return hashlib.sha256(repr((PARTS, stamps)).encode()).hexdigest()[:16]
+
+
+def _read_part(name: str, path: Path, part: int, parts: int, file: Path) -> None:
+    source, refused = SOURCES[name], []
+    beside = file.with_suffix(".new")
+    with ArrowWriter(path=str(beside), features=FEATURES, writer_batch_size=WRITE_BATCH) as writer:
+        for found in source.read(path, part, parts):
             row = found if isinstance(found, Refused) else _row(source, found)
-            if isinstance(row, dict) and (earlier := kept.first_with.get(row["sha256"])):
-                row = _duplicate(earlier, row, kept)
             if isinstance(row, Refused):
-                kept.refused.append(Refused(f"{name}/{row.name}", row.reason))
-                continue
-            kept.first_with[row["sha256"]] = (kept.rows, row["label"])
-            kept.rows += 1
-            yield row
+                refused.append([f"{name}/{row.name}", row.reason])
+            else:
+                writer.write(FEATURES.encode_example(row))
+        writer.finalize()
+    file.with_suffix(".json").write_text(json.dumps(refused))
+    beside.rename(file)
+
+
+def _merge(parts: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
+    """All parts in one order, whatever the order of files; duplicates kept once or not at all."""
+    refused = [
+        Refused(*r) for part in parts for r in json.loads(part.with_suffix(".json").read_text())
+    ]
+    filled = [part for part in map(_rows_of, parts) if len(part)]
+    if not filled:
+        raise InputError(f"no usable image; {len(refused)} files left out, {refused[:1]}")
+    everything = datasets.concatenate_datasets(filled)
+    table = splits.table(everything).sort_values(["source", "name"], kind="stable")
+    alike = table.groupby("sha256")
+    contradicted = alike["label"].transform("nunique") > 1
+    repeated = table.duplicated("sha256") & ~contradicted
+    for which, reason in ((contradicted, CONTRADICTED), (repeated, REPEATED)):
+        refused += [Refused(n, reason) for n in (table["source"] + "/" + table["name"])[which]]
+    kept = table.index[~(contradicted | repeated)]
+    if kept.empty:
+        raise InputError(f"no usable image: all {len(table)} have the same pixels as another")
+    return everything.select(kept), sorted(refused, key=lambda r: (r.reason, r.name))
+
+
+def _rows_of(part: Path) -> datasets.Dataset:
+    return datasets.Dataset.from_file(str(part)).cast(FEATURES)
 
 
 def _row(source: Source, found: Image) -> dict[str, Any] | Refused:
@@ -144,14 +202,6 @@ def _row(source: Source, found: Image) -> dict[str, Any] | Refused:
         "name": found.name,
         "sha256": pixels,
     }
-
-
-def _duplicate(earlier: tuple[int, str], row: dict[str, Any], kept: _Kept) -> Refused:
-    index, label = earlier
-    if label == row["label"]:
-        return Refused(row["name"], "same pixels as another image")
-    kept.dropped.add(index)
-    return Refused(row["name"], "same pixels as another image of the other label (both dropped)")
 
 
 def _about(rows: datasets.Dataset, refused: list[Refused]) -> dict[str, Any]:

@@ -90,11 +90,11 @@ def test_augmentation_turns_and_stays_in_range() -> None:
 
 def test_loader_serves_what_preprocessing_would(corpus_folder: Path, light_model) -> None:
     rows, _ = corpus.load(corpus_folder)
-    indices = np.array([0, 340, 3, 120, 9])  # both sources, mixed
+    indices = np.array([300, 2, 3, 120, 9])  # both sources, mixed
     pixels = Pixels(rows, indices, largest=224)
     batch = pixels.batch(torch.tensor([4, 1, 3]), 224, torch.device("cpu"))
     config = light_model.config.preprocess
-    for got, index in zip(batch, (9, 340, 120), strict=True):
+    for got, index in zip(batch, (9, 2, 120), strict=True):
         image = to_uint8(rows[index]["image"].convert("RGB")).unsqueeze(0)
         expected = preprocess(image, config)[0]
         normal = (got - torch.tensor(config.mean).view(3, 1, 1) * 255) / (

@@ -56,7 +56,7 @@ class Source:
         labels_mean: What the labels mean in this set.
         one_label_a_case: Whether all images of a case share one label.
         size: Width and height in pixels of every proper image, or None.
-        read: Yields the images of a folder or of the archive as downloaded.
+        read: Yields the images of a folder or of the archive as downloaded, or one part of them.
     """
 
     name: str
@@ -69,4 +69,4 @@ class Source:
     labels_mean: str
     one_label_a_case: bool
     size: tuple[int, int] | None
-    read: Callable[[Path], Iterator[Image | Refused]]
+    read: Callable[[Path, int, int], Iterator[Image | Refused]]

@@ -23,12 +23,12 @@ _SUBTYPES = {
 }
 
 
-def read(path: Path) -> Iterator[Image | Refused]:
+def read(path: Path, part: int = 0, parts: int = 1) -> Iterator[Image | Refused]:
     """Yield the images of a folder or of the archive as downloaded.
 
     A patient is year and digits of the slide id: the letters after them are blocks of one patient.
     """
-    for name, data in png_files(path):
+    for name, data in png_files(path, part, parts):
         match = _NAME.search(name)
         if not match or match[2] not in _SUBTYPES:
             yield Refused(
