@@ -23,7 +23,7 @@ from tqdm import tqdm
 from bcd_models.config import LABELS
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images import ImageLimits, open_image
-from training import command, splits
+from training import command, corpus_page, splits
 from training.sources import Image, Refused, Source
 from training.sources.breakhis import BREAKHIS
 from training.sources.files import check, splittable
@@ -82,6 +82,7 @@ def build(paths: dict[str, Path], out: Path, processes: int | None = None) -> di
         rows.save_to_disk(ready)
         (ready / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
         splits.write_both(rows, about["fingerprint"], ready)
+        corpus_page.write(rows, about, ready)
         ready.rename(out)
     except InputError:
         shutil.rmtree(beside, ignore_errors=True)  # the same input would end here again

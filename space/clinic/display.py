@@ -24,9 +24,9 @@ def for_display(explanation: Explanation, side: int = SIDE) -> Explanation:
 
 def enlarged(image: Image.Image, side: int = SIDE) -> Image.Image:
     """An image with a longer side of at most ``side`` pixels, small ones grown as they are."""
-    size = display_size(image.size, side)
-    grows = size > image.size
-    return image.resize(size, Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS)
+    grows = max(image.size) <= side
+    way = Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS
+    return image.resize(display_size(image.size, side), way)
 
 
 def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:

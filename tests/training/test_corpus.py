@@ -137,6 +137,18 @@ def test_breakhis_blocks_are_one_case(tmp_path: Path) -> None:
     assert len({image.case_id for image in found}) == 4
 
 
+def test_the_page_shows_what_is_there(corpus_folder: Path) -> None:
+    page = (corpus_folder / "corpus.md").read_text()
+    about = json.loads((corpus_folder / "corpus.json").read_text())
+    for source in about["sources"].values():
+        assert all(f"| {label} | {count:,} |" in page for label, count in source["labels"].items())
+    assert "| not 50x50 pixels | 4 |" in page
+    for sheet in ("idc-benign", "idc-malignant", "breakhis-benign", "breakhis-malignant"):
+        with Image.open(corpus_folder / f"{sheet}.png") as image:
+            assert image.size == (768, 384)
+            assert np.asarray(image.convert("RGB")).std() > 10
+
+
 def test_kaggle_twins_are_read_once(archives: dict[str, Path]) -> None:
     names = [image.name for image in idc_source.read(archives["idc"])]
     assert len(names) == len(set(names)) == 24 * 14 + 4

@@ -11,7 +11,6 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from bcd_models.errors import InputError
 from bcd_models.images import SUFFIXES, open_image
 from bcd_models.prediction import NOTICE
 from clinic.failures import told
@@ -67,7 +66,7 @@ def add_try_page(models: Models) -> None:
             details = gr.HTML()
 
     def pick(event: gr.EventData) -> str:
-        return str(_example_named(examples, event.example))
+        return str(examples[event.example])
 
     def show_image(path: str | None) -> tuple[str, Update, Update, str]:
         if not path:
@@ -122,12 +121,6 @@ def _choices(models: Models) -> list[tuple[str, str]]:
         (f"{model.title}, {model.hint}" if model.hint else model.title, model.config.name)
         for model in offered
     ]
-
-
-def _example_named(examples: dict[str, Path], name: str) -> Path:
-    if name not in examples:
-        raise InputError(f"no example {name!r}")
-    return examples[name]
 
 
 def _examples_html(examples: dict[str, Path]) -> str:
