@@ -12,9 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clinic.settings import Settings
-
 from bcd_models.errors import BCDError
+from clinic.settings import Settings
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -50,6 +49,7 @@ def build(settings: Settings) -> gr.Blocks:
         ModelFolderError: A model can't be used.
     """
     import gradio as gr
+
     from clinic.models import Models
     from clinic.ui.endpoints import add_endpoints
     from clinic.ui.try_page import add_try_page

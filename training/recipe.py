@@ -59,7 +59,7 @@ class Recipe(_Strict):
         balance: Where the label imbalance is met: in the sampler, in the loss, both or neither.
         phases: Low resolution first, the model's own input size last.
         warmup_share: Share of each phase's steps in which the learning rate rises to its peak.
-        ema: Decay of the weights' moving average, which is kept; 0 keeps the weights themselves.
+        ema: Decay of the weights' moving average within a phase, which is kept; 0: none.
         refer_share: Share of validation images nearest the threshold that the model refers.
     """
 

@@ -2,10 +2,9 @@
 
 import logging
 
+from bcd_models.errors import ImageError
 from clinic.failures import UNEXPECTED, told
 from clinic.ui import result
-
-from bcd_models.errors import ImageError
 
 
 def raised(error: Exception) -> Exception:

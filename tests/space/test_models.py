@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
-from clinic.models import Models
-from clinic.settings import HUB_MODELS, Settings
 
 from bcd_models.errors import InputError, ModelFolderError
+from clinic.models import Models
+from clinic.settings import HUB_MODELS, Settings
 from tests.ui.running_app import ROOT, save_small_model
 
 

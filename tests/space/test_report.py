@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
-from clinic.report import report
 from PIL import Image
 from pypdf import PdfReader
 
 from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig
 from bcd_models.explain import Explanation
 from bcd_models.prediction import NOTICE, Prediction
+from clinic.report import report
 
 WHEN = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONFIG = ModelConfig(

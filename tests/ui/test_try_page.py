@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clinic.wording import figure, heading
 from playwright.sync_api import Browser, Page, expect
 from pypdf import PdfReader
 
 from bcd_models import BCDClassifier
 from bcd_models.prediction import NOTICE
+from clinic.wording import figure, heading
 from tests.ui.browsing import analyse, choose_example, download_report, running_browser
 from tests.ui.running_app import EXAMPLES, running_app, save_small_model
 
