@@ -380,7 +380,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Draw synthetic benign and malignant patches.")
     parser.add_argument("--examples", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--count", type=int, default=3, help="images of each kind (default 3)")
-    parser.add_argument("--pixels", type=int, default=448, help="side in pixels (default 448)")
+    parser.add_argument("--pixels", type=int, default=50, help="side in pixels (default 50)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     options.examples.mkdir(parents=True, exist_ok=True)
