@@ -21,6 +21,7 @@ from bcd_models.prediction import NOTICE
 from training import command
 
 METRICS = "metrics.json"
+CURVES = "learning-curves.png"
 TEMPLATE = Path(__file__).with_name("card.md")
 WORDS = {
     "auroc": "AUROC",
@@ -82,6 +83,7 @@ def render(folder: Path) -> str:
         corpus=config.provenance.corpus,
         start_note=_STARTS.get(config.provenance.start, ""),
         recipe=yaml.safe_dump(config.provenance.recipe, sort_keys=False),
+        curves=(folder / CURVES).is_file(),
         notice=NOTICE,
     )
     return str(card)

@@ -113,10 +113,11 @@ def fit(
                 "seconds": round(time.monotonic() - started, 1),
             }
         )
-        loop.save(run / CHECKPOINT)
         if accelerator.is_main_process:
+            # Before the checkpoint: lines too many are cut off on resume, too few would be lost.
             _write_lines(run / EPOCHS, lines)
             figures.learning_curves(pd.DataFrame(lines), run / "learning-curves.png")
+        loop.save(run / CHECKPOINT)
     return accelerator.unwrap_model(loop.result())
 
 

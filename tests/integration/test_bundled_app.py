@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from PIL import Image
 
 from bcd_models import BCDClassifier
 from bcd_models.images import open_image
-from tests.conftest import CARDS, MODELS
+from tests.conftest import CARDS, MODELS, ROOT
 from tests.ui.running_app import EXAMPLES, running_app
 
 
@@ -34,6 +37,14 @@ def agrees(app: Client, model: BCDClassifier, image: Path) -> None:
 
 def test_answers_as_the_library_does(app: Client, model: BCDClassifier) -> None:
     agrees(app, model, EXAMPLES / "synthetic-malignant-1.png")
+
+
+def test_readmes_five_lines_of_gradio_client_run(app: Client) -> None:
+    _, lines, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    code = lines.replace("http://127.0.0.1:7860", app.src)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "weights_sha256" in done.stdout
 
 
 @pytest.mark.real
