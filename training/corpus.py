@@ -10,30 +10,30 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
 import datasets
+import pandas as pd
 import typer
-from datasets.arrow_writer import ArrowWriter
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from bcd_models.config import LABELS
-from bcd_models.errors import ImageError, InputError
-from bcd_models.images import ImageLimits, open_image
+from bcd_models.errors import InputError
 from training import command, corpus_page, splits
-from training.sources import Image, Refused, Source
-from training.sources.breakhis import BREAKHIS
-from training.sources.files import check, splittable
-from training.sources.idc import IDC
+from training.parts import SOURCES, begin_process, read_part
+from training.sources import FOREIGN, Refused, Source
+from training.sources.files import check, splittable, stamp
 
-SOURCES = {source.name: source for source in (IDC, BREAKHIS)}
 SCHEMA_VERSION = 1
 ABOUT = "corpus.json"
-PARTS = 32
-WRITE_BATCH = 256
+READY = "ready"
+PARTS = 16
 REPEATED = "same pixels as another image"
 CONTRADICTED = "same pixels as an image of the other label (both dropped)"
 FEATURES = datasets.Features(
@@ -74,21 +74,19 @@ def build(paths: dict[str, Path], out: Path, processes: int | None = None) -> di
     datasets.disable_progress_bars()  # there is one of our own
     beside = out.with_name(f".{out.name}.building")
     try:
-        parts = _read_parts(paths, beside, processes or os.cpu_count() or 1)
-        rows, refused = _merge(parts)
-        about = _about(rows, refused)
-        ready = beside / "ready"
-        shutil.rmtree(ready, ignore_errors=True)
-        rows.save_to_disk(ready)
-        (ready / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
-        splits.write_both(rows, about["fingerprint"], ready)
-        corpus_page.write(rows, about, ready)
-        ready.rename(out)
+        beside.mkdir(parents=True, exist_ok=True)
+        with FileLock(beside / "lock", timeout=0):
+            about = _build(paths, beside, processes or os.cpu_count() or 1)
+            (beside / READY).rename(out)
+    except Timeout:
+        raise InputError(f"{out} is being built by another process: wait for it") from None
     except InputError:
         shutil.rmtree(beside, ignore_errors=True)  # the same input would end here again
         raise
     except OSError as error:
-        raise InputError(f"{out} can't be written: {error}") from None
+        raise InputError(
+            f"{out} can't be written: {error}; what has been read is kept, run the same again"
+        ) from None
     shutil.rmtree(beside)
     return about
 
@@ -100,64 +98,87 @@ def load(corpus: Path) -> tuple[datasets.Dataset, dict[str, Any]]:
     return datasets.load_from_disk(str(corpus)), json.loads((corpus / ABOUT).read_text())
 
 
-def fingerprint(rows: datasets.Dataset) -> str:
-    """SHA-256 of the sorted rows' identity and content; the same on every machine and order."""
-    columns = rows.select_columns(["source", "name", "label", "case_id", "sha256"])
-    lines = sorted("\t".join(map(str, row.values())) for row in columns)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def fingerprint(table: pd.DataFrame) -> str:
+    """SHA-256 of the sorted rows' identity and content; the same on every machine and order.
+
+    Args:
+        table: As ``splits.table`` gives it.
+    """
+    numbered = table.assign(
+        source=table["source"].map(_numbers(SOURCES)), label=table["label"].map(_numbers(LABELS))
+    )
+    lines = numbered["source"]
+    for column in ("name", "label", "case_id", "sha256"):
+        lines = lines + "\t" + numbered[column]
+    digest = hashlib.sha256()
+    for place, line in enumerate(lines.sort_values()):
+        digest.update(f"\n{line}".encode() if place else line.encode())
+    return digest.hexdigest()
 
 
-def _read_parts(paths: dict[str, Path], folder: Path, processes: int) -> list[Path]:
+def _numbers(names: Iterable[str]) -> dict[str, str]:
+    return {name: str(number) for number, name in enumerate(names)}
+
+
+def _build(paths: dict[str, Path], beside: Path, processes: int) -> dict[str, Any]:
+    """Everything of a corpus, in a folder ``ready`` within ``beside``."""
+    ready = beside / READY
+    shutil.rmtree(ready, ignore_errors=True)
+    rows, refused = _merge(read_parts(paths, beside, processes))
+    rows.save_to_disk(ready)
+    rows = datasets.load_from_disk(str(ready))  # in its final order, which costs least to read
+    table = splits.table(rows)
+    about = _about(table, refused)
+    (ready / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+    splits.write_both(table, about["fingerprint"], ready)
+    corpus_page.write(rows, table, about, ready)
+    return about
+
+
+def read_parts(paths: dict[str, Path], folder: Path, processes: int) -> list[Path]:
     """Read every source in parts, each by one process; parts that are there already stay."""
     folder = folder / _key(paths)
     folder.mkdir(parents=True, exist_ok=True)
+    whole_first = sorted(paths.items(), key=lambda item: splittable(item[1]))
     asked = [
         (name, path, part, parts)
-        for name, path in paths.items()
+        for name, path in whole_first
         for parts in (PARTS if splittable(path) else 1,)
         for part in range(parts)
     ]
     files = [folder / f"{name}-{part}.arrow" for name, _, part, _ in asked]
-    missing = [(*what, file) for what, file in zip(asked, files, strict=True) if not file.exists()]
-    if processes == 1:
-        for what in missing:
-            _read_part(*what)
-        return files
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        reading = [pool.submit(_read_part, *what) for what in missing]
-        for done in tqdm(
-            as_completed(reading), "reading", len(reading), unit=" parts", disable=None
-        ):
-            try:
-                done.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    missing = [
+        (*what, file, FEATURES.arrow_schema)
+        for what, file in zip(asked, files, strict=True)
+        if not file.exists()
+    ]
+    done = _one_by_one(missing) if processes == 1 else _in_parallel(missing, processes)
+    for _ in tqdm(done, "reading", len(missing), unit=" parts", disable=None):
+        pass
     return files
+
+
+def _one_by_one(missing: list[tuple[Any, ...]]) -> Iterator[None]:
+    for what in missing:
+        yield read_part(*what)
+
+
+def _in_parallel(missing: list[tuple[Any, ...]], processes: int) -> Iterator[None]:
+    with ProcessPoolExecutor(processes, get_context("spawn"), begin_process) as pool:
+        reading = [pool.submit(read_part, *what) for what in missing]
+        try:
+            for done in as_completed(reading):
+                yield done.result()
+        except BrokenProcessPool:
+            raise OSError("a reading process was killed, perhaps for want of memory") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _key(paths: dict[str, Path]) -> str:
     """Names what the parts were read from: other files never go on from these parts."""
-    stamps = [
-        (name, str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns)
-        for name, p in paths.items()
-    ]
-    return hashlib.sha256(repr((PARTS, stamps)).encode()).hexdigest()[:16]
-
-
-def _read_part(name: str, path: Path, part: int, parts: int, file: Path) -> None:
-    source, refused = SOURCES[name], []
-    beside = file.with_suffix(".new")
-    with ArrowWriter(path=str(beside), features=FEATURES, writer_batch_size=WRITE_BATCH) as writer:
-        for found in source.read(path, part, parts):
-            row = found if isinstance(found, Refused) else _row(source, found)
-            if isinstance(row, Refused):
-                refused.append([f"{name}/{row.name}", row.reason])
-            else:
-                writer.write(FEATURES.encode_example(row))
-        writer.finalize()
-    file.with_suffix(".json").write_text(json.dumps(refused))
-    beside.rename(file)
+    stamps = [(name, str(path.resolve()), stamp(path)) for name, path in paths.items()]
+    return hashlib.sha256(repr((SCHEMA_VERSION, PARTS, stamps)).encode()).hexdigest()[:16]
 
 
 def _merge(parts: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
@@ -165,9 +186,11 @@ def _merge(parts: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
     refused = [
         Refused(*r) for part in parts for r in json.loads(part.with_suffix(".json").read_text())
     ]
-    filled = [part for part in map(_rows_of, parts) if len(part)]
+    read = [datasets.Dataset.from_file(str(part)) for part in parts]
+    filled = [rows for rows in read if len(rows)]
     if not filled:
-        raise InputError(f"no usable image; {len(refused)} files left out, {refused[:1]}")
+        first = f", the first, {refused[0].name}: {refused[0].reason}" if refused else ""
+        raise InputError(f"no usable image; {len(refused)} files left out{first}")
     everything = datasets.concatenate_datasets(filled)
     table = splits.table(everything).sort_values(["source", "name"], kind="stable")
     alike = table.groupby("sha256")
@@ -181,50 +204,28 @@ def _merge(parts: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
     return everything.select(kept), sorted(refused, key=lambda r: (r.reason, r.name))
 
 
-def _rows_of(part: Path) -> datasets.Dataset:
-    return datasets.Dataset.from_file(str(part)).cast(FEATURES)
-
-
-def _row(source: Source, found: Image) -> dict[str, Any] | Refused:
-    try:
-        image = open_image(found.data, ImageLimits(min_side=1))
-    except ImageError as error:
-        return Refused(found.name, f"unreadable: {error}")
-    if source.size and image.size != source.size:
-        return Refused(found.name, f"not {source.size[0]}x{source.size[1]} pixels")
-    pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
-    return {
-        "image": {"bytes": found.data, "path": None},
-        "label": found.label,
-        "source": source.name,
-        "case_id": found.case_id,
-        "subtype": found.subtype,
-        "magnification": found.magnification,
-        "name": found.name,
-        "sha256": pixels,
-    }
-
-
-def _about(rows: datasets.Dataset, refused: list[Refused]) -> dict[str, Any]:
-    table = rows.remove_columns("image").to_pandas()
-    table["label"] = [LABELS[i] for i in table["label"]]
-    table["source"] = [list(SOURCES)[i] for i in table["source"]]
+def _about(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
     if missing := set(LABELS) - set(table["label"]):
         raise InputError(f"the corpus has no {missing.pop()} image: both classes are needed")
     return {
         "schema_version": SCHEMA_VERSION,
-        "fingerprint": fingerprint(rows),
+        "fingerprint": fingerprint(table),
         "rows": len(table),
         "sources": {
-            name: _about_source(SOURCES[name], part) for name, part in table.groupby("source")
+            name: _about_source(SOURCES[name], part, _belonging(name, refused))
+            for name, part in table.groupby("source")
         },
         "skipped": dict(Counter(r.reason for r in refused)),
         "skipped_files": [[r.name, r.reason] for r in refused],
     }
 
 
-def _about_source(source: Source, part: Any) -> dict[str, Any]:
-    expected = sum(source.expected.values())
+def _belonging(source: str, refused: list[Refused]) -> int:
+    """How many of the files left out belong to a source's images."""
+    return sum(r.name.startswith(f"{source}/") and r.reason != FOREIGN for r in refused)
+
+
+def _about_source(source: Source, part: pd.DataFrame, left_out: int) -> dict[str, Any]:
     labels = {label: int((part["label"] == label).sum()) for label in LABELS}
     both = part.groupby("case_id")["label"].nunique()
     if source.one_label_a_case and (both > 1).any():
@@ -240,7 +241,7 @@ def _about_source(source: Source, part: Any) -> dict[str, Any]:
         "cases": int(part["case_id"].nunique()),
         "magnifications": {k: int(v) for k, v in part["magnification"].value_counts().items() if k},
         "full_set": {"labels": source.expected, "cases": source.expected_cases},
-        "share_of_full_set": round(len(part) / expected, 4),
+        "found": len(part) + left_out,
     }
 
 
@@ -248,18 +249,17 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
     idc: Annotated[Path | None, typer.Option(help="IDC folder or archive.")] = None,
     breakhis: Annotated[Path | None, typer.Option(help="BreaKHis folder or archive.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="How many read at once; all cores by default.")
+    ] = None,
 ) -> None:
     """Merge the sources into a corpus with both splits."""
     paths = {name: path for name, path in (("idc", idc), ("breakhis", breakhis)) if path}
     if not paths:
         raise InputError("name at least one source: --idc PATH, --breakhis PATH")
-    about = build(paths, out)
+    about = build(paths, out, processes)
     for name, source in about["sources"].items():
-        full = sum(source["full_set"]["labels"].values())
-        typer.echo(
-            f"{name}: {source['images']:,} of the full set's {full:,} images, {source['cases']} of "
-            f"{source['full_set']['cases']} cases; {source['labels']}"
-        )
+        typer.echo(f"{name}: {corpus_page.extent(source)}; kept {source['labels']}")
     for reason, count in about["skipped"].items():
         typer.echo(f"skipped {count}: {reason}")
     typer.echo(f"{out}: {about['rows']:,} rows, fingerprint {about['fingerprint'][:16]}")

@@ -10,16 +10,14 @@ import pandas as pd
 from PIL import Image
 
 from bcd_models.images import ImageLimits, open_image
-from training import splits
 
 PAGE = "corpus.md"
 TILE, ACROSS, DOWN = 96, 8, 4
 LISTED = 50
 
 
-def write(rows: datasets.Dataset, about: dict[str, Any], folder: Path) -> None:
+def write(rows: datasets.Dataset, frame: pd.DataFrame, about: dict[str, Any], folder: Path) -> None:
     """Write ``corpus.md`` and a contact sheet of each source and label."""
-    frame = splits.table(rows)
     lines = [
         "# Corpus",
         "",
@@ -35,17 +33,27 @@ def write(rows: datasets.Dataset, about: dict[str, Any], folder: Path) -> None:
     (folder / PAGE).write_text("\n".join([*lines, *_left_out(about)]) + "\n")
 
 
+def extent(source: dict[str, Any]) -> str:
+    """What part of the full data set was found, in words; ``source`` as in ``corpus.json``."""
+    images, cases = sum(source["full_set"]["labels"].values()), source["full_set"]["cases"]
+    found = f"{source['found']:,} of the full set's {images:,} images"
+    if source["found"] == images and source["cases"] == cases:
+        return f"the full set: {found}, all {cases} cases"
+    kind = "more than" if source["found"] > images else "a part of"
+    share = source["found"] / images
+    return f"{kind} the full set: {found} ({share:.1%}), {source['cases']} of {cases} cases"
+
+
 def _source(name: str, source: dict[str, Any], frame: pd.DataFrame) -> list[str]:
     full = source["full_set"]
     sizes = frame.groupby("case_id").size()
-    found = "the full set" if source["share_of_full_set"] == 1 else "part of the full set"
     return [
         "",
         f"## {name}: {source['title']}",
         "",
         f"{source['labels_mean']}. {source['licence']}; {source['citation']}.",
         "",
-        "| | found | full set |",
+        "| | kept | full set |",
         "| --- | --- | --- |",
         *(
             f"| {label} | {count:,} | {full['labels'][label]:,} |"
@@ -54,7 +62,7 @@ def _source(name: str, source: dict[str, Any], frame: pd.DataFrame) -> list[str]
         f"| cases | {source['cases']} | {full['cases']} |",
         *(f"| {mag} | {count:,} | |" for mag, count in sorted(source["magnifications"].items())),
         "",
-        f"This is {found} ({source['share_of_full_set']:.1%} of its images). A case has "
+        f"This is {extent(source)}. A case has "
         f"{sizes.min()} to {sizes.max()} images, the median {sizes.median():g}; the largest holds "
         f"{sizes.max() / sizes.sum():.0%}.",
         "",

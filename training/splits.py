@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,16 +51,17 @@ def table(rows: datasets.Dataset) -> pd.DataFrame:
     """The corpus without its pixels, one line a row, label and source as names."""
     frame = rows.remove_columns("image").to_pandas()
     for column in ("label", "source"):
-        frame[column] = [rows.features[column].names[i] for i in frame[column]]
+        names = rows.features[column].names
+        frame[column] = frame[column].map(dict(enumerate(names)))
     return frame
 
 
-def write_both(rows: datasets.Dataset, fingerprint: str, folder: Path) -> None:
+def write_both(frame: pd.DataFrame, fingerprint: str, folder: Path) -> None:
     """Write ``grouped.json`` and ``random.json``."""
-    frame = table(rows)
     for kind in ("grouped", "random"):
-        text = json.dumps(manifest(frame, kind, fingerprint), indent=0) + "\n"
-        (folder / f"{kind}.json").write_text(text)
+        with (folder / f"{kind}.json").open("w") as file:
+            json.dump(manifest(frame, kind, fingerprint), file, indent=0)
+            file.write("\n")
 
 
 def manifest(frame: pd.DataFrame, kind: Kind, fingerprint: str, seed: int = SEED) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def manifest(frame: pd.DataFrame, kind: Kind, fingerprint: str, seed: int = SEED
     only_trained = _small_sources(frame) if kind == "grouped" else set()
     units = frame.drop_duplicates(_UNIT[kind])
     placed = {
-        unit: ["train", -1] if source in only_trained else list(place(unit, seed))
+        unit: ("train", -1) if source in only_trained else place(unit, seed)
         for unit, source in zip(units[_UNIT[kind]], units["source"], strict=True)
     }
     return {
@@ -96,24 +98,44 @@ def read(corpus: Path, rows: datasets.Dataset, kind: str, fingerprint: str) -> S
     """Read a corpus' manifest.
 
     Raises:
-        InputError: No such manifest, one of another corpus, one that misses a unit, or a grouped
-            one with a case in two parts.
+        InputError: No such manifest, a damaged one, one of another corpus, one that misses a unit
+            or places it twice.
     """
     path = corpus / f"{kind}.json"
     if kind not in _UNIT or not path.is_file():
         raise InputError(f"{corpus} has no split {kind!r}: choose one of {', '.join(_UNIT)}")
     data = path.read_bytes()
-    document = json.loads(data)
-    if document["fingerprint"] != fingerprint:
-        raise InputError(f"{path} belongs to another corpus ({document['fingerprint'][:16]})")
-    frame = table(rows)
-    placed = frame[_UNIT[kind]].map(document["units"])
+    document = _parsed(data, path)
+    if document.get("fingerprint") != fingerprint:
+        raise InputError(f"{path} belongs to another corpus ({document.get('fingerprint')})")
+    units = table(rows)[_UNIT[kind]]
+    placed = units.map(document["units"])
     if placed.isna().any():
-        raise InputError(f"{path} does not place {frame[_UNIT[kind]][placed.isna()].iloc[0]}")
-    split = Split(kind, hashlib.sha256(data).hexdigest(), placed.str[0], placed.str[1].astype(int))
-    if kind == "grouped" and (split.part.groupby(frame["case_id"]).nunique() > 1).any():
-        raise InputError(f"{path} has a case in two parts")
-    return split
+        raise InputError(f"{path} does not place {units[placed.isna()].iloc[0]}")
+    return Split(kind, hashlib.sha256(data).hexdigest(), placed.str[0], placed.str[1].astype(int))
+
+
+def _parsed(data: bytes, path: Path) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        if twice:
+            raise InputError(f"{path} places {twice[0]} twice")
+        return dict(pairs)
+
+    try:
+        document: dict[str, Any] = json.loads(data, object_pairs_hook=once)
+        wrong = [u for u, (part, fold) in document["units"].items() if not _sound(part, fold)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is no split manifest ({error}): build the corpus again") from None
+    if wrong:
+        raise InputError(f"{path} places {wrong[0]} in no known part and fold")
+    return document
+
+
+def _sound(part: str, fold: int) -> bool:
+    return part in SHARES and fold in range(-1, FOLDS)
 
 
 def larger_source(frame: pd.DataFrame) -> str:

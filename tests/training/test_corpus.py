@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
+import resource
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -13,9 +19,10 @@ import pytest
 from PIL import Image
 
 from bcd_models.errors import InputError
+from tests.conftest import ROOT
 from tests.support import synthetic
-from training import command, corpus, splits
-from training.sources import Refused
+from training import command, corpus, corpus_page, splits
+from training.sources import FOREIGN, Refused
 from training.sources import breakhis as breakhis_source
 from training.sources import idc as idc_source
 
@@ -78,7 +85,7 @@ def test_damaged_and_mislabelled_files_are_listed(tmp_path: Path) -> None:
     reasons = skipped(root, tmp_path / "corpus")
     assert reasons.pop("same pixels as another image") == 1
     assert reasons.pop("folder and file name disagree on case or class") == 1
-    assert sum(count for reason, count in reasons.items() if reason.startswith("name is not")) == 1
+    assert reasons.pop(FOREIGN) == 1
     assert sum(count for reason, count in reasons.items() if reason.startswith("unreadable")) == 1
 
 
@@ -93,21 +100,57 @@ def test_same_pixels_under_both_labels_are_both_dropped(tmp_path: Path) -> None:
     assert about["skipped"] == {corpus.CONTRADICTED: 2}
 
 
+def hole(data: bytes) -> bytes:
+    """A file whose middle never arrived."""
+    half = len(data) // 2
+    return data[:half] + bytes(2000) + data[half + 2000 :]
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def other_header(packed: bytes) -> bytes:
+    """A tar whose first malignant entry no longer fits its header's checksum."""
+    return gzip.decompress(packed).replace(b"/malignant/", b"/mal1gnant/", 1)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("source", "spoil", "reason"),
     [
-        (lambda path: path.unlink(), "no such folder or archive"),
-        (lambda path: path.write_bytes(path.read_bytes()[:4000]), "damaged|neither a folder"),
-        (lambda path: path.write_text("text"), "neither a folder nor a zip or tar"),
+        ("idc", lambda _: b"", "neither a folder nor a zip or tar"),
+        ("idc", lambda _: b"text", "neither a folder nor a zip or tar"),
+        ("idc", half, "cut short: download it again"),
+        ("idc", hole, "damaged or cut short"),
+        ("breakhis", half, "damaged or cut short"),
+        ("breakhis", hole, "damaged or cut short"),
+        ("breakhis", lambda data: half(gzip.decompress(data)), "damaged or cut short"),
+        ("breakhis", other_header, "damaged or cut short"),
     ],
 )
-def test_archives_that_cannot_be_read(tmp_path: Path, spoil, reason: str) -> None:
-    path = synthetic.idc_zip(tmp_path / "idc.zip", cases=2, patches_per_case=4)
-    spoil(path)
-    with pytest.raises(Exception, match=reason):
-        corpus.build({"idc": path}, tmp_path / "corpus", processes=1)
-    assert not (tmp_path / "corpus").exists()
+def test_archives_that_cannot_be_read(
+    archives: dict[str, Path], tmp_path: Path, source: str, spoil, reason: str, processes: int
+) -> None:
+    path = tmp_path / archives[source].name
+    path.write_bytes(spoil(archives[source].read_bytes()))
+    with pytest.raises(InputError, match=reason) as refusal:
+        corpus.build({source: path}, tmp_path / "corpus", processes)
+    assert str(path) in str(refusal.value)
     assert [p for p in tmp_path.iterdir() if p != path] == []
+
+
+def test_folders_that_hold_nothing(tmp_path: Path) -> None:
+    for problem, folder in (("no PNG", tmp_path / "empty"), ("no such", tmp_path / "none")):
+        if problem == "no PNG":
+            folder.mkdir()
+        with pytest.raises(InputError, match=problem):
+            corpus.build({"idc": folder}, tmp_path / "corpus", processes=1)
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    Image.new("RGB", (50, 50)).save(foreign / "holiday.png")
+    with pytest.raises(InputError, match=r"no usable image; 1 files.*holiday.png: not named"):
+        corpus.build({"idc": foreign}, tmp_path / "corpus", processes=1)
 
 
 def test_a_corpus_needs_both_labels_and_a_new_folder(tmp_path: Path) -> None:
@@ -154,27 +197,6 @@ def test_kaggle_twins_are_read_once(archives: dict[str, Path]) -> None:
     assert len(names) == len(set(names)) == 24 * 14 + 4
 
 
-@pytest.mark.real
-def test_the_real_sample(real_sample: Path, tmp_path: Path) -> None:
-    about = corpus.build(
-        {
-            "idc": real_sample / "idc-sample.zip",
-            "breakhis": real_sample / "breakhis-sample.tar.gz",
-        },
-        tmp_path / "corpus",
-    )
-    assert about["sources"]["idc"]["images"] == 9767
-    assert about["sources"]["idc"]["cases"] == 226
-    assert about["sources"]["breakhis"]["labels"] == {"benign": 23, "malignant": 77}
-    assert about["sources"]["breakhis"]["cases"] == 15
-    assert about["skipped"] == {"not 50x50 pixels": 84}
-    grouped = json.loads((tmp_path / "corpus" / "grouped.json").read_text())
-    assert grouped["only_trained_on"] == ["breakhis"]
-    parts = [part for part, _ in grouped["units"].values()]
-    for part, share in splits.SHARES.items():
-        assert parts.count(part) / len(parts) == pytest.approx(share, abs=0.03)
-
-
 def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree(tmp_path / "tree")
     out = tmp_path / "corpus"
@@ -202,3 +224,165 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
         == corpus.build({"idc": root}, tmp_path / "o", processes=1)["fingerprint"]
     )
     assert not (tmp_path / ".corpus.building").exists()
+
+
+def test_a_changed_folder_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree(tmp_path / "tree")
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "_merge", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            corpus.build({"idc": root}, tmp_path / "corpus", processes=1)
+    deep = min(root.rglob("*class0.png"))
+    Image.new("RGB", (50, 50), "pink").save(deep)
+    corpus.build({"idc": root}, tmp_path / "corpus", processes=1)
+    rows, _ = corpus.load(tmp_path / "corpus")
+    row = next(row for row in rows if row["name"].endswith(deep.name))
+    assert row["image"].getpixel((0, 0)) == (255, 192, 203)
+
+
+def command_line(*arguments: str | Path, most_bytes: int = -1) -> subprocess.Popen[str]:
+    """``training.corpus`` in a process that may write files of so many bytes."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.corpus", *map(str, arguments)],
+        preexec_fn=limit,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+@pytest.mark.parametrize("most_bytes", [20_000, 1_500_000])
+def test_a_full_disk_loses_nothing(
+    archives: dict[str, Path], corpus_folder: Path, tmp_path: Path, most_bytes: int
+) -> None:
+    """Full while a part is written, and full while the corpus is."""
+    out = tmp_path / "corpus"
+    arguments = ["--idc", archives["idc"], "--breakhis", archives["breakhis"], "--out", out]
+    cut = command_line(*arguments, most_bytes=most_bytes)
+    said = cut.communicate(timeout=120)[1].strip().splitlines()
+    assert cut.returncode == 2
+    assert re.fullmatch(r"error: .*corpus can't be written: .*run the same again", said[-1])
+    assert not any("Traceback" in line for line in said)
+    assert not out.exists()
+    read = [f for f in tmp_path.rglob("*.arrow") if f.parent.name != corpus.READY]
+    again = command_line(*arguments)
+    printed, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert json.loads((corpus_folder / "corpus.json").read_text())["fingerprint"][:16] in printed
+    assert len(read) == (17 if most_bytes > 10**6 else 0)
+    assert [p.name for p in tmp_path.iterdir()] == ["corpus"]
+
+
+def test_a_killed_build_goes_on(archives: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "corpus"
+    arguments = ["--idc", archives["idc"], "--out", out, "--processes", "2"]
+    running = command_line(*arguments)
+    while len(list(tmp_path.rglob("*.arrow"))) < 3 and running.poll() is None:
+        time.sleep(0.002)
+    with pytest.raises(InputError, match="being built by another process"):
+        corpus.build({"idc": archives["idc"]}, out)
+    running.kill()
+    running.communicate()
+    assert not out.exists()
+    before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.arrow")}
+    about = corpus.build({"idc": archives["idc"]}, out)
+    assert len(before) >= 3
+    assert about["sources"]["idc"]["images"] == 24 * 14
+
+
+def test_what_part_of_the_full_set_it_is(
+    archives: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--idc", str(archives["idc"]), "--out", str(tmp_path / "c"), "--processes", "1"]
+    with pytest.raises(SystemExit) as end:
+        command.run(corpus.main, arguments)
+    assert not end.value.code
+    # The four slivers are of the data set too: found, and then left out.
+    said = "a part of the full set: 340 of the full set's 277,524 images (0.1%), 24 of 279 cases"
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "c" / "corpus.md").read_text()
+    full = {"found": 7909, "cases": 82, "full_set": {"labels": {"b": 2480, "m": 5429}, "cases": 82}}
+    assert corpus_page.extent(full).startswith("the full set: 7,909 of the full set's 7,909")
+    assert corpus_page.extent(full | {"found": 7910}).startswith("more than the full set")
+
+
+def breakhis_file(root: Path, name: str, image: Path | None = None, colour: str = "pink") -> None:
+    """A BreaKHis image in its official folder: a copy of another file, or of one colour."""
+    kind = {"B": "benign", "M": "malignant"}[name.split("_")[1]]
+    path = root / kind / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if image:
+        shutil.copy(image, path)
+    else:
+        Image.new("RGB", (70, 46), colour).save(path)
+
+
+def test_a_patient_both_benign_and_malignant_is_refused(tmp_path: Path) -> None:
+    breakhis_file(tmp_path, "SOB_B_A-14-22549AB-40-001.png", colour="pink")
+    breakhis_file(tmp_path, "SOB_M_DC-14-22549CD-40-001.png", colour="plum")
+    with pytest.raises(InputError, match="case breakhis/14-22549 is both benign and malignant"):
+        corpus.build({"breakhis": tmp_path}, tmp_path / "corpus", processes=1)
+    assert not (tmp_path / "corpus").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "lost", "reason"),
+    [("M_DC", 1, corpus.REPEATED), ("B_A", 2, corpus.CONTRADICTED)],
+)
+def test_the_same_pixels_in_both_sources(tmp_path: Path, kind: str, lost: int, reason: str) -> None:
+    root = tree(tmp_path / "idc")
+    images = len(list(root.rglob("*.png")))
+    shown = min(root.rglob("*class1.png"))
+    breakhis_file(tmp_path / "breakhis", f"SOB_{kind}-14-22549-40-001.png", shown)
+    breakhis_file(tmp_path / "breakhis", "SOB_B_F-14-11111-40-001.png")
+    sources = {"idc": root, "breakhis": tmp_path / "breakhis"}
+    about = corpus.build(sources, tmp_path / "corpus", processes=1)
+    assert about["rows"] == images + 2 - lost
+    assert about["skipped"] == {reason: lost}
+
+
+@pytest.mark.slow
+def test_the_kaggle_archive_at_its_full_size(tmp_path: Path) -> None:
+    """All 555,048 names and both counts, each patch one of few pictures for speed."""
+    path = tmp_path / "idc.zip"
+    expected = idc_source.IDC.expected
+    labels = [label for label, count in enumerate(expected.values()) for _ in range(count)]
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, label in enumerate(labels):
+            case = 8863 + i % 279
+            name = f"{case}/{label}/{case}_idx5_x{i}_y1_class{label}.png"
+            for folder in ("", "IDC_regular_ps50_idx5/"):
+                archive.writestr(zipfile.ZipInfo(folder + name), b"%d" % i)
+    names: set[str] = set()
+    for part in range(corpus.PARTS):
+        found = list(idc_source.read(path, part, corpus.PARTS))
+        assert len(found) == pytest.approx(len(labels) / corpus.PARTS, rel=0.05)
+        names.update(image.name for image in found)
+        assert all(image.data.decode() in image.name for image in found)
+    assert len(names) == len(labels) == 277_524
+
+
+@pytest.mark.real
+def test_the_real_sample(real_sample: Path, tmp_path: Path) -> None:
+    about = corpus.build(
+        {
+            "idc": real_sample / "idc-sample.zip",
+            "breakhis": real_sample / "breakhis-sample.tar.gz",
+        },
+        tmp_path / "corpus",
+    )
+    assert about["sources"]["idc"]["images"] == 9767
+    assert about["sources"]["idc"]["cases"] == 226
+    assert about["sources"]["breakhis"]["labels"] == {"benign": 23, "malignant": 77}
+    assert about["sources"]["breakhis"]["cases"] == 15
+    assert about["skipped"] == {"not 50x50 pixels": 84}
+    grouped = json.loads((tmp_path / "corpus" / "grouped.json").read_text())
+    assert grouped["only_trained_on"] == ["breakhis"]
+    parts = [part for part, _ in grouped["units"].values()]
+    for part, share in splits.SHARES.items():
+        assert parts.count(part) / len(parts) == pytest.approx(share, abs=0.03)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+FOREIGN = "not named as the data set's images are"
+
 
 @dataclass(frozen=True)
 class Image:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.sources import Image, Refused, Source
+from training.sources import FOREIGN, Image, Refused, Source
 from training.sources.files import png_files
 
+# SOB_<B or M>_<subtype>-<year>-<slide>-<magnification>-<number>.png
 _NAME = re.compile(r"(?:^|/)SOB_([BM])_([A-Z]+)-(\d+)-(\d+)[A-Z]*-(\d+)-(\d+)\.png$")
 _LABELS = {"B": "benign", "M": "malignant"}
 _SUBTYPES = {
@@ -28,12 +29,10 @@ def read(path: Path, part: int = 0, parts: int = 1) -> Iterator[Image | Refused]
 
     A patient is year and digits of the slide id: the letters after them are blocks of one patient.
     """
-    for name, data in png_files(path, part, parts):
+    for name, content in png_files(path, part, parts):
         match = _NAME.search(name)
         if not match or match[2] not in _SUBTYPES:
-            yield Refused(
-                name, "name is not of the form SOB_<B or M>_<subtype>-<slide>-<mag>-<n>.png"
-            )
+            yield Refused(name, FOREIGN)
             continue
         label, subtype = _LABELS[match[1]], _SUBTYPES[match[2]]
         folders = name.split("/")[:-1]
@@ -42,7 +41,7 @@ def read(path: Path, part: int = 0, parts: int = 1) -> Iterator[Image | Refused]
             yield Refused(name, "folder and file name disagree on label, subtype or magnification")
             continue
         case = f"breakhis/{match[3]}-{match[4]}"
-        yield Image(name.rpartition("/")[2], data, label, case, subtype, f"{match[5]}X")
+        yield Image(name.rpartition("/")[2], content(), label, case, subtype, f"{match[5]}X")
 
 
 def _other_magnification(folders: list[str], magnification: str) -> bool:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.sources import Image, Refused, Source
+from training.sources import FOREIGN, Image, Refused, Source
 from training.sources.files import png_files
 
+# <case>/<0 or 1>/<case>_idx5_x<x>_y<y>_class<0 or 1>.png
 _NAME = re.compile(r"(?:^|/)(\d+)/([01])/(\d+)_idx5_x\d+_y\d+_class([01])\.png$")
 _LABELS = {"0": "benign", "1": "malignant"}
 
@@ -20,10 +21,10 @@ def read(path: Path, part: int = 0, parts: int = 1) -> Iterator[Image | Refused]
     a file name is passed over without a word.
     """
     seen: set[str] = set()
-    for name, data in png_files(path, part, parts):
+    for name, content in png_files(path, part, parts):
         match = _NAME.search(name)
         if not match:
-            yield Refused(name, "name is not of the form <case>/<0 or 1>/<case>_idx5_x_y_class.png")
+            yield Refused(name, FOREIGN)
             continue
         case, folder, case_again, label = match.groups()
         short = name.rpartition("/")[2]
@@ -33,7 +34,7 @@ def read(path: Path, part: int = 0, parts: int = 1) -> Iterator[Image | Refused]
         if (case, folder) != (case_again, label):
             yield Refused(name, "folder and file name disagree on case or class")
             continue
-        yield Image(f"{case}/{label}/{short}", data, _LABELS[label], f"idc/{case}")
+        yield Image(f"{case}/{label}/{short}", content(), _LABELS[label], f"idc/{case}")
 
 
 IDC = Source(
