@@ -155,16 +155,25 @@ class BCDClassifier(nn.Module):
 
         return np.array([answer.probability for answer in self.predict(images)])
 
-    def explain(self, image: ImageSource, label: Label | None = None) -> Explanation:
+    def explain(
+        self,
+        image: ImageSource,
+        label: Label | None = None,
+        limits: ImageLimits = ImageLimits(),
+    ) -> Explanation:
         """Show which regions speak for a label, as a Grad-CAM heat map.
 
         Args:
             image: One image.
             label: The label to explain; the predicted one by default.
+            limits: What is refused by size.
+
+        Raises:
+            ImageError: The image can't be used; the message says why.
         """
         from bcd_models.explain import grad_cam
 
-        opened = open_image(image)
+        opened = open_image(image, limits)
         prediction = self.answer(opened, self._margins([opened])[0], _name_of(image))
         return grad_cam(self, opened, prediction, label or prediction.label)
 
@@ -224,11 +233,17 @@ def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], where: str) -
     missing, surplus = wanted.keys() - tensors.keys(), tensors.keys() - wanted.keys()
     for kind, names in (("lacks", missing), ("holds surplus", surplus)):
         if names:
-            raise ModelFolderError(f"{where} {kind} {len(names)} tensors, {min(names)} first")
+            raise ModelFolderError(
+                f"{where} {kind} {len(names)} tensors, {min(names)} first: {model_folder.REMEDY}"
+            )
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             raise ModelFolderError(
                 f"{where}: {name} has shape {tuple(tensor.shape)}, "
-                f"the network needs {tuple(wanted[name].shape)}"
+                f"the network needs {tuple(wanted[name].shape)}: {model_folder.REMEDY}"
+            )
+        if not tensor.float().isfinite().all():
+            raise ModelFolderError(
+                f"{where}: {name} holds NaN or infinite values: {model_folder.REMEDY}"
             )
     network.load_state_dict(tensors)

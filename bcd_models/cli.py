@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv as csv_module
 import glob
+import io
 import os
 import sys
+import tempfile
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -50,21 +54,24 @@ def predict(
         raise InputError("choose one of --json and --csv")
     paths = _paths(images)
     classifier = _load(model)
+    targets = _overlay_files(paths, overlay, classifier.config.name) if overlay else {}
     write = (_json_writer if json else _csv_writer if csv else _table_writer)()
-    failed = 0
-    for path, answer in _with_progress(classifier.stream(paths), len(paths)):
+    failures = []
+    answers = _with_progress(classifier.stream(paths), len(paths))
+    for path, (_, answer) in zip(paths, answers, strict=True):
         if isinstance(answer, ImageError):
-            failed += 1
-            typer.echo(f"error: {answer}", err=True)
+            failures.append(f"{path}: {answer}")  # the error itself would keep the file's bytes
             continue
         write(str(path), answer)
         if overlay:
-            _save_overlay(classifier, Path(str(path)), overlay)
-    if failed:
-        typer.echo(f"{failed} of {len(paths)} images could not be used", err=True)
-        raise typer.Exit(2 if failed == len(paths) else 1)
-    if not json and not csv:
+            _write_png(classifier.explain(path).overlay(), targets[path])
+    for failure in failures:
+        _tell_error(failure)
+    if not json:
         _notice()
+    if failures:
+        typer.echo(f"{len(failures)} of {len(paths)} images could not be used", err=True)
+        raise typer.Exit(2 if len(failures) == len(paths) else 1)
 
 
 @app.command()
@@ -80,10 +87,11 @@ def explain(
     """Show which regions of an image speak for a label."""
     if label not in (None, "benign", "malignant"):
         raise InputError(f"no label {label!r}: choose benign or malignant")
+    _refuse_to_overwrite([image], [out])
     explanation = _load(model).explain(image, label)  # type: ignore[arg-type]
     _write_png(explanation.overlay(opacity), out)
     _table_writer()(str(image), explanation.prediction)
-    typer.echo(f"regions that speak for {explanation.label}: {out}")
+    typer.echo(f"regions that speak for {explanation.label}: {_in_line(str(out))}")
 
 
 @app.command()
@@ -120,34 +128,41 @@ def info(
 
 
 def main() -> None:
-    """Run the command; an error of ours is one line and exit code 2, never a traceback."""
+    """Run the command; an error of ours or the disk's is one line and exit code 2."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # a decoder's remarks on a file that we refuse anyway
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold any bytes
     try:
         app()
     except BCDError as error:
-        typer.echo(f"error: {error}", err=True)
+        _tell_error(str(error))
         raise SystemExit(2) from None
-    except BrokenPipeError:
-        # The reader has gone (as with `| head`): point stdout elsewhere so that exit is quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+    except OSError as error:
+        # Most likely stdout's disk is full: point it elsewhere, or the exit's flush fails too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _tell_error(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        raise SystemExit(2) from None
 
 
 def _paths(arguments: list[str]) -> list[Path]:
     found: list[Path] = []
     for argument in arguments:
-        path = Path(argument)
-        if path.is_dir():
-            inside = image_paths(path)
-            if not inside:
-                raise InputError(f"no image in folder {path}")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        elif matches := sorted(glob.glob(argument, recursive=True)):
-            found += (Path(match) for match in matches)
-        else:
+        # An existing file is meant literally, whatever brackets are in its name.
+        there = os.path.exists(argument)
+        matches = [argument] if there else sorted(glob.glob(argument, recursive=True))
+        if not matches:
             raise InputError(f"no such file, folder or pattern: {argument}")
+        # A pattern may match a folder and what is in it.
+        inside = dict.fromkeys(path for match in matches for path in _images_at(Path(match)))
+        if not inside:
+            raise InputError(f"no image in folder {argument}")
+        found += inside
     return found
+
+
+def _images_at(path: Path) -> list[Path]:
+    return image_paths(path) if path.is_dir() else [path]
 
 
 def _load(model: str) -> BCDClassifier:
@@ -168,7 +183,9 @@ def _with_progress(
 
 
 def _json_writer() -> Writer:
-    return lambda _, answer: typer.echo(answer.to_json())
+    from json import dumps
+
+    return lambda path, answer: typer.echo(dumps({"path": path, **answer.to_dict()}))
 
 
 def _csv_writer() -> Writer:
@@ -176,35 +193,81 @@ def _csv_writer() -> Writer:
         "path", "label", "probability", "decision", "threshold", "model", "model_version",
         "weights_sha256",
     ]  # fmt: skip
-    lines = csv_module.writer(sys.stdout)
-    lines.writerow(columns)
+    _echo_csv(columns)
 
     def write(path: str, answer: Prediction) -> None:
-        lines.writerow([path, *(answer.to_dict()[name] for name in columns[1:])])
+        _echo_csv([path, *(answer.to_dict()[name] for name in columns[1:])])
 
     return write
+
+
+def _echo_csv(cells: list[Any]) -> None:
+    line = io.StringIO()
+    csv_module.writer(line).writerow(cells)
+    print(line.getvalue(), end="", flush=True)  # typer.echo would take escape codes out of names
 
 
 def _table_writer() -> Writer:
     typer.echo(f"{'P(malignant)':>12}  {'decision':9}  image")
 
     def write(path: str, answer: Prediction) -> None:
-        typer.echo(f"{answer.probability:12.4f}  {answer.decision:9}  {path}")
+        typer.echo(f"{answer.probability:12.4f}  {answer.decision:9}  {_in_line(path)}")
 
     return write
 
 
-def _save_overlay(classifier: BCDClassifier, path: Path, folder: Path) -> None:
-    target = folder / f"{path.stem}-{classifier.config.name}.png"
-    _write_png(classifier.explain(path).overlay(), target)
+def _overlay_files(images: list[Path], folder: Path, model: str) -> dict[Path, Path]:
+    """Where each image's overlay goes, checked before any work is done.
+
+    A file is named after the image's stem where nothing else claims that name, else after its path
+    below the folder that holds all images, suffix and all: ``a/1.png-<model>.png``. So no two
+    images share one.
+    """
+    places = {image: Path(os.path.abspath(image)) for image in images}
+    top = os.path.commonpath([place.parent for place in places.values()])
+    claims: Counter[str] = Counter()
+    for place in set(places.values()):
+        claims.update({place.stem.casefold(), str(place.relative_to(top)).casefold()})
+    files = {}
+    for image, place in places.items():
+        unique = claims[place.stem.casefold()] == 1
+        name = place.stem if unique else str(place.relative_to(top))
+        files[image] = folder / f"{name}-{os.path.basename(model)}.png"
+    _refuse_to_overwrite(images, files.values())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder} can't be written: {error.strerror}") from None
+    return files
+
+
+def _refuse_to_overwrite(images: Iterable[Path], files: Iterable[Path]) -> None:
+    both = {os.path.realpath(image) for image in images} & {os.path.realpath(f) for f in files}
+    if both:
+        raise InputError(f"{min(both)} is an image to look at: write somewhere else")
 
 
 def _write_png(image: Image, path: Path) -> None:
+    from bcd_models.folder import write_whole
+
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path, format="PNG")
+        write_whole({path: buffer.getvalue()})
     except OSError as error:
-        raise InputError(f"{path} can't be written: {error}") from None
+        raise InputError(f"{path} can't be written: {error.strerror}") from None
+
+
+def _tell_error(reason: str) -> None:
+    typer.echo(f"error: {_in_line(reason)}", err=True)
+
+
+def _in_line(text: str) -> str:
+    """The text on one line; what a terminal would act upon is written as an escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _notice() -> None:

@@ -5,21 +5,24 @@ Weights are only ever safetensors: nothing here unpickles anything.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from bcd_models.config import ModelConfig
-from bcd_models.errors import ModelFolderError
+from bcd_models.errors import InputError, ModelFolderError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+REMEDY = "download or save the model again"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,15 @@ def locate(folder_or_id: str | Path, options: HubOptions = HubOptions()) -> Path
 
 def read_config(folder: Path) -> ModelConfig:
     """Read and check ``config.json``; ModelFolderError where it can't be used."""
-    return ModelConfig.from_json(_part(folder, CONFIG).read_text("utf-8"), str(folder / CONFIG))
+    path = folder / CONFIG
+    try:
+        return ModelConfig.from_json(_read(path).decode(), str(path))
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ModelFolderError(f"{path} is not JSON in UTF-8 ({error}): {REMEDY}") from None
+    except ModelFolderError:
+        raise
+    except InputError as error:  # a backbone that this release doesn't know
+        raise ModelFolderError(f"{path}: {error}") from None
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
@@ -62,24 +73,51 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = _part(folder, WEIGHTS).read_bytes()
+    path = folder / WEIGHTS
+    data = _read(path)
     try:
         return load(data), hashlib.sha256(data).hexdigest()
-    except SafetensorError as error:
-        raise ModelFolderError(f"{folder / WEIGHTS} is not a safetensors file ({error})") from None
+    except (SafetensorError, KeyError) as error:  # KeyError: a number format torch has none for
+        raise ModelFolderError(f"{path} is not a safetensors file ({error}): {REMEDY}") from None
 
 
 def write(folder: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> None:
-    """Write config and weights into a folder, each complete or not at all.
+    """Write config and weights into a folder: both, or neither.
 
     Floating-point tensors are stored as float16.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(folder / WEIGHTS, pack(tensors))
-        _write_whole(folder / CONFIG, config.to_json().encode())
+        config_json = config.to_json().encode()
+        write_whole({folder / WEIGHTS: pack(tensors), folder / CONFIG: config_json})
     except OSError as error:
-        raise ModelFolderError(f"{folder} can't be written: {error}") from None
+        raise ModelFolderError(f"{folder} can't be written: {error.strerror}") from None
+
+
+def write_whole(contents: Mapping[Path, bytes]) -> None:
+    """Write files into existing folders: no file is ever seen half-written.
+
+    All are written beside their places before the first takes its own, so that on a full disk all
+    old files stay.
+
+    Raises:
+        OSError: The disk's refusal, or something other than a file is in a file's place.
+    """
+    for path in contents:
+        if path.exists() and not path.is_file():
+            raise FileExistsError(errno.EEXIST, "something other than a file is there", str(path))
+    beside = {path: path.with_name(f".{uuid4().hex}") for path in contents}
+    try:
+        for path, data in contents.items():
+            with beside[path].open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in beside.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in beside.values():
+            temporary.unlink(missing_ok=True)
 
 
 def pack(tensors: dict[str, Tensor]) -> bytes:
@@ -103,13 +141,13 @@ def push(folder: Path, repo_id: str, token: str | None, private: bool | None) ->
     return str(commit.commit_url)
 
 
-def _part(folder: Path, name: str) -> Path:
-    path = folder / name
+def _read(path: Path) -> bytes:
     if not path.is_file():
-        raise ModelFolderError(
-            f"model folder {folder} has no {name}: download or save the model again"
-        )
-    return path
+        raise ModelFolderError(f"model folder {path.parent} has no {path.name}: {REMEDY}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFolderError(f"{path} can't be read: {error.strerror}") from None
 
 
 def _download(repo_id: str, options: HubOptions) -> Path:
@@ -140,17 +178,3 @@ def _download(repo_id: str, options: HubOptions) -> Path:
             f"no model folder {repo_id}, and the Hub has none to give: {reason}"
         ) from None
     return Path(paths[0]).parent
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -61,7 +61,8 @@ def open_image(source: ImageSource, limits: ImageLimits = ImageLimits()) -> Imag
         ImageError: The source can't be used; the message says why.
     """
     if isinstance(source, Image.Image):
-        return _to_rgb(source, limits, name="image")
+        with _refusals("image"):
+            return _to_rgb(source, limits, "image")
     if isinstance(source, (str, Path)):
         return _decode(_read(Path(source)), limits, name=Path(source).name)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -132,10 +133,9 @@ def _to_rgb(image: Image.Image, limits: ImageLimits, name: str) -> Image.Image:
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageError(f"{name} holds {frames} frames or pages: hand in a single image")
-    with _refusals(name):
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        return _as_srgb(_on_white(_to_8_bit(upright, name)), name)
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    return _as_srgb(_on_white(_to_8_bit(upright, name)), name)
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits, name: str) -> None:
@@ -176,6 +176,8 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _as_srgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "P":
+        image = image.convert("RGB")  # a palette's profile is one of its colours
     profile = image.info.get("icc_profile")
     if not profile or image.mode not in ("RGB", "CMYK", "L"):
         return image.convert("RGB")

@@ -33,7 +33,7 @@ from training.sources.files import check, splittable, stamp
 SCHEMA_VERSION = 1
 ABOUT = "corpus.json"
 READY = "ready"
-PARTS = 16
+PARTS = 32
 REPEATED = "same pixels as another image"
 CONTRADICTED = "same pixels as an image of the other label (both dropped)"
 FEATURES = datasets.Features(

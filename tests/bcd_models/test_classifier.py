@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from bcd_models import BCDClassifier, ImageError, ModelFolderError
+from bcd_models import BCDClassifier, ImageError, ImageLimits, ModelFolderError
 from bcd_models.backbones import BACKBONES
 from bcd_models.config import LABELS, DecisionConfig, ModelConfig, PreprocessConfig
 from bcd_models.prediction import NOTICE
@@ -98,6 +102,14 @@ def test_referral_and_label_are_separate(
     assert answer.reasons
 
 
+def test_limits_hold_for_predictions_and_explanations(
+    light_model: BCDClassifier, patch_file: Path
+) -> None:
+    for ask in (light_model.predict, light_model.explain):
+        with pytest.raises(ImageError, match=r"patch\.png is too large"):
+            ask(patch_file, limits=ImageLimits(max_pixels=2000))
+
+
 def test_missing_folder_says_both_were_tried() -> None:
     with pytest.raises(ModelFolderError, match=r"no model folder no/such/place.*no Hub id"):
         BCDClassifier.from_pretrained("no/such/place")
@@ -146,15 +158,39 @@ def test_config_is_read_strictly(card: Path, changes: dict[str, object], reason:
     if changes.get("bcd__decision__refer"):
         spoil(card, bcd__decision__threshold=0.5)
     spoil(card, **changes)
-    with pytest.raises(Exception, match=reason) as caught:
+    with pytest.raises(ModelFolderError, match=reason):
         BCDClassifier.from_pretrained(card)
-    assert caught.type.__name__ in ("ModelFolderError", "InputError")
 
 
-def test_config_that_is_no_json(card: Path) -> None:
-    (card / "config.json").write_text("{")
-    with pytest.raises(ModelFolderError, match="not JSON"):
+FOUR_BITS = b'{"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged", "reason"),
+    [
+        ("config.json", lambda _: b"", r"config\.json is not JSON"),
+        ("config.json", lambda whole: whole[:40], r"config\.json is not JSON"),
+        ("config.json", lambda whole: whole.decode().encode("utf-16"), "not JSON in UTF-8"),
+        ("config.json", lambda _: b"[" * 100_000, "not JSON in UTF-8"),
+        ("model.safetensors", lambda _: b"", "not a safetensors file"),
+        ("model.safetensors", lambda whole: whole[:90], "not a safetensors file"),
+        ("model.safetensors", lambda whole: whole[: len(whole) // 2], "not a safetensors file"),
+        ("model.safetensors", lambda whole: whole[:-1], "not a safetensors file"),
+        (
+            "model.safetensors",
+            lambda _: len(FOUR_BITS).to_bytes(8, "little") + FOUR_BITS + b"\0",
+            "not a safetensors file",
+        ),
+    ],
+)
+def test_damaged_parts_are_refused_in_one_line(
+    card: Path, name: str, damaged: Callable[[bytes], bytes], reason: str
+) -> None:
+    path = card / name
+    path.write_bytes(damaged(path.read_bytes()))
+    with pytest.raises(ModelFolderError, match=reason) as caught:
         BCDClassifier.from_pretrained(card)
+    assert "\n" not in str(caught.value)
 
 
 def test_weights_are_read_strictly(card: Path) -> None:
@@ -164,25 +200,76 @@ def test_weights_are_read_strictly(card: Path) -> None:
         "lacks 1 tensors, bn1.bias": {k: v for k, v in whole.items() if k != "bn1.bias"},
         "holds surplus 1 tensors, extra": whole | {"extra": torch.zeros(1)},
         "bn1.bias has shape": whole | {"bn1.bias": torch.zeros(3)},
+        "bn1.bias holds NaN": whole | {"bn1.bias": torch.full((32,), torch.nan)},
+        "bn1.bias holds NaN or inf": whole | {"bn1.bias": torch.full((32,), torch.inf)},
     }
     for reason, tensors in spoilt.items():
         save_file(tensors, path)
-        with pytest.raises(ModelFolderError, match=reason):
+        with pytest.raises(ModelFolderError, match=f"{reason}.*download or save the model again"):
             BCDClassifier.from_pretrained(card)
 
 
-def test_a_pickle_in_place_of_weights_is_refused(card: Path) -> None:
-    torch.save({"classifier.bias": torch.zeros(2)}, card / "model.safetensors")
-    with pytest.raises(ModelFolderError, match="not a safetensors file"):
+@dataclass
+class Trap:
+    """Leaves a trace where it is unpickled."""
+
+    trace: Path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pickle_in_place_of_weights_is_refused(card: Path, tmp_path: Path, name: str) -> None:
+    (card / "model.safetensors").unlink()
+    torch.save(Trap(tmp_path / "trace"), card / name)
+    with pytest.raises(ModelFolderError, match=r"not a safetensors file|has no model\.safetensors"):
         BCDClassifier.from_pretrained(card)
+    assert not (tmp_path / "trace").exists()
 
 
-def test_writing_leaves_nothing_half_done(card: Path, light_model: BCDClassifier) -> None:
-    before = (card / "model.safetensors").read_bytes()
-    blocked = card / "blocked"
-    blocked.write_text("a file where a folder should be")
-    with pytest.raises(ModelFolderError, match="can't be written"):
-        light_model.save_pretrained(blocked)
-    light_model.save_pretrained(card)
-    assert (card / "model.safetensors").read_bytes() == before
-    assert sorted(p.name for p in card.iterdir()) == ["blocked", "config.json", "model.safetensors"]
+def test_surplus_files_are_ignored(card: Path, tmp_path: Path, light_model: BCDClassifier) -> None:
+    torch.save(Trap(tmp_path / "trace"), card / "pytorch_model.bin")
+    (card / "model.safetensors.index.json").write_text('{"weight_map": {"bn1.bias": "other"}}')
+    (card / "notes").mkdir()
+    assert BCDClassifier.from_pretrained(card).weights_sha256 == light_model.weights_sha256
+    assert not (tmp_path / "trace").exists()
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {p.name: p.read_bytes() if p.is_file() else None for p in folder.iterdir()}
+
+
+def test_a_full_disk_leaves_the_old_model(card: Path) -> None:
+    before = contents(card)
+    code = f"""
+import resource
+from bcd_models import BCDClassifier
+model = BCDClassifier.from_pretrained({str(card)!r})
+model.config = model.config.model_copy(update={{"version": "newer"}})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+model.save_pretrained({str(card)!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    reason = f"ModelFolderError: {card} can't be written: File too large"
+    assert done.stderr.splitlines()[-1].endswith(reason)
+    assert contents(card) == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_weights_and_config_are_written_together(
+    card: Path, light_model: BCDClassifier, name: str
+) -> None:
+    (card / name).unlink()
+    (card / name).mkdir()
+    before = contents(card)
+    config = light_model.config.model_copy(update={"version": "newer"})
+    with pytest.raises(ModelFolderError, match="something other than a file is there"):
+        BCDClassifier(config).save_pretrained(card)
+    assert contents(card) == before
+
+
+def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path, light_model: BCDClassifier) -> None:
+    (tmp_path / "blocked").touch()
+    with pytest.raises(ModelFolderError, match="blocked can't be written: File exists"):
+        light_model.save_pretrained(tmp_path / "blocked")

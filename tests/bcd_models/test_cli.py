@@ -6,15 +6,20 @@ import csv
 import io
 import json
 import os
+import pty
+import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from bcd_models import BCDClassifier
+from bcd_models.cli import _paths
 from bcd_models.images import open_image
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS
@@ -23,20 +28,36 @@ MODEL = str(CARDS / "bcd-mobilenetv2")
 COMMAND = [sys.executable, "-m", "bcd_models.cli"]
 
 
-def bcd(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+FORMATS = [(), ("--csv",), ("--json",)]
+
+
+def bcd(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=240
+        [*COMMAND, *map(str, arguments)], text=True, encoding="utf-8", timeout=240, **streams
     )
+
+
+def is_one_line(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether it failed with a single line that names its reason."""
+    return done.returncode == 2 and re.fullmatch(r"error: .+\n", done.stderr) is not None
+
+
+def save(image: Image.Image, *paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        image.save(path)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, patches: list[Image.Image]) -> Path:
-    """Two patches and a file that only pretends to be one."""
+    """Two patches with two files in between that can't be used."""
     inside = tmp_path / "patches"
-    inside.mkdir()
     for i in range(2):
-        patches[i].save(inside / f"{i}.png")
-    (inside / "text.png").write_text("no picture")
+        save(patches[i], inside / f"{i}.png")
+    (inside / "0-text.png").write_text("no picture")
+    # Large enough for Pillow to warn about it before we refuse it.
+    save(Image.new("1", (10_000, 10_000)), inside / "0-huge.png")
     return inside
 
 
@@ -44,23 +65,83 @@ def test_json_says_it_all(patch_file: Path, light_model: BCDClassifier) -> None:
     done = bcd("predict", patch_file, "--model", MODEL, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
+    assert answer.pop("path") == str(patch_file)
     expected = light_model.predict(patch_file).to_dict()
     assert answer.pop("probability") == pytest.approx(expected.pop("probability"), abs=1e-5)
     assert answer == json.loads(json.dumps(expected))
 
 
-def test_a_bad_file_is_reported_and_the_rest_done(folder: Path, tmp_path: Path) -> None:
-    overlays = tmp_path / "overlays"
-    done = bcd("predict", folder, "--model", MODEL, "--csv", "--overlay", overlays)
+def test_bad_files_are_reported_at_the_end_and_the_rest_done(folder: Path) -> None:
+    done = bcd("predict", folder, "--model", MODEL, "--csv", stderr=subprocess.STDOUT)
     assert done.returncode == 1
-    rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    assert [Path(row["path"]).name for row in rows] == ["0.png", "1.png"]
-    assert "text.png is not a PNG" in done.stderr
-    assert "1 of 3 images could not be used" in done.stderr
-    assert "Traceback" not in done.stderr
-    names = sorted(p.name for p in overlays.iterdir())
-    assert names == ["0-bcd-mobilenetv2.png", "1-bcd-mobilenetv2.png"]
-    assert open_image(overlays / names[0]).size == (50, 50)
+    _, first, second, *errors = done.stdout.splitlines()
+    assert first.startswith(f"{folder / '0.png'},")
+    assert second.startswith(f"{folder / '1.png'},")
+    assert errors == [
+        f"error: {folder}/0-huge.png: 0-huge.png is too large: 10000x10000 pixels, at most "
+        "50,000,000 in all; cut out the region of interest",
+        f"error: {folder}/0-text.png: 0-text.png is not a PNG, JPEG, TIFF, BMP or WEBP image",
+        NOTICE,
+        "2 of 4 images could not be used",
+    ]
+
+
+def test_overlays_never_share_a_name(tmp_path: Path) -> None:
+    sizes = {  # names that might meet, told apart by their images' widths
+        "1.png": 20,
+        "1.png.png": 21,
+        "a/1.jpg": 22,
+        "a/1.png": 23,
+        "b/1.png": 24,
+        "b/2.png": 25,
+        "b/a-1.png": 26,
+    }
+    for name, width in sizes.items():
+        save(Image.new("RGB", (width, 20)), tmp_path / "in" / name)
+    inside, out = tmp_path / "in", tmp_path / "deep" / "out"
+    twice = inside / "b" / ".." / "b" / "2.png"
+    done = bcd("predict", inside, twice, "--model", MODEL, "--overlay", out)
+    assert done.returncode == 0, done.stderr
+    widths = {str(p.relative_to(out)): open_image(p).width for p in out.rglob("*.png")}
+    assert widths == {
+        "1.png-bcd-mobilenetv2.png": 20,
+        "1.png.png-bcd-mobilenetv2.png": 21,
+        "a/1.jpg-bcd-mobilenetv2.png": 22,
+        "a/1.png-bcd-mobilenetv2.png": 23,
+        "b/1.png-bcd-mobilenetv2.png": 24,
+        "2-bcd-mobilenetv2.png": 25,
+        "a-1-bcd-mobilenetv2.png": 26,
+    }
+
+
+def test_a_full_disk_leaves_no_half_overlay(tmp_path: Path, patches: list[Image.Image]) -> None:
+    save(Image.new("RGB", (16, 16)), tmp_path / "0.png")
+    save(patches[0].resize((200, 200)), tmp_path / "1.png")
+    limited = ["sh", "-c", 'ulimit -f 8; exec "$@"', "sh", *COMMAND]  # 8 blocks: 4 KiB
+    out = tmp_path / "out"
+    arguments = [tmp_path / "0.png", tmp_path / "1.png", "--model", MODEL, "--overlay", out]
+    done = subprocess.run(
+        [*limited, "predict", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert is_one_line(done), done.stderr
+    assert "1-bcd-mobilenetv2.png can't be written: File too large" in done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    assert [p.name for p in out.iterdir()] == ["0-bcd-mobilenetv2.png"]
+    assert open_image(out / "0-bcd-mobilenetv2.png").size == (16, 16)
+
+
+def test_overlays_never_replace_an_image(tmp_path: Path) -> None:
+    blank = Image.new("RGB", (20, 20))
+    save(blank, tmp_path / "0.png", tmp_path / "0-bcd-mobilenetv2.png")
+    before = (tmp_path / "0-bcd-mobilenetv2.png").read_bytes()
+    done = bcd("predict", tmp_path, "--model", MODEL, "--overlay", tmp_path)
+    assert is_one_line(done), done.stderr
+    assert "0-bcd-mobilenetv2.png is an image to look at" in done.stderr
+    assert done.stdout == ""
+    assert (tmp_path / "0-bcd-mobilenetv2.png").read_bytes() == before
 
 
 def test_patterns_and_the_table(folder: Path) -> None:
@@ -68,6 +149,50 @@ def test_patterns_and_the_table(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
     assert NOTICE in done.stderr
+
+
+def test_a_pattern_takes_each_image_once(folder: Path, patches: list[Image.Image]) -> None:
+    save(patches[0], folder / "deep" / "a.PNG", folder / "[01].png")
+    (folder / "empty").mkdir()
+    for name in ("0-huge.png", "0-text.png"):
+        (folder / name).unlink()
+    found = {str(p.relative_to(folder)) for p in _paths([str(folder / "**")])}
+    assert found == {"0.png", "1.png", "[01].png", "deep/a.PNG"}
+    assert len(_paths([str(folder / "**")])) == 4
+    assert _paths([str(folder / "[01].png")]) == [folder / "[01].png"]  # literally, as it exists
+    assert _paths([str(folder / "d*")]) == [folder / "deep" / "a.PNG"]
+
+
+ODD_NAMES = [
+    "two words.png",
+    "new\nline.png",
+    "clear\x1b[2J.png",
+    "[b].png",
+    'å,".png',
+    "\udcff.png",
+]
+
+
+def test_odd_names_come_out_readable(tmp_path: Path, patches: list[Image.Image]) -> None:
+    paths = [tmp_path / "in" / name for name in ODD_NAMES]
+    for path in paths:
+        save(patches[0], path)
+    (tmp_path / "in" / "bad\n.png").touch()
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    out = {
+        form: bcd("predict", tmp_path / "in", "--model", MODEL, *form, env=environment)
+        for form in FORMATS
+    }
+    assert {done.returncode for done in out.values()} == {1}
+    assert {len(done.stderr.splitlines()) for done in out.values()} == {2, 3}
+    answers = map(json.loads, out["--json",].stdout.splitlines())
+    assert {Path(answer["path"]) for answer in answers} == set(paths)
+    rows = list(csv.DictReader(io.StringIO(out["--csv",].stdout, newline="")))
+    table = out[()].stdout
+    assert len(rows) == len(table.splitlines()) - 1 == len(paths)
+    assert re.search(r"clear\\x1b\[2J", table)
+    in_utf_8 = {name.replace("\udcff", r"\udcff") for name in ODD_NAMES}
+    assert {Path(row["path"]).name for row in rows} == in_utf_8
 
 
 @pytest.mark.parametrize(
@@ -79,7 +204,13 @@ def test_patterns_and_the_table(folder: Path) -> None:
         (["predict", "{empty}", "--model", MODEL], "no image in folder"),
         (["predict", "{patch}", "--model", MODEL, "--json", "--csv"], "one of --json and --csv"),
         (["predict", "{patch}"], "Missing option"),
+        (["predict", "{patch}", "--model", MODEL, "--overlay", "{text}"], "File exists"),
+        (["predict", "{patch}", "--model", MODEL, "--overlay", "/proc/no"], "can't be written"),
+        (["predict", "{patch}", "--model", "{empty}"], "empty has no config.json: download or"),
+        (["info", "{cut}"], "model.safetensors is not a safetensors file"),
+        (["explain", "{patch}", "--model", MODEL, "--out", "{patch}"], "is an image to look at"),
         (["explain", "{patch}", "--model", MODEL, "--out", "/proc/no.png"], "can't be written"),
+        (["explain", "{patch}", "--model", MODEL, "--out", "/dev/null"], "other than a file"),
         (["explain", "{patch}", "--model", MODEL, "--out", "x.png", "--label", "cat"], "no label"),
     ],
 )
@@ -88,11 +219,14 @@ def test_bad_usage_is_one_line_and_exit_code_2(
 ) -> None:
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty").mkdir()
+    shutil.copytree(MODEL, tmp_path / "cut")
+    os.truncate(tmp_path / "cut" / "model.safetensors", 100_000)
     places = {"patch": patch_file, "text": tmp_path / "text.png", "empty": tmp_path / "empty"}
-    done = bcd(*(argument.format(**places) for argument in arguments))
+    done = bcd(*(argument.format(**places, cut=tmp_path / "cut") for argument in arguments))
     assert done.returncode == 2
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
+    assert not re.search(r"\d\.\d{4}", done.stdout)  # found out before anything is predicted
 
 
 def test_explain_writes_an_overlay(patch_file: Path, tmp_path: Path) -> None:
@@ -111,9 +245,31 @@ def test_info_says_where_a_model_comes_from(light_model: BCDClassifier) -> None:
     assert document["provenance"]["split"] == "grouped"
 
 
-def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_full_output_is_one_line_and_exit_code_2(patch_file: Path, form: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        done = bcd("predict", patch_file, "--model", MODEL, *form, stdout=full)
+    assert is_one_line(done), done.stderr
+    assert "standard output: No space left on device" in done.stderr
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_on_a_terminal_alone(patch_file: Path, terminal: bool) -> None:
+    reading, writing = pty.openpty() if terminal else os.pipe()
+    done = bcd("predict", *[patch_file] * 3, "--model", MODEL, "--csv", stderr=writing)
+    os.close(writing)
+    shown = os.read(reading, 100_000).decode()
+    os.close(reading)
+    assert len(done.stdout.splitlines()) == 4
+    assert "predicting" not in done.stdout
+    assert ("predicting" in shown) == ("100%" in shown) == terminal
+    assert NOTICE in shown
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_reader_that_leaves_is_no_error(folder: Path, form: tuple[str, ...]) -> None:
     running = subprocess.Popen(
-        [*COMMAND, "predict", *[str(folder / "0.png")] * 200, "--model", MODEL, "--json"],
+        [*COMMAND, "predict", *[str(folder / "0.png")] * 70, "--model", MODEL, *form],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -122,20 +278,20 @@ def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
     running.stdout.read(1)
     running.stdout.close()
     assert running.wait(timeout=240) == 1
-    assert b"Traceback" not in running.stderr.read()
+    assert running.stderr.read() == b""
     running.stderr.close()
 
 
-def test_ctrl_c_ends_quietly(folder: Path) -> None:
+@pytest.mark.parametrize("form", FORMATS)
+def test_ctrl_c_ends_quietly(folder: Path, form: tuple[str, ...]) -> None:
     running = subprocess.Popen(
-        [*COMMAND, "predict", *[str(folder / "0.png")] * 3000, "--model", MODEL, "--json"],
+        [*COMMAND, "predict", *[str(folder / "0.png")] * 3000, "--model", MODEL, *form],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
     )
     assert running.stdout is not None
     running.stdout.readline()
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=240)
     assert running.returncode == 130
-    assert b"Traceback" not in errors
+    assert errors == b""

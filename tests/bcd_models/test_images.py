@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from bcd_models.errors import ImageError
-from bcd_models.images import ImageLimits, image_paths, open_image
+from bcd_models.images import FORMATS, ImageLimits, image_paths, open_image
 from tests.support import synthetic
 
 PIXELS = synthetic.patch("malignant", seed=5)
@@ -23,6 +24,12 @@ PATCH = Image.fromarray(PIXELS)
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format=format, **options)
+    return buffer.getvalue()
+
+
+def tiff(pixels: np.ndarray, **options: str) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
     return buffer.getvalue()
 
 
@@ -45,6 +52,12 @@ def test_jpeg_is_close() -> None:
     assert np.abs(opened - PIXELS).mean() < 6
 
 
+def test_planar_tiff_gives_the_very_pixels() -> None:
+    planes = np.ascontiguousarray(np.moveaxis(PIXELS, 2, 0))
+    data = tiff(planes, photometric="rgb", planarconfig="separate")
+    assert np.array_equal(np.asarray(open_image(data)), PIXELS)
+
+
 def test_every_way_in_gives_the_same(tmp_path: Path) -> None:
     path = tmp_path / "patch.png"
     PATCH.save(path)
@@ -57,8 +70,13 @@ def test_every_way_in_gives_the_same(tmp_path: Path) -> None:
 
 def test_16_bit_grey_keeps_its_upper_bits() -> None:
     grey = np.linspace(0, 65535, 40 * 40).reshape(40, 40).astype(np.uint16)
-    opened = np.asarray(open_image(encoded(Image.fromarray(grey), "PNG")))
-    assert np.array_equal(opened[..., 0], grey >> 8)
+    for data in (encoded(Image.fromarray(grey), "PNG"), tiff(grey), tiff(grey, byteorder=">")):
+        assert np.array_equal(np.asarray(open_image(data))[..., 0], grey >> 8)
+
+
+def test_16_bit_colour_keeps_its_upper_bits() -> None:
+    deep = tiff(PIXELS.astype(np.uint16) * 256 + 255, photometric="rgb")
+    assert np.array_equal(np.asarray(open_image(deep)), PIXELS)
 
 
 def test_32_bit_values_are_refused() -> None:
@@ -98,14 +116,32 @@ def test_exif_orientation_is_applied() -> None:
     assert open_image(encoded(wide, "JPEG", exif=exif)).size == (30, 60)
 
 
-def test_embedded_profile_is_converted() -> None:
-    lab = ImageCms.createProfile("LAB")
-    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    same = np.asarray(open_image(encoded(PATCH, "PNG", icc_profile=srgb)), dtype=int)
-    assert np.abs(same - PIXELS).max() <= 1
-    wrong = ImageCms.ImageCmsProfile(lab).tobytes()
+def profile(name: str) -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P"])
+def test_embedded_profile_is_converted(mode: str) -> None:
+    image = PATCH.convert(mode)
+    plain = np.asarray(image.convert("RGB"), dtype=int)
+    same = np.asarray(open_image(encoded(image, "PNG", icc_profile=profile("sRGB"))), dtype=int)
+    assert np.abs(same - plain).max() <= 1
+    opened = open_image(encoded(image, "PNG", icc_profile=swapped_primaries()))
+    assert np.abs(np.asarray(opened, dtype=int) - plain[..., [1, 0, 2]]).max() <= 1
+
+
+def swapped_primaries() -> bytes:
+    """A profile whose red is sRGB's green, and the other way round."""
+    srgb = profile("sRGB")
+    return srgb.replace(b"rXYZ", b"?XYZ").replace(b"gXYZ", b"rXYZ").replace(b"?XYZ", b"gXYZ")
+
+
+@pytest.mark.parametrize(
+    ("mode", "unusable"), [("RGB", profile("LAB")), ("L", profile("sRGB")), ("RGB", b"no profile")]
+)
+def test_unusable_profile_is_refused(mode: str, unusable: bytes) -> None:
     with pytest.raises(ImageError, match="colour profile"):
-        open_image(encoded(PATCH, "PNG", icc_profile=wrong))
+        open_image(encoded(PATCH.convert(mode), "PNG", icc_profile=unusable))
 
 
 @pytest.mark.parametrize(
@@ -114,14 +150,25 @@ def test_embedded_profile_is_converted() -> None:
         (b"", "empty"),
         (b"I am no picture.\n" * 40, "is not a PNG"),
         (b"%PDF-1.7\n" + bytes(400), "is not a PNG"),
-        (encoded(PATCH, "PNG")[:900], "damaged or cut short"),
-        (encoded(PATCH, "JPEG")[:300], "damaged or cut short"),
         (encoded(PATCH, "GIF"), "is not a PNG"),
     ],
 )
 def test_unusable_bytes_are_refused(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         open_image(data)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+def test_truncated_files_are_refused(format: str, kept: float) -> None:
+    whole = encoded(PATCH, format)
+    data = whole[: int(kept * len(whole))]
+    with pytest.raises(ImageError, match="damaged or cut short"):
+        open_image(data)
+    with suppress(OSError):  # as a PIL image, where Pillow gets that far
+        image = Image.open(io.BytesIO(data))
+        with pytest.raises(ImageError, match="damaged or cut short"):
+            open_image(image)
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
@@ -186,7 +233,7 @@ def test_image_paths_finds_images_in_order(tmp_path: Path) -> None:
     assert [p.name for p in image_paths(tmp_path)] == ["a.jpg", "b.PNG", "c.tif"]
 
 
-WHOLE = [encoded(PATCH, f) for f in ("PNG", "JPEG", "TIFF", "BMP", "WEBP")]
+WHOLE = [encoded(PATCH, f) for f in FORMATS]
 
 
 def opens_or_refuses(data: bytes) -> None:

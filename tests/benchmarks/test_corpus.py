@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 import time
@@ -13,13 +12,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from PIL import Image
 
 from tests.benchmarks.record import record
 from tests.conftest import ROOT
 from tests.support import synthetic
+from tests.support.bare_decoding import decode
 from training import corpus
-from training.sources.files import png_files
 
 PROCESSES = 2
 RUNS = 3
@@ -27,19 +25,13 @@ SMALL = {"cases": 10, "patches_per_case": 1000}
 FULL = {"cases": 279, "patches_per_case": 994, "slivers": 198}
 
 
-def decode(path: Path, part: int, parts: int) -> int:
-    """Read and decode one part of an archive's images with Pillow, and no more."""
-    count = 0
-    for _, read in png_files(path, part, parts):
-        Image.open(io.BytesIO(read())).convert("RGB")
-        count += 1
-    return count
-
-
 def seconds_to_decode(paths: dict[str, Path]) -> float:
     started = time.perf_counter()
     with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
-        parts = [(paths["breakhis"], 0, 1), *((paths["idc"], i, 16) for i in range(16))]
+        parts = [
+            (paths["breakhis"], 0, 1),
+            *((paths["idc"], i, corpus.PARTS) for i in range(corpus.PARTS)),
+        ]
         done = [pool.submit(decode, *part) for part in parts]
         assert sum(part.result() for part in done) == 9_851 + 100
     return time.perf_counter() - started
