@@ -118,7 +118,9 @@ class ModelConfig(_Strict):
         try:
             document = json.loads(text)
         except ValueError as error:
-            raise ModelFolderError(f"{where} is not JSON ({error})") from None
+            raise ModelFolderError(
+                f"{where} is not JSON ({error}): download or save it again"
+            ) from None
         ours = document.get("bcd") if isinstance(document, dict) else None
         if not isinstance(ours, dict):
             raise ModelFolderError(

@@ -180,7 +180,7 @@ def _as_srgb(image: Image.Image, name: str) -> Image.Image:
         image = image.convert("RGB")  # a palette's profile is one of its colours
     profile = image.info.get("icc_profile")
     if not profile or image.mode not in ("RGB", "CMYK", "L"):
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     try:
         embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         srgb = ImageCms.createProfile("sRGB")

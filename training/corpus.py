@@ -130,7 +130,7 @@ def _build(paths: dict[str, Path], beside: Path, processes: int) -> dict[str, An
     table = splits.table(rows)
     about = _about(table, refused)
     (ready / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
-    splits.write_both(table, about["fingerprint"], ready)
+    splits.write_all(table, about["fingerprint"], ready)
     corpus_page.write(rows, table, about, ready)
     return about
 

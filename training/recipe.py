@@ -9,7 +9,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from bcd_models.backbones import BACKBONES
+from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
+
+INPUT_SIZE = PreprocessConfig.model_fields["input_size"].default
 
 
 class _Strict(BaseModel):
@@ -23,11 +26,13 @@ class Phase(_Strict):
         size: Side in pixels of the input.
         epochs: Passes over the training rows.
         learning_rate: Peak, from which the cosine falls to zero.
+        learns: "all" weights, or "norms_and_head" alone.
     """
 
     size: int = Field(ge=32, le=1024)
     epochs: int = Field(ge=1, le=1000)
     learning_rate: float = Field(5e-4, gt=0, le=1)
+    learns: Literal["all", "norms_and_head"] = "all"
 
 
 class Augment(_Strict):
@@ -36,6 +41,7 @@ class Augment(_Strict):
     Attributes:
         flips: Random flips and right-angle rotations.
         brightness: Largest relative change, as are contrast and saturation.
+        stain: Largest relative change of each stain's amount (haematoxylin, eosin, DAB).
         mixup: Alpha of the Beta distribution MixUp draws from; 0 is none.
     """
 
@@ -43,6 +49,7 @@ class Augment(_Strict):
     brightness: float = Field(0.0, ge=0, lt=1)
     contrast: float = Field(0.0, ge=0, lt=1)
     saturation: float = Field(0.0, ge=0, lt=1)
+    stain: float = Field(0.0, ge=0, lt=1)
     mixup: float = Field(0.0, ge=0, le=10)
 
 
@@ -57,9 +64,14 @@ class Recipe(_Strict):
         settle_batches: Batches passed before the first step, to settle batch norms.
         split: Which manifest decides what is trained on.
         balance: Where the label imbalance is met: in the sampler, in the loss, both or neither.
+        case_share: The largest share of an epoch's draws that one case may have.
         phases: Low resolution first, the model's own input size last.
+        batch_size: Images a step, over all processes and accumulated micro-batches together.
+        accumulate: Micro-batches a step; each process takes its share of each.
+        layer_decay: Learning rates fall by this factor from block to block towards the input.
         warmup_share: Share of each phase's steps in which the learning rate rises to its peak.
         ema: Decay of the weights' moving average within a phase, which is kept; 0: none.
+        teachers: Share of the soft targets that comes from teachers' probabilities (``--teacher``).
         refer_share: Share of validation images nearest the threshold that the model refers.
     """
 
@@ -68,10 +80,13 @@ class Recipe(_Strict):
     backbone: str
     start: Literal["imagenet", "none"] = "imagenet"
     settle_batches: int = Field(0, ge=0, le=10_000)
-    split: Literal["grouped", "random"] = "grouped"
+    split: Literal["grouped", "random", "leaky"] = "grouped"
     balance: Literal["sampler", "loss", "both", "none"] = "sampler"
+    case_share: float = Field(1.0, gt=0, le=1)
     phases: tuple[Phase, ...] = Field(min_length=1)
     batch_size: int = Field(64, ge=2, le=65_536)
+    accumulate: int = Field(1, ge=1, le=1024)
+    layer_decay: float = Field(1.0, gt=0, le=1)
     weight_decay: float = Field(0.02, ge=0, le=1)
     warmup_share: float = Field(0.1, ge=0, lt=1)
     drop_path: float = Field(0.0, ge=0, lt=1)
@@ -79,6 +94,7 @@ class Recipe(_Strict):
     clip_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.0, ge=0, lt=1)
     augment: Augment = Augment()
+    teachers: float = Field(0.0, ge=0, le=1)
     refer_share: float = Field(0.1, ge=0, le=0.5)
     seed: int = Field(0, ge=0)
 
@@ -93,6 +109,11 @@ class Recipe(_Strict):
     def epochs(self) -> int:
         """Epochs of all phases together."""
         return sum(phase.epochs for phase in self.phases)
+
+    @property
+    def largest(self) -> int:
+        """Side in pixels of the largest input, training's and the model's own."""
+        return max(INPUT_SIZE, *(phase.size for phase in self.phases))
 
     def phase_of(self, epoch: int) -> tuple[Phase, int]:
         """The phase an epoch (from 0) lies in, and the epochs of that phase before it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,23 +30,59 @@ RUN = "run.json"
 MODEL = "model"
 
 
-def train(
-    config: Path, corpus_folder: Path, out: Path, start_file: Path | None, fold: int | None
-) -> Path:
-    """Train, calibrate on the validation rows, and write ``RUN/model``; returns that folder."""
-    plan = recipe.read(config)
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from and is scored on.
+
+    Attributes:
+        about: What ``corpus.json`` says.
+        split: The manifest read back.
+        training: Rows to learn from.
+        held_out: Rows to score after each epoch, in corpus order.
+    """
+
+    about: dict[str, Any]
+    split: splits.Split
+    training: engine.Rows
+    held_out: engine.Rows
+
+
+def data_of(corpus_folder: Path, plan: recipe.Recipe, fold: int | None) -> Data:
+    """Load the rows of a run: train and validation part, or a fold and all that isn't test."""
     rows, about = corpus.load(corpus_folder)
     split = splits.read(corpus_folder, rows, plan.split, about["fingerprint"])
+    table = splits.table(rows)
+    fitted, held_out = _indices(split, fold)
+    return Data(
+        about,
+        split,
+        engine.rows_of(rows, table, fitted, plan.largest),
+        engine.rows_of(rows, table, held_out, plan.largest),
+    )
+
+
+def network_of(plan: recipe.Recipe, file: Path | None) -> tuple[Any, PreprocessConfig, str]:
+    """A network as training begins with it, its preprocessing, its start's SHA-256 or ""."""
     set_seed(plan.seed)
     network = create(plan.backbone, plan.drop_path, plan.dropout)
     start.silence_head(network)
-    mean, std, start_sha256 = _start(network, plan, start_file)
-    preprocess = PreprocessConfig(mean=mean, std=std)
+    mean, std, sha256 = _start(network, plan, file)
+    return network, PreprocessConfig(mean=mean, std=std), sha256
+
+
+def train(
+    config: Path, corpus_folder: Path, out: Path, start_file: Path | None, fold: int | None
+) -> Path:
+    """Train, calibrate on the held-out rows, and write ``RUN/model``; returns that folder."""
+    plan = recipe.read(config)
+    data = data_of(corpus_folder, plan, fold)
+    network, preprocess, start_sha256 = network_of(plan, start_file)
+    sources = data.about["sources"].items()
     provenance = Provenance(
-        corpus=", ".join(f"{n}: {s['images']}" for n, s in about["sources"].items()),
-        corpus_fingerprint=about["fingerprint"],
-        split=split.kind if fold is None else f"{split.kind}, fold {fold}",
-        split_sha256=split.sha256,
+        corpus=", ".join(f"{name}: {source['images']}" for name, source in sources),
+        corpus_fingerprint=data.about["fingerprint"],
+        split=data.split.kind if fold is None else f"{data.split.kind}, fold {fold}",
+        split_sha256=data.split.sha256,
         recipe=plan.model_dump(mode="json"),
         seed=plan.seed,
         start=start_file.name if start_file else plan.start,
@@ -54,14 +91,7 @@ def train(
         versions=_versions(),
     )
     _open_run(out, plan, provenance)
-
-    largest = max(preprocess.input_size, *(phase.size for phase in plan.phases))
-    fitted, held_out = _indices(split, fold)
-    table = splits.table(rows)
-    training = engine.rows_of(rows, table, fitted, largest)
-    validation = engine.rows_of(rows, table, held_out, largest)
-    network = engine.fit(network, plan, preprocess, training, validation, out)
-
+    network = engine.fit(network, plan, preprocess, data.training, data.held_out, out)
     described = ModelConfig(
         name=plan.name,
         version=plan.version,
@@ -69,7 +99,7 @@ def train(
         preprocess=preprocess,
         provenance=provenance,
     )
-    return _save(described, network, validation, plan.refer_share, out / MODEL)
+    return _save(described, network, data.held_out, plan.refer_share, out / MODEL)
 
 
 def _save(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from bcd_models.errors import InputError
 from training import corpus, splits
@@ -63,7 +63,7 @@ def test_small_sources_are_only_trained_on() -> None:
     table = frame({f"idc/{i}": 4 for i in range(30)} | {f"breakhis/{i}": 4 for i in range(5)})
     manifest = splits.manifest(table, "grouped", "f")
     assert manifest["only_trained_on"] == ["breakhis"]
-    assert all(manifest["units"][f"breakhis/{i}"] == ["train", -1] for i in range(5))
+    assert all(manifest["units"][f"breakhis/{i}"] == ("train", -1) for i in range(5))
     everywhere = splits.manifest(table, "random", "f")
     assert everywhere["only_trained_on"] == []
     assert len(everywhere["units"]) == len(table)
@@ -78,10 +78,98 @@ def test_manifests_are_checked(corpus_folder: Path, tmp_path: Path) -> None:
         splits.read(corpus_folder, rows, "grouped", "elsewhere")
     with pytest.raises(InputError, match="no split 'sideways'"):
         splits.read(corpus_folder, rows, "sideways", about["fingerprint"])
-    shutil.copytree(corpus_folder, tmp_path / "copy")
-    path = tmp_path / "copy" / "grouped.json"
-    manifest = json.loads(path.read_text())
-    del manifest["units"][rows[50]["case_id"]]
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="does not place"):
-        splits.read(tmp_path / "copy", rows, "grouped", about["fingerprint"])
+
+
+def unplaced(text: str, case: str) -> str:
+    document = json.loads(text)
+    del document["units"][case]
+    return json.dumps(document)
+
+
+def twice(text: str, case: str) -> str:
+    return text.replace('"units": {', f'"units": {{"{case}": ["test", -1],', 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (unplaced, "does not place idc/"),
+        (twice, "places idc/[0-9]+ twice"),
+        (lambda text, _: text.replace('"train"', '"trains"', 1), "in no known part and fold"),
+        (lambda text, _: text[:200], "is no split manifest"),
+        (lambda *_: "[]", "is no split manifest"),
+    ],
+)
+def test_spoilt_manifests_are_refused(
+    corpus_folder: Path, tmp_path: Path, change, reason: str
+) -> None:
+    rows, about = corpus.load(corpus_folder)
+    path = tmp_path / "grouped.json"
+    case = next(row["case_id"] for row in rows if row["case_id"].startswith("idc"))
+    path.write_text(change((corpus_folder / "grouped.json").read_text(), case))
+    with pytest.raises(InputError, match=reason):
+        splits.read(tmp_path, rows, "grouped", about["fingerprint"])
+
+
+@given(CASES, st.sampled_from(["grouped", "random"]))
+@settings(max_examples=40, deadline=None)
+def test_no_unit_is_in_two_parts(cases: dict[str, int], kind: splits.Kind) -> None:
+    table = frame(cases)
+    placed = splits.manifest(table, kind, "f")["units"]
+    units = table["case_id" if kind == "grouped" else "sha256"]
+    assert set(placed) == set(units)
+    assert all((fold == -1) == (part == "test") for part, fold in placed.values())
+    by_case = units.map(placed).str[0].groupby(table["case_id"]).nunique()
+    assert kind == "random" or (by_case == 1).all()
+
+
+@given(st.integers(0, 10**9), st.sampled_from(["grouped", "random"]))
+@settings(max_examples=15, deadline=None)
+def test_parts_hold_like_shares_of_both_labels(first: int, kind: splits.Kind) -> None:
+    """Ids decide alone, so shares vary as drawn lots do: five standard deviations are allowed."""
+    table = frame({f"idc/{first + i}": 4 for i in range(500)})
+    placed = splits.manifest(table, kind, "f")["units"]
+    part = table["case_id" if kind == "grouped" else "sha256"].map(placed).str[0]
+    for name, share in splits.SHARES.items():
+        for label in ("benign", "malignant"):
+            found = (part[table["label"] == label] == name).mean()
+            assert abs(found - share) < 5 * (share * (1 - share) / 500) ** 0.5
+
+
+def test_a_leak_changes_nothing_but_the_cases(corpus_folder: Path) -> None:
+    rows, about = corpus.load(corpus_folder)
+    table = splits.table(rows)
+    parts = {
+        kind: splits.read(corpus_folder, rows, kind, about["fingerprint"]).part
+        for kind in ("grouped", "leaky")
+    }
+    tested, scored = (parts[kind] == "test" for kind in ("grouped", "leaky"))
+    assert not (scored & ~tested).any()
+    halves = pd.crosstab(table["case_id"][tested], scored[tested])
+    assert ((halves[True] - halves[False]).isin([0, 1])).all()
+    assert set(parts["leaky"][tested & ~scored]) == {"train"}
+    trained = [
+        table[part == "train"].groupby(["source", "label"]).size() for part in parts.values()
+    ]
+    assert trained[0].equals(trained[1])
+    assert (parts["leaky"] == splits.UNUSED).sum() == (tested & ~scored).sum()
+    assert (parts["leaky"] == "validation").equals(parts["grouped"] == "validation")
+
+
+def test_manifests_of_a_fixed_tree_never_change(tmp_path: Path) -> None:
+    """Byte for byte: published figures name a manifest by its hash."""
+    for case in range(8863, 8893):
+        for label in (0, 1):
+            path = tmp_path / f"idc/{case}/{label}/{case}_idx5_x1_y1_class{label}.png"
+            path.parent.mkdir(parents=True)
+            Image.new("RGB", (50, 50), (case % 256, 100 * label, 7)).save(path)
+    for patient in range(4):
+        name = f"SOB_{'BM'[patient % 2]}_{('A', 'DC')[patient % 2]}-14-{patient}AB-40-001.png"
+        path = tmp_path / "breakhis" / ("benign", "malignant")[patient % 2] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (70, 46), (patient, 9, 9)).save(path)
+    sources = {name: tmp_path / name for name in ("idc", "breakhis")}
+    corpus.build(sources, tmp_path / "corpus", processes=1)
+    for kind in ("grouped", "random", "leaky"):
+        made = (tmp_path / "corpus" / f"{kind}.json").read_text()
+        assert made == (Path(__file__).with_name("golden") / f"{kind}.json").read_text()
