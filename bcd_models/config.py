@@ -66,7 +66,10 @@ class DecisionConfig(_Strict):
 
 
 class Provenance(_Strict):
-    """Where the weights come from; empty strings where a part does not apply."""
+    """Where the weights come from; empty strings where a part does not apply.
+
+    ``inputs`` holds the SHA-256 of other runs' predictions that were learnt from or calibrated on.
+    """
 
     corpus: str = ""
     corpus_fingerprint: str = ""
@@ -76,6 +79,7 @@ class Provenance(_Strict):
     seed: int = 0
     start: str = ""
     start_sha256: str = ""
+    inputs: dict[str, str] = {}
     git_commit: str = ""
     versions: dict[str, str] = {}
 

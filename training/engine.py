@@ -1,14 +1,12 @@
-"""The training loop on whatever Accelerate drives: phases, checkpoints, resume."""
+"""The training loop on whatever Accelerate drives: phases, micro-batches, checkpoints."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import math
-import os
-import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,24 +16,24 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
+from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from bcd_models.config import PreprocessConfig
-from bcd_models.errors import BCDError, InputError
+from bcd_models.errors import InputError
 from bcd_models.preprocess import normalise
-from training import balance, figures, metrics
+from training import balance, checkpoint, figures, metrics
 from training.augment import augment, mixed
-from training.loader import Pixels
-from training.recipe import Recipe
+from training.checkpoint import TrainingStopped
+from training.loader import Pixels, ahead, resized
+from training.recipe import Phase, Recipe
 
-CHECKPOINT = "checkpoint"
-EPOCHS = "epochs.jsonl"
 EVAL_BATCH = 128
+CHECKED_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
@@ -46,10 +44,12 @@ class Rows:
     Attributes:
         frame: One line a row: label, source, case_id.
         pixels: Their pixels, in the same order.
+        taught: P(malignant) that teachers give each row, NaN where they say nothing; or None.
     """
 
     frame: pd.DataFrame
     pixels: Pixels
+    taught: NDArray[np.float64] | None = None
 
     @property
     def truth(self) -> NDArray[np.bool_]:
@@ -65,75 +65,105 @@ def rows_of(
     return Rows(chosen, Pixels(corpus, indices, largest))
 
 
-class TrainingStopped(BCDError):
-    """Training can't go on; the message says why."""
-
-
 def fit(
     network: nn.Module,
     recipe: Recipe,
     preprocess: PreprocessConfig,
     train: Rows,
-    validation: Rows,
+    validation: Rows | None,
     run: Path,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> nn.Module:
     """Train a network, or go on from the run's checkpoint.
 
-    Every epoch starts from a seed of its own: a resumed run draws what an unbroken one does.
+    Every epoch and micro-batch draws from a seed of its own, so a resumed run draws what an
+    unbroken one does, and several processes what one does that takes their micro-batches in turn.
 
     Args:
         network: Two logits; trained in place.
         recipe: How.
         preprocess: Mean and standard deviation of the inputs.
         train: What to learn from.
-        validation: Scored after each epoch; never learnt from.
+        validation: Scored after each epoch, never learnt from; None where nothing is held out.
         run: Folder for the checkpoint, ``epochs.jsonl`` and the learning curves.
+        on_epoch: Called by the main process with each epoch's line, once its checkpoint is kept;
+            what it raises ends the training.
 
     Returns:
         The trained network: the moving average of its weights where the recipe keeps one.
+
+    Raises:
+        InputError: The recipe's batch can't be shared out.
+        TrainingStopped: The loss became NaN or infinite, or the disk is full.
     """
-    cuda = torch.cuda.is_available()
-    accelerator = Accelerator(mixed_precision="bf16" if cuda else "no")
+    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
     loop = _Loop(accelerator, network, recipe, preprocess, train)
-    done = loop.resume(run / CHECKPOINT)
-    lines = _kept_lines(run / EPOCHS, done)
+    done = checkpoint.resume(run, accelerator, loop.average)
+    lines = checkpoint.kept_lines(run, done)
     for epoch in range(done, recipe.epochs):
         started = time.monotonic()
-        set_seed(recipe.seed * 100_003 + epoch)
-        loss = loop.train_epoch(epoch)
-        size = recipe.phase_of(epoch)[0].size
-        scores = score(loop.result(), validation, preprocess, size)
-        lines.append(
-            {
-                "epoch": epoch + 1,
-                "size": size,
-                "train_loss": loss,
-                "validation_loss": _log_loss(scores, validation.truth),
-                "validation_auroc": metrics.auroc(validation.truth, scores),
-                "seconds": round(time.monotonic() - started, 1),
-            }
-        )
+        line = {"epoch": epoch + 1, "size": recipe.phase_of(epoch)[0].size}
+        line["train_loss"] = loop.train_epoch(epoch)
+        line |= _scored(loop.result(), validation, preprocess, line["size"], accelerator)
+        lines.append(line | {"seconds": round(time.monotonic() - started, 1)})
         if accelerator.is_main_process:
             # Before the checkpoint: lines too many are cut off on resume, too few would be lost.
-            _write_lines(run / EPOCHS, lines)
-            figures.learning_curves(pd.DataFrame(lines), run / "learning-curves.png")
-        loop.save(run / CHECKPOINT)
+            checkpoint.write_lines(run, lines)
+            if lines[-1].get("validation_auroc") is not None:
+                figures.learning_curves(pd.DataFrame(lines), run / "learning-curves.png")
+        checkpoint.save(run, accelerator, loop.average, epoch + 1)
+        if on_epoch and accelerator.is_main_process:
+            on_epoch(lines[-1])
     return accelerator.unwrap_model(loop.result())
 
 
 def score(
-    network: nn.Module, rows: Rows, preprocess: PreprocessConfig, size: int | None = None
+    network: nn.Module,
+    rows: Rows,
+    preprocess: PreprocessConfig,
+    size: int | None = None,
+    share: slice = slice(None),
 ) -> NDArray[np.float64]:
-    """Logit margins (malignant minus benign) of rows, shape (N,)."""
+    """Logit margins (malignant minus benign) of rows, shape (N,).
+
+    Args:
+        network: Two logits.
+        rows: What to score.
+        preprocess: Of the network.
+        size: Side of the input; the network's own by default.
+        share: Which of the rows.
+    """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
-    margins = []
+    batches = torch.arange(len(rows.pixels))[share].split(EVAL_BATCH)
+    margins = [torch.empty(0, dtype=torch.float64)]
     with torch.inference_mode():
-        for positions in torch.arange(len(rows.pixels)).split(EVAL_BATCH):
-            pixels = rows.pixels.batch(positions, size or preprocess.input_size, device)
+        for found in ahead(rows.pixels, batches):
+            pixels = resized(found, size or preprocess.input_size, device)
             logits = network(normalise(pixels, preprocess)).double()
             margins.append((logits[:, 1] - logits[:, 0]).cpu())
     return torch.cat(margins).numpy()
+
+
+def _scored(
+    network: nn.Module,
+    rows: Rows | None,
+    preprocess: PreprocessConfig,
+    size: int,
+    accelerator: Accelerator,
+) -> dict[str, float | None]:
+    """Loss and AUROC of held-out rows, each process scoring its share."""
+    if rows is None:
+        return {}
+    each = math.ceil(len(rows.pixels) / accelerator.num_processes)
+    first = accelerator.process_index * each
+    share = score(network, rows, preprocess, size, slice(first, first + each))
+    margins = np.concatenate(gather_object([share]))
+    both = rows.truth.any() and not rows.truth.all()
+    return {
+        "validation_loss": _log_loss(margins, rows.truth),
+        "validation_auroc": metrics.auroc(rows.truth, margins) if both else None,
+    }
 
 
 class _Loop:
@@ -151,21 +181,19 @@ class _Loop:
         self.recipe = recipe
         self.preprocess = preprocess
         self.train = train
-        self.labels = torch.tensor(train.truth, dtype=torch.long)
-        self.weights = balance.class_weights(train.frame, recipe.balance).to(accelerator.device)
-        positions = DataLoader(
-            range(len(train.frame)),  # type: ignore[arg-type]
-            batch_size=recipe.batch_size,
-            sampler=balance.sampler(train.frame, recipe.balance),
-            drop_last=len(train.frame) > recipe.batch_size,
+        self.targets = _targets(train, recipe.teachers)
+        weights = balance.class_weights(train.frame, recipe.balance, recipe.case_share)
+        self.weights = weights.to(accelerator.device)
+        self.shares = recipe.accumulate * accelerator.num_processes
+        self.batch = _batch(len(train.frame), recipe.batch_size, self.shares)
+        groups = param_groups_layer_decay(
+            network, recipe.weight_decay, layer_decay=recipe.layer_decay
         )
-        optimiser = torch.optim.AdamW(_groups(network, recipe))
-        self.network, self.optimiser, self.positions = accelerator.prepare(
-            network.to(memory_format=torch.channels_last), optimiser, positions
+        self.network, self.optimiser = accelerator.prepare(
+            network.to(memory_format=torch.channels_last), torch.optim.AdamW(groups)
         )
         bare = accelerator.unwrap_model(self.network)
         self.average = _average_of(bare, recipe.ema) if recipe.ema else None
-        self.done = 0
 
     def result(self) -> nn.Module:
         """The network to score and keep."""
@@ -173,100 +201,105 @@ class _Loop:
 
     def train_epoch(self, epoch: int) -> float:
         """One pass; returns the mean loss."""
-        if epoch == 0:
-            self._settle()
-        self.network.train()
-        total = 0.0
-        bar = tqdm(
-            self.positions,
-            desc=f"epoch {epoch + 1}/{self.recipe.epochs}",
-            disable=None if self.accelerator.is_main_process else True,
-        )
+        order = balance.order(self.train.frame, self.recipe, self._seed(epoch))
+        steps = len(order) // self.batch
+        order = order[: steps * self.batch]
         phase, before = self.recipe.phase_of(epoch)
+        if epoch == 0:
+            self._settle(order, phase)
         if self.average and before == 0:
             self.average.set(self.accelerator.unwrap_model(self.network))
-        for step, positions in enumerate(bar, before * len(self.positions)):
-            rate = phase.learning_rate * self._schedule(step, phase.epochs * len(self.positions))
-            loss = self._step(positions, phase.size, rate)
+        self.network.train()
+        losses: list[Tensor] = []
+        found = ahead(self.train.pixels, self._micro_batches(order))
+        for step in tqdm(
+            range(steps), f"epoch {epoch + 1}/{self.recipe.epochs}", disable=self._quiet
+        ):
+            self._set_rate(phase, before * steps + step, phase.epochs * steps)
+            losses.append(self._step(order, found, phase, epoch, step))
             if self.average:
-                self.average.update(self.accelerator.unwrap_model(self.network), step=step)
-            if not math.isfinite(loss):
-                raise TrainingStopped(
-                    f"the loss became {loss} in epoch {epoch + 1}: lower learning_rate; "
-                    "the last checkpoint is whole"
-                )
-            total += loss
-            bar.set_postfix(loss=f"{loss:.3f}")
-        return total / len(self.positions)
+                bare = self.accelerator.unwrap_model(self.network)
+                self.average.update(bare, step=before * steps + step)
+            if len(losses) % CHECKED_EVERY == 0 or step == steps - 1:
+                self._check(losses[-CHECKED_EVERY:], epoch)
+        return float(torch.stack(losses).mean())
 
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint beside its name, then put it in place."""
-        beside = folder.with_name(f".{folder.name}.new")
-        if self.accelerator.is_main_process:
-            shutil.rmtree(beside, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(beside))
-        if self.accelerator.is_main_process:
-            state = {"steps": self.done}
-            if self.average:
-                torch.save(self.average.state_dict(), beside / "average.pt")
-            (beside / "steps.json").write_text(json.dumps(state))
-            old = folder.with_name(f".{folder.name}.old")
-            if folder.exists():
-                folder.rename(old)
-            beside.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
+    @property
+    def _quiet(self) -> bool | None:
+        return None if self.accelerator.is_main_process else True
 
-    def resume(self, folder: Path) -> int:
-        """Load the checkpoint if there is one; returns how many epochs are done."""
-        kept = folder.with_name(f".{folder.name}.old")
-        if not folder.exists() and kept.exists():
-            kept.rename(folder)
-        if not folder.exists():
-            return 0
-        self.accelerator.load_state(str(folder))
-        self.done = json.loads((folder / "steps.json").read_text())["steps"]
-        if self.average:
-            average = torch.load(folder / "average.pt", weights_only=True)
-            self.average.load_state_dict(average)
-        return self.done // len(self.positions)
+    def _seed(self, epoch: int, step: int = 0, share: int = 0) -> int:
+        """Of an epoch's order, or of the draws of one micro-batch."""
+        sequence = np.random.SeedSequence((self.recipe.seed, epoch, step, share))
+        return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
-    def _step(self, positions: Tensor, size: int, rate: float) -> float:
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        inputs, targets = self._inputs(positions, size)
-        with self.accelerator.autocast():
-            logits = self.network(inputs)
-        loss = weighted_loss(logits.float(), targets, self.weights)
-        self.accelerator.backward(loss)
+    def _micro_batches(self, order: Tensor) -> Iterator[Tensor]:
+        """This process' micro-batches: of each step's, every so many-th."""
+        for batch in order.split(self.batch):
+            shares = batch.tensor_split(self.shares)
+            yield from shares[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def _step(
+        self, order: Tensor, found: Iterator[Any], phase: Phase, epoch: int, step: int
+    ) -> Tensor:
+        """One step of the optimiser over this process' micro-batches; returns the mean loss."""
+        batch = order[step * self.batch : (step + 1) * self.batch].tensor_split(self.shares)
+        total = torch.zeros((), device=self.accelerator.device)
+        for turn in range(self.recipe.accumulate):
+            share = turn * self.accelerator.num_processes + self.accelerator.process_index
+            torch.manual_seed(self._seed(epoch, step, share + 1))
+            inputs, targets = self._inputs(next(found), self.targets[batch[share]], phase.size)
+            if turn < self.recipe.accumulate - 1:
+                with self.accelerator.no_sync(self.network):
+                    total += self._backward(inputs, targets)
+            else:
+                total += self._backward(inputs, targets)
+        if phase.learns == "norms_and_head":
+            _forget_other_gradients(self.accelerator.unwrap_model(self.network))
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        self.done += 1
-        return float(loss.detach())
+        return total
 
-    def _inputs(self, positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        pixels = self.train.pixels.batch(positions, size, self.accelerator.device)
+    def _backward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        with self.accelerator.autocast():
+            logits = self.network(inputs)
+        loss = balance.weighted_loss(logits.float(), targets, self.weights)
+        loss = loss / self.recipe.accumulate
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _inputs(self, found: Any, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        pixels = resized(found, size, self.accelerator.device)
         pixels = augment(pixels, self.recipe.augment)
-        labels = self.labels[positions.cpu()].to(pixels.device)
-        return mixed(normalise(pixels, self.preprocess), labels, self.recipe.augment.mixup)
+        inputs = normalise(pixels, self.preprocess).contiguous(memory_format=torch.channels_last)
+        return mixed(inputs, targets.to(pixels.device), self.recipe.augment.mixup)
 
-    def _schedule(self, step: int, steps: int) -> float:
+    def _set_rate(self, phase: Phase, step: int, steps: int) -> None:
         """Linear warm-up, then a cosine to zero, over the steps of a phase."""
         warm = max(1, round(steps * self.recipe.warmup_share))
-        if step < warm:
-            return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+        share = (step + 1) / warm
+        if step >= warm:
+            share = 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+        for group in self.optimiser.param_groups:
+            group["lr"] = phase.learning_rate * share * group["lr_scale"]
+
+    def _check(self, losses: list[Tensor], epoch: int) -> None:
+        mean = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
+        if not mean.isfinite():
+            raise TrainingStopped(
+                f"the loss became {float(mean)} in epoch {epoch + 1}: lower learning_rate; "
+                "the last checkpoint is whole"
+            )
 
     @torch.no_grad()
-    def _settle(self) -> None:
+    def _settle(self, order: Tensor, phase: Phase) -> None:
         """Give batch norms statistics of this tissue before the first gradient."""
         self.network.train()
-        for seen, positions in enumerate(self.positions):
-            if seen == self.recipe.settle_batches:
-                break
-            inputs, _ = self._inputs(positions, self.recipe.phases[0].size)
+        torch.manual_seed(self._seed(0))
+        batches = list(self._micro_batches(order))[: self.recipe.settle_batches]
+        for positions, found in zip(batches, ahead(self.train.pixels, batches), strict=True):
+            inputs, _ = self._inputs(found, self.targets[positions], phase.size)
             self.network(inputs)
 
 
@@ -282,13 +315,35 @@ def keep_freed_memory() -> None:
     libc.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def weighted_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Cross entropy with soft targets, each label's share weighted; the mean over the batch.
+def _targets(train: Rows, taught_share: float) -> Tensor:
+    """Soft targets N x 2: the label, and for a share of them what teachers say of the row."""
+    malignant = train.truth.astype(np.float64)
+    if taught_share:
+        if train.taught is None:
+            raise InputError("the recipe asks for teachers: name them with --teacher")
+        says = np.where(np.isnan(train.taught), malignant, train.taught)
+        malignant = (1 - taught_share) * malignant + taught_share * says
+    return torch.tensor(np.stack([1 - malignant, malignant], 1), dtype=torch.float32)
 
-    Never normalised by the weights' sum: weights of mean 1 under the prior shown then mean the
-    same with and without MixUp.
-    """
-    return -(targets * weights * logits.log_softmax(1)).sum(1).mean()
+
+def _batch(rows: int, wanted: int, shares: int) -> int:
+    """Rows of one step: as many as wanted or there are, the same in each micro-batch."""
+    batch = min(wanted, rows)
+    batch -= batch % shares
+    if batch < 2 * shares:
+        raise InputError(
+            f"a batch of {wanted} from {rows} rows can't be shared by {shares} micro-batches of at "
+            "least two: raise batch_size, or lower accumulate or the number of processes"
+        )
+    return batch
+
+
+def _forget_other_gradients(network: nn.Module) -> None:
+    """Leave gradients to norms (all vectors among the weights) and to the classifier alone."""
+    head = set(network.get_submodule("classifier").parameters())
+    for parameter in network.parameters():
+        if parameter.ndim > 1 and parameter not in head:
+            parameter.grad = None
 
 
 def _average_of(network: nn.Module, decay: float) -> ModelEmaV3:
@@ -300,28 +355,5 @@ def _average_of(network: nn.Module, decay: float) -> ModelEmaV3:
     return ModelEmaV3(network, decay=decay, use_warmup=True, exclude_buffers=True)
 
 
-def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels alone, not for biases and norms."""
-    parameters = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
 def _log_loss(margins: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     return float(np.logaddexp(0, np.where(truth, -margins, margins)).mean())
-
-
-def _kept_lines(path: Path, epochs: int) -> list[dict[str, Any]]:
-    if not epochs:
-        return []
-    if not path.is_file():
-        raise InputError(f"{path} is missing beside a checkpoint: start again in a new folder")
-    return [json.loads(line) for line in path.read_text().splitlines()[:epochs]]
-
-
-def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
-    beside = path.with_suffix(".new")
-    beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    os.replace(beside, path)

@@ -1,58 +1,155 @@
 """Corpus rows -> batches of uint8 pixels on the device.
 
-Images of one size lie together in one array; a batch is sliced from it, moved, and resized on the
-device. Larger images are squashed once, to the largest size the recipe asks for.
+The pixels of a corpus are decoded once into flat files beside it, one for each shape, and mapped
+from there: memory holds no more than the batch at hand. Images at least as
+large as the largest input a recipe asks for are squashed to that size on the way; resizing to the
+input, and augmentation, are the device's.
 """
 
 from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import mkdtemp
 
 import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
+from bcd_models.errors import InputError
 from bcd_models.images import ImageLimits, open_image
 from bcd_models.preprocess import resize, to_uint8
+
+_CHUNK = 512
+_HOME, _SHAPES = "home.npy", "shapes.json"
+_LIMITS = ImageLimits(min_side=1)
 
 
 class Pixels:
     """The pixels of some corpus rows, as uint8.
 
     Args:
-        rows: The corpus.
+        rows: The corpus, as loaded from its folder.
         indices: Which rows.
         largest: Side in pixels of the largest input that will be asked for.
+
+    Raises:
+        InputError: The packed pixels can't be written beside the corpus.
     """
 
     def __init__(self, rows: datasets.Dataset, indices: NDArray[np.int64], largest: int) -> None:
-        encoded = rows.select(indices).cast_column("image", datasets.Image(decode=False))
-        by_shape: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
-        for position, image in enumerate(encoded["image"]):
-            pixels = _decode(image["bytes"], largest)
-            by_shape.setdefault(tuple(pixels.shape), []).append((position, pixels))
-        self._groups = [torch.stack([p for _, p in group]) for group in by_shape.values()]
-        self._home = torch.empty(len(indices), 2, dtype=torch.long)
-        for g, group in enumerate(by_shape.values()):
-            for offset, (position, _) in enumerate(group):
-                self._home[position] = torch.tensor([g, offset])
+        folder = packed(rows, largest)
+        self._groups = [
+            np.memmap(folder / name, np.uint8, "r").reshape(-1, *shape)
+            for name, shape in json.loads((folder / _SHAPES).read_text()).items()
+        ]
+        self._home = np.load(folder / _HOME)[indices]  # group, and place in it
 
     def __len__(self) -> int:
         return len(self._home)
 
+    def rows(self, positions: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Pixels as stored: for each shape, places in the batch and uint8 N x 3 x H x W."""
+        home = self._home[positions.numpy()]
+        found = []
+        for group in np.unique(home[:, 0]):
+            here = np.flatnonzero(home[:, 0] == group)
+            pixels = torch.from_numpy(self._groups[group][home[here, 1]])
+            found.append((torch.from_numpy(here), pixels.permute(0, 3, 1, 2)))
+        return found
+
     def batch(self, positions: Tensor, size: int, device: torch.device) -> Tensor:
         """Pixels of some rows, N x 3 x size x size, float32 from 0 to 255, on the device."""
-        home = self._home[positions.cpu()]
-        out = torch.empty(len(home), 3, size, size, device=device)
-        for g, group in enumerate(self._groups):
-            here = (home[:, 0] == g).nonzero().squeeze(1)
-            if len(here):
-                out[here.to(device)] = resize(group[home[here, 1]].to(device), size)
-        return out
+        return resized(self.rows(positions.cpu()), size, device)
 
 
-def _decode(data: bytes, largest: int) -> Tensor:
-    pixels = to_uint8(open_image(data, ImageLimits(min_side=1)))
+def ahead(pixels: Pixels, batches: Iterable[Tensor]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """The rows of each batch in turn, the next one read while the device is at work."""
+    with ThreadPoolExecutor(1) as reader:
+        waiting = None
+        for positions in batches:
+            following = reader.submit(pixels.rows, positions)
+            if waiting:
+                yield waiting.result()
+            waiting = following
+        if waiting:
+            yield waiting.result()
+
+
+def resized(rows: list[tuple[Tensor, Tensor]], size: int, device: torch.device) -> Tensor:
+    """Rows as ``Pixels.rows`` gives them, N x 3 x size x size, float32 from 0 to 255."""
+    if len(rows) == 1:
+        return resize(_moved(rows[0][1], device), size)
+    out = torch.empty(sum(len(here) for here, _ in rows), 3, size, size, device=device)
+    for here, pixels in rows:
+        out[here.to(device)] = resize(_moved(pixels, device), size)
+    return out
+
+
+def packed(rows: datasets.Dataset, largest: int) -> Path:
+    """The folder of a corpus' packed pixels, made when first asked for.
+
+    It appears only when complete, so several processes may ask at once.
+    """
+    corpus = Path(rows.cache_files[0]["filename"]).parent
+    folder = corpus / f".pixels-{largest}"
+    if folder.is_dir():
+        return folder
+    try:
+        beside = Path(mkdtemp(dir=corpus, prefix=f"{folder.name}-"))
+        try:
+            _pack(rows, largest, beside)
+            if not folder.is_dir():  # another process may have been first
+                beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"pixels can't be packed into {corpus}: {error}; make room, or copy the corpus"
+        ) from None
+    return folder
+
+
+def _pack(rows: datasets.Dataset, largest: int, folder: Path) -> None:
+    """Write each shape's images into a file of its own, and where each row's are."""
+    encoded = rows.select_columns("image").cast_column("image", datasets.Image(decode=False))
+    home = np.empty((len(rows), 2), np.int64)
+    counts: dict[tuple[int, ...], int] = {}
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for start in tqdm(range(0, len(rows), _CHUNK), "packing pixels", disable=None):
+            images = encoded[start : start + _CHUNK]["image"]
+            decoded = list(threads.map(lambda image: _decoded(image["bytes"], largest), images))
+            for shape in dict.fromkeys(pixels.shape for pixels in decoded):
+                alike = [i for i, pixels in enumerate(decoded) if pixels.shape == shape]
+                before = counts.setdefault(shape, 0)
+                home[[start + i for i in alike], 0] = list(counts).index(shape)
+                home[[start + i for i in alike], 1] = range(before, before + len(alike))
+                counts[shape] += len(alike)
+                with (folder / _named(shape)).open("ab") as file:
+                    file.writelines(decoded[i].tobytes() for i in alike)
+    np.save(folder / _HOME, home)
+    (folder / _SHAPES).write_text(json.dumps({_named(shape): shape for shape in counts}))
+
+
+def _named(shape: tuple[int, ...]) -> str:
+    return f"{shape[0]}x{shape[1]}.u8"
+
+
+def _decoded(data: bytes, largest: int) -> NDArray[np.uint8]:
+    pixels = to_uint8(open_image(data, _LIMITS))
     if min(pixels.shape[-2:]) >= largest:
-        return resize(pixels.unsqueeze(0), largest)[0].to(torch.uint8)
-    return pixels
+        pixels = resize(pixels.unsqueeze(0), largest)[0].to(torch.uint8)
+    return pixels.permute(1, 2, 0).numpy()
+
+
+def _moved(pixels: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda":
+        return pixels.pin_memory().to(device, non_blocking=True)
+    return pixels.to(device)

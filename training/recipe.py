@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
 from bcd_models.backbones import BACKBONES
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
 
 INPUT_SIZE = PreprocessConfig.model_fields["input_size"].default
+JITTER = ("brightness", "contrast", "saturation")
 
 
 class _Strict(BaseModel):
@@ -53,6 +63,89 @@ class Augment(_Strict):
     mixup: float = Field(0.0, ge=0, le=10)
 
 
+class Range(_Strict):
+    """Where ``training.tune`` draws a number from.
+
+    Attributes:
+        low: Smallest value; it may be drawn.
+        high: Largest value; it may be drawn.
+        log: Drawn evenly on a logarithmic scale.
+        step: Drawn from low, low + step, ... to high, so that low itself is drawn often.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _sound(self) -> Range:
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
+        if self.log and (self.low <= 0 or self.step):
+            raise ValueError("a logarithmic range begins above 0 and has no step")
+        if self.step and not self.holds(self.high):
+            raise ValueError("high must be a whole number of steps above low")
+        return self
+
+    def holds(self, value: float) -> bool:
+        """Whether a value can be drawn."""
+        steps = (value - self.low) / self.step if self.step else 0.0
+        return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-6
+
+
+def _space() -> dict[str, Range]:
+    return {
+        "phases.learning_rate": Range(low=1e-4, high=2e-3, log=True),
+        "weight_decay": Range(low=1e-3, high=0.2, log=True),
+        "augment.mixup": Range(low=0, high=0.4, step=0.1),
+        "augment.jitter": Range(low=0, high=0.3),
+    }
+
+
+class Tune(_Strict):
+    """How ``training.tune`` looks for better numbers; training itself takes no notice of it.
+
+    Attributes:
+        size: Side in pixels of a trial's input.
+        epochs: Passes of a trial over the training rows of each fold.
+        folds: Folds held out in turn, the same ones in every trial.
+        startup_trials: Trials drawn at random before TPE and the pruner begin to judge.
+        heartbeat: Seconds between a worker's signs of life; four missed ones, and its trial is
+            given to another.
+        space: What is tuned: a number of the recipe by its dotted path, "phases.learning_rate"
+            (of the first phase; all scale with it) or "augment.jitter" (brightness, contrast and
+            saturation together).
+    """
+
+    size: int = Field(64, ge=32, le=1024)
+    epochs: int = Field(3, ge=1, le=1000)
+    folds: tuple[int, ...] = Field((0, 1), min_length=1)
+    startup_trials: int = Field(5, ge=1, le=1000)
+    heartbeat: int = Field(30, ge=1, le=3600)
+    space: dict[str, Range] = Field(default_factory=_space, min_length=1)
+
+    @field_validator("folds")
+    @classmethod
+    def _each_once(cls, folds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(folds)) < len(folds) or not set(folds) <= set(range(5)):
+            raise ValueError("name some of the folds 0 to 4, each once")
+        return folds
+
+    @field_validator("space")
+    @classmethod
+    def _tunable(cls, space: dict[str, Range]) -> dict[str, Range]:
+        known = _tunable_fields()
+        for path, drawn in space.items():
+            if path not in known:
+                raise ValueError(f"{path} can't be tuned: choose from {', '.join(known)}")
+            _check_range(path, drawn, known[path])
+        twice = {f"augment.{name}" for name in JITTER} & space.keys()
+        if twice and "augment.jitter" in space:
+            raise ValueError(f"augment.jitter already sets {min(twice)}: tune one of them")
+        return space
+
+
 class Recipe(_Strict):
     """How a model is trained.
 
@@ -73,6 +166,7 @@ class Recipe(_Strict):
         ema: Decay of the weights' moving average within a phase, which is kept; 0: none.
         teachers: Share of the soft targets that comes from teachers' probabilities (``--teacher``).
         refer_share: Share of validation images nearest the threshold that the model refers.
+        tune: What ``training.tune`` varies, and how it compares.
     """
 
     name: str
@@ -97,6 +191,7 @@ class Recipe(_Strict):
     teachers: float = Field(0.0, ge=0, le=1)
     refer_share: float = Field(0.1, ge=0, le=0.5)
     seed: int = Field(0, ge=0)
+    tune: Tune = Tune()
 
     @field_validator("backbone")
     @classmethod
@@ -122,6 +217,32 @@ class Recipe(_Strict):
                 return phase, epoch
             epoch -= phase.epochs
         raise IndexError("the recipe has fewer epochs")
+
+
+def _tunable_fields() -> dict[str, FieldInfo]:
+    """The numbers that change what is learnt, by their paths in a recipe."""
+    numbers = {name: f for name, f in Recipe.model_fields.items() if f.annotation in (int, float)}
+    for path in ("seed", "refer_share", "teachers"):
+        del numbers[path]
+    strengths = {f"augment.{n}": f for n, f in Augment.model_fields.items() if n != "flips"}
+    return {
+        "phases.learning_rate": Phase.model_fields["learning_rate"],
+        **numbers,
+        "augment.jitter": Augment.model_fields[JITTER[0]],
+        **strengths,
+    }
+
+
+def _check_range(path: str, drawn: Range, field: FieldInfo) -> None:
+    if field.annotation is int and not (drawn.step and drawn.step.is_integer()):
+        raise ValueError(f"{path} takes whole numbers: its range needs a whole step")
+    typed: Any = Annotated[field.annotation, *field.metadata]
+    allowed: TypeAdapter[Any] = TypeAdapter(typed)
+    for end in (drawn.low, drawn.high):
+        try:
+            allowed.validate_python(end)
+        except ValidationError as error:
+            raise ValueError(f"{path} can't be {end:g}: {error.errors()[0]['msg']}") from None
 
 
 def read(path: Path) -> Recipe:

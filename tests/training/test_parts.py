@@ -12,12 +12,9 @@ from sklearn.metrics import roc_auc_score
 
 from bcd_models.decision import calibrate, sigmoid
 from bcd_models.preprocess import preprocess, to_uint8
-from training import balance, corpus, metrics
-from training.augment import augment, mixed
+from training import corpus, metrics
 from training.calibration import best_threshold, fit_decision
-from training.engine import weighted_loss
 from training.loader import Pixels
-from training.recipe import Augment
 
 FRAME = pd.DataFrame(
     {
@@ -26,66 +23,6 @@ FRAME = pd.DataFrame(
         "case_id": [f"idc/{i % 12}" for i in range(100)] + ["breakhis/1"] * 20,
     }
 )
-
-
-def test_sampler_levels_labels_within_a_source() -> None:
-    weights = pd.Series(balance.draw_weights(FRAME))
-    share = weights.groupby([FRAME["source"], FRAME["label"]]).sum()
-    assert share["idc", "malignant"] == pytest.approx(share["idc", "benign"])
-    # Two benign BreaKHis images would be drawn five times a pass each: three is the most.
-    assert weights.max() * len(FRAME) == pytest.approx(3)
-    assert share["breakhis"].sum() == pytest.approx(20 / 120)
-    drawn = torch.tensor(list(balance.sampler(FRAME, "sampler")))
-    assert len(drawn) == len(FRAME)
-    once = list(balance.sampler(FRAME, "none"))
-    assert sorted(once) == list(range(len(FRAME)))
-
-
-@pytest.mark.parametrize("mode", ["sampler", "loss", "both", "none"])
-def test_class_weights_have_mean_one_under_the_prior_shown(mode: str) -> None:
-    weights = balance.class_weights(FRAME, mode).double()
-    malignant = 43 / 120 if mode in ("loss", "none") else 0.5
-    assert weights @ torch.tensor([1 - malignant, malignant]).double() == pytest.approx(1, abs=1e-6)
-    assert (weights[1] > weights[0]) == (mode in ("loss", "both"))
-
-
-def test_weighted_loss_by_hand() -> None:
-    logits = torch.tensor([[0.0, 0.0], [1.0, -1.0]])
-    targets = torch.tensor([[0.25, 0.75], [1.0, 0.0]])
-    weights = torch.tensor([0.5, 1.5])
-    first = np.log(2) * (0.25 * 0.5 + 0.75 * 1.5)
-    second = 0.5 * np.log1p(np.exp(-2.0))
-    assert float(weighted_loss(logits, targets, weights)) == pytest.approx((first + second) / 2)
-
-
-def test_mixup_mixes_targets_as_it_mixes_inputs() -> None:
-    torch.manual_seed(0)
-    labels = torch.tensor([0, 1, 0])  # an odd batch
-    inputs = labels.view(-1, 1, 1, 1).expand(-1, 3, 4, 4).float()
-    out, targets = mixed(inputs, labels, alpha=0.4)
-    assert torch.allclose(out[:, 0, 0, 0], targets[:, 1], atol=1e-6)
-    assert torch.allclose(targets.sum(1), torch.ones(3))
-    plain, hard = mixed(inputs, labels, alpha=0.0)
-    assert torch.equal(plain, inputs)
-    assert torch.equal(hard, torch.tensor([[1.0, 0], [0, 1], [1, 0]]))
-
-
-def test_augmentation_of_no_strength_changes_nothing() -> None:
-    pixels = torch.rand(5, 3, 8, 8) * 255
-    assert torch.equal(augment(pixels, Augment(flips=False)), pixels)
-
-
-def test_augmentation_turns_and_stays_in_range() -> None:
-    torch.manual_seed(0)
-    pixels = torch.rand(64, 3, 8, 8) * 255
-    turned = augment(pixels, Augment())
-    kept = pixels.flatten(1).sort(1).values
-    assert torch.allclose(turned.flatten(1).sort(1).values, kept)
-    assert len({tuple(t.flatten()[:4].tolist()) for t in augment(pixels[:1].repeat(64, 1, 1, 1), Augment())}) == 8  # fmt: skip # noqa: E501
-    wild = augment(pixels, Augment(brightness=0.9, contrast=0.9, saturation=0.9))
-    assert wild.min() >= 0
-    assert wild.max() <= 255
-    assert not torch.allclose(wild, pixels)
 
 
 def test_loader_serves_what_preprocessing_would(corpus_folder: Path, light_model) -> None:

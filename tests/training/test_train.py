@@ -113,7 +113,7 @@ def test_a_killed_run_resumes_to_the_very_same_weights(
         time.sleep(0.05)
     running.send_signal(signal.SIGKILL)
     running.wait()
-    train.train(config, corpus_folder, out, None, None)
+    train.train(config, corpus_folder, out)
     resumed = load_file(out / "model" / "model.safetensors")
     unbroken = load_file(run / "model" / "model.safetensors")
     assert all(torch.equal(resumed[name], tensor) for name, tensor in unbroken.items())
@@ -159,7 +159,7 @@ def test_start_weights_must_fit(tmp_path: Path, config: Path, corpus_folder: Pat
 
     save_file({"elsewhere": torch.zeros(1)}, tmp_path / "start.safetensors")
     with pytest.raises(InputError, match="do not fit the network: elsewhere"):
-        train.train(config, corpus_folder, tmp_path / "run", tmp_path / "start.safetensors", None)
+        train.train(config, corpus_folder, tmp_path / "run", tmp_path / "start.safetensors")
     (tmp_path / "text").write_text("text")
     with pytest.raises(InputError, match="not a safetensors file"):
-        train.train(config, corpus_folder, tmp_path / "run", tmp_path / "text", None)
+        train.train(config, corpus_folder, tmp_path / "run", tmp_path / "text")

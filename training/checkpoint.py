@@ -1,0 +1,92 @@
+"""A run's checkpoint and lines of epochs, written so that no kill loses a finished epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
+from timm.utils import ModelEmaV3
+
+from bcd_models.errors import BCDError, InputError
+
+FOLDER = "checkpoint"
+EPOCHS = "epochs.jsonl"
+_AVERAGE, _DONE = "average.pt", "epochs.json"
+
+
+class TrainingStopped(BCDError):
+    """Training can't go on; the message says why."""
+
+
+def save(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None, epochs: int) -> None:
+    """Write the checkpoint beside its name, then put it in place.
+
+    Raises:
+        TrainingStopped: The disk refuses; the checkpoint before is whole.
+    """
+    folder, beside, old = _places(run)
+    if accelerator.is_main_process:
+        shutil.rmtree(beside, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(beside))
+        if accelerator.is_main_process:
+            if average:
+                torch.save(average.state_dict(), beside / _AVERAGE)
+            (beside / _DONE).write_text(json.dumps(epochs))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise TrainingStopped(
+            f"the checkpoint after epoch {epochs} can't be written to {run}: {error}; make room, "
+            "then go on with --resume from the one before"
+        ) from None
+    if accelerator.is_main_process:
+        if folder.exists():
+            folder.rename(old)
+        beside.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def resume(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None) -> int:
+    """Load the checkpoint if there is one; returns how many epochs are done."""
+    folder, _, old = _places(run)
+    if accelerator.is_main_process and not folder.exists() and old.exists():
+        old.rename(folder)
+    accelerator.wait_for_everyone()
+    if not folder.exists():
+        return 0
+    accelerator.load_state(str(folder))
+    if average:
+        average.load_state_dict(torch.load(folder / _AVERAGE, weights_only=True))
+    return int(json.loads((folder / _DONE).read_text()))
+
+
+def kept_lines(run: Path, epochs: int) -> list[dict[str, Any]]:
+    """The lines of the epochs that the checkpoint has seen."""
+    if not epochs:
+        return []
+    path = run / EPOCHS
+    if not path.is_file():
+        raise InputError(f"{path} is missing beside a checkpoint: start again in a new folder")
+    return [json.loads(line) for line in path.read_text().splitlines()[:epochs]]
+
+
+def write_lines(run: Path, lines: list[dict[str, Any]]) -> None:
+    """Put ``epochs.jsonl`` in place, whole."""
+    beside = run / f".{EPOCHS}.new"
+    try:
+        beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        os.replace(beside, run / EPOCHS)
+    except OSError as error:
+        raise TrainingStopped(f"{run / EPOCHS} can't be written: {error}") from None
+
+
+def _places(run: Path) -> tuple[Path, Path, Path]:
+    return run / FOLDER, run / f".{FOLDER}.new", run / f".{FOLDER}.old"

@@ -1,0 +1,238 @@
+"""The trials of a study: what they share, what one does, and when its workers have enough."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import typer
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from bcd_models.errors import BCDError, InputError
+from training import engine, metrics, recipe, splits, train
+from training.checkpoint import TrainingStopped
+from training.search_space import Parameters, parameters_of, trial_recipe
+from training.study_storage import fail_dead_trials
+
+TRIALS = "trials"
+POLL_SECONDS = 1
+UNBORN_SECONDS = 120
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all trials of a study share.
+
+    Attributes:
+        plan: The recipe that is tuned.
+        data: Rows by fold held out.
+        start: Start weights.
+        out: The study folder.
+        bound: What may not change while a study goes on.
+    """
+
+    plan: recipe.Recipe
+    data: dict[int, train.Data]
+    start: Path | None
+    out: Path
+    bound: dict[str, Any]
+
+
+def bench_of(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -> Bench:
+    """Load what the trials learn from."""
+    _, _, start_sha256 = train.network_of(plan, start)
+    if plan.teachers:
+        raise InputError(f"recipe {plan.name}: tuning hears no teachers: set teachers to 0")
+    data = {fold: train.data_of(corpus, plan, train.Held(fold)) for fold in plan.tune.folds}
+    first = data[plan.tune.folds[0]]
+    bound = {
+        "corpus": first.about["fingerprint"],
+        "split": first.split.sha256,
+        "start": start_sha256 or plan.start,
+        "recipe": plan.model_dump(mode="json"),
+    }
+    return Bench(plan, data, start, out, bound)
+
+
+class Diverged(BCDError):
+    """The loss became NaN or infinite: the numbers tried can't be trained with."""
+
+
+def measure(
+    bench: Bench,
+    parameters: Parameters,
+    seed: int,
+    fold: int,
+    run: Path,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> float:
+    """Train at low resolution with a fold held out; its AUROC within the larger source.
+
+    Args:
+        bench: What all trials share.
+        parameters: Numbers in place of the recipe's own.
+        seed: Of this training.
+        fold: Held out.
+        run: Folder of the training, emptied before and removed after.
+        on_epoch: Is handed each epoch's line; what it raises ends the training.
+
+    Raises:
+        Diverged: The loss is no number any more.
+    """
+    plan, data = trial_recipe(bench.plan, parameters, seed), bench.data[fold]
+    assert data.held_out is not None  # a fold is
+    shutil.rmtree(run, ignore_errors=True)  # of a killed worker: its checkpoint isn't ours
+    run.mkdir(parents=True)
+    try:
+        network, preprocess, _ = train.network_of(plan, bench.start)
+        network = engine.fit(network, plan, preprocess, data.training, data.held_out, run, on_epoch)
+        margins = engine.score(network, data.held_out, preprocess, plan.phases[0].size)
+    except TrainingStopped as error:
+        if not str(error).startswith("the loss became"):
+            raise  # a full disk says nothing of the numbers tried
+        raise Diverged(str(error)) from None
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+    frame = data.held_out.frame
+    larger = (frame["source"] == splits.larger_source(frame)).to_numpy()
+    return metrics.auroc(data.held_out.truth[larger], margins[larger])
+
+
+class SeededTPE(TPESampler):
+    """TPE whose draw depends on seed, trial number and finished trials alone.
+
+    So a study that goes on never draws its first points again, and two workers that start together
+    don't draw the same ones.
+    """
+
+    def __init__(self, seed: int, startup_trials: int) -> None:
+        self._study_seed, self._startup = seed, startup_trials
+        super().__init__(n_startup_trials=startup_trials, seed=seed)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Seed anew for this trial."""
+        seed = (self._study_seed * 100_003 + trial.number) % 2**32
+        TPESampler.__init__(self, n_startup_trials=self._startup, seed=seed)
+        super().before_trial(study, trial)
+
+
+def open_study(bench: Bench, storage: optuna.storages.BaseStorage) -> optuna.Study:
+    """Begin a study, or go on with the one of this name if it was begun with the same.
+
+    Raises:
+        InputError: The study was begun with something else; the message names it.
+    """
+    tune = bench.plan.tune
+    study = optuna.create_study(
+        storage=storage,
+        study_name=bench.out.resolve().name,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=SeededTPE(bench.plan.seed, tune.startup_trials),
+        # A high learning rate pays off as its cosine falls, so no trial is judged before the end
+        # of its first fold.
+        pruner=optuna.pruners.MedianPruner(tune.startup_trials, n_warmup_steps=tune.epochs - 1),
+    )
+    begun = study.user_attrs
+    for name, value in bench.bound.items():
+        if name not in begun:
+            study.set_user_attr(name, value)
+        elif begun[name] != value:
+            raise InputError(
+                f"study {study.study_name} was begun with another {_changed(name, begun, value)}: "
+                "go on with the same, or choose another folder"
+            )
+    if not any(t.user_attrs.get("default") and t.state != TrialState.FAIL for t in study.trials):
+        study.enqueue_trial(parameters_of(bench.plan), user_attrs={"default": True})
+    return study
+
+
+def run_trials(study: optuna.Study, bench: Bench, trials: int) -> None:
+    """Run trials until the study has so many finished ones, its other workers' among them."""
+    objective = partial(_objective, bench=bench, trials=trials)
+    while True:
+        fail_dead_trials(study)
+        _fail_unborn_trials(study)
+        states = Counter(trial.state for trial in study.trials)
+        finished = sum(states[state] for state in _FINISHED)
+        if finished >= trials:
+            return
+        if finished + states[TrialState.RUNNING] >= trials:
+            time.sleep(POLL_SECONDS)  # others run the last ones; should one die, it is ours
+            continue
+        try:
+            study.optimize(objective, n_trials=1)
+        except ValueError as error:
+            if "Cannot tell a FAIL trial" not in str(error):
+                raise
+            # This worker slept for so long that another has taken the trial over.
+
+
+def _objective(trial: optuna.Trial, bench: Bench, trials: int) -> float:
+    plan, started = bench.plan, time.monotonic()
+    parameters = {
+        path: trial.suggest_float(path, drawn.low, drawn.high, log=drawn.log, step=drawn.step)
+        for path, drawn in plan.tune.space.items()
+    }
+    if _is_surplus(trial, trials):
+        typer.echo(f"trial {trial.number} is one too many, another worker was first: left out")
+        return float("nan")
+    trial.set_user_attr("git_commit", train._git_commit())
+    auroc: dict[int, float] = {}
+    for fold in plan.tune.folds:
+        judge = partial(_judge, trial, auroc, plan.tune.epochs)
+        run = bench.out / TRIALS / str(trial.number) / f"fold-{fold}"
+        try:
+            auroc[fold] = measure(bench, parameters, plan.seed, fold, run, judge)
+        except Diverged as error:
+            trial.set_user_attr("stopped", str(error))
+            raise optuna.TrialPruned(str(error)) from None
+        finally:
+            shutil.rmtree(run.parent, ignore_errors=True)
+            trial.set_user_attr("auroc", {str(f): value for f, value in auroc.items()})
+            trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
+    return float(np.mean(list(auroc.values())))
+
+
+def _judge(
+    trial: optuna.Trial, finished: Mapping[int, float], epochs: int, line: dict[str, Any]
+) -> None:
+    """Report the mean of the folds so far; steps are epochs, counted on from fold to fold."""
+    so_far = float(np.mean([*finished.values(), line["validation_auroc"]]))
+    trial.report(so_far, len(finished) * epochs + line["epoch"] - 1)
+    if trial.should_prune():
+        raise optuna.TrialPruned
+
+
+def _is_surplus(trial: optuna.Trial, trials: int) -> bool:
+    """Whether the study is full without this one: asked at the same time as another's last."""
+    taken = trial.study.get_trials(deepcopy=False, states=(*_FINISHED, TrialState.RUNNING))
+    return sum(one.number < trial.number for one in taken) >= trials
+
+
+def _fail_unborn_trials(study: optuna.Study) -> None:
+    """Fail what a worker asked for and was killed before its first heartbeat or number."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if trial.params or trial.datetime_start is None:
+            continue
+        now = type(trial.datetime_start).now(trial.datetime_start.tzinfo)
+        if (now - trial.datetime_start).total_seconds() > UNBORN_SECONDS:
+            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+
+
+def _changed(name: str, begun: Mapping[str, Any], value: Any) -> str:
+    if name != "recipe":
+        return f"{name} ({begun[name]}, now {value})"
+    before = begun[name]
+    keys = [key for key in {**before, **value} if before.get(key) != value.get(key)]
+    return f"recipe ({keys[0]}: {before.get(keys[0])}, now {value.get(keys[0])})"
