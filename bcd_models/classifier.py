@@ -18,7 +18,7 @@ from bcd_models.decision import Label, calibrate, label_of, referred
 from bcd_models.errors import ImageError, ModelFolderError
 from bcd_models.images import ImageLimits, ImageSource, Several, open_image
 from bcd_models.prediction import Prediction
-from bcd_models.preprocess import preprocess, to_uint8
+from bcd_models.preprocess import preprocess, symmetry, to_uint8
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,15 +202,29 @@ class BCDClassifier(nn.Module):
         if not images:
             return []
         with torch.inference_mode():
-            logits = self(self._pixels(images)).float()
-        margins: list[float] = (logits[:, 1] - logits[:, 0]).tolist()
-        return margins
+            margins = margins_of(self.network, self._pixels(images), self.config.decision.views)
+        return list(margins.tolist())
 
     def _pixels(self, images: list[Image]) -> Tensor:
         device = next(self.network.parameters()).device
         config = self.config.preprocess
         ready = [preprocess(to_uint8(image).unsqueeze(0).to(device), config) for image in images]
         return torch.cat(ready)
+
+
+def margins_of(network: nn.Module, inputs: Tensor, views: int = 1) -> Tensor:
+    """Logit margins (malignant minus benign) of N x 3 x S x S inputs, N float32.
+
+    Args:
+        network: Two logits.
+        inputs: As ``preprocess`` gives them.
+        views: The mean over so many of the square's eight symmetries.
+    """
+    margins = torch.zeros(len(inputs), device=inputs.device)
+    for which in range(views):
+        logits = network(symmetry(inputs, which)).float()
+        margins += logits[:, 1] - logits[:, 0]
+    return margins / views
 
 
 def _as_list(images: ImageSource | Several) -> Several:

@@ -51,12 +51,14 @@ class DecisionConfig(_Strict):
         intercept: See ``slope``.
         threshold: The label is "malignant" at or above this calibrated probability.
         refer: Calibrated probabilities from the first to the second value are referred.
+        views: Turns and reflections of an image whose margins are averaged; each costs one pass.
     """
 
     slope: float = Field(1.0, gt=0)
     intercept: float = 0.0
     threshold: float = Field(0.5, gt=0, lt=1)
     refer: tuple[float, float] | None = None
+    views: Literal[1, 8] = 1
 
     @model_validator(mode="after")
     def _band_holds_threshold(self) -> Self:

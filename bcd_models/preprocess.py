@@ -48,6 +48,12 @@ def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:
     return (pixels - mean) / std
 
 
+def symmetry(images: Tensor, which: int) -> Tensor:
+    """One of the eight turns and reflections of a square, 0 being none, of ... x S x S pixels."""
+    turned = torch.rot90(images, which % 4, (-2, -1))
+    return turned.flip(-1) if which >= 4 else turned
+
+
 def preprocess(images: Tensor, config: PreprocessConfig, size: int | None = None) -> Tensor:
     """Make the network's input.
 

@@ -14,6 +14,7 @@ from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
 from torchvision.transforms import v2
 
+from bcd_models.preprocess import symmetry
 from training.recipe import Augment
 
 _DARKEST = 1e-6  # skimage's own floor, so that black has a logarithm
@@ -78,12 +79,10 @@ def _stained(pixels: Tensor, strength: float) -> Tensor:
 
 def _turned(pixels: Tensor) -> Tensor:
     """One of the square's eight symmetries for each image."""
-    which = torch.randint(8, (len(pixels),)).to(pixels.device)
+    drawn = torch.randint(8, (len(pixels),)).to(pixels.device)
     turned = pixels.clone()
-    for symmetry in range(1, 8):
-        chosen = which == symmetry
-        part = torch.rot90(pixels[chosen], symmetry % 4, (2, 3))
-        turned[chosen] = part.flip(3) if symmetry >= 4 else part
+    for which in range(1, 8):
+        turned[drawn == which] = symmetry(pixels[drawn == which], which)
     return turned
 
 

@@ -46,8 +46,10 @@ def save(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None, epochs
             f"the checkpoint after epoch {epochs} can't be written to {run}: {error}; make room, "
             "then go on with --resume from the one before"
         ) from None
+    accelerator.wait_for_everyone()  # each process writes a file of its own
     if accelerator.is_main_process:
         if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)  # a kill may have left it
             folder.rename(old)
         beside.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
@@ -85,7 +87,9 @@ def write_lines(run: Path, lines: list[dict[str, Any]]) -> None:
         beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
         os.replace(beside, run / EPOCHS)
     except OSError as error:
-        raise TrainingStopped(f"{run / EPOCHS} can't be written: {error}") from None
+        raise TrainingStopped(
+            f"{run / EPOCHS} can't be written: {error}; make room, then --resume"
+        ) from None
 
 
 def _places(run: Path) -> tuple[Path, Path, Path]:

@@ -17,30 +17,14 @@ import numpy as np
 from scipy import stats
 
 from bcd_models.errors import InputError
+from training.search_space import Parameters
 
 CONFIRM = "confirm.json"
+DEFAULT = "default"
 LEVEL = 0.95
 
 # Parameters, seed and fold -> what is written of the run; its AUROC among it.
-Measure = Callable[[Mapping[str, float], int, int], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is run again.
-
-    Attributes:
-        trial: Its number in the study; None: the default.
-        parameters: Value by path.
-    """
-
-    trial: int | None
-    parameters: dict[str, float]
-
-    @property
-    def name(self) -> str:
-        """How the page calls it."""
-        return "default" if self.trial is None else f"trial {self.trial}"
+Measure = Callable[[Parameters, int, int], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -48,14 +32,14 @@ class Comparison:
     """A candidate beside the default.
 
     Attributes:
-        trial: The candidate's number.
+        name: The candidate's.
         auroc: Mean over seeds and folds.
         difference: Its mean paired difference to the default.
         low: Lower end of the difference's interval.
         high: Upper end.
     """
 
-    trial: int
+    name: str
     auroc: float
     difference: float
     low: float
@@ -67,47 +51,47 @@ class Decision:
     """Which numbers the winner has.
 
     Attributes:
-        winner: Number of the winning trial; None: the default stays.
+        winner: Name of the winning candidate, or "default".
         default: The default's mean AUROC.
         pairs: Runs of each, one a seed and fold.
         comparisons: The candidates, best first.
     """
 
-    winner: int | None
+    winner: str
     default: float
     pairs: int
     comparisons: tuple[Comparison, ...]
 
 
-def decide(default: Sequence[float], candidates: Mapping[int, Sequence[float]]) -> Decision:
+def decide(auroc: Mapping[str, Sequence[float]]) -> Decision:
     """The best candidate if it clearly beats the default; else the default stays.
 
     Clearly: the Student t interval of its mean paired difference lies above zero. The intervals of
     all candidates hold together at 95% (Bonferroni), as the best one is picked from among them.
 
     Args:
-        default: AUROC of each run, two or more.
-        candidates: By trial number, AUROC of each run, of the same seeds and folds in turn.
+        auroc: By name, "default" among them, AUROC of each run (two or more), of the same seeds
+            and folds in turn.
     """
-    theirs = np.asarray(default, float)
-    level = 1 - (1 - LEVEL) / max(1, len(candidates))
-    compared = [_compared(n, np.asarray(a, float), theirs, level) for n, a in candidates.items()]
-    compared.sort(key=lambda one: (-one.difference, one.trial))
+    others = [name for name in auroc if name != DEFAULT]
+    level = 1 - (1 - LEVEL) / max(1, len(others))
+    theirs = np.asarray(auroc[DEFAULT])
+    compared = [_compared(name, np.asarray(auroc[name]), theirs, level) for name in others]
+    compared.sort(key=lambda one: -one.difference)
     beaten = bool(compared) and compared[0].low > 0
-    return Decision(
-        compared[0].trial if beaten else None, float(theirs.mean()), len(theirs), tuple(compared)
-    )
+    winner = compared[0].name if beaten else DEFAULT
+    return Decision(winner, float(theirs.mean()), len(theirs), tuple(compared))
 
 
-def _compared(trial: int, ours: Any, theirs: Any, level: float) -> Comparison:
+def _compared(name: str, ours: Any, theirs: Any, level: float) -> Comparison:
     differences = ours - theirs
-    half = stats.t.ppf((1 + level) / 2, len(ours) - 1) * stats.sem(differences)
+    half = float(stats.t.ppf((1 + level) / 2, len(ours) - 1) * stats.sem(differences))
     mean = float(differences.mean())
-    return Comparison(trial, float(ours.mean()), mean, mean - float(half), mean + float(half))
+    return Comparison(name, float(ours.mean()), mean, mean - half, mean + half)
 
 
 def confirm(
-    candidates: Sequence[Candidate],
+    candidates: Mapping[str, Parameters],
     seeds: Sequence[int],
     folds: Sequence[int],
     measure: Measure,
@@ -117,7 +101,7 @@ def confirm(
     """Run what ``confirm.json`` doesn't hold yet, and decide; returns the runs decided by, too.
 
     Args:
-        candidates: The default first.
+        candidates: Parameters by name, the default's first.
         seeds: Seeds that no trial had.
         folds: The study's folds.
         measure: Trains and scores once.
@@ -129,31 +113,24 @@ def confirm(
     """
     file = folder / CONFIRM
     record = _read(file, study)
-    auroc: dict[int | None, list[float]] = {candidate.trial: [] for candidate in candidates}
+    kept = {_key(run["parameters"], run["seed"], run["fold"]): run for run in record["runs"]}
     used = []
     for seed in seeds:
         for fold in folds:
-            for candidate in candidates:
-                run = _found(record["runs"], candidate, seed, fold)
-                if run is None:
-                    run = {"of": candidate.name, "parameters": candidate.parameters}
-                    run |= {"seed": seed, "fold": fold}
-                    run |= measure(candidate.parameters, seed, fold)
-                    record["runs"].append(run)
-                    _write(file, record)
-                auroc[candidate.trial].append(run["auroc"])
-                used.append(run | {"of": candidate.name})
-    default = auroc.pop(None)
-    decision = decide(default, {n: values for n, values in auroc.items() if n is not None})
-    _write(file, record | {"decision": asdict(decision)})
+            for name, parameters in candidates.items():
+                key = _key(parameters, seed, fold)
+                if key not in kept:
+                    kept[key] = {"parameters": parameters, "seed": seed, "fold": fold}
+                    kept[key] |= measure(parameters, seed, fold)
+                    _write(file, record | {"runs": list(kept.values())})
+                used.append({"of": name} | kept[key])
+    decision = decide({n: [run["auroc"] for run in used if run["of"] == n] for n in candidates})
+    _write(file, record | {"runs": list(kept.values()), "decision": asdict(decision)})
     return decision, used
 
 
-def _found(
-    runs: list[dict[str, Any]], candidate: Candidate, seed: int, fold: int
-) -> dict[str, Any] | None:
-    wanted = (candidate.parameters, seed, fold)
-    return next((r for r in runs if (r["parameters"], r["seed"], r["fold"]) == wanted), None)
+def _key(parameters: Parameters, seed: int, fold: int) -> tuple[Any, ...]:
+    return (*sorted(parameters.items()), seed, fold)
 
 
 def _read(file: Path, study: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +139,7 @@ def _read(file: Path, study: Mapping[str, Any]) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(file.read_text("utf-8"))
         same = record["study"] == study
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"{file} is damaged ({error!r}): delete it, and its runs are made again"
         ) from None

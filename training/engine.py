@@ -15,21 +15,22 @@ import datasets
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast, gather_object, parse_flag_from_env
 from numpy.typing import NDArray
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from bcd_models.classifier import margins_of
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
 from bcd_models.preprocess import normalise
 from training import balance, checkpoint, figures, metrics
 from training.augment import augment, mixed
 from training.checkpoint import TrainingStopped
-from training.loader import Pixels, ahead, resized
+from training.loader import Found, Pixels, resized
 from training.recipe import Phase, Recipe
 
 EVAL_BATCH = 128
@@ -65,6 +66,15 @@ def rows_of(
     return Rows(chosen, Pixels(corpus, indices, largest))
 
 
+def processes() -> PartialState:
+    """This process and those it was launched with.
+
+    Accelerate makes them one run on GPUs by itself, on CPUs only where it is told.
+    """
+    told = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=told or not torch.accelerator.is_available())
+
+
 def fit(
     network: nn.Module,
     recipe: Recipe,
@@ -96,7 +106,8 @@ def fit(
         InputError: The recipe's batch can't be shared out.
         TrainingStopped: The loss became NaN or infinite, or the disk is full.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
+    on_gpu = processes().device.type == "cuda"
+    accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no")
     loop = _Loop(accelerator, network, recipe, preprocess, train)
     done = checkpoint.resume(run, accelerator, loop.average)
     lines = checkpoint.kept_lines(run, done)
@@ -105,16 +116,27 @@ def fit(
         line = {"epoch": epoch + 1, "size": recipe.phase_of(epoch)[0].size}
         line["train_loss"] = loop.train_epoch(epoch)
         line |= _scored(loop.result(), validation, preprocess, line["size"], accelerator)
+        _stop_unless_finite(line.get("validation_loss") or 0.0, epoch)
         lines.append(line | {"seconds": round(time.monotonic() - started, 1)})
         if accelerator.is_main_process:
             # Before the checkpoint: lines too many are cut off on resume, too few would be lost.
             checkpoint.write_lines(run, lines)
-            if lines[-1].get("validation_auroc") is not None:
-                figures.learning_curves(pd.DataFrame(lines), run / "learning-curves.png")
+            _draw(lines, run / "learning-curves.png")
         checkpoint.save(run, accelerator, loop.average, epoch + 1)
         if on_epoch and accelerator.is_main_process:
             on_epoch(lines[-1])
     return accelerator.unwrap_model(loop.result())
+
+
+def _draw(lines: list[dict[str, Any]], path: Path) -> None:
+    if lines[-1].get("validation_auroc") is None:
+        return
+    try:
+        figures.learning_curves(pd.DataFrame(lines), path)
+    except OSError as error:
+        raise TrainingStopped(
+            f"{path} can't be written: {error}; make room, then --resume"
+        ) from None
 
 
 def score(
@@ -123,6 +145,7 @@ def score(
     preprocess: PreprocessConfig,
     size: int | None = None,
     share: slice = slice(None),
+    views: int = 1,
 ) -> NDArray[np.float64]:
     """Logit margins (malignant minus benign) of rows, shape (N,).
 
@@ -132,17 +155,17 @@ def score(
         preprocess: Of the network.
         size: Side of the input; the network's own by default.
         share: Which of the rows.
+        views: Turns and reflections averaged, as in a decision rule.
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
     batches = torch.arange(len(rows.pixels))[share].split(EVAL_BATCH)
-    margins = [torch.empty(0, dtype=torch.float64)]
+    margins = [torch.empty(0)]
     with torch.inference_mode():
-        for found in ahead(rows.pixels, batches):
+        for found in map(rows.pixels.rows, batches):
             pixels = resized(found, size or preprocess.input_size, device)
-            logits = network(normalise(pixels, preprocess)).double()
-            margins.append((logits[:, 1] - logits[:, 0]).cpu())
-    return torch.cat(margins).numpy()
+            margins.append(margins_of(network, normalise(pixels, preprocess), views).cpu())
+    return torch.cat(margins).double().numpy()
 
 
 def _scored(
@@ -159,7 +182,7 @@ def _scored(
     first = accelerator.process_index * each
     share = score(network, rows, preprocess, size, slice(first, first + each))
     margins = np.concatenate(gather_object([share]))
-    both = rows.truth.any() and not rows.truth.all()
+    both = rows.truth.any() and not rows.truth.all() and np.isfinite(margins).all()
     return {
         "validation_loss": _log_loss(margins, rows.truth),
         "validation_auroc": metrics.auroc(rows.truth, margins) if both else None,
@@ -211,7 +234,7 @@ class _Loop:
             self.average.set(self.accelerator.unwrap_model(self.network))
         self.network.train()
         losses: list[Tensor] = []
-        found = ahead(self.train.pixels, self._micro_batches(order))
+        found = map(self.train.pixels.rows, self._micro_batches(order))
         for step in tqdm(
             range(steps), f"epoch {epoch + 1}/{self.recipe.epochs}", disable=self._quiet
         ):
@@ -220,9 +243,12 @@ class _Loop:
             if self.average:
                 bare = self.accelerator.unwrap_model(self.network)
                 self.average.update(bare, step=before * steps + step)
-            if len(losses) % CHECKED_EVERY == 0 or step == steps - 1:
-                self._check(losses[-CHECKED_EVERY:], epoch)
-        return float(torch.stack(losses).mean())
+            if len(losses) % CHECKED_EVERY == 0:
+                self._mean(losses[-CHECKED_EVERY:], epoch)
+        for buffer in self.result().buffers():
+            broadcast(buffer)  # process 0's batch-norm statistics are scored, and kept
+        self._mean([weights.detach().mean() for weights in self.result().parameters()], epoch)
+        return self._mean(losses, epoch)
 
     @property
     def _quiet(self) -> bool | None:
@@ -240,7 +266,7 @@ class _Loop:
             yield from shares[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def _step(
-        self, order: Tensor, found: Iterator[Any], phase: Phase, epoch: int, step: int
+        self, order: Tensor, found: Iterator[Found], phase: Phase, epoch: int, step: int
     ) -> Tensor:
         """One step of the optimiser over this process' micro-batches; returns the mean loss."""
         batch = order[step * self.batch : (step + 1) * self.batch].tensor_split(self.shares)
@@ -269,7 +295,7 @@ class _Loop:
         self.accelerator.backward(loss)
         return loss.detach()
 
-    def _inputs(self, found: Any, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    def _inputs(self, found: Found, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
         pixels = resized(found, size, self.accelerator.device)
         pixels = augment(pixels, self.recipe.augment)
         inputs = normalise(pixels, self.preprocess).contiguous(memory_format=torch.channels_last)
@@ -284,13 +310,11 @@ class _Loop:
         for group in self.optimiser.param_groups:
             group["lr"] = phase.learning_rate * share * group["lr_scale"]
 
-    def _check(self, losses: list[Tensor], epoch: int) -> None:
-        mean = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
-        if not mean.isfinite():
-            raise TrainingStopped(
-                f"the loss became {float(mean)} in epoch {epoch + 1}: lower learning_rate; "
-                "the last checkpoint is whole"
-            )
+    def _mean(self, values: list[Tensor], epoch: int) -> float:
+        """Of losses, or of weights that give the next one, over all processes."""
+        mean = float(self.accelerator.reduce(torch.stack(values).mean(), "mean"))
+        _stop_unless_finite(mean, epoch)
+        return mean
 
     @torch.no_grad()
     def _settle(self, order: Tensor, phase: Phase) -> None:
@@ -298,7 +322,8 @@ class _Loop:
         self.network.train()
         torch.manual_seed(self._seed(0))
         batches = list(self._micro_batches(order))[: self.recipe.settle_batches]
-        for positions, found in zip(batches, ahead(self.train.pixels, batches), strict=True):
+        for positions in batches:
+            found = self.train.pixels.rows(positions)
             inputs, _ = self._inputs(found, self.targets[positions], phase.size)
             self.network(inputs)
 
@@ -313,6 +338,14 @@ def keep_freed_memory() -> None:
         return
     libc.mallopt(_M_MMAP_MAX, 0)
     libc.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def _stop_unless_finite(loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise TrainingStopped(
+            f"the loss became {loss} in epoch {epoch + 1}: lower learning_rate; "
+            "the last checkpoint is whole"
+        )
 
 
 def _targets(train: Rows, taught_share: float) -> Tensor:

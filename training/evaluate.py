@@ -5,7 +5,8 @@ python -m training.evaluate --model FOLDER --corpus CORPUS --part test --out MET
 
 from __future__ import annotations
 
-import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,25 +14,74 @@ import numpy as np
 import pandas as pd
 import typer
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from bcd_models.classifier import BCDClassifier
+from bcd_models.config import DecisionConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.prediction import NOTICE
-from training import command, corpus, engine, figures, floors, metrics, splits
+from training import (
+    command,
+    corpus,
+    engine,
+    figures,
+    floors,
+    measured,
+    metrics,
+    predictions,
+    splits,
+    train,
+)
+from training.recipe import Recipe
 
-SCHEMA_VERSION = 1
 FLOOR_SIZE = 50
 
 
-def evaluate(model: BCDClassifier, corpus_folder: Path, part: str) -> tuple[dict[str, Any], Any]:
+@dataclass(frozen=True)
+class Scored:
+    """What was said of some rows, by the model and by the two floors.
+
+    Attributes:
+        frame: One line a row.
+        margins: The model's logit margins.
+        probability: The model's calibrated P(malignant).
+        floors: P(malignant) that each floor gives.
+    """
+
+    frame: pd.DataFrame
+    margins: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    floors: dict[str, NDArray[np.float64]]
+
+    @property
+    def truth(self) -> NDArray[np.bool_]:
+        """Whether each row is malignant."""
+        truth: NDArray[np.bool_] = (self.frame["label"] == "malignant").to_numpy()
+        return truth
+
+    def of(self, column: str, value: str) -> Scored:
+        """The rows with a value in a column."""
+        rows = (self.frame[column] == value).to_numpy()
+        return Scored(
+            self.frame[rows].reset_index(drop=True),
+            self.margins[rows],
+            self.probability[rows],
+            {name: said[rows] for name, said in self.floors.items()},
+        )
+
+
+def evaluate(
+    model: BCDClassifier, corpus_folder: Path, part: str
+) -> tuple[measured.Metrics, Scored]:
     """Score a model on one part of its own split.
 
     Returns:
-        The metrics document, and what the figures are drawn of: truth and probability.
+        The metrics document, and what was said of each row.
 
     Raises:
-        InputError: The model was trained on another corpus, or the part can't be measured.
+        InputError: The model was made of another corpus or split, has learnt from the part, or
+            the part holds one label only within the larger source.
     """
     rows, about = corpus.load(corpus_folder)
     provenance = model.config.provenance
@@ -40,24 +90,34 @@ def evaluate(model: BCDClassifier, corpus_folder: Path, part: str) -> tuple[dict
             f"the model was trained on corpus {provenance.corpus_fingerprint[:16] or 'unknown'}, "
             f"this one is {about['fingerprint'][:16]}: its parts say nothing about this model"
         )
-    kind = provenance.split.split(",")[0]
+    kind, held = held_of(provenance.split)
     split = splits.read(corpus_folder, rows, kind, about["fingerprint"])
+    if provenance.split_sha256 != split.sha256:
+        raise InputError(
+            f"{corpus_folder}/{kind}.json is not the split the model was trained on: its parts "
+            "hold what the model has learnt from"
+        )
+    if held != train.Held() and part != "test":
+        raise InputError(f"the model (split {provenance.split}) is measured on test, not {part!r}")
     table = splits.table(rows)
-    size = model.config.preprocess.input_size
-    scored = engine.rows_of(rows, table, np.flatnonzero(split.part == part), size)
-    train = engine.rows_of(rows, table, np.flatnonzero(split.part == "train"), size)
-    _check_both_labels(scored.frame, part)
-
-    margins = engine.score(model.network, scored, model.config.preprocess)
-    probability = calibrate(margins, model.config.decision)
-    drawn = metrics.resamples(scored.frame["case_id"], scored.frame["source"])
+    larger = splits.larger_source(table)
+    tested = (split.part == part).to_numpy()
+    _check_both_labels(table[tested & (table["source"] == larger)], part, larger)
+    learnt = train.data_of(corpus_folder, _recipe_of(provenance), held).training
+    scored = _scored(
+        model,
+        engine.rows_of(rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
+        learnt,
+    )
+    decision = model.config.decision
+    within = scored.of("source", larger)
     document = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": measured.SCHEMA_VERSION,
         "model": {
             "name": model.config.name,
             "version": model.config.version,
             "weights_sha256": model.weights_sha256,
-            "threshold": model.config.decision.threshold,
+            "threshold": decision.threshold,
         },
         "data": {
             "corpus_fingerprint": about["fingerprint"],
@@ -65,86 +125,134 @@ def evaluate(model: BCDClassifier, corpus_folder: Path, part: str) -> tuple[dict
             "split_sha256": split.sha256,
             "part": part,
             "counts": metrics.counts(scored.frame),
-            "train_counts": metrics.counts(train.frame),
-            "only_trained_on": _counts_of_untested(train.frame, scored.frame),
+            "train_counts": metrics.counts(learnt.frame),
+            "only_trained_on": _counts_of_untested(learnt.frame, scored.frame),
         },
-        "intervals": f"95%, bootstrap over whole cases within source, {len(drawn)} resamples",
-        **_measured(model, scored, probability, drawn),
-        "floors": _floors(train, scored, probability, drawn),
+        "intervals": "95%, bootstrap over whole cases within source, "
+        f"{metrics.RESAMPLES} resamples",
+        **_measured(scored, decision, "overall"),
+        "per_source": _subgroups(scored, "source", decision.threshold),
+        "per_magnification": _subgroups(scored, "magnification", decision.threshold),
+        "within": {
+            "source": larger,
+            "counts": metrics.counts(within.frame),
+            **_measured(within, decision, "figures"),
+        },
         "notice": NOTICE,
     }
-    return document, (scored.truth, probability)
+    return measured.Metrics.model_validate(document), scored
 
 
-def _measured(
-    model: BCDClassifier,
-    scored: engine.Rows,
-    probability: NDArray[np.float64],
-    drawn: list[NDArray[np.int64]],
-) -> dict[str, Any]:
-    decision = model.config.decision
-    low, high = decision.refer or (1.0, 0.0)
-    outside = (probability < low) | (probability > high)
-    called = probability >= decision.threshold
+def held_of(split: str) -> tuple[str, train.Held]:
+    """A provenance's split taken apart: which manifest, and what was held out."""
+    kind, _, rest = split.partition(", ")
+    if rest.startswith("fold "):
+        return kind, train.Held(fold=int(rest.removeprefix("fold ")))
+    if rest.startswith("without "):
+        return kind, train.Held(case=rest.removeprefix("without "))
+    return kind, train.Held(nothing=bool(rest))
+
+
+def _recipe_of(provenance: Provenance) -> Recipe:
+    try:
+        return Recipe.model_validate(provenance.recipe)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(
+            f"the model's own recipe can't be read ({key}: {error.errors()[0]['msg']}): what it "
+            "learnt from is not known"
+        ) from None
+
+
+def _scored(model: BCDClassifier, rows: engine.Rows, learnt: engine.Rows) -> Scored:
+    views = model.config.decision.views
+    margins = engine.score(model.network, rows, model.config.preprocess, views=views)
+    rivals = {
+        "source_alone": floors.source_floor(learnt.frame, rows.frame),
+        "colour_statistics": floors.colour_floor(learnt, rows, FLOOR_SIZE),
+    }
+    return Scored(rows.frame, margins, calibrate(margins, model.config.decision), rivals)
+
+
+def _measured(scored: Scored, decision: DecisionConfig, name: str) -> dict[str, Any]:
+    """Everything that is measured of a set of images, its figures by the name given."""
+    drawn = metrics.resamples(scored.frame["case_id"], scored.frame["source"])
+    truth, probability = scored.truth, scored.probability
     return {
-        "overall": metrics.with_intervals(scored.truth, probability, decision.threshold, drawn),
-        "calibration": metrics.calibration(scored.truth, probability),
-        "referral": {
-            "referred_share": float(1 - outside.mean()),
-            "accuracy_of_the_rest": float((called == scored.truth)[outside].mean()),
-        },
+        name: metrics.with_intervals(truth, probability, decision.threshold, drawn),
+        "calibration": metrics.calibration(truth, probability),
+        "referral": _referral(truth, probability, decision),
         "macro_over_cases": metrics.macro_over_cases(scored.frame, probability),
-        "per_source": _subgroups(scored, "source", probability, decision.threshold),
-        "per_magnification": _subgroups(scored, "magnification", probability, decision.threshold),
+        "floors": {
+            floor: {
+                "auroc": metrics.interval(metrics.auroc, truth, rival, drawn),
+                "model_minus_floor": metrics.difference(
+                    metrics.auroc, truth, probability, rival, drawn
+                ),
+            }
+            for floor, rival in scored.floors.items()
+        },
     }
 
 
-def _subgroups(
-    scored: engine.Rows, column: str, probability: NDArray[np.float64], threshold: float
-) -> dict[str, Any]:
+def _referral(
+    truth: NDArray[np.bool_], probability: NDArray[np.float64], decision: DecisionConfig
+) -> dict[str, float | None]:
+    low, high = decision.refer or (1.0, 0.0)
+    outside = (probability < low) | (probability > high)
+    right = (probability >= decision.threshold) == truth
+    return {
+        "referred_share": float(1 - outside.mean()),
+        "accuracy_of_the_rest": float(right[outside].mean()) if outside.any() else None,
+    }
+
+
+def _subgroups(scored: Scored, column: str, threshold: float) -> dict[str, Any]:
     groups = {}
-    for name, rows in scored.frame.groupby(column).indices.items():
-        if not name:
-            continue
-        frame = scored.frame.iloc[rows].reset_index(drop=True)
-        groups[str(name)] = {"counts": metrics.counts(frame), "figures": "not estimable"}
-        if metrics.estimable(frame):
-            drawn = metrics.resamples(frame["case_id"], frame["source"])
-            groups[str(name)]["figures"] = metrics.with_intervals(
-                scored.truth[rows], probability[rows], threshold, drawn
-            )
+    for name in sorted(filter(None, scored.frame[column].unique())):
+        group = scored.of(column, name)
+        found: Any = measured.NOT_ESTIMABLE
+        if metrics.estimable(group.frame):
+            drawn = metrics.resamples(group.frame["case_id"], group.frame["source"])
+            found = metrics.with_intervals(group.truth, group.probability, threshold, drawn)
+        groups[str(name)] = {"counts": metrics.counts(group.frame), "figures": found}
     return groups
 
 
-def _floors(
-    train: engine.Rows,
-    scored: engine.Rows,
-    probability: NDArray[np.float64],
-    drawn: list[NDArray[np.int64]],
-) -> dict[str, Any]:
-    rivals = {
-        "source_alone": floors.source_floor(train.frame, scored.frame),
-        "colour_statistics": floors.colour_floor(train, scored, FLOOR_SIZE),
-    }
-    return {
-        name: {
-            "auroc": metrics.interval(metrics.auroc, scored.truth, rival, drawn),
-            "model_minus_floor": metrics.difference(
-                metrics.auroc, scored.truth, probability, rival, drawn
-            ),
-        }
-        for name, rival in rivals.items()
-    }
+def _counts_of_untested(learnt: pd.DataFrame, scored: pd.DataFrame) -> dict[str, Any]:
+    absent = sorted(set(learnt["source"]) - set(scored["source"]))
+    return {name: metrics.counts(learnt[learnt["source"] == name]) for name in absent}
 
 
-def _counts_of_untested(train: pd.DataFrame, scored: pd.DataFrame) -> dict[str, Any]:
-    absent = sorted(set(train["source"]) - set(scored["source"]))
-    return {name: metrics.counts(train[train["source"] == name]) for name in absent}
-
-
-def _check_both_labels(frame: pd.DataFrame, part: str) -> None:
+def _check_both_labels(frame: pd.DataFrame, part: str, source: str) -> None:
     if frame["label"].nunique() < 2:
-        raise InputError(f"part {part!r} does not hold both labels: {metrics.counts(frame)}")
+        raise InputError(
+            f"part {part!r} does not hold both labels within {source}: {metrics.counts(frame)}"
+        )
+
+
+def write(document: measured.Metrics, scored: Scored, out: Path) -> None:
+    """Write the metrics, and beside them the predictions and the figures."""
+    part, threshold = document.data.part, document.model.threshold
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = out.with_name(f".{out.name}.new")
+        beside.write_text(document.model_dump_json(indent=1) + "\n", "utf-8")
+        predictions.write(
+            scored.frame,
+            scored.margins,
+            scored.probability,
+            out.with_name(f"predictions-{part}.parquet"),
+        )
+        figures.evaluation(
+            scored.truth, scored.probability, threshold, out.with_name(f"evaluation-{part}.png")
+        )
+        figures.risk_by_case(
+            scored.frame, scored.probability, out.with_name(f"risk-by-case-{part}.png")
+        )
+        os.replace(beside, out)
+    except OSError as error:
+        raise InputError(f"{out} can't be written: {error}") from None
 
 
 def main(
@@ -157,16 +265,16 @@ def main(
     if part not in splits.SHARES:
         raise InputError(f"no part {part!r}: choose one of {', '.join(splits.SHARES)}")
     engine.keep_freed_memory()
-    document, (truth, probability) = evaluate(BCDClassifier.from_pretrained(model), corpus, part)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=1) + "\n")
-    threshold = document["model"]["threshold"]
-    figures.evaluation(truth, probability, threshold, out.with_name(f"evaluation-{part}.png"))
+    document, scored = evaluate(BCDClassifier.from_pretrained(model), corpus, part)
+    write(document, scored, out)
+    within = document.within
+    assert within is not None  # evaluate always measures it
+    typer.echo(f"within {within.source}, {document.intervals}:")
     for name in ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate"):
-        entry = document["overall"][name]
-        typer.echo(f"{name:20} {entry['value']:.4f} ({entry['low']:.4f} to {entry['high']:.4f})")
-    for name, floor in document["floors"].items():
-        typer.echo(f"{name:20} AUROC {floor['auroc']['value']:.4f}")
+        entry: measured.Estimate = getattr(within.figures, name)
+        typer.echo(f"{name:20} {entry.value:.4f} ({entry.low:.4f} to {entry.high:.4f})")
+    for name, floor in within.floors:
+        typer.echo(f"{name:20} AUROC {floor.auroc.value:.4f}")
 
 
 if __name__ == "__main__":

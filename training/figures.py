@@ -60,6 +60,84 @@ def evaluation(
     _save(figure, path)
 
 
+def risk_by_case(frame: pd.DataFrame, probability: NDArray[np.float64], path: Path) -> None:
+    """Each case's mean probability beside its share of malignant patches, cases sorted by it."""
+    cases = (
+        frame.assign(said=probability, seen=frame["label"] == "malignant")
+        .groupby("case_id")[["seen", "said"]]
+        .mean()
+        .sort_values(["seen", "said"])
+    )
+    (figure, axes), place = _wide(), np.arange(1, len(cases) + 1)
+    size = float(np.clip(1000 / len(cases), 6, 28))
+    axes.vlines(place, cases["seen"], cases["said"], color=PALE, linewidth=size / 18, zorder=1)
+    axes.scatter(place, cases["seen"], s=size, marker="D", color=INK, label="labelled malignant")
+    axes.scatter(place, cases["said"], s=size, color=ACCENT, label="mean probability said")
+    axes.set(
+        xlabel=f"{len(cases)} cases, by their share of malignant patches",
+        ylabel="share of a case's patches",
+        ylim=(-0.03, 1.03),
+        title="Risk by case",
+    )
+    axes.margins(x=0.01)
+    axes.legend(frameon=False, loc="upper left")
+    _save(figure, path)
+
+
+def forest(rows: list[tuple[str, float, float, float]], label: str, path: Path) -> None:
+    """Estimates with their intervals, one a line from the top down.
+
+    Args:
+        rows: What it is of, value, low and high end.
+        label: What is estimated.
+        path: PNG file.
+    """
+    figure, axes = _wide(0.9 + 0.32 * len(rows))
+    names, values, lows, highs = zip(*rows, strict=True)
+    place = -np.arange(len(rows))
+    axes.hlines(place, lows, highs, color=PALE, linewidth=3)
+    axes.scatter(values, place, color=ACCENT, zorder=2)
+    for y, value, high in zip(place, values, highs, strict=True):
+        axes.annotate(
+            f"{value:.3f}", (high, y), xytext=(6, 0), textcoords="offset points", va="center"
+        )
+    axes.set_yticks(place, names)
+    axes.set(xlabel=f"{label}, 95% interval", ylim=(place[-1] - 0.6, 0.6))
+    axes.margins(x=0.08)
+    axes.grid(axis="x", color=PALE, alpha=0.4)
+    _save(figure, path)
+
+
+def by_share(series: dict[str, list[tuple[float, float, float, float]]], path: Path) -> None:
+    """AUROC over the share of the cases learnt from, a line a series.
+
+    Args:
+        series: By name, points of share, value, low and high end.
+        path: PNG file.
+    """
+    figure, axes = _wide()
+    colours, marks = (INK, ACCENT, PALE), "Dos^"
+    for number, (name, points) in enumerate(series.items()):
+        shares, values, lows, highs = (np.array(column) for column in zip(*points, strict=True))
+        aside = shares * (1 + 0.012 * (number - (len(series) - 1) / 2))  # intervals side by side
+        axes.errorbar(
+            aside,
+            values,
+            (values - lows, highs - values),
+            color=colours[number % 3],
+            marker=marks[number % 4],
+            capsize=3,
+            label=name,
+        )
+    shares = np.unique([point[0] for points in series.values() for point in points])
+    axes.set_xscale("log")
+    axes.set_xticks(shares, [f"{share:.0%}" for share in shares])
+    axes.set_xticks([], minor=True)
+    axes.set(xlabel="share of the training cases", ylabel="out-of-fold AUROC, 95% interval")
+    axes.legend(frameon=False, loc="lower right")
+    _save(figure, path)
+
+
 def _confusion(axes: Axes, table: NDArray[np.int64]) -> None:
     shares = table / table.sum(1, keepdims=True)
     axes.imshow(shares, cmap="PuRd", vmin=0, vmax=1)
@@ -79,6 +157,15 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
         panel.title.set_color(INK)
+    return figure, axes
+
+
+def _wide(height: float = 3.6) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(9, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.title.set_color(INK)
     return figure, axes
 
 

@@ -9,16 +9,16 @@ input, and augmentation, are the device's.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import mkdtemp
 
 import datasets
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -30,6 +30,9 @@ from bcd_models.preprocess import resize, to_uint8
 _CHUNK = 512
 _HOME, _SHAPES = "home.npy", "shapes.json"
 _LIMITS = ImageLimits(min_side=1)
+
+Found = list[tuple[NDArray[np.int64], Tensor]]
+"""For each shape in a batch: places in the batch, and their pixels as uint8 N x 3 x H x W."""
 
 
 class Pixels:
@@ -47,22 +50,27 @@ class Pixels:
     def __init__(self, rows: datasets.Dataset, indices: NDArray[np.int64], largest: int) -> None:
         folder = packed(rows, largest)
         self._groups = [
-            np.memmap(folder / name, np.uint8, "r").reshape(-1, *shape)
+            _mapped(folder / name).reshape(-1, *shape)
             for name, shape in json.loads((folder / _SHAPES).read_text()).items()
         ]
-        self._home = np.load(folder / _HOME)[indices]  # group, and place in it
+        self._group, self._place = np.load(folder / _HOME)[indices].T.copy()
 
     def __len__(self) -> int:
-        return len(self._home)
+        return len(self._place)
 
-    def rows(self, positions: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Pixels as stored: for each shape, places in the batch and uint8 N x 3 x H x W."""
-        home = self._home[positions.numpy()]
+    def rows(self, positions: Tensor) -> Found:
+        """Pixels of some rows as stored.
+
+        They are copied here: a thread that copied them ahead would cost more than it saves.
+        """
+        asked = positions.numpy()
+        groups, places = self._group[asked], self._place[asked]
         found = []
-        for group in np.unique(home[:, 0]):
-            here = np.flatnonzero(home[:, 0] == group)
-            pixels = torch.from_numpy(self._groups[group][home[here, 1]])
-            found.append((torch.from_numpy(here), pixels.permute(0, 3, 1, 2)))
+        for group, pixels in enumerate(self._groups):
+            here = np.flatnonzero(groups == group)
+            if len(here):
+                chosen = torch.from_numpy(pixels[places[here]])
+                found.append((here, chosen.permute(0, 3, 1, 2)))
         return found
 
     def batch(self, positions: Tensor, size: int, device: torch.device) -> Tensor:
@@ -70,51 +78,48 @@ class Pixels:
         return resized(self.rows(positions.cpu()), size, device)
 
 
-def ahead(pixels: Pixels, batches: Iterable[Tensor]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """The rows of each batch in turn, the next one read while the device is at work."""
-    with ThreadPoolExecutor(1) as reader:
-        waiting = None
-        for positions in batches:
-            following = reader.submit(pixels.rows, positions)
-            if waiting:
-                yield waiting.result()
-            waiting = following
-        if waiting:
-            yield waiting.result()
-
-
-def resized(rows: list[tuple[Tensor, Tensor]], size: int, device: torch.device) -> Tensor:
+def resized(rows: Found, size: int, device: torch.device) -> Tensor:
     """Rows as ``Pixels.rows`` gives them, N x 3 x size x size, float32 from 0 to 255."""
     if len(rows) == 1:
         return resize(_moved(rows[0][1], device), size)
     out = torch.empty(sum(len(here) for here, _ in rows), 3, size, size, device=device)
     for here, pixels in rows:
-        out[here.to(device)] = resize(_moved(pixels, device), size)
+        out[torch.from_numpy(here).to(device)] = resize(_moved(pixels, device), size)
     return out
 
 
 def packed(rows: datasets.Dataset, largest: int) -> Path:
     """The folder of a corpus' packed pixels, made when first asked for.
 
-    It appears only when complete, so several processes may ask at once.
+    It appears only when complete. Of several processes that ask at once, one packs.
     """
     corpus = Path(rows.cache_files[0]["filename"]).parent
     folder = corpus / f".pixels-{largest}"
     if folder.is_dir():
         return folder
+    beside = corpus / f"{folder.name}.new"
     try:
-        beside = Path(mkdtemp(dir=corpus, prefix=f"{folder.name}-"))
-        try:
+        with FileLock(corpus / f"{folder.name}.lock"):
+            if folder.is_dir():  # another process was first
+                return folder
+            shutil.rmtree(beside, ignore_errors=True)  # a kill may have left it
+            beside.mkdir()
             _pack(rows, largest, beside)
-            if not folder.is_dir():  # another process may have been first
-                beside.rename(folder)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            beside.rename(folder)
     except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
         raise InputError(
             f"pixels can't be packed into {corpus}: {error}; make room, or copy the corpus"
         ) from None
     return folder
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    """A file's bytes, which the system reads at once: row by row at random, disks are slow."""
+    with path.open("rb") as file:
+        mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    mapping.madvise(mmap.MADV_WILLNEED)
+    return np.frombuffer(mapping, np.uint8)
 
 
 def _pack(rows: datasets.Dataset, largest: int, folder: Path) -> None:

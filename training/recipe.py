@@ -18,10 +18,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from bcd_models.backbones import BACKBONES
-from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
 
-INPUT_SIZE = PreprocessConfig.model_fields["input_size"].default
 JITTER = ("brightness", "contrast", "saturation")
 
 
@@ -152,31 +150,36 @@ class Recipe(_Strict):
     Attributes:
         name: Name of the model folder this makes.
         version: Version of the model it makes.
+        arm: What comparisons call this recipe beside others of the same backbone.
         backbone: One of the registry's names.
         start: "imagenet" (timm's own weights, from the Hub) or "none"; ``--start FILE`` wins.
         settle_batches: Batches passed before the first step, to settle batch norms.
         split: Which manifest decides what is trained on.
         balance: Where the label imbalance is met: in the sampler, in the loss, both or neither.
         case_share: The largest share of an epoch's draws that one case may have.
-        phases: Low resolution first, the model's own input size last.
+        learnt_share: Share of the cases learnt from, of each source and label, for learning curves.
+        phases: Low resolution first; the last one's size is the model's own input size.
         batch_size: Images a step, over all processes and accumulated micro-batches together.
         accumulate: Micro-batches a step; each process takes its share of each.
         layer_decay: Learning rates fall by this factor from block to block towards the input.
         warmup_share: Share of each phase's steps in which the learning rate rises to its peak.
         ema: Decay of the weights' moving average within a phase, which is kept; 0: none.
         teachers: Share of the soft targets that comes from teachers' probabilities (``--teacher``).
+        views: Turns and reflections of an image that the model averages over.
         refer_share: Share of validation images nearest the threshold that the model refers.
         tune: What ``training.tune`` varies, and how it compares.
     """
 
     name: str
     version: str
+    arm: str = Field("plain", min_length=1)
     backbone: str
     start: Literal["imagenet", "none"] = "imagenet"
     settle_batches: int = Field(0, ge=0, le=10_000)
     split: Literal["grouped", "random", "leaky"] = "grouped"
     balance: Literal["sampler", "loss", "both", "none"] = "sampler"
     case_share: float = Field(1.0, gt=0, le=1)
+    learnt_share: float = Field(1.0, gt=0, le=1)
     phases: tuple[Phase, ...] = Field(min_length=1)
     batch_size: int = Field(64, ge=2, le=65_536)
     accumulate: int = Field(1, ge=1, le=1024)
@@ -189,6 +192,7 @@ class Recipe(_Strict):
     ema: float = Field(0.0, ge=0, lt=1)
     augment: Augment = Augment()
     teachers: float = Field(0.0, ge=0, le=1)
+    views: Literal[1, 8] = 1
     refer_share: float = Field(0.1, ge=0, le=0.5)
     seed: int = Field(0, ge=0)
     tune: Tune = Tune()
@@ -207,8 +211,13 @@ class Recipe(_Strict):
 
     @property
     def largest(self) -> int:
-        """Side in pixels of the largest input, training's and the model's own."""
-        return max(INPUT_SIZE, *(phase.size for phase in self.phases))
+        """Side in pixels of the largest input of any phase."""
+        return max(phase.size for phase in self.phases)
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the model's own input: the last phase's."""
+        return self.phases[-1].size
 
     def phase_of(self, epoch: int) -> tuple[Phase, int]:
         """The phase an epoch (from 0) lies in, and the epochs of that phase before it."""
@@ -222,7 +231,7 @@ class Recipe(_Strict):
 def _tunable_fields() -> dict[str, FieldInfo]:
     """The numbers that change what is learnt, by their paths in a recipe."""
     numbers = {name: f for name, f in Recipe.model_fields.items() if f.annotation in (int, float)}
-    for path in ("seed", "refer_share", "teachers"):
+    for path in ("seed", "refer_share", "teachers", "learnt_share"):
         del numbers[path]
     strengths = {f"augment.{n}": f for n, f in Augment.model_fields.items() if n != "flips"}
     return {

@@ -1,13 +1,11 @@
 """Where a study is kept: a database by URL (SQLite, PostgreSQL), or a journal file.
 
-Workers, on one machine or several, share a study by naming the same storage and a study folder of
-the same name. A worker shows that it lives; when it stops doing so, its trial is failed and queued
-again with equal numbers. Optuna does this for databases alone, so the journal learns it here.
+A worker shows that it lives; when it stops doing so, its trial is failed and queued again with
+equal numbers. Optuna does this for databases alone, so the journal learns it here.
 """
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +17,9 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import InputError
 
@@ -66,31 +64,7 @@ class JournalWithHeartbeat(JournalStorage, BaseHeartbeat):
         oldest = clock.stat().st_mtime - MISSED * self._interval
         running = self.get_all_trials(study_id, states=(TrialState.RUNNING,))
         seen = [(trial._trial_id, self._alive / str(trial._trial_id)) for trial in running]
-        return [number for number, file in seen if file.exists() and _before(file, oldest)]
-
-
-def opened(where: str, interval: int) -> BaseStorage:
-    """Connect to a storage, making its tables or its file where it is new.
-
-    Args:
-        where: A database URL, or the path of a journal file.
-        interval: Seconds between a worker's signs of life.
-
-    Raises:
-        InputError: It can't be reached or is something else.
-    """
-    with reached(where), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat's, of 2021
-        try:
-            if "://" not in where:
-                return JournalWithHeartbeat(Path(where), interval)
-            return _database(where, interval)
-        except ImportError as error:
-            raise InputError(f"study storage {_shown(where)}: {error}") from None
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"study storage {_shown(where)} is not Optuna's, or of another version ({error})"
-            ) from None
+        return [number for number, file in seen if file.exists() and file.stat().st_mtime < oldest]
 
 
 def sqlite_url(folder: Path) -> str:
@@ -98,14 +72,43 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder.resolve() / DATABASE}"
 
 
+def opened(where: str, interval: int) -> BaseStorage:
+    """Connect to a storage, making its tables or its file where it is new; then ``close`` it.
+
+    Args:
+        where: A database URL, or the path of a journal file.
+        interval: Seconds between a worker's signs of life.
+
+    Raises:
+        InputError: It can't be reached, or is something else.
+    """
+    with reached(where), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat's, of 2021
+        try:
+            if "://" in where:
+                return _database(where, interval)
+            return JournalWithHeartbeat(Path(where), interval)
+        except (ImportError, RuntimeError, ValueError, LookupError, TypeError) as error:
+            raise InputError(
+                f"study storage {_shown(where)} is not Optuna's, or of another version ({error})"
+            ) from None
+
+
+def close(storage: BaseStorage) -> None:
+    """Close a database's connections; a journal keeps none."""
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 @contextmanager
 def reached(where: str) -> Iterator[None]:
-    """Tell a storage's failures in one line, without the URL's password."""
+    """Tell a storage's or a disk's failures in one line, without the URL's password."""
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, OSError) as error:
-        if isinstance(error, OSError) and where not in str(error.filename):
-            raise  # a full disk under a run, say: nothing of the storage's
+    except OSError as error:
+        raise InputError(f"the study stopped: {error}; the same command goes on") from None
+    except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise InputError(
             f"study storage {_shown(where)} can't be used ({reason}): check --storage; what is "
@@ -121,37 +124,28 @@ def fail_dead_trials(study: optuna.Study) -> None:
 
 
 def _database(where: str, interval: int) -> RDBStorage:
-    url, settings = _settings(where)
-
-    def connected() -> RDBStorage:
-        return RDBStorage(
-            url,
-            settings,
-            heartbeat_interval=interval,
-            grace_period=MISSED * interval,
-            heartbeat_stale_trial_callback=_retry(),
-        )
-
-    try:
-        return connected()
-    except (IntegrityError, ProgrammingError):
-        time.sleep(1)  # another worker was making the same tables
-        return connected()
-
-
-def _settings(where: str) -> tuple[str, dict[str, Any]]:
-    """The URL as Optuna wants it, and SQLAlchemy's settings for it."""
     url = make_url(where)
     settings: dict[str, Any] = {}
     if url.get_backend_name() == "sqlite":
         settings = {"connect_args": {"timeout": LOCKED_SECONDS}}
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() == "postgresql":
         settings = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "pool_pre_ping": True}
     # Optuna fills in braces of the URL as of a template.
     escaped = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    return escaped, settings
+    return RDBStorage(
+        escaped,
+        settings,
+        heartbeat_interval=interval,
+        grace_period=MISSED * interval,
+        heartbeat_stale_trial_callback=_retry(),
+    )
+
+
+def _retry() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
 
 
 def _shown(where: str) -> str:
@@ -159,20 +153,3 @@ def _shown(where: str) -> str:
         return make_url(where).render_as_string() if "://" in where else where
     except SQLAlchemyError:
         return "(no URL)"
-
-
-def _retry() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        again = optuna.storages.RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
-
-    def queue(study: optuna.Study, trial: FrozenTrial) -> None:
-        # A worker killed before it drew its numbers leaves nothing to run again.
-        if trial.params or trial.system_attrs.get("fixed_params"):
-            again(study, trial)
-
-    return queue
-
-
-def _before(file: Path, oldest: float) -> bool:
-    return file.stat().st_mtime < oldest

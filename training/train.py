@@ -93,6 +93,8 @@ def data_of(corpus_folder: Path, plan: recipe.Recipe, held: Held = Held()) -> Da
     split = splits.read(corpus_folder, rows, plan.split, about["fingerprint"])
     table = splits.table(rows)
     fitted, out = _masks(split, table, held)
+    if plan.learnt_share < 1:
+        fitted &= table["case_id"].isin(drawn_cases(table[fitted], plan.learnt_share)).to_numpy()
     larger = table["source"] == splits.larger_source(table)
     for what, mask in {"learnt from": fitted, "held out": out}.items():
         checked = table["label"][mask & larger]
@@ -113,7 +115,7 @@ def network_of(plan: recipe.Recipe, file: Path | None) -> tuple[Any, PreprocessC
     network = create(plan.backbone, plan.drop_path, plan.dropout)
     start.silence_head(network)
     mean, std, sha256 = _start(network, plan, file)
-    return network, PreprocessConfig(mean=mean, std=std), sha256
+    return network, PreprocessConfig(input_size=plan.input_size, mean=mean, std=std), sha256
 
 
 def train(
@@ -137,7 +139,7 @@ def train(
         decision_from: Runs whose predictions decide the decision rule where nothing is held out.
     """
     plan = recipe.read(config)
-    state = PartialState()
+    state = engine.processes()
     with state.main_process_first():
         data = data_of(corpus_folder, plan, held)
     network, preprocess, start_sha256 = network_of(plan, start_file)
@@ -150,8 +152,10 @@ def train(
         seed=plan.seed,
         start=start_file.name if start_file else plan.start,
         start_sha256=start_sha256,
-        inputs={str(p): _sha256(p / PREDICTIONS) for p in (*teachers, *decision_from)},
-        git_commit=_git_commit(),
+        inputs={
+            "/".join(p.parts[-3:]): _sha256(p / PREDICTIONS) for p in (*teachers, *decision_from)
+        },
+        git_commit=git_commit(),
         versions=_versions(),
     )
     described = ModelConfig(
@@ -180,13 +184,14 @@ def _save(
     """Save, then fit the decision rule on the float16 weights as they come back."""
     BCDClassifier(config, network).save_pretrained(out / MODEL)
     reloaded = BCDClassifier.from_pretrained(out / MODEL)
+    plan = recipe.Recipe(**config.provenance.recipe)
     if held_out is None:
         known = pd.concat([predictions.read(run / PREDICTIONS) for run in decision_from])
         margins = known["margin"].to_numpy()
     else:
         known = held_out.frame
-        margins = engine.score(reloaded.network, held_out, config.preprocess)
-    decision = _decision(known, margins, recipe.Recipe(**config.provenance.recipe).refer_share)
+        margins = engine.score(reloaded.network, held_out, config.preprocess, views=plan.views)
+    decision = _decision(known, margins, plan)
     reloaded.config = config.model_copy(update={"decision": decision})
     reloaded.save_pretrained(out / MODEL)
     if held_out is not None:
@@ -194,14 +199,15 @@ def _save(
 
 
 def _decision(
-    frame: pd.DataFrame, margins: NDArray[np.float64], refer_share: float
+    frame: pd.DataFrame, margins: NDArray[np.float64], plan: recipe.Recipe
 ) -> DecisionConfig:
     """The decision rule within the larger source; the plain one where a label is missing."""
     larger = (frame["source"] == splits.larger_source(frame)).to_numpy()
     truth = (frame["label"] == "malignant").to_numpy()[larger]
     if truth.all() or not truth.any():
-        return DecisionConfig()
-    return fit_decision(margins[larger], truth, refer_share)
+        return DecisionConfig(views=plan.views)
+    fitted = fit_decision(margins[larger], truth, plan.refer_share)
+    return fitted.model_copy(update={"views": plan.views})
 
 
 def _taught(frame: pd.DataFrame, teachers: Sequence[Path]) -> NDArray[np.float64] | None:
@@ -227,6 +233,18 @@ def _masks(
     else:
         out = (split.part == "validation").to_numpy()
     return usable & ~out, out
+
+
+def drawn_cases(table: pd.DataFrame, share: float) -> set[str]:
+    """A share of the cases of each source, evenly over those of few and of many malignant images.
+
+    Of halves and quarters, the smaller lie within the larger.
+    """
+    malignant = (table["label"] == "malignant").groupby([table["source"], table["case_id"]]).mean()
+    malignant = malignant.sort_values(kind="stable")
+    rank = malignant.groupby("source").cumcount()
+    drawn = np.floor((rank + 1) * share) > np.floor(rank * share)
+    return set(malignant.index[drawn].get_level_values("case_id"))
 
 
 def _start(network: Any, plan: recipe.Recipe, file: Path | None) -> tuple[Any, Any, str]:
@@ -277,7 +295,8 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _git_commit() -> str:
+def git_commit() -> str:
+    """The commit of the checkout, or "" where there is none."""
     asked = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     )

@@ -25,7 +25,7 @@ from training.study_storage import fail_dead_trials
 
 TRIALS = "trials"
 POLL_SECONDS = 1
-UNBORN_SECONDS = 120
+UNBORN_SECONDS = 60
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -42,17 +42,21 @@ class Bench:
     """
 
     plan: recipe.Recipe
-    data: dict[int, train.Data]
+    data: Mapping[int, train.Data]
     start: Path | None
     out: Path
-    bound: dict[str, Any]
+    bound: Mapping[str, Any]
 
 
 def bench_of(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -> Bench:
-    """Load what the trials learn from."""
-    _, _, start_sha256 = train.network_of(plan, start)
+    """Load what the trials learn from.
+
+    Raises:
+        InputError: Corpus or start weights can't be used, or the recipe wants teachers.
+    """
     if plan.teachers:
         raise InputError(f"recipe {plan.name}: tuning hears no teachers: set teachers to 0")
+    _, _, start_sha256 = train.network_of(plan, start)
     data = {fold: train.data_of(corpus, plan, train.Held(fold)) for fold in plan.tune.folds}
     first = data[plan.tune.folds[0]]
     bound = {
@@ -88,6 +92,7 @@ def measure(
 
     Raises:
         Diverged: The loss is no number any more.
+        TrainingStopped: The disk is full.
     """
     plan, data = trial_recipe(bench.plan, parameters, seed), bench.data[fold]
     assert data.held_out is not None  # a fold is
@@ -96,7 +101,7 @@ def measure(
     try:
         network, preprocess, _ = train.network_of(plan, bench.start)
         network = engine.fit(network, plan, preprocess, data.training, data.held_out, run, on_epoch)
-        margins = engine.score(network, data.held_out, preprocess, plan.phases[0].size)
+        margins = engine.score(network, data.held_out, preprocess, plan.input_size)
     except TrainingStopped as error:
         if not str(error).startswith("the loss became"):
             raise  # a full disk says nothing of the numbers tried
@@ -157,12 +162,21 @@ def open_study(bench: Bench, storage: optuna.storages.BaseStorage) -> optuna.Stu
     return study
 
 
+def _changed(name: str, begun: Mapping[str, Any], value: Any) -> str:
+    if name != "recipe":
+        return f"{name} ({begun[name]}, now {value})"
+    before = begun[name]
+    key = next(key for key in {**before, **value} if before.get(key) != value.get(key))
+    return f"recipe ({key}: {before.get(key)}, now {value.get(key)})"
+
+
 def run_trials(study: optuna.Study, bench: Bench, trials: int) -> None:
     """Run trials until the study has so many finished ones, its other workers' among them."""
     objective = partial(_objective, bench=bench, trials=trials)
+    unborn: dict[int, float] = {}
     while True:
         fail_dead_trials(study)
-        _fail_unborn_trials(study)
+        _fail_unborn_trials(study, unborn)
         states = Counter(trial.state for trial in study.trials)
         finished = sum(states[state] for state in _FINISHED)
         if finished >= trials:
@@ -179,38 +193,36 @@ def run_trials(study: optuna.Study, bench: Bench, trials: int) -> None:
 
 
 def _objective(trial: optuna.Trial, bench: Bench, trials: int) -> float:
-    plan, started = bench.plan, time.monotonic()
+    tune = bench.plan.tune
     parameters = {
         path: trial.suggest_float(path, drawn.low, drawn.high, log=drawn.log, step=drawn.step)
-        for path, drawn in plan.tune.space.items()
+        for path, drawn in tune.space.items()
     }
     if _is_surplus(trial, trials):
         typer.echo(f"trial {trial.number} is one too many, another worker was first: left out")
-        return float("nan")
-    trial.set_user_attr("git_commit", train._git_commit())
-    auroc: dict[int, float] = {}
-    for fold in plan.tune.folds:
-        judge = partial(_judge, trial, auroc, plan.tune.epochs)
-        run = bench.out / TRIALS / str(trial.number) / f"fold-{fold}"
-        try:
-            auroc[fold] = measure(bench, parameters, plan.seed, fold, run, judge)
-        except Diverged as error:
-            trial.set_user_attr("stopped", str(error))
-            raise optuna.TrialPruned(str(error)) from None
-        finally:
-            shutil.rmtree(run.parent, ignore_errors=True)
-            trial.set_user_attr("auroc", {str(f): value for f, value in auroc.items()})
-            trial.set_user_attr("seconds", round(time.monotonic() - started, 1))
-    return float(np.mean(list(auroc.values())))
+        return float("nan")  # Optuna fails it
+    trial.set_user_attr("git_commit", train.git_commit())
+    auroc: list[float] = []
+    try:
+        for fold in tune.folds:
+            judge = partial(_judge, trial, auroc, tune)
+            run = bench.out / TRIALS / str(trial.number)
+            auroc.append(measure(bench, parameters, bench.plan.seed, fold, run, judge))
+    except Diverged as error:
+        trial.set_user_attr("stopped", str(error))
+        raise optuna.TrialPruned(str(error)) from None
+    typer.echo(f"trial {trial.number}, {parameters}: AUROC {np.mean(auroc):.4f}")
+    return float(np.mean(auroc))
 
 
 def _judge(
-    trial: optuna.Trial, finished: Mapping[int, float], epochs: int, line: dict[str, Any]
+    trial: optuna.Trial, finished: list[float], tune: recipe.Tune, line: dict[str, Any]
 ) -> None:
     """Report the mean of the folds so far; steps are epochs, counted on from fold to fold."""
-    so_far = float(np.mean([*finished.values(), line["validation_auroc"]]))
-    trial.report(so_far, len(finished) * epochs + line["epoch"] - 1)
-    if trial.should_prune():
+    step = len(finished) * tune.epochs + line["epoch"] - 1
+    trial.report(float(np.mean([*finished, line["validation_auroc"]])), step)
+    if step < len(tune.folds) * tune.epochs - 1 and trial.should_prune():
+        typer.echo(f"trial {trial.number}: pruned after {step + 1} epochs")
         raise optuna.TrialPruned
 
 
@@ -220,19 +232,15 @@ def _is_surplus(trial: optuna.Trial, trials: int) -> bool:
     return sum(one.number < trial.number for one in taken) >= trials
 
 
-def _fail_unborn_trials(study: optuna.Study) -> None:
-    """Fail what a worker asked for and was killed before its first heartbeat or number."""
+def _fail_unborn_trials(study: optuna.Study, since: dict[int, float]) -> None:
+    """Fail trials whose worker was killed before its first sign of life: nobody else would.
+
+    Args:
+        study: With its trials.
+        since: When each was first seen here with no number drawn; kept from call to call, as
+            clocks of machines need not agree.
+    """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if trial.params or trial.datetime_start is None:
-            continue
-        now = type(trial.datetime_start).now(trial.datetime_start.tzinfo)
-        if (now - trial.datetime_start).total_seconds() > UNBORN_SECONDS:
+        now = time.monotonic()
+        if not trial.params and now - since.setdefault(trial.number, now) > UNBORN_SECONDS:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-
-
-def _changed(name: str, begun: Mapping[str, Any], value: Any) -> str:
-    if name != "recipe":
-        return f"{name} ({begun[name]}, now {value})"
-    before = begun[name]
-    keys = [key for key in {**before, **value} if before.get(key) != value.get(key)]
-    return f"recipe ({keys[0]}: {before.get(keys[0])}, now {value.get(keys[0])})"

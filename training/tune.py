@@ -4,7 +4,8 @@ python -m training.tune --config training/configs/NAME.yaml --corpus CORPUS --ou
 
 A trial trains once a fold, at low resolution. Its value is the mean over the folds of the AUROC
 within the larger source; test is never read. Run the command again to go on, or several times at
-once, on one machine or more, to share a study (``--storage``).
+once, on one machine or more, to share a study: each names the same ``--storage`` and a study folder
+of the same name, on a shared disk so that the best trials are confirmed once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,34 +22,58 @@ import optuna
 import typer
 import yaml
 from filelock import FileLock, Timeout
-from optuna.trial import TrialState
 
 from bcd_models.errors import InputError
 from training import command, confirm, engine, recipe, study_page, train
 from training.search_space import Parameters, parameters_of, recipe_of
-from training.study_storage import opened, reached, sqlite_url
+from training.study_plots import complete_trials
+from training.study_storage import close, opened, reached, sqlite_url
 from training.trials import TRIALS, Bench, Diverged, bench_of, measure, open_study, run_trials
 
 WINNER = "winner.yaml"
+ARM = "tuned"
 
 
-def top_trials(study: optuna.Study, plan: recipe.Recipe, top: int) -> list[confirm.Candidate]:
+def candidates_of(study: optuna.Study, plan: recipe.Recipe, top: int) -> dict[str, Parameters]:
     """The default, then the best complete trials that differ from it and from each other."""
-    found = [confirm.Candidate(None, parameters_of(plan))]
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    for trial in sorted(complete, key=lambda t: (-(t.value or 0), t.number)):
-        if all(trial.params != one.parameters for one in found):
-            found.append(confirm.Candidate(trial.number, trial.params))
-    return found[: top + 1]
+    found: dict[str, Parameters] = {confirm.DEFAULT: parameters_of(plan)}
+    for trial in sorted(complete_trials(study), key=lambda t: (-(t.value or 0), t.number)):
+        if trial.params not in found.values():
+            found[f"trial {trial.number}"] = trial.params
+    return dict(list(found.items())[: top + 1])
 
 
-def write_winner(plan: recipe.Recipe, parameters: Parameters | None, note: str, out: Path) -> Path:
-    """Write the recipe to train by; ``parameters`` None: the one that was tuned, as it is."""
-    winner = plan if parameters is None else recipe_of(plan, parameters)
-    document = winner.model_dump(mode="json", exclude_unset=True)
+def write_winner(winner: recipe.Recipe, note: str, out: Path) -> Path:
+    """Write the recipe to train by; its arm is "tuned" even where the default stays."""
+    tuned = winner.model_copy(update={"arm": ARM})
+    document = tuned.model_dump(mode="json", exclude_unset=True)
     path = out / WINNER
     path.write_text(f"# {note}\n" + yaml.safe_dump(document, sort_keys=False), "utf-8")
     return path
+
+
+def _conclude(study: optuna.Study, bench: Bench, seeds: int, top: int) -> None:
+    """Confirm the best trials; write the winner and the pages."""
+    plan = bench.plan
+    candidates = candidates_of(study, plan, top)
+    decision, runs = confirm.confirm(
+        candidates,
+        # The trials' own seed would favour the one it was chosen by.
+        range(plan.seed + 1, plan.seed + 1 + seeds),
+        plan.tune.folds,
+        partial(_confirmed, bench=bench),
+        bench.bound,
+        bench.out,
+    )
+    stays = decision.winner == confirm.DEFAULT
+    winner = plan if stays else recipe_of(plan, candidates[decision.winner])
+    note = study_page.sentence(decision)
+    path = write_winner(winner, note, bench.out)
+    study_page.write(study, plan, decision, runs, bench.out)
+    for trial in study.trials:  # killed workers leave their folders
+        if trial.state.is_finished():
+            shutil.rmtree(bench.out / TRIALS / str(trial.number), ignore_errors=True)
+    typer.echo(f"{note}\nrecipe: {path}\npage: {bench.out / study_page.PAGE}")
 
 
 def _confirmed(parameters: Parameters, seed: int, fold: int, bench: Bench) -> dict[str, Any]:
@@ -62,68 +88,8 @@ def _confirmed(parameters: Parameters, seed: int, fold: int, bench: Bench) -> di
         "auroc": auroc,
         "stopped": stopped,
         "seconds": round(time.monotonic() - started, 1),
-        "git_commit": train._git_commit(),
+        "git_commit": train.git_commit(),
     }
-
-
-def _conclude(study: optuna.Study, bench: Bench, seeds: int, top: int) -> None:
-    plan = bench.plan
-    candidates = top_trials(study, plan, top)
-    decision, runs = confirm.confirm(
-        candidates,
-        # The trials' own seed would favour the one it was chosen by.
-        range(plan.seed + 1, plan.seed + 1 + seeds),
-        plan.tune.folds,
-        partial(_confirmed, bench=bench),
-        bench.bound,
-        bench.out,
-    )
-    won = {one.trial: one.parameters for one in candidates if one.trial is not None}
-    parameters = None if decision.winner is None else won[decision.winner]
-    note = study_page.sentence(decision)
-    path = write_winner(plan, parameters, note, bench.out)
-    study_page.write(study, plan, bench.bound, decision, runs, bench.out)
-    _remove_leftovers(study, bench.out / TRIALS)
-    typer.echo(f"{note}\nrecipe: {path}\npage: {bench.out / study_page.PAGE}")
-
-
-def _remove_leftovers(study: optuna.Study, folder: Path) -> None:
-    """Remove the folders of trials that are over: killed workers leave theirs."""
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state.is_finished():
-            shutil.rmtree(folder / str(trial.number), ignore_errors=True)
-
-
-def tune(
-    config: Path,
-    corpus_folder: Path,
-    out: Path,
-    trials: int,
-    storage: str | None,
-    start_file: Path | None,
-    seeds: int,
-    top: int,
-) -> None:
-    """Run a study's missing trials, then, in one of its workers, the confirmation."""
-    plan = recipe.read(config)
-    parameters_of(plan)
-    try:
-        (out / TRIALS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"study folder {out} can't be made: {error}") from None
-    where = storage or sqlite_url(out)
-    with FileLock(out / "begin.lock"):
-        kept = opened(where, plan.tune.heartbeat)
-    bench = bench_of(plan, corpus_folder, start_file, out)
-    with reached(where):
-        with FileLock(out / "begin.lock"):
-            study = open_study(bench, kept)
-        run_trials(study, bench, trials)
-        try:
-            with FileLock(out / "confirm.lock", timeout=0):
-                _conclude(study, bench, seeds, top)
-        except Timeout:
-            typer.echo("the trials are done; another worker runs the confirmation")
 
 
 def main(
@@ -142,8 +108,24 @@ def main(
     """Look for better numbers of a recipe."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a worker is one process: start several, not one with accelerate launch")
+    plan = recipe.read(config)
+    parameters_of(plan)
     engine.keep_freed_memory()
-    tune(config, corpus, out, trials, storage, start, seeds, top)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # what a reader needs, we say
+    where = storage or sqlite_url(out)
+    with reached(where), ExitStack() as held:
+        (out / TRIALS).mkdir(parents=True, exist_ok=True)
+        with FileLock(out / "begin.lock"):
+            kept = opened(where, plan.tune.heartbeat)
+            held.callback(close, kept)
+            bench = bench_of(plan, corpus, start, out)
+            study = open_study(bench, kept)
+        run_trials(study, bench, trials)
+        try:
+            with FileLock(out / "confirm.lock", timeout=0):
+                _conclude(study, bench, seeds, top)
+        except Timeout:
+            typer.echo("the trials are done; another worker runs the confirmation")
 
 
 if __name__ == "__main__":

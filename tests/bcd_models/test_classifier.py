@@ -16,6 +16,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from scipy.special import logit
 
 from bcd_models import BCDClassifier, ImageError, ImageLimits, ModelFolderError
 from bcd_models.backbones import BACKBONES
@@ -100,6 +101,26 @@ def test_referral_and_label_are_separate(
     assert answer.decision == "refer"
     assert answer.label in LABELS
     assert answer.reasons
+
+
+def test_eight_views_give_the_mean_over_the_turns_of_an_image(
+    light_model: BCDClassifier, patches: list[Image.Image]
+) -> None:
+    side = light_model.config.preprocess.input_size  # so that nothing is resized after a turn
+    image = np.array(patches[1].resize((side, side)))
+    turns = [np.rot90(image, k) for k in range(4)]
+    turns += [np.ascontiguousarray(turn[:, ::-1]) for turn in turns]
+    plain = DecisionConfig()
+    one = BCDClassifier(light_model.config.model_copy(update={"decision": plain}))
+    one.network = light_model.network
+    margins = [logit(p.probability) for p in one.predict([np.ascontiguousarray(t) for t in turns])]
+    eight = plain.model_copy(update={"views": 8})
+    averaged = BCDClassifier(light_model.config.model_copy(update={"decision": eight}))
+    averaged.network = light_model.network
+    for turn in turns:
+        found = averaged.predict(np.ascontiguousarray(turn))
+        assert logit(found.probability) == pytest.approx(np.mean(margins), abs=1e-3)
+    assert np.ptp(margins) > 0.05
 
 
 def test_limits_hold_for_predictions_and_explanations(

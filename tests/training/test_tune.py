@@ -1,62 +1,36 @@
-"""Studies on a miniature corpus: one worker, several, killed ones; every kind of storage."""
+"""Studies on a miniature corpus: what is tuned, what is decided, what is written."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
+import re
 import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
+from playwright.sync_api import sync_playwright
 
 from bcd_models.errors import InputError
 from bcd_models.prediction import NOTICE
-from tests.conftest import absent
-from training import command, confirm, recipe, study_page, trials, tune
+from tests.support.studies import (
+    DEFAULT,
+    RECIPE,
+    arguments,
+    measure_by_learning_rate,
+    planned,
+    run,
+    study_at,
+    trials_of,
+    write,
+)
+from training import command, confirm, corpus, recipe, splits, train, trials, tune
+from training.checkpoint import TrainingStopped
 from training.search_space import parameters_of, recipe_of, trial_recipe
-from training.study_storage import opened, sqlite_url
-
-RECIPE: dict[str, Any] = {
-    "name": "bcd-small",
-    "version": "0.0.1",
-    "backbone": "mobilenetv2",
-    "start": "none",
-    "phases": [
-        {"size": 32, "epochs": 2, "learning_rate": 0.001},
-        {"size": 48, "epochs": 1, "learning_rate": 0.0004},
-    ],
-    "batch_size": 64,
-    "augment": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "mixup": 0.2},
-    "tune": {"size": 32, "epochs": 1, "folds": [0], "startup_trials": 2, "heartbeat": 1},
-}
-DEFAULT = {
-    "phases.learning_rate": 0.001,
-    "weight_decay": 0.02,
-    "augment.mixup": 0.2,
-    "augment.jitter": 0.1,
-}
-
-
-def changed(**changes: Any) -> dict[str, Any]:
-    return {**RECIPE, **changes}
-
-
-def planned(**changes: Any) -> recipe.Recipe:
-    return recipe.Recipe.model_validate(changed(**changes))
-
-
-def write(path: Path, **changes: Any) -> Path:
-    path.write_text(yaml.safe_dump(changed(**changes)))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -64,37 +38,17 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("recipe") / "small.yaml")
 
 
-def arguments(config: Path, corpus: Path, out: Path, count: int, *more: str) -> list[str]:
-    asked = ["--config", str(config), "--corpus", str(corpus), "--out", str(out)]
-    return [*asked, "--trials", str(count), "--seeds", "2", "--top", "1", *more]
-
-
-def run(*asked: Any) -> None:
-    with pytest.raises(SystemExit) as end:
-        command.run(tune.main, arguments(*asked))
-    assert end.value.code == 0
-
-
-def study_of(out: Path, storage: str | None = None) -> optuna.Study:
-    kept = opened(storage or sqlite_url(out), 1)
-    return optuna.load_study(study_name=out.name, storage=kept)
+def replace_measure(monkeypatch: pytest.MonkeyPatch, measure: Any) -> None:
+    monkeypatch.setattr(trials, "measure", measure)
+    monkeypatch.setattr(tune, "measure", measure)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
-    """Trainings that take no time, and whose AUROC is best at a learning rate of 0.001."""
-    measured = []
-
-    def measure(bench, parameters, seed, fold, folder, on_epoch=None) -> float:
-        measured.append(dict(parameters))
-        auroc = 0.9 - abs(parameters["phases.learning_rate"] - 0.001) + seed * 1e-4
-        if on_epoch:
-            on_epoch({"epoch": 1, "validation_auroc": auroc})
-        return auroc
-
-    monkeypatch.setattr(trials, "measure", measure)
-    monkeypatch.setattr(tune, "measure", measure)
-    return measured
+    """Trainings take no time; what they were asked for."""
+    seen: list[dict[str, float]] = []
+    replace_measure(monkeypatch, measure_by_learning_rate(seen))
+    return seen
 
 
 # What is tuned.
@@ -175,31 +129,28 @@ def test_the_default_stays_unless_clearly_beaten() -> None:
     default = [0.90, 0.92, 0.91, 0.93]
     better = [value + gain for value, gain in zip(default, (0.02, 0.021, 0.019, 0.02), strict=True)]
     noisy = [0.99, 0.90, 0.92, 0.95]
-    decision = confirm.decide(default, {3: noisy, 8: better})
-    assert decision.winner is None  # the best on average is the noisy one
-    assert [one.trial for one in decision.comparisons] == [3, 8]
-    assert confirm.decide(default, {8: better}).winner == 8
-    assert confirm.decide(default, {8: default}).winner is None
-    assert confirm.decide(default, {}).winner is None
+    decision = confirm.decide({"default": default, "trial 3": noisy, "trial 8": better})
+    assert decision.winner == "default"  # the best on average is the noisy one
+    assert [one.name for one in decision.comparisons] == ["trial 3", "trial 8"]
+    assert confirm.decide({"default": default, "trial 8": better}).winner == "trial 8"
+    assert confirm.decide({"default": default, "trial 8": default}).winner == "default"
+    assert confirm.decide({"default": default}).winner == "default"
     by_hand = decision.comparisons[1]  # mean 0.02, sd 0.000816, t(3, 0.9875) = 4.177
     assert (by_hand.low, by_hand.high) == pytest.approx((0.018295, 0.021705), abs=2e-6)
 
 
 def test_the_winner_is_a_recipe_that_train_takes(tmp_path: Path) -> None:
     plan = planned()
-    stays = tune.write_winner(plan, None, "The default stays.", tmp_path)
-    assert recipe.read(stays) == plan
-    numbers = DEFAULT | {"phases.learning_rate": 0.0005}
-    replaced = recipe.read(tune.write_winner(plan, numbers, "Trial 3 replaces it.", tmp_path))
-    assert replaced == recipe_of(plan, numbers)
+    stays = recipe.read(tune.write_winner(plan, "The default stays.", tmp_path))
+    assert stays == plan.model_copy(update={"arm": "tuned"})
+    tuned = recipe_of(plan, DEFAULT | {"phases.learning_rate": 0.0005})
+    replaced = recipe.read(tune.write_winner(tuned, "Trial 3 replaces it.", tmp_path))
+    assert replaced == tuned.model_copy(update={"arm": "tuned"})
     assert replaced.epochs == plan.epochs
 
 
 def test_a_confirmation_that_was_killed_goes_on(tmp_path: Path) -> None:
-    found = [
-        confirm.Candidate(None, DEFAULT),
-        confirm.Candidate(4, DEFAULT | {"weight_decay": 0.1}),
-    ]
+    found = {"default": DEFAULT, "trial 4": DEFAULT | {"weight_decay": 0.1}}
     runs: list[tuple[float, int, int]] = []
 
     def measure(parameters, seed, fold) -> dict[str, Any]:
@@ -209,14 +160,13 @@ def test_a_confirmation_that_was_killed_goes_on(tmp_path: Path) -> None:
         return {"auroc": 0.9 + seed / 100, "stopped": None}
 
     asked = (found, (1, 2), (0, 1), measure, {"corpus": "a"}, tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        confirm.confirm(*asked)
-    kept = list(runs)
-    runs.clear()
-    with pytest.raises(KeyboardInterrupt):
-        confirm.confirm(*asked)
-    both = kept + runs
-    assert len(set(both)) == len(both) == 6
+    made = []
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            confirm.confirm(*asked)
+        made += runs
+        runs.clear()
+    assert len(set(made)) == len(made) == 6
     with pytest.raises(InputError, match="of another study"):
         confirm.confirm(*asked[:4], {"corpus": "b"}, tmp_path)
     (tmp_path / "confirm.json").write_text("{")
@@ -235,44 +185,94 @@ def finished(config: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
-def test_a_study_leaves_a_recipe_and_pages(finished: Path, config: Path) -> None:
-    recipe.read(finished / "winner.yaml")
-    study = study_of(finished)
-    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
-    assert study.trials[0].params == DEFAULT
-    assert study.trials[0].user_attrs["auroc"]["0"] == study.trials[0].value
-    assert study.trials[1].user_attrs["seconds"] > 0
+def test_a_study_leaves_a_recipe_and_pages(finished: Path) -> None:
+    assert recipe.read(finished / "winner.yaml").arm == "tuned"
+    default, drawn = trials_of(finished)
+    assert (default.state, drawn.state) == (TrialState.COMPLETE, TrialState.COMPLETE)
+    assert default.params == DEFAULT
+    assert drawn.params.keys() == DEFAULT.keys()
     record = json.loads((finished / "confirm.json").read_text())
-    assert Counter(entry["of"] for entry in record["runs"]) == {"default": 2, "trial 1": 2}
+    assert Counter(str(entry["parameters"]) for entry in record["runs"]) == {
+        str(DEFAULT): 2,
+        str(drawn.params): 2,
+    }
     assert {entry["seed"] for entry in record["runs"]} == {1, 2}
     text = (finished / "study.md").read_text()
     for said in (NOTICE, record["study"]["corpus"], record["study"]["split"], "The default stays"):
         assert said in text
     for name in ("history", "slices", "parallel"):
-        assert (finished / f"study-{name}.png").stat().st_size > 3000
-    page = (finished / "study.html").read_text()
-    assert NOTICE in page
-    assert page.count("Plotly.newPlot(") == 3 + page.count("function Plotly.newPlot(")
-    assert 'src="http' not in page
+        assert f"(study-{name}.png)" in text
+        assert (finished / f"study-{name}.png").stat().st_size > 10_000
     assert not list((finished / "trials").iterdir())
 
 
-def test_a_study_goes_on_with_new_trials(
+def test_the_live_page_asks_the_network_for_nothing(finished: Path) -> None:
+    page = (finished / "study.html").read_text()
+    assert NOTICE in page
+    assert all(f'<div id="{name}"' in page for name in ("history", "slices", "parallel"))
+    bare = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert "http" not in bare
+    assert re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=", page) == []
+
+
+def test_trials_see_no_test_image(finished: Path, config: Path, corpus_folder: Path) -> None:
+    bench = trials.bench_of(recipe.read(config), corpus_folder, None, finished)
+    data = bench.data[0]
+    assert data.held_out is not None
+    table = splits.table(corpus.load(corpus_folder)[0])
+    test = set(table["case_id"][data.split.part == "test"])
+    held_out, learnt_from = set(data.held_out.frame["case_id"]), set(data.training.frame["case_id"])
+    assert test
+    assert not test & (held_out | learnt_from)
+    assert not held_out & learnt_from
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_live_page_from_its_file_alone(finished: Path, chromium: str) -> None:
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((finished / "study.html").as_uri())
+        page.locator("#parallel .main-svg").first.wait_for()
+        browser.close()
+    assert len(asked) == 1
+
+
+def test_a_trial_is_worth_its_auroc_within_the_larger_source(
+    config: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = trials.bench_of(recipe.read(config), corpus_folder, None, tmp_path)
+    held_out = bench.data[0].held_out
+    assert held_out is not None
+    margins = held_out.truth.astype(float)
+    margins[:3] = 1 - margins[:3]  # wrong, and of another source
+    held_out.frame.loc[:2, "source"] = "elsewhere"
+    monkeypatch.setattr("training.engine.fit", lambda network, *_: network)
+    monkeypatch.setattr("training.engine.score", lambda *_: margins)
+    assert trials.measure(bench, DEFAULT, 0, 0, tmp_path / "trial") == 1
+
+
+def test_a_study_goes_on_and_asked_again_changes_nothing(
     quick: list, config: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "study"
     run(config, corpus_folder, out, 3)
     assert len(quick) == 3 + 4
+    names = ("study.md", "study.html", "study-history.png", "winner.yaml", "confirm.json")
+    before = [(out / name).read_bytes() for name in names]
     run(config, corpus_folder, out, 3)
-    assert len(quick) == 3 + 4  # nothing was left to do
+    assert len(quick) == 3 + 4
+    assert [(out / name).read_bytes() for name in names] == before
     run(config, corpus_folder, out, 6)
-    tried = [tuple(trial.params.values()) for trial in study_of(out).trials]
+    tried = [tuple(trial.params.values()) for trial in trials_of(out)]
     assert len(tried) == len(set(tried)) == 6
     other = tmp_path / "again" / "study"
     run(config, corpus_folder, other, 6)
-    assert [tuple(trial.params.values()) for trial in study_of(other).trials] == tried
+    assert [tuple(trial.params.values()) for trial in trials_of(other)] == tried
     assert "Importance (exploratory)" in (out / "study.md").read_text()
-    assert (out / "study-importance.png").stat().st_size > 3000
+    assert (out / "study-importance.png").stat().st_size > 10_000
     assert "Choose nothing by it" in (out / "study.html").read_text()
 
 
@@ -281,181 +281,122 @@ def test_a_clearly_better_trial_becomes_the_recipe(
 ) -> None:
     phases = [{"size": 32, "epochs": 2, "learning_rate": 0.002}]
     config = write(tmp_path / "recipe.yaml", phases=phases)
-    run(config, corpus_folder, tmp_path / "study", 4)
-    winner = recipe.read(tmp_path / "study" / "winner.yaml")
-    best = study_of(tmp_path / "study").best_trial
+    out = tmp_path / "study"
+    run(config, corpus_folder, out, 4)
+    winner = recipe.read(out / "winner.yaml")
+    best = max(trials_of(out), key=lambda trial: trial.value)
     assert winner.phases[0].learning_rate == best.params["phases.learning_rate"] != 0.002
-    assert f"Trial {best.number} replaces" in (tmp_path / "study" / "study.md").read_text()
+    assert winner.arm == "tuned"
+    assert f"Trial {best.number} replaces" in (out / "study.md").read_text()
 
 
 def test_a_study_is_never_continued_with_something_else(
-    quick: list, config: Path, corpus_folder: Path, tmp_path: Path
+    quick: list, config: Path, corpus_folder: Path, tmp_path: Path, capsys
 ) -> None:
     out = tmp_path / "study"
     run(config, corpus_folder, out, 1)
-    other = write(tmp_path / "other.yaml", dropout=0.3)
-    with pytest.raises(InputError, match=r"another recipe \(dropout: 0.0, now 0.3\)"):
-        tune.main(other, corpus_folder, out, 2)
-    study = study_of(out)
-    study.set_user_attr("corpus", "elsewhere")
-    with pytest.raises(InputError, match=r"another corpus \(elsewhere, now "):
-        tune.main(config, corpus_folder, out, 2)
+    capsys.readouterr()
+    run(write(tmp_path / "other.yaml", dropout=0.3), corpus_folder, out, 2, code=2)
+    assert "another recipe (dropout: 0.0, now 0.3)" in capsys.readouterr().err
+    with study_at(out) as study:
+        for name in ("corpus", "start"):
+            before = study.user_attrs[name]
+            study.set_user_attr(name, "elsewhere")
+            run(config, corpus_folder, out, 2, code=2)
+            said = capsys.readouterr().err
+            assert f"another {name} (elsewhere, now {before})" in said
+            assert len(said.splitlines()) == 1
+            study.set_user_attr(name, before)
 
 
 def test_what_diverges_is_pruned_and_the_study_goes_on(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.engine.weighted_loss", lambda logits, *_: logits.sum() * 1e40)
+    monkeypatch.setattr(
+        "training.balance.weighted_loss", lambda logits, *_: logits.sum() * float("nan")
+    )
     space = {"dropout": {"low": 0, "high": 0.5}}
     config = write(tmp_path / "recipe.yaml", tune=RECIPE["tune"] | {"space": space})
     run(config, corpus_folder, tmp_path / "study", 2)
-    study = study_of(tmp_path / "study")
-    assert [trial.state for trial in study.trials] == [TrialState.PRUNED] * 2
-    assert "the loss became" in study.trials[0].user_attrs["stopped"]
+    found = trials_of(tmp_path / "study")
+    assert [trial.state for trial in found] == [TrialState.PRUNED] * 2
+    assert "the loss became" in found[0].user_attrs["stopped"]
     assert "2, of which 2 diverged" in (tmp_path / "study" / "study.md").read_text()
+
+
+def test_a_full_disk_stops_the_study_and_is_no_trials_fault(
+    config: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def full(*_: Any) -> None:
+        raise TrainingStopped("the checkpoint can't be written: no space left; make room")
+
+    out = tmp_path / "study"
+    with monkeypatch.context() as patch:
+        patch.setattr("training.engine.fit", full)
+        run(config, corpus_folder, out, 1, code=2)
+    said = capsys.readouterr().err
+    assert "error: the checkpoint can't be written: no space left; make room\n" in said
+    assert "Traceback" not in said
+    replace_measure(monkeypatch, measure_by_learning_rate([]))
+    run(config, corpus_folder, out, 1)
+    failed, again = trials_of(out)
+    assert (failed.state, again.state) == (TrialState.FAIL, TrialState.COMPLETE)
+    assert again.params == DEFAULT
 
 
 def test_later_folds_are_spared_where_the_first_is_poor(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[tuple[float, int]] = []
+    seen: list[int] = []
 
     def measure(bench, parameters, seed, fold, folder, on_epoch=None) -> float:
         auroc = 0.9 - 0.001 * len(seen)
-        seen.append((parameters["weight_decay"], fold))
+        seen.append(fold)
         if on_epoch:
             on_epoch({"epoch": 1, "validation_auroc": auroc})
         return auroc
 
-    monkeypatch.setattr(trials, "measure", measure)
-    monkeypatch.setattr(tune, "measure", measure)
+    replace_measure(monkeypatch, measure)
     config = write(tmp_path / "recipe.yaml", tune=RECIPE["tune"] | {"folds": [0, 1]})
     run(config, corpus_folder, tmp_path / "study", 4)
-    study = study_of(tmp_path / "study")
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2 + ["PRUNED"] * 2
-    assert [list(trial.intermediate_values) for trial in study.trials] == [[0, 1]] * 2 + [[0]] * 2
+    found = trials_of(tmp_path / "study")
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 2 + ["PRUNED"] * 2
+    assert [list(trial.intermediate_values) for trial in found] == [[0, 1]] * 2 + [[0]] * 2
 
 
-# Storages that can't be used: one line, exit code 2, before anything is trained.
-
-
-def closed_port() -> str:
-    return "postgresql://user:secret@127.0.0.1:1/none"
-
-
-@pytest.mark.parametrize(
-    ("storage", "reason"),
-    [
-        (closed_port(), "127.0.0.1"),
-        ("sqlite:///{tmp}/missing/study.db", "unable to open database file"),
-        ("{tmp}/missing/study.journal", "No such file"),
-        ("{tmp}/text", "not Optuna's"),
-        ("sqlite:///{tmp}/text", "not a database"),
-        ("nothing://at.all", "nothing"),
-        ("nothing//at://all", "no URL"),
-    ],
-)
-def test_a_storage_out_of_reach_is_one_line(
-    quick: list,
-    config: Path,
-    corpus_folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    storage: str,
-    reason: str,
+def test_several_processes_are_refused(
+    config: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    (tmp_path / "text").write_text("no journal and no database\n" * 100)
-    storage = storage.replace("{tmp}", str(tmp_path))
-    asked = arguments(config, corpus_folder, tmp_path / "study", 2, "--storage", storage)
-    with pytest.raises(SystemExit) as end:
-        command.run(tune.main, asked)
-    assert end.value.code == 2
-    said = capsys.readouterr().err
-    assert reason in said
-    assert "secret" not in said
-    assert len(said.splitlines()) == 1
-    assert not quick
-
-
-# Several workers, and killed ones.
-
-
-def worker(*asked: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "training.tune", *arguments(*asked)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """URL of a PostgreSQL server of the tests' own."""
-    pytest.importorskip("psycopg")
-    from tests.support.postgres import program, running_postgres
-
-    if not program("initdb"):
-        absent("PostgreSQL is not installed: apt-get install postgresql")
-    with running_postgres() as url:
-        yield url
-
-
-@pytest.fixture(params=["sqlite", "journal", "postgres"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Each kind of storage in turn."""
-    if request.param == "postgres":
-        return str(request.getfixturevalue("postgres"))
-    return str(tmp_path / "journal") if request.param == "journal" else sqlite_url(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as accelerate launch sets it
+    run(config, corpus_folder, tmp_path / "study", 1, code=2)
+    assert "start several, not one with accelerate launch" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
 
 
 @pytest.mark.slow
-def test_workers_share_a_study_and_take_over_from_a_killed_one(
-    storage: str, config: Path, corpus_folder: Path, tmp_path: Path
+def test_accelerate_launch_with_several_processes_is_refused(
+    config: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / f"study-{tmp_path.name}"
-    asked = (config, corpus_folder, out, 5, "--storage", storage)
-    first = worker(*asked)
-    killed = running_trial(out, storage, first)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    both = [worker(*asked) for _ in range(2)]
-    assert [one.wait(240) for one in both] == [0, 0]
-
-    study = study_of(out, storage)
-    states = Counter(trial.state for trial in study.trials)
-    assert states[TrialState.COMPLETE] + states[TrialState.PRUNED] == 5
-    assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
-    assert study.trials[killed].state == TrialState.FAIL
-    again = [t for t in study.trials if t.system_attrs.get("failed_trial") == killed]
-    assert [t.params for t in again] == [study.trials[killed].params]
-    record = json.loads((out / "confirm.json").read_text())
-    assert len(record["runs"]) == 4
-    assert record["decision"]["pairs"] == 2
-    assert not list((out / "trials").iterdir())
+    launched = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]  # of one: CPU
+    asked = arguments(config, corpus_folder, tmp_path / "study", 1)
+    ended = subprocess.run(
+        [*launched, "--num_processes", "2", "--num_machines", "1", "-m", "training.tune", *asked],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode
+    assert "start several, not one with accelerate launch" in ended.stderr
+    assert not (tmp_path / "study").exists()
 
 
-def running_trial(out: Path, storage: str, process: subprocess.Popen[bytes]) -> int:
-    """Number of the first trial that is at work."""
-    deadline = time.monotonic() + 200
-    while True:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        for folder in (out / "trials").glob("*/fold-0"):
-            trial = study_of(out, storage).trials[int(folder.parent.name)]
-            if trial.state == TrialState.RUNNING and len(trial.params) == 4:
-                return trial.number
-        time.sleep(0.05)
-
-
-def test_a_trial_too_many_is_left_out(
-    quick: list, config: Path, corpus_folder: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "study"
-    run(config, corpus_folder, out, 2)
-    study = study_of(out)
-    bench = trials.bench_of(recipe.read(config), corpus_folder, None, out)
-    study.optimize(lambda trial: trials._objective(trial, bench, 2), n_trials=1)
-    assert study.trials[-1].state == TrialState.FAIL
-    assert len(quick) == 2 + 4
-    assert study_page.PAGE
+@pytest.mark.slow
+def test_the_winner_trains(finished: Path, corpus_folder: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as end:
+        command.run(
+            train.main,
+            ["--config", str(finished / "winner.yaml"), "--corpus", str(corpus_folder), *out],
+        )
+    assert end.value.code == 0
+    assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["arm"] == "tuned"

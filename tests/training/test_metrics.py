@@ -1,0 +1,186 @@
+"""Figures against scikit-learn's, resample by resample, and the schema of ``metrics.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from bcd_models.decision import sigmoid
+from bcd_models.errors import InputError
+from tests.conftest import CARDS, MODELS, ROOT
+from training import measured, metrics
+
+THRESHOLD = 0.4
+
+
+@pytest.fixture(scope="module", params=["fine", "tied", "hopeless"])
+def scored(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray, metrics.Resamples]:
+    """Truth and probability of 400 images of 23 cases, and resamples of them."""
+    rng = np.random.default_rng(3)
+    cases = pd.Series(rng.integers(0, 23, 400)).astype(str)
+    sources = pd.Series(np.where(cases.astype(int) < 16, "idc", "breakhis"))
+    margins = rng.normal(0, 2, 400)
+    truth = rng.random(400) < sigmoid(margins - 1)
+    probability = {
+        "fine": sigmoid(margins),
+        "tied": sigmoid(margins).round(1),
+        "hopeless": np.full(400, 0.1),  # never called malignant
+    }[request.param]
+    return truth, probability, metrics.resamples(cases, sources, count=25)
+
+
+def by_sklearn(truth: np.ndarray, probability: np.ndarray) -> dict[str, float]:
+    called = probability >= THRESHOLD
+    falls, rises, _ = sk.roc_curve(truth, probability, drop_intermediate=False)
+    return {
+        "auroc": sk.roc_auc_score(truth, probability),
+        "auprc": sk.average_precision_score(truth, probability),
+        "accuracy": sk.accuracy_score(truth, called),
+        "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
+        "recall": sk.recall_score(truth, called),
+        "false_negative_rate": 1 - sk.recall_score(truth, called),
+        "specificity": sk.recall_score(~truth, ~called),
+        "precision": sk.precision_score(truth, called, zero_division=0),
+        "f1": sk.f1_score(truth, called),
+        "sensitivity_at_90_specificity": max(rises[falls <= 0.1]),
+        "sensitivity_at_95_specificity": max(rises[falls <= 0.05]),
+        "brier": sk.brier_score_loss(truth, probability),
+        "ece": plain_ece(truth, probability),
+    }
+
+
+def plain_ece(truth: np.ndarray, probability: np.ndarray) -> float:
+    order = np.argsort(probability, kind="stable")
+    gaps = [
+        len(rows) * abs(probability[rows].mean() - truth[rows].mean())
+        for rows in np.array_split(order, 10)
+    ]
+    return sum(gaps) / len(order)
+
+
+def test_values_are_scikit_learns(scored) -> None:
+    truth, probability, _ = scored
+    found = metrics.figures(truth, probability, THRESHOLD)
+    assert found == pytest.approx(by_sklearn(truth, probability), abs=1e-12)
+    assert list(found) == list(measured.Figures.model_fields)
+
+
+def test_every_resample_is_scikit_learns_on_the_repeated_rows(scored) -> None:
+    truth, probability, drawn = scored
+    found = metrics._figures_of(truth, probability, THRESHOLD, drawn)
+    for number, rows in enumerate(drawn):
+        expected = by_sklearn(truth[rows], probability[rows])
+        assert {name: values[number] for name, values in found.items()} == pytest.approx(
+            expected, abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("figure", [metrics.auroc, metrics.best_balanced_accuracy])
+def test_intervals_and_differences_are_quantiles_of_the_plain_bootstrap(scored, figure) -> None:
+    truth, probability, drawn = scored
+    other = np.random.default_rng(0).random(len(truth))
+    ours = [figure(truth[rows], probability[rows]) for rows in drawn]
+    theirs = [figure(truth[rows], other[rows]) for rows in drawn]
+    low, high = np.quantile(ours, (0.025, 0.975))
+    assert metrics.interval(figure, truth, probability, drawn) == pytest.approx(
+        {"value": figure(truth, probability), "low": low, "high": high}, abs=1e-12
+    )
+    low, high = np.quantile(np.subtract(ours, theirs), (0.025, 0.975))
+    gap = metrics.difference(figure, truth, probability, other, drawn)
+    assert (gap["low"], gap["high"]) == pytest.approx((low, high), abs=1e-12)
+
+
+def test_best_balanced_accuracy_is_the_largest_of_all_thresholds(scored) -> None:
+    truth, probability, _ = scored
+    tried = [*probability, 2.0]
+    best = max(sk.balanced_accuracy_score(truth, probability >= t) for t in tried)
+    assert metrics.best_balanced_accuracy(truth, probability) == pytest.approx(best, abs=1e-12)
+
+
+def test_differences_are_of_each_models_own_threshold(scored) -> None:
+    truth, probability, drawn = scored
+    found = metrics.differences(truth, (probability, 0.4), (probability, 0.7), drawn)
+    assert found["auroc"] == {"value": 0, "low": 0, "high": 0}
+    recalls = [sk.recall_score(truth, probability >= t) for t in (0.4, 0.7)]
+    assert found["recall"]["value"] == pytest.approx(recalls[0] - recalls[1])
+    assert found["recall"]["low"] <= found["recall"]["value"] <= found["recall"]["high"]
+
+
+def test_many_rows_are_taken_in_blocks(scored, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, probability, drawn = scored
+    whole = metrics.with_intervals(truth, probability, THRESHOLD, drawn)
+    monkeypatch.setattr(metrics, "_BLOCK", 7 * len(truth))
+    assert len(list(drawn.blocks(truth))) == 4
+    parts = metrics.with_intervals(truth, probability, THRESHOLD, drawn)
+    assert all(parts[name] == pytest.approx(whole[name], abs=1e-12) for name in whole)
+
+
+def test_resamples_of_one_label_are_left_out() -> None:
+    cases, truth = pd.Series(["a", "b"]), np.array([True, False])
+    drawn = metrics.resamples(cases, pd.Series(["idc", "idc"]), count=40)
+    kept = np.concatenate(list(drawn.blocks(truth)))
+    assert 0 < len(kept) < 40
+    assert (kept == 1).all()
+
+
+def test_macro_over_cases_takes_those_of_both_labels() -> None:
+    frame = pd.DataFrame(
+        {"case_id": np.repeat(range(12), 2), "label": ["benign", "malignant"] * 12}
+    )
+    probability = np.tile([0.2, 0.8], 12)
+    probability[:4] = [0.8, 0.2, 0.8, 0.2]  # two cases the wrong way round
+    assert metrics.macro_over_cases(frame, probability) == {"cases": 12, "auroc": 10 / 12}
+    assert metrics.macro_over_cases(frame[:18], probability[:18]) == {"cases": 9, "auroc": None}
+
+
+def test_the_schema_in_docs_is_the_exported_one(tmp_path: Path) -> None:
+    measured.main(tmp_path / "schema.json")
+    exported = (tmp_path / "schema.json").read_text()
+    assert (ROOT / "docs" / "metrics.schema.json").read_text() == exported
+    assert json.loads(exported)["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_published_metrics_are_valid(name: str) -> None:
+    path = CARDS / name / "metrics.json"
+    document = measured.read(path)
+    assert document.model_dump(exclude_unset=True) == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"schema_version": 2}, "schema version 2, newer than 1"),
+        ({"schema_version": 0}, "schema_version: Input should be 1"),
+        ({"surprise": 1}, "surprise: Extra inputs"),
+        ({"intervals": 95}, "intervals: Input should be a valid string"),
+        ({"macro_over_cases": {"cases": "36", "auroc": None}}, r"macro_over_cases\.cases"),
+        ({"overall": {}}, r"overall\.auroc: Field required"),
+    ],
+)
+def test_metrics_are_read_strictly(tmp_path: Path, change: dict, reason: str) -> None:
+    document = json.loads((CARDS / MODELS[0] / "metrics.json").read_text())
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(document | change))
+    with pytest.raises(InputError, match=reason):
+        measured.read(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema_version": NaN}', "\0"])
+def test_other_files_are_no_metrics(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"metrics\.json"):
+        measured.read(path)
+    with pytest.raises(InputError, match="is no metrics file"):
+        measured.read(tmp_path / "none.json")
+
+
+def test_an_interval_must_not_be_upside_down() -> None:
+    with pytest.raises(ValueError, match=r"low end 0\.6 is above its high end 0\.5"):
+        measured.Estimate(value=0.5, low=0.6, high=0.5)

@@ -1,0 +1,234 @@
+"""Compare finished runs: the original's figures beside ours, arms, splits, floors and costs.
+
+python -m training.compare RUN... --out REPORT [--corpus CORPUS]
+
+A section that lacks runs is left out, and the report says which runs it takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from bcd_models.errors import InputError
+from bcd_models.prediction import NOTICE
+from training import (
+    card,
+    command,
+    comparison,
+    comparison_page,
+    comparison_tables,
+    corpus,
+    cost,
+    engine,
+    figures,
+    metrics,
+    splits,
+    train,
+)
+from training import comparison_folds as folds
+from training import comparison_parts as parts
+from training.comparison_runs import Missing, Run, read_all
+from training.measured import Estimate
+
+REPORT, PAGE = "report.json", "report.md"
+ORIGINAL = (
+    comparison.Claim(
+        backbone="MobileNetV2", accuracy=0.8778, recall=0.8591, false_negative_rate=0.1409
+    ),
+    comparison.Claim(
+        backbone="EfficientNet-B2", accuracy=0.9215, recall=0.9128, false_negative_rate=0.0872
+    ),
+)
+
+Row = tuple[str, float, float, float]
+
+
+def compare(folders: list[Path], corpus_folder: Path | None = None) -> comparison.Report:
+    """Make every section that the runs allow.
+
+    Args:
+        folders: Run folders written by ``training.train``.
+        corpus_folder: The corpus they were trained on; with it, image passes are counted.
+
+    Raises:
+        InputError: A folder holds no finished run, or the runs don't belong together.
+    """
+    runs = read_all(folders)
+    provenance = runs[0].provenance
+    if corpus_folder:
+        _check_corpus(corpus_folder, provenance.corpus_fingerprint)
+    larger = _larger_source(runs)
+    missing: dict[str, str] = {}
+    warnings: list[str] = []
+
+    def section(name: str, make: Callable[..., Any], *given: Any, empty: Any = ()) -> Any:
+        try:
+            return make(runs, *given)
+        except Missing as reason:
+            missing[name] = str(reason)
+            return empty
+
+    return comparison.Report(
+        corpus=provenance.corpus,
+        corpus_fingerprint=provenance.corpus_fingerprint,
+        larger_source=larger,
+        intervals="95%, bootstrap over whole cases within source, "
+        f"{metrics.RESAMPLES} resamples; differences are paired over the same resamples",
+        runs=tuple(map(_line, runs)),
+        original=ORIGINAL,
+        on_same_terms=section("on_same_terms", parts.on_same_terms, larger),
+        tested=section("tested", parts.tested),
+        pairs=section("pairs", parts.pairs, larger),
+        out_of_fold=section("out_of_fold", folds.out_of_fold, larger, warnings),
+        square=section("square", folds.square, larger, corpus_folder, empty=None),
+        leaks=section("leaks", parts.leaks, larger),
+        leave_one_out=section("leave_one_out", parts.leave_one_out),
+        learning_curves=section("learning_curves", folds.learning_curves, larger, warnings),
+        costs=_costs(runs),
+        machine=cost.machine(),
+        missing=missing,
+        warnings=tuple(warnings),
+        notice=NOTICE,
+    )
+
+
+def _check_corpus(folder: Path, fingerprint: str) -> None:
+    _, about = corpus.load(folder)
+    if about["fingerprint"] != fingerprint:
+        raise InputError(
+            f"the runs were trained on corpus {fingerprint[:16]}, {folder} is "
+            f"{about['fingerprint'][:16]}"
+        )
+
+
+def _larger_source(runs: list[Run]) -> str:
+    """The source with most of the images that any run was scored on."""
+    frames = [run.held_out for run in runs if run.held_out is not None]
+    frames += [run.test.frame for run in runs if run.test]
+    if not frames:
+        raise InputError("no run was scored: run training.evaluate --out RUN/metrics-test.json")
+    return splits.larger_source(pd.concat(frames).drop_duplicates("sha256"))
+
+
+def _line(run: Run) -> comparison.RunLine:
+    return comparison.RunLine(
+        name=run.name,
+        backbone=run.backbone,
+        arm=run.plan.arm,
+        split=run.provenance.split,
+        seed=run.plan.seed,
+        seconds=run.seconds,
+        git_commit=run.provenance.git_commit,
+    )
+
+
+def _costs(runs: list[Run]) -> tuple[comparison.CostLine, ...]:
+    """Of one run of each backbone: what a model costs follows from its backbone and input size."""
+    first: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        first.setdefault((run.backbone, run.plan.input_size), run)
+    return tuple(
+        comparison.CostLine(
+            backbone=run.backbone, run=run.name, cost=cost.cost(run.folder / train.MODEL)
+        )
+        for run in first.values()
+    )
+
+
+def draw(report: comparison.Report, folder: Path) -> None:
+    """Draw the figures of the sections there are; those of an earlier report go."""
+    forests = {
+        comparison_tables.TESTED: _tested_rows(report),
+        comparison_tables.OUT_OF_FOLD: _out_of_fold_rows(report),
+        comparison_tables.LEAKS: _leak_rows(report),
+    }
+    for name, rows in forests.items():
+        (folder / name).unlink(missing_ok=True)
+        if rows:
+            figures.forest(rows, f"AUROC within {report.larger_source}", folder / name)
+    (folder / comparison_tables.SHARES).unlink(missing_ok=True)
+    if report.learning_curves:
+        series = {
+            f"{curve.backbone}, {curve.arm}": [
+                (point.learnt_share, *_ends(point.auroc)) for point in curve.points
+            ]
+            for curve in report.learning_curves
+        }
+        figures.by_share(series, folder / comparison_tables.SHARES)
+
+
+def _tested_rows(report: comparison.Report) -> list[Row]:
+    models = [_row(f"{one.backbone}, {one.arm}", one.within.figures.auroc) for one in report.tested]
+    floors = [
+        _row(f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", floor.auroc)
+        for one in report.tested[:1]
+        for name, floor in one.within.floors
+    ]
+    return models + floors
+
+
+def _out_of_fold_rows(report: comparison.Report) -> list[Row]:
+    return [_row(f"{one.backbone}, {one.arm}", one.auroc) for one in report.out_of_fold]
+
+
+def _leak_rows(report: comparison.Report) -> list[Row]:
+    rows = [
+        _row(f"{leak.backbone}, {leak.arm}, {split}", estimate)
+        for leak in report.leaks
+        for split, estimate in (("grouped", leak.grouped.auroc), ("leaky", leak.leaky.auroc))
+    ]
+    random = [one for one in report.on_same_terms if one.split == "random" and rows]
+    return rows + [
+        _row(f"{one.backbone}, {one.arm}, random {one.part}", one.auroc_within) for one in random
+    ]
+
+
+def _row(name: str, estimate: Estimate) -> Row:
+    return name, *_ends(estimate)
+
+
+def _ends(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
+
+
+def write(report: comparison.Report, folder: Path) -> None:
+    """Write ``report.json``, ``report.md`` and the figures."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(report, folder)
+        texts = {
+            REPORT: report.model_dump_json(indent=1) + "\n",
+            PAGE: comparison_page.page(report),
+        }
+        for name, text in texts.items():
+            beside = folder / f".{name}.new"
+            beside.write_text(text, "utf-8")
+            os.replace(beside, folder / name)
+    except OSError as error:
+        raise InputError(f"{folder} can't be written: {error}") from None
+
+
+def main(
+    run: Annotated[list[Path], typer.Argument(help="Run folders of training.train.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    corpus: Annotated[
+        Path | None, typer.Option(help="Their corpus: image passes are then counted.")
+    ] = None,
+) -> None:
+    """Compare finished runs, and write report.json, report.md and figures."""
+    engine.keep_freed_memory()
+    report = compare(run, corpus)
+    write(report, out)
+    for name, reason in report.missing.items():
+        typer.echo(f"left out: {comparison_page.TITLES[name]}: {reason}")
+    typer.echo(f"report: {out / PAGE}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,171 @@
+"""What is compared on held-out folds: arms, backbone by tuning, shares of the cases."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from training import comparison, metrics, train
+from training.comparison_rows import (
+    auroc_of,
+    counts_of,
+    drawn_of,
+    joined,
+    margins_of,
+    truth_of,
+    within,
+)
+from training.comparison_runs import Missing, Pool, Run, pooled, pools
+from training.measured import Estimate
+
+ARMS = ("plain", "tuned")
+
+
+def out_of_fold(
+    runs: list[Run], larger: str, warnings: list[str]
+) -> tuple[comparison.OutOfFold, ...]:
+    """Each arm's pooled folds, beside the same backbone's plain arm."""
+    whole = _whole_pools(runs)
+    if not whole:
+        raise Missing("no run holds out a fold")
+    plain = {pool.first.backbone: pool for pool in whole if pool.first.plan.arm == "plain"}
+    found = []
+    for pool in whole:
+        line = _pooled_line(pool, larger)
+        base = plain.get(pool.first.backbone)
+        if base and base is not pool:
+            line = line.model_copy(update=_minus_plain(pool, base, larger, warnings))
+        found.append(line)
+    return tuple(found)
+
+
+def _whole_pools(runs: list[Run]) -> list[Pool]:
+    whole = [pool for pool in pools(runs) if pool.first.plan.learnt_share == 1]
+    return sorted(
+        whole, key=lambda pool: (pool.first.plan.backbone, pool.first.plan.arm != "plain")
+    )
+
+
+def _pooled_line(pool: Pool, larger: str) -> comparison.OutOfFold:
+    frame = within(pool.frame, larger)
+    return comparison.OutOfFold(
+        backbone=pool.first.backbone,
+        arm=pool.first.plan.arm,
+        learnt_share=pool.first.plan.learnt_share,
+        folds=tuple(pool.runs),
+        counts=counts_of(frame),
+        auroc=auroc_of(frame),
+    )
+
+
+def _minus_plain(pool: Pool, plain: Pool, larger: str, warnings: list[str]) -> dict[str, Any]:
+    if set(pool.runs) != set(plain.runs):
+        warnings.append(
+            f"{pool.first.backbone}: arm '{pool.first.plan.arm}' holds folds {_named(pool.runs)}, "
+            f"'plain' folds {_named(plain.runs)}; their difference is over the images of both"
+        )
+    if not set(pool.runs) & set(plain.runs):
+        return {}
+    ours, theirs = joined([within(p.frame, larger) for p in (pool, plain)])
+    gap = metrics.difference(
+        metrics.auroc, truth_of(ours), margins_of(ours), margins_of(theirs), drawn_of(ours)
+    )
+    return {"minus_plain": Estimate(**gap), "paired_images": len(ours)}
+
+
+def square(runs: list[Run], larger: str, corpus: Path | None) -> comparison.Square:
+    """Backbone x (plain, tuned) over the folds that all four hold, with what each was given."""
+    four = [pool for pool in _whole_pools(runs) if pool.first.plan.arm in ARMS]
+    if len(four) < 4:
+        names = [f"{pool.first.backbone} {pool.first.plan.arm}" for pool in four]
+        raise Missing(
+            "it takes fold runs of arms plain and tuned of both backbones; there are "
+            f"{', '.join(names) or 'none'}"
+        )
+    folds = sorted(set.intersection(*(set(pool.runs) for pool in four)))
+    if not folds:
+        raise Missing("the four arms hold no fold in common")
+    four = [pooled(pool.runs, folds) for pool in four]
+    frames = joined([within(pool.frame, larger) for pool in four])
+    corners = tuple(_corner(pool, frame, corpus) for pool, frame in zip(four, frames, strict=True))
+    return comparison.Square(
+        folds=tuple(folds),
+        counts=counts_of(frames[0]),
+        corners=corners,
+        unequal=_unequal(corners),
+    )
+
+
+def _corner(pool: Pool, frame: pd.DataFrame, corpus: Path | None) -> comparison.Corner:
+    best = metrics.interval(
+        metrics.best_balanced_accuracy, truth_of(frame), margins_of(frame), drawn_of(frame)
+    )
+    return comparison.Corner(
+        backbone=pool.first.backbone,
+        arm=pool.first.plan.arm,
+        auroc=auroc_of(frame),
+        balanced_accuracy=Estimate(**best),
+        budget=_budget(pool, corpus),
+    )
+
+
+def _budget(pool: Pool, corpus: Path | None) -> comparison.Budget:
+    phases = pool.first.plan.phases
+    passes = None
+    if corpus:
+        passes = sum(
+            run.plan.epochs * len(train.data_of(corpus, run.plan, run.held).training.frame)
+            for run in pool.runs.values()
+        )
+    return comparison.Budget(
+        phases=", ".join(f"{phase.epochs} at {phase.size} px" for phase in phases),
+        epochs=sum(run.plan.epochs for run in pool.runs.values()),
+        image_passes=passes,
+        seconds=sum(run.seconds for run in pool.runs.values()),
+    )
+
+
+def _unequal(corners: tuple[comparison.Corner, ...]) -> tuple[str, ...]:
+    """What the four were not given alike, one line each."""
+    lines = []
+    for name, words in {"phases": "epochs a fold", "image_passes": "image passes"}.items():
+        given = [getattr(corner.budget, name) for corner in corners]
+        if len(set(given)) > 1:
+            each = (f"{c.backbone} {c.arm} {g}" for c, g in zip(corners, given, strict=True))
+            lines.append(f"{words}: {'; '.join(each)}")
+    return tuple(lines)
+
+
+def learning_curves(
+    runs: list[Run], larger: str, warnings: list[str]
+) -> tuple[comparison.LearningCurve, ...]:
+    """Arms that learnt from a share of the cases, with the one of the same recipe that had all."""
+    series: dict[str, list[Pool]] = defaultdict(list)
+    for pool in pools(runs):
+        series[str(pool.first.decided("arm", "learnt_share", "seed"))].append(pool)
+    curves = []
+    for of_recipe in series.values():
+        of_recipe.sort(key=lambda pool: pool.first.plan.learnt_share)
+        whole = of_recipe[-1].first
+        if of_recipe[0].first.plan.learnt_share == 1:
+            continue
+        if len({tuple(pool.runs) for pool in of_recipe}) > 1:
+            held = "; ".join(
+                f"{pool.first.plan.learnt_share:g}: {_named(pool.runs)}" for pool in of_recipe
+            )
+            warnings.append(f"{whole.backbone}: the learning curve's shares hold folds {held}")
+        points = tuple(_pooled_line(pool, larger) for pool in of_recipe)
+        curves.append(
+            comparison.LearningCurve(backbone=whole.backbone, arm=whole.plan.arm, points=points)
+        )
+    if not curves:
+        raise Missing("no run that holds out a fold learnt from a share of the cases")
+    return tuple(curves)
+
+
+def _named(folds: Iterable[int]) -> str:
+    return ", ".join(map(str, folds))
