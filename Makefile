@@ -2,17 +2,19 @@
 PYTHON ?= python3
 PORT ?= 7860
 PIP_ARGS ?=
+STUDY ?= runs/study
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 SOURCES := bcd_models training space tests
 
-.PHONY: help demo test slow quality style bench screenshots
+.PHONY: help demo test slow quality style bench study screenshots
 
 help:
 	@echo "make demo     open the app with the bundled models (PORT=$(PORT); PIP_ARGS= goes to pip)"
 	@echo "make test     run the tests;  make slow: those that take minutes"
 	@echo "make quality  lint, format check, types, dependency direction;  make style: mend"
 	@echo "make bench    measure ratios against named baselines, write bench.json"
+	@echo "make study    train, tune, compare and publish into cards/: CORPUS=... [STARTS=... STUDY=...]"
 
 demo: .venv/.space
 	@echo "Opening the app on http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
@@ -36,6 +38,11 @@ style: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m pytest -q -s -m bench tests/benchmarks
+
+study: .venv/.dev
+	@test -n "$(CORPUS)" || { echo "make study CORPUS=FOLDER, as written by training.corpus"; exit 2; }
+	$(BIN)/python -m training.pipeline --corpus $(CORPUS) --out $(STUDY) \
+	  $(if $(STARTS),--starts $(STARTS)) --cards cards --readme README.md
 
 screenshots: .venv/.dev
 	$(BIN)/python -m tests.ui.screenshots --out docs

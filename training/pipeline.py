@@ -104,6 +104,7 @@ class Study:
         out: The study's folder.
         starts: Folder of start weights, ``ARCHITECTURE_init.safetensors``; None: as recipes say.
         cards: Folder to publish the chosen models into; None: they stay where they are.
+        readme: File to put their results into.
     """
 
     plan: Plan
@@ -112,6 +113,7 @@ class Study:
     out: Path
     starts: Path | None
     cards: Path | None
+    readme: Path | None
 
     def run_folder(self, trained: recipe.Recipe, held: str) -> Path:
         """Folder of one run."""
@@ -148,7 +150,7 @@ def steps(study: Study) -> Iterator[Step]:
     for plain in recipes:
         yield _tune(study, plain)
         yield from _folds(study, _tuned(study, plain), plan.folds)
-    for arm in _single_changes(study):
+    for arm in single_changes(study):
         yield from _folds(study, arm, plan.change_folds)
     yield _compare(study, "each change alone")
     combined = {plain.backbone: _combined(study, plain) for plain in recipes}
@@ -223,6 +225,8 @@ def _compare(study: Study, name: str) -> Step:
 def _release(study: Study, chosen: list[recipe.Recipe], cards: Path) -> Step:
     runs = [str(study.run_folder(trained, "all")) for trained in chosen]
     arguments = [*runs, "--report", str(study.out / REPORT), "--cards", str(cards)]
+    if study.readme:
+        arguments += ["--readme", str(study.readme)]
     return Step("the model folders", "release", arguments, None)
 
 
@@ -230,7 +234,8 @@ def _tuned(study: Study, plain: recipe.Recipe) -> recipe.Recipe:
     return recipe.read(study.out / "tune" / plain.backbone / WINNER)
 
 
-def _single_changes(study: Study) -> Iterator[recipe.Recipe]:
+def single_changes(study: Study) -> Iterator[recipe.Recipe]:
+    """The first recipe with each of the plan's changes alone."""
     first = next(iter(study.recipes.values()))
     document = first.model_dump(mode="json", exclude_unset=True)
     for change in study.plan.changes:
@@ -301,9 +306,10 @@ def main(
     starts: Annotated[Path | None, typer.Option(help="Folder of start weights.")] = None,
     launch: Annotated[str, typer.Option(help="What starts a training.")] = shlex.join(PYTHON),
     cards: Annotated[Path | None, typer.Option(help="Publish the models into here.")] = None,
+    readme: Annotated[Path | None, typer.Option(help="Put their results in here.")] = None,
 ) -> None:
     """Train, tune and compare everything; run it again to go on."""
-    study = Study(*read_plan(plan), corpus, out, starts, cards)
+    study = Study(*read_plan(plan), corpus, out, starts, cards, readme)
     go(study, shlex.split(launch))
     typer.echo(f"report: {out / REPORT / 'report.md'}")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -181,9 +182,10 @@ def _save(
     decision_from: Sequence[Path],
     out: Path,
 ) -> None:
-    """Save, then fit the decision rule on the float16 weights as they come back."""
-    BCDClassifier(config, network).save_pretrained(out / MODEL)
-    reloaded = BCDClassifier.from_pretrained(out / MODEL)
+    """Fit the decision rule on the float16 weights as they come back; the model appears last."""
+    beside, folder = out / f".{MODEL}.new", out / MODEL
+    BCDClassifier(config, network).save_pretrained(beside)
+    reloaded = BCDClassifier.from_pretrained(beside)
     plan = recipe.Recipe(**config.provenance.recipe)
     if held_out is None:
         known = pd.concat([predictions.read(run / PREDICTIONS) for run in decision_from])
@@ -193,9 +195,11 @@ def _save(
         margins = engine.score(reloaded.network, held_out, config.preprocess, views=plan.views)
     decision = _decision(known, margins, plan)
     reloaded.config = config.model_copy(update={"decision": decision})
-    reloaded.save_pretrained(out / MODEL)
+    reloaded.save_pretrained(beside)
     if held_out is not None:
         predictions.write(known, margins, calibrate(margins, decision), out / PREDICTIONS)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
 
 
 def _decision(
