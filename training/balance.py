@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import WeightedRandomSampler
 
 from bcd_models.errors import InputError
 from training.recipe import Recipe
@@ -27,7 +26,7 @@ def draw_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> 
     """Probability of each row at one draw; they sum to 1.
 
     A source keeps its natural share. Within it, labels are level where the sampler balances, and
-    no row is drawn more than three times a pass on average.
+    no row is drawn more than three times a pass.
 
     Args:
         frame: Columns ``label``, ``source`` and ``case_id``, one line a row.
@@ -72,14 +71,17 @@ def _levelled(draws: pd.Series, frame: pd.DataFrame, balances: bool) -> pd.Serie
 def order(frame: pd.DataFrame, recipe: Recipe, seed: int) -> Tensor:
     """Row positions of one pass, as many as there are rows; the same in every process.
 
-    Drawn with replacement where draws are weighted, else every row once.
+    Each row comes as often as its draws say, rounded up or down by lot: the systematic sampling of
+    Madow (Annals of Mathematical Statistics, 1949). Independent draws would bring some rows far
+    more than three times a pass.
     """
     generator = torch.Generator().manual_seed(seed)
-    weights = draw_weights(frame, recipe.balance, recipe.case_share)
-    if np.ptp(weights) == 0:
-        return torch.randperm(len(frame), generator=generator)
-    sampler = WeightedRandomSampler(weights.tolist(), len(frame), generator=generator)
-    return torch.tensor(list(sampler))
+    draws = torch.tensor(draw_weights(frame, recipe.balance, recipe.case_share)) * len(frame)
+    shuffled = torch.randperm(len(frame), generator=generator)
+    ends = (draws[shuffled].cumsum(0) + torch.rand(1, generator=generator)).floor().long()
+    ends[-1] = len(frame)  # whatever rounding has left
+    drawn = shuffled.repeat_interleave(ends.diff(prepend=torch.zeros(1, dtype=torch.long)))
+    return drawn[torch.randperm(len(frame), generator=generator)]
 
 
 def class_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> Tensor:

@@ -129,10 +129,10 @@ def _line(run: Run) -> comparison.RunLine:
 
 
 def _costs(runs: list[Run]) -> tuple[comparison.CostLine, ...]:
-    """Of one run of each backbone: what a model costs follows from its backbone and input size."""
-    first: dict[tuple[str, int], Run] = {}
+    """Of one run of each backbone: the rest follows from its recipe's size and views."""
+    first: dict[tuple[str, int, int], Run] = {}
     for run in runs:
-        first.setdefault((run.backbone, run.plan.input_size), run)
+        first.setdefault((run.backbone, run.plan.input_size, run.plan.views), run)
     return tuple(
         comparison.CostLine(
             backbone=run.backbone, run=run.name, cost=cost.cost(run.folder / train.MODEL)
@@ -164,7 +164,7 @@ def draw(report: comparison.Report, folder: Path) -> None:
 
 
 def _tested_rows(report: comparison.Report) -> list[Row]:
-    models = [_row(f"{one.backbone}, {one.arm}", one.within.figures.auroc) for one in report.tested]
+    models = [_row(comparison_tables.title(one), one.within.figures.auroc) for one in report.tested]
     floors = [
         _row(f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", floor.auroc)
         for one in report.tested[:1]

@@ -50,6 +50,7 @@ class OnSameTerms(Strict):
     run: str
     backbone: str
     arm: str
+    learnt: str
     split: str
     part: str
     counts: Counts
@@ -58,11 +59,12 @@ class OnSameTerms(Strict):
 
 
 class Tested(Strict):
-    """A run's test figures within the larger source."""
+    """A run's test figures within the larger source; ``learnt`` names the parts learnt from."""
 
     run: str
     backbone: str
     arm: str
+    learnt: str
     within: Within
 
 

@@ -65,7 +65,8 @@ def _cost(report: comparison.Report) -> list[str]:
         "backbone",
         "input",
         "parameters",
-        "multiply-adds an image",
+        "multiply-adds a pass",
+        "passes an image",
         "weights file",
         "one image",
         "in batches",
@@ -76,6 +77,7 @@ def _cost(report: comparison.Report) -> list[str]:
             f"{line.cost.input_size} px",
             f"{line.cost.parameters:,}",
             f"{line.cost.macs:,}",
+            str(line.cost.views),
             f"{line.cost.file_bytes:,} bytes",
             f"{line.cost.latency_ms:.1f} ms",
             f"{line.cost.throughput:.1f} images a second",
@@ -86,7 +88,7 @@ def _cost(report: comparison.Report) -> list[str]:
     words = (
         f"Times are medians of {first.repeats}, from pixels in memory to calibrated probability, "
         f"in batches of {first.batch} where it says so, on {machine.processor}, "
-        f"{machine.threads} threads, torch {machine.torch}. What training took is in the table of "
+        f"threads: {machine.threads}, torch {machine.torch}. What training took is in the table of "
         "runs."
     )
     return [words, "", *table(header, rows)]

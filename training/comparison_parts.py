@@ -46,6 +46,7 @@ def _same_terms(
         run=run.name,
         backbone=run.backbone,
         arm=run.plan.arm,
+        learnt=run.learnt,
         split=run.kind,
         part=part,
         counts=counts,
@@ -57,7 +58,13 @@ def _same_terms(
 def tested(runs: list[Run]) -> tuple[comparison.Tested, ...]:
     """Test figures of the grouped runs."""
     found = tuple(
-        comparison.Tested(run=run.name, backbone=run.backbone, arm=run.plan.arm, within=test.within)
+        comparison.Tested(
+            run=run.name,
+            backbone=run.backbone,
+            arm=run.plan.arm,
+            learnt=run.learnt,
+            within=test.within,
+        )
         for run, test in _evaluated(runs, "grouped")
     )
     if not found:
@@ -112,7 +119,7 @@ def leaks(runs: list[Run], larger: str) -> tuple[comparison.Leak, ...]:
     if not found:
         raise Missing(
             "it takes a run on the leaky split and one of the same recipe on the grouped split, "
-            "both holding out the validation part and evaluated on test"
+            "both holding out the same and evaluated on test"
         )
     return found
 

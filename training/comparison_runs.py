@@ -76,6 +76,14 @@ class Run:
         """What people call its backbone."""
         return backbone_named(self.plan.backbone).title
 
+    @property
+    def learnt(self) -> str:
+        """What of the split it has learnt from."""
+        if self.held.nothing:
+            return "train and validation"
+        held = str(self.held).removeprefix(", ").removeprefix("without ")
+        return f"all but {held}" if held else "train"
+
     def decided(self, *apart_from: str) -> dict[str, Any]:
         """What decided its weights, but for some keys of the recipe."""
         return self.plan.model_dump(mode="json", exclude={*_NAMES, *apart_from})

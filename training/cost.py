@@ -25,7 +25,8 @@ class Cost(Strict):
 
     Attributes:
         parameters: Numbers that are learnt.
-        macs: Multiply-adds of one image, by torch's own count of floating-point operations.
+        macs: Multiply-adds of one pass, by torch's own count of floating-point operations.
+        views: Passes an image takes: the views of it that the model averages over.
         input_size: Side in pixels of the network's input.
         file_bytes: Size of the weights file.
         latency_ms: Of one image, from pixels in memory to calibrated probability.
@@ -36,6 +37,7 @@ class Cost(Strict):
 
     parameters: int
     macs: int
+    views: int
     input_size: int
     file_bytes: int
     latency_ms: float
@@ -58,6 +60,7 @@ def cost(folder: Path) -> Cost:
     return Cost(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         macs=multiply_adds(model, model.config.preprocess.input_size),
+        views=model.config.decision.views,
         input_size=model.config.preprocess.input_size,
         file_bytes=(folder / WEIGHTS).stat().st_size,
         latency_ms=1000 * _seconds(model, 1),
@@ -66,7 +69,7 @@ def cost(folder: Path) -> Cost:
 
 
 def multiply_adds(network: torch.nn.Module, size: int) -> int:
-    """Multiply-adds of one image: half of the floating-point operations that torch counts."""
+    """Multiply-adds of one pass: half of the floating-point operations that torch counts."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, size, size))
     return int(counter.get_total_flops() // 2)

@@ -116,7 +116,7 @@ def fit(
         line = {"epoch": epoch + 1, "size": recipe.phase_of(epoch)[0].size}
         line["train_loss"] = loop.train_epoch(epoch)
         line |= _scored(loop.result(), validation, preprocess, line["size"], accelerator)
-        _stop_unless_finite(line.get("validation_loss") or 0.0, epoch)
+        _stop_unless_finite(line.get("validation_loss", 0.0), epoch)
         lines.append(line | {"seconds": round(time.monotonic() - started, 1)})
         if accelerator.is_main_process:
             # Before the checkpoint: lines too many are cut off on resume, too few would be lost.
@@ -182,7 +182,9 @@ def _scored(
     first = accelerator.process_index * each
     share = score(network, rows, preprocess, size, slice(first, first + each))
     margins = np.concatenate(gather_object([share]))
-    both = rows.truth.any() and not rows.truth.all() and np.isfinite(margins).all()
+    if not np.isfinite(margins).all():
+        return {"validation_loss": math.nan}
+    both = rows.truth.any() and not rows.truth.all()
     return {
         "validation_loss": _log_loss(margins, rows.truth),
         "validation_auroc": metrics.auroc(rows.truth, margins) if both else None,

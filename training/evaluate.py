@@ -235,7 +235,6 @@ def write(document: measured.Metrics, scored: Scored, out: Path) -> None:
     """Write the metrics, and beside them the predictions and the figures."""
     part, threshold = document.data.part, document.model.threshold
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         beside = out.with_name(f".{out.name}.new")
         beside.write_text(document.model_dump_json(indent=1) + "\n", "utf-8")
         predictions.write(
@@ -264,6 +263,10 @@ def main(
     """Measure a model on a part of the corpus it was made from."""
     if part not in splits.SHARES:
         raise InputError(f"no part {part!r}: choose one of {', '.join(splits.SHARES)}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} can't be written: {error}") from None
     engine.keep_freed_memory()
     document, scored = evaluate(BCDClassifier.from_pretrained(model), corpus, part)
     write(document, scored, out)

@@ -131,7 +131,7 @@ def by_share(series: dict[str, list[tuple[float, float, float, float]]], path: P
         )
     shares = np.unique([point[0] for points in series.values() for point in points])
     axes.set_xscale("log")
-    axes.set_xticks(shares, [f"{share:.0%}" for share in shares])
+    axes.set_xticks(shares, [f"{100 * share:g}%" for share in shares])
     axes.set_xticks([], minor=True)
     axes.set(xlabel="share of the training cases", ylabel="out-of-fold AUROC, 95% interval")
     axes.legend(frameon=False, loc="lower right")

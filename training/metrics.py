@@ -22,7 +22,7 @@ RESAMPLES = 2_000
 MIN_CASES = 10
 BINS = 10
 _EPS = 1e-6
-_BLOCK = 2_000_000  # numbers held at once while resampling
+_BLOCK = 1_000_000  # numbers held at once while resampling
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -70,7 +70,9 @@ def best_balanced_accuracy(truth: Bools, scores: Floats) -> float:
 
 def expected_calibration_error(truth: Bools, probability: Floats) -> float:
     """ECE over ten bins of equal count: mean gap between probability and frequency."""
-    return float(_calibration_errors(truth, probability, np.ones((1, len(truth))))[0])
+    order = np.argsort(probability, kind="stable")[::-1]
+    once = np.ones((1, len(order)))
+    return float(_calibration_errors(truth[order], probability[order], once)[0])
 
 
 def ece_if_perfect(probability: Floats, seed: int = 0, draws: int = 200) -> float:
@@ -117,10 +119,10 @@ class Resamples:
         """
         malignant = self.drawn @ np.bincount(self.case[truth], minlength=self.drawn.shape[1])
         benign = self.drawn @ np.bincount(self.case[~truth], minlength=self.drawn.shape[1])
-        both = self.drawn[(malignant > 0) & (benign > 0)]
+        both = self.drawn[(malignant > 0) & (benign > 0)].astype(np.float64)
         step = max(1, _BLOCK // len(truth))
         for first in range(0, len(both), step):
-            yield both[first : first + step, self.case].astype(np.float64)
+            yield both[first : first + step, self.case]
 
 
 def resamples(
@@ -208,25 +210,30 @@ def macro_over_cases(frame: pd.DataFrame, probability: Floats) -> dict[str, Any]
     return {"cases": len(both), "auroc": float(mean)}
 
 
-class _Curve:
-    """Rows sorted once by falling score, equal scores as one step."""
-
-    def __init__(self, truth: Bools, scores: Floats) -> None:
-        self._order = np.argsort(-scores, kind="stable")
-        self._steps = np.flatnonzero(np.diff(scores[self._order], append=-np.inf))
-        self._truth = truth[self._order]
-
-    def __call__(self, times: Floats) -> tuple[Floats, Floats]:
-        """True and false positives of each resample before and after each step, (B, steps + 1)."""
-        drawn = times[:, self._order]
-        true, false = (
-            np.cumsum(drawn * rows, axis=1)[:, self._steps] for rows in (self._truth, ~self._truth)
-        )
-        return _from_zero(true), _from_zero(false)
+def _by_falling_score(
+    truth: Bools, scores: Floats, drawn: Resamples
+) -> tuple[Bools, Floats, Resamples]:
+    order = np.argsort(scores, kind="stable")[::-1]
+    return truth[order], scores[order], Resamples(drawn.case[order], drawn.drawn)
 
 
-def _from_zero(running: Floats) -> Floats:
-    return np.pad(running, ((0, 0), (1, 0)))
+def _curve(truth: Bools, scores: Floats, times: Floats) -> tuple[Floats, Floats]:
+    """True and false positives of each resample as the threshold falls, (B, steps + 1).
+
+    Rows are sorted by falling score; equal scores make one step.
+    """
+    steps = np.append(0, 1 + np.flatnonzero(np.diff(scores, append=-np.inf)))
+    true, every = _running(times * truth), _running(times)
+    if len(steps) <= len(scores):
+        true, every = true[:, steps], every[:, steps]
+    return true, every - true
+
+
+def _running(values: Floats) -> Floats:
+    """Running sums along each line, from zero."""
+    sums = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def _area(true: Floats, false: Floats) -> Floats:
@@ -246,26 +253,26 @@ _OF_CURVE: dict[Figure, Callable[[Floats, Floats], Floats]] = {
 
 
 def _one_figure_of(figure: Figure, truth: Bools, scores: Floats, drawn: Resamples) -> Floats:
-    curve, of = _Curve(truth, scores), _OF_CURVE[figure]
-    return np.concatenate([of(*curve(times)) for times in drawn.blocks(truth)])
+    truth, scores, drawn = _by_falling_score(truth, scores, drawn)
+    of = _OF_CURVE[figure]
+    return np.concatenate([of(*_curve(truth, scores, times)) for times in drawn.blocks(truth)])
 
 
 def _figures_of(
     truth: Bools, probability: Floats, threshold: float, drawn: Resamples
 ) -> dict[str, Floats]:
     """What ``figures`` gives, of every resample."""
-    curve = _Curve(truth, probability)
+    truth, probability, drawn = _by_falling_score(truth, probability, drawn)
     blocks = [
-        _figures_of_block(truth, probability, threshold, curve(times), times)
-        for times in drawn.blocks(truth)
+        _figures_of_block(truth, probability, threshold, times) for times in drawn.blocks(truth)
     ]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _figures_of_block(
-    truth: Bools, probability: Floats, threshold: float, curve: tuple[Floats, Floats], times: Floats
+    truth: Bools, probability: Floats, threshold: float, times: Floats
 ) -> dict[str, Floats]:
-    trues, falses = curve
+    trues, falses = _curve(truth, probability, times)
     called = probability >= threshold
     true, false = times @ (called & truth), times @ (called & ~truth)
     positives, negatives = trues[:, -1], falses[:, -1]
@@ -295,11 +302,12 @@ def _sensitivity_at(most_false: float, truth: Bools, probability: Floats) -> flo
 
 
 def _calibration_errors(truth: Bools, probability: Floats, times: Floats) -> Floats:
-    """ECE of each resample; the rows of bins that hold unequal counts are the first ones'."""
-    order = np.argsort(probability, kind="stable")
-    drawn = times[:, order]
-    reached = _from_zero(np.cumsum(drawn, axis=1))
-    gaps = _from_zero(np.cumsum(drawn * (probability - truth)[order], axis=1))
+    """ECE of each resample, the rows sorted by falling probability.
+
+    The first bins, those of the lowest probabilities, take what does not divide by ten.
+    """
+    rising = times[:, ::-1]
+    reached, gaps = _running(rising), _running(rising * (probability - truth)[::-1])
     total = reached[:, -1:]
     bins = np.arange(BINS + 1)
     edges = bins * (total // BINS) + np.minimum(bins, total % BINS)

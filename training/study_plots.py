@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -49,7 +50,7 @@ def write_pictures(study: optuna.Study, space: Mapping[str, Range], folder: Path
 
 def live_plots(study: optuna.Study) -> dict[str, str]:
     """Each plot as a piece of HTML; the first carries plotly's script, so that none is fetched."""
-    plots = {
+    plots: dict[str, Callable[..., Any]] = {
         "history": live.plot_optimization_history,
         "slices": live.plot_slice,
         "parallel": live.plot_parallel_coordinate,

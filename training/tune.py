@@ -47,8 +47,9 @@ def write_winner(winner: recipe.Recipe, note: str, out: Path) -> Path:
     """Write the recipe to train by; its arm is "tuned" even where the default stays."""
     tuned = winner.model_copy(update={"arm": ARM})
     document = tuned.model_dump(mode="json", exclude_unset=True)
-    path = out / WINNER
-    path.write_text(f"# {note}\n" + yaml.safe_dump(document, sort_keys=False), "utf-8")
+    path, beside = out / WINNER, out / f".{WINNER}.new"
+    beside.write_text(f"# {note}\n" + yaml.safe_dump(document, sort_keys=False), "utf-8")
+    os.replace(beside, path)
     return path
 
 
@@ -68,11 +69,11 @@ def _conclude(study: optuna.Study, bench: Bench, seeds: int, top: int) -> None:
     stays = decision.winner == confirm.DEFAULT
     winner = plan if stays else recipe_of(plan, candidates[decision.winner])
     note = study_page.sentence(decision)
-    path = write_winner(winner, note, bench.out)
     study_page.write(study, plan, decision, runs, bench.out)
     for trial in study.trials:  # killed workers leave their folders
         if trial.state.is_finished():
             shutil.rmtree(bench.out / TRIALS / str(trial.number), ignore_errors=True)
+    path = write_winner(winner, note, bench.out)  # last: where it is, the study is done
     typer.echo(f"{note}\nrecipe: {path}\npage: {bench.out / study_page.PAGE}")
 
 

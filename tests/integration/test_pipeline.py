@@ -27,14 +27,12 @@ def command(corpus: Path, out: Path, cards: Path) -> list[str]:
 @pytest.mark.slow
 def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Path) -> None:
     out, cards = tmp_path / "study", tmp_path / "cards"
-    first = subprocess.Popen(
+    with subprocess.Popen(
         command(corpus_folder, out, cards), cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert first.stdout is not None
-    told = [line for line, _ in zip(first.stdout, range(2), strict=False)]
-    first.kill()
-    first.wait()
-    assert told
+    ) as first:
+        assert first.stdout is not None
+        assert [line for line, _ in zip(first.stdout, range(2), strict=False)]
+        first.kill()
     second = subprocess.run(
         command(corpus_folder, out, cards), cwd=ROOT, capture_output=True, text=True
     )

@@ -65,9 +65,7 @@ def _serving(folder: Path, account: dict[str, Any]) -> Iterator[str]:
             _wait(server, url, folder / "log")
             yield url
         finally:
-            server.send_signal(
-                signal.SIGINT
-            )  # fast shutdown: SIGTERM would wait for open connections
+            server.send_signal(signal.SIGINT)  # SIGTERM would wait for open connections
             server.wait(PATIENCE)
 
 

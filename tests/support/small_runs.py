@@ -123,7 +123,7 @@ def lines(run: Path) -> list[dict[str, Any]]:
 def parameters(run: Path) -> dict[str, torch.Tensor]:
     """What a run's last checkpoint has learnt: all but batch norms' statistics."""
     saved = load_file(run / "checkpoint" / "model.safetensors")
-    return {name: t for name, t in saved.items() if "running_" not in name}
+    return {n: t for n, t in saved.items() if not n.endswith(("_mean", "_var", "_tracked"))}
 
 
 def furthest(first: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

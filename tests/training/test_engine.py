@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
@@ -80,10 +79,10 @@ def test_accelerate_launches_processes(corpus_folder: Path, tmp_path: Path) -> N
     """
     plain = small_runs.write(tmp_path / "plain.yaml", ema=0)
     accumulating = small_runs.write(tmp_path / "accumulating.yaml", ema=0, accumulate=2)
+    asked = arguments(plain, corpus_folder, tmp_path / "pair")
     launch = "accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port 0"
     subprocess.run(
-        [sys.executable, "-m", *launch.split(), "-m", "training.train"]
-        + arguments(plain, corpus_folder, tmp_path / "pair"),
+        [sys.executable, "-m", *launch.split(), "-m", "training.train", *asked],
         check=True,
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -104,7 +103,9 @@ def test_accelerate_launches_processes(corpus_folder: Path, tmp_path: Path) -> N
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(rows: engine.Rows, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a batch of 8 from .* can't be shared by 8 micro-batches"):
+    with pytest.raises(
+        InputError, match=r"a batch of 8 from .* can't be shared by 8 micro-batches"
+    ):
         learnt(rows, tmp_path, batch_size=8, accumulate=8)
 
 
@@ -172,7 +173,7 @@ def test_the_moving_average_begins_anew_with_each_phase(rows: engine.Rows) -> No
             for weights in loop.average.module.parameters():
                 weights.fill_(100.0)  # nothing of it may be left in the new phase
         loop.train_epoch(epoch)
-        assert max(float(w.abs().max()) for w in loop.average.module.parameters()) < 50
+        assert max(float(w.detach().abs().max()) for w in loop.average.module.parameters()) < 50
     bare = loop.accelerator.unwrap_model(loop.network)
     for mean, latest in zip(loop.average.module.buffers(), bare.buffers(), strict=True):
         assert torch.equal(mean, latest)
@@ -210,6 +211,17 @@ def test_teachers_are_part_of_the_targets(rows: engine.Rows) -> None:
     assert targets.sum(1) == pytest.approx(1)
     with pytest.raises(InputError, match="name them with --teacher"):
         looped(rows, teachers=0.25)
+
+
+def test_no_row_is_drawn_more_than_three_times(rows: engine.Rows) -> None:
+    plan = planned()
+    draws = engine.balance.draw_weights(rows.frame, plan.balance) * len(rows.frame)
+    drawn = [engine.balance.order(rows.frame, plan, seed) for seed in range(400)]
+    counts = np.stack([np.bincount(order, minlength=len(draws)) for order in drawn])
+    assert (counts.sum(1) == len(draws)).all()
+    assert (np.abs(counts - draws) < 1).all()
+    assert counts.max() <= engine.balance.MOST_DRAWS
+    assert np.abs(counts.mean(0) - draws).max() < 5 * 0.5 / 400**0.5
 
 
 def test_epochs_draw_anew_and_alike_for_every_process(rows: engine.Rows) -> None:
@@ -281,7 +293,13 @@ def poisoned_scores(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(engine, "score", score)
 
 
-@pytest.mark.parametrize("poison", [poisoned_loss, poisoned_weights, poisoned_scores])
+@pytest.mark.parametrize(
+    "poison",
+    [
+        poisoned_loss,
+        *(pytest.param(p, marks=pytest.mark.slow) for p in (poisoned_weights, poisoned_scores)),
+    ],
+)
 def test_a_loss_that_turns_nan_stops_before_it_is_kept(
     poison, unbroken: Path, corpus_folder: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
@@ -296,15 +314,7 @@ def test_a_loss_that_turns_nan_stops_before_it_is_kept(
     assert_equal(tmp_path / "run", unbroken)
 
 
-def test_an_enormous_learning_rate_is_no_traceback(
-    rows: engine.Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nn.BatchNorm2d, "forward", lambda self, x: x * 1e4)
-    with pytest.raises(engine.TrainingStopped, match="the loss became .* lower learning_rate"):
-        learnt(rows, tmp_path, phases=[ONE_PHASE[0] | {"learning_rate": 1.0}])
-    assert not (tmp_path / "checkpoint").exists()
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("most_bytes", [3_000, 5_000_000, 12_000_000])
 def test_a_full_disk_at_a_checkpoint(
     most_bytes: int, unbroken: Path, corpus_folder: Path, tmp_path: Path
@@ -318,7 +328,8 @@ def test_a_full_disk_at_a_checkpoint(
     said = tmp_path / "said"
     full = small_runs.begin([*asked, "--resume"], said, most_bytes)
     assert small_runs.ended(full) == 2
-    assert [line for line in said.read_text().splitlines() if "Error" in line] == []
+    assert "Traceback" not in said.read_text()
+    assert said.read_text().splitlines()[-1].startswith("error: ")
     assert "make room" in said.read_text().splitlines()[-1]
     assert furthest(before, parameters(out)) == 0
     assert lines(out)[:1] == lines(unbroken)[:1]

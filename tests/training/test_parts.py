@@ -1,20 +1,15 @@
-"""Balance, augmentation, loader, loss and figures, each against a value worked out by hand."""
+"""Decision rules and figures, each against a value worked out by hand."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from sklearn.metrics import roc_auc_score
 
 from bcd_models.decision import calibrate, sigmoid
-from bcd_models.preprocess import preprocess, to_uint8
-from training import corpus, metrics
+from training import metrics
 from training.calibration import best_threshold, fit_decision
-from training.loader import Pixels
 
 FRAME = pd.DataFrame(
     {
@@ -23,21 +18,6 @@ FRAME = pd.DataFrame(
         "case_id": [f"idc/{i % 12}" for i in range(100)] + ["breakhis/1"] * 20,
     }
 )
-
-
-def test_loader_serves_what_preprocessing_would(corpus_folder: Path, light_model) -> None:
-    rows, _ = corpus.load(corpus_folder)
-    indices = np.array([300, 2, 3, 120, 9])  # both sources, mixed
-    pixels = Pixels(rows, indices, largest=224)
-    batch = pixels.batch(torch.tensor([4, 1, 3]), 224, torch.device("cpu"))
-    config = light_model.config.preprocess
-    for got, index in zip(batch, (9, 2, 120), strict=True):
-        image = to_uint8(rows[index]["image"].convert("RGB")).unsqueeze(0)
-        expected = preprocess(image, config)[0]
-        normal = (got - torch.tensor(config.mean).view(3, 1, 1) * 255) / (
-            torch.tensor(config.std).view(3, 1, 1) * 255
-        )
-        assert torch.allclose(normal, expected, atol=1e-5)
 
 
 def sample(n: int = 600) -> tuple[np.ndarray, np.ndarray]:

@@ -180,6 +180,25 @@ def test_a_trial_too_many_is_left_out(
     assert len(quick) == 2 + 4
 
 
+def test_a_worker_that_slept_leaves_its_trial_to_the_one_that_took_it_over(
+    config: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, seen = tmp_path / "study", []
+    quick = measure_by_learning_rate(seen)
+
+    def slow(*asked: Any) -> float:
+        if not seen:
+            with study_at(out) as study:
+                study.tell(0, state=TrialState.FAIL)
+        return quick(*asked)
+
+    monkeypatch.setattr(trials, "measure", slow)
+    monkeypatch.setattr(tune, "measure", quick)
+    run(config, corpus_folder, out, 2)
+    states = [trial.state for trial in trials_of(out)]
+    assert states == [TrialState.FAIL, TrialState.COMPLETE, TrialState.COMPLETE]
+
+
 def test_a_trial_whose_worker_died_at_birth_does_not_hold_the_others_up(
     quick: list,
     config: Path,

@@ -1,0 +1,174 @@
+"""What the loader costs: beside resident pixels, bare slicing, and as the corpus grows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from tests.benchmarks.record import record
+from tests.conftest import ROOT
+from training import engine, train
+from training.loader import Pixels
+from training.recipe import Recipe
+
+SIDE, SIZE, BATCH = 50, 96, 32
+SAMPLE, FULL = 9_767, 277_524
+STEPS, RUNS = 6, 7
+
+ITERATE = """
+import sys
+import numpy as np, torch
+from pathlib import Path
+from tests.benchmarks.test_training import pixels_of
+pixels = pixels_of(Path(sys.argv[1]), int(sys.argv[2]))
+for positions in torch.randperm(len(pixels)).split(64):
+    pixels.rows(positions)
+fields = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(sum(int(fields[key].split()[0]) for key in ("RssAnon", "RssShmem")))
+"""
+
+
+def packed(folder: Path, count: int) -> Path:
+    """Packed pixels as the loader writes them, of a corpus that isn't there."""
+    pixels = folder / f".pixels-{SIZE}"
+    pixels.mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    with (pixels / "50x50.u8").open("wb") as file:
+        for start in range(0, count, 4096):
+            rows = min(4096, count - start)
+            file.write(noise.bytes(rows * SIDE * SIDE * 3))
+    np.save(pixels / "home.npy", np.stack([np.zeros(count, np.int64), np.arange(count)], 1))
+    (pixels / "shapes.json").write_text(json.dumps({"50x50.u8": [SIDE, SIDE, 3]}))
+    return folder
+
+
+def pixels_of(folder: Path, count: int) -> Pixels:
+    corpus = SimpleNamespace(cache_files=[{"filename": str(folder / "data.arrow")}])
+    return Pixels(corpus, np.arange(count), SIZE)  # type: ignore[arg-type]
+
+
+class Resident:
+    """The loader's place taken by a tensor in memory, already batches."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self.batch = pixels.rows(torch.arange(BATCH))
+        self.count = len(pixels)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def rows(self, _: Tensor) -> list[tuple[np.ndarray, Tensor]]:
+        return self.batch
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def ratio(ours: Callable[[], object], baseline: Callable[[], object]) -> float:
+    """Median over runs in turn, after one warm-up, of the baseline's time over ours."""
+    pairs = [(seconds(baseline), seconds(ours)) for _ in range(RUNS + 1)][1:]
+    return sorted(b / o for b, o in pairs)[RUNS // 2]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def epoch_of(backbone: str, pixels: Pixels | Resident) -> Callable[[], object]:
+    """An epoch of so many steps, through the loop that trains."""
+    plan = Recipe.model_validate(
+        {
+            "name": "bench",
+            "version": "0",
+            "backbone": backbone,
+            "start": "none",
+            "phases": [{"size": SIZE, "epochs": 100, "learning_rate": 1e-5}],
+            "batch_size": BATCH,
+        }
+    )
+    count = len(pixels)
+    frame = pd.DataFrame(
+        {
+            "label": ["benign", "malignant"] * (count // 2),
+            "source": "idc",
+            "case_id": [f"idc/{i // 8}" for i in range(count)],
+        }
+    )
+    network, preprocess, _ = train.network_of(plan, None)
+    rows = engine.Rows(frame, pixels)  # type: ignore[arg-type]
+    loop = engine._Loop(engine.Accelerator(), network, plan, preprocess, rows)
+    return lambda: loop.train_epoch(1)
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("backbone", ["mobilenetv2", "efficientnet_b2"])
+def test_a_step_through_the_loader(backbone: str, tmp_path: Path, two_threads: None) -> None:
+    pixels = pixels_of(packed(tmp_path, BATCH * STEPS), BATCH * STEPS)
+    engine.keep_freed_memory()  # as training does
+    record(
+        f"training step of {backbone} through the loader, 96 px, batch 32",
+        "the same step on a resident tensor",
+        ratio(epoch_of(backbone, pixels), epoch_of(backbone, Resident(pixels))),
+        at_least=0.95,
+    )
+
+
+@pytest.mark.bench
+def test_the_loader_keeps_pace_with_bare_slicing(tmp_path: Path) -> None:
+    pixels = pixels_of(packed(tmp_path, SAMPLE), SAMPLE)
+    file = tmp_path / f".pixels-{SIZE}" / "50x50.u8"
+    bare = np.memmap(file, np.uint8, "r").reshape(-1, SIDE, SIDE, 3)
+    engine.keep_freed_memory()
+    batches = [torch.randint(SAMPLE, (64,)) for _ in range(2000)]
+
+    def slicing() -> None:
+        for positions in batches:
+            found = bare[positions.numpy()]
+        assert len(found) == 64
+
+    def loading() -> None:
+        for positions in batches:
+            found = pixels.rows(positions)
+        assert len(found[0][1]) == 64
+
+    record(
+        "loader alone, random batches of 64 rows of 50x50",
+        "bare memmap slicing of the same rows",
+        ratio(loading, slicing),
+        at_least=0.8,
+    )
+
+
+@pytest.mark.bench
+def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
+    kilobytes = []
+    for count in (SAMPLE, FULL):
+        folder = packed(tmp_path / str(count), count)
+        asked = [sys.executable, "-c", ITERATE, str(folder), str(count)]
+        said = subprocess.run(asked, check=True, cwd=ROOT, capture_output=True, text=True)
+        kilobytes.append(int(said.stdout.split()[-1]))
+    small, full = kilobytes
+    record(
+        f"memory to iterate over {FULL:,} packed rows ({full / 1e6:.2f} GB)",
+        f"the same of {SAMPLE:,} rows ({small / 1e6:.2f} GB)",
+        full / small,
+        at_most=1.2,
+    )
