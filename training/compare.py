@@ -129,7 +129,7 @@ def _line(run: Run) -> comparison.RunLine:
 
 
 def _costs(runs: list[Run]) -> tuple[comparison.CostLine, ...]:
-    """Of one run of each backbone: the rest follows from its recipe's size and views."""
+    """Of one run of each backbone, input size and number of views, which decide it."""
     first: dict[tuple[str, int, int], Run] = {}
     for run in runs:
         first.setdefault((run.backbone, run.plan.input_size, run.plan.views), run)

@@ -27,7 +27,7 @@ from training import choice, command, recipe
 from training.comparison import Report
 from training.comparison_runs import METRICS
 from training.train import MODEL
-from training.tune import WINNER
+from training.tune import BEST, WINNER
 
 REPORT = "report"
 PLAN = Path(__file__).with_name("configs") / "study.yaml"
@@ -231,7 +231,8 @@ def _release(study: Study, chosen: list[recipe.Recipe], cards: Path) -> Step:
 
 
 def _tuned(study: Study, plain: recipe.Recipe) -> recipe.Recipe:
-    return recipe.read(study.out / "tune" / plain.backbone / WINNER)
+    """The study's best trial, which may or may not be better than the plain recipe."""
+    return recipe.read(study.out / "tune" / plain.backbone / BEST)
 
 
 def single_changes(study: Study) -> Iterator[recipe.Recipe]:

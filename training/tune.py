@@ -24,13 +24,22 @@ import yaml
 from filelock import FileLock, Timeout
 
 from bcd_models.errors import InputError
-from training import command, confirm, engine, recipe, study_page, train
-from training.search_space import Parameters, parameters_of, recipe_of
-from training.study_plots import complete_trials
-from training.study_storage import close, opened, reached, sqlite_url
-from training.trials import TRIALS, Bench, Diverged, bench_of, measure, open_study, run_trials
+from training import command, engine, recipe, train
+from training.tuning import confirm, page
+from training.tuning.plots import complete_trials
+from training.tuning.space import Parameters, parameters_of, recipe_of
+from training.tuning.storage import close, opened, reached, sqlite_url
+from training.tuning.trials import (
+    TRIALS,
+    Bench,
+    Diverged,
+    bench_of,
+    measure,
+    open_study,
+    run_trials,
+)
 
-WINNER = "winner.yaml"
+WINNER, BEST = "winner.yaml", "tuned.yaml"
 ARM = "tuned"
 
 
@@ -43,11 +52,10 @@ def candidates_of(study: optuna.Study, plan: recipe.Recipe, top: int) -> dict[st
     return dict(list(found.items())[: top + 1])
 
 
-def write_winner(winner: recipe.Recipe, note: str, out: Path) -> Path:
-    """Write the recipe to train by; its arm is "tuned" even where the default stays."""
-    tuned = winner.model_copy(update={"arm": ARM})
-    document = tuned.model_dump(mode="json", exclude_unset=True)
-    path, beside = out / WINNER, out / f".{WINNER}.new"
+def write_recipe(chosen: recipe.Recipe, note: str, path: Path) -> Path:
+    """Put a recipe to train by in place, whole."""
+    document = chosen.model_dump(mode="json", exclude_unset=True)
+    beside = path.with_name(f".{path.name}.new")
     beside.write_text(f"# {note}\n" + yaml.safe_dump(document, sort_keys=False), "utf-8")
     os.replace(beside, path)
     return path
@@ -66,15 +74,18 @@ def _conclude(study: optuna.Study, bench: Bench, seeds: int, top: int) -> None:
         bench.bound,
         bench.out,
     )
+    name = decision.comparisons[0].name if decision.comparisons else confirm.DEFAULT
+    best = recipe_of(plan, candidates[name]).model_copy(update={"arm": ARM})
     stays = decision.winner == confirm.DEFAULT
-    winner = plan if stays else recipe_of(plan, candidates[decision.winner])
-    note = study_page.sentence(decision)
-    study_page.write(study, plan, decision, runs, bench.out)
+    note = page.sentence(decision)
+    page.write(study, plan, decision, runs, bench.out)
     for trial in study.trials:  # killed workers leave their folders
         if trial.state.is_finished():
             shutil.rmtree(bench.out / TRIALS / str(trial.number), ignore_errors=True)
-    path = write_winner(winner, note, bench.out)  # last: where it is, the study is done
-    typer.echo(f"{note}\nrecipe: {path}\npage: {bench.out / study_page.PAGE}")
+    write_recipe(best, f"The best on fresh seeds, clearly or not: {name}.", bench.out / BEST)
+    # Last: where it is, the study is done.
+    path = write_recipe(plan if stays else best, note, bench.out / WINNER)
+    typer.echo(f"{note}\nrecipe: {path}\npage: {bench.out / page.PAGE}")
 
 
 def _confirmed(parameters: Parameters, seed: int, fold: int, bench: Bench) -> dict[str, Any]:

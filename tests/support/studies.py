@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from training import command, recipe, tune
-from training.study_storage import close, opened, sqlite_url
+from training.tuning.storage import close, opened, sqlite_url
 
 RECIPE: dict[str, Any] = {
     "name": "bcd-small",

@@ -21,7 +21,7 @@ from training import command, engine, train
 from training.recipe import Recipe
 
 ONE_PHASE = [{"size": 32, "epochs": 1, "learning_rate": 0.002}]
-SUMMED_OTHERWISE = 2e-5  # seen: 0 and 4e-6; float32 sums of four gradients, in another order
+SUMMED_OTHERWISE = 1e-6  # seen: 0 for two gradients, 5e-10 for four after one step
 
 
 def planned(**changes: Any) -> Recipe:
@@ -53,20 +53,30 @@ def learnt(
 # Several processes.
 
 
-def test_processes_equal_one_that_accumulates(corpus_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("each", "changes"),
+    [
+        (1, {}),
+        # Four gradients are summed in another order. From the second step on, Adam blows that up
+        # to whole learning rates wherever a gradient is nearly zero: one step is compared.
+        pytest.param(2, {"batch_size": 256, "phases": ONE_PHASE}, marks=pytest.mark.slow),
+    ],
+)
+def test_processes_equal_one_that_accumulates(
+    each: int, changes: dict, corpus_folder: Path, tmp_path: Path
+) -> None:
     """Batch norms' running statistics are process 0's, which sees another share of the batches."""
-    two, four = (
-        small_runs.write(tmp_path / f"{n}.yaml", batch_size=32, accumulate=n) for n in (2, 4)
-    )
-    asked = {name: arguments(two, corpus_folder, tmp_path / name) for name in ("pair", "single")}
-    asked["single"][1] = str(four)
+    asked = {}
+    for name, accumulate in (("pair", each), ("single", 2 * each)):
+        config = small_runs.write(tmp_path / f"{name}.yaml", accumulate=accumulate, **changes)
+        asked[name] = arguments(config, corpus_folder, tmp_path / name)
     pair = small_runs.together(asked["pair"], 2)
     single = small_runs.begin(asked["single"])
     assert [small_runs.ended(process) for process in (*pair, single)] == [0, 0, 0]
     runs = [tmp_path / name for name in asked]
     assert furthest(*map(parameters, runs)) < SUMMED_OTHERWISE
     for line, other in zip(*map(lines, runs), strict=True):
-        assert line["train_loss"] == pytest.approx(other["train_loss"], abs=1e-5)
+        assert line["train_loss"] == pytest.approx(other["train_loss"], abs=1e-6)
     assert not (runs[0] / ".checkpoint.new").exists()
 
 

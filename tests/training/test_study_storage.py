@@ -26,8 +26,9 @@ from tests.support.studies import (
     trials_of,
     write,
 )
-from training import recipe, trials, tune
-from training.study_storage import sqlite_url
+from training import recipe, tune
+from training.tuning import trials
+from training.tuning.storage import sqlite_url
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,10 @@ from tests.support.studies import (
     trials_of,
     write,
 )
-from training import command, confirm, corpus, recipe, splits, train, trials, tune
+from training import command, corpus, recipe, splits, train, tune
 from training.checkpoint import TrainingStopped
-from training.search_space import recipe_of
+from training.tuning import confirm, trials
+from training.tuning.space import recipe_of
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +71,11 @@ def test_the_default_stays_unless_clearly_beaten() -> None:
 
 def test_the_winner_is_a_recipe_that_train_takes(tmp_path: Path) -> None:
     plan = planned()
-    stays = recipe.read(tune.write_winner(plan, "The default stays.", tmp_path))
-    assert stays == plan.model_copy(update={"arm": "tuned"})
+    path = tmp_path / "winner.yaml"
+    assert recipe.read(tune.write_recipe(plan, "The default stays.", path)) == plan
     tuned = recipe_of(plan, DEFAULT | {"phases.learning_rate": 0.0005})
-    replaced = recipe.read(tune.write_winner(tuned, "Trial 3 replaces it.", tmp_path))
-    assert replaced == tuned.model_copy(update={"arm": "tuned"})
-    assert replaced.epochs == plan.epochs
+    assert recipe.read(tune.write_recipe(tuned, "Trial 3 replaces it.", path)) == tuned
+    assert tuned.epochs == plan.epochs
 
 
 def test_a_confirmation_that_was_killed_goes_on(tmp_path: Path) -> None:
@@ -115,7 +115,11 @@ def finished(config: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPat
 
 
 def test_a_study_leaves_a_recipe_and_pages(finished: Path) -> None:
-    assert recipe.read(finished / "winner.yaml").arm == "tuned"
+    winner, best = (recipe.read(finished / name) for name in ("winner.yaml", "tuned.yaml"))
+    assert best.arm == "tuned"
+    assert winner.model_dump(exclude={"arm", "tune"}) in [
+        one.model_dump(exclude={"arm", "tune"}) for one in (best, planned())
+    ]
     default, drawn = trials_of(finished)
     assert (default.state, drawn.state) == (TrialState.COMPLETE, TrialState.COMPLETE)
     assert default.params == DEFAULT
@@ -325,7 +329,7 @@ def test_the_winner_trains(finished: Path, corpus_folder: Path, tmp_path: Path) 
     with pytest.raises(SystemExit) as end:
         command.run(
             train.main,
-            ["--config", str(finished / "winner.yaml"), "--corpus", str(corpus_folder), *out],
+            ["--config", str(finished / "tuned.yaml"), "--corpus", str(corpus_folder), *out],
         )
     assert end.value.code == 0
     assert yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["arm"] == "tuned"

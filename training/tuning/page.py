@@ -12,9 +12,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from bcd_models.prediction import NOTICE
-from training import study_plots
-from training.confirm import DEFAULT, Decision
 from training.recipe import Range, Recipe
+from training.tuning import plots
+from training.tuning.confirm import DEFAULT, Decision
 
 PAGE, LIVE_PAGE = "study.md", "study.html"
 _PLOTS = {
@@ -67,7 +67,7 @@ def write(
     lines = [f"# {title}", "", sentence(decision), "", NOTICE]
     lines += ["", "## What was compared", "", *_table(("", ""), _facts(study, plan))]
     lines += ["", "## Confirmation", "", *_confirmation(decision, runs)]
-    for name, file in study_plots.write_pictures(study, plan.tune.space, folder).items():
+    for name, file in plots.write_pictures(study, plan.tune.space, folder).items():
         heading, words = _PLOTS[name]
         lines += ["", f"## {heading}", "", words, "", f"![{heading}]({file})"]
     lines += ["", "## Trials", "", *_trials(study, plan)]
@@ -163,7 +163,7 @@ def _live(study: optuna.Study, title: str, decided: str) -> str:
         f"<style>{_STYLE}</style><h1>{escape(title)}</h1><p><strong>{escape(decided)}</strong></p>",
         f'<p>{escape(NOTICE)}</p><p>The tables are in <a href="{PAGE}">{PAGE}</a>.</p>',
     ]
-    for name, plot in study_plots.live_plots(study).items():
+    for name, plot in plots.live_plots(study).items():
         heading, words = _PLOTS[name]
         parts.append(f"<h2>{escape(heading)}</h2><p>{escape(words)}</p>{plot}")
     return "\n".join(parts) + "\n</html>\n"

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 
 from bcd_models.errors import InputError
-from training.search_space import Parameters
+from training.tuning.space import Parameters
 
 CONFIRM = "confirm.json"
 DEFAULT = "default"

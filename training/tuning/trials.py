@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 from bcd_models.errors import BCDError, InputError
 from training import engine, metrics, recipe, splits, train
 from training.checkpoint import TrainingStopped
-from training.search_space import Parameters, parameters_of, trial_recipe
-from training.study_storage import fail_dead_trials
+from training.tuning.space import Parameters, parameters_of, trial_recipe
+from training.tuning.storage import fail_dead_trials
 
 TRIALS = "trials"
 POLL_SECONDS = 1
