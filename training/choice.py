@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from training.comparison import Report
+from training.comparison.schema import Report
 from training.recipe import Recipe
 
 HELPS = 0.002  # least gain of AUROC for which a change is tried together with others

@@ -20,9 +20,6 @@ from bcd_models.prediction import NOTICE
 from training import (
     card,
     command,
-    comparison,
-    comparison_page,
-    comparison_tables,
     corpus,
     cost,
     engine,
@@ -31,17 +28,16 @@ from training import (
     splits,
     train,
 )
-from training import comparison_folds as folds
-from training import comparison_parts as parts
-from training.comparison_runs import Missing, Run, read_all
+from training.comparison import folds, page, parts, schema, tables
+from training.comparison.runs import Missing, Run, read_all
 from training.measured import Estimate
 
 REPORT, PAGE = "report.json", "report.md"
 ORIGINAL = (
-    comparison.Claim(
+    schema.Claim(
         backbone="MobileNetV2", accuracy=0.8778, recall=0.8591, false_negative_rate=0.1409
     ),
-    comparison.Claim(
+    schema.Claim(
         backbone="EfficientNet-B2", accuracy=0.9215, recall=0.9128, false_negative_rate=0.0872
     ),
 )
@@ -49,7 +45,7 @@ ORIGINAL = (
 Row = tuple[str, float, float, float]
 
 
-def compare(folders: list[Path], corpus_folder: Path | None = None) -> comparison.Report:
+def compare(folders: list[Path], corpus_folder: Path | None = None) -> schema.Report:
     """Make every section that the runs allow.
 
     Args:
@@ -74,7 +70,7 @@ def compare(folders: list[Path], corpus_folder: Path | None = None) -> compariso
             missing[name] = str(reason)
             return empty
 
-    return comparison.Report(
+    return schema.Report(
         corpus=provenance.corpus,
         corpus_fingerprint=provenance.corpus_fingerprint,
         larger_source=larger,
@@ -116,8 +112,8 @@ def _larger_source(runs: list[Run]) -> str:
     return splits.larger_source(pd.concat(frames).drop_duplicates("sha256"))
 
 
-def _line(run: Run) -> comparison.RunLine:
-    return comparison.RunLine(
+def _line(run: Run) -> schema.RunLine:
+    return schema.RunLine(
         name=run.name,
         backbone=run.backbone,
         arm=run.plan.arm,
@@ -128,31 +124,31 @@ def _line(run: Run) -> comparison.RunLine:
     )
 
 
-def _costs(runs: list[Run]) -> tuple[comparison.CostLine, ...]:
+def _costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
     """Of one run of each backbone, input size and number of views, which decide it."""
     first: dict[tuple[str, int, int], Run] = {}
     for run in runs:
         first.setdefault((run.backbone, run.plan.input_size, run.plan.views), run)
     return tuple(
-        comparison.CostLine(
+        schema.CostLine(
             backbone=run.backbone, run=run.name, cost=cost.cost(run.folder / train.MODEL)
         )
         for run in first.values()
     )
 
 
-def draw(report: comparison.Report, folder: Path) -> None:
+def draw(report: schema.Report, folder: Path) -> None:
     """Draw the figures of the sections there are; those of an earlier report go."""
     forests = {
-        comparison_tables.TESTED: _tested_rows(report),
-        comparison_tables.OUT_OF_FOLD: _out_of_fold_rows(report),
-        comparison_tables.LEAKS: _leak_rows(report),
+        tables.TESTED: _tested_rows(report),
+        tables.OUT_OF_FOLD: _out_of_fold_rows(report),
+        tables.LEAKS: _leak_rows(report),
     }
     for name, rows in forests.items():
         (folder / name).unlink(missing_ok=True)
         if rows:
             figures.forest(rows, f"AUROC within {report.larger_source}", folder / name)
-    (folder / comparison_tables.SHARES).unlink(missing_ok=True)
+    (folder / tables.SHARES).unlink(missing_ok=True)
     if report.learning_curves:
         series = {
             f"{curve.backbone}, {curve.arm}": [
@@ -160,11 +156,11 @@ def draw(report: comparison.Report, folder: Path) -> None:
             ]
             for curve in report.learning_curves
         }
-        figures.by_share(series, folder / comparison_tables.SHARES)
+        figures.by_share(series, folder / tables.SHARES)
 
 
-def _tested_rows(report: comparison.Report) -> list[Row]:
-    models = [_row(comparison_tables.title(one), one.within.figures.auroc) for one in report.tested]
+def _tested_rows(report: schema.Report) -> list[Row]:
+    models = [_row(tables.title(one), one.within.figures.auroc) for one in report.tested]
     floors = [
         _row(f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", floor.auroc)
         for one in report.tested[:1]
@@ -173,11 +169,11 @@ def _tested_rows(report: comparison.Report) -> list[Row]:
     return models + floors
 
 
-def _out_of_fold_rows(report: comparison.Report) -> list[Row]:
+def _out_of_fold_rows(report: schema.Report) -> list[Row]:
     return [_row(f"{one.backbone}, {one.arm}", one.auroc) for one in report.out_of_fold]
 
 
-def _leak_rows(report: comparison.Report) -> list[Row]:
+def _leak_rows(report: schema.Report) -> list[Row]:
     rows = [
         _row(f"{leak.backbone}, {leak.arm}, {split}", estimate)
         for leak in report.leaks
@@ -197,14 +193,14 @@ def _ends(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 
-def write(report: comparison.Report, folder: Path) -> None:
+def write(report: schema.Report, folder: Path) -> None:
     """Write ``report.json``, ``report.md`` and the figures."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         draw(report, folder)
         texts = {
             REPORT: report.model_dump_json(indent=1) + "\n",
-            PAGE: comparison_page.page(report),
+            PAGE: page.page(report),
         }
         for name, text in texts.items():
             beside = folder / f".{name}.new"
@@ -226,7 +222,7 @@ def main(
     report = compare(run, corpus)
     write(report, out)
     for name, reason in report.missing.items():
-        typer.echo(f"left out: {comparison_page.TITLES[name]}: {reason}")
+        typer.echo(f"left out: {page.TITLES[name]}: {reason}")
     typer.echo(f"report: {out / PAGE}")
 
 

@@ -1,6 +1,6 @@
 """The whole way from a corpus to the comparison, step by step, going on where it was left.
 
-python -m training.pipeline --plan training/configs/study.yaml --corpus CORPUS --out STUDY
+python -m training.pipeline --plan training/study.yaml --corpus CORPUS --out STUDY
 
 Each step is one of this package's commands, run as a process of its own; a step whose result is
 there is passed over, one that was cut off is resumed. So the same command begins and goes on.
@@ -24,13 +24,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bcd_models.backbones import backbone_named
 from bcd_models.errors import BCDError, InputError
 from training import choice, command, recipe
-from training.comparison import Report
-from training.comparison_runs import METRICS
+from training.comparison.runs import METRICS
+from training.comparison.schema import Report
 from training.train import MODEL
 from training.tune import BEST, WINNER
 
 REPORT = "report"
-PLAN = Path(__file__).with_name("configs") / "study.yaml"
+PLAN = Path(__file__).with_name("study.yaml")
 PYTHON = [sys.executable, "-m"]
 
 

@@ -14,7 +14,7 @@ import typer
 from bcd_models import folder as model_folder
 from bcd_models.errors import InputError
 from training import card, command
-from training.comparison_runs import METRICS
+from training.comparison.runs import METRICS
 from training.train import MODEL
 
 FIGURES = ("evaluation-test.png", "risk-by-case-test.png", card.CURVES)

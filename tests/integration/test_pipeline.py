@@ -14,7 +14,7 @@ import yaml
 from bcd_models import BCDClassifier
 from tests.conftest import ROOT
 from training import card, pipeline
-from training.comparison import Report
+from training.comparison.schema import Report
 
 SMOKE = ROOT / "tests" / "support" / "smoke"
 

@@ -28,9 +28,6 @@ from training import (
     card,
     command,
     compare,
-    comparison,
-    comparison_page,
-    comparison_tables,
     cost,
     evaluate,
     measured,
@@ -38,6 +35,8 @@ from training import (
     recipe,
     train,
 )
+from training.comparison import page as report_page
+from training.comparison import schema, tables
 
 RECIPE: dict[str, Any] = {
     "name": "bcd-small",
@@ -219,12 +218,12 @@ def study(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) -> 
 
 
 @pytest.fixture(scope="module")
-def report(study: Bench) -> comparison.Report:
+def report(study: Bench) -> schema.Report:
     return compare.compare(study.runs)
 
 
 def test_the_command_writes_report_page_and_figures(
-    study: Bench, report: comparison.Report, tmp_path: Path, capsys
+    study: Bench, report: schema.Report, tmp_path: Path, capsys
 ) -> None:
     compare.write(report, tmp_path / "report")
     names = {path.name for path in (tmp_path / "report").iterdir()}
@@ -253,13 +252,13 @@ def halved(value: Any) -> Any:
     return value / 2 if isinstance(value, float) else value
 
 
-def test_the_page_is_made_of_the_report_alone(report: comparison.Report) -> None:
+def test_the_page_is_made_of_the_report_alone(report: schema.Report) -> None:
     document = json.loads(report.model_dump_json())
     same, other = (
-        comparison_page.page(comparison.Report.model_validate_json(json.dumps(found)))
+        report_page.page(schema.Report.model_validate_json(json.dumps(found)))
         for found in (document, halved(document))
     )
-    assert same == comparison_page.page(report)
+    assert same == report_page.page(report)
     cells, others = (
         [cell for line in page.splitlines() if line[:1] == "|" for cell in line.split("|")]
         for page in (same, other)
@@ -273,11 +272,11 @@ def test_the_page_is_made_of_the_report_alone(report: comparison.Report) -> None
     assert all(cell != half for cell, half in estimates)
 
 
-def test_every_number_of_the_page_is_in_the_report(report: comparison.Report) -> None:
+def test_every_number_of_the_page_is_in_the_report(report: schema.Report) -> None:
     numbers = re.findall(r"-?\d+(?:\.\d+)?%?", report.model_dump_json())
     known = {form(float(n.strip("%"))) for n in numbers for form in FORMS} | set(numbers)
     known |= {str(len(one.folds)) for one in report.out_of_fold}
-    page = comparison_page.page(report).replace(",", "").replace("+", "")
+    page = report_page.page(report).replace(",", "").replace("+", "")
     for words in sorted(card.WORDS.values(), key=len, reverse=True):
         page = page.replace(words, "")
     written = re.findall(r"(?<![\w.`/-])-?\d+(?:\.\d+)?%?(?![\w`/])", page)
@@ -295,8 +294,8 @@ FORMS = (
 )
 
 
-def test_notice_words_and_claims(report: comparison.Report) -> None:
-    page = comparison_page.page(report)
+def test_notice_words_and_claims(report: schema.Report) -> None:
+    page = report_page.page(report)
     assert page.count(NOTICE) == 2
     assert "invasive carcinoma" in page
     for claimed in ("87.78%", "85.91%", "14.09%", "92.15%", "91.28%", "8.72%"):
@@ -305,7 +304,7 @@ def test_notice_words_and_claims(report: comparison.Report) -> None:
     assert report.warnings == ()
 
 
-def test_ours_are_measured_on_the_originals_terms(report: comparison.Report) -> None:
+def test_ours_are_measured_on_the_originals_terms(report: schema.Report) -> None:
     found = {(one.run, one.part): one for one in report.on_same_terms}
     random = found["mobilenetv2/random", "validation"]
     frame = pd.concat([FOLDS[4], SMOKE], ignore_index=True)
@@ -321,7 +320,7 @@ def test_ours_are_measured_on_the_originals_terms(report: comparison.Report) -> 
     assert not any("leaky" in run for run, _ in found)
 
 
-def test_folds_are_pooled_and_paired_with_plain(report: comparison.Report) -> None:
+def test_folds_are_pooled_and_paired_with_plain(report: schema.Report) -> None:
     found = {(one.backbone, one.arm): one for one in report.out_of_fold}
     assert set(found) == {(b.title, arm) for b in BACKBONES.values() for arm in ("plain", "tuned")}
     tuned = found["MobileNetV2", "tuned"]
@@ -353,12 +352,12 @@ def test_unequal_folds_are_compared_over_the_shared_ones(bench: Bench) -> None:
     assert "'no jitter' holds folds 1, 'plain' folds 0, 1, 2" in found.warnings[0]
     assert found.square is None
     assert "there are MobileNetV2 plain" in found.missing["square"]
-    page = comparison_page.page(found)
+    page = report_page.page(found)
     assert f"Not made: {found.missing['leaks']}." in page
     assert "Warning: MobileNetV2: arm 'no jitter'" in page
 
 
-def test_the_square_shows_budgets(report: comparison.Report, bench: Bench) -> None:
+def test_the_square_shows_budgets(report: schema.Report, bench: Bench) -> None:
     square = report.square
     assert square is not None
     assert [(c.backbone, c.arm) for c in square.corners] == [
@@ -368,7 +367,7 @@ def test_the_square_shows_budgets(report: comparison.Report, bench: Bench) -> No
         ("MobileNetV2", "tuned"),
     ]
     assert square.unequal == ()
-    assert "Budgets are equal: epochs and input sizes." in comparison_page.page(report)
+    assert "Budgets are equal: epochs and input sizes." in report_page.page(report)
     budget = square.corners[0].budget
     assert (budget.epochs, budget.seconds, budget.image_passes) == (4, 10.0, None)
     for number, (backbone, arm) in enumerate((b, a) for b in BACKBONES for a in ("plain", "tuned")):
@@ -382,7 +381,7 @@ def test_the_square_shows_budgets(report: comparison.Report, bench: Bench) -> No
     assert "EfficientNet-B2 tuned 3 at 32 px" in found.unequal[0]
 
 
-def test_backbones_are_paired_by_arm_and_part(report: comparison.Report) -> None:
+def test_backbones_are_paired_by_arm_and_part(report: schema.Report) -> None:
     assert {(pair.run, pair.other) for pair in report.pairs} == {
         ("efficientnet_b2/final", "mobilenetv2/final"),
         ("efficientnet_b2/grouped", "mobilenetv2/grouped"),
@@ -394,7 +393,7 @@ def test_backbones_are_paired_by_arm_and_part(report: comparison.Report) -> None
     assert grouped.counts.images == len(TEST)
 
 
-def test_a_leak_is_measured_on_the_half_that_both_scored(report: comparison.Report) -> None:
+def test_a_leak_is_measured_on_the_half_that_both_scored(report: schema.Report) -> None:
     leak = next(one for one in report.leaks if one.backbone == "MobileNetV2")
     assert (leak.grouped_run, leak.leaky_run) == ("mobilenetv2/grouped", "mobilenetv2/leaky")
     assert leak.counts.images == len(LEAKY_TEST)
@@ -405,7 +404,7 @@ def test_a_leak_is_measured_on_the_half_that_both_scored(report: comparison.Repo
     assert leak.grouped_train.images == leak.leaky_train.images
 
 
-def test_single_cases_are_counted(report: comparison.Report) -> None:
+def test_single_cases_are_counted(report: schema.Report) -> None:
     found = next(one for one in report.leave_one_out if one.backbone == "MobileNetV2")
     called = calibrate(margins_of(SMOKE, 2, 0), DECISION) >= DECISION.threshold
     truth = (SMOKE["label"] == "malignant").to_numpy()
@@ -414,7 +413,7 @@ def test_single_cases_are_counted(report: comparison.Report) -> None:
     assert found.benign_right == (~called[~truth]).sum()
 
 
-def test_a_learning_curve_ends_at_the_arm_of_the_same_recipe(report: comparison.Report) -> None:
+def test_a_learning_curve_ends_at_the_arm_of_the_same_recipe(report: schema.Report) -> None:
     curves = {curve.backbone: curve for curve in report.learning_curves}
     points = curves["MobileNetV2"].points
     assert [point.learnt_share for point in points] == [0.5, 1]
@@ -433,7 +432,7 @@ def test_multiply_adds_by_hand() -> None:
     assert cost.multiply_adds(depthwise, 10) == 10 * 10 * 3 * 3 * 3
 
 
-def test_costs_are_of_the_model_folder(report: comparison.Report, models) -> None:
+def test_costs_are_of_the_model_folder(report: schema.Report, models) -> None:
     found = {line.backbone: line.cost for line in report.costs}
     assert found["MobileNetV2"].parameters == 2_226_434
     assert found["EfficientNet-B2"].macs > found["MobileNetV2"].macs > 1_000_000
@@ -537,12 +536,12 @@ def test_runs_without_any_score_are_refused(bench: Bench) -> None:
         compare.compare([run])
 
 
-def test_a_report_has_all_titles(report: comparison.Report) -> None:
-    page = comparison_page.page(report)
+def test_a_report_has_all_titles(report: schema.Report) -> None:
+    page = report_page.page(report)
     titles = re.findall(r"^## (.*)$", page, re.MULTILINE)
-    assert titles == [*comparison_page.TITLES.values(), "Cost", "Runs", "Limits"]
-    assert set(comparison_page.TITLES) <= set(comparison.Report.model_fields)
-    assert comparison_tables.table(("a",), [("x|y",)])[-1] == "| x/y |"
+    assert titles == [*report_page.TITLES.values(), "Cost", "Runs", "Limits"]
+    assert set(report_page.TITLES) <= set(schema.Report.model_fields)
+    assert tables.table(("a",), [("x|y",)])[-1] == "| x/y |"
 
 
 def test_a_study_of_real_runs(bench: Bench, corpus_folder: Path, tmp_path: Path) -> None:

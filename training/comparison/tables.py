@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from training import card, comparison
+from training import card
+from training.comparison import schema
 from training.measured import Counts, Estimate, Figures
 
 TESTED, OUT_OF_FOLD, LEAKS, SHARES = (
@@ -17,7 +18,7 @@ _CLAIMED = ("accuracy", "recall", "false_negative_rate")
 _LEAK_FIGURES = ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate")
 
 
-def on_same_terms(report: comparison.Report) -> list[str]:
+def on_same_terms(report: schema.Report) -> list[str]:
     """The original beside ours."""
     header = (
         "backbone",
@@ -59,7 +60,7 @@ def on_same_terms(report: comparison.Report) -> list[str]:
     return [words, "", *table(header, rows)]
 
 
-def tested(report: comparison.Report) -> list[str]:
+def tested(report: schema.Report) -> list[str]:
     """Test figures, floors and calibration."""
     first = report.tested[0].within
     names = [title(one) for one in report.tested]
@@ -117,12 +118,12 @@ def tested(report: comparison.Report) -> list[str]:
     ]
 
 
-def title(one: comparison.Tested) -> str:
+def title(one: schema.Tested) -> str:
     """A tested run in words; runs of one arm may have learnt from other parts."""
     return f"{one.backbone}, {one.arm}, learnt from {one.learnt}"
 
 
-def pairs(report: comparison.Report) -> list[str]:
+def pairs(report: schema.Report) -> list[str]:
     """One backbone minus the other."""
     names = [f"{pair.run} minus {pair.other}" for pair in report.pairs]
     rows = [
@@ -137,7 +138,7 @@ def pairs(report: comparison.Report) -> list[str]:
     return [words, "", *table(("", *names), rows)]
 
 
-def out_of_fold(report: comparison.Report) -> list[str]:
+def out_of_fold(report: schema.Report) -> list[str]:
     """Arms on held-out folds."""
     header = ("backbone", "arm", "folds of five", "images", "AUROC", "minus plain", "images paired")
     rows = [
@@ -160,7 +161,7 @@ def out_of_fold(report: comparison.Report) -> list[str]:
     return [words, "", *table(header, rows), "", f"![AUROC by arm]({OUT_OF_FOLD})"]
 
 
-def square(report: comparison.Report) -> list[str]:
+def square(report: schema.Report) -> list[str]:
     """The 2x2 and its budgets."""
     square = report.square
     assert square is not None
@@ -199,7 +200,7 @@ def square(report: comparison.Report) -> list[str]:
     return [words, "", *table(header, rows), "", *(budget or [f"Budgets are equal: {given}."])]
 
 
-def leaks(report: comparison.Report) -> list[str]:
+def leaks(report: schema.Report) -> list[str]:
     """Leaky beside grouped, and the random split."""
     lines = [
         "Half of each test case's images scored by both runs of a recipe. The leaky run has "
@@ -241,7 +242,7 @@ def leaks(report: comparison.Report) -> list[str]:
     return [*lines, "", f"![AUROC by split]({LEAKS})"]
 
 
-def leave_one_out(report: comparison.Report) -> list[str]:
+def leave_one_out(report: schema.Report) -> list[str]:
     """Counts of right calls."""
     rows = [
         (
@@ -257,7 +258,7 @@ def leave_one_out(report: comparison.Report) -> list[str]:
     return ["A check that nothing is broken, too small for a figure.", "", *table(header, rows)]
 
 
-def learning_curves(report: comparison.Report) -> list[str]:
+def learning_curves(report: schema.Report) -> list[str]:
     """AUROC by share of the cases."""
     rows = [
         (

@@ -7,13 +7,14 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
-from training import comparison, metrics, train
-from training.comparison_rows import auroc_of, counts_of, drawn_of, joined, truth_of, within
-from training.comparison_runs import Missing, Run, Test
+from training import metrics, train
+from training.comparison import schema
+from training.comparison.rows import auroc_of, counts_of, drawn_of, joined, truth_of, within
+from training.comparison.runs import Missing, Run, Test
 from training.measured import Counts, Estimate, Figures
 
 
-def on_same_terms(runs: list[Run], larger: str) -> tuple[comparison.OnSameTerms, ...]:
+def on_same_terms(runs: list[Run], larger: str) -> tuple[schema.OnSameTerms, ...]:
     """Validation and test figures over all sources together, as the original's are."""
     found = []
     for run in sorted(runs, key=lambda run: run.kind != "random"):
@@ -28,12 +29,12 @@ def on_same_terms(runs: list[Run], larger: str) -> tuple[comparison.OnSameTerms,
     return tuple(found)
 
 
-def _validated(run: Run, frame: pd.DataFrame, larger: str) -> comparison.OnSameTerms:
+def _validated(run: Run, frame: pd.DataFrame, larger: str) -> schema.OnSameTerms:
     auroc = auroc_of(within(frame, larger))
     return _same_terms(run, "validation", counts_of(frame), _figures(run, frame), auroc)
 
 
-def _as_tested(run: Run, test: Test) -> comparison.OnSameTerms:
+def _as_tested(run: Run, test: Test) -> schema.OnSameTerms:
     metrics = test.metrics
     auroc = test.within.figures.auroc
     return _same_terms(run, "test", metrics.data.counts, metrics.overall, auroc)
@@ -41,8 +42,8 @@ def _as_tested(run: Run, test: Test) -> comparison.OnSameTerms:
 
 def _same_terms(
     run: Run, part: str, counts: Counts, figures: Figures, auroc_within: Estimate
-) -> comparison.OnSameTerms:
-    return comparison.OnSameTerms(
+) -> schema.OnSameTerms:
+    return schema.OnSameTerms(
         run=run.name,
         backbone=run.backbone,
         arm=run.plan.arm,
@@ -55,10 +56,10 @@ def _same_terms(
     )
 
 
-def tested(runs: list[Run]) -> tuple[comparison.Tested, ...]:
+def tested(runs: list[Run]) -> tuple[schema.Tested, ...]:
     """Test figures of the grouped runs."""
     found = tuple(
-        comparison.Tested(
+        schema.Tested(
             run=run.name,
             backbone=run.backbone,
             arm=run.plan.arm,
@@ -76,7 +77,7 @@ def _evaluated(runs: list[Run], kind: str) -> list[tuple[Run, Test]]:
     return [(run, run.test) for run in runs if run.kind == kind and run.test]
 
 
-def pairs(runs: list[Run], larger: str) -> tuple[comparison.Pair, ...]:
+def pairs(runs: list[Run], larger: str) -> tuple[schema.Pair, ...]:
     """EfficientNet-B2 minus MobileNetV2, of equal arms or where there is one of each."""
     light, heavy = (
         [found for found in _evaluated(runs, "grouped") if found[0].plan.backbone == name]
@@ -98,9 +99,9 @@ def _arm(run: Run) -> tuple[str, train.Held]:
     return run.plan.arm, run.held
 
 
-def _pair(ours: Run, one: Test, theirs: Run, other: Test, larger: str) -> comparison.Pair:
+def _pair(ours: Run, one: Test, theirs: Run, other: Test, larger: str) -> schema.Pair:
     frames = joined([within(test.frame, larger) for test in (one, other)])
-    return comparison.Pair(
+    return schema.Pair(
         run=ours.name,
         other=theirs.name,
         counts=counts_of(frames[0]),
@@ -108,7 +109,7 @@ def _pair(ours: Run, one: Test, theirs: Run, other: Test, larger: str) -> compar
     )
 
 
-def leaks(runs: list[Run], larger: str) -> tuple[comparison.Leak, ...]:
+def leaks(runs: list[Run], larger: str) -> tuple[schema.Leak, ...]:
     """Leaky runs beside the grouped ones of the same recipe, on the half that both scored."""
     found = tuple(
         _leak(*leaky, *grouped, larger)
@@ -131,9 +132,9 @@ def _made(run: Run) -> tuple[object, ...]:
 
 def _leak(
     leaky: Run, leaky_test: Test, grouped: Run, grouped_test: Test, larger: str
-) -> comparison.Leak:
+) -> schema.Leak:
     ours, theirs = joined([within(test.frame, larger) for test in (leaky_test, grouped_test)])
-    return comparison.Leak(
+    return schema.Leak(
         backbone=leaky.backbone,
         arm=grouped.plan.arm,
         grouped_run=grouped.name,
@@ -147,7 +148,7 @@ def _leak(
     )
 
 
-def leave_one_out(runs: list[Run]) -> tuple[comparison.LeaveOneOut, ...]:
+def leave_one_out(runs: list[Run]) -> tuple[schema.LeaveOneOut, ...]:
     """Cases held out one at a time, as counts."""
     groups: dict[tuple[str, str], list[pd.DataFrame]] = defaultdict(list)
     for run in runs:
@@ -160,9 +161,9 @@ def leave_one_out(runs: list[Run]) -> tuple[comparison.LeaveOneOut, ...]:
     return tuple(_left_out(*key, pd.concat(frames)) for key, frames in groups.items())
 
 
-def _left_out(backbone: str, arm: str, frame: pd.DataFrame) -> comparison.LeaveOneOut:
+def _left_out(backbone: str, arm: str, frame: pd.DataFrame) -> schema.LeaveOneOut:
     right = frame.groupby("label")["right"].sum()
-    return comparison.LeaveOneOut(
+    return schema.LeaveOneOut(
         backbone=backbone,
         arm=arm,
         counts=counts_of(frame),

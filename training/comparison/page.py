@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from training import comparison, comparison_tables
-from training.comparison_tables import table
+from training.comparison import schema, tables
+from training.comparison.tables import table
 
 TITLES = {
     "on_same_terms": "The original's table, and ours on the same definitions",
@@ -17,19 +17,19 @@ TITLES = {
     "leave_one_out": "Cases held out one at a time",
     "learning_curves": "By the share of the cases learnt from",
 }
-_SECTIONS: dict[str, Callable[[comparison.Report], list[str]]] = {
-    "on_same_terms": comparison_tables.on_same_terms,
-    "tested": comparison_tables.tested,
-    "pairs": comparison_tables.pairs,
-    "out_of_fold": comparison_tables.out_of_fold,
-    "square": comparison_tables.square,
-    "leaks": comparison_tables.leaks,
-    "leave_one_out": comparison_tables.leave_one_out,
-    "learning_curves": comparison_tables.learning_curves,
+_SECTIONS: dict[str, Callable[[schema.Report], list[str]]] = {
+    "on_same_terms": tables.on_same_terms,
+    "tested": tables.tested,
+    "pairs": tables.pairs,
+    "out_of_fold": tables.out_of_fold,
+    "square": tables.square,
+    "leaks": tables.leaks,
+    "leave_one_out": tables.leave_one_out,
+    "learning_curves": tables.learning_curves,
 }
 
 
-def page(report: comparison.Report) -> str:
+def page(report: schema.Report) -> str:
     """The report in Markdown."""
     lines = [
         "# Comparison of runs",
@@ -60,7 +60,7 @@ def page(report: comparison.Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cost(report: comparison.Report) -> list[str]:
+def _cost(report: schema.Report) -> list[str]:
     header = (
         "backbone",
         "input",
@@ -94,7 +94,7 @@ def _cost(report: comparison.Report) -> list[str]:
     return [words, "", *table(header, rows)]
 
 
-def _runs(report: comparison.Report) -> list[str]:
+def _runs(report: schema.Report) -> list[str]:
     header = ("run", "backbone", "arm", "split", "seed", "seconds of training", "commit")
     rows = [
         (
@@ -111,7 +111,7 @@ def _runs(report: comparison.Report) -> list[str]:
     return table(header, rows)
 
 
-def _limits(report: comparison.Report) -> list[str]:
+def _limits(report: schema.Report) -> list[str]:
     return [
         "- What is grouped by is a case id; nothing links case ids to patients.",
         f"- Figures are of {report.larger_source} patches of the field and resolution trained on. "

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from training import comparison, metrics, train
-from training.comparison_rows import (
+from training import metrics, train
+from training.comparison import schema
+from training.comparison.rows import (
     auroc_of,
     counts_of,
     drawn_of,
@@ -19,15 +20,13 @@ from training.comparison_rows import (
     truth_of,
     within,
 )
-from training.comparison_runs import Missing, Pool, Run, pooled, pools
+from training.comparison.runs import Missing, Pool, Run, pooled, pools
 from training.measured import Estimate
 
 ARMS = ("plain", "tuned")
 
 
-def out_of_fold(
-    runs: list[Run], larger: str, warnings: list[str]
-) -> tuple[comparison.OutOfFold, ...]:
+def out_of_fold(runs: list[Run], larger: str, warnings: list[str]) -> tuple[schema.OutOfFold, ...]:
     """Each arm's pooled folds, beside the same backbone's plain arm."""
     whole = _whole_pools(runs)
     if not whole:
@@ -50,9 +49,9 @@ def _whole_pools(runs: list[Run]) -> list[Pool]:
     )
 
 
-def _pooled_line(pool: Pool, larger: str) -> comparison.OutOfFold:
+def _pooled_line(pool: Pool, larger: str) -> schema.OutOfFold:
     frame = within(pool.frame, larger)
-    return comparison.OutOfFold(
+    return schema.OutOfFold(
         backbone=pool.first.backbone,
         arm=pool.first.plan.arm,
         learnt_share=pool.first.plan.learnt_share,
@@ -77,7 +76,7 @@ def _minus_plain(pool: Pool, plain: Pool, larger: str, warnings: list[str]) -> d
     return {"minus_plain": Estimate(**gap), "paired_images": len(ours)}
 
 
-def square(runs: list[Run], larger: str, corpus: Path | None) -> comparison.Square:
+def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
     """Backbone x (plain, tuned) over the folds that all four hold, with what each was given."""
     four = [pool for pool in _whole_pools(runs) if pool.first.plan.arm in ARMS]
     if len(four) < 4:
@@ -92,7 +91,7 @@ def square(runs: list[Run], larger: str, corpus: Path | None) -> comparison.Squa
     four = [pooled(pool.runs, folds) for pool in four]
     frames = joined([within(pool.frame, larger) for pool in four])
     corners = tuple(_corner(pool, frame, corpus) for pool, frame in zip(four, frames, strict=True))
-    return comparison.Square(
+    return schema.Square(
         folds=tuple(folds),
         counts=counts_of(frames[0]),
         corners=corners,
@@ -100,11 +99,11 @@ def square(runs: list[Run], larger: str, corpus: Path | None) -> comparison.Squa
     )
 
 
-def _corner(pool: Pool, frame: pd.DataFrame, corpus: Path | None) -> comparison.Corner:
+def _corner(pool: Pool, frame: pd.DataFrame, corpus: Path | None) -> schema.Corner:
     best = metrics.interval(
         metrics.best_balanced_accuracy, truth_of(frame), margins_of(frame), drawn_of(frame)
     )
-    return comparison.Corner(
+    return schema.Corner(
         backbone=pool.first.backbone,
         arm=pool.first.plan.arm,
         auroc=auroc_of(frame),
@@ -113,7 +112,7 @@ def _corner(pool: Pool, frame: pd.DataFrame, corpus: Path | None) -> comparison.
     )
 
 
-def _budget(pool: Pool, corpus: Path | None) -> comparison.Budget:
+def _budget(pool: Pool, corpus: Path | None) -> schema.Budget:
     phases = pool.first.plan.phases
     passes = None
     if corpus:
@@ -121,7 +120,7 @@ def _budget(pool: Pool, corpus: Path | None) -> comparison.Budget:
             run.plan.epochs * len(train.data_of(corpus, run.plan, run.held).training.frame)
             for run in pool.runs.values()
         )
-    return comparison.Budget(
+    return schema.Budget(
         phases=", ".join(f"{phase.epochs} at {phase.size} px" for phase in phases),
         epochs=sum(run.plan.epochs for run in pool.runs.values()),
         image_passes=passes,
@@ -129,7 +128,7 @@ def _budget(pool: Pool, corpus: Path | None) -> comparison.Budget:
     )
 
 
-def _unequal(corners: tuple[comparison.Corner, ...]) -> tuple[str, ...]:
+def _unequal(corners: tuple[schema.Corner, ...]) -> tuple[str, ...]:
     """What the four were not given alike, one line each."""
     lines = []
     for name, words in {"phases": "epochs a fold", "image_passes": "image passes"}.items():
@@ -142,7 +141,7 @@ def _unequal(corners: tuple[comparison.Corner, ...]) -> tuple[str, ...]:
 
 def learning_curves(
     runs: list[Run], larger: str, warnings: list[str]
-) -> tuple[comparison.LearningCurve, ...]:
+) -> tuple[schema.LearningCurve, ...]:
     """Arms that learnt from a share of the cases, with the one of the same recipe that had all."""
     series: dict[str, list[Pool]] = defaultdict(list)
     for pool in pools(runs):
@@ -160,7 +159,7 @@ def learning_curves(
             warnings.append(f"{whole.backbone}: the learning curve's shares hold folds {held}")
         points = tuple(_pooled_line(pool, larger) for pool in of_recipe)
         curves.append(
-            comparison.LearningCurve(backbone=whole.backbone, arm=whole.plan.arm, points=points)
+            schema.LearningCurve(backbone=whole.backbone, arm=whole.plan.arm, points=points)
         )
     if not curves:
         raise Missing("no run that holds out a fold learnt from a share of the cases")

@@ -1,0 +1,1 @@
+"""What `training.compare` is made of: runs read back, sections, tables, the page."""
