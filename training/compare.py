@@ -25,8 +25,8 @@ from training import (
     engine,
     figures,
     metrics,
+    run_folder,
     splits,
-    train,
 )
 from training.comparison import folds, page, parts, schema, tables
 from training.comparison.runs import Missing, Run, read_all
@@ -131,7 +131,7 @@ def _costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
         first.setdefault((run.backbone, run.plan.input_size, run.plan.views), run)
     return tuple(
         schema.CostLine(
-            backbone=run.backbone, run=run.name, cost=cost.cost(run.folder / train.MODEL)
+            backbone=run.backbone, run=run.name, cost=cost.cost(run.folder / run_folder.MODEL)
         )
         for run in first.values()
     )

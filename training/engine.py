@@ -7,11 +7,9 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pandas as pd
 import torch
@@ -23,47 +21,22 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from bcd_models.classifier import margins_of
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
 from bcd_models.preprocess import normalise
-from training import balance, checkpoint, figures, metrics
+from training import balance, checkpoint, figures
 from training.augment import augment, mixed
 from training.checkpoint import TrainingStopped
-from training.loader import Found, Pixels, resized
+from training.loader import Found, resized
 from training.recipe import Phase, Recipe
+from training.scoring import Rows, auroc_within, score
 
-EVAL_BATCH = 128
 CHECKED_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
-@dataclass
-class Rows:
-    """Some rows of a corpus, ready to train or evaluate on.
-
-    Attributes:
-        frame: One line a row: label, source, case_id.
-        pixels: Their pixels, in the same order.
-        taught: P(malignant) that teachers give each row, NaN where they say nothing; or None.
-    """
-
-    frame: pd.DataFrame
-    pixels: Pixels
-    taught: NDArray[np.float64] | None = None
-
-    @property
-    def truth(self) -> NDArray[np.bool_]:
-        """Whether each row is malignant."""
-        return (self.frame["label"] == "malignant").to_numpy()
-
-
-def rows_of(
-    corpus: datasets.Dataset, frame: pd.DataFrame, indices: NDArray[np.int64], largest: int
-) -> Rows:
-    """Rows of a corpus by position; ``frame`` is the whole corpus' table."""
-    chosen = frame.iloc[indices].reset_index(drop=True)
-    return Rows(chosen, Pixels(corpus, indices, largest))
+class Diverged(TrainingStopped):
+    """The loss became NaN or infinite: the recipe's numbers can't be trained with."""
 
 
 def processes() -> PartialState:
@@ -104,7 +77,8 @@ def fit(
 
     Raises:
         InputError: The recipe's batch can't be shared out.
-        TrainingStopped: The loss became NaN or infinite, or the disk is full.
+        Diverged: The loss became NaN or infinite.
+        TrainingStopped: The disk is full.
     """
     on_gpu = processes().device.type == "cuda"
     accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no")
@@ -139,35 +113,6 @@ def _draw(lines: list[dict[str, Any]], path: Path) -> None:
         ) from None
 
 
-def score(
-    network: nn.Module,
-    rows: Rows,
-    preprocess: PreprocessConfig,
-    size: int | None = None,
-    share: slice = slice(None),
-    views: int = 1,
-) -> NDArray[np.float64]:
-    """Logit margins (malignant minus benign) of rows, shape (N,).
-
-    Args:
-        network: Two logits.
-        rows: What to score.
-        preprocess: Of the network.
-        size: Side of the input; the network's own by default.
-        share: Which of the rows.
-        views: Turns and reflections averaged, as in a decision rule.
-    """
-    network = network.eval().to(memory_format=torch.channels_last)
-    device = next(network.parameters()).device
-    batches = torch.arange(len(rows.pixels))[share].split(EVAL_BATCH)
-    margins = [torch.empty(0)]
-    with torch.inference_mode():
-        for found in map(rows.pixels.rows, batches):
-            pixels = resized(found, size or preprocess.input_size, device)
-            margins.append(margins_of(network, normalise(pixels, preprocess), views).cpu())
-    return torch.cat(margins).double().numpy()
-
-
 def _scored(
     network: nn.Module,
     rows: Rows | None,
@@ -184,10 +129,9 @@ def _scored(
     margins = np.concatenate(gather_object([share]))
     if not np.isfinite(margins).all():
         return {"validation_loss": math.nan}
-    both = rows.truth.any() and not rows.truth.all()
     return {
         "validation_loss": _log_loss(margins, rows.truth),
-        "validation_auroc": metrics.auroc(rows.truth, margins) if both else None,
+        "validation_auroc": auroc_within(rows, margins),
     }
 
 
@@ -344,7 +288,7 @@ def keep_freed_memory() -> None:
 
 def _stop_unless_finite(loss: float, epoch: int) -> None:
     if not math.isfinite(loss):
-        raise TrainingStopped(
+        raise Diverged(
             f"the loss became {loss} in epoch {epoch + 1}: lower learning_rate; "
             "the last checkpoint is whole"
         )

@@ -30,9 +30,10 @@ from training import (
     measured,
     metrics,
     predictions,
+    scoring,
     splits,
-    train,
 )
+from training.data import Held, data_of, held_of
 from training.recipe import Recipe
 
 FLOOR_SIZE = 50
@@ -97,16 +98,16 @@ def evaluate(
             f"{corpus_folder}/{kind}.json is not the split the model was trained on: its parts "
             "hold what the model has learnt from"
         )
-    if held != train.Held() and part != "test":
+    if held != Held() and part != "test":
         raise InputError(f"the model (split {provenance.split}) is measured on test, not {part!r}")
     table = splits.table(rows)
     larger = splits.larger_source(table)
     tested = (split.part == part).to_numpy()
     _check_both_labels(table[tested & (table["source"] == larger)], part, larger)
-    learnt = train.data_of(corpus_folder, _recipe_of(provenance), held).training
+    learnt = data_of(corpus_folder, _recipe_of(provenance), held).training
     scored = _scored(
         model,
-        engine.rows_of(rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
+        scoring.rows_of(rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
         learnt,
     )
     decision = model.config.decision
@@ -143,16 +144,6 @@ def evaluate(
     return measured.Metrics.model_validate(document), scored
 
 
-def held_of(split: str) -> tuple[str, train.Held]:
-    """A provenance's split taken apart: which manifest, and what was held out."""
-    kind, _, rest = split.partition(", ")
-    if rest.startswith("fold "):
-        return kind, train.Held(fold=int(rest.removeprefix("fold ")))
-    if rest.startswith("without "):
-        return kind, train.Held(case=rest.removeprefix("without "))
-    return kind, train.Held(nothing=bool(rest))
-
-
 def _recipe_of(provenance: Provenance) -> Recipe:
     try:
         return Recipe.model_validate(provenance.recipe)
@@ -164,9 +155,9 @@ def _recipe_of(provenance: Provenance) -> Recipe:
         ) from None
 
 
-def _scored(model: BCDClassifier, rows: engine.Rows, learnt: engine.Rows) -> Scored:
+def _scored(model: BCDClassifier, rows: scoring.Rows, learnt: scoring.Rows) -> Scored:
     views = model.config.decision.views
-    margins = engine.score(model.network, rows, model.config.preprocess, views=views)
+    margins = scoring.score(model.network, rows, model.config.preprocess, views=views)
     rivals = {
         "source_alone": floors.source_floor(learnt.frame, rows.frame),
         "colour_statistics": floors.colour_floor(learnt, rows, FLOOR_SIZE),

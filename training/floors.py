@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from skimage.color import rgb2hed
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from training.engine import Rows
 from training.loader import Pixels
+from training.scoring import Rows
 
 CHUNK = 256
 

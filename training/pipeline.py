@@ -26,7 +26,7 @@ from bcd_models.errors import BCDError, InputError
 from training import choice, command, recipe
 from training.comparison.runs import METRICS
 from training.comparison.schema import Report
-from training.train import MODEL
+from training.run_folder import MODEL
 from training.tune import BEST, WINNER
 
 REPORT = "report"

@@ -15,7 +15,7 @@ from bcd_models import folder as model_folder
 from bcd_models.errors import InputError
 from training import card, command
 from training.comparison.runs import METRICS
-from training.train import MODEL
+from training.run_folder import MODEL
 
 FIGURES = ("evaluation-test.png", "risk-by-case-test.png", card.CURVES)
 NEEDED = (f"{MODEL}/config.json", f"{MODEL}/model.safetensors", METRICS, *FIGURES[:2])

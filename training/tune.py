@@ -24,7 +24,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from bcd_models.errors import InputError
-from training import command, engine, recipe, train
+from training import command, engine, recipe, run_folder
 from training.tuning import confirm, page
 from training.tuning.plots import complete_trials
 from training.tuning.space import Parameters, parameters_of, recipe_of
@@ -100,7 +100,7 @@ def _confirmed(parameters: Parameters, seed: int, fold: int, bench: Bench) -> di
         "auroc": auroc,
         "stopped": stopped,
         "seconds": round(time.monotonic() - started, 1),
-        "git_commit": train.git_commit(),
+        "git_commit": run_folder.git_commit(),
     }
 
 

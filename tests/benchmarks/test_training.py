@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tests.benchmarks.record import record
 from tests.conftest import ROOT
-from training import engine, train
+from training import engine, scoring, train
 from training.loader import Pixels
 from training.recipe import Recipe
 
@@ -113,7 +113,7 @@ def epoch_of(backbone: str, pixels: Pixels | Resident) -> Callable[[], object]:
         }
     )
     network, preprocess, _ = train.network_of(plan, None)
-    rows = engine.Rows(frame, pixels)  # type: ignore[arg-type]
+    rows = scoring.Rows(frame, pixels)  # type: ignore[arg-type]
     loop = engine._Loop(engine.Accelerator(), network, plan, preprocess, rows)
     return lambda: loop.train_epoch(1)
 

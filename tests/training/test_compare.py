@@ -33,10 +33,12 @@ from training import (
     measured,
     predictions,
     recipe,
+    run_folder,
     train,
 )
 from training.comparison import page as report_page
 from training.comparison import schema, tables
+from training.data import Held, data_of
 
 RECIPE: dict[str, Any] = {
     "name": "bcd-small",
@@ -128,15 +130,15 @@ class Bench:
         plan = recipe.Recipe.model_validate(
             RECIPE | {"backbone": backbone, "split": kind} | changes
         )
-        (run / train.RECIPE).write_text(yaml.safe_dump(plan.model_dump(mode="json")))
+        (run / run_folder.RECIPE).write_text(yaml.safe_dump(plan.model_dump(mode="json")))
         about = {"corpus": "idc: 480", "corpus_fingerprint": "c0ffee", "split": split}
         described = Provenance.model_validate(about | (provenance or {}))
-        (run / train.RUN).write_text(described.model_dump_json())
+        (run / run_folder.RUN).write_text(described.model_dump_json())
         line = json.dumps({"epoch": 1, "seconds": seconds})
         (run / "epochs.jsonl").write_text(f"{line}\n{line}\n")
-        shutil.copytree(self.models[backbone], run / train.MODEL)
+        shutil.copytree(self.models[backbone], run / run_folder.MODEL)
         if held_out is not None:
-            said(held_out, skill, seed, run / train.PREDICTIONS)
+            said(held_out, skill, seed, run / run_folder.PREDICTIONS)
         if test is not None:
             said(test, skill, seed, run / "predictions-test.parquet")
             self.measure(run, kind, test, skill, seed)
@@ -457,8 +459,8 @@ def test_image_passes_are_counted_with_the_corpus(
             )
     square = compare.compare(bench.runs, corpus_folder).square
     assert square is not None
-    plan = recipe.read(bench.runs[0] / train.RECIPE)
-    learnt = train.data_of(corpus_folder, plan, train.Held(fold=0)).training.frame
+    plan = recipe.read(bench.runs[0] / run_folder.RECIPE)
+    learnt = data_of(corpus_folder, plan, Held(fold=0)).training.frame
     assert {c.budget.image_passes for c in square.corners} == {2 * len(learnt)}
     other = bench.run("other", "grouped", FOLDS[0])
     with pytest.raises(InputError, match="the runs were trained on corpus c0ffee"):

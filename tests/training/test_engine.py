@@ -17,7 +17,8 @@ from bcd_models.errors import InputError
 from tests.conftest import ROOT
 from tests.support import small_runs
 from tests.support.small_runs import RECIPE, arguments, assert_equal, furthest, lines, parameters
-from training import command, engine, train
+from training import command, engine, scoring, train
+from training.data import Data, data_of
 from training.recipe import Recipe
 
 ONE_PHASE = [{"size": 32, "epochs": 1, "learning_rate": 0.002}]
@@ -29,17 +30,17 @@ def planned(**changes: Any) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def data(corpus_folder: Path) -> train.Data:
-    return train.data_of(corpus_folder, planned())
+def data(corpus_folder: Path) -> Data:
+    return data_of(corpus_folder, planned())
 
 
 @pytest.fixture
-def rows(data: train.Data) -> engine.Rows:
+def rows(data: Data) -> scoring.Rows:
     return data.training
 
 
 def learnt(
-    rows: engine.Rows, run: Path, held_out: engine.Rows | None = None, **changes: Any
+    rows: scoring.Rows, run: Path, held_out: scoring.Rows | None = None, **changes: Any
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Weights before and after a short training."""
     plan = planned(**{"phases": ONE_PHASE, "ema": 0} | changes)
@@ -102,17 +103,17 @@ def test_accelerate_launches_processes(corpus_folder: Path, tmp_path: Path) -> N
     pair, single = (parameters(tmp_path / name) for name in ("pair", "single"))
     assert furthest(pair, single) < SUMMED_OTHERWISE
 
-    data = train.data_of(corpus_folder, planned())
+    data = data_of(corpus_folder, planned())
     kept = train.network_of(planned(), None)[0]
     kept.load_state_dict(small_runs.load_file(tmp_path / "pair/checkpoint/model.safetensors"))
-    margins = engine.score(
+    margins = scoring.score(
         kept, data.held_out, PreprocessConfig(mean=(0.5,) * 3, std=(0.5,) * 3), 48
     )
     loss = engine._log_loss(margins, data.held_out.truth)
     assert lines(tmp_path / "pair")[-1]["validation_loss"] == pytest.approx(loss, abs=1e-6)
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(rows: engine.Rows, tmp_path: Path) -> None:
+def test_a_batch_that_cannot_be_shared_is_refused(rows: scoring.Rows, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"a batch of 8 from .* can't be shared by 8 micro-batches"
     ):
@@ -122,7 +123,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(rows: engine.Rows, tmp_path: P
 # What settings change.
 
 
-def test_norms_and_head_learn_alone(rows: engine.Rows, tmp_path: Path) -> None:
+def test_norms_and_head_learn_alone(rows: scoring.Rows, tmp_path: Path) -> None:
     phases = [ONE_PHASE[0] | {"learns": "norms_and_head"}]
     before, after = learnt(rows, tmp_path, phases=phases)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -131,7 +132,7 @@ def test_norms_and_head_learn_alone(rows: engine.Rows, tmp_path: Path) -> None:
     assert any(name.startswith("bn1") for name in changed)
 
 
-def test_layers_near_the_input_learn_slower(data: train.Data, tmp_path: Path) -> None:
+def test_layers_near_the_input_learn_slower(data: Data, tmp_path: Path) -> None:
     """Adam's first step is as long as its learning rate, whatever the gradient."""
     before, after = learnt(
         data.training,
@@ -158,14 +159,14 @@ def test_layers_near_the_input_learn_slower(data: train.Data, tmp_path: Path) ->
     assert rates[0] == pytest.approx(0.002 * 0.5 ** (len(set(rates)) - 1))
 
 
-def looped(rows: engine.Rows, **changes: Any) -> engine._Loop:
+def looped(rows: scoring.Rows, **changes: Any) -> engine._Loop:
     plan = planned(**changes)
     network, preprocess, _ = train.network_of(plan, None)
     accelerator = engine.Accelerator()
     return engine._Loop(accelerator, network, plan, preprocess, rows)
 
 
-def test_rates_warm_up_and_fall_to_zero(rows: engine.Rows) -> None:
+def test_rates_warm_up_and_fall_to_zero(rows: scoring.Rows) -> None:
     loop = looped(rows, warmup_share=0.2)
     rates = []
     for step in range(10):
@@ -176,7 +177,7 @@ def test_rates_warm_up_and_fall_to_zero(rows: engine.Rows) -> None:
     assert 0 < rates[-1] < 0.0002
 
 
-def test_the_moving_average_begins_anew_with_each_phase(rows: engine.Rows) -> None:
+def test_the_moving_average_begins_anew_with_each_phase(rows: scoring.Rows) -> None:
     loop = looped(rows, ema=0.9)
     for epoch in range(2):
         with torch.no_grad():
@@ -189,7 +190,7 @@ def test_the_moving_average_begins_anew_with_each_phase(rows: engine.Rows) -> No
         assert torch.equal(mean, latest)
 
 
-def test_gradients_are_clipped(rows: engine.Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_are_clipped(rows: scoring.Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = looped(rows, clip_norm=1e-3, phases=ONE_PHASE)
     norms = []
     stepped = type(loop.optimiser).step
@@ -205,16 +206,16 @@ def test_gradients_are_clipped(rows: engine.Rows, monkeypatch: pytest.MonkeyPatc
     assert max(norms) == pytest.approx(1e-3, rel=0.01)
 
 
-def test_class_weights_reach_the_loss(rows: engine.Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_class_weights_reach_the_loss(rows: scoring.Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     assert looped(rows).weights.tolist() == [1, 1]
     weights = looped(rows, balance="loss").weights
     malignant = rows.truth.mean()
     assert float(weights[1] / weights[0]) == pytest.approx((1 - malignant) / malignant)
 
 
-def test_teachers_are_part_of_the_targets(rows: engine.Rows) -> None:
+def test_teachers_are_part_of_the_targets(rows: scoring.Rows) -> None:
     says = np.where(np.arange(len(rows.truth)) % 2, 0.9, np.nan)
-    taught = engine.Rows(rows.frame, rows.pixels, says)
+    taught = scoring.Rows(rows.frame, rows.pixels, says)
     targets = looped(taught, teachers=0.25).targets.numpy()
     expected = np.where(np.isnan(says), rows.truth, 0.75 * rows.truth + 0.25 * 0.9)
     assert targets[:, 1] == pytest.approx(expected)
@@ -223,7 +224,7 @@ def test_teachers_are_part_of_the_targets(rows: engine.Rows) -> None:
         looped(rows, teachers=0.25)
 
 
-def test_no_row_is_drawn_more_than_three_times(rows: engine.Rows) -> None:
+def test_no_row_is_drawn_more_than_three_times(rows: scoring.Rows) -> None:
     plan = planned()
     draws = engine.balance.draw_weights(rows.frame, plan.balance) * len(rows.frame)
     drawn = [engine.balance.order(rows.frame, plan, seed) for seed in range(400)]
@@ -234,7 +235,7 @@ def test_no_row_is_drawn_more_than_three_times(rows: engine.Rows) -> None:
     assert np.abs(counts.mean(0) - draws).max() < 5 * 0.5 / 400**0.5
 
 
-def test_epochs_draw_anew_and_alike_for_every_process(rows: engine.Rows) -> None:
+def test_epochs_draw_anew_and_alike_for_every_process(rows: scoring.Rows) -> None:
     loop = looped(rows, accumulate=2)
     seeds = {loop._seed(e, s, m) for e in range(3) for s in range(3) for m in range(3)}
     assert len(seeds) == 27
@@ -294,7 +295,7 @@ def poisoned_weights(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
 
 def poisoned_scores(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    given = engine.score
+    given = scoring.score
     calls = iter(range(10**6))
 
     def score(*args: Any) -> np.ndarray:

@@ -15,7 +15,8 @@ from bcd_models import BCDClassifier
 from bcd_models.config import DecisionConfig, ModelConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
-from training import command, corpus, evaluate, figures, measured, predictions, splits, train
+from training import command, corpus, evaluate, figures, measured, predictions, splits
+from training.data import Held
 
 RECIPE = {
     "name": "bcd-small",
@@ -189,13 +190,13 @@ def test_one_label_within_the_larger_source_is_refused(
 @pytest.mark.parametrize(
     ("split", "kind", "held"),
     [
-        ("grouped", "grouped", train.Held()),
-        ("grouped, fold 4", "grouped", train.Held(fold=4)),
-        ("random, without idc/8863", "random", train.Held(case="idc/8863")),
-        ("grouped, train and validation", "grouped", train.Held(nothing=True)),
+        ("grouped", "grouped", Held()),
+        ("grouped, fold 4", "grouped", Held(fold=4)),
+        ("random, without idc/8863", "random", Held(case="idc/8863")),
+        ("grouped, train and validation", "grouped", Held(nothing=True)),
     ],
 )
-def test_what_a_run_held_out_is_read_back(split: str, kind: str, held: train.Held) -> None:
+def test_what_a_run_held_out_is_read_back(split: str, kind: str, held: Held) -> None:
     assert evaluate.held_of(split) == (kind, held)
     assert f"{kind}{held}" == split
 

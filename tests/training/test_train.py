@@ -19,7 +19,8 @@ from bcd_models import BCDClassifier
 from bcd_models.errors import InputError
 from tests.support import small_runs
 from tests.support.small_runs import RECIPE, arguments, assert_equal
-from training import card, command, evaluate, recipe, splits, train
+from training import card, command, corpus, evaluate, recipe, splits, train
+from training.data import Held, data_of
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,13 @@ def test_runs_are_never_mixed_up(
     assert f"{begun} recipe" in refused([*arguments(other, corpus_folder, run), "--resume"], capsys)
     asked_elsewhere = [*arguments(config, elsewhere, run), "--resume"]
     assert f"{begun} corpus_fingerprint" in refused(asked_elsewhere, capsys)
-    assert f"{begun} inputs" in refused([*asked, "--teacher", str(run)], capsys)
+    assert "give both or neither" in refused([*asked, "--teacher", str(run)], capsys)
+    learnt_from = tmp_path / "learnt-from"
+    shutil.copytree(run, learnt_from)
+    record = json.loads((run / "run.json").read_text()) | {"inputs": {"another/run": "beef"}}
+    (learnt_from / "run.json").write_text(json.dumps(record))
+    asked_there = [*arguments(config, corpus_folder, learnt_from), "--resume"]
+    assert f"{begun} inputs" in refused(asked_there, capsys)
     assert f"{begun} split" in refused([*asked, "--fold", "0"], capsys)
     assert "choose one of --fold" in refused(
         [*asked, "--fold", "0", "--leave-out", "idc/1"], capsys
@@ -181,7 +188,7 @@ def test_runs_are_never_mixed_up(
 
 def held(corpus_folder: Path, *what: object, **changes: object) -> tuple[pd.DataFrame, ...]:
     plan = recipe.Recipe.model_validate(RECIPE | changes)
-    data = train.data_of(corpus_folder, plan, train.Held(*what))  # type: ignore[arg-type]
+    data = data_of(corpus_folder, plan, Held(*what))  # type: ignore[arg-type]
     out = data.held_out.frame if data.held_out else data.training.frame[:0]
     return data.training.frame, out
 
@@ -216,7 +223,7 @@ def test_shares_of_the_cases_are_nested_and_of_every_source(corpus_folder: Path)
 
 def test_a_part_of_one_label_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
     spoilt = shutil.copytree(corpus_folder, tmp_path / "corpus")
-    rows, _ = train.corpus.load(spoilt)
+    rows, _ = corpus.load(spoilt)
     table = splits.table(rows)
     manifest = json.loads((spoilt / "random.json").read_text())
     for image, label, source in zip(table["sha256"], table["label"], table["source"], strict=True):
@@ -267,7 +274,6 @@ def test_recipes_are_read_strictly(tmp_path: Path, change: dict, reason: str) ->
 def test_every_recipe_of_the_project_is_valid() -> None:
     configs = sorted(recipe.Path(train.__file__).parent.glob("configs/*.yaml"))
     assert {recipe.read(path).backbone for path in configs} == {"mobilenetv2", "efficientnet_b2"}
-    assert all(recipe.read(path).phases[-1].size == 224 for path in configs)
 
 
 def test_start_weights_must_fit(tmp_path: Path, config: Path, corpus_folder: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_trial_is_worth_its_auroc_within_the_larger_source(
     margins[:3] = 1 - margins[:3]  # wrong, and of another source
     held_out.frame.loc[:2, "source"] = "elsewhere"
     monkeypatch.setattr("training.engine.fit", lambda network, *_: network)
-    monkeypatch.setattr("training.engine.score", lambda *_: margins)
+    monkeypatch.setattr("training.scoring.score", lambda *_: margins)
     assert trials.measure(bench, DEFAULT, 0, 0, tmp_path / "trial") == 1
 
 

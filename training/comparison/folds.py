@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from training import metrics, train
+from training import metrics
 from training.comparison import schema
 from training.comparison.rows import (
     auroc_of,
@@ -21,6 +21,7 @@ from training.comparison.rows import (
     within,
 )
 from training.comparison.runs import Missing, Pool, Run, pooled, pools
+from training.data import data_of
 from training.measured import Estimate
 
 ARMS = ("plain", "tuned")
@@ -117,7 +118,7 @@ def _budget(pool: Pool, corpus: Path | None) -> schema.Budget:
     passes = None
     if corpus:
         passes = sum(
-            run.plan.epochs * len(train.data_of(corpus, run.plan, run.held).training.frame)
+            run.plan.epochs * len(data_of(corpus, run.plan, run.held).training.frame)
             for run in pool.runs.values()
         )
     return schema.Budget(

@@ -7,10 +7,11 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
-from training import metrics, train
+from training import metrics
 from training.comparison import schema
 from training.comparison.rows import auroc_of, counts_of, drawn_of, joined, truth_of, within
 from training.comparison.runs import Missing, Run, Test
+from training.data import Held
 from training.measured import Counts, Estimate, Figures
 
 
@@ -20,7 +21,7 @@ def on_same_terms(runs: list[Run], larger: str) -> tuple[schema.OnSameTerms, ...
     for run in sorted(runs, key=lambda run: run.kind != "random"):
         if run.kind == "leaky":
             continue
-        if run.held == train.Held() and run.held_out is not None:
+        if run.held == Held() and run.held_out is not None:
             found.append(_validated(run, run.held_out, larger))
         if run.test:
             found.append(_as_tested(run, run.test))
@@ -95,7 +96,7 @@ def pairs(runs: list[Run], larger: str) -> tuple[schema.Pair, ...]:
     return tuple(alike)
 
 
-def _arm(run: Run) -> tuple[str, train.Held]:
+def _arm(run: Run) -> tuple[str, Held]:
     return run.plan.arm, run.held
 
 

@@ -16,8 +16,8 @@ from bcd_models import folder as model_folder
 from bcd_models.backbones import backbone_named
 from bcd_models.config import Provenance
 from bcd_models.errors import InputError
-from training import checkpoint, measured, predictions, recipe, train
-from training.evaluate import held_of
+from training import checkpoint, measured, predictions, recipe, run_folder
+from training.data import Held, held_of
 
 METRICS = "metrics-test.json"
 TESTED = "predictions-test.parquet"
@@ -65,7 +65,7 @@ class Run:
     plan: recipe.Recipe
     provenance: Provenance
     kind: str
-    held: train.Held
+    held: Held
     threshold: float
     seconds: float
     held_out: pd.DataFrame | None
@@ -128,16 +128,16 @@ def read_all(folders: list[Path]) -> list[Run]:
 
 
 def _read(folder: Path, name: str) -> Run:
-    plan = recipe.read(folder / train.RECIPE)
+    plan = recipe.read(folder / run_folder.RECIPE)
     try:
-        provenance = Provenance.model_validate_json((folder / train.RUN).read_bytes())
+        provenance = Provenance.model_validate_json((folder / run_folder.RUN).read_bytes())
         lines = (folder / checkpoint.EPOCHS).read_text("utf-8").splitlines()
         seconds = sum(json.loads(line)["seconds"] for line in lines)
     except (OSError, ValidationError, ValueError, KeyError) as error:
         raise InputError(f"{folder} is no run of training.train: {_first_line(error)}") from None
-    config = model_folder.read_config(folder / train.MODEL)
+    config = model_folder.read_config(folder / run_folder.MODEL)
     kind, held = held_of(provenance.split)
-    held_out = None if held.nothing else predictions.read(folder / train.PREDICTIONS)
+    held_out = None if held.nothing else predictions.read(folder / run_folder.PREDICTIONS)
     threshold, test = config.decision.threshold, _test_of(folder)
     return Run(name, folder, plan, provenance, kind, held, threshold, seconds, held_out, test)
 
@@ -147,7 +147,7 @@ def _test_of(folder: Path) -> Test | None:
         return None
     metrics = measured.read(folder / METRICS)
     again = f"run training.evaluate --out {folder / METRICS} again"
-    if metrics.model.weights_sha256 != model_folder.read_weights(folder / train.MODEL)[1]:
+    if metrics.model.weights_sha256 != model_folder.read_weights(folder / run_folder.MODEL)[1]:
         raise InputError(f"{folder / METRICS} measures other weights: {again}")
     if metrics.data.part != "test" or metrics.within is None:
         raise InputError(

@@ -17,9 +17,10 @@ import typer
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from bcd_models.errors import BCDError, InputError
-from training import engine, metrics, recipe, splits, train
-from training.checkpoint import TrainingStopped
+from bcd_models.errors import InputError
+from training import engine, recipe, run_folder, scoring, train
+from training.data import Data, Held, data_of
+from training.engine import Diverged
 from training.tuning.space import Parameters, parameters_of, trial_recipe
 from training.tuning.storage import fail_dead_trials
 
@@ -42,7 +43,7 @@ class Bench:
     """
 
     plan: recipe.Recipe
-    data: Mapping[int, train.Data]
+    data: Mapping[int, Data]
     start: Path | None
     out: Path
     bound: Mapping[str, Any]
@@ -57,7 +58,7 @@ def bench_of(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -
     if plan.teachers:
         raise InputError(f"recipe {plan.name}: tuning hears no teachers: set teachers to 0")
     _, _, start_sha256 = train.network_of(plan, start)
-    data = {fold: train.data_of(corpus, plan, train.Held(fold)) for fold in plan.tune.folds}
+    data = {fold: data_of(corpus, plan, Held(fold)) for fold in plan.tune.folds}
     first = data[plan.tune.folds[0]]
     bound = {
         "corpus": first.about["fingerprint"],
@@ -66,10 +67,6 @@ def bench_of(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -
         "recipe": plan.model_dump(mode="json"),
     }
     return Bench(plan, data, start, out, bound)
-
-
-class Diverged(BCDError):
-    """The loss became NaN or infinite: the numbers tried can't be trained with."""
 
 
 def measure(
@@ -101,16 +98,12 @@ def measure(
     try:
         network, preprocess, _ = train.network_of(plan, bench.start)
         network = engine.fit(network, plan, preprocess, data.training, data.held_out, run, on_epoch)
-        margins = engine.score(network, data.held_out, preprocess, plan.input_size)
-    except TrainingStopped as error:
-        if not str(error).startswith("the loss became"):
-            raise  # a full disk says nothing of the numbers tried
-        raise Diverged(str(error)) from None
+        margins = scoring.score(network, data.held_out, preprocess, plan.input_size)
     finally:
         shutil.rmtree(run, ignore_errors=True)
-    frame = data.held_out.frame
-    larger = (frame["source"] == splits.larger_source(frame)).to_numpy()
-    return metrics.auroc(data.held_out.truth[larger], margins[larger])
+    auroc = scoring.auroc_within(data.held_out, margins)
+    assert auroc is not None  # data_of has seen to it
+    return auroc
 
 
 class SeededTPE(TPESampler):
@@ -201,7 +194,7 @@ def _objective(trial: optuna.Trial, bench: Bench, trials: int) -> float:
     if _is_surplus(trial, trials):
         typer.echo(f"trial {trial.number} is one too many, another worker was first: left out")
         return float("nan")  # Optuna fails it
-    trial.set_user_attr("git_commit", train.git_commit())
+    trial.set_user_attr("git_commit", run_folder.git_commit())
     auroc: list[float] = []
     try:
         for fold in tune.folds:

@@ -1,0 +1,96 @@
+"""A run's folder: what is in it, who may write it, and what decided the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from accelerate import PartialState
+from filelock import FileLock, Timeout
+
+from bcd_models.config import Provenance
+from bcd_models.errors import InputError
+from training.recipe import Recipe
+
+RECIPE = "recipe.yaml"
+RUN = "run.json"
+MODEL = "model"
+PREDICTIONS = "predictions.parquet"
+
+
+@contextmanager
+def hold(out: Path, plan: Recipe, provenance: Provenance, state: PartialState) -> Iterator[None]:
+    """Hold a run's folder: written by one run at a time, resumed only as it was begun.
+
+    Raises:
+        InputError: Another run holds it, it was begun with something else, or it can't be written.
+    """
+    if not state.is_main_process:
+        state.wait_for_everyone()
+        yield
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"run folder {out} can't be made: {error}") from None
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            _record(out, plan, provenance)
+            state.wait_for_everyone()
+            yield
+    except Timeout:
+        raise InputError(f"{out} is another run's at this moment: choose another folder") from None
+
+
+def _record(out: Path, plan: Recipe, provenance: Provenance) -> None:
+    """Write what decides the run, or check that the run being resumed was decided the same."""
+    decides = provenance.model_dump(mode="json", exclude={"git_commit", "versions"})
+    record = out / RUN
+    if record.exists():
+        before = json.loads(record.read_text())
+        changed = [key for key, value in decides.items() if before.get(key, value) != value]
+        if changed:
+            raise InputError(f"{out} was begun with another {changed[0]}: choose another folder")
+        return
+    text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
+    _put(out / RECIPE, text)
+    _put(record, provenance.model_dump_json(indent=1) + "\n")
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file whole, or say why not."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_text(text, "utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error}") from None
+
+
+def sha256(path: Path) -> str:
+    """Of a file of another run; InputError where that run has not written it."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing: finish that run first")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def git_commit() -> str:
+    """The commit of the checkout, or "" where there is none."""
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the libraries that decide a run."""
+    packages = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "torchvision")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
