@@ -31,7 +31,9 @@ _CHUNK = 512
 _HOME, _SHAPES = "home.npy", "shapes.json"
 _LIMITS = ImageLimits(min_side=1)
 
-Found = list[tuple[NDArray[np.int64], Tensor]]
+_EVERY = slice(None)
+
+Found = list[tuple[NDArray[np.int64] | slice, Tensor]]
 """For each shape in a batch: places in the batch, and their pixels as uint8 N x 3 x H x W."""
 
 
@@ -49,11 +51,13 @@ class Pixels:
 
     def __init__(self, rows: datasets.Dataset, indices: NDArray[np.int64], largest: int) -> None:
         folder = packed(rows, largest)
-        self._groups = [
-            _mapped(folder / name).reshape(-1, *shape)
-            for name, shape in json.loads((folder / _SHAPES).read_text()).items()
-        ]
         self._group, self._place = np.load(folder / _HOME)[indices].T.copy()
+        shapes = json.loads((folder / _SHAPES).read_text())
+        self._groups = {
+            group: _mapped(folder / name).reshape(-1, *shape)
+            for group, (name, shape) in enumerate(shapes.items())
+            if group in self._group
+        }
 
     def __len__(self) -> int:
         return len(self._place)
@@ -64,14 +68,17 @@ class Pixels:
         They are copied here: a thread that copied them ahead would cost more than it saves.
         """
         asked = positions.numpy()
-        groups, places = self._group[asked], self._place[asked]
-        found = []
-        for group, pixels in enumerate(self._groups):
-            here = np.flatnonzero(groups == group)
-            if len(here):
-                chosen = torch.from_numpy(pixels[places[here]])
-                found.append((here, chosen.permute(0, 3, 1, 2)))
-        return found
+        places = self._place[asked]
+        if len(self._groups) == 1:
+            (pixels,) = self._groups.values()
+            return [(_EVERY, _chosen(pixels, places))]
+        groups = self._group[asked]
+        here = {group: np.flatnonzero(groups == group) for group in self._groups}
+        return [
+            (here[group], _chosen(pixels, places[here[group]]))
+            for group, pixels in self._groups.items()
+            if len(here[group])
+        ]
 
     def batch(self, positions: Tensor, size: int, device: torch.device) -> Tensor:
         """Pixels of some rows, N x 3 x size x size, float32 from 0 to 255, on the device."""
@@ -82,9 +89,9 @@ def resized(rows: Found, size: int, device: torch.device) -> Tensor:
     """Rows as ``Pixels.rows`` gives them, N x 3 x size x size, float32 from 0 to 255."""
     if len(rows) == 1:
         return resize(_moved(rows[0][1], device), size)
-    out = torch.empty(sum(len(here) for here, _ in rows), 3, size, size, device=device)
+    out = torch.empty(sum(len(pixels) for _, pixels in rows), 3, size, size, device=device)
     for here, pixels in rows:
-        out[torch.from_numpy(here).to(device)] = resize(_moved(pixels, device), size)
+        out[torch.as_tensor(here, device=device)] = resize(_moved(pixels, device), size)
     return out
 
 
@@ -141,6 +148,10 @@ def _pack(rows: datasets.Dataset, largest: int, folder: Path) -> None:
                     file.writelines(decoded[i].tobytes() for i in alike)
     np.save(folder / _HOME, home)
     (folder / _SHAPES).write_text(json.dumps({_named(shape): shape for shape in counts}))
+
+
+def _chosen(pixels: NDArray[np.uint8], places: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(pixels[places]).permute(0, 3, 1, 2)
 
 
 def _named(shape: tuple[int, ...]) -> str:
