@@ -2,8 +2,8 @@
 
 python -m training.pipeline --plan training/study.yaml --corpus CORPUS --out STUDY
 
-Each step is one of this package's commands, run as a process of its own; a step whose result is
-there is passed over, one that was cut off is resumed. So the same command begins and goes on.
+Each step is one of this package's commands; a step whose result is there is passed over, one that
+was cut off is resumed. So the same command begins and goes on.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +31,6 @@ from training.tune import BEST, WINNER
 
 REPORT = "report"
 PLAN = Path(__file__).with_name("study.yaml")
-PYTHON = [sys.executable, "-m"]
 
 
 class _Strict(BaseModel):
@@ -285,7 +284,7 @@ def go(study: Study, launch: list[str]) -> None:
 
     Args:
         study: Where and what.
-        launch: What starts a training, up to the module's name.
+        launch: What starts a training, up to the module's name; empty: this process trains.
 
     Raises:
         BCDError: A step failed; the same command goes on from it.
@@ -294,10 +293,20 @@ def go(study: Study, launch: list[str]) -> None:
         if step.result and step.result.exists():
             continue
         typer.echo(f"== {step.name}")
-        starter = launch if step.module == "train" else PYTHON
-        done = subprocess.run([*starter, f"training.{step.module}", *step.arguments], check=False)
-        if done.returncode:
+        if _run(step, launch):
             raise BCDError(f"step {step.name!r} failed: mend what it says above, then go on")
+
+
+def _run(step: Step, launch: list[str]) -> int:
+    """Do one step; returns its exit code."""
+    module = f"training.{step.module}"
+    if launch and step.module == "train":
+        return subprocess.run([*launch, module, *step.arguments], check=False).returncode
+    try:
+        command.run(import_module(module).main, step.arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 def main(
@@ -305,7 +314,9 @@ def main(
     out: Annotated[Path, typer.Option(help="The study's folder.")],
     plan: Annotated[Path, typer.Option(help="What is trained.")] = PLAN,
     starts: Annotated[Path | None, typer.Option(help="Folder of start weights.")] = None,
-    launch: Annotated[str, typer.Option(help="What starts a training.")] = shlex.join(PYTHON),
+    launch: Annotated[
+        str, typer.Option(help='Starts trainings: "accelerate launch ... -m". This process does.')
+    ] = "",
     cards: Annotated[Path | None, typer.Option(help="Publish the models into here.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Put their results in here.")] = None,
 ) -> None:
