@@ -30,6 +30,7 @@ from training.run_folder import MODEL
 from training.tune import BEST, WINNER
 
 REPORT = "report"
+SPLITS = ("grouped", "leaky", "random")  # the same recipe in each: what a split flatters by
 PLAN = Path(__file__).with_name("study.yaml")
 
 
@@ -149,8 +150,8 @@ def steps(study: Study) -> Iterator[Step]:
     for plain in recipes:
         yield _tune(study, plain)
         yield from _folds(study, _tuned(study, plain), plan.folds)
-    for arm in single_changes(study):
-        yield from _folds(study, arm, plan.change_folds)
+    for changed in single_changes(study):
+        yield from _change(study, changed)
     yield _compare(study, "each change alone")
     combined = {plain.backbone: _combined(study, plain) for plain in recipes}
     for trained in combined.values():
@@ -158,24 +159,24 @@ def steps(study: Study) -> Iterator[Step]:
     yield _compare(study, "the changes together")
     chosen = {plain.backbone: _chosen(study, plain, combined[plain.backbone]) for plain in recipes}
     for trained in chosen.values():
-        yield from _final(study, trained)
+        yield from _refitted(study, trained)
     yield from _on_the_first(study, next(iter(chosen.values())))
     yield _compare(study, "the comparison")
     if study.cards:
         yield _release(study, list(chosen.values()), study.cards)
 
 
-def _final(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
-    """The best recipe refitted and tested, and its arms of other splits."""
+def _refitted(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
+    """The best recipe, learnt from all but test."""
     folds = [study.run_folder(chosen, f"fold-{fold}") for fold in study.plan.folds]
     decided = [part for run in folds for part in ("--decision-from", str(run))]
     yield from _tested(study, chosen, "all", decided)
-    for split in ("grouped", "leaky", "random"):
-        yield from _tested(study, chosen.model_copy(update={"split": split}), split, [])
 
 
 def _on_the_first(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
-    """What is looked at with the first backbone alone: held-out cases and the learning curve."""
+    """What is looked at with the first backbone alone: splits, held-out cases, learning curve."""
+    for split in SPLITS:
+        yield from _tested(study, chosen.model_copy(update={"split": split}), split, [])
     for case in study.plan.leave_out:
         held = f"without-{case.replace('/', '-')}"
         yield _train(study, chosen, held, ["--leave-out", case])
@@ -187,6 +188,20 @@ def _on_the_first(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
 def _folds(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> Iterator[Step]:
     for fold in folds:
         yield _train(study, trained, f"fold-{fold}", ["--fold", str(fold)])
+
+
+def _change(study: Study, changed: recipe.Recipe) -> Iterator[Step]:
+    """The folds of one change; where only views differ, the plain runs' weights are scored anew."""
+    first = next(iter(study.recipes.values()))
+    if changed != first.model_copy(update={"arm": changed.arm, "views": changed.views}):
+        yield from _folds(study, changed, study.plan.change_folds)
+        return
+    for fold in study.plan.change_folds:
+        held = f"fold-{fold}"
+        run = study.run_folder(changed, held)
+        arguments = [study.run_folder(first, held), "--corpus", study.corpus, "--out", run]
+        arguments += ["--arm", changed.arm, "--views", changed.views]
+        yield Step(_named(changed, held), "rescore", list(map(str, arguments)), run / MODEL)
 
 
 def _tested(study: Study, trained: recipe.Recipe, held: str, options: list[str]) -> Iterator[Step]:

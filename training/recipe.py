@@ -204,6 +204,10 @@ class Recipe(_Strict):
             raise ValueError(f"no backbone {name!r}: choose one of {', '.join(BACKBONES)}")
         return name
 
+    def as_trained(self) -> dict[str, Any]:
+        """All that decides a training, resolved: everything but how the recipe is tuned."""
+        return self.model_dump(mode="json", exclude={"tune"})
+
     @property
     def epochs(self) -> int:
         """Epochs of all phases together."""

@@ -60,7 +60,7 @@ def _record(out: Path, plan: Recipe, provenance: Provenance) -> None:
         if changed:
             raise InputError(f"{out} was begun with another {changed[0]}: choose another folder")
         return
-    text = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False)
+    text = yaml.safe_dump(plan.as_trained(), sort_keys=False)
     _put(out / RECIPE, text)
     _put(record, provenance.model_dump_json(indent=1) + "\n")
 

@@ -71,7 +71,7 @@ def train(
         corpus_fingerprint=data.about["fingerprint"],
         split=f"{data.split.kind}{held}",
         split_sha256=data.split.sha256,
-        recipe=plan.model_dump(mode="json"),
+        recipe=plan.as_trained(),
         seed=plan.seed,
         start=start_file.name if start_file else plan.start,
         start_sha256=start_sha256,
@@ -93,19 +93,27 @@ def train(
     with run_folder.hold(out, plan, provenance, state):
         network = engine.fit(network, plan, preprocess, training, data.held_out, out)
         if state.is_main_process:
-            _save(described, network, data.held_out, decision_from, out)
+            save(described, network, data.held_out, decision_from, out)
         state.wait_for_everyone()
     return out / MODEL
 
 
-def _save(
+def save(
     config: ModelConfig,
     network: Any,
     held_out: scoring.Rows | None,
     decision_from: Sequence[Path],
     out: Path,
 ) -> None:
-    """Fit the decision rule on the float16 weights as they come back; the model appears last."""
+    """Fit the decision rule on the float16 weights as they come back; the model appears last.
+
+    Args:
+        config: Of the model, but for its decision rule.
+        network: Trained.
+        held_out: Rows to predict, and to fit the rule on; None where nothing is held out.
+        decision_from: Runs whose predictions the rule is fitted on then.
+        out: The run's folder.
+    """
     beside, folder = out / f".{MODEL}.new", out / MODEL
     BCDClassifier(config, network).save_pretrained(beside)
     reloaded = BCDClassifier.from_pretrained(beside)

@@ -1,0 +1,297 @@
+"""Files -> a Hub repository that holds just these: compared by hash, sent in one commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import httpx2
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelInfo,
+    get_token,
+    snapshot_download,
+)
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.hf_api import DatasetInfo, RepoFile, SpaceInfo
+from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
+
+from bcd_models.errors import BCDError, InputError
+
+Kind = Literal["model", "dataset", "space"]
+Info = ModelInfo | DatasetInfo | SpaceInfo
+T = TypeVar("T")
+
+HUBS_OWN = ".gitattributes"  # made with the repository, says what is kept as a large file
+WAITS = (1, 2, 4, 8, 16)  # seconds before each further attempt
+LONGEST_WAIT = 300  # seconds: the window of the Hub's own rate limits
+PASSING = {408, 429, 500, 502, 503, 504}
+_REASONS = {
+    401: "it refuses the token: renew it at {endpoint}/settings/tokens",
+    403: "the token may not write to {repo_id}: take one that may",
+    412: "{repo_id} was changed by somebody else meanwhile: look at it, then run this again",
+}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a repository shall hold.
+
+    Attributes:
+        kind: "model", "dataset" or "space".
+        folder: Its files, and nothing else but hidden ones.
+        message: Of the commit.
+    """
+
+    kind: Kind
+    folder: Path
+    message: str
+
+    def files(self) -> dict[str, Path]:
+        """Path in the repository -> file, hidden ones left out."""
+        found = {path.relative_to(self.folder): path for path in sorted(self.folder.rglob("*"))}
+        return {
+            place.as_posix(): path
+            for place, path in found.items()
+            if path.is_file() and not any(part.startswith(".") for part in place.parts)
+        }
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file that differs.
+
+    Attributes:
+        sign: "+" added, "~" changed, "-" removed.
+        path: In the repository.
+        size: In bytes; of the file removed, else of the new one.
+    """
+
+    sign: Literal["+", "~", "-"]
+    path: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository on the Hub, present or not.
+
+    Attributes:
+        repo_id: owner/name.
+        kind: "model", "dataset" or "space".
+    """
+
+    repo_id: str
+    kind: Kind
+
+    def __post_init__(self) -> None:
+        try:
+            validate_repo_id(self.repo_id)
+        except HFValidationError as error:
+            raise InputError(f"{self.repo_id!r} is no Hub id: {_one_line(error)}") from None
+        if "/" not in self.repo_id:
+            raise InputError(f"{self.repo_id!r} names no owner: write owner/name")
+
+    def info(self) -> Info | None:
+        """What the Hub says of it; None where there is no such repository, or none we may see."""
+        try:
+            return patiently(lambda: HfApi().repo_info(self.repo_id, repo_type=self.kind))
+        except RepositoryNotFoundError:
+            return None
+
+    def create(self, private: bool) -> None:
+        """Make the repository, public unless asked or unless its owner's default is private."""
+        patiently(
+            lambda: HfApi().create_repo(
+                self.repo_id,
+                repo_type=self.kind,
+                private=private or None,
+                exist_ok=True,
+                space_sdk="gradio" if self.kind == "space" else None,
+            )
+        )
+
+    def changes(self, content: Content, info: Info | None) -> list[Change]:
+        """What would have to change for the repository to hold just the content's files."""
+        there = self._tree(info)
+        local = content.files()
+        changes = [
+            Change("~" if name in there else "+", name, path.stat().st_size)
+            for name, path in local.items()
+            if name not in there or not _same(path, there[name])
+        ]
+        gone = sorted(there.keys() - local.keys() - {HUBS_OWN})
+        return changes + [Change("-", name, there[name].size) for name in gone]
+
+    def send(self, content: Content, info: Info) -> str:
+        """Make the repository hold just the content's files, in one commit or none.
+
+        An attempt that failed may have reached the Hub all the same, its answer lost: so each
+        further one compares anew, and none commits upon anything but the state it compared with.
+
+        Returns:
+            The commit's SHA: the new one, or the old one where nothing differs.
+        """
+        state: list[Info] = [info]
+
+        def attempt() -> str:
+            known = state.pop() if state else HfApi().repo_info(self.repo_id, repo_type=self.kind)
+            changes = self.changes(content, known)
+            if not changes:
+                return str(known.sha)
+            commit = HfApi().create_commit(
+                self.repo_id,
+                [_operation(change, content.folder) for change in changes],
+                commit_message=content.message,
+                repo_type=self.kind,
+                parent_commit=known.sha,
+            )
+            return str(commit.oid)
+
+        return patiently(attempt)
+
+    @contextmanager
+    def downloaded(self, revision: str) -> Iterator[Path]:
+        """Everything of a commit, downloaded into a cache that holds nothing else."""
+        with tempfile.TemporaryDirectory() as cache:
+            yield Path(
+                patiently(
+                    lambda: snapshot_download(
+                        self.repo_id, repo_type=self.kind, revision=revision, cache_dir=cache
+                    )
+                )
+            )
+
+    def _tree(self, info: Info | None) -> dict[str, RepoFile]:
+        if info is None or info.sha is None:
+            return {}
+        entries = patiently(
+            lambda: list(
+                HfApi().list_repo_tree(
+                    self.repo_id, recursive=True, revision=info.sha, repo_type=self.kind
+                )
+            )
+        )
+        return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
+
+
+def patiently(call: Callable[[], T]) -> T:
+    """Call, and call again where what failed may pass: rate limits, 5xx, a broken connection.
+
+    huggingface_hub does so by itself for uploads and listings, not for what makes repositories and
+    commits.
+    """
+    for wait in WAITS:
+        try:
+            return call()
+        except (HfHubHTTPError, httpx2.TransportError, json.JSONDecodeError) as error:
+            if not _may_pass(error):
+                raise
+            time.sleep(max(wait, _asked_to_wait(error)))
+    return call()
+
+
+@contextmanager
+def told(repo_id: str) -> Iterator[None]:
+    """Turn whatever goes wrong with the Hub into one line of ours."""
+    try:
+        yield
+    except OfflineModeIsEnabled:
+        raise InputError("HF_HUB_OFFLINE is set: unset it to publish") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        reason = _REASONS.get(status, _one_line(error))
+        reason = reason.format(repo_id=repo_id, endpoint=HfApi().endpoint)
+        raise BCDError(f"the Hub refused ({status}): {reason}") from None
+    except (httpx2.TransportError, json.JSONDecodeError) as error:
+        where = HfApi().endpoint
+        raise BCDError(f"{where} can't be reached, or not for long: {_one_line(error)}") from None
+    except BCDError:
+        raise
+    except (ValueError, OSError) as error:  # a card the Hub refuses; a full disk
+        raise BCDError(f"{repo_id} can't be published: {_one_line(error)}") from None
+
+
+def require_token() -> None:
+    """InputError where there is no token to publish with."""
+    if not get_token():
+        raise InputError("no Hub token: set HF_TOKEN, or run `hf auth login` once")
+
+
+def check_download(content: Content, folder: Path) -> int:
+    """Compare a downloaded repository with what it shall hold.
+
+    Returns:
+        How many files are equal: all of them.
+
+    Raises:
+        BCDError: One is missing, too many or other.
+    """
+    expected = content.files()
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    odd = sorted((found - {HUBS_OWN}) ^ expected.keys())
+    odd += [name for name in expected if name in found and not _equal(expected[name], folder / name)]
+    if odd:
+        raise BCDError(f"what the Hub gives back is not what was published: {odd[0]} differs")
+    return len(expected)
+
+
+def _operation(change: Change, folder: Path) -> CommitOperationAdd | CommitOperationDelete:
+    if change.sign == "-":
+        return CommitOperationDelete(change.path, is_folder=False)
+    return CommitOperationAdd(change.path, folder / change.path)
+
+
+def _same(path: Path, there: RepoFile) -> bool:
+    """Whether a file is the one on the Hub, by what the Hub keeps of it: SHA-256 or git's SHA-1."""
+    if path.stat().st_size != there.size:
+        return False
+    if there.lfs:
+        return _digest(path, "sha256") == there.lfs.sha256
+    return _digest(path, "sha1", f"blob {there.size}\0".encode()) == there.blob_id
+
+
+def _equal(one: Path, other: Path) -> bool:
+    return _digest(one, "sha256") == _digest(other, "sha256")
+
+
+def _digest(path: Path, kind: str, before: bytes = b"") -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, before)).hexdigest()
+
+
+def _may_pass(error: Exception) -> bool:
+    """A JSONDecodeError is a gateway's page where the Hub's answer should be."""
+    return not isinstance(error, HfHubHTTPError) or error.response.status_code in PASSING
+
+
+def _asked_to_wait(error: Exception) -> float:
+    """Seconds the Hub asks to wait before the next attempt, 0 where it doesn't say."""
+    if not isinstance(error, HfHubHTTPError):
+        return 0
+    headers = error.response.headers
+    limit = parse_ratelimit_headers(headers)
+    if error.response.status_code == 429 and limit and limit.remaining == 0:
+        return min(limit.reset_in_seconds + 1, LONGEST_WAIT)
+    after = headers.get("retry-after", "")
+    return min(int(after), LONGEST_WAIT) if after.isdigit() else 0
+
+
+def _one_line(error: Exception) -> str:
+    """The error's own words in a line, without the signed parts of addresses."""
+    return re.sub(r"\?[^\s'\"]+", "", " ".join(str(error).split())) or type(error).__name__
