@@ -76,9 +76,10 @@ def render(folder: Path, dataset: str = "") -> str:
         counts=counts,
         cell=_cell,
         ends=_ends,
+        percent=percent,
         spread=spread,
         verdict=verdict(within),
-        figures=[name for name in _figures(metrics) if (folder / name).is_file()],
+        plots={file: says for file, says in _plots(metrics).items() if (folder / file).is_file()},
         curves=CURVES if (folder / CURVES).is_file() else "",
         notice=NOTICE,
     )
@@ -129,10 +130,10 @@ def verdict(within: measured.Within) -> str:
     return "**The model is not above the colour floor.**"
 
 
-def _figures(metrics: measured.Metrics) -> dict[str, str]:
+def _plots(metrics: measured.Metrics) -> dict[str, str]:
     part = metrics.data.part
     return {
-        f"evaluation-{part}.png": "ROC, precision and recall, reliability, confusion matrix",
+        f"evaluation-{part}.png": "The whole part: ROC, precision and recall, reliability, counts",
         f"risk-by-case-{part}.png": "Mean probability of each case beside its malignant share",
     }
 
@@ -160,10 +161,10 @@ def results_table(folders: list[Path]) -> str:
     """
     documents = {folder: _metrics(folder) for folder in folders}
     first = documents[folders[0]]
-    if {_measured_on(one) for one in documents.values()} != {_measured_on(first)}:
+    if {_images_of(one) for one in documents.values()} != {_images_of(first)}:
         raise InputError("the models were measured on different images: no table can hold them")
     rows = [("", *(WORDS[name] for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
-    floors = {}
+    floors: dict[str, None] = {}  # each once, in order
     for folder, metrics in documents.items():
         within = headline(metrics).model_dump()
         title = backbone_named(model_folder.read_config(folder).backbone).title
@@ -172,9 +173,9 @@ def results_table(folders: list[Path]) -> str:
     empty = ("",) * (len(HEADLINE) - 1)
     rows += [("colour statistics alone", floor, *empty) for floor in floors]
     within = headline(first)
-    where = f"On the {first.data.part} part of the {first.data.split} split, {_source(within)}: "
-    lines = [re_spaced(f"| {' | '.join(row)} |") for row in rows]
-    return "\n".join([*lines, "", where + counts(within.counts.model_dump()) + "."])
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    part = f"{first.data.part} part of the {first.data.split} split, within {_source(within)}"
+    return "\n".join([*lines, "", f"On the {part}: {counts(within.counts.model_dump())}."])
 
 
 def put_results(readme: str, table: str) -> str:
@@ -186,7 +187,7 @@ def put_results(readme: str, table: str) -> str:
     return f"{before}{RESULTS_BEGIN}\n{table}\n{end}{after}"
 
 
-def _measured_on(metrics: measured.Metrics) -> tuple[Any, ...]:
+def _images_of(metrics: measured.Metrics) -> tuple[Any, ...]:
     data = metrics.data
     return data.corpus_fingerprint, data.split_sha256, data.part
 
