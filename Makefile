@@ -7,13 +7,14 @@ BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 SOURCES := bcd_models training space tests
 
-.PHONY: help demo test slow quality style bench study screenshots
+.PHONY: help demo test slow quality style bench study screenshots dist
 
 help:
 	@echo "make demo     open the app with the bundled models (PORT=$(PORT); PIP_ARGS= goes to pip)"
 	@echo "make test     run the tests;  make slow: those that take minutes"
 	@echo "make quality  lint, format check, types, dependency direction;  make style: mend"
 	@echo "make bench    measure ratios against named baselines, write bench.json"
+	@echo "make dist     build the sdist and the wheel into dist/, and check them"
 	@echo "make study    train, tune, compare and publish into cards/: CORPUS=... [STARTS=... STUDY=...]"
 
 demo: .venv/.space
@@ -43,6 +44,11 @@ study: .venv/.dev
 	@test -n "$(CORPUS)" || { echo "make study CORPUS=FOLDER, as written by training.corpus"; exit 2; }
 	$(BIN)/python -m training.pipeline --corpus $(CORPUS) --out $(STUDY) \
 	  $(if $(STARTS),--starts $(STARTS)) --cards cards --readme README.md
+
+dist: .venv/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 
 screenshots: .venv/.dev
 	$(BIN)/python -m tests.ui.screenshots --out docs

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bcd_models.classifier import BCDClassifier
-    from bcd_models.errors import BCDError, ImageError, InputError, ModelFolderError
+    from bcd_models.ensemble import BCDEnsemble
+    from bcd_models.errors import BCDError, HubError, ImageError, InputError, ModelFolderError
     from bcd_models.explain import Explanation
     from bcd_models.images import ImageLimits
     from bcd_models.prediction import Prediction
@@ -21,8 +22,10 @@ __version__ = "0.1.0"
 
 _HOME = {
     "BCDClassifier": "classifier",
+    "BCDEnsemble": "ensemble",
     "BCDError": "errors",
     "Explanation": "explain",
+    "HubError": "errors",
     "ImageError": "errors",
     "ImageLimits": "images",
     "InputError": "errors",
@@ -31,8 +34,10 @@ _HOME = {
 }
 __all__ = [
     "BCDClassifier",
+    "BCDEnsemble",
     "BCDError",
     "Explanation",
+    "HubError",
     "ImageError",
     "ImageLimits",
     "InputError",

@@ -7,6 +7,10 @@ class BCDError(Exception):
     """Anything this project raises on purpose."""
 
 
+class HubError(BCDError):
+    """The Hub refused something, broke off, or could not be reached."""
+
+
 class InputError(BCDError, ValueError):
     """Something handed in (a path, an option, a recipe, a corpus) can't be used as it is."""
 

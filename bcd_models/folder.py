@@ -1,4 +1,4 @@
-"""A model folder or Hub id: read strictly, written whole, pushed.
+"""A model folder or Hub id: found, read strictly, written whole.
 
 Weights are only ever safetensors: nothing here unpickles anything.
 """
@@ -7,37 +7,31 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from bcd_models.config import ModelConfig
-from bcd_models.errors import InputError, ModelFolderError
+from bcd_models.errors import HubError, InputError, ModelFolderError
+from bcd_models.hub import HubOptions, fetch
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+METRICS = "metrics.json"
+ENSEMBLE = "bcd_ensemble"  # the object of an ensemble's config.json
+MEMBER = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # a name that can't lead out of the folder
 REMEDY = "download or save the model again"
 
 
-@dataclass(frozen=True)
-class HubOptions:
-    """How files are fetched from the Hub; passed to huggingface_hub as they are."""
-
-    revision: str | None = None
-    token: str | bool | None = None
-    cache_dir: str | Path | None = None
-    local_files_only: bool = False
-    force_download: bool = False
-
-
 def locate(folder_or_id: str | Path, options: HubOptions = HubOptions()) -> Path:
-    """Find a model's folder: an existing folder wins, else the Hub is asked.
+    """Find a model's or ensemble's folder: an existing folder wins, else the Hub is asked.
 
     Raises:
         ModelFolderError: Neither a folder nor a repository that can be fetched.
@@ -48,16 +42,43 @@ def locate(folder_or_id: str | Path, options: HubOptions = HubOptions()) -> Path
     name = str(folder_or_id)
     if folder.is_absolute() or name.count("/") != 1 or name.startswith("."):
         raise ModelFolderError(f"no model folder {name}, and it is no Hub id (owner/name) either")
-    return _download(name, options)
+    try:
+        return fetch(name, CONFIG, _parts, [METRICS], options)
+    except HubError as error:
+        raise ModelFolderError(f"no model folder {name}, and {error}") from None
+
+
+def members_of(folder: Path) -> list[str]:
+    """The sub-folders of an ensemble's members; none where the folder holds a single model.
+
+    Raises:
+        ModelFolderError: The config can't be read, or a name could lead out of the folder.
+    """
+    document = read_document(folder)
+    ensemble = document.get(ENSEMBLE) if isinstance(document, dict) else None
+    names = ensemble.get("members") if isinstance(ensemble, dict) else []
+    if not isinstance(names, list) or not all(re.fullmatch(MEMBER, str(name)) for name in names):
+        raise ModelFolderError(f"{folder / CONFIG}: {ENSEMBLE}.members must be sub-folders' names")
+    return names
+
+
+def read_document(folder: Path) -> Any:
+    """What ``config.json`` holds, unchecked; ModelFolderError where it isn't JSON."""
+    path = folder / CONFIG
+    try:
+        return json.loads(_read(path).decode())
+    except (ValueError, RecursionError) as error:
+        raise ModelFolderError(f"{path} is not JSON in UTF-8 ({error}): {REMEDY}") from None
 
 
 def read_config(folder: Path) -> ModelConfig:
     """Read and check ``config.json``; ModelFolderError where it can't be used."""
     path = folder / CONFIG
+    document = read_document(folder)
+    if isinstance(document, dict) and ENSEMBLE in document:
+        raise ModelFolderError(f"{folder} holds an ensemble: load it with BCDEnsemble")
     try:
-        return ModelConfig.from_json(_read(path).decode(), str(path))
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ModelFolderError(f"{path} is not JSON in UTF-8 ({error}): {REMEDY}") from None
+        return ModelConfig.from_json(path.read_text("utf-8"), str(path))
     except ModelFolderError:
         raise
     except InputError as error:  # a backbone that this release doesn't know
@@ -81,15 +102,17 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
         raise ModelFolderError(f"{path} is not a safetensors file ({error}): {REMEDY}") from None
 
 
-def write(folder: Path, config: ModelConfig, tensors: dict[str, Tensor]) -> None:
-    """Write config and weights into a folder: both, or neither.
+def files_of(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
+    """A model folder's files; floating-point tensors are stored as float16."""
+    return {WEIGHTS: pack(tensors), CONFIG: config.to_json().encode()}
 
-    Floating-point tensors are stored as float16.
-    """
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder's files, named relative to it: all, or none."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        config_json = config.to_json().encode()
-        write_whole({folder / WEIGHTS: pack(tensors), folder / CONFIG: config_json})
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole({folder / name: data for name, data in files.items()})
     except OSError as error:
         raise ModelFolderError(f"{folder} can't be written: {error.strerror}") from None
 
@@ -120,7 +143,7 @@ def write_whole(contents: Mapping[Path, bytes]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def pack(tensors: dict[str, Tensor]) -> bytes:
+def pack(tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes of a weights file: float16, plus what makes it readable by other tools."""
     from safetensors.torch import save
 
@@ -129,16 +152,6 @@ def pack(tensors: dict[str, Tensor]) -> bytes:
         for name, tensor in tensors.items()
     }
     return save(halved, metadata={"format": "pt"})
-
-
-def push(folder: Path, repo_id: str, token: str | None, private: bool | None) -> str:
-    """Upload a folder as a model repository in one commit; returns the commit's address."""
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token)
-    repo = api.create_repo(repo_id, private=private, exist_ok=True)
-    commit = api.upload_folder(folder_path=folder, repo_id=repo.repo_id)
-    return str(commit.commit_url)
 
 
 def _read(path: Path) -> bytes:
@@ -150,31 +163,9 @@ def _read(path: Path) -> bytes:
         raise ModelFolderError(f"{path} can't be read: {error.strerror}") from None
 
 
-def _download(repo_id: str, options: HubOptions) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        paths = [
-            hf_hub_download(
-                repo_id,
-                name,
-                revision=options.revision,
-                token=options.token,
-                cache_dir=options.cache_dir,
-                local_files_only=options.local_files_only,
-                force_download=options.force_download,
-            )
-            for name in (WEIGHTS, CONFIG)
-        ]
-    except LocalEntryNotFoundError:
-        raise ModelFolderError(
-            f"no model folder {repo_id}, and the Hub's {repo_id} is not in the cache and can't be "
-            "reached: connect once, or download the folder"
-        ) from None
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelFolderError(
-            f"no model folder {repo_id}, and the Hub has none to give: {reason}"
-        ) from None
-    return Path(paths[0]).parent
+def _parts(folder: Path) -> list[str]:
+    """What a folder needs beside its config: weights, or each member's config and weights."""
+    members = members_of(folder)
+    if not members:
+        return [WEIGHTS]
+    return [f"{member}/{name}" for member in members for name in (CONFIG, WEIGHTS)]

@@ -4,12 +4,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import yaml
 
 from bcd_models.errors import InputError, ModelFolderError
 from clinic.models import Models
-from clinic.settings import HUB_MODELS, Settings
-from tests.ui.running_app import ROOT, save_small_model
+from clinic.settings import Settings, published_models
+from tests.ui.running_app import save_small_model
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +68,16 @@ def test_models_come_from_the_environment():
     assert settings.models == ("a/b", "/c")
 
 
-def test_the_space_names_the_models_it_loads():
-    _, front, _ = (ROOT / "space" / "README.md").read_text("utf-8").split("---\n", 2)
-    assert tuple(yaml.safe_load(front)["models"]) == HUB_MODELS
+def test_where_nothing_is_set_the_spaces_card_names_the_models(tmp_path):
+    assert published_models() == ("bcd-models/bcd-efficientnet-b2", "bcd-models/bcd-mobilenetv2")
+    card = tmp_path / "README.md"
+    card.write_text("---\nmodels: [a/b]\n---\n")
+    assert published_models(card) == ("a/b",)
+
+
+@pytest.mark.parametrize("text", ["no front matter", "---\ntitle: x\n---\n"])
+def test_a_card_that_names_no_models_says_what_to_set(tmp_path, text):
+    card = tmp_path / "README.md"
+    card.write_text(text)
+    with pytest.raises(InputError, match="set BCD_MODELS"):
+        published_models(card)

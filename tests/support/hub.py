@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
-from tests.support import hub_api, hub_files  # they register their answers
+from tests.support import hub_api, hub_files  # noqa: F401 - they register their answers
 from tests.support.hub_http import Handler, Rights
 from tests.support.hub_store import MAIN, Commit, File, Repo, Store, is_large
 
@@ -182,7 +182,7 @@ class Hub:
         return {**kept, **own, **({"HF_TOKEN": token} if token else {})}
 
     def take_fault(self, request: str) -> Fault:
-        """The first fault that the request matches, one time less; one that does nothing if none."""
+        """The first fault that matches, to be used once; one that does nothing where none does."""
         with self._lock:
             for fault in self.faults:
                 if fault.times > 0 and re.search(fault.pattern, request):
@@ -190,10 +190,10 @@ class Hub:
                     return fault
         return Fault("", 0)
 
-    def note(self, request: Request) -> None:
+    def note(self, method: str, path: str, token: bool, status: int) -> None:
         """Write a request down."""
         with self._lock:
-            self.requests.append(request)
+            self.requests.append(Request(method, path, token, status))
 
     def _keep(self, path: str, data: bytes) -> File:
         return self.store.keep(data, large=is_large(path, data[:512]))

@@ -31,9 +31,7 @@ def whoami(ask: Handler) -> None:
 def validate_yaml(ask: Handler) -> None:
     asked = ask.read_json()
     errors, warnings = _check_card(asked["content"], asked["repoType"])
-    document = {"errors": errors, "warnings": warnings}
-    status = 400 if errors else 200
-    ask.send(json.dumps(document).encode(), status, {"Content-Type": "application/json"})
+    ask.send_json({"errors": errors, "warnings": warnings}, 400 if errors else 200)
 
 
 @route("POST", "/api/repos/create")
@@ -51,8 +49,7 @@ def create_repo(ask: Handler) -> None:
     document = {"url": f"{ask.hub.url}/{repo.prefix}{repo_id}", "name": repo_id}
     if there:
         document["error"] = f"You already created this {kind} repo"
-    status = 409 if there else 200
-    ask.send(json.dumps(document).encode(), status, {"Content-Type": "application/json"})
+    ask.send_json(document, 409 if there else 200)
 
 
 @route("DELETE", "/api/repos/delete")

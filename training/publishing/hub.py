@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import httpx2
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
@@ -25,27 +23,28 @@ from huggingface_hub import (
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
-    OfflineModeIsEnabled,
+    HTTPError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import DatasetInfo, RepoFile, SpaceInfo
 from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
-from bcd_models.errors import BCDError, InputError
+from bcd_models.errors import BCDError, HubError, InputError
+from bcd_models.hub import reason
 
 Kind = Literal["model", "dataset", "space"]
 Info = ModelInfo | DatasetInfo | SpaceInfo
 T = TypeVar("T")
 
 HUBS_OWN = ".gitattributes"  # made with the repository, says what is kept as a large file
-WAITS = (1, 2, 4, 8, 16)  # seconds before each further attempt
+EVAL_RESULTS = ".eval_results"  # where the Hub looks for a model's figures
+WAITS = (1, 2, 4, 8)  # seconds before each further attempt
 LONGEST_WAIT = 300  # seconds: the window of the Hub's own rate limits
+# Refusals and broken connections; a gateway's page where JSON should be; downloads given up.
+BROKEN = (HTTPError, json.JSONDecodeError, LocalEntryNotFoundError)
 PASSING = {408, 429, 500, 502, 503, 504}
-_REASONS = {
-    401: "it refuses the token: renew it at {endpoint}/settings/tokens",
-    403: "the token may not write to {repo_id}: take one that may",
-    412: "{repo_id} was changed by somebody else meanwhile: look at it, then run this again",
-}
+CONFLICT = 412
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Content:
 
     Attributes:
         kind: "model", "dataset" or "space".
-        folder: Its files, and nothing else but hidden ones.
+        folder: Its files; hidden ones are nobody's to publish, but for the Hub's own kind.
         message: Of the commit.
     """
 
@@ -63,12 +62,13 @@ class Content:
     message: str
 
     def files(self) -> dict[str, Path]:
-        """Path in the repository -> file, hidden ones left out."""
+        """Path in the repository -> file."""
         found = {path.relative_to(self.folder): path for path in sorted(self.folder.rglob("*"))}
         return {
             place.as_posix(): path
             for place, path in found.items()
-            if path.is_file() and not any(part.startswith(".") for part in place.parts)
+            if path.is_file()
+            and not any(part.startswith(".") and part != EVAL_RESULTS for part in place.parts)
         }
 
 
@@ -100,12 +100,7 @@ class Repository:
     kind: Kind
 
     def __post_init__(self) -> None:
-        try:
-            validate_repo_id(self.repo_id)
-        except HFValidationError as error:
-            raise InputError(f"{self.repo_id!r} is no Hub id: {_one_line(error)}") from None
-        if "/" not in self.repo_id:
-            raise InputError(f"{self.repo_id!r} names no owner: write owner/name")
+        check_id(self.repo_id)
 
     def info(self) -> Info | None:
         """What the Hub says of it; None where there is no such repository, or none we may see."""
@@ -138,28 +133,26 @@ class Repository:
         gone = sorted(there.keys() - local.keys() - {HUBS_OWN})
         return changes + [Change("-", name, there[name].size) for name in gone]
 
-    def send(self, content: Content, info: Info) -> str:
-        """Make the repository hold just the content's files, in one commit or none.
+    def send(self, content: Content, changes: list[Change], info: Info) -> str:
+        """Make changes in one commit, upon the state they were found against and no other.
 
-        An attempt that failed may have reached the Hub all the same, its answer lost: so each
-        further one compares anew, and none commits upon anything but the state it compared with.
+        An attempt that failed may have reached the Hub all the same, its answer lost: so each one
+        first looks whether anything is left to change.
 
         Returns:
-            The commit's SHA: the new one, or the old one where nothing differs.
+            The SHA of the commit that holds the content.
         """
-        state: list[Info] = [info]
 
         def attempt() -> str:
-            known = state.pop() if state else HfApi().repo_info(self.repo_id, repo_type=self.kind)
-            changes = self.changes(content, known)
-            if not changes:
-                return str(known.sha)
+            now = HfApi().repo_info(self.repo_id, repo_type=self.kind)
+            if not self.changes(content, now):
+                return str(now.sha)
             commit = HfApi().create_commit(
                 self.repo_id,
                 [_operation(change, content.folder) for change in changes],
                 commit_message=content.message,
                 repo_type=self.kind,
-                parent_commit=known.sha,
+                parent_commit=info.sha,
             )
             return str(commit.oid)
 
@@ -190,6 +183,16 @@ class Repository:
         return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
 
+def check_id(repo_id: str) -> None:
+    """InputError where that can't be a repository's id."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError(f"{repo_id!r} is no Hub id (owner/name): {error}") from None
+    if "/" not in repo_id:
+        raise InputError(f"{repo_id!r} is no Hub id: it names no owner, write owner/name")
+
+
 def patiently(call: Callable[[], T]) -> T:
     """Call, and call again where what failed may pass: rate limits, 5xx, a broken connection.
 
@@ -199,7 +202,7 @@ def patiently(call: Callable[[], T]) -> T:
     for wait in WAITS:
         try:
             return call()
-        except (HfHubHTTPError, httpx2.TransportError, json.JSONDecodeError) as error:
+        except BROKEN as error:
             if not _may_pass(error):
                 raise
             time.sleep(max(wait, _asked_to_wait(error)))
@@ -211,20 +214,17 @@ def told(repo_id: str) -> Iterator[None]:
     """Turn whatever goes wrong with the Hub into one line of ours."""
     try:
         yield
-    except OfflineModeIsEnabled:
-        raise InputError("HF_HUB_OFFLINE is set: unset it to publish") from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        reason = _REASONS.get(status, _one_line(error))
-        reason = reason.format(repo_id=repo_id, endpoint=HfApi().endpoint)
-        raise BCDError(f"the Hub refused ({status}): {reason}") from None
-    except (httpx2.TransportError, json.JSONDecodeError) as error:
-        where = HfApi().endpoint
-        raise BCDError(f"{where} can't be reached, or not for long: {_one_line(error)}") from None
     except BCDError:
         raise
-    except (ValueError, OSError) as error:  # a card the Hub refuses; a full disk
-        raise BCDError(f"{repo_id} can't be published: {_one_line(error)}") from None
+    except Exception as error:
+        # huggingface_hub lets through its own errors, httpx's, the disk's and ValueErrors.
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if status == CONFLICT:
+            raise HubError(
+                f"the Hub's {repo_id} was changed by somebody else meanwhile: look at it, then "
+                "run this again"
+            ) from None
+        raise HubError(reason(error, repo_id)) from None
 
 
 def require_token() -> None:
@@ -240,14 +240,14 @@ def check_download(content: Content, folder: Path) -> int:
         How many files are equal: all of them.
 
     Raises:
-        BCDError: One is missing, too many or other.
+        HubError: One is missing, too many or other.
     """
     expected = content.files()
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     odd = sorted((found - {HUBS_OWN}) ^ expected.keys())
-    odd += [name for name in expected if name in found and not _equal(expected[name], folder / name)]
+    odd += [name for name in found & expected.keys() if not _equal(expected[name], folder / name)]
     if odd:
-        raise BCDError(f"what the Hub gives back is not what was published: {odd[0]} differs")
+        raise HubError(f"what the Hub gives back is not what was published: {odd[0]} differs")
     return len(expected)
 
 
@@ -276,7 +276,6 @@ def _digest(path: Path, kind: str, before: bytes = b"") -> str:
 
 
 def _may_pass(error: Exception) -> bool:
-    """A JSONDecodeError is a gateway's page where the Hub's answer should be."""
     return not isinstance(error, HfHubHTTPError) or error.response.status_code in PASSING
 
 
@@ -290,8 +289,3 @@ def _asked_to_wait(error: Exception) -> float:
         return min(limit.reset_in_seconds + 1, LONGEST_WAIT)
     after = headers.get("retry-after", "")
     return min(int(after), LONGEST_WAIT) if after.isdigit() else 0
-
-
-def _one_line(error: Exception) -> str:
-    """The error's own words in a line, without the signed parts of addresses."""
-    return re.sub(r"\?[^\s'\"]+", "", " ".join(str(error).split())) or type(error).__name__

@@ -1,0 +1,228 @@
+"""Predictor: what a single classifier and an ensemble share once either gives a margin."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self, overload
+
+from torch import nn
+
+from bcd_models import folder as model_folder
+from bcd_models import hub
+from bcd_models.decision import Label, calibrate, label_of, referred
+from bcd_models.errors import ImageError
+from bcd_models.images import ImageLimits, ImageSource, Several, open_image
+from bcd_models.prediction import Prediction
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from bcd_models.config import DecisionConfig
+    from bcd_models.explain import Explanation
+
+BATCH = 32
+
+
+class Config(Protocol):
+    """What every config says of its model."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def version(self) -> str:
+        """The model's version."""
+
+    @property
+    def decision(self) -> DecisionConfig:
+        """What makes a probability, a label and a referral of a margin."""
+
+
+class Predictor(nn.Module, ABC):
+    """Answers about images, from margins that a subclass computes."""
+
+    config: Config
+
+    @classmethod
+    @abstractmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Load a folder; ModelFolderError where it can't be used."""
+
+    @property
+    @abstractmethod
+    def weights_sha256(self) -> str:
+        """What the answers' ``weights_sha256`` says: which weights gave them."""
+
+    @abstractmethod
+    def files(self) -> dict[str, bytes]:
+        """The files of the folder that ``save_pretrained`` writes, by path within it."""
+
+    @abstractmethod
+    def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
+        """Which regions of an opened image, already predicted, speak for a label."""
+
+    @abstractmethod
+    def margins(self, images: list[Image]) -> list[float]:
+        """What the config's decision rule is applied to, one number an opened image."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_id: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> Self:
+        """Load a folder, or a Hub repository of the same files.
+
+        Args:
+            folder_or_id: An existing folder wins; anything else is a Hub id, "owner/name".
+            revision: Branch, tag or commit on the Hub; all files come from one commit.
+            token: Hub token, for private repositories; by default the one saved on this machine,
+                False for none.
+            cache_dir: Where downloads are kept; the Hub's usual cache by default.
+            local_files_only: Never reach for the network.
+            force_download: Download even what is in the cache.
+
+        Raises:
+            ModelFolderError: Missing, incomplete, of another format, or newer than this release.
+        """
+        options = hub.HubOptions(revision, token, cache_dir, local_files_only, force_download)
+        folder = model_folder.locate(folder_or_id, options)
+        return cls.from_folder(folder)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config and weights (float16 safetensors) into a folder: all of them, or none."""
+        model_folder.write(Path(folder), self.files())
+
+    def push_to_hub(
+        self, repo_id: str, *, token: str | None = None, private: bool | None = None
+    ) -> str:
+        """Publish config and weights on the Hub in one commit, or none where they are there.
+
+        Args:
+            repo_id: "owner/name"; made where it doesn't exist.
+            token: Hub token; the one saved on this machine by default.
+            private: Whether a new repository is closed to others; its owner's default by default.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            HubError: The Hub refuses, or stays out of reach.
+        """
+        message = f"{self.config.name} {self.config.version}, weights {self.weights_sha256}"
+        with tempfile.TemporaryDirectory() as temporary:
+            self.save_pretrained(temporary)
+            return hub.push(Path(temporary), repo_id, message, token, private)
+
+    @overload
+    def predict(self, images: Several, limits: ImageLimits = ...) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, images: ImageSource, limits: ImageLimits = ...) -> Prediction: ...
+
+    def predict(
+        self,
+        images: ImageSource | Several,
+        limits: ImageLimits = ImageLimits(),
+    ) -> Prediction | list[Prediction]:
+        """Answer for one image, or for each of a list or tuple.
+
+        Raises:
+            ImageError: An image can't be used; the message says which and why.
+        """
+        answers = []
+        for _, answer in self.stream(as_list(images), limits):
+            if isinstance(answer, ImageError):
+                raise answer
+            answers.append(answer)
+        return answers if isinstance(images, (list, tuple)) else answers[0]
+
+    def stream(
+        self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
+    ) -> Iterator[tuple[ImageSource, Prediction | ImageError]]:
+        """Answer for each of any number of images, in order; a bad image costs itself only."""
+        rest = iter(images)
+        while sources := list(islice(rest, BATCH)):
+            opened = [_open_or_error(source, limits) for source in sources]
+            usable = [image for image in opened if not isinstance(image, ImageError)]
+            margins = iter(self.margins(usable) if usable else [])
+            for source, image in zip(sources, opened, strict=True):
+                if isinstance(image, ImageError):
+                    yield source, image
+                else:
+                    yield source, self.answer(image, next(margins), _name_of(source))
+
+    def predict_proba(self, images: Several) -> NDArray[np.float64]:
+        """Calibrated P(malignant) of each image, shape (N,), in [0, 1]."""
+        import numpy as np
+
+        return np.array([answer.probability for answer in self.predict(images)])
+
+    def explain(
+        self,
+        image: ImageSource,
+        label: Label | None = None,
+        limits: ImageLimits = ImageLimits(),
+    ) -> Explanation:
+        """Show which regions speak for a label, as a Grad-CAM heat map.
+
+        Args:
+            image: One image.
+            label: The label to explain; the predicted one by default.
+            limits: What is refused by size.
+
+        Raises:
+            ImageError: The image can't be used; the message says why.
+        """
+        opened = open_image(image, limits)
+        prediction = self.answer(opened, self.margins([opened])[0], _name_of(image))
+        return self.explained(opened, prediction, label or prediction.label)
+
+    def answer(self, image: Image, margin: float, name: str) -> Prediction:
+        """The prediction that follows from a margin."""
+        decision = self.config.decision
+        probability = float(calibrate(margin, decision))
+        label = label_of(probability, decision)
+        refer = referred(probability, decision)
+        return Prediction(
+            name=name,
+            label=label,
+            probability=probability,
+            decision="refer" if refer else label,
+            reasons=("the probability lies within the referral band",) if refer else (),
+            threshold=decision.threshold,
+            refer=decision.refer,
+            model=self.config.name,
+            model_version=self.config.version,
+            weights_sha256=self.weights_sha256,
+            width=image.width,
+            height=image.height,
+        )
+
+
+def as_list(images: ImageSource | Several) -> Several:
+    """The images as a list or tuple, whether one was handed in or several."""
+    return images if isinstance(images, (list, tuple)) else [images]
+
+
+def _open_or_error(source: ImageSource, limits: ImageLimits) -> Image | ImageError:
+    try:
+        return open_image(source, limits)
+    except ImageError as error:
+        return error
+
+
+def _name_of(source: ImageSource) -> str:
+    return Path(source).name if isinstance(source, (str, Path)) else "image"

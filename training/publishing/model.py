@@ -1,0 +1,80 @@
+"""A model folder, or an ensemble's, as the Hub shall hold it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import metadata_load
+from yaml import YAMLError
+
+from bcd_models import BCDClassifier, BCDEnsemble
+from bcd_models import folder as model_folder
+from bcd_models.errors import HubError, InputError
+from training import card
+from training.publishing.hub import Content
+
+CARD = "README.md"
+
+
+def content(folder: Path) -> Content:
+    """Check a folder and say what publishing it means.
+
+    Raises:
+        InputError: It can't be loaded, or its card is missing or not what its figures make.
+    """
+    model = _load(folder)
+    name = f"{model.config.name} {model.config.version}"
+    if isinstance(model, BCDEnsemble):
+        members = "; ".join(_origin(member) for member in model.members)
+        return Content("model", folder, f"{name}: ensemble of {members}")
+    if not _has_its_card(folder):
+        raise InputError(
+            f"{folder / CARD} is not what config.json and metrics.json make: "
+            f"run python -m training.card --model {folder}"
+        )
+    return Content("model", folder, f"{name}: {_origin(model)}")
+
+
+def check_logits(published: Path, downloaded: Path) -> None:
+    """HubError where the downloaded model answers otherwise than the published one."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, 50, 50, 3), np.uint8)
+    ours, theirs = (_logits(folder, list(noise)) for folder in (published, downloaded))
+    if not torch.equal(ours, theirs):
+        raise HubError("the downloaded model gives other logits than the published one")
+
+
+def _load(folder: Path) -> BCDClassifier | BCDEnsemble:
+    if model_folder.members_of(folder):
+        return BCDEnsemble.from_pretrained(folder)
+    return BCDClassifier.from_pretrained(folder)
+
+
+def _has_its_card(folder: Path) -> bool:
+    """Whether the card is what the figures make, be it with a published corpus named in it."""
+    path = folder / CARD
+    if not path.is_file():
+        return False
+    try:
+        named = (metadata_load(path) or {}).get("datasets") or []
+    except (YAMLError, ValueError):
+        return False
+    text = path.read_text("utf-8")
+    return any(text == card.render(folder, dataset) for dataset in ("", *named))
+
+
+def _origin(model: BCDClassifier) -> str:
+    """What recipe made it, and from what."""
+    provenance = model.config.provenance
+    return (
+        f"recipe {provenance.recipe.get('arm', 'plain')} of {model.config.backbone}, "
+        f"corpus {provenance.corpus_fingerprint[:16]}"
+    )
+
+
+def _logits(folder: Path, images: list[np.ndarray]) -> torch.Tensor:
+    model = _load(folder)
+    with torch.inference_mode():
+        logits: torch.Tensor = model(model.preprocess(images))
+    return logits
