@@ -25,6 +25,7 @@ from training import (
     engine,
     figures,
     metrics,
+    predictions,
     run_folder,
     splits,
 )
@@ -45,12 +46,15 @@ ORIGINAL = (
 Row = tuple[str, float, float, float]
 
 
-def compare(folders: list[Path], corpus_folder: Path | None = None) -> schema.Report:
+def compare(
+    folders: list[Path], corpus_folder: Path | None = None, floor_folder: Path | None = None
+) -> schema.Report:
     """Make every section that the runs allow.
 
     Args:
         folders: Run folders written by ``training.train``.
         corpus_folder: The corpus they were trained on; with it, image passes are counted.
+        floor_folder: As written by ``training.floors``; with it, arms are set beside that floor.
 
     Raises:
         InputError: A folder holds no finished run, or the runs don't belong together.
@@ -59,6 +63,7 @@ def compare(folders: list[Path], corpus_folder: Path | None = None) -> schema.Re
     provenance = runs[0].provenance
     if corpus_folder:
         _check_corpus(corpus_folder, provenance.corpus_fingerprint)
+    floor = predictions.read(floor_folder / run_folder.PREDICTIONS) if floor_folder else None
     larger = _larger_source(runs)
     missing: dict[str, str] = {}
     warnings: list[str] = []
@@ -81,7 +86,7 @@ def compare(folders: list[Path], corpus_folder: Path | None = None) -> schema.Re
         on_same_terms=section("on_same_terms", parts.on_same_terms, larger),
         tested=section("tested", parts.tested),
         pairs=section("pairs", parts.pairs, larger),
-        out_of_fold=section("out_of_fold", folds.out_of_fold, larger, warnings),
+        out_of_fold=section("out_of_fold", folds.out_of_fold, larger, warnings, floor),
         square=section("square", folds.square, larger, corpus_folder, empty=None),
         leaks=section("leaks", parts.leaks, larger),
         leave_one_out=section("leave_one_out", parts.leave_one_out),
@@ -216,10 +221,11 @@ def main(
     corpus: Annotated[
         Path | None, typer.Option(help="Their corpus: image passes are then counted.")
     ] = None,
+    floor: Annotated[Path | None, typer.Option(help="Folder written by training.floors.")] = None,
 ) -> None:
     """Compare finished runs, and write report.json, report.md and figures."""
     engine.keep_freed_memory()
-    report = compare(run, corpus)
+    report = compare(run, corpus, floor)
     write(report, out)
     for name, reason in report.missing.items():
         typer.echo(f"left out: {page.TITLES[name]}: {reason}")

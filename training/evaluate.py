@@ -36,8 +36,6 @@ from training import (
 from training.data import Held, data_of, held_of
 from training.recipe import Recipe
 
-FLOOR_SIZE = 50
-
 
 @dataclass(frozen=True)
 class Scored:
@@ -160,7 +158,7 @@ def _scored(model: BCDClassifier, rows: scoring.Rows, learnt: scoring.Rows) -> S
     margins = scoring.score(model.network, rows, model.config.preprocess, views=views)
     rivals = {
         "source_alone": floors.source_floor(learnt.frame, rows.frame),
-        "colour_statistics": floors.colour_floor(learnt, rows, FLOOR_SIZE),
+        "colour_statistics": floors.colour_floor(learnt, rows, floors.SIZE),
     }
     return Scored(rows.frame, margins, calibrate(margins, model.config.decision), rivals)
 

@@ -1,17 +1,31 @@
-"""What a network has to earn its keep above: the source alone, and colour statistics alone."""
+"""What a network has to earn its keep above: the source alone, and colour statistics alone.
+
+python -m training.floors --corpus CORPUS --out FOLDER
+
+writes what colour statistics alone say of each fold's images, fitted on the other folds: what
+``training.compare`` sets beside the runs, and a teacher for ``training.train``.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import numpy as np
 import pandas as pd
+import typer
 from numpy.typing import NDArray
 from skimage.color import rgb2hed
 from sklearn.ensemble import HistGradientBoostingClassifier
 
+from bcd_models.decision import log_odds
+from training import command, corpus, predictions, splits
 from training.loader import Pixels
-from training.scoring import Rows
+from training.run_folder import PREDICTIONS
+from training.scoring import Rows, rows_of
 
 CHUNK = 256
+SIZE = 50  # pixels
 
 
 def colour_floor(train: Rows, scored: Rows, size: int, seed: int = 0) -> NDArray[np.float64]:
@@ -20,9 +34,39 @@ def colour_floor(train: Rows, scored: Rows, size: int, seed: int = 0) -> NDArray
     The features are mean, standard deviation, skewness and kurtosis of each channel in RGB and in
     HED (haematoxylin, eosin, DAB: Ruifrok and Johnston 2001): nothing of shape or texture.
     """
+    return _boosted(
+        colour_moments(train.pixels, size), train.truth, colour_moments(scored.pixels, size), seed
+    )
+
+
+def out_of_fold(corpus_folder: Path, size: int = SIZE) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """The rows of all grouped folds, and the colour floor of each, fitted on the other folds.
+
+    Images that are only ever trained on are part of every fit.
+    """
+    rows, about = corpus.load(corpus_folder)
+    split = splits.read(corpus_folder, rows, "grouped", about["fingerprint"])
+    usable = (split.part != "test").to_numpy()
+    known = rows_of(rows, splits.table(rows), np.flatnonzero(usable), size)
+    fold = split.fold.to_numpy()[usable]
+    moments = colour_moments(known.pixels, size)
+    probability = np.full(len(fold), np.nan)
+    for held in range(splits.FOLDS):
+        out = fold == held
+        if out.any():
+            probability[out] = _boosted(moments[~out], known.truth[~out], moments[out])
+    placed = fold >= 0
+    return known.frame[placed].reset_index(drop=True), probability[placed]
+
+
+def _boosted(
+    learnt: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    asked: NDArray[np.float64],
+    seed: int = 0,
+) -> NDArray[np.float64]:
     model = HistGradientBoostingClassifier(random_state=seed, class_weight="balanced")
-    model.fit(colour_moments(train.pixels, size), train.truth)
-    probability: NDArray[np.float64] = model.predict_proba(colour_moments(scored.pixels, size))
+    probability: NDArray[np.float64] = model.fit(learnt, truth).predict_proba(asked)
     return probability[:, 1]
 
 
@@ -50,3 +94,18 @@ def _moments(values: NDArray[np.float64]) -> NDArray[np.float64]:
     spread = values.std(1)
     standard = (values - mean[:, None]) / (spread[:, None] + 1e-9)
     return np.concatenate([mean, spread, (standard**3).mean(1), (standard**4).mean(1)], axis=1)
+
+
+def main(
+    corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.parquet.")],
+) -> None:
+    """Predict every fold's images by colour statistics alone."""
+    frame, probability = out_of_fold(corpus)
+    out.mkdir(parents=True, exist_ok=True)
+    predictions.write(frame, log_odds(probability), probability, out / PREDICTIONS)
+    typer.echo(f"colour floor: {out / PREDICTIONS}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -26,10 +26,10 @@ from bcd_models.errors import BCDError, InputError
 from training import choice, command, recipe
 from training.comparison.runs import METRICS
 from training.comparison.schema import Report
-from training.run_folder import MODEL
+from training.run_folder import MODEL, PREDICTIONS
 from training.tune import BEST, WINNER
 
-REPORT = "report"
+REPORT, FLOOR = "report", "floor"
 SPLITS = ("grouped", "leaky", "random")  # the same recipe in each: what a split flatters by
 PLAN = Path(__file__).with_name("study.yaml")
 
@@ -145,6 +145,7 @@ class Study:
 def steps(study: Study) -> Iterator[Step]:
     """Every step, in order; later ones depend on what earlier ones found."""
     plan, recipes = study.plan, study.recipes.values()
+    yield _floor(study)
     for plain in recipes:
         yield from _folds(study, plain, plan.folds)
     for plain in recipes:
@@ -183,6 +184,12 @@ def _on_the_first(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
     for share in study.plan.shares:
         part = chosen.model_copy(update={"learnt_share": share, "arm": f"{share:g} of the cases"})
         yield from _folds(study, part, study.plan.folds)
+
+
+def _floor(study: Study) -> Step:
+    out = study.out / FLOOR
+    arguments = ["--corpus", str(study.corpus), "--out", str(out)]
+    return Step("colour statistics alone", "floors", arguments, out / PREDICTIONS)
 
 
 def _folds(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> Iterator[Step]:
@@ -233,6 +240,7 @@ def _compare(study: Study, name: str) -> Step:
     runs = (study.out / "runs").glob(f"*/*/*/{MODEL}")
     arguments = sorted(str(model.parent) for model in runs)
     arguments += ["--corpus", str(study.corpus), "--out", str(study.out / REPORT)]
+    arguments += ["--floor", str(study.out / FLOOR)]
     return Step(name, "compare", arguments, None)
 
 

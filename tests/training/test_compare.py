@@ -336,6 +336,25 @@ def test_folds_are_pooled_and_paired_with_plain(report: schema.Report) -> None:
     assert found["MobileNetV2", "plain"].minus_plain is None
 
 
+def test_arms_stand_beside_the_colour_floor(bench: Bench, tmp_path: Path) -> None:
+    for fold in (0, 1):
+        bench.run(f"plain-{fold}", f"grouped, fold {fold}", FOLDS[fold], skill=1.3)
+    rows = pd.concat(FOLDS, ignore_index=True)
+    (tmp_path / "floor").mkdir()
+    said(rows, 0.4, 7, tmp_path / "floor" / run_folder.PREDICTIONS)
+    found = compare.compare(bench.runs, floor_folder=tmp_path / "floor")
+    plain, floor = found.out_of_fold
+    assert floor.backbone == "colour statistics"
+    assert floor.counts.images == len(rows)
+    assert floor.auroc.value == pytest.approx(
+        roc_auc_score(rows["label"], margins_of(rows, 0.4, 7))
+    )
+    shared = rows["sha256"].isin(pd.concat(FOLDS[:2])["sha256"])
+    theirs = roc_auc_score(rows["label"][shared], margins_of(rows, 0.4, 7)[shared])
+    assert plain.minus_floor is not None
+    assert plain.minus_floor.value == pytest.approx(plain.auroc.value - theirs)
+
+
 def test_unequal_folds_are_compared_over_the_shared_ones(bench: Bench) -> None:
     for fold in (0, 1, 2):
         bench.run(f"plain-{fold}", f"grouped, fold {fold}", FOLDS[fold])

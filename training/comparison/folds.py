@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from training import metrics
+from training import metrics, splits
 from training.comparison import schema
 from training.comparison.rows import (
     auroc_of,
@@ -27,8 +27,13 @@ from training.measured import Estimate
 ARMS = ("plain", "tuned")
 
 
-def out_of_fold(runs: list[Run], larger: str, warnings: list[str]) -> tuple[schema.OutOfFold, ...]:
-    """Each arm's pooled folds, beside the same backbone's plain arm."""
+FLOOR = ("colour statistics", "floor")
+
+
+def out_of_fold(
+    runs: list[Run], larger: str, warnings: list[str], floor: pd.DataFrame | None = None
+) -> tuple[schema.OutOfFold, ...]:
+    """Each arm's pooled folds, beside the same backbone's plain arm and the colour floor."""
     whole = _whole_pools(runs)
     if not whole:
         raise Missing("no run holds out a fold")
@@ -39,8 +44,35 @@ def out_of_fold(runs: list[Run], larger: str, warnings: list[str]) -> tuple[sche
         base = plain.get(pool.first.backbone)
         if base and base is not pool:
             line = line.model_copy(update=_minus_plain(pool, base, larger, warnings))
+        if floor is not None:
+            above, _ = _minus(pool.frame, floor, larger)
+            line = line.model_copy(update={"minus_floor": above})
         found.append(line)
+    if floor is not None:
+        found.append(_floor_line(floor, larger))
     return tuple(found)
+
+
+def _floor_line(floor: pd.DataFrame, larger: str) -> schema.OutOfFold:
+    frame = within(floor, larger)
+    backbone, arm = FLOOR
+    return schema.OutOfFold(
+        backbone=backbone,
+        arm=arm,
+        learnt_share=1,
+        folds=tuple(range(splits.FOLDS)),
+        counts=counts_of(frame),
+        auroc=auroc_of(frame),
+    )
+
+
+def _minus(ours: pd.DataFrame, theirs: pd.DataFrame, larger: str) -> tuple[Estimate, int]:
+    """Paired difference of AUROC over the images both scored, and how many these are."""
+    one, other = joined([within(frame, larger) for frame in (ours, theirs)])
+    gap = metrics.difference(
+        metrics.auroc, truth_of(one), margins_of(one), margins_of(other), drawn_of(one)
+    )
+    return Estimate(**gap), len(one)
 
 
 def _whole_pools(runs: list[Run]) -> list[Pool]:
@@ -70,11 +102,8 @@ def _minus_plain(pool: Pool, plain: Pool, larger: str, warnings: list[str]) -> d
         )
     if not set(pool.runs) & set(plain.runs):
         return {}
-    ours, theirs = joined([within(p.frame, larger) for p in (pool, plain)])
-    gap = metrics.difference(
-        metrics.auroc, truth_of(ours), margins_of(ours), margins_of(theirs), drawn_of(ours)
-    )
-    return {"minus_plain": Estimate(**gap), "paired_images": len(ours)}
+    difference, images = _minus(pool.frame, plain.frame, larger)
+    return {"minus_plain": difference, "paired_images": images}
 
 
 def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:

@@ -89,6 +89,7 @@ class OutOfFold(Strict):
         auroc: Within the larger source.
         minus_plain: Paired difference to the same backbone's plain arm; none for itself.
         paired_images: Images that both arms scored.
+        minus_floor: Paired difference to colour statistics, where these were given.
     """
 
     backbone: str
@@ -99,6 +100,7 @@ class OutOfFold(Strict):
     auroc: Estimate
     minus_plain: Estimate | None = None
     paired_images: int | None = None
+    minus_floor: Estimate | None = None
 
 
 class Budget(Strict):

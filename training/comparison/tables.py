@@ -140,7 +140,8 @@ def pairs(report: schema.Report) -> list[str]:
 
 def out_of_fold(report: schema.Report) -> list[str]:
     """Arms on held-out folds."""
-    header = ("backbone", "arm", "folds of five", "images", "AUROC", "minus plain", "images paired")
+    header = ("backbone", "arm", "folds of five", "images", "AUROC")
+    header += ("minus plain", "images paired", "minus the colour floor")
     rows = [
         (
             one.backbone,
@@ -150,6 +151,7 @@ def out_of_fold(report: schema.Report) -> list[str]:
             _estimate(one.auroc),
             _estimate(one.minus_plain, sign=True) if one.minus_plain else "",
             f"{one.paired_images:,}" if one.paired_images else "",
+            _estimate(one.minus_floor, sign=True) if one.minus_floor else "",
         )
         for one in report.out_of_fold
     ]
