@@ -24,6 +24,16 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def refuse_newer(document: dict[str, Any], newest: int, where: str) -> None:
+    """ModelFolderError where a document's schema is newer than this release reads."""
+    version = document.get("schema_version")
+    if isinstance(version, int) and version > newest:
+        raise ModelFolderError(
+            f"{where} has schema version {version}, this release of bcd-models reads up to "
+            f"{newest}: upgrade with pip install -U bcd-models"
+        )
+
+
 class PreprocessConfig(_Strict):
     """How an RGB image becomes the network's input.
 
@@ -133,12 +143,7 @@ class ModelConfig(_Strict):
                 f"{where} has no 'bcd' object: not a model folder of bcd-models; "
                 "write one with save_pretrained"
             )
-        version = ours.get("schema_version")
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise ModelFolderError(
-                f"{where} has schema version {version}, this release of bcd-models reads up to "
-                f"{SCHEMA_VERSION}: upgrade with pip install -U bcd-models"
-            )
+        refuse_newer(ours, SCHEMA_VERSION, where)
         try:
             config = cls.model_validate(ours)
             expected = json.loads(config.to_json())

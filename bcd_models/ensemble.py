@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bcd_models import folder as model_folder
 from bcd_models.classifier import BCDClassifier
-from bcd_models.config import DecisionConfig
+from bcd_models.config import DecisionConfig, refuse_newer
 from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.predictor import Predictor, as_list
 
@@ -162,12 +162,7 @@ def read_config(folder: Path) -> EnsembleConfig:
             f"{where} has no {model_folder.ENSEMBLE!r} object: load a single model with "
             "BCDClassifier"
         )
-    version = ours.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ModelFolderError(
-            f"{where} has schema version {version}, this release of bcd-models reads up to "
-            f"{SCHEMA_VERSION}: upgrade with pip install -U bcd-models"
-        )
+    refuse_newer(ours, SCHEMA_VERSION, str(where))
     if surplus := sorted(document.keys() - {model_folder.ENSEMBLE}):
         raise ModelFolderError(f"{where}: unknown key {surplus[0]!r}")
     try:
