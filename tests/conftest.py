@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def absent(reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"CI must not lack this: {reason}")
     pytest.skip(reason)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """For a test of minutes; trainings of other tests round otherwise with more than one."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -99,14 +99,13 @@ def test_gradients_stay_off_the_model(
 
 @pytest.mark.slow
 def test_two_hundred_runs_leave_no_hook_and_no_growing_memory(
-    model: BCDClassifier, patches: list[Image.Image]
+    model: BCDClassifier, patches: list[Image.Image], two_threads: None
 ) -> None:
     def run(times: int) -> None:
         for i in range(times):
             model.explain(patches[i % 8])
         gc.collect()
 
-    torch.set_num_threads(2)
     run(30)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run(200)

@@ -49,9 +49,8 @@ def test_agrees_with_timm(light_model: BCDClassifier, patches: list[Image.Image]
 @pytest.mark.real
 @pytest.mark.slow
 def test_agrees_with_timm_on_a_thousand_real_patches(
-    model: BCDClassifier, real_sample: Path
+    model: BCDClassifier, real_sample: Path, two_threads: None
 ) -> None:
-    torch.set_num_threads(2)
     with zipfile.ZipFile(real_sample / "idc-sample.zip") as archive:
         names = archive.namelist()[::9][:1000]
         images = [Image.open(io.BytesIO(archive.read(name))) for name in names]

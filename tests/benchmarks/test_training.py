@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,14 +82,6 @@ def ratio(ours: Callable[[], object], baseline: Callable[[], object]) -> float:
     """Median over runs in turn, after one warm-up, of the baseline's time over ours."""
     pairs = [(seconds(baseline), seconds(ours)) for _ in range(RUNS + 1)][1:]
     return sorted(b / o for b, o in pairs)[RUNS // 2]
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def epoch_of(backbone: str, pixels: Pixels | Resident) -> Callable[[], object]:
