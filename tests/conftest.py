@@ -17,7 +17,10 @@ from tests.support import synthetic
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "cards"
 MODELS = ("bcd-mobilenetv2", "bcd-efficientnet-b2")
-torch.set_num_threads(1)  # tests run side by side
+# Tests run side by side, and so do the processes they start: with more threads than cores, OpenMP's
+# wait for each other ten times longer than they compute.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def absent(reason: str) -> None:
