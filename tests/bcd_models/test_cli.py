@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,8 @@ def test_ctrl_c_ends_quietly(folder: Path, form: tuple[str, ...]) -> None:
         [*COMMAND, "predict", *[str(folder / "0.png")] * 3000, "--model", MODEL, *form],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Whoever started the tests in the background has Ctrl-C ignored, and children inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert running.stdout is not None
     running.stdout.readline()
