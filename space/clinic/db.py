@@ -1,0 +1,354 @@
+"""The tables, and how the database behind ``BCD_DATABASE_URL`` is opened.
+
+Times are stored in UTC and come back aware of it. Lengths of texts are checked by the services.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    URL,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Engine,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    create_engine,
+    event,
+    make_url,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from bcd_models.errors import InputError
+
+BUSY_SECONDS = 30  # how long SQLite waits for another writer
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+OWNED = "all, delete-orphan"
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment: handed over with a time zone, stored in UTC, given back in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; ValueError where the time zone is missing."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment needs a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From UTC; SQLite gives moments back without a zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """What all tables share."""
+
+    type_annotation_map = {datetime: Instant, dict[str, Any]: JSON, list[str]: JSON}
+
+
+class Account(Base):
+    """Who may sign in."""
+
+    __tablename__ = "account"
+    __table_args__ = (CheckConstraint("role IN ('admin', 'doctor')", name="role"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)  # of lower case
+    role: Mapped[str] = mapped_column(String(16))
+    password_hash: Mapped[str | None] = mapped_column(String(255))  # None: the Hub signs in only
+    hub_name: Mapped[str | None] = mapped_column(String(96), unique=True)
+    active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime]
+    password_changed_at: Mapped[datetime | None]
+
+
+class SignIn(Base):
+    """A session: whoever shows the token that hashes to this is the account."""
+
+    __tablename__ = "sign_in"
+
+    token_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    account_id: Mapped[int] = mapped_column(
+        ForeignKey("account.id", ondelete="CASCADE"), index=True
+    )
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+    address: Mapped[str] = mapped_column(String(64))
+
+    account: Mapped[Account] = relationship()
+
+
+class Failures(Base):
+    """Sign-ins that failed one after the other, of one account name or one address."""
+
+    __tablename__ = "failures"
+
+    of: Mapped[str] = mapped_column(String(160), primary_key=True)  # "account:…", "address:…"
+    count: Mapped[int]
+    last_at: Mapped[datetime]
+    locked_until: Mapped[datetime | None]
+
+
+class Patient(Base):
+    """A record without a name; ``id`` is issued by the app."""
+
+    __tablename__ = "patient"
+    __table_args__ = (
+        UniqueConstraint("owner_id", "external_id"),
+        Index("patient_of_owner", "owner_id", "archived_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="RESTRICT"))
+    external_id: Mapped[str | None] = mapped_column(String(64))
+    birth_year: Mapped[int | None]
+    note: Mapped[str] = mapped_column(Text, default="")
+    synthetic: Mapped[bool] = mapped_column(default=False)  # a demonstration's, drawn by a program
+    created_at: Mapped[datetime]
+    changed_at: Mapped[datetime]
+    archived_at: Mapped[datetime | None]
+    version: Mapped[int] = mapped_column()  # counted up by each change
+
+    owner: Mapped[Account] = relationship()
+    examinations: Mapped[list[Examination]] = relationship(
+        back_populates="patient", cascade=OWNED, order_by="Examination.created_at"
+    )
+
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012
+
+
+class Examination(Base):
+    """A patient's images analysed together."""
+
+    __tablename__ = "examination"
+    __table_args__ = (Index("examination_of_patient", "patient_id", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    patient_id: Mapped[str] = mapped_column(ForeignKey("patient.id", ondelete="CASCADE"))
+    made_by: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="RESTRICT"))
+    created_at: Mapped[datetime] = mapped_column(index=True)
+    stain: Mapped[str] = mapped_column(String(32))
+    specimen: Mapped[str] = mapped_column(String(32))
+    comment: Mapped[str] = mapped_column(Text, default="")
+
+    patient: Mapped[Patient] = relationship(back_populates="examinations")
+    maker: Mapped[Account] = relationship()
+    images: Mapped[list[ExaminedImage]] = relationship(
+        back_populates="examination", cascade=OWNED, order_by="ExaminedImage.position"
+    )
+    reads: Mapped[list[Read]] = relationship(
+        back_populates="examination", cascade=OWNED, order_by="Read.number"
+    )
+    looks: Mapped[list[Look]] = relationship(back_populates="examination", cascade=OWNED)
+    reports: Mapped[list[StoredReport]] = relationship(
+        back_populates="examination", cascade=OWNED, order_by="StoredReport.made_at"
+    )
+
+
+class ExaminedImage(Base):
+    """One image of an examination; its bytes lie in the storage by ``sha256``."""
+
+    __tablename__ = "examined_image"
+    __table_args__ = (UniqueConstraint("examination_id", "position"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    examination_id: Mapped[str] = mapped_column(ForeignKey("examination.id", ondelete="CASCADE"))
+    position: Mapped[int]  # from 1
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    format: Mapped[str] = mapped_column(String(8))  # PNG, JPEG, ...
+    width: Mapped[int]
+    height: Mapped[int]
+    field_width_um: Mapped[float | None]  # None: not known
+
+    examination: Mapped[Examination] = relationship(back_populates="images")
+    results: Mapped[list[Result]] = relationship(
+        back_populates="image", cascade=OWNED, order_by="Result.id"
+    )
+
+
+class Result(Base):
+    """What one model said of one image at the time; its heat map lies in the storage."""
+
+    __tablename__ = "result"
+    __table_args__ = (
+        UniqueConstraint("image_id", "model"),
+        Index("result_of_model", "model", "made_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("examined_image.id", ondelete="CASCADE"))
+    made_at: Mapped[datetime]
+    model: Mapped[str] = mapped_column(String(96))
+    model_version: Mapped[str] = mapped_column(String(32))
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    label: Mapped[str] = mapped_column(String(16))
+    probability: Mapped[float]
+    decision: Mapped[str] = mapped_column(String(16))
+    reasons: Mapped[list[str]]
+    threshold: Mapped[float]
+    refer_low: Mapped[float | None]
+    refer_high: Mapped[float | None]
+    heat_sha256: Mapped[str] = mapped_column(String(64), index=True)
+
+    image: Mapped[ExaminedImage] = relationship(back_populates="results")
+
+
+class Look(Base):
+    """That the models' results of an examination were shown to somebody, and when first."""
+
+    __tablename__ = "look"
+
+    examination_id: Mapped[str] = mapped_column(
+        ForeignKey("examination.id", ondelete="CASCADE"), primary_key=True
+    )
+    account_id: Mapped[int] = mapped_column(
+        ForeignKey("account.id", ondelete="RESTRICT"), primary_key=True
+    )
+    at: Mapped[datetime]
+
+    examination: Mapped[Examination] = relationship(back_populates="looks")
+
+
+class Read(Base):
+    """A pathologist's verdict; an amendment is a further row, never a change of this one."""
+
+    __tablename__ = "read"
+    __table_args__ = (
+        UniqueConstraint("examination_id", "number"),
+        CheckConstraint("verdict IN ('invasive', 'none', 'indeterminate')", name="verdict"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    examination_id: Mapped[str] = mapped_column(ForeignKey("examination.id", ondelete="CASCADE"))
+    number: Mapped[int]  # from 1; the largest counts
+    verdict: Mapped[str] = mapped_column(String(16))
+    comment: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(Text, default="")  # of an amendment
+    by: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="RESTRICT"))
+    at: Mapped[datetime]
+    result_shown: Mapped[bool]  # had the models' results been shown to the reader before?
+
+    examination: Mapped[Examination] = relationship(back_populates="reads")
+    reader: Mapped[Account] = relationship()
+
+
+class StoredReport(Base):
+    """A report as it was handed out; its bytes lie in the storage by ``sha256``."""
+
+    __tablename__ = "report"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    examination_id: Mapped[str] = mapped_column(
+        ForeignKey("examination.id", ondelete="CASCADE"), index=True
+    )
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    made_at: Mapped[datetime]
+    made_by: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="RESTRICT"))
+
+    examination: Mapped[Examination] = relationship(back_populates="reports")
+
+
+class AuditEntry(Base):
+    """One act; ``mac`` chains it to the entry before, with a key that is not in the database."""
+
+    __tablename__ = "audit_entry"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 1, no gap
+    at: Mapped[datetime]
+    account_id: Mapped[int | None]
+    account_name: Mapped[str] = mapped_column(String(64))  # "" for a stranger
+    action: Mapped[str] = mapped_column(String(48), index=True)
+    subject: Mapped[str] = mapped_column(String(64), index=True)  # "patient P-…", "account ada"
+    address: Mapped[str] = mapped_column(String(64))
+    detail: Mapped[dict[str, Any]]
+    mac: Mapped[str] = mapped_column(String(64))
+
+
+class Database:
+    """The engine, and transactions on it.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql://...``.
+
+    Raises:
+        InputError: The URL is of another database, or can't be read.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = _url(url)
+        sqlite = self.url.get_backend_name() == SQLITE
+        options: dict[str, Any] = (
+            {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
+        )
+        self.engine: Engine = create_engine(self.url, **options)
+        if sqlite:
+            event.listen(self.engine, "connect", _set_up_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads: on SQLite it waits for no writer, and none waits for it."""
+        with Session(self.engine.execution_options(reading=True)) as session:
+            yield session
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The file of a SQLite database; None elsewhere."""
+        if self.url.get_backend_name() != SQLITE:
+            return None
+        return Path(self.url.database or "")
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session whose work is committed at the end, or undone where an error comes out.
+
+        Objects stay readable after the commit.
+        """
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+
+def _url(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except Exception:
+        raise InputError("the database's URL can't be read: look at BCD_DATABASE_URL") from None
+    if url.get_backend_name() == POSTGRESQL:
+        return url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() != SQLITE:
+        raise InputError(
+            f"no database {url.get_backend_name()!r}: BCD_DATABASE_URL takes sqlite or postgresql"
+        )
+    return url
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # so that the BEGIN below is the only one
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Any) -> None:
+    # At once a writer: a reader that turns writer could find the database changed, and fail.
+    reading = connection.get_execution_options().get("reading")
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

@@ -1,0 +1,16 @@
+"""The ids that the app issues: short, without letters that look alike, not to be guessed."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Literal
+
+LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32
+LENGTH = 10
+
+Kind = Literal["P", "E", "R"]  # patient, examination, report
+
+
+def issued(kind: Kind) -> str:
+    """A new id, such as ``P-7K3QX9MDAT``; 50 random bits."""
+    return f"{kind}-{''.join(secrets.choice(LETTERS) for _ in range(LENGTH))}"

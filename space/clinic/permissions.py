@@ -1,0 +1,68 @@
+"""Who may do what. Every service asks here before it does anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bcd_models.errors import BCDError
+
+Role = Literal["admin", "doctor"]
+
+
+class NotSignedIn(BCDError):
+    """The act needs a sign-in."""
+
+
+class NotAllowed(BCDError):
+    """The act is not this account's."""
+
+
+class NotFound(BCDError):
+    """There is none, or none that this account may know of: both read alike."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts.
+
+    Attributes:
+        account_id: The account's.
+        name: The account's.
+        role: What it may do.
+        address: Where the request came from.
+    """
+
+    account_id: int
+    name: str
+    role: Role
+    address: str
+
+
+def need_doctor(actor: Actor | None) -> Actor:
+    """The actor, a doctor.
+
+    Raises:
+        NotSignedIn: Nobody is signed in.
+        NotAllowed: An admin is: admins see no patients.
+    """
+    return _need(actor, "doctor")
+
+
+def need_admin(actor: Actor | None) -> Actor:
+    """The actor, an admin; NotSignedIn or NotAllowed otherwise."""
+    return _need(actor, "admin")
+
+
+def need_account(actor: Actor | None) -> Actor:
+    """The actor, of either role; NotSignedIn otherwise."""
+    if actor is None:
+        raise NotSignedIn("sign in first")
+    return actor
+
+
+def _need(actor: Actor | None, role: Role) -> Actor:
+    known = need_account(actor)
+    if known.role != role:
+        raise NotAllowed(f"only {'a doctor' if role == 'doctor' else 'an admin'} may do this")
+    return known
