@@ -15,7 +15,7 @@ help:
 	@echo "make quality  lint, format check, types, dependency direction;  make style: mend"
 	@echo "make bench    measure ratios against named baselines, write bench.json"
 	@echo "make dist     build the sdist and the wheel into dist/, and check them"
-	@echo "make study    train, tune, compare and publish into cards/: CORPUS=... [STARTS=... STUDY=...]"
+	@echo "make study    train, tune, compare and publish into cards/: CORPUS=... [STARTS=... STUDY=... RECORDS=...]"
 
 demo: .venv/.space
 	@echo "Opening the app on http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
@@ -43,7 +43,7 @@ bench: .venv/.dev
 study: .venv/.dev
 	@test -n "$(CORPUS)" || { echo "make study CORPUS=FOLDER, as written by training.corpus"; exit 2; }
 	$(BIN)/python -m training.pipeline --corpus $(CORPUS) --out $(STUDY) \
-	  $(if $(STARTS),--starts $(STARTS)) --cards cards --readme README.md
+	  $(if $(STARTS),--starts $(STARTS)) $(if $(RECORDS),--records $(RECORDS)) --cards cards --readme README.md
 
 dist: .venv/.dev
 	rm -rf dist

@@ -16,6 +16,7 @@ import pandas as pd
 import typer
 
 from bcd_models.errors import InputError
+from bcd_models.folder import WEIGHTS
 from bcd_models.prediction import NOTICE
 from training import (
     card,
@@ -130,10 +131,14 @@ def _line(run: Run) -> schema.RunLine:
 
 
 def _costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
-    """Of one run of each backbone, input size and number of views, which decide it."""
+    """Of one run of each backbone, input size and number of views, which decide it.
+
+    Runs from records have no weights: they can't be timed.
+    """
     first: dict[tuple[str, int, int], Run] = {}
     for run in runs:
-        first.setdefault((run.backbone, run.plan.input_size, run.plan.views), run)
+        if (run.folder / run_folder.MODEL / WEIGHTS).is_file():
+            first.setdefault((run.backbone, run.plan.input_size, run.plan.views), run)
     return tuple(
         schema.CostLine(
             backbone=run.backbone, run=run.name, cost=cost.cost(run.folder / run_folder.MODEL)

@@ -26,6 +26,7 @@ from bcd_models.errors import BCDError, InputError
 from training import choice, command, recipe
 from training.comparison.runs import METRICS
 from training.comparison.schema import Report
+from training.records import restore
 from training.run_folder import MODEL, PREDICTIONS
 from training.tune import BEST, WINNER
 
@@ -148,12 +149,12 @@ def steps(study: Study) -> Iterator[Step]:
     yield _floor(study)
     for plain in recipes:
         yield from _folds(study, plain, plan.folds)
+    for changed in single_changes(study):
+        yield from _change(study, changed)
     for plain in recipes:
         yield _tune(study, plain)
         yield from _folds(study, _tuned(study, plain), plan.folds)
-    for changed in single_changes(study):
-        yield from _change(study, changed)
-    yield _compare(study, "each change alone")
+    yield _compare(study, "each change alone, and the tuned recipes")
     combined = {plain.backbone: _combined(study, plain) for plain in recipes}
     for trained in combined.values():
         yield from _folds(study, trained, plan.folds)
@@ -342,9 +343,14 @@ def main(
     ] = "",
     cards: Annotated[Path | None, typer.Option(help="Publish the models into here.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Put their results in here.")] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="Begin with these records of another's runs.")
+    ] = None,
 ) -> None:
     """Train, tune and compare everything; run it again to go on."""
     study = Study(*read_plan(plan), corpus, out, starts, cards, readme)
+    if records:
+        typer.echo(f"{len(restore(records, out))} runs from {records}")
     go(study, shlex.split(launch))
     typer.echo(f"report: {out / REPORT / 'report.md'}")
 

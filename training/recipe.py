@@ -108,6 +108,7 @@ class Tune(_Strict):
         size: Side in pixels of a trial's input.
         epochs: Passes of a trial over the training rows of each fold.
         folds: Folds held out in turn, the same ones in every trial.
+        share: Share of the cases that trials learn from, of each source and label.
         startup_trials: Trials drawn at random before TPE and the pruner begin to judge.
         heartbeat: Seconds between a worker's signs of life; four missed ones, and its trial is
             given to another.
@@ -119,6 +120,7 @@ class Tune(_Strict):
     size: int = Field(64, ge=32, le=1024)
     epochs: int = Field(3, ge=1, le=1000)
     folds: tuple[int, ...] = Field((0, 1), min_length=1)
+    share: float = Field(1.0, gt=0, le=1)
     startup_trials: int = Field(5, ge=1, le=1000)
     heartbeat: int = Field(30, ge=1, le=3600)
     space: dict[str, Range] = Field(default_factory=_space, min_length=1)

@@ -160,6 +160,22 @@ def test_trials_see_no_test_image(finished: Path, config: Path, corpus_folder: P
     assert not held_out & learnt_from
 
 
+def test_trials_may_learn_from_a_share_of_the_cases(
+    config: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    plan = recipe.read(config)
+    few = plan.model_copy(update={"tune": plan.tune.model_copy(update={"share": 0.5})})
+    whole, half = (
+        trials.bench_of(one, corpus_folder, None, tmp_path).data[0] for one in (plan, few)
+    )
+    cases = [set(data.training.frame["case_id"]) for data in (whole, half)]
+    assert cases[1] < cases[0]
+    assert 0.4 <= len(cases[1]) / len(cases[0]) <= 0.6
+    assert whole.held_out is not None
+    assert half.held_out is not None
+    assert whole.held_out.frame.equals(half.held_out.frame)
+
+
 @pytest.mark.browser
 def test_a_browser_shows_the_live_page_from_its_file_alone(finished: Path, chromium: str) -> None:
     with sync_playwright() as p:

@@ -84,6 +84,8 @@ def _cost(report: schema.Report) -> list[str]:
         )
         for line in report.costs
     ]
+    if not rows:
+        return ["Not measured: the runs come from records, without weights."]
     first, machine = report.costs[0].cost, report.machine
     words = (
         f"Times are medians of {first.repeats}, from pixels in memory to calibrated probability, "

@@ -58,7 +58,8 @@ def bench_of(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -
     if plan.teachers:
         raise InputError(f"recipe {plan.name}: tuning hears no teachers: set teachers to 0")
     _, _, start_sha256 = train.network_of(plan, start)
-    data = {fold: data_of(corpus, plan, Held(fold)) for fold in plan.tune.folds}
+    few = plan.model_copy(update={"learnt_share": plan.learnt_share * plan.tune.share})
+    data = {fold: data_of(corpus, few, Held(fold)) for fold in plan.tune.folds}
     first = data[plan.tune.folds[0]]
     bound = {
         "corpus": first.about["fingerprint"],
