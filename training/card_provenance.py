@@ -37,6 +37,7 @@ _FILES = {
 }
 SPLITS = {
     "grouped": "no case is in two parts",
+    "neighbours": "no case is in two parts, and neighbouring case ids share a fold",
     "random": "**images of one case may be in several parts, which flatters every figure**",
     "leaky": "**half of each test case's images were learnt from, which flatters every figure**",
 }

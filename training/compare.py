@@ -90,6 +90,7 @@ def compare(
         out_of_fold=section("out_of_fold", folds.out_of_fold, larger, warnings, floor),
         square=section("square", folds.square, larger, corpus_folder, empty=None),
         leaks=section("leaks", parts.leaks, larger),
+        neighbours=section("neighbours", folds.neighbours, larger),
         leave_one_out=section("leave_one_out", parts.leave_one_out),
         learning_curves=section("learning_curves", folds.learning_curves, larger, warnings),
         costs=_costs(runs),

@@ -134,7 +134,7 @@ class Data(Strict):
     """What was measured on, and what was learnt from."""
 
     corpus_fingerprint: str
-    split: Literal["grouped", "random", "leaky"]
+    split: Literal["grouped", "neighbours", "random", "leaky"]
     split_sha256: str
     part: Literal["train", "validation", "test"]
     counts: Counts

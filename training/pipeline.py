@@ -179,6 +179,7 @@ def _on_the_first(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
     """What is looked at with the first backbone alone: splits, held-out cases, learning curve."""
     for split in SPLITS:
         yield from _tested(study, chosen.model_copy(update={"split": split}), split, [])
+    yield from _folds(study, chosen.model_copy(update={"split": "neighbours"}), study.plan.folds)
     for case in study.plan.leave_out:
         held = f"without-{case.replace('/', '-')}"
         yield _train(study, chosen, held, ["--leave-out", case])
@@ -194,8 +195,9 @@ def _floor(study: Study) -> Step:
 
 
 def _folds(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> Iterator[Step]:
+    of_split = "" if trained.split == "grouped" else f"{trained.split}-"
     for fold in folds:
-        yield _train(study, trained, f"fold-{fold}", ["--fold", str(fold)])
+        yield _train(study, trained, f"{of_split}fold-{fold}", ["--fold", str(fold)])
 
 
 def _change(study: Study, changed: recipe.Recipe) -> Iterator[Step]:

@@ -178,7 +178,7 @@ class Recipe(_Strict):
     backbone: str
     start: Literal["imagenet", "none"] = "imagenet"
     settle_batches: int = Field(0, ge=0, le=10_000)
-    split: Literal["grouped", "random", "leaky"] = "grouped"
+    split: Literal["grouped", "neighbours", "random", "leaky"] = "grouped"
     balance: Literal["sampler", "loss", "both", "none"] = "sampler"
     case_share: float = Field(1.0, gt=0, le=1)
     learnt_share: float = Field(1.0, gt=0, le=1)

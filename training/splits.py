@@ -8,6 +8,9 @@ cases, images and positives (within 0.022): chosen once, by counts, before any t
 A third split, ``leaky``, is the grouped one but for its test cases: half of each one's images are
 trained on, in place of as many others, and the other half is the test part. Beside the grouped
 split's figures on that same half, it shows what a leak alone is worth.
+
+A fourth, ``neighbours``, has the grouped split's parts but other folds: cases whose ids follow one
+another stay together, in case they are one patient's.
 """
 
 from __future__ import annotations
@@ -32,7 +35,12 @@ SCHEMA_VERSION = 1
 
 Kind = Literal["grouped", "random"]
 UNUSED = "unused"
-_UNIT = {"grouped": "case_id", "random": "sha256", "leaky": "sha256"}
+_UNIT = {
+    "grouped": "case_id",
+    "neighbours": "case_id",
+    "random": "sha256",
+    "leaky": "sha256",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Split:
     """A manifest read back.
 
     Attributes:
-        kind: "grouped", "random" or "leaky".
+        kind: "grouped", "neighbours", "random" or "leaky".
         sha256: Of the manifest file.
         part: For each row of the corpus: train, validation or test; in "leaky" also unused.
         fold: For each row: 0 to 4, or -1 where it is in test or only ever trained on.
@@ -62,11 +70,12 @@ def table(rows: datasets.Dataset) -> pd.DataFrame:
 
 
 def write_all(frame: pd.DataFrame, fingerprint: str, folder: Path) -> None:
-    """Write ``grouped.json``, ``random.json`` and ``leaky.json``."""
+    """Write a manifest of each kind: ``KIND.json``."""
     for kind in ("random", "grouped"):
         document = manifest(frame, kind, fingerprint)
         _write(document, folder)
     _write(leaky(frame, document), folder)
+    _write(neighbours(frame, document), folder)
 
 
 def _write(document: dict[str, Any], folder: Path) -> None:
@@ -108,6 +117,41 @@ def leaky(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:
     part[moved.index] = "train"
     placed = {image: (where, -1) for image, where in zip(drawn["sha256"], part, strict=True)}
     return grouped | {"kind": "leaky", "units": placed}
+
+
+def neighbours(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:
+    """The grouped manifest with runs of neighbouring case ids in one fold each.
+
+    The longest runs are placed first, each in the fold of fewest images so far.
+    """
+    folded = {case: part for case, (part, fold) in grouped["units"].items() if fold >= 0}
+    images = frame["case_id"].value_counts()
+    sizes = [(int(images[run].sum()), run) for run in _runs(sorted(folded))]
+    filled, placed = [0] * FOLDS, dict(grouped["units"])
+    for size, run in sorted(sizes, key=lambda one: (-one[0], one[1])):
+        fold = filled.index(min(filled))
+        filled[fold] += size
+        placed |= {case: (folded[case], fold) for case in run}
+    return grouped | {"kind": "neighbours", "units": placed}
+
+
+def _runs(cases: list[str]) -> list[list[str]]:
+    """Cases whose numbers follow one another, together; a case without a number alone."""
+    numbered: dict[tuple[str, int], str] = {}
+    runs = []
+    for case in cases:
+        source, _, number = case.partition("/")
+        if number.isdecimal():
+            numbered[source, int(number)] = case
+        else:
+            runs.append([case])
+    for source, number in sorted(numbered):
+        case = numbered[source, number]
+        if (source, number - 1) in numbered:
+            runs[-1].append(case)
+        else:
+            runs.append([case])
+    return runs
 
 
 def place(unit: str, seed: int = SEED) -> tuple[str, int]:

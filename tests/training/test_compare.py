@@ -210,6 +210,10 @@ def study(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) -> 
             study.run(
                 f"{backbone}/half-{fold}", where, held, **own, skill=0.6, arm="h", learnt_share=0.5
             )
+        both = pd.concat(FOLDS[:2], ignore_index=True)
+        for fold in range(2):
+            held = both[both.index // 8 % 2 == fold].reset_index(drop=True)
+            study.run(f"{backbone}/near-{fold}", f"neighbours, fold {fold}", held, **own, skill=0.8)
         study.run(f"{backbone}/final", "grouped, train and validation", test=TEST, **own)
         study.run(f"{backbone}/grouped", "grouped", FOLDS[3], TEST, **own, skill=0.9 + gain)
         study.run(f"{backbone}/leaky", "leaky", FOLDS[3], LEAKY_TEST, **own, skill=1.6)
@@ -304,6 +308,19 @@ def test_notice_words_and_claims(report: schema.Report) -> None:
         assert claimed in page
     assert report.missing == {}
     assert report.warnings == ()
+
+
+def test_neighbouring_ids_are_compared_on_the_same_images(report: schema.Report) -> None:
+    (light, _) = report.neighbours
+    assert (light.backbone, light.arm) == ("MobileNetV2", "plain")
+    both = pd.concat(FOLDS[:2], ignore_index=True)
+    truth = both["label"] == "malignant"
+    by_case, by_run = (roc_auc_score(truth, margins_of(both, skill, 0)) for skill in (0.9, 0.8))
+    assert light.counts.images == len(both)
+    assert light.by_case.value == pytest.approx(by_case)
+    assert light.by_run.value == pytest.approx(by_run)
+    assert light.difference.value == pytest.approx(by_run - by_case)
+    assert len(report.out_of_fold) == 4  # no neighbours among them
 
 
 def test_ours_are_measured_on_the_originals_terms(report: schema.Report) -> None:
@@ -586,6 +603,7 @@ def test_a_study_of_real_runs(bench: Bench, corpus_folder: Path, tmp_path: Path)
         "pairs",
         "out_of_fold",
         "square",
+        "neighbours",
         "leave_one_out",
         "learning_curves",
     }

@@ -156,6 +156,32 @@ def test_a_leak_changes_nothing_but_the_cases(corpus_folder: Path) -> None:
     assert (parts["leaky"] == "validation").equals(parts["grouped"] == "validation")
 
 
+def test_neighbouring_case_ids_share_a_fold(corpus_folder: Path) -> None:
+    numbers = (8863, 8864, 8865, 8867, 9022, 9100, 9101, 9202, 9302, 9303, 9404, 9504)
+    table = frame({f"idc/{number}": 4 for number in numbers} | {"breakhis/14-8866": 4})
+    grouped = splits.manifest(table, "grouped", "f")
+    grouped["units"] |= {case: ("train", 0) for case in grouped["units"] if "14-" not in case}
+    placed = splits.neighbours(table, grouped)["units"]
+    folds = {case: fold for case, (_, fold) in placed.items()}
+    assert folds["idc/8863"] == folds["idc/8864"] == folds["idc/8865"]
+    assert folds["idc/9100"] == folds["idc/9101"]
+    assert folds["idc/9302"] == folds["idc/9303"]
+    images = table["case_id"].map(folds)[table["source"] == "idc"].value_counts()
+    assert len(images) == splits.FOLDS
+    assert images.max() - images.min() <= 3 * 4
+    assert placed["breakhis/14-8866"] == grouped["units"]["breakhis/14-8866"]
+
+
+def test_neighbours_have_the_parts_of_the_grouped_split(corpus_folder: Path) -> None:
+    rows, about = corpus.load(corpus_folder)
+    grouped, near = (
+        splits.read(corpus_folder, rows, kind, about["fingerprint"])
+        for kind in ("grouped", "neighbours")
+    )
+    assert near.part.equals(grouped.part)
+    assert (near.fold < 0).equals(grouped.fold < 0)
+
+
 def test_manifests_of_a_fixed_tree_never_change(tmp_path: Path) -> None:
     """Byte for byte: published figures name a manifest by its hash."""
     for case in range(8863, 8893):
@@ -170,6 +196,6 @@ def test_manifests_of_a_fixed_tree_never_change(tmp_path: Path) -> None:
         Image.new("RGB", (70, 46), (patient, 9, 9)).save(path)
     sources = {name: tmp_path / name for name in ("idc", "breakhis")}
     corpus.build(sources, tmp_path / "corpus", processes=1)
-    for kind in ("grouped", "random", "leaky"):
+    for kind in ("grouped", "neighbours", "random", "leaky"):
         made = (tmp_path / "corpus" / f"{kind}.json").read_text()
         assert made == (Path(__file__).with_name("golden") / f"{kind}.json").read_text()

@@ -196,5 +196,37 @@ def learning_curves(
     return tuple(curves)
 
 
+def neighbours(runs: list[Run], larger: str) -> tuple[schema.Neighbours, ...]:
+    """Arms whose folds were held out both by case and by runs of neighbouring case ids."""
+    by_case = {_recipe_of(pool): pool for pool in pools(runs)}
+    both = [
+        (by_case[_recipe_of(pool)], pool)
+        for pool in pools(runs, "neighbours")
+        if _recipe_of(pool) in by_case
+    ]
+    if not both:
+        raise Missing(
+            "it takes fold runs of one recipe on the grouped split and on the neighbours split"
+        )
+    return tuple(_beside(*pair, larger) for pair in both)
+
+
+def _recipe_of(pool: Pool) -> str:
+    return str(pool.first.decided("split", "seed"))
+
+
+def _beside(by_case: Pool, by_run: Pool, larger: str) -> schema.Neighbours:
+    one, other = joined([within(pool.frame, larger) for pool in (by_case, by_run)])
+    difference, _ = _minus(by_run.frame, by_case.frame, larger)
+    return schema.Neighbours(
+        backbone=by_case.first.backbone,
+        arm=by_case.first.plan.arm,
+        counts=counts_of(one),
+        by_case=auroc_of(one),
+        by_run=auroc_of(other),
+        difference=difference,
+    )
+
+
 def _named(folds: Iterable[int]) -> str:
     return ", ".join(map(str, folds))

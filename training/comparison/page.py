@@ -14,6 +14,7 @@ TITLES = {
     "out_of_fold": "Out-of-fold figures by arm",
     "square": "Backbone by plain and tuned",
     "leaks": "What a leak is worth",
+    "neighbours": "Neighbouring case ids in one fold",
     "leave_one_out": "Cases held out one at a time",
     "learning_curves": "By the share of the cases learnt from",
 }
@@ -24,6 +25,7 @@ _SECTIONS: dict[str, Callable[[schema.Report], list[str]]] = {
     "out_of_fold": tables.out_of_fold,
     "square": tables.square,
     "leaks": tables.leaks,
+    "neighbours": tables.neighbours,
     "leave_one_out": tables.leave_one_out,
     "learning_curves": tables.learning_curves,
 }

@@ -178,11 +178,11 @@ def _check_arms(runs: list[Run]) -> None:
             )
 
 
-def pools(runs: list[Run]) -> list[Pool]:
-    """The grouped fold runs by backbone, arm and share of the cases learnt from."""
+def pools(runs: list[Run], kind: str = "grouped") -> list[Pool]:
+    """The fold runs of a split by backbone, arm and share of the cases learnt from."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for run in runs:
-        if run.kind != "grouped" or run.held.fold is None:
+        if run.kind != kind or run.held.fold is None:
             continue
         key = (run.plan.backbone, run.plan.arm, run.plan.learnt_share)
         other = groups.setdefault(key, {}).setdefault(run.held.fold, run)

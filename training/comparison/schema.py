@@ -149,6 +149,26 @@ class Leak(Strict):
     leaky_minus_grouped: Figures
 
 
+class Neighbours(Strict):
+    """Folds by case beside folds that keep neighbouring case ids together, on the same images.
+
+    Attributes:
+        backbone: What people call it.
+        arm: Of the recipes.
+        counts: Images of the larger source that both scored.
+        by_case: AUROC with folds by case.
+        by_run: AUROC with neighbouring case ids in one fold.
+        difference: The second minus the first, paired.
+    """
+
+    backbone: str
+    arm: str
+    counts: Counts
+    by_case: Estimate
+    by_run: Estimate
+    difference: Estimate
+
+
 class LeaveOneOut(Strict):
     """Cases held out one at a time: how many images were labelled right."""
 
@@ -191,6 +211,7 @@ class Report(Strict):
     out_of_fold: tuple[OutOfFold, ...]
     square: Square | None
     leaks: tuple[Leak, ...]
+    neighbours: tuple[Neighbours, ...]
     leave_one_out: tuple[LeaveOneOut, ...]
     learning_curves: tuple[LearningCurve, ...]
     costs: tuple[CostLine, ...]

@@ -244,6 +244,27 @@ def leaks(report: schema.Report) -> list[str]:
     return [*lines, "", f"![AUROC by split]({LEAKS})"]
 
 
+def neighbours(report: schema.Report) -> list[str]:
+    """Folds by case beside folds by runs of neighbouring case ids."""
+    words = (
+        "Case ids that follow one another may be of one patient: nobody says. Here such runs of "
+        "ids were held out together, and everything else was as in the first column."
+    )
+    rows = [
+        (
+            one.backbone,
+            one.arm,
+            f"{one.counts.images:,}",
+            _estimate(one.by_case),
+            _estimate(one.by_run),
+            _estimate(one.difference, sign=True),
+        )
+        for one in report.neighbours
+    ]
+    header = ("backbone", "arm", "images", "AUROC, folds by case", "by runs of ids", "difference")
+    return [words, "", *table(header, rows)]
+
+
 def leave_one_out(report: schema.Report) -> list[str]:
     """Counts of right calls."""
     rows = [

@@ -19,7 +19,7 @@ from training.publishing.hub import Content
 
 TEMPLATE = Path(__file__).parents[1] / "dataset_card.md"
 SHARD = 400_000_000  # bytes of images in a file
-KINDS = ("grouped", "random", "leaky")
+KINDS = ("grouped", "neighbours", "random", "leaky")
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
 COLUMNS = {
     "image": "the file's own bytes, decoded on access",
@@ -32,6 +32,8 @@ COLUMNS = {
     "sha256": "SHA-256 of the decoded pixels and their size: equal for equal images",
     "grouped_part": "train, validation or test, by case; also the name of the split",
     "grouped_fold": "fold 0 to 4 for cross-validation, by case; -1 in test or only ever trained on",
+    "neighbours_part": "as grouped_part",
+    "neighbours_fold": "fold 0 to 4 with neighbouring case ids in one; -1 where grouped_fold is",
     "random_part": "train, validation or test, by image",
     "random_fold": "fold 0 to 4, by image; -1 in test",
     "leaky_part": "train, validation, test or unused: half of each test case's images trained on",
