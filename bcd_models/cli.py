@@ -22,9 +22,9 @@ from bcd_models.images import image_paths
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bcd_models.classifier import BCDClassifier
     from bcd_models.images import ImageSource
     from bcd_models.prediction import Prediction
+    from bcd_models.predictor import Predictor
 
     Writer = Callable[[str, Prediction], None]
 
@@ -36,7 +36,9 @@ app = typer.Typer(
 )
 
 Images = Annotated[list[str], typer.Argument(help="Image files, folders of them, or patterns.")]
-Model = Annotated[str, typer.Option(help="Model folder, or Hub id (owner/name).")]
+Model = Annotated[
+    str, typer.Option(help="Folder of a model or an ensemble, or Hub id (owner/name).")
+]
 
 
 @app.command()
@@ -96,35 +98,55 @@ def explain(
 
 @app.command()
 def info(
-    model: Annotated[str, typer.Argument(help="Model folder, or Hub id (owner/name).")],
+    model: Annotated[
+        str, typer.Argument(help="Folder of a model or an ensemble, or Hub id (owner/name).")
+    ],
     json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say what a model is, where it comes from and how it decides."""
     loaded = _load(model)
-    config = loaded.config
     if json:
         from json import dumps
 
-        document = config.model_dump(mode="json") | {"weights_sha256": loaded.weights_sha256}
+        document = loaded.config.model_dump(mode="json") | {"weights_sha256": loaded.weights_sha256}
         typer.echo(dumps(document, indent=2))
         return
+    for name, value in (_shared_facts(loaded) | _own_facts(loaded)).items():
+        typer.echo(f"{name:16} {value}")
+    _notice()
+
+
+def _shared_facts(loaded: Predictor) -> dict[str, str]:
+    """What is said of a model and of an ensemble alike."""
+    config = loaded.config
     band = config.decision.refer
-    lines = {
+    return {
         "model": f"{config.name} {config.version}",
-        "backbone": loaded.backbone.title,
         "parameters": f"{sum(p.numel() for p in loaded.parameters()):,}",
         "weights SHA-256": loaded.weights_sha256,
         "threshold": f"{config.decision.threshold:.3f}",
         "referral band": f"{band[0]:.3f} to {band[1]:.3f}" if band else "none",
+    }
+
+
+def _own_facts(loaded: Predictor) -> dict[str, str]:
+    """What is said of a model alone, or of an ensemble alone."""
+    from bcd_models.classifier import BCDClassifier
+    from bcd_models.ensemble import BCDEnsemble
+
+    if isinstance(loaded, BCDEnsemble):
+        members = (f"{m.config.name} {m.config.version}" for m in loaded.members)
+        return {"members": ", ".join(members)}
+    assert isinstance(loaded, BCDClassifier)
+    config = loaded.config
+    return {
+        "backbone": loaded.backbone.title,
         "input": f"{config.preprocess.input_size} px",
         "trained field": f"{config.preprocess.field_width_um:g} micrometres wide",
         "corpus": config.provenance.corpus or "unknown",
         "split": config.provenance.split or "unknown",
         "start weights": config.provenance.start or "unknown",
     }
-    for name, value in lines.items():
-        typer.echo(f"{name:16} {value}")
-    _notice()
 
 
 def main() -> None:
@@ -165,10 +187,14 @@ def _images_at(path: Path) -> list[Path]:
     return image_paths(path) if path.is_dir() else [path]
 
 
-def _load(model: str) -> BCDClassifier:
+def _load(model: str) -> Predictor:
+    from bcd_models import folder as model_folder
     from bcd_models.classifier import BCDClassifier
+    from bcd_models.ensemble import BCDEnsemble
 
-    return BCDClassifier.from_pretrained(model)
+    folder = model_folder.locate(model)
+    kind = BCDEnsemble if model_folder.members_of(folder) else BCDClassifier
+    return kind.from_folder(folder)
 
 
 def _with_progress(

@@ -8,6 +8,7 @@ cache where they don't match, and what went wrong is told without ever naming a 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -20,7 +21,7 @@ from bcd_models.errors import HubError
 
 T = TypeVar("T")
 
-LONGEST_WAIT = 60.0  # seconds
+LONGEST_WAIT = 300  # seconds: the window of the Hub's own rate limits
 PASSING = (408, 429, 500, 502, 503, 504)
 
 
@@ -97,7 +98,7 @@ def push(
         return str(commit.commit_url)
 
     # As a whole it can be repeated: what has arrived is not sent again, nor committed twice.
-    return _persistently(upload, repo_id, tries=5)
+    return _told(upload, repo_id, tries=5)
 
 
 def check_token(token: str | bool | None) -> None:
@@ -164,7 +165,7 @@ def _download(repo_id: str, name: str, options: HubOptions) -> Path:
                 "commit of it"
             ) from None
 
-    return _persistently(call, repo_id, tries=2)  # huggingface_hub itself has tried more often
+    return _told(call, repo_id, tries=2)  # huggingface_hub itself has tried more often
 
 
 def _may_exist(repo_id: str, name: str, options: HubOptions) -> bool:
@@ -212,36 +213,60 @@ def _discard(path: Path) -> None:
         raise HubError(f"{path} is damaged and can't be removed: {error.strerror}") from None
 
 
-def _persistently(call: Callable[[], T], repo_id: str, tries: int) -> T:
-    """Call the Hub; again, after a wait, where it is busy or the connection broke."""
-    for attempt in range(1, tries + 1):
+def patiently(call: Callable[[], T], tries: int = 5) -> T:
+    """Call the Hub, and again after a wait where what failed may pass.
+
+    Rate limits, 5xx and broken connections may. huggingface_hub repeats uploads and listings by
+    itself, not what makes repositories and commits.
+
+    Raises:
+        Exception: Whatever the last call raised.
+    """
+    for attempt in range(tries - 1):
         try:
             return call()
-        except HubError:
-            raise
         except Exception as error:
             # huggingface_hub lets through nearly anything: its own errors, httpx's, the disk's,
             # and ValueErrors and RuntimeErrors around them.
-            if attempt == tries or not _is_passing(error):
-                raise HubError(reason(error, repo_id)) from None
-            time.sleep(_wait(error, attempt))
-    raise AssertionError("the last try returns or raises")
+            if not _may_pass(error):
+                raise
+            time.sleep(max(2**attempt, _asked_to_wait(error)))
+    return call()
 
 
-def _is_passing(error: Exception) -> bool:
+def _told(call: Callable[[], T], repo_id: str, tries: int) -> T:
+    """``patiently``, and what went wrong in one line of ours."""
+    try:
+        return patiently(call, tries)
+    except HubError:
+        raise
+    except Exception as error:
+        raise HubError(reason(error, repo_id)) from None
+
+
+def _may_pass(error: Exception) -> bool:
     """Whether time may heal it."""
     from huggingface_hub.errors import HfHubHTTPError
 
     transport_error = HfHubHTTPError.__bases__[0]  # httpx's or httpx2's, by the release
     root, status = _root(error), _status(error)
-    return status in PASSING if status else isinstance(root, transport_error)
+    # A gateway's page may come where JSON should.
+    broken = isinstance(root, (transport_error, json.JSONDecodeError))
+    return status in PASSING if status else broken
 
 
-def _wait(error: Exception, attempt: int) -> float:
-    """Seconds until the next try: what the Hub asks for, else 1, 2, 4, ..."""
+def _asked_to_wait(error: Exception) -> int:
+    """Seconds the Hub asks to wait before the next attempt, 0 where it doesn't say."""
+    from huggingface_hub.utils._http import parse_ratelimit_headers
+
     response = getattr(_root(error), "response", None)
-    asked = response.headers.get("Retry-After", "") if response is not None else ""
-    return min(float(asked) if asked.isdigit() else 2.0 ** (attempt - 1), LONGEST_WAIT)
+    if response is None:
+        return 0
+    limit = parse_ratelimit_headers(response.headers)
+    if response.status_code == 429 and limit and limit.remaining == 0:
+        return min(limit.reset_in_seconds + 1, LONGEST_WAIT)
+    after = response.headers.get("Retry-After", "")
+    return min(int(after), LONGEST_WAIT) if after.isdigit() else 0
 
 
 def _root(error: BaseException) -> BaseException:

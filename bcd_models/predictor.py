@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, overload
+from typing import TYPE_CHECKING, Any, Protocol, Self, overload
 
 from torch import nn
 
@@ -43,6 +43,9 @@ class Config(Protocol):
     @property
     def decision(self) -> DecisionConfig:
         """What makes a probability, a label and a referral of a margin."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """All of it; with ``mode="json"``, as JSON knows it."""
 
 
 class Predictor(nn.Module, ABC):

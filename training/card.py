@@ -1,6 +1,8 @@
 """``metrics.json`` + ``config.json`` -> a model card; nothing in it is typed by hand.
 
 python -m training.card --model FOLDER [--model FOLDER --readme README.md] [--dataset OWNER/NAME]
+
+A folder of an ensemble gets a card of its members.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from bcd_models import folder as model_folder
 from bcd_models.backbones import backbone_named
 from bcd_models.errors import InputError
 from bcd_models.prediction import NOTICE
-from training import card_provenance, command, measured
+from training import card_provenance, command, ensemble_card, measured
 from training.card_metadata import eval_results, metadata
 
 METRICS = "metrics.json"
@@ -57,6 +59,8 @@ def render(folder: Path, dataset: str = "") -> str:
     Raises:
         InputError: ``metrics.json`` is missing, can't be read or measures other weights.
     """
+    if model_folder.members_of(folder):
+        return ensemble_card.render(folder)
     config, metrics = model_folder.read_config(folder), _metrics(folder)
     within = headline(metrics)
     card = ModelCard.from_template(
@@ -84,6 +88,26 @@ def render(folder: Path, dataset: str = "") -> str:
         notice=NOTICE,
     )
     return str(card)
+
+
+def write(folder: Path, dataset: str = "") -> list[Path]:
+    """Write a folder's card, and the Hub's own form of its figures where a corpus is published.
+
+    Args:
+        folder: Of a model with ``metrics.json``, or of an ensemble.
+        dataset: Hub id of the published corpus, or "".
+
+    Returns:
+        The files written.
+    """
+    readme = folder / "README.md"
+    readme.write_text(render(folder, dataset), "utf-8")
+    if not dataset or model_folder.members_of(folder):
+        return [readme]
+    metrics, path = _metrics(folder), folder / EVAL_RESULTS
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(eval_results(metrics, headline(metrics), dataset), "utf-8")
+    return [readme, path]
 
 
 def headline(metrics: measured.Metrics) -> measured.Within:
@@ -211,21 +235,12 @@ def main(
 ) -> None:
     """Write the README.md of model folders, and the results of them all into the project's."""
     for folder in model:
-        (folder / "README.md").write_text(render(folder, dataset), "utf-8")
-        typer.echo(f"card: {folder / 'README.md'}")
-        if dataset:
-            typer.echo(f"eval results: {_write_eval_results(folder, dataset)}")
+        for path in write(folder, dataset):
+            typer.echo(f"card: {path}")
     if readme:
         text = put_results(readme.read_text("utf-8"), results_table(model))
         readme.write_text(text, "utf-8")
         typer.echo(f"results: {readme}")
-
-
-def _write_eval_results(folder: Path, dataset: str) -> Path:
-    metrics, path = _metrics(folder), folder / EVAL_RESULTS
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(eval_results(metrics, headline(metrics), dataset), "utf-8")
-    return path
 
 
 if __name__ == "__main__":

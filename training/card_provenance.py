@@ -130,3 +130,9 @@ def cells(config: ModelConfig) -> int:
 def cell_um(config: ModelConfig) -> float:
     """Side in micrometres of the tissue that one cell stands for."""
     return config.preprocess.field_width_um / cells(config)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it, to the minute."""
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -91,7 +91,8 @@ def fit(
         line["train_loss"] = loop.train_epoch(epoch)
         line |= _scored(loop.result(), validation, preprocess, line["size"], accelerator)
         _stop_unless_finite(line.get("validation_loss", 0.0), epoch)
-        lines.append(line | {"seconds": round(time.monotonic() - started, 1)})
+        seconds = round(time.monotonic() - started, 1)
+        lines.append(line | {"seconds": seconds, "hardware": _hardware(accelerator)})
         if accelerator.is_main_process:
             # Before the checkpoint: lines too many are cut off on resume, too few would be lost.
             checkpoint.write_lines(run, lines)
@@ -100,6 +101,15 @@ def fit(
         if on_epoch and accelerator.is_main_process:
             on_epoch(lines[-1])
     return accelerator.unwrap_model(loop.result())
+
+
+def _hardware(accelerator: Accelerator) -> str:
+    """What an epoch ran on, in words."""
+    if accelerator.device.type == "cuda":
+        name = torch.cuda.get_device_name(accelerator.device)
+    else:
+        name = f"CPU process of {torch.get_num_threads()} threads"
+    return f"{accelerator.num_processes} x {name}"
 
 
 def _draw(lines: list[dict[str, Any]], path: Path) -> None:

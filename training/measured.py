@@ -142,8 +142,26 @@ class Data(Strict):
     only_trained_on: dict[str, Counts]
 
 
+class Training(Strict):
+    """What the weights cost.
+
+    Attributes:
+        epochs: Of all phases.
+        seconds: Of all epochs, scoring after each one included.
+        hardware: What they ran on, in words; "" where it was not recorded.
+    """
+
+    epochs: int
+    seconds: float
+    hardware: str
+
+
 class Metrics(Strict):
-    """A ``metrics.json``; ``within`` is missing in files written before it was measured."""
+    """A ``metrics.json``.
+
+    ``within`` is missing in files written before it was measured, ``training`` where the cost is
+    not known: evaluation sees a model, ``training.release`` its run.
+    """
 
     schema_version: Literal[1]
     model: Model
@@ -157,6 +175,7 @@ class Metrics(Strict):
     per_magnification: dict[str, Subgroup]
     floors: Floors
     within: Within | None = None
+    training: Training | None = None
     notice: str
 
 

@@ -5,6 +5,7 @@ python -m training.release RUN... --report REPORT --cards cards --readme README.
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -13,16 +14,22 @@ import typer
 
 from bcd_models import folder as model_folder
 from bcd_models.errors import InputError
-from training import card, command
+from training import card, command, measured
+from training.checkpoint import EPOCHS
 from training.comparison.runs import METRICS
 from training.run_folder import MODEL
 
 FIGURES = ("evaluation-test.png", "risk-by-case-test.png", card.CURVES)
-NEEDED = (f"{MODEL}/config.json", f"{MODEL}/model.safetensors", METRICS, *FIGURES[:2])
+NEEDED = (f"{MODEL}/config.json", f"{MODEL}/model.safetensors", METRICS, EPOCHS, *FIGURES[:2])
 
 
-def release(run: Path, cards: Path) -> Path:
+def release(run: Path, cards: Path, dataset: str = "") -> Path:
     """Put a run's model, figures and card into its folder; returns the folder.
+
+    Args:
+        run: A run's folder.
+        cards: Folder of model folders.
+        dataset: Hub id of the published corpus, or "".
 
     Raises:
         InputError: The run was not finished or not tested.
@@ -34,14 +41,28 @@ def release(run: Path, cards: Path) -> Path:
     beside = cards / f".{folder.name}.new"
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(run / MODEL, beside)
-    shutil.copy(run / METRICS, beside / card.METRICS)
+    metrics = measured.read(run / METRICS).model_copy(update={"training": training_of(run)})
+    (beside / card.METRICS).write_text(metrics.model_dump_json(indent=1) + "\n", "utf-8")
     for name in FIGURES:
         if (run / name).is_file():
             shutil.copy(run / name, beside)
-    (beside / "README.md").write_text(card.render(beside), "utf-8")
+    card.write(beside, dataset)
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder
+
+
+def training_of(run: Path) -> measured.Training:
+    """What a run cost, by its own lines; InputError where these can't be read."""
+    try:
+        lines = [json.loads(line) for line in (run / EPOCHS).read_text("utf-8").splitlines()]
+        seconds = sum(line["seconds"] for line in lines)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{run / EPOCHS} can't be read: {error!r}") from None
+    hardware = dict.fromkeys(line.get("hardware", "") for line in lines)
+    return measured.Training(
+        epochs=len(lines), seconds=round(seconds, 1), hardware="; ".join(filter(None, hardware))
+    )
 
 
 def main(
@@ -49,9 +70,10 @@ def main(
     cards: Annotated[Path, typer.Option(help="Folder of model folders.")],
     report: Annotated[Path | None, typer.Option(help="Folder written by compare.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Also put the results in here.")] = None,
+    dataset: Annotated[str, typer.Option(help="Hub id of the published corpus.")] = "",
 ) -> None:
     """Publish tested runs into a folder of model folders."""
-    folders = [release(run, cards) for run in runs]
+    folders = [release(run, cards, dataset) for run in runs]
     for folder in folders:
         typer.echo(f"model: {folder}")
     if report:

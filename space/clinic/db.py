@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -44,7 +44,7 @@ class Instant(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         """To UTC; ValueError where the time zone is missing."""
         if value is None:
             return None
@@ -52,7 +52,7 @@ class Instant(TypeDecorator[datetime]):
             raise ValueError("a moment needs a time zone")
         return value.astimezone(UTC)
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         """From UTC; SQLite gives moments back without a zone."""
         if value is None:
             return None
@@ -62,7 +62,7 @@ class Instant(TypeDecorator[datetime]):
 class Base(DeclarativeBase):
     """What all tables share."""
 
-    type_annotation_map = {datetime: Instant, dict[str, Any]: JSON, list[str]: JSON}
+    type_annotation_map: ClassVar = {datetime: Instant, dict[str, Any]: JSON, list[str]: JSON}
 
 
 class Account(Base):
@@ -134,7 +134,7 @@ class Patient(Base):
         back_populates="patient", cascade=OWNED, order_by="Examination.created_at"
     )
 
-    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012
+    __mapper_args__: ClassVar = {"version_id_col": version}
 
 
 class Examination(Base):

@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bcd_models import BCDClassifier
+from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.cli import _paths
+from bcd_models.ensemble import EnsembleConfig
 from bcd_models.images import open_image
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS
@@ -244,6 +245,21 @@ def test_info_says_where_a_model_comes_from(light_model: BCDClassifier) -> None:
     document = json.loads(bcd("info", MODEL, "--json").stdout)
     assert document["name"] == "bcd-mobilenetv2"
     assert document["provenance"]["split"] == "grouped"
+
+
+def test_an_ensemble_is_named_as_a_model_is(tmp_path: Path, patch_file: Path) -> None:
+    members = [BCDClassifier.from_pretrained(MODEL) for _ in range(2)]
+    config = EnsembleConfig(name="pair", version="1.5", members=("one", "two"))
+    ensemble = BCDEnsemble(config, members)
+    ensemble.save_pretrained(tmp_path / "pair")
+    done = bcd("predict", patch_file, "--model", tmp_path / "pair", "--json")
+    answer = json.loads(done.stdout)
+    assert answer["probability"] == ensemble.predict(patch_file).probability
+    assert answer["weights_sha256"] == ensemble.weights_sha256
+    told = bcd("info", tmp_path / "pair").stdout
+    assert "pair 1.5" in told
+    assert "bcd-mobilenetv2 0.1" in told
+    assert json.loads(bcd("info", tmp_path / "pair", "--json").stdout)["members"] == ["one", "two"]
 
 
 @pytest.mark.parametrize("form", FORMATS)

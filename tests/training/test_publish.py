@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.ensemble import EnsembleConfig
 from bcd_models.errors import InputError
+from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, ROOT
 from tests.support.hub import Hub, run_client, running_hub
 from tests.support.hub_client import running_client
@@ -191,10 +192,18 @@ def test_an_ensemble_comes_back_whole(run: Publish, hub: Hub, tmp_path: Path) ->
     ]
     config = EnsembleConfig(name="both", version="1.0", members=("one", "two"))
     BCDEnsemble(config, members).save_pretrained(tmp_path / "both")
+    bare = run("--model", tmp_path / "both", "--repo-id", "org/both")
+    assert "run python -m training.card" in bare.err
+    card.write(tmp_path / "both")
     done = run("--model", tmp_path / "both", "--repo-id", "org/both", "--verify")
     assert done.code == 0, done.err
     assert hub.files("org/both") == contents(tmp_path / "both")
     assert hub.commits("org/both")[0].title.startswith("both 1.0: ensemble of recipe plain of")
+    text = hub.files("org/both")["README.md"].decode()
+    assert front_matter(text)["library_name"] == "bcd-models"
+    assert "not measured as a whole" in text
+    assert all(f"`{member.weights_sha256}`" in text for member in members)
+    assert text.count(NOTICE) == 2
 
 
 LOAD = """

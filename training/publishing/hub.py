@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +21,13 @@ from huggingface_hub import (
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import DatasetInfo, RepoFile, SpaceInfo
-from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
+from huggingface_hub.utils import validate_repo_id
 
 from bcd_models.errors import BCDError, HubError, InputError
-from bcd_models.hub import reason
+from bcd_models.hub import patiently, reason
 
 Kind = Literal["model", "dataset", "space"]
 Info = ModelInfo | DatasetInfo | SpaceInfo
@@ -39,11 +35,6 @@ T = TypeVar("T")
 
 HUBS_OWN = ".gitattributes"  # made with the repository, says what is kept as a large file
 EVAL_RESULTS = ".eval_results"  # where the Hub looks for a model's figures
-WAITS = (1, 2, 4, 8)  # seconds before each further attempt
-LONGEST_WAIT = 300  # seconds: the window of the Hub's own rate limits
-# Refusals and broken connections; a gateway's page where JSON should be; downloads given up.
-BROKEN = (HTTPError, json.JSONDecodeError, LocalEntryNotFoundError)
-PASSING = {408, 429, 500, 502, 503, 504}
 CONFLICT = 412
 
 
@@ -193,22 +184,6 @@ def check_id(repo_id: str) -> None:
         raise InputError(f"{repo_id!r} is no Hub id: it names no owner, write owner/name")
 
 
-def patiently(call: Callable[[], T]) -> T:
-    """Call, and call again where what failed may pass: rate limits, 5xx, a broken connection.
-
-    huggingface_hub does so by itself for uploads and listings, not for what makes repositories and
-    commits.
-    """
-    for wait in WAITS:
-        try:
-            return call()
-        except BROKEN as error:
-            if not _may_pass(error):
-                raise
-            time.sleep(max(wait, _asked_to_wait(error)))
-    return call()
-
-
 @contextmanager
 def told(repo_id: str) -> Iterator[None]:
     """Turn whatever goes wrong with the Hub into one line of ours."""
@@ -273,19 +248,3 @@ def _equal(one: Path, other: Path) -> bool:
 def _digest(path: Path, kind: str, before: bytes = b"") -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(kind, before)).hexdigest()
-
-
-def _may_pass(error: Exception) -> bool:
-    return not isinstance(error, HfHubHTTPError) or error.response.status_code in PASSING
-
-
-def _asked_to_wait(error: Exception) -> float:
-    """Seconds the Hub asks to wait before the next attempt, 0 where it doesn't say."""
-    if not isinstance(error, HfHubHTTPError):
-        return 0
-    headers = error.response.headers
-    limit = parse_ratelimit_headers(headers)
-    if error.response.status_code == 429 and limit and limit.remaining == 0:
-        return min(limit.reset_in_seconds + 1, LONGEST_WAIT)
-    after = headers.get("retry-after", "")
-    return min(int(after), LONGEST_WAIT) if after.isdigit() else 0

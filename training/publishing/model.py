@@ -26,14 +26,14 @@ def content(folder: Path) -> Content:
     """
     model = _load(folder)
     name = f"{model.config.name} {model.config.version}"
+    if not _has_its_card(folder):
+        raise InputError(
+            f"{folder / CARD} is not what the folder's other files make: "
+            f"run python -m training.card --model {folder}"
+        )
     if isinstance(model, BCDEnsemble):
         members = "; ".join(_origin(member) for member in model.members)
         return Content("model", folder, f"{name}: ensemble of {members}")
-    if not _has_its_card(folder):
-        raise InputError(
-            f"{folder / CARD} is not what config.json and metrics.json make: "
-            f"run python -m training.card --model {folder}"
-        )
     return Content("model", folder, f"{name}: {_origin(model)}")
 
 
