@@ -21,6 +21,7 @@ from sqlalchemy import (
     Engine,
     ForeignKey,
     Index,
+    MetaData,
     String,
     Text,
     TypeDecorator,
@@ -32,6 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from bcd_models.errors import InputError
+from clinic.permissions import Role
 
 BUSY_SECONDS = 30  # how long SQLite waits for another writer
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
@@ -62,6 +64,16 @@ class Instant(TypeDecorator[datetime]):
 class Base(DeclarativeBase):
     """What all tables share."""
 
+    # Named, so that migrations can speak of them on SQLite too.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
     type_annotation_map: ClassVar = {datetime: Instant, dict[str, Any]: JSON, list[str]: JSON}
 
 
@@ -73,7 +85,7 @@ class Account(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)  # of lower case
-    role: Mapped[str] = mapped_column(String(16))
+    role: Mapped[Role] = mapped_column(String(16))
     password_hash: Mapped[str | None] = mapped_column(String(255))  # None: the Hub signs in only
     hub_name: Mapped[str | None] = mapped_column(String(96), unique=True)
     active: Mapped[bool] = mapped_column(default=True)

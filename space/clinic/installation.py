@@ -1,0 +1,44 @@
+"""One installation: its settings, database, stored files and audit log, opened together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from bcd_models.errors import InputError
+from clinic.audit import AuditLog
+from clinic.db import Database
+from clinic.migrations import migrate
+from clinic.settings import Settings
+from clinic.storage import Storage
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What every service works on."""
+
+    settings: Settings
+    database: Database
+    storage: Storage
+    log: AuditLog
+
+
+def open_installation(settings: Settings) -> Installation:
+    """Open an installation, made where there is none yet; its tables are brought up to date.
+
+    Raises:
+        InputError: The data folder or the database can't be used.
+    """
+    try:
+        settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = Database(settings.database)
+        migrate(database)
+        return Installation(settings, database, Storage(settings.data), AuditLog(settings.data))
+    except OSError as error:
+        raise InputError(f"data folder {settings.data} can't be used: {error.strerror}") from None
+    except SQLAlchemyError as error:
+        kind = type(getattr(error, "orig", None) or error).__name__  # its text may hold a password
+        raise InputError(
+            f"the database can't be used ({kind}): look at BCD_DATABASE_URL and BCD_DATA_FOLDER"
+        ) from None

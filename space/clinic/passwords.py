@@ -1,0 +1,51 @@
+"""Passwords: what is accepted as one, and its hash (Argon2id)."""
+
+from __future__ import annotations
+
+import secrets
+from functools import cache
+
+from pwdlib import PasswordHash
+
+from bcd_models.errors import InputError
+
+SHORTEST, LONGEST = 10, 256  # characters
+
+
+@cache
+def _hasher() -> PasswordHash:
+    return PasswordHash.recommended()
+
+
+@cache
+def _nobodys() -> str:
+    """A hash that no password has, so that an unknown name takes as long as a known one."""
+    return hash_of(secrets.token_urlsafe(32))
+
+
+def hash_of(password: str) -> str:
+    """What is kept of a password."""
+    return _hasher().hash(password)
+
+
+def check(password: str, kept: str | None) -> tuple[bool, str | None]:
+    """Whether a password is the one that was kept; takes as long where none was.
+
+    Returns:
+        That, and a hash to keep instead where today's parameters are others.
+    """
+    right, renewed = _hasher().verify_and_update(password[: LONGEST + 1], kept or _nobodys())
+    return right and kept is not None, renewed
+
+
+def generated() -> str:
+    """A password nobody can guess; 96 random bits."""
+    return secrets.token_urlsafe(12)
+
+
+def refuse_weak(password: str, name: str) -> None:
+    """InputError where a password is too short, too long or the account's name."""
+    if not SHORTEST <= len(password) <= LONGEST:
+        raise InputError(f"a password has {SHORTEST} to {LONGEST} characters")
+    if password.casefold() == name.casefold():
+        raise InputError("the password must differ from the account's name")

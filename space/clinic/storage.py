@@ -1,0 +1,126 @@
+"""Images, heat maps and reports, each a file named after the hash of its bytes.
+
+A file is written under another name, made durable and renamed: it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bcd_models.errors import BCDError
+
+FILES, LOCK = "files", "files.lock"
+UNFINISHED = ".new-"
+
+
+class StorageError(BCDError):
+    """A stored file is missing or damaged, or can't be written."""
+
+
+class Storage:
+    """The files below ``FOLDER/files``. Safe to use from threads and processes.
+
+    Args:
+        folder: The installation's data folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._files, self._lock = folder / FILES, folder / LOCK
+
+    def put(self, data: bytes) -> str:
+        """Store bytes; returns their SHA-256. Equal bytes are stored once.
+
+        Raises:
+            StorageError: They can't be written, for want of room as a rule.
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.path(sha256)
+        if path.exists():
+            return sha256
+        beside = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_durably(beside, data)
+            os.replace(beside, path)
+            _make_durable(path.parent)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise StorageError(f"a file can't be stored: {error.strerror}") from None
+        return sha256
+
+    def read(self, sha256: str) -> bytes:
+        """The bytes of a hash; StorageError where they are missing or no longer those."""
+        try:
+            data = self.path(sha256).read_bytes()
+        except OSError as error:
+            raise StorageError(
+                f"stored file {sha256[:12]} can't be read: {error.strerror}"
+            ) from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise StorageError(f"stored file {sha256[:12]} is damaged: restore it from a backup")
+        return data
+
+    def path(self, sha256: str) -> Path:
+        """Where the bytes of a hash lie, or would."""
+        if not re.fullmatch("[0-9a-f]{64}", sha256):
+            raise StorageError("that is no SHA-256")
+        return self._files / sha256[:2] / sha256
+
+    def delete(self, sha256: str) -> None:
+        """Take a file away, if it is there."""
+        self.path(sha256).unlink(missing_ok=True)
+
+    def all(self) -> Iterator[str]:
+        """The hash of each stored file."""
+        for path in sorted(self._files.glob("??/*")):
+            if not path.name.startswith(UNFINISHED):
+                yield path.name
+
+    def unfinished(self) -> list[Path]:
+        """What writers that were killed have left."""
+        return sorted(self._files.glob(f"??/{UNFINISHED}*"))
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Held from the first ``put`` to the commit of the rows that name the files.
+
+        Any number of savers may hold it together, but no ``forgetting`` beside them: so a file
+        that equal bytes were just stored in is never taken away before its row is there.
+        """
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Held while files without rows are looked for and taken away."""
+        with self._locked(fcntl.LOCK_EX):
+            yield
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        with self._lock.open("a") as file:
+            fcntl.flock(file, how)
+            yield  # closing the file gives the lock back
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _make_durable(folder: Path) -> None:
+    """Keep a rename across a loss of power."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -1,0 +1,39 @@
+"""Installations on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clinic.installation import Installation
+from tests.conftest import absent
+from tests.support.clinic import DATABASES, empty_database, installation_at
+from tests.support.postgres import program, running_postgres
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL server's URL."""
+    if not program("postgres"):
+        absent("PostgreSQL's programs are not installed: apt-get install postgresql")
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty database of each kind; "": SQLite in the data folder."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    with empty_database(request.getfixturevalue("postgres")) as url:
+        yield url
+
+
+@pytest.fixture
+def clinic(database_url: str, tmp_path: Path) -> Iterator[Installation]:
+    """An installation on each kind of database."""
+    with installation_at(tmp_path, database_url) as opened:
+        yield opened

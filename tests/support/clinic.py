@@ -1,0 +1,43 @@
+"""Installations for tests: on SQLite, and on a real PostgreSQL with a database of their own."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from clinic.installation import Installation, open_installation
+from clinic.settings import Settings
+
+DATABASES = ("sqlite", "postgresql")
+
+
+def settings_at(folder: Path, database_url: str = "") -> Settings:
+    """Settings of an installation that offers no model."""
+    return Settings(models=(), data=folder / "data", database_url=database_url)
+
+
+@contextmanager
+def installation_at(folder: Path, database_url: str = "") -> Iterator[Installation]:
+    """An installation, its connections closed at the end."""
+    opened = open_installation(settings_at(folder, database_url))
+    yield opened
+    opened.database.engine.dispose()
+
+
+@contextmanager
+def empty_database(server: str) -> Iterator[str]:
+    """URL of a new database on a server; the database goes at the end."""
+    name = f"clinic_{secrets.token_hex(6)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    try:
+        yield server.rpartition("/")[0] + f"/{name}"
+    finally:
+        with psycopg.connect(server, autocommit=True) as connection:
+            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            connection.execute(drop)
