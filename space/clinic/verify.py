@@ -1,0 +1,63 @@
+"""Whether an installation is sound: rows against stored files, and the audit log's chain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clinic.installation import Installation
+from clinic.references import referred
+from clinic.storage import StorageError
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found.
+
+    Attributes:
+        files: How many stored files rows name.
+        broken: What is wrong and can't be mended here, in words.
+        orphans: Hashes of stored files that no row names.
+        unfinished: How many files killed writers have left.
+    """
+
+    files: int
+    broken: tuple[str, ...]
+    orphans: tuple[str, ...]
+    unfinished: int
+
+    @property
+    def problems(self) -> list[str]:
+        """All of it in words; empty where the installation is sound."""
+        found = list(self.broken)
+        if self.orphans:
+            found.append(f"{len(self.orphans)} stored files belong to nothing")
+        if self.unfinished:
+            found.append(f"{self.unfinished} files were never finished")
+        return found
+
+
+def verify(clinic: Installation, repair: bool = False) -> Findings:
+    """Look at everything; savers wait meanwhile.
+
+    Args:
+        clinic: The installation.
+        repair: Take away files that belong to nothing, and unfinished ones.
+    """
+    storage = clinic.storage
+    with storage.forgetting():
+        with clinic.database.reading() as session:
+            named = referred(session)
+            broken = clinic.log.problems(session)
+        for sha256 in sorted(named):
+            try:
+                storage.read(sha256)
+            except StorageError as error:
+                broken.append(str(error))
+        orphans = tuple(sha256 for sha256 in storage.all() if sha256 not in named)
+        unfinished = storage.unfinished()
+        if repair:
+            for sha256 in orphans:
+                storage.delete(sha256)
+            for path in unfinished:
+                path.unlink()
+    return Findings(len(named), tuple(broken), orphans, len(unfinished))
