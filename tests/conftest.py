@@ -13,6 +13,7 @@ from PIL import Image
 
 from bcd_models import BCDClassifier
 from tests.support import synthetic
+from tests.support.postgres import program, running_postgres
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "cards"
@@ -54,6 +55,15 @@ def chromium() -> str:
     if not found:
         absent("Chromium is not installed: apt-get install chromium, or set BCD_CHROMIUM")
     return found
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """URL of a PostgreSQL server of the tests' own."""
+    if not program("initdb"):
+        absent("PostgreSQL is not installed: apt-get install postgresql")
+    with running_postgres() as url:
+        yield url
 
 
 @pytest.fixture(scope="session", params=MODELS)

@@ -8,18 +8,7 @@ from pathlib import Path
 import pytest
 
 from clinic.installation import Installation
-from tests.conftest import absent
 from tests.support.clinic import DATABASES, empty_database, installation_at
-from tests.support.postgres import program, running_postgres
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """A PostgreSQL server's URL."""
-    if not program("postgres"):
-        absent("PostgreSQL's programs are not installed: apt-get install postgresql")
-    with running_postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=DATABASES)

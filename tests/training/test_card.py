@@ -402,7 +402,7 @@ def test_the_front_matter_is_the_hubs(folder: Path) -> None:
     assert isinstance(data, ModelCardData)
     assert str(loaded) == text
     assert data.license == "apache-2.0"
-    assert data.library_name == "timm"
+    assert data.to_dict()["library_name"] == "timm"
     assert data.pipeline_tag == "image-classification"
     assert data.metrics == list(card_metadata.HUB_METRICS.values())
     results = data.eval_results or []

@@ -9,15 +9,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
-from tests.conftest import absent
-from tests.support.postgres import program, running_postgres
 from tests.support.studies import (
     arguments,
     measure_by_learning_rate,
@@ -43,15 +40,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
     monkeypatch.setattr(trials, "measure", measure_by_learning_rate(seen))
     monkeypatch.setattr(tune, "measure", measure_by_learning_rate(seen))
     return seen
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    """URL of a PostgreSQL server of the tests' own."""
-    if not program("initdb"):
-        absent("PostgreSQL is not installed: apt-get install postgresql")
-    with running_postgres() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "journal", "postgres"])
