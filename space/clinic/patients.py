@@ -21,12 +21,11 @@ from clinic import clock, references
 from clinic.db import Account, Examination, Patient, Read
 from clinic.ids import issued
 from clinic.installation import Installation
+from clinic.pages import Page, paged
 from clinic.permissions import Actor, NotFound, need_admin, need_doctor
+from clinic.texts import checked_text
 
 OLDEST = 1900
-NOTE_LENGTH = 2000
-PAGE = 25  # records
-PRINTED = "\n\t"  # control characters that a note may hold
 
 
 class Conflict(BCDError):
@@ -79,23 +78,6 @@ class PatientRow:
     unread: int
 
 
-@dataclass(frozen=True)
-class Page:
-    """Some of many rows.
-
-    Attributes:
-        rows: These.
-        total: How many there are in all.
-        number: Of the page, from 1.
-        pages: How many pages there are, 1 or more.
-    """
-
-    rows: tuple[PatientRow, ...]
-    total: int
-    number: int
-    pages: int
-
-
 def create(
     clinic: Installation, actor: Actor | None, form: PatientForm, synthetic: bool = False
 ) -> str:
@@ -143,7 +125,7 @@ def found(
     *,
     archived: bool = False,
     page: int = 1,
-) -> Page:
+) -> Page[PatientRow]:
     """One's own patients, last changed first.
 
     Args:
@@ -159,13 +141,9 @@ def found(
         Patient.archived_at.is_not(None) if archived else Patient.archived_at.is_(None),
         *map(_holds, words.split()),
     ]
+    rows = _rows().where(*wanted).order_by(Patient.changed_at.desc(), Patient.id)
     with clinic.database.reading() as session:
-        total = session.scalar(select(func.count()).select_from(Patient).where(*wanted)) or 0
-        pages = max(1, -(-total // PAGE))
-        number = min(max(1, page), pages)
-        order = (Patient.changed_at.desc(), Patient.id)
-        some = _rows().where(*wanted).order_by(*order).limit(PAGE).offset((number - 1) * PAGE)
-        return Page(tuple(_row(*row) for row in session.execute(some)), total, number, pages)
+        return paged(session, rows, page, _row)
 
 
 def edit(
@@ -287,7 +265,7 @@ def _log(
 
 
 def _checked(clinic: Installation, form: PatientForm) -> PatientForm:
-    external_id, note = (form.external_id or "").strip() or None, form.note.strip()
+    external_id = (form.external_id or "").strip() or None
     pattern = clinic.settings.external_id
     if external_id and (len(external_id) > 64 or not re.fullmatch(pattern, external_id)):
         raise InputError(
@@ -296,11 +274,7 @@ def _checked(clinic: Installation, form: PatientForm) -> PatientForm:
         )
     if form.birth_year is not None and not OLDEST <= form.birth_year <= clock.now().year:
         raise InputError(f"a year of birth lies between {OLDEST} and {clock.now().year}")
-    if len(note) > NOTE_LENGTH:
-        raise InputError(f"a note has at most {NOTE_LENGTH} characters, this one {len(note)}")
-    if not all(letter.isprintable() or letter in PRINTED for letter in note):
-        raise InputError("the note holds control characters: type it anew")
-    return PatientForm(external_id, form.birth_year, note)
+    return PatientForm(external_id, form.birth_year, checked_text(form.note, "note"))
 
 
 def _refuse_taken(session: Session, owner: int, external_id: str | None, but: str | None) -> None:

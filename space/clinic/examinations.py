@@ -1,0 +1,399 @@
+"""Examinations: a patient's images analysed together, saved with what each model said.
+
+Kept of an image are its pixels as the models saw them, never the file: that may tell a name.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import Session
+
+from bcd_models.config import PreprocessConfig
+from bcd_models.errors import InputError
+from bcd_models.explain import Explanation
+from bcd_models.images import open_image
+from clinic import clock, patients
+from clinic.db import Examination, ExaminedImage, Look, Patient, Read, Result
+from clinic.display import display_size
+from clinic.ids import issued
+from clinic.installation import Installation
+from clinic.models import Models
+from clinic.pages import Page, paged
+from clinic.permissions import Actor, NotAllowed, NotFound, need_doctor
+from clinic.texts import checked_text
+
+MOST_IMAGES = 16
+OFF_SCALE = 2.0  # times, or part of, the field trained on
+STAINS = ("H&E", "other", "not known")
+SPECIMENS = ("core biopsy", "excision", "mastectomy", "other", "not known")
+
+
+@dataclass(frozen=True)
+class HandedIn:
+    """One image to analyse.
+
+    Attributes:
+        data: The file's bytes.
+        field_width_um: How many micrometres wide its field is; None: not known.
+    """
+
+    data: bytes
+    field_width_um: float | None = None
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """What models said of one image.
+
+    Attributes:
+        image: Upright RGB, as the models saw it.
+        field_width_um: As handed in.
+        explanations: By model.
+        warnings: Why its scale makes the answers less to be relied on.
+    """
+
+    image: Image.Image
+    field_width_um: float | None
+    explanations: dict[str, Explanation]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Details:
+    """What is asked of an examination besides its images.
+
+    Attributes:
+        stain: One of ``STAINS``.
+        specimen: One of ``SPECIMENS``.
+        comment: Free text without names.
+    """
+
+    stain: str = STAINS[0]
+    specimen: str = SPECIMENS[-1]
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class ExaminationRow:
+    """One line of a list.
+
+    Attributes:
+        id: Issued by the app.
+        patient_id: Whose it is.
+        created_at: When it was saved.
+        images: How many.
+        read: Whether somebody has read it.
+    """
+
+    id: str
+    patient_id: str
+    created_at: datetime
+    images: int
+    read: bool
+
+
+def field_width(
+    width: int, um: float | None = None, um_per_pixel: float | None = None
+) -> float | None:
+    """Micrometres that an image is wide, by either of two ways to say it; None: not known.
+
+    Args:
+        width: Of the image, in pixels.
+        um: Micrometres of the whole field.
+        um_per_pixel: Micrometres of a pixel.
+
+    Raises:
+        InputError: Both are given, or one that no field has.
+    """
+    if um is not None and um_per_pixel is not None:
+        raise InputError("give the field's width or the size of a pixel, not both")
+    found = um if um_per_pixel is None else um_per_pixel * width
+    if found is not None and not 1 <= found <= 100_000:
+        raise InputError(f"a field is 1 to 100,000 µm wide, this one {found:g}")
+    return found
+
+
+def analyse(
+    models: Models, handed_in: Sequence[HandedIn], names: Sequence[str]
+) -> tuple[Analysed, ...]:
+    """Let some models answer about some images; nothing is stored.
+
+    Raises:
+        InputError: No image or too many, or no model of a name.
+        ImageError: One can't be used; the message says which, by its number.
+    """
+    if not 1 <= len(handed_in) <= MOST_IMAGES:
+        raise InputError(f"hand in 1 to {MOST_IMAGES} images, not {len(handed_in)}")
+    if not names or len(set(names)) < len(names):
+        raise InputError("choose one or more models, each once")
+    return tuple(_analysed(models, one, number, names) for number, one in enumerate(handed_in, 1))
+
+
+def save(
+    clinic: Installation,
+    actor: Actor | None,
+    patient_id: str,
+    analysed: Sequence[Analysed],
+    details: Details,
+    shown: bool,
+) -> str:
+    """Save an examination whole, or not at all; returns the id issued for it.
+
+    Args:
+        clinic: The installation.
+        actor: A doctor.
+        patient_id: Of one of the doctor's patients.
+        analysed: Of its images.
+        details: Stain, specimen, comment.
+        shown: Whether the doctor has seen what the models said.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
+        InputError: The details can't be accepted, or the patient is put aside.
+        StorageError: There is no room.
+    """
+    doctor, comment = need_doctor(actor), _checked(details)
+    with clinic.storage.saving(), clinic.database.transaction() as session:
+        patient = patients.own(session, doctor, patient_id)
+        if patient.archived_at:
+            raise InputError("this patient is put aside: take the record back first")
+        now = clock.now()
+        examination = Examination(
+            id=issued("E"),
+            patient_id=patient_id,
+            made_by=doctor.account_id,
+            created_at=now,
+            stain=details.stain,
+            specimen=details.specimen,
+            comment=comment,
+            images=[_row(clinic, one, place, now) for place, one in enumerate(analysed, 1)],
+        )
+        session.add(examination)
+        log(clinic, session, "examined", doctor, examination, images=len(analysed))
+        if shown:
+            look(clinic, session, doctor, examination)
+        return examination.id
+
+
+def view(
+    clinic: Installation, actor: Actor | None, examination_id: str, reveal: bool = False
+) -> tuple[Examination, bool]:
+    """One examination of one's own patients; looking is logged.
+
+    Args:
+        clinic: The installation.
+        actor: A doctor.
+        examination_id: Which.
+        reveal: Show what the models said, from now on.
+
+    Returns:
+        The examination with images, results and reads loaded, and whether the results may be shown
+        to this doctor.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.transaction() as session:
+        found = own(session, doctor, examination_id)
+        log(clinic, session, "examination_viewed", doctor, found)
+        if reveal:
+            look(clinic, session, doctor, found)
+        _load(found)
+        return found, has_looked(session, doctor, examination_id)
+
+
+def of_patient(clinic: Installation, actor: Actor | None, patient_id: str) -> list[ExaminationRow]:
+    """A patient's examinations, newest first; NotFound where it is none of the doctor's."""
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        patients.own(session, doctor, patient_id)
+        wanted = _lines().where(Examination.patient_id == patient_id)
+        rows = session.execute(wanted.order_by(Examination.created_at.desc(), Examination.id))
+        return [ExaminationRow(*row) for row in rows]
+
+
+def worklist(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
+    """Examinations of one's own patients that nobody has read, oldest first."""
+    doctor = need_doctor(actor)
+    wanted = (
+        Patient.owner_id == doctor.account_id,
+        Patient.archived_at.is_(None),
+        ~_has_read(),
+    )
+    rows = _lines().join(Patient).where(*wanted)
+    with clinic.database.reading() as session:
+        oldest_first = rows.order_by(Examination.created_at, Examination.id)
+        return paged(session, oldest_first, page, ExaminationRow)
+
+
+def image(clinic: Installation, actor: Actor | None, examination_id: str, position: int) -> bytes:
+    """An examination's image as PNG; NotFound where there is none of the doctor's."""
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        found = _image(session, doctor, examination_id, position).sha256
+    return clinic.storage.read(found)
+
+
+def heat(
+    clinic: Installation, actor: Actor | None, examination_id: str, position: int, model: str
+) -> bytes:
+    """A model's heat map as grey PNG, 0 black and 1 white.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs; or
+            the results have not been shown to the doctor yet.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        found = _image(session, doctor, examination_id, position)
+        if not has_looked(session, doctor, examination_id):
+            raise NotAllowed("the models' answers have not been shown yet")
+        hashes = [result.heat_sha256 for result in found.results if result.model == model]
+    if not hashes:
+        raise NotFound("there is no answer of this model")
+    return clinic.storage.read(hashes[0])
+
+
+def own(session: Session, doctor: Actor, examination_id: str) -> Examination:
+    """An examination of the doctor's patients; NotFound where there is none, or it is another's."""
+    found = session.get(Examination, examination_id)
+    if found is None or found.patient.owner_id != doctor.account_id:
+        raise NotFound("there is no such examination")
+    return found
+
+
+def look(clinic: Installation, session: Session, doctor: Actor, examination: Examination) -> None:
+    """Note that the models' answers were shown to a doctor, the first time."""
+    if has_looked(session, doctor, examination.id):
+        return
+    session.add(Look(examination_id=examination.id, account_id=doctor.account_id, at=clock.now()))
+    log(clinic, session, "results_shown", doctor, examination)
+
+
+def has_looked(session: Session, doctor: Actor, examination_id: str) -> bool:
+    """Whether the models' answers were shown to a doctor."""
+    return session.get(Look, (examination_id, doctor.account_id)) is not None
+
+
+def log(
+    clinic: Installation,
+    session: Session,
+    action: str,
+    doctor: Actor,
+    examination: Examination,
+    **detail: Any,
+) -> None:
+    """Write an act on an examination into the audit log."""
+    subject = f"examination {examination.id}"
+    detail = {"patient": examination.patient_id, **detail}
+    clinic.log.write(session, action, actor=doctor, subject=subject, **detail)
+
+
+def _analysed(models: Models, one: HandedIn, number: int, names: Sequence[str]) -> Analysed:
+    try:
+        opened = open_image(one.data)
+    except InputError as error:
+        raise type(error)(f"image {number}: {error}") from None
+    explanations = {name: models.loaded(name).explain(opened) for name in names}
+    scales = (models.offered(name).config.preprocess for name in names)
+    warnings = dict.fromkeys(filter(None, (_off_scale(one.field_width_um, s) for s in scales)))
+    return Analysed(opened, one.field_width_um, explanations, tuple(warnings))
+
+
+def _off_scale(field: float | None, trained: PreprocessConfig) -> str:
+    """Why an image's scale speaks against an answer about it, or ""."""
+    usual = trained.field_width_um
+    if field is None:
+        return f"the field's width is not known; the models know fields about {usual:g} µm wide"
+    if usual / OFF_SCALE <= field <= usual * OFF_SCALE:
+        return ""
+    return f"the field is {field:g} µm wide; the models know fields about {usual:g} µm wide"
+
+
+def _row(clinic: Installation, one: Analysed, position: int, now: datetime) -> ExaminedImage:
+    return ExaminedImage(
+        position=position,
+        sha256=clinic.storage.put(_png(one.image)),
+        format="PNG",
+        width=one.image.width,
+        height=one.image.height,
+        field_width_um=one.field_width_um,
+        results=[_result(clinic, said, now) for said in one.explanations.values()],
+    )
+
+
+def _result(clinic: Installation, said: Explanation, now: datetime) -> Result:
+    answer = said.prediction
+    low, high = answer.refer or (None, None)
+    grey = Image.fromarray(np.rint(said.heatmap * 255).astype(np.uint8))
+    return Result(
+        made_at=now,
+        model=answer.model,
+        model_version=answer.model_version,
+        weights_sha256=answer.weights_sha256,
+        label=answer.label,
+        probability=answer.probability,
+        decision=answer.decision,
+        reasons=list(answer.reasons),
+        threshold=answer.threshold,
+        refer_low=low,
+        refer_high=high,
+        heat_sha256=clinic.storage.put(
+            _png(grey.resize(display_size(grey.size), Image.Resampling.BILINEAR))
+        ),
+    )
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _checked(details: Details) -> str:
+    """The comment as it is kept."""
+    for value, known in ((details.stain, STAINS), (details.specimen, SPECIMENS)):
+        if value not in known:
+            raise InputError(f"no {value!r}: choose one of {', '.join(known)}")
+    return checked_text(details.comment, "comment")
+
+
+def _image(session: Session, doctor: Actor, examination_id: str, position: int) -> ExaminedImage:
+    found = own(session, doctor, examination_id)
+    for one in found.images:
+        if one.position == position:
+            return one
+    raise NotFound("there is no such image")
+
+
+def _load(examination: Examination) -> None:
+    """Read what lies below, while there is a session."""
+    for one in examination.images:
+        _ = one.results
+    for read in examination.reads:
+        _ = read.reader
+    _ = examination.maker
+
+
+def _has_read() -> ColumnElement[bool]:
+    return select(Read.id).where(Read.examination_id == Examination.id).exists()
+
+
+def _lines() -> Select[Any]:
+    images = select(func.count()).where(ExaminedImage.examination_id == Examination.id)
+    return select(
+        Examination.id,
+        Examination.patient_id,
+        Examination.created_at,
+        images.scalar_subquery(),
+        _has_read(),
+    )

@@ -1,0 +1,48 @@
+"""Long lists, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+SIZE = 25  # rows
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """Some of many rows.
+
+    Attributes:
+        rows: These.
+        total: How many there are in all.
+        number: Of the page, from 1.
+        pages: How many pages there are, 1 or more.
+    """
+
+    rows: tuple[T, ...]
+    total: int
+    number: int
+    pages: int
+
+
+def paged(session: Session, rows: Select[Any], number: int, make: Callable[..., T]) -> Page[T]:
+    """The page of a number, or the nearest there is.
+
+    Args:
+        session: To read in.
+        rows: All of them, in order.
+        number: Of the page, from 1.
+        make: Called with each row's columns.
+    """
+    counted = select(func.count()).select_from(rows.order_by(None).subquery())
+    total = session.scalar(counted) or 0
+    pages = max(1, -(-total // SIZE))
+    number = min(max(1, number), pages)
+    some = session.execute(rows.limit(SIZE).offset((number - 1) * SIZE))
+    return Page(tuple(make(*row) for row in some), total, number, pages)
