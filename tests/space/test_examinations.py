@@ -14,7 +14,6 @@ from PIL import Image, PngImagePlugin
 from bcd_models import BCDClassifier, ImageError
 from bcd_models.errors import InputError
 from clinic import examinations, patients, reads, references, verify
-from clinic.accounts import first_admin, make
 from clinic.db import AuditEntry, Examination
 from clinic.examinations import Analysed, Details, HandedIn, field_width
 from clinic.installation import Installation
@@ -23,7 +22,6 @@ from clinic.patients import PatientForm
 from clinic.permissions import Actor, NotAllowed, NotFound, NotSignedIn
 from tests.ui.running_app import EXAMPLES, save_small_model
 
-HERE = "10.0.0.1"
 PATCHES = sorted(EXAMPLES.glob("*.png"))
 NAMES = ("small-one", "small-b2")
 
@@ -44,21 +42,6 @@ def analysed(models: Models) -> tuple[Analysed, ...]:
         for path, width in zip(PATCHES, (200, None), strict=False)
     ]
     return examinations.analyse(models, handed_in, NAMES)
-
-
-@pytest.fixture
-def doctors(clinic: Installation) -> dict[str, Actor]:
-    first_admin(clinic)
-    admin = Actor(1, "admin", "admin", HERE)
-    made = {name: make(clinic, admin, name, "doctor")[0] for name in ("ada", "grace")}
-    return {"admin": admin} | {
-        name: Actor(number, name, "doctor", HERE) for name, number in made.items()
-    }
-
-
-@pytest.fixture
-def ada(doctors: dict[str, Actor]) -> Actor:
-    return doctors["ada"]
 
 
 @pytest.fixture

@@ -8,33 +8,13 @@ import pytest
 
 from bcd_models.errors import InputError
 from clinic import clock, patients
-from clinic.accounts import first_admin, make, set_active
+from clinic.accounts import set_active
 from clinic.db import AuditEntry, Examination, ExaminedImage, Patient, Read, Result
 from clinic.installation import Installation
 from clinic.patients import Conflict, PatientForm
 from clinic.permissions import Actor, NotAllowed, NotFound, NotSignedIn
-from clinic.sign_ins import actor_of, sign_in
 
-HERE, PASSWORD = "10.0.0.1", "correct horse battery"
 Doctors = dict[str, Actor]
-
-
-@pytest.fixture
-def admin(clinic: Installation) -> Actor:
-    actor = actor_of(clinic, sign_in(clinic, "admin", first_admin(clinic) or "", HERE), HERE)
-    assert actor
-    return actor
-
-
-@pytest.fixture
-def doctors(clinic: Installation, admin: Actor) -> Doctors:
-    made = {name: make(clinic, admin, name, "doctor", PASSWORD)[0] for name in ("ada", "grace")}
-    return {name: Actor(number, name, "doctor", HERE) for name, number in made.items()}
-
-
-@pytest.fixture
-def ada(doctors: Doctors) -> Actor:
-    return doctors["ada"]
 
 
 def examined(clinic: Installation, doctor: Actor, patient_id: str, data: bytes) -> list[str]:
@@ -104,7 +84,7 @@ def test_what_can_not_be_accepted(
 
 def test_an_external_id_is_given_once_a_doctor(clinic: Installation, doctors: Doctors) -> None:
     form = PatientForm("AB-1234")
-    first, other = (patients.create(clinic, doctor, form) for doctor in doctors.values())
+    first, other = (patients.create(clinic, doctors[name], form) for name in ("ada", "grace"))
     assert first != other
     with pytest.raises(InputError, match=first):
         patients.create(clinic, doctors["ada"], form)
@@ -178,10 +158,8 @@ def test_deleting_takes_everything_below_and_no_file_of_others(
         patients.view(clinic, ada, number)
 
 
-def test_a_closed_doctors_patients_are_handed_over(
-    clinic: Installation, admin: Actor, doctors: Doctors
-) -> None:
-    ada, grace = doctors["ada"], doctors["grace"]
+def test_a_closed_doctors_patients_are_handed_over(clinic: Installation, doctors: Doctors) -> None:
+    ada, grace, admin = doctors["ada"], doctors["grace"], doctors["admin"]
     number = patients.create(clinic, ada, PatientForm("AB-11"))
     pair = (ada.account_id, grace.account_id)
     with pytest.raises(InputError, match="close it first"):
@@ -210,14 +188,12 @@ OF_NOBODY = ("create", "found")
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_nobody_else_reaches_a_patient(
-    clinic: Installation, admin: Actor, doctors: Doctors, act: str
-) -> None:
+def test_nobody_else_reaches_a_patient(clinic: Installation, doctors: Doctors, act: str) -> None:
     number = patients.create(clinic, doctors["ada"], PatientForm(note="hers"))
     with pytest.raises(NotSignedIn):
         ACTS[act](clinic, None, number)
     with pytest.raises(NotAllowed):
-        ACTS[act](clinic, admin, number)
+        ACTS[act](clinic, doctors["admin"], number)
     if act not in OF_NOBODY:
         with pytest.raises(NotFound) as theirs:
             ACTS[act](clinic, doctors["grace"], number)
