@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from clinic import clock
+from clinic import clock, examinations, patients
 from clinic.db import Account
+from clinic.examinations import Analysed, Details, HandedIn
 from clinic.installation import Installation
+from clinic.models import Models
+from clinic.patients import PatientForm
 from clinic.permissions import Actor, Role
-from tests.support.clinic import DATABASES, empty_database, installation_at
+from tests.support.clinic import DATABASES, NAMES, PATCHES, empty_database, installation_at
+from tests.ui.running_app import save_small_model
 
 
 @pytest.fixture(params=DATABASES)
@@ -46,3 +50,37 @@ def doctors(clinic: Installation) -> dict[str, Actor]:
 def ada(doctors: dict[str, Actor]) -> Actor:
     """A doctor."""
     return doctors["ada"]
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """One quick model of each backbone."""
+    root = tmp_path_factory.mktemp("models")
+    backbones = ("mobilenetv2", "efficientnet_b2")
+    return Models(
+        [str(save_small_model(root, *pair)) for pair in zip(NAMES, backbones, strict=True)]
+    )
+
+
+@pytest.fixture(scope="session")
+def analysed(small_models: Models) -> tuple[Analysed, ...]:
+    """Two images, one of them of known width, and what both models say of them."""
+    handed_in = [
+        HandedIn(path.read_bytes(), width)
+        for path, width in zip(PATCHES, (200, None), strict=False)
+    ]
+    return examinations.analyse(small_models, handed_in, NAMES)
+
+
+@pytest.fixture
+def patient(clinic: Installation, ada: Actor) -> str:
+    """One of the doctor's patients."""
+    return patients.create(clinic, ada, PatientForm("AB-1234", 1957, "größer"))
+
+
+@pytest.fixture
+def saved(
+    clinic: Installation, ada: Actor, patient: str, analysed: tuple[Analysed, ...]
+) -> Callable[..., str]:
+    """Saves an examination of the patient; returns its id."""
+    return lambda shown=True: examinations.save(clinic, ada, patient, analysed, Details(), shown)

@@ -18,47 +18,18 @@ from clinic.db import AuditEntry, Examination
 from clinic.examinations import Analysed, Details, HandedIn, field_width
 from clinic.installation import Installation
 from clinic.models import Models
-from clinic.patients import PatientForm
 from clinic.permissions import Actor, NotAllowed, NotFound, NotSignedIn
-from tests.ui.running_app import EXAMPLES, save_small_model
-
-PATCHES = sorted(EXAMPLES.glob("*.png"))
-NAMES = ("small-one", "small-b2")
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    root = tmp_path_factory.mktemp("models")
-    backbones = ("mobilenetv2", "efficientnet_b2")
-    return Models(
-        [str(save_small_model(root, *pair)) for pair in zip(NAMES, backbones, strict=True)]
-    )
-
-
-@pytest.fixture(scope="module")
-def analysed(models: Models) -> tuple[Analysed, ...]:
-    handed_in = [
-        HandedIn(path.read_bytes(), width)
-        for path, width in zip(PATCHES, (200, None), strict=False)
-    ]
-    return examinations.analyse(models, handed_in, NAMES)
-
-
-@pytest.fixture
-def patient(clinic: Installation, ada: Actor) -> str:
-    return patients.create(clinic, ada, PatientForm())
-
+from tests.support.clinic import NAMES, PATCHES
 
 Saved = Callable[..., str]
 
 
-@pytest.fixture
-def saved(clinic: Installation, ada: Actor, patient: str, analysed: tuple[Analysed, ...]) -> Saved:
-    return lambda shown=True: examinations.save(clinic, ada, patient, analysed, Details(), shown)
-
-
 def test_an_examination_comes_back_whole(
-    clinic: Installation, ada: Actor, saved: Saved, models: Models, analysed: tuple[Analysed, ...]
+    clinic: Installation,
+    ada: Actor,
+    saved: Saved,
+    small_models: Models,
+    analysed: tuple[Analysed, ...],
 ) -> None:
     number = saved()
     found, shown = examinations.view(clinic, ada, number)
@@ -68,7 +39,7 @@ def test_an_examination_comes_back_whole(
     for image, path in zip(found.images, PATCHES, strict=False):
         assert [result.model for result in image.results] == list(NAMES)
         for result in image.results:
-            expected = models.loaded(result.model).predict(path)
+            expected = small_models.loaded(result.model).predict(path)
             assert result.probability == expected.probability
             assert result.weights_sha256 == expected.weights_sha256
             assert (result.refer_low, result.refer_high) == expected.refer
@@ -83,23 +54,25 @@ def test_an_examination_comes_back_whole(
 
 
 def test_what_a_file_says_besides_its_pixels_is_not_kept(
-    clinic: Installation, ada: Actor, patient: str, models: Models
+    clinic: Installation, ada: Actor, patient: str, small_models: Models
 ) -> None:
     told = PngImagePlugin.PngInfo()
     told.add_text("Comment", "Jane Doe, 1957")
     buffer = io.BytesIO()
     Image.open(PATCHES[0]).save(buffer, "PNG", pnginfo=told)
-    (one,) = examinations.analyse(models, [HandedIn(buffer.getvalue())], NAMES[:1])
+    (one,) = examinations.analyse(small_models, [HandedIn(buffer.getvalue())], NAMES[:1])
     number = examinations.save(clinic, ada, patient, [one], Details(), shown=True)
     assert b"Jane" not in examinations.image(clinic, ada, number, 1)
     files = [path for path in clinic.settings.data.rglob("*") if path.is_file()]
     assert not any(b"Jane" in path.read_bytes() for path in files)
 
 
-def test_scale_is_said(models: Models) -> None:
+def test_scale_is_said(small_models: Models) -> None:
     data = PATCHES[0].read_bytes()
     widths = (200, 101, 399, None, 50, 2000)
-    said = examinations.analyse(models, [HandedIn(data, width) for width in widths], NAMES[:1])
+    said = examinations.analyse(
+        small_models, [HandedIn(data, width) for width in widths], NAMES[:1]
+    )
     assert [len(one.warnings) for one in said] == [0, 0, 0, 1, 1, 1]
     assert "not known" in said[3].warnings[0]
     assert "2000 µm" in said[5].warnings[0]
@@ -112,11 +85,15 @@ def test_scale_is_said(models: Models) -> None:
 
 
 def test_what_can_not_be_analysed_or_saved(
-    clinic: Installation, ada: Actor, patient: str, models: Models, analysed: tuple[Analysed, ...]
+    clinic: Installation,
+    ada: Actor,
+    patient: str,
+    small_models: Models,
+    analysed: tuple[Analysed, ...],
 ) -> None:
     good = HandedIn(PATCHES[0].read_bytes())
     with pytest.raises(ImageError, match="image 2: "):
-        examinations.analyse(models, [good, HandedIn(b"no image")], NAMES)
+        examinations.analyse(small_models, [good, HandedIn(b"no image")], NAMES)
     for images, names in (
         ([], NAMES),
         ([good] * 17, NAMES),
@@ -125,7 +102,7 @@ def test_what_can_not_be_analysed_or_saved(
         ([good], ["x"]),
     ):
         with pytest.raises(InputError):
-            examinations.analyse(models, images, names)
+            examinations.analyse(small_models, images, names)
     for details in (
         Details(stain="ink"),
         Details(specimen="x"),
@@ -294,5 +271,5 @@ def test_deleting_the_patient_takes_the_files(
     assert hashlib.sha256(b"").hexdigest() not in set(clinic.storage.all())
 
 
-def test_the_models_are_the_library_s(models: Models) -> None:
-    assert all(isinstance(models.loaded(name), BCDClassifier) for name in NAMES)
+def test_the_models_are_the_library_s(small_models: Models) -> None:
+    assert all(isinstance(small_models.loaded(name), BCDClassifier) for name in NAMES)

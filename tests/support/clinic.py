@@ -12,8 +12,11 @@ from psycopg import sql
 
 from clinic.installation import Installation, open_installation
 from clinic.settings import Settings
+from tests.ui.running_app import EXAMPLES
 
 DATABASES = ("sqlite", "postgresql")
+NAMES = ("small-one", "small-b2")  # of the models that tests offer
+PATCHES = sorted(EXAMPLES.glob("*.png"))
 
 
 def settings_at(folder: Path, database_url: str = "") -> Settings:
