@@ -144,5 +144,5 @@ def _example_button(name: str, path: Path) -> str:
     source = base64.b64encode(buffer.getvalue()).decode()
     return f"""
 <button type="button" data-example="{name}" aria-label="Synthetic tissue {number}, {drawn}">
-  <img src="data:image/png;base64,{source}" alt=""><small>synthetic</small>
+  <img src="data:image/png;base64,{source}" alt="">
 </button>"""
