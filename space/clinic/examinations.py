@@ -6,7 +6,7 @@ Kept of an image are its pixels as the models saw them, never the file: that may
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -135,6 +135,14 @@ def analyse(
     if not names or len(set(names)) < len(names):
         raise InputError("choose one or more models, each once")
     return tuple(_analysed(models, one, number, names) for number, one in enumerate(handed_in, 1))
+
+
+def scale_warnings(
+    models: Models, names: Iterable[str], field_width_um: float | None
+) -> tuple[str, ...]:
+    """Why an image's scale speaks against some models' answers; of those still on offer."""
+    trained = (models.offered(name).config.preprocess for name in names if name in models.names)
+    return tuple(dict.fromkeys(filter(None, (_off_scale(field_width_um, one) for one in trained))))
 
 
 def save(
@@ -304,9 +312,8 @@ def _analysed(models: Models, one: HandedIn, number: int, names: Sequence[str]) 
     except InputError as error:
         raise type(error)(f"image {number}: {error}") from None
     explanations = {name: models.loaded(name).explain(opened) for name in names}
-    scales = (models.offered(name).config.preprocess for name in names)
-    warnings = dict.fromkeys(filter(None, (_off_scale(one.field_width_um, s) for s in scales)))
-    return Analysed(opened, one.field_width_um, explanations, tuple(warnings))
+    warnings = scale_warnings(models, names, one.field_width_um)
+    return Analysed(opened, one.field_width_um, explanations, warnings)
 
 
 def _off_scale(field: float | None, trained: PreprocessConfig) -> str:

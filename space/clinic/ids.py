@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from typing import Literal
 
@@ -14,3 +15,10 @@ Kind = Literal["P", "E", "R"]  # patient, examination, report
 def issued(kind: Kind) -> str:
     """A new id, such as ``P-7K3QX9MDAT``; 50 random bits."""
     return f"{kind}-{''.join(secrets.choice(LETTERS) for _ in range(LENGTH))}"
+
+
+def derived(kind: Kind, state: bytes) -> str:
+    """The id of something that is the same whenever its state is."""
+    number = int.from_bytes(hashlib.sha256(state).digest())
+    letters = (LETTERS[number >> 5 * place & 31] for place in range(LENGTH))
+    return f"{kind}-{''.join(letters)}"

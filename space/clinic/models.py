@@ -27,12 +27,14 @@ class OfferedModel:
         config: What travels with its weights.
         weights_sha256: SHA-256 of its weights file.
         hint: How well it did on its test part, or "" where its folder does not say.
+        figures: The same with intervals, and on what data; "" too.
     """
 
     folder: Path
     config: ModelConfig
     weights_sha256: str
     hint: str
+    figures: str
 
     @property
     def title(self) -> str:
@@ -83,6 +85,12 @@ class Models:
             raise InputError(f"no model {name!r}: choose one of {', '.join(self._offered)}")
         return self._offered[name]
 
+    def figures(self, name: str, weights_sha256: str) -> str:
+        """The test figures of a model by that name with these very weights, as a sentence."""
+        offered = self._offered.get(name)
+        found = offered.figures if offered and offered.weights_sha256 == weights_sha256 else ""
+        return found or "not known here for these weights"
+
     def loaded(self, name: str) -> BCDClassifier:
         """The model itself, read from its folder by whoever asks first."""
         folder = self.offered(name).folder
@@ -95,19 +103,35 @@ class Models:
 def _offered(folder: Path) -> OfferedModel:
     config = read_config(folder)
     _, sha256 = read_weights(folder)
-    return OfferedModel(folder, config, sha256, _hint(folder / METRICS, sha256))
+    return OfferedModel(folder, config, sha256, *_measured(folder / METRICS, sha256))
 
 
-def _hint(path: Path, sha256: str) -> str:
-    """AUROC on the test part, if it was measured with these very weights."""
+def _measured(path: Path, sha256: str) -> tuple[str, str]:
+    """Hint and figures of the test part, if it was measured with these very weights."""
     if not path.is_file():
-        return ""
+        return "", ""
     try:
         metrics = json.loads(path.read_text("utf-8"))
-        measured, auroc = metrics["model"]["weights_sha256"], metrics["overall"]["auroc"]
-        interval = f"{auroc['value']:.2f} ({auroc['low']:.2f} to {auroc['high']:.2f})"
+        measured, overall = metrics["model"]["weights_sha256"], metrics["overall"]
+        auroc, data = _interval(overall["auroc"], ".2f"), metrics["data"]
+        hint = f"AUROC {auroc} on {data['counts']['cases']} held-out cases"
+        figures = _figures(overall, data)
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(f"{path} is not what training.evaluate writes: {error!r}") from None
-    if measured != sha256:
-        return ""
-    return f"AUROC {interval} on {metrics['data']['counts']['cases']} held-out cases"
+    return (hint, figures) if measured == sha256 else ("", "")
+
+
+def _figures(overall: dict[str, Any], data: dict[str, Any]) -> str:
+    tested, learnt = data["counts"], data["train_counts"]
+    return (
+        f"AUROC {_interval(overall['auroc'], '.3f')}, "
+        f"sensitivity {_interval(overall['recall'], '.1%')}, "
+        f"specificity {_interval(overall['specificity'], '.1%')} at the threshold; 95% intervals "
+        f"over whole cases. Tested on {tested['images']:,} images of {tested['cases']} cases "
+        f"({data['part']} part of the {data['split']} split), learnt from {learnt['images']:,} "
+        f"images of {learnt['cases']} others."
+    )
+
+
+def _interval(found: dict[str, float], form: str) -> str:
+    return f"{found['value']:{form}} ({found['low']:{form}} to {found['high']:{form}})"

@@ -37,6 +37,11 @@ def probability_line(prediction: Prediction) -> str:
     return f"{line}; from {low} to {high} the answer is left to a pathologist."
 
 
+def band_words(prediction: Prediction) -> str:
+    """The referral band, or that there is none."""
+    return " to ".join(map(figure, prediction.refer)) if prediction.refer else "none"
+
+
 def reasons_line(prediction: Prediction) -> str:
     """Why the answer should not be relied on; empty where nothing speaks against it."""
     return f"Because {'; '.join(prediction.reasons)}." if prediction.reasons else ""

@@ -21,10 +21,12 @@ def with_metrics(folder, tmp_path, sha256):
     copy.mkdir()
     for file in folder.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
+    counts = {"images": 1500, "cases": 34}
+    interval = {"value": 0.912, "low": 0.884, "high": 0.939}
     metrics = {
         "model": {"weights_sha256": sha256},
-        "data": {"counts": {"cases": 34}},
-        "overall": {"auroc": {"value": 0.912, "low": 0.884, "high": 0.939}},
+        "data": {"counts": counts, "train_counts": counts, "part": "test", "split": "grouped"},
+        "overall": dict.fromkeys(("auroc", "recall", "specificity"), interval),
     }
     (copy / "metrics.json").write_text(json.dumps(metrics))
     return Models([str(copy)]).offered("small")

@@ -88,14 +88,11 @@ def result(explanation: Explanation) -> str:
 def details(explanation: Explanation, config: ModelConfig, when: datetime) -> str:
     """What stands behind a result, folded up."""
     prediction = explanation.prediction
-    band = "none"
-    if prediction.refer:
-        band = " to ".join(map(wording.figure, prediction.refer))
     facts = {
         "Model": f"{prediction.model}, version {prediction.model_version}",
         "SHA-256 of its weights": prediction.weights_sha256,
         "Threshold": wording.figure(prediction.threshold),
-        "Referral band": band,
+        "Referral band": wording.band_words(prediction),
         "Trained on fields": wording.field_line(config.preprocess),
         "Analysed": f"{when:%Y-%m-%d %H:%M:%S} UTC",
     }
