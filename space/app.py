@@ -9,19 +9,12 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bcd_models.errors import BCDError
 from clinic.settings import Settings
-
-if TYPE_CHECKING:
-    import gradio as gr
-
-TITLE = "Breast histology patch check"
-MAX_UPLOAD = "64mb"
-SWEEP, AGE = 300, 1800  # seconds: how often files are looked at, how long they are kept
-MAX_WAITING = 64
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -34,55 +27,61 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app = build(Settings.from_environment())
-        launch(app, options.host, options.port)
+        app = build(Settings.from_environment(), folder)
+        serve(app, options.host, options.port)
     except BCDError as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        pass
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(settings: Settings) -> gr.Blocks:
-    """Put the page and the endpoints together.
+def build(settings: Settings, folder: Path) -> Callable[..., Any]:
+    """Open the installation and put the app together.
+
+    Args:
+        settings: Of the installation.
+        folder: Where Gradio keeps its files; nobody else's.
 
     Raises:
-        ModelFolderError: A model can't be used.
+        BCDError: A model, the data folder or the database can't be used.
     """
-    import gradio as gr
-
+    from clinic import accounts
+    from clinic.installation import open_installation
     from clinic.models import Models
-    from clinic.ui.endpoints import add_endpoints
-    from clinic.ui.try_page import add_try_page
+    from clinic.web import served
 
     models = Models(settings.models)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(SWEEP, AGE)) as app:
-        add_try_page(models)
-        add_endpoints(models)
-    return app.queue(max_size=MAX_WAITING)
+    clinic = open_installation(settings)
+    password = accounts.first_admin(clinic)
+    if password:
+        print(f"Made the account admin with the password {password}, shown this once", flush=True)
+    return served(clinic, models, folder)
 
 
-def launch(app: gr.Blocks, host: str, port: int) -> None:
+def serve(app: Callable[..., Any], host: str, port: int) -> None:
     """Serve until interrupted, after printing the address."""
-    from clinic.ui import look
-    from clinic.ui.try_page import EXAMPLES
+    import uvicorn
 
-    _, url, _ = app.launch(
-        quiet=True,
-        prevent_thread_lock=True,
-        server_name=host,
-        server_port=port,
-        theme=look.theme(),
-        css_paths=look.STYLE,
-        allowed_paths=[str(EXAMPLES)],
-        max_file_size=MAX_UPLOAD,
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        ssr_mode=False,
-        mcp_server=False,
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                print(f"Open http://{host}:{port}/", flush=True)
+
+    # What a proxy says is looked at by the app itself, which knows whom to believe.
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
     )
-    print(f"Open {url}", flush=True)
-    app.block_thread()
+    Server(config).run()
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image
 
-from bcd_models.explain import Explanation
+from bcd_models.explain import COLOURS, Explanation
 
 SIDE = 800
 
@@ -37,3 +39,12 @@ def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
         factor = side // longer
         return width * factor, height * factor
     return max(1, round(width * side / longer)), max(1, round(height * side / longer))
+
+
+def coloured(grey: bytes) -> bytes:
+    """A stored heat map, a grey PNG, in the colours that it is shown in, as PNG."""
+    with Image.open(io.BytesIO(grey)) as stored:
+        rgba = colormaps[COLOURS](np.asarray(stored), bytes=True)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgba[..., :3])).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Reports as PDF: of one image that a guest tries, and of an examination.
+"""Reports as PDF: of images that somebody tries, and of an examination.
 
 The same inputs, times included, give the same bytes.
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from reportlab.platypus import CondPageBreak, KeepTogether
+from reportlab.platypus import CondPageBreak, KeepTogether, PageBreak
 
 from bcd_models.config import ModelConfig
 from bcd_models.explain import Explanation
@@ -85,42 +85,47 @@ class ReportedExamination:
     shown: bool
 
 
-def report(explanation: Explanation, config: ModelConfig, when: datetime) -> bytes:
-    """Write the report of one image, a page.
+def report(explanations: Sequence[Explanation], config: ModelConfig, when: datetime) -> bytes:
+    """Write the report of some images, a page each.
 
     Args:
-        explanation: The image, its heat map and the model's answer.
-        config: The config of the model that gave the answer.
-        when: When it was given; must know its time zone, and is shown in UTC.
+        explanations: Each image with its heat map and the model's answer.
+        config: The config of the model that gave the answers.
+        when: When they were given; must know its time zone, and is shown in UTC.
 
     Raises:
         ValueError: ``when`` has no time zone.
     """
     if when.tzinfo is None:
         raise ValueError("the time of a report needs a time zone")
-    prediction = explanation.prediction
 
     def story() -> Story:
-        return [
-            *_head(TITLE, SUBTITLE),
-            text("The model's answer", quiet=True),
-            *answer(prediction),
-            *_pictures(explanation, LARGE, wording.cell_line(config.preprocess)),
-            gap(10),
-            facts(
-                [
-                    ("File", wording.printable(prediction.name)),
-                    ("Image size", f"{prediction.width} × {prediction.height} pixels"),
-                    ("Analysed", f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"),
-                    ("Model", f"{prediction.model}, version {prediction.model_version}"),
-                    *model_facts(prediction),
-                    ("Trained on fields", wording.field_line(config.preprocess)),
-                    ("What the answers cover", wording.classes_line()),
-                ]
-            ),
-        ]
+        pages = [_page(one, config, when) for one in explanations]
+        return [*pages[0], *(part for page in pages[1:] for part in (PageBreak(), *page))]
 
     return written(story, TITLE)
+
+
+def _page(explanation: Explanation, config: ModelConfig, when: datetime) -> Story:
+    prediction = explanation.prediction
+    return [
+        *_head(TITLE, SUBTITLE),
+        text("The model's answer", quiet=True),
+        *answer(prediction),
+        *_pictures(explanation, LARGE, wording.cell_line(config.preprocess)),
+        gap(10),
+        facts(
+            [
+                ("Image", wording.printable(prediction.name)),
+                ("Image size", f"{prediction.width} × {prediction.height} pixels"),
+                ("Analysed", f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"),
+                ("Model", f"{prediction.model}, version {prediction.model_version}"),
+                *model_facts(prediction),
+                ("Trained on fields", wording.field_line(config.preprocess)),
+                ("What the answers cover", wording.classes_line()),
+            ]
+        ),
+    ]
 
 
 def examination_report(told: ReportedExamination) -> bytes:

@@ -52,7 +52,7 @@ def text_of(pdf: bytes) -> str:
 
 
 def test_all_that_must_be_on_the_page():
-    text = text_of(report(explained(), CONFIG, WHEN))
+    text = text_of(report([explained()], CONFIG, WHEN))
     for words in (
         "Invasive carcinoma pattern",
         "0.812",
@@ -73,7 +73,7 @@ def test_all_that_must_be_on_the_page():
 
 def test_a_referral_says_why():
     reasons = ("the probability lies within the referral band",)
-    text = text_of(report(explained(decision="refer", reasons=reasons), CONFIG, WHEN))
+    text = text_of(report([explained(decision="refer", reasons=reasons)], CONFIG, WHEN))
     assert "Unclear: refer to a pathologist" in text
     assert "Because the probability lies within the referral band." in text
 
@@ -87,16 +87,16 @@ def test_a_referral_says_why():
     ],
 )
 def test_a_user_s_text_is_shown_and_never_interpreted(name):
-    assert name in text_of(report(explained(name=name), CONFIG, WHEN))
+    assert name in text_of(report([explained(name=name)], CONFIG, WHEN))
 
 
 def test_control_and_direction_characters_become_visible():
-    text = text_of(report(explained(name="a\u202egnp\x00\n.png"), CONFIG, WHEN))
+    text = text_of(report([explained(name="a\u202egnp\x00\n.png")], CONFIG, WHEN))
     assert "a\ufffdgnp\ufffd\ufffd.png" in text
 
 
 def test_same_inputs_give_the_same_bytes():
-    first, again = (report(explained(), CONFIG, WHEN) for _ in range(2))
+    first, again = (report([explained()], CONFIG, WHEN) for _ in range(2))
     later = report(explained(), CONFIG, WHEN + timedelta(seconds=1))
     assert first == again != later
 
@@ -109,7 +109,7 @@ def test_time_is_shown_in_utc_and_needs_a_zone():
 
 
 def test_fonts_are_embedded():
-    (page,) = PdfReader(io.BytesIO(report(explained(), CONFIG, WHEN))).pages
+    (page,) = PdfReader(io.BytesIO(report([explained()], CONFIG, WHEN))).pages
     used = [font.get_object() for font in page["/Resources"]["/Font"].values()]
     dejavu = [font for font in used if "DejaVu" in font["/BaseFont"]]
     assert len(dejavu) >= 2

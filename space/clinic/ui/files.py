@@ -4,34 +4,86 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.data_classes import FileData
 
 from bcd_models.classifier import BCDClassifier
 from bcd_models.errors import ImageError
 from bcd_models.explain import Explanation
 from clinic.report import report
 
+GONE = "the image is no longer on the server: hand it in again"
 
-def handed_in(path: str | None) -> str:
-    """The path of a user's file; ImageError where there is none, or none any more."""
-    if not path:
+
+def upload(**options: Any) -> gr.File:
+    """A file input whose listeners get the bytes; the file leaves the server's disk with them.
+
+    So it can be the input of one event alone; what later events need is kept in a ``gr.State``.
+    (Not a class of its own: Gradio writes a stub beside the source of each one.)
+    """
+    made = gr.File(**options)
+    made.preprocess = _all_taken
+    return made
+
+
+def _all_taken(payload: Any) -> Any:
+    """The bytes of a file, or of each one of several; None where there is none."""
+    if payload is None:
+        return None
+    files = getattr(payload, "root", payload)
+    return _taken(files) if isinstance(files, FileData) else [_taken(file) for file in files]
+
+
+def _taken(file: FileData) -> bytes:
+    path = Path(file.path)
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise gr.Error(GONE, print_exception=False) from None
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.parent.rmdir()
+    return data
+
+
+def needed(data: bytes | None) -> bytes:
+    """The bytes of a user's file; ImageError where there is none."""
+    if not data:
         raise ImageError("no image yet: choose a file first")
-    if not Path(path).is_file():
-        raise ImageError("the image is no longer on the server: hand it in again")
-    return path
+    return data
 
 
-def made_report(image: str, explanation: Explanation, model: BCDClassifier, when: datetime) -> str:
-    """Write an image's report; its file name tells the image's bytes and nothing about a person."""
-    sha256 = hashlib.sha256(Path(image).read_bytes()).hexdigest()
-    return made(report(explanation, model.config, when), f"bcd-report-{sha256[:8]}.pdf")
+def made_report(
+    images: Sequence[bytes],
+    explanations: Sequence[Explanation],
+    model: BCDClassifier,
+    when: datetime,
+) -> str:
+    """Write a report; its file name tells the images' bytes and nothing about a person."""
+    sha256 = hashlib.sha256(b"".join(images)).hexdigest()
+    return made(report(explanations, model.config, when), f"bcd-report-{sha256[:8]}.pdf")
 
 
 def made(data: bytes, name: str) -> str:
-    """Write a file where Gradio may serve it from and deletes it in time; returns its path."""
+    """Write a file where Gradio may serve it from and ``sweep`` finds it; returns its path."""
     folder = tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))
     path = Path(folder) / name
     path.write_bytes(data)
     return str(path)
+
+
+def sweep(folder: Path, age: float) -> None:
+    """Take away what lies in Gradio's folder for longer than ``age`` seconds."""
+    before = time.time() - age
+    for path in folder.iterdir():
+        if path.stat().st_mtime < before:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()

@@ -39,8 +39,8 @@ element.addEventListener('input', (event) => {
 """
 
 
-def chosen(image: Image.Image, name: str) -> str:
-    """An image that waits for its analysis."""
+def chosen(image: Image.Image, which: str = "") -> str:
+    """An image that waits for its analysis; ``which`` of several."""
     width, height = image.size
     return f"""
 <section class="bcd-card">
@@ -48,28 +48,28 @@ def chosen(image: Image.Image, name: str) -> str:
   <div class="bcd-picture" style="{_shape(image.size)}">
     <img src="{_data_uri(enlarged(image))}" alt="The chosen image">
   </div>
-  <p class="bcd-quiet">{_name(name)}, {width} × {height} pixels</p>
+  <p class="bcd-quiet">{_which(which)}{width} × {height} pixels</p>
 </section>
 """
 
 
-def failed(sentence: str) -> str:
-    """Why there is no result."""
+def failed(sentence: str, which: str = "") -> str:
+    """Why there is no result; ``which`` of several images."""
     return f"""
 <section class="bcd-card bcd-alert" role="alert">
-  <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>No result</p>
+  <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>{_which(which)}No result</p>
   <p>{escape(wording.printable(sentence))}</p>
 </section>
 """
 
 
-def result(explanation: Explanation) -> str:
-    """The answer in words, its probability, and the picture."""
+def result(explanation: Explanation, which: str = "") -> str:
+    """The answer in words, its probability, and the picture; ``which`` of several images."""
     prediction = explanation.prediction
     reasons = wording.reasons_line(prediction)
     return f"""
 <section class="bcd-card">
-  <p class="bcd-quiet">The model's answer</p>
+  <p class="bcd-quiet">{_which(which)}The model's answer</p>
   <h2 class="bcd-answer bcd-{prediction.decision}">
     <span class="bcd-mark" aria-hidden="true">{MARKS[prediction.decision]}</span>
     {escape(wording.heading(prediction))}
@@ -79,7 +79,7 @@ def result(explanation: Explanation) -> str:
   <p class="bcd-quiet">{escape(wording.probability_line(prediction))}</p>
   {_viewer(explanation)}
   <p>{escape(wording.map_line(explanation.label))}</p>
-  <p class="bcd-quiet">{_name(prediction.name)}, {prediction.width} × {prediction.height} pixels,
+  <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
     analysed by {escape(prediction.model)} {escape(prediction.model_version)}</p>
 </section>
 """
@@ -165,8 +165,8 @@ def _shape(size: tuple[int, int]) -> str:
     return f"aspect-ratio:{width}/{height};--share:{min(1, width / height):.4f}"
 
 
-def _name(name: str) -> str:
-    return f'<span class="bcd-name">{escape(wording.printable(name))}</span>'
+def _which(which: str) -> str:
+    return f"{escape(which)}: " if which else ""
 
 
 def _data_uri(image: Image.Image) -> str:

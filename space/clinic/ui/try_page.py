@@ -1,10 +1,11 @@
-"""The page "Try an image": one image, one model, one answer, nothing kept."""
+"""The page "Try images": some images, one model, its answers, nothing kept."""
 
 from __future__ import annotations
 
 import base64
 import io
 from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,21 @@ import gradio as gr
 from PIL import Image
 
 from bcd_models.images import SUFFIXES, open_image
-from bcd_models.prediction import NOTICE
+from clinic import examinations
 from clinic.failures import told
 from clinic.models import Models
 from clinic.ui import result
-from clinic.ui.files import handed_in, made_report
+from clinic.ui.files import made_report, needed, upload
+from clinic.ui.frame import PRIVATE
 from clinic.ui.look import IN_LINE
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 THUMBNAIL = 128  # pixels
-
-HEAD = """
-<header class="bcd-head">
-  <h1>Breast histology patch check</h1>
-  <p>Says whether a small field of H&amp;E-stained breast tissue looks like invasive ductal
-    carcinoma to a neural network, how sure it is, and which regions speak for it.</p>
-</header>
-"""
+KEEP = 1800  # seconds that images stay in memory
 
 KEPT = """
-<p class="bcd-quiet">Use images without names or numbers of patients. The server deletes an image
-  and its report within the hour.</p>
+<p class="bcd-quiet">Use images without names or numbers of patients. Images are kept in memory
+  while this page is open, and never stored; a report is deleted within the hour.</p>
 """
 
 # Tells which example was clicked; the server looks the name up in its own list.
@@ -43,76 +38,104 @@ element.addEventListener('click', (event) => {
 });
 """
 
+Images = list[bytes]  # as handed in
 Update = dict[str, Any]
 
 
 def add_try_page(models: Models) -> None:
     """Add the page to the Blocks being built."""
     examples = {path.stem: path for path in sorted(EXAMPLES.glob("*.png"))}
-    gr.HTML(HEAD)
-    gr.HTML(f'<p class="bcd-notice" role="note">{NOTICE}</p>', elem_id="bcd-notice")
+    images = gr.State([], time_to_live=KEEP)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
-            file = gr.File(label="Image", file_types=sorted(SUFFIXES), height=140)
+            file = upload(
+                label="Images", file_count="multiple", file_types=sorted(SUFFIXES), height=140
+            )
             picker = gr.HTML(_examples_html(examples), js_on_load=PICK)
             model = gr.Radio(
                 _choices(models), value=models.names[0], label="Model", elem_id="bcd-model"
             )
-            analyse = gr.Button("Analyse", variant="primary", interactive=False)
+            with gr.Row():
+                analyse = gr.Button("Analyse", variant="primary", interactive=False)
+                clear = gr.Button("Clear", interactive=False)
             gr.HTML(KEPT)
         with gr.Column(scale=8, min_width=320):
             shown = gr.HTML(result.EMPTY, js_on_load=result.LISTEN, elem_id="bcd-shown")
             download = gr.DownloadButton("Download report (PDF)", visible=False)
             details = gr.HTML()
 
-    def pick(event: gr.EventData) -> str:
-        return str(examples[event.example])
+    def add(files: list[bytes] | None, kept: Images) -> tuple[Images, None]:
+        return (kept + (files or []))[: examinations.MOST_IMAGES], None
 
-    def show_image(path: str | None) -> tuple[str, Update, Update, str]:
-        if not path:
-            return result.EMPTY, gr.update(interactive=False), gr.update(visible=False), ""
-        try:
-            view = result.chosen(open_image(handed_in(path)), Path(path).name)
-        except Exception as error:
-            view = result.failed(told(error))
-        return view, gr.update(interactive=True), gr.update(visible=False), ""
+    def pick(event: gr.EventData) -> Images:
+        return [examples[event.example].read_bytes()]
 
-    def analyse_image(path: str | None, name: str) -> tuple[str, Update, str]:
+    def show(kept: Images) -> tuple[str, Update, Update, Update, str]:
+        some = gr.update(interactive=bool(kept))
+        return _chosen(kept), some, some, gr.update(visible=False), ""
+
+    def analyse_images(kept: Images, name: str) -> tuple[str, Update, str]:
         try:
-            return _analysed(models, handed_in(path), name)
+            return _analysed(models, kept, name)
         except Exception as error:
             return result.failed(told(error)), gr.update(visible=False), ""
 
-    hidden = {"api_visibility": "private", **IN_LINE}
-    picker.click(pick, None, file, show_progress="hidden", **hidden)
+    hidden = {**PRIVATE, **IN_LINE}
+    quick = {**hidden, "show_progress": "hidden"}
+    outputs = [shown, analyse, clear, download, details]
     run = analyse.click(
-        analyse_image,
-        [file, model],
+        analyse_images,
+        [images, model],
         [shown, download, details],
         show_progress_on=shown,
         scroll_to_output=True,
         **hidden,
     )
-    gr.on(
-        [file.change, model.change],
-        show_image,
-        file,
-        [shown, analyse, download, details],
-        cancels=run,  # a late answer must not land beside another image
-        show_progress_on=shown,
-        **hidden,
-    )
+    # A late answer must not land beside other images.
+    changed = [
+        file.upload(add, [file, images], [images, file], cancels=run, **quick),
+        picker.click(pick, None, images, cancels=run, **quick),
+        clear.click(list, None, images, cancels=run, **quick),
+        model.change(None, None, None, cancels=run, **PRIVATE),
+    ]
+    for change in changed:
+        change.then(show, images, outputs, show_progress_on=shown, **hidden)
 
 
-def _analysed(models: Models, path: str, name: str) -> tuple[str, Update, str]:
+def _chosen(images: Images) -> str:
+    """What waits for its analysis, the bad ones with the reason."""
+    cards = []
+    for number, data in enumerate(images, 1):
+        try:
+            cards.append(result.chosen(open_image(data), _number(number, images)))
+        except Exception as error:
+            cards.append(result.failed(told(error), _number(number, images)))
+    return "".join(cards) or result.EMPTY
+
+
+def _analysed(models: Models, images: Images, name: str) -> tuple[str, Update, str]:
+    """Answers, report and details; a bad image costs itself only."""
+    needed(images and images[0])
     model, when = models.loaded(name), datetime.now(UTC)
-    explanation = model.explain(path)
-    pdf = made_report(path, explanation, model, when)
+    cards, explanations = [], []
+    for number, data in enumerate(images, 1):
+        try:
+            explanations.append(model.explain(data))
+            cards.append(result.result(explanations[-1], _number(number, images)))
+        except Exception as error:
+            cards.append(result.failed(told(error), _number(number, images)))
+    if not explanations:
+        return "".join(cards), gr.update(visible=False), ""
+    pdf = made_report(images, explanations, model, when)
     return (
-        result.result(explanation),
+        "".join(cards),
         gr.update(value=pdf, visible=True),
-        result.details(explanation, model.config, when),
+        result.details(explanations[0], model.config, when),
     )
+
+
+def _number(number: int, images: Sequence[bytes]) -> str:
+    return f"Image {number} of {len(images)}" if len(images) > 1 else ""
 
 
 def _choices(models: Models) -> list[tuple[str, str]]:

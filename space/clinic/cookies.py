@@ -1,0 +1,34 @@
+"""The one cookie: a session's token."""
+
+from __future__ import annotations
+
+import os
+from http.cookies import CookieError, SimpleCookie
+
+NAME = "bcd_session"
+
+
+def token_in(header: str) -> str:
+    """The token in a Cookie header, or ""."""
+    try:
+        found = SimpleCookie(header).get(NAME)
+    except CookieError:
+        return ""
+    return found.value if found else ""
+
+
+def kept(token: str, *, secure: bool) -> str:
+    """A Set-Cookie header that keeps a token until the browser is closed.
+
+    Scripts never see it. On the Hub the app lies in a frame of another site, where browsers keep
+    only cookies that say all of this; elsewhere the cookie goes to no request from another site,
+    links excepted.
+    """
+    if "SPACE_ID" in os.environ:
+        return f"{NAME}={token}; Path=/; HttpOnly; SameSite=None; Secure; Partitioned"
+    return f"{NAME}={token}; Path=/; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
+
+
+def forgotten(*, secure: bool) -> str:
+    """A Set-Cookie header that takes the cookie away."""
+    return f"{kept('', secure=secure)}; Max-Age=0"
