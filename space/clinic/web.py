@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Form, Request, UploadFile
+from fastapi import FastAPI, Form, Request, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
@@ -161,26 +161,24 @@ def _add_files(own: FastAPI, clinic: Installation, models: Models) -> None:
     def actor(request: Request) -> Actor | None:
         return sign_ins.actor_of(clinic, _token(request), request.state.address)
 
-    Asking = Annotated[Actor | None, Depends(actor)]
-
     @own.get("/files/examinations/{examination}/{position}/image.png")
-    def image(examination: str, position: int, who: Asking) -> Response:
-        data = examinations.image(clinic, who, examination, position)
+    def image(examination: str, position: int, request: Request) -> Response:
+        data = examinations.image(clinic, actor(request), examination, position)
         return Response(data, media_type="image/png")
 
     @own.get("/files/examinations/{examination}/{position}/heat/{model}.png")
-    def heat(examination: str, position: int, model: str, who: Asking) -> Response:
-        data = examinations.heat(clinic, who, examination, position, model)
+    def heat(examination: str, position: int, model: str, request: Request) -> Response:
+        data = examinations.heat(clinic, actor(request), examination, position, model)
         return Response(coloured(data), media_type="image/png")
 
     @own.get("/files/examinations/{examination}/report.pdf")
-    def report(examination: str, who: Asking) -> Response:
-        name, data = reports.handed_out(clinic, who, models, examination)
+    def report(examination: str, request: Request) -> Response:
+        name, data = reports.handed_out(clinic, actor(request), models, examination)
         return _download(data, "application/pdf", f"{name}.pdf")
 
     @own.get("/files/patients/{patient}.zip")
-    def record(patient: str, who: Asking) -> Response:
-        data = export.export(clinic, who, patient)
+    def record(patient: str, request: Request) -> Response:
+        data = export.export(clinic, actor(request), patient)
         return _download(data, "application/zip", f"{patient}.zip")
 
 

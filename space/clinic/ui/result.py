@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 
@@ -12,13 +14,30 @@ from matplotlib import colormaps
 from PIL import Image
 
 from bcd_models.config import ModelConfig
+from bcd_models.decision import Label
 from bcd_models.explain import COLOURS, Explanation
 from bcd_models.prediction import Prediction
 from clinic import wording
-from clinic.display import display_size, enlarged, for_display
+from clinic.display import SIDE, display_size, enlarged, for_display
 
 OPACITY = 50  # per cent, at first
 MARKS = {"malignant": "▲", "benign": "○", "refer": "?"}  # so that colour is never alone
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """An image and its heat map, as a browser finds them.
+
+    Attributes:
+        image: Address of the image.
+        heat: Address of the coloured heat map.
+        size: Width and height of the image in pixels.
+    """
+
+    image: str
+    heat: str
+    size: tuple[int, int]
+
 
 EMPTY = """
 <section class="bcd-card bcd-empty">
@@ -41,14 +60,26 @@ element.addEventListener('input', (event) => {
 
 def chosen(image: Image.Image, which: str = "") -> str:
     """An image that waits for its analysis; ``which`` of several."""
-    width, height = image.size
+    said = f"{which}: ready to analyse" if which else "Ready to analyse"
+    return alone(_data_uri(enlarged(image)), image.size, said)
+
+
+def alone(source: str, size: tuple[int, int], said: str) -> str:
+    """An image without an answer.
+
+    Args:
+        source: Where the browser finds it.
+        size: Width and height in pixels.
+        said: A line above it.
+    """
+    width, height = size
     return f"""
 <section class="bcd-card">
-  <p class="bcd-lead">Ready to analyse</p>
-  <div class="bcd-picture" style="{_shape(image.size)}">
-    <img src="{_data_uri(enlarged(image))}" alt="The chosen image">
+  {f'<p class="bcd-lead">{escape(said)}</p>' if said else ""}
+  <div class="{_picture(size)}" style="{_shape(size)}">
+    <img src="{escape(source)}" alt="The chosen image">
   </div>
-  <p class="bcd-quiet">{_which(which)}{width} × {height} pixels</p>
+  <p class="bcd-quiet">{width} × {height} pixels</p>
 </section>
 """
 
@@ -63,9 +94,23 @@ def failed(sentence: str, which: str = "") -> str:
 """
 
 
+def warned(warnings: Sequence[str]) -> str:
+    """What speaks against the answers about an image; nothing where nothing does."""
+    return "".join(
+        f'<p class="bcd-mind"><b aria-hidden="true">!</b> Mind: {escape(one)}.</p>'
+        for one in warnings
+    )
+
+
 def result(explanation: Explanation, which: str = "") -> str:
     """The answer in words, its probability, and the picture; ``which`` of several images."""
-    prediction = explanation.prediction
+    shown = for_display(explanation)
+    pictures = Pictures(_data_uri(shown.image), _data_uri(shown.coloured()), explanation.image.size)
+    return answer(explanation.prediction, explanation.label, pictures, which)
+
+
+def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: str = "") -> str:
+    """The same of pictures that lie elsewhere, with a heat map for the label ``explained``."""
     reasons = wording.reasons_line(prediction)
     return f"""
 <section class="bcd-card">
@@ -77,8 +122,8 @@ def result(explanation: Explanation, which: str = "") -> str:
   {f"<p>{escape(reasons)}</p>" if reasons else ""}
   {_probability_bar(prediction)}
   <p class="bcd-quiet">{escape(wording.probability_line(prediction))}</p>
-  {_viewer(explanation)}
-  <p>{escape(wording.map_line(explanation.label))}</p>
+  {_viewer(pictures)}
+  <p>{escape(wording.map_line(explained))}</p>
   <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
     analysed by {escape(prediction.model)} {escape(prediction.model_version)}</p>
 </section>
@@ -140,15 +185,14 @@ def _probability_bar(prediction: Prediction) -> str:
 """
 
 
-def _viewer(explanation: Explanation) -> str:
+def _viewer(pictures: Pictures) -> str:
     """Image and heat map on top of each other; the slider works in the browser alone."""
-    shown = for_display(explanation)
     return f"""
 <div class="bcd-viewer" style="--heat:{OPACITY / 100}">
   <div class="bcd-stage">
-    <div class="bcd-picture" style="{_shape(shown.image.size)}">
-      <img src="{_data_uri(shown.image)}" alt="The analysed image">
-      <img class="bcd-heat" src="{_data_uri(shown.coloured())}" alt="Heat map over the image">
+    <div class="{_picture(pictures.size)}" style="{_shape(pictures.size)}">
+      <img src="{escape(pictures.image)}" alt="The analysed image">
+      <img class="bcd-heat" src="{escape(pictures.heat)}" alt="Heat map over the image">
     </div>
     {_SCALE}
   </div>
@@ -158,6 +202,11 @@ def _viewer(explanation: Explanation) -> str:
   </label>
 </div>
 """
+
+
+def _picture(size: tuple[int, int]) -> str:
+    """Classes of a picture: pixels of a small image stay what they are."""
+    return "bcd-picture bcd-pixels" if max(size) < SIDE // 2 else "bcd-picture"
 
 
 def _shape(size: tuple[int, int]) -> str:

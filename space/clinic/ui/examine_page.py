@@ -1,0 +1,182 @@
+"""A doctor examines images of a patient: hands them in, sees the answers or not yet, saves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from bcd_models.errors import InputError
+from bcd_models.images import SUFFIXES, open_image
+from clinic import examinations, patients
+from clinic.examinations import SPECIMENS, STAINS, Analysed, Details, HandedIn
+from clinic.failures import told
+from clinic.installation import Installation
+from clinic.models import Models
+from clinic.ui import result
+from clinic.ui.files import upload
+from clinic.ui.frame import PRIVATE, actor_of, alert, asked, go_to, one_sentence
+from clinic.ui.look import IN_LINE
+from clinic.ui.tables import cell, link
+
+PATH = "/examine"
+KEEP = 3600  # seconds that images and answers stay in memory
+FIELD, PIXEL, UNKNOWN = "width of the field, µm", "size of a pixel, µm", "not known"
+HIDDEN = "Analysed. The models' answers are kept for after your read."
+NOTHING = """
+<section class="bcd-card bcd-empty">
+  <p class="bcd-lead">No image yet</p>
+  <p>Hand in one or more images of this patient's tissue, without names on them.</p>
+</section>
+"""
+
+Images = list[bytes]
+
+
+def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
+    """Add the page to the Blocks being built."""
+    heading = gr.HTML(elem_classes="bcd-heading")
+    images = gr.State([], time_to_live=KEEP)
+    analysed = gr.State(None, time_to_live=KEEP)
+    saved = gr.Textbox(visible=False)
+    with gr.Row(equal_height=False, visible=False) as form:
+        with gr.Column(scale=5, min_width=320):
+            file = upload(
+                label="Images", file_count="multiple", file_types=sorted(SUFFIXES), height=140
+            )
+            with gr.Row():
+                known = gr.Radio([FIELD, PIXEL, UNKNOWN], value=UNKNOWN, label="Scale")
+                width = gr.Number(label="Micrometres", minimum=0, visible=False)
+            with gr.Row():
+                stain = gr.Dropdown(STAINS, value=STAINS[0], label="Stain", interactive=True)
+                specimen = gr.Dropdown(
+                    SPECIMENS, value=SPECIMENS[-1], label="Specimen", interactive=True
+                )
+            comment = gr.Textbox(label="Comment, without names", lines=2, max_length=2000)
+            chosen = gr.CheckboxGroup(
+                [(models.offered(name).title, name) for name in models.names],
+                value=models.names[:1],
+                label="Models",
+            )
+            hide = gr.Checkbox(label="Read first: keep the models' answers hidden until I ask")
+            with gr.Row():
+                analyse = gr.Button("Analyse", variant="primary", interactive=False)
+                clear = gr.Button("Clear", interactive=False)
+        with gr.Column(scale=8, min_width=320):
+            save = gr.Button("Save examination", variant="primary", visible=False)
+            shown = gr.HTML(NOTHING, js_on_load=result.LISTEN, elem_id="bcd-shown")
+
+    def begin(request: gr.Request) -> tuple[str, Any]:
+        try:
+            patient = patients.view(clinic, actor_of(request), asked(request, "patient"))
+        except Exception as error:
+            return alert(told(error)), gr.update(visible=False)
+        words = f"<h1>New examination of {link('/patient', patient.id, id=patient.id)}</h1>"
+        if patient.external_id:
+            words += f'<p class="bcd-quiet">External id {cell(patient.external_id)}</p>'
+        return words, gr.update(visible=not patient.archived_at)
+
+    def add(files: Images | None, kept: Images) -> tuple[Images, None]:
+        return (kept + (files or []))[: examinations.MOST_IMAGES], None
+
+    def show(kept: Images) -> tuple[Any, ...]:
+        some = gr.update(interactive=bool(kept))
+        return _waiting(kept), some, some, gr.update(visible=False), None
+
+    @one_sentence
+    def analyse_images(
+        kept: Images, names: list[str], scale: str, um: float | None, hidden: bool
+    ) -> tuple[str, Any, Any]:
+        found = examinations.analyse(models, _handed_in(kept, scale, um), names)
+        return _answers(found, hidden), gr.update(visible=True), found
+
+    @one_sentence
+    def save_examination(
+        found: tuple[Analysed, ...] | None,
+        stain: str,
+        specimen: str,
+        comment: str,
+        hidden: bool,
+        request: gr.Request,
+    ) -> str:
+        if not found:
+            raise InputError("analyse the images first")
+        details = Details(stain, specimen, comment or "")
+        patient = asked(request, "patient")
+        return examinations.save(clinic, actor_of(request), patient, found, details, not hidden)
+
+    quick = {"show_progress": "hidden", **PRIVATE}
+    app.load(begin, None, [heading, form], **PRIVATE)
+    known.change(lambda scale: gr.update(visible=scale != UNKNOWN), known, width, **quick)
+    run = analyse.click(
+        analyse_images,
+        [images, chosen, known, width, hide],
+        [shown, save, analysed],
+        show_progress_on=shown,
+        scroll_to_output=True,
+        **PRIVATE,
+        **IN_LINE,
+    )
+    changes = [
+        file.upload(add, [file, images], [images, file], cancels=run, **quick),
+        clear.click(list, None, images, cancels=run, **quick),
+        *(
+            one.change(None, None, None, cancels=run, **PRIVATE)
+            for one in (chosen, known, width, hide)
+        ),
+    ]
+    for change in changes:
+        change.then(show, images, [shown, analyse, clear, save, analysed], **quick)
+    details = [stain, specimen, comment]
+    save.click(save_examination, [analysed, *details, hide], saved, **PRIVATE).success(
+        None, saved, None, js=go_to("/examination?id="), **PRIVATE
+    )
+
+
+def _handed_in(images: Images, scale: str, um: float | None) -> list[HandedIn]:
+    """The images with the width of each one's field."""
+    if scale != UNKNOWN and not um:
+        raise InputError(f"type the {scale.removesuffix(', µm')}, or say that it is not known")
+    return [HandedIn(data, _field(data, scale, um)) for data in images]
+
+
+def _field(data: bytes, scale: str, um: float | None) -> float | None:
+    if scale == UNKNOWN:
+        return None
+    if scale == FIELD:
+        return examinations.field_width(0, um=um)
+    return examinations.field_width(open_image(data).width, um_per_pixel=um)
+
+
+def _waiting(images: Images) -> str:
+    """What waits for its analysis, the bad ones with the reason."""
+    return "".join(map(_one_waiting, images, _numbers(images))) or NOTHING
+
+
+def _one_waiting(data: bytes, which: str) -> str:
+    try:
+        return result.chosen(open_image(data), which)
+    except Exception as error:
+        return result.failed(told(error), which)
+
+
+def _answers(found: Sequence[Analysed], hidden: bool) -> str:
+    """The answers about each image, or that they are hidden."""
+    if hidden:
+        pictures = (
+            result.chosen(one.image, which)
+            for one, which in zip(found, _numbers(found), strict=True)
+        )
+        return f'<p class="bcd-lead" role="status">{HIDDEN}</p>{"".join(pictures)}'
+    return "".join(
+        f'{result.warned(one.warnings)}<div class="bcd-pair">'
+        f"{''.join(result.result(said, which) for said in one.explanations.values())}</div>"
+        for one, which in zip(found, _numbers(found), strict=True)
+    )
+
+
+def _numbers(several: Sequence[object]) -> list[str]:
+    if len(several) == 1:
+        return [""]
+    return [f"Image {number} of {len(several)}" for number in range(1, len(several) + 1)]

@@ -1,0 +1,124 @@
+"""What a doctor's scripts may call besides the models: patients, examinations, reads, reports."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import gradio as gr
+
+from bcd_models.images import open_image
+from clinic import answers, examinations, patients, reads, reports
+from clinic.db import ExaminedImage
+from clinic.examinations import SPECIMENS, STAINS, Details, HandedIn
+from clinic.installation import Installation
+from clinic.models import Models
+from clinic.patients import PatientForm
+from clinic.reads import VERDICTS
+from clinic.ui.files import upload
+from clinic.ui.frame import actor_of, one_sentence
+from clinic.ui.look import IN_LINE
+
+
+def add_record_endpoints(clinic: Installation, models: Models) -> None:
+    """Add the endpoints to the Blocks being built."""
+    with gr.Row(visible=False):
+        external_id = gr.Textbox(label="External id, a pseudonym, or empty")
+        birth_year = gr.Number(None, precision=0, label="Year of birth, or null")
+        text = gr.Textbox(label="Free text without names")
+        patient = gr.Textbox(label="Id of the patient")
+        examination = gr.Textbox(label="Id of the examination")
+        images = upload(file_count="multiple", label="Images")
+        names = gr.CheckboxGroup(models.names, value=models.names[:1], label="Names of models")
+        field = gr.Number(None, label="Width of the field in micrometres, or null")
+        pixel = gr.Number(None, label="Micrometres of a pixel, or null")
+        stain = gr.Dropdown(STAINS, value=STAINS[0], label="Stain")
+        specimen = gr.Dropdown(SPECIMENS, value=SPECIMENS[-1], label="Specimen")
+        shown = gr.Checkbox(True, label="Answer with what the models say")
+        verdict = gr.Dropdown(list(VERDICTS), value="none", label="Verdict")
+        reason = gr.Textbox(label="Why an earlier read is amended, or empty")
+        answer = gr.JSON(label="Answer")
+
+    @one_sentence
+    def create_patient(
+        external_id: str, birth_year: int | None, note: str, request: gr.Request
+    ) -> dict[str, Any]:
+        """Make a record without a name; answers with the id issued for it."""
+        form = PatientForm(external_id or None, birth_year, note or "")
+        return {"patient": patients.create(clinic, actor_of(request), form)}
+
+    @one_sentence
+    def save_examination(
+        patient: str,
+        images: list[bytes],
+        names: list[str],
+        field_width_um: float | None,
+        um_per_pixel: float | None,
+        stain: str,
+        specimen: str,
+        comment: str,
+        shown: bool,
+        request: gr.Request,
+    ) -> dict[str, Any]:
+        """Analyse images of a patient and save them with the models' answers. Research use only.
+
+        Where the answers are not asked for, a read that follows is noted as made before them.
+        """
+        actor = actor_of(request)
+        patients.view(clinic, actor, patient)  # before anything is analysed
+        handed_in = [_handed_in(data, field_width_um, um_per_pixel) for data in images or ()]
+        analysed = examinations.analyse(models, handed_in, names)
+        details = Details(stain, specimen, comment or "")
+        number = examinations.save(clinic, actor, patient, analysed, details, shown)
+        found, may_see = examinations.view(clinic, actor, number)
+        told = [_told(models, one, names, may_see) for one in found.images]
+        return {"examination": number, "images": told}
+
+    @one_sentence
+    def record_read(
+        examination: str, verdict: str, comment: str, reason: str, request: gr.Request
+    ) -> dict[str, Any]:
+        """Record a read of an examination; a later one amends it and needs a reason."""
+        actor = actor_of(request)
+        number = reads.record(clinic, actor, examination, verdict, comment or "", reason or "")
+        return {"examination": examination, "read": number}
+
+    @one_sentence
+    def examination_report(examination: str, request: gr.Request) -> dict[str, Any]:
+        """The report of an examination as it stands: PDF in base64, its id and SHA-256."""
+        number, pdf = reports.handed_out(clinic, actor_of(request), models, examination)
+        return {
+            "report": number,
+            "sha256": reports.sha256_of(pdf),
+            "pdf": base64.b64encode(pdf).decode(),
+        }
+
+    gr.on([], create_patient, [external_id, birth_year, text], answer, api_name="create_patient")
+    gr.on(
+        [],
+        save_examination,
+        [patient, images, names, field, pixel, stain, specimen, text, shown],
+        answer,
+        api_name="save_examination",
+        **IN_LINE,
+    )
+    gr.on([], record_read, [examination, verdict, text, reason], answer, api_name="record_read")
+    gr.on([], examination_report, [examination], answer, api_name="examination_report")
+
+
+def _handed_in(data: bytes, um: float | None, um_per_pixel: float | None) -> HandedIn:
+    return HandedIn(
+        data, examinations.field_width(open_image(data).width, um=um, um_per_pixel=um_per_pixel)
+    )
+
+
+def _told(models: Models, image: ExaminedImage, names: list[str], may_see: bool) -> dict[str, Any]:
+    """What is told of one image: what its scale makes of the answers, and these where asked for."""
+    said = [answers.prediction(image, one).to_dict() for one in image.results] if may_see else []
+    return {
+        "position": image.position,
+        "sha256": image.sha256,
+        "field_width_um": image.field_width_um,
+        "warnings": list(examinations.scale_warnings(models, names, image.field_width_um)),
+        "answers": said,
+    }
