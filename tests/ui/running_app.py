@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,20 +23,36 @@ PATIENCE = 90  # seconds for a start on a busy machine
 
 
 @contextmanager
-def running_app(models: Sequence[str | Path]) -> Iterator[str]:
-    """Start the app with some models; yields its address."""
+def running_app(
+    models: Sequence[str | Path], environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Start the app with some models and settings; yields its address.
+
+    Its data folder is its own and goes at the end, unless the environment names one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"BCD_DATA_FOLDER": f"{folder}/data", **(environment or {})}
+        with _process(models, settings, Path(folder) / "log") as address:
+            yield address
+
+
+@contextmanager
+def _process(models: Sequence[str | Path], settings: Mapping[str, str], log: Path) -> Iterator[str]:
     environment = {
         **os.environ,
+        **settings,
         "BCD_MODELS": ",".join(map(str, models)),
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",  # as in the tests, so that sums round alike
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, str(ROOT / "space" / "app.py"), "--port", str(_free_port())]
-    with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         try:
-            yield _address(process, Path(log.name))
+            yield _address(process, log)
         finally:
             process.terminate()
             process.wait(20)

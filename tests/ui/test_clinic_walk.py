@@ -1,0 +1,207 @@
+"""A doctor's day in a browser: from the guest page to a report, and nothing left after sign-out."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from playwright.sync_api import Browser, Page, expect
+from pypdf import PdfReader
+
+from bcd_models import BCDClassifier
+from bcd_models.prediction import NOTICE
+from clinic import accounts, sign_ins
+from clinic.installation import open_installation
+from clinic.settings import Settings
+from clinic.wording import figure, heading
+from tests.ui.browsing import analyse, choose_example, running_browser
+from tests.ui.running_app import EXAMPLES, running_app, save_small_model
+
+pytestmark = pytest.mark.browser
+
+PATCH = EXAMPLES / "synthetic-malignant-2.png"
+ADMIN, DOCTOR = "an admin's password", "a doctor's password"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("models")
+    return [
+        save_small_model(root, "small-one"),
+        save_small_model(root, "small-b2", "efficientnet_b2"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a doctor's account."""
+    folder = tmp_path_factory.mktemp("clinic")
+    clinic = open_installation(Settings(models=(), data=folder, admin_password=ADMIN))
+    accounts.first_admin(clinic)
+    token = sign_ins.sign_in(clinic, "admin", ADMIN, "127.0.0.1")
+    admin = sign_ins.actor_of(clinic, token, "127.0.0.1")
+    accounts.make(clinic, admin, "ada", "doctor", DOCTOR)
+    clinic.database.engine.dispose()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(folders: list[Path], data: Path) -> Iterator[str]:
+    environment = {"BCD_DATA_FOLDER": str(data), "BCD_LETTERHEAD": "Department of Examples"}
+    with running_app(folders, environment) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    with running_browser(chromium) as browser:
+        yield browser
+
+
+@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["desk", "phone"])
+def page(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator[Page]:
+    """A browser; afterwards, nothing may have gone elsewhere or gone wrong."""
+    width, scheme = request.param
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    elsewhere, errors = [], []
+    own = (url, "data:", "blob:")
+    page.on("request", lambda r: None if r.url.startswith(own) else elsewhere.append(r.url))
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert not elsewhere
+    assert not errors
+
+
+def fits(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
+
+
+def sign_in(page: Page) -> None:
+    page.get_by_label("Name").fill("ada")
+    page.get_by_label("Password").fill(DOCTOR)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.get_by_role("heading", name="Examinations without a read").wait_for()
+
+
+def test_from_guest_to_report_and_out(
+    page: Page, url: str, folders: list[Path], tmp_path: Path
+) -> None:
+    expected = BCDClassifier.from_pretrained(folders[0]).predict(PATCH)
+
+    page.goto(url)
+    choose_example(page)
+    analyse(page)
+    expect(page.get_by_role("heading", level=2)).to_contain_text(heading(expected))
+    page.get_by_role("link", name="Sign in").click()
+    sign_in(page)
+
+    page.get_by_role("link", name="Patients").click()
+    page.get_by_role("button", name="New patient").click()
+    page.get_by_label("Year of birth").fill("1957")
+    page.get_by_role("button", name="Make the record").click()
+    page.get_by_role("button", name="Examine images").click()
+
+    page.locator("input[type=file]").first.set_input_files(PATCH)
+    page.get_by_text("Ready to analyse").wait_for()
+    page.get_by_label("width of the field, µm").check()
+    page.get_by_label("Micrometres").fill("800")
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_role("heading", level=2)).to_contain_text(heading(expected))
+    expect(page.locator(".bcd-mind")).to_contain_text("the field is 800 µm wide")
+    page.get_by_role("button", name="Save examination").click()
+
+    page.get_by_role("button", name="Record read").wait_for()
+    expect(page.locator(".bcd-here")).to_have_text(figure(expected.probability))
+    slider = page.get_by_role("slider", name="Heat map opacity")
+    slider.press("End")
+    expect(page.locator(".bcd-heat")).to_have_css("opacity", "1")
+    loaded = "image => image.complete && image.naturalWidth > 0"
+    assert all(image.evaluate(loaded) for image in page.locator(".bcd-picture img").all())
+    assert fits(page)
+
+    page.get_by_label("Indeterminate").check()
+    page.get_by_label("Comment, without names").fill("<b>too</b> small")
+    page.get_by_role("button", name="Record read").click()
+    expect(page.get_by_label("Reads")).to_contain_text("after the models' answers were shown")
+    expect(page.get_by_label("Reads")).to_contain_text("<b>too</b> small")
+
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Report (PDF)").click()
+    download.value.save_as(tmp_path / "report.pdf")
+    text = "".join(sheet.extract_text() for sheet in PdfReader(tmp_path / "report.pdf").pages)
+    assert "Department of Examples" in text
+    assert "Indeterminate" in text
+    assert expected.weights_sha256 in text
+    assert text.count(NOTICE) >= 2
+
+    examination = page.url
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("status")).to_have_text("You are signed out.")
+    page.go_back()
+    page.get_by_label("Password").wait_for()
+    assert "E-" not in page.locator("body").inner_text()
+    page.goto(examination)
+    expect(page.get_by_label("Password")).to_be_visible()
+
+
+def test_answers_stay_hidden_until_asked_for(page: Page, url: str) -> None:
+    page.goto(f"{url}login?next=/patients")
+    page.get_by_label("Name").fill("ada")
+    page.get_by_label("Password").fill(DOCTOR)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.get_by_role("button", name="New patient").click()
+    page.get_by_role("button", name="Make the record").click()
+    page.get_by_role("button", name="Examine images").click()
+    page.locator("input[type=file]").first.set_input_files(
+        [PATCH, EXAMPLES / "synthetic-benign-1.png"]
+    )
+    page.get_by_text("Image 2 of 2: ready to analyse").wait_for()
+    page.get_by_label("Read first").check()
+    page.get_by_role("button", name="Analyse").click()
+    page.get_by_text("kept for after your read").wait_for()
+    page.get_by_role("button", name="Save examination").click()
+
+    page.get_by_role("button", name="Record read").wait_for()
+    expect(page.locator(".bcd-here")).to_have_count(0)
+    page.get_by_label("No pattern of invasive carcinoma").check()
+    page.get_by_role("button", name="Record read").click()
+    expect(page.get_by_label("Reads")).to_contain_text("before the models' answers were shown")
+    page.get_by_role("button", name="Show the models' answers").click()
+    expect(page.locator(".bcd-here")).to_have_count(2)
+
+    page.get_by_label("Indeterminate").check()
+    page.get_by_role("button", name="Record read").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("say why the read is amended")
+    page.get_by_label("Why the read is amended").fill("seen again")
+    page.get_by_role("button", name="Record read").click()
+    expect(page.get_by_label("Reads")).to_contain_text("Amended because: seen again")
+
+
+def test_the_same_walk_by_script(url: str, folders: list[Path]) -> None:
+    app = Client(url, auth=("ada", DOCTOR), verbose=False)
+    expected = BCDClassifier.from_pretrained(folders[1]).predict(PATCH)
+    patient = app.predict("AB-1234", 1957, "synthetic", api_name="/create_patient")["patient"]
+    saved = app.predict(
+        patient, [handle_file(PATCH)], ["small-b2"], 800, api_name="/save_examination"
+    )
+    (image,) = saved["images"]
+    assert image["answers"][0]["probability"] == pytest.approx(expected.probability, abs=1e-9)
+    assert image["warnings"] == [
+        "the field is 800 µm wide; the models know fields about 200 µm wide"
+    ]
+    read = app.predict(saved["examination"], "none", "", api_name="/record_read")
+    assert read == {"examination": saved["examination"], "read": 1}
+    report = app.predict(saved["examination"], api_name="/examination_report")
+    again = app.predict(saved["examination"], api_name="/examination_report")
+    assert report == again
+    pdf = PdfReader(io.BytesIO(base64.b64decode(report["pdf"])))
+    assert report["report"] in pdf.pages[0].extract_text()
+    app.close()
