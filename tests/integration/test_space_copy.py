@@ -64,14 +64,15 @@ def started(space: Path, environment: Mapping[str, str]) -> Iterator[Client]:
     with subprocess.Popen(
         [space.parent / "venv" / "bin" / "python", "app.py"],
         cwd=space,
-        env=alone | {"GRADIO_SERVER_PORT": str(port)},
+        env=alone
+        | {"GRADIO_SERVER_PORT": str(port), "BCD_DATA_FOLDER": f"{alone['HF_HOME']}/clinic"},
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         try:
             assert process.stdout
-            said = process.stdout.readline()
-            assert said.startswith("Open http"), "the app did not start"
+            said = next((line for line in process.stdout if line.startswith("Open http")), "")
+            assert said, "the app did not start"
             client = Client(said.split()[1], verbose=False)
             yield client
             client.close()
