@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
@@ -27,8 +28,11 @@ from bcd_models.folder import CONFIG
 from training import command, predictions
 from training.checkpoint import EPOCHS
 from training.run_folder import MODEL, PREDICTIONS, RECIPE, RUN
+from training.tune import WINNER
+from training.tuning.storage import DATABASE, copy_finished, sqlite_url
 
 RUNS = "runs.json"
+JOURNAL = "trials.journal"
 RUN_TEXTS = (RECIPE, RUN, EPOCHS, f"{MODEL}/{CONFIG}")
 TUNED_TEXTS = (".yaml", ".json", ".md")
 KEY = list(predictions.COLUMNS)
@@ -64,6 +68,9 @@ def gather(study: Path, out: Path) -> Records:
         for path in sorted((study / "tune").glob("*/*"))
         if path.suffix in TUNED_TEXTS
     }
+    for folder in sorted((study / "tune").glob("*")):
+        if not (folder / WINNER).exists() and (folder / DATABASE).exists():
+            tuned[f"tune/{folder.name}/{JOURNAL}"] = _journal(folder)
     records = Records(runs=texts, tuned=tuned)
     out.mkdir(parents=True, exist_ok=True)
     _put_table(_table(named), out / PREDICTIONS)
@@ -86,9 +93,31 @@ def restore(folder: Path, study: Path) -> list[str]:
     for name in missing:
         _restore_run(records.runs[name], table[name], table[KEY], study / "runs" / name)
     for name, text in records.tuned.items():
-        if not (study / name).exists():
-            _put(study / name, text)
+        path = study / name
+        if path.name == JOURNAL:
+            _restore_tuning(path.parent, text)
+        elif not path.exists():
+            _put(path, text)
     return missing
+
+
+def _journal(tuning: Path) -> str:
+    """The trials of a tuning that goes on, as Optuna's own text."""
+    with TemporaryDirectory() as beside:
+        path = Path(beside) / JOURNAL
+        copy_finished(tuning.name, sqlite_url(tuning), str(path))
+        return path.read_text("utf-8")
+
+
+def _restore_tuning(tuning: Path, text: str) -> None:
+    """Make a tuning's database anew, where there is none yet."""
+    if (tuning / DATABASE).exists() or (tuning / WINNER).exists():
+        return
+    with TemporaryDirectory() as beside:
+        path = Path(beside) / JOURNAL
+        path.write_text(text, "utf-8")
+        tuning.mkdir(parents=True, exist_ok=True)
+        copy_finished(tuning.name, str(path), sqlite_url(tuning))
 
 
 def _texts(run: Path) -> Iterator[tuple[str, str]]:

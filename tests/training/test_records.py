@@ -6,13 +6,16 @@ import json
 import shutil
 from pathlib import Path
 
+import optuna
 import pandas as pd
 import pytest
+from optuna.trial import TrialState
 
 from bcd_models.errors import InputError
-from tests.support import small_runs
-from training import compare, records, train
+from tests.support import small_runs, studies
+from training import compare, records, train, tune
 from training.data import Held
+from training.tuning import trials
 
 ARM = Path("runs/mobilenetv2/plain")
 
@@ -84,3 +87,29 @@ def test_no_finished_run_and_no_records_are_told(tmp_path: Path) -> None:
         records.gather(tmp_path, tmp_path / "kept")
     with pytest.raises(InputError, match="holds no records"):
         records.restore(tmp_path, tmp_path / "study")
+
+
+def test_a_tuning_goes_on_elsewhere_with_its_finished_trials(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus_folder: Path
+) -> None:
+    seen: list[dict[str, float]] = []
+    monkeypatch.setattr(tune, "measure", studies.measure_by_learning_rate(seen))
+    monkeypatch.setattr(trials, "measure", studies.measure_by_learning_rate(seen))
+    begun, other = tmp_path / "begun", tmp_path / "other"
+    shutil.copytree(study / "runs", begun / "runs")
+    config = studies.write(tmp_path / "small.yaml")
+    studies.run(config, corpus_folder, begun / "tune" / "small", 3)
+    (begun / "tune" / "small" / tune.WINNER).unlink()
+    with studies.study_at(begun / "tune" / "small") as kept:
+        finished = [trial.params for trial in kept.trials]
+        kept.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))  # of a killed worker
+
+    records.gather(begun, tmp_path / "kept")
+    for _ in range(2):  # once more changes nothing
+        records.restore(tmp_path / "kept", other)
+    assert [one.params for one in studies.trials_of(other / "tune" / "small")] == finished
+    seen.clear()
+    studies.run(config, corpus_folder, other / "tune" / "small", 4)
+    assert len(studies.trials_of(other / "tune" / "small")) == 4
+    assert (other / "tune" / "small" / tune.WINNER).exists()
+    assert [one for one in seen if one not in finished]

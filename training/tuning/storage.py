@@ -116,6 +116,28 @@ def reached(where: str) -> Iterator[None]:
         ) from None
 
 
+def copy_finished(name: str, source: str, target: str) -> int:
+    """Copy a study's finished trials, and what it is bound to, into a storage without one.
+
+    Trials under way stay where their workers are.
+
+    Returns:
+        How many trials there are.
+    """
+    storages = [opened(where, interval=1) for where in (source, target)]
+    try:
+        before = optuna.load_study(study_name=name, storage=storages[0])
+        after = optuna.create_study(storage=storages[1], study_name=name, direction="maximize")
+        for key, value in before.user_attrs.items():
+            after.set_user_attr(key, value)
+        finished = [trial for trial in before.trials if trial.state.is_finished()]
+        after.add_trials(finished)
+    finally:
+        for storage in storages:
+            close(storage)
+    return len(finished)
+
+
 def fail_dead_trials(study: optuna.Study) -> None:
     """Fail and queue again the trials of workers that show no life any more."""
     with warnings.catch_warnings():
