@@ -67,10 +67,11 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
 
     @one_sentence
     def record_read(
-        verdict: str | None, comment: str, reason: str, request: gr.Request
+        verdict: str | None, comment: str | None, reason: str | None, request: gr.Request
     ) -> tuple[Any, ...]:
         number = asked(request, "id")
-        reads.record(clinic, actor_of(request), number, verdict or "", comment, reason)
+        words = (verdict or "", comment or "", reason or "")  # hidden fields say None
+        reads.record(clinic, actor_of(request), number, *words)
         return (*page(request), None, "", "")
 
     outputs = [heading, all_of_it, hidden, shown, history, reason, facts]
