@@ -3,6 +3,7 @@ PYTHON ?= python3
 PORT ?= 7860
 PIP_ARGS ?=
 STUDY ?= runs/study
+WORKERS ?= 1
 BIN := .venv/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 SOURCES := bcd_models training space tests
@@ -10,16 +11,17 @@ SOURCES := bcd_models training space tests
 .PHONY: help demo test slow quality style bench study screenshots dist
 
 help:
-	@echo "make demo     open the app with the bundled models (PORT=$(PORT); PIP_ARGS= goes to pip)"
+	@echo "make demo     open the app with the bundled models and synthetic patients, kept in .demo"
+	@echo "              (PORT=$(PORT); PIP_ARGS= goes to pip)"
 	@echo "make test     run the tests;  make slow: those that take minutes"
 	@echo "make quality  lint, format check, types, dependency direction;  make style: mend"
 	@echo "make bench    measure ratios against named baselines, write bench.json"
 	@echo "make dist     build the sdist and the wheel into dist/, and check them"
-	@echo "make study    train, tune, compare and publish into cards/: CORPUS=... [STARTS=... STUDY=... RECORDS=...]"
+	@echo "make study    train, tune, compare and publish into cards/: CORPUS=... [WORKERS=2 STARTS=... STUDY=... RECORDS=...]"
 
 demo: .venv/.space
 	@echo "Opening the app on http://127.0.0.1:$(PORT) (Ctrl-C ends it)"
-	@$(BIN)/python space/app.py --port $(PORT)
+	@BCD_DEMO=1 BCD_DATA_FOLDER=.demo BCD_DATABASE_URL= $(BIN)/python space/app.py --port $(PORT)
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n 2 -m "not slow and not bench"
@@ -42,7 +44,7 @@ bench: .venv/.dev
 
 study: .venv/.dev
 	@test -n "$(CORPUS)" || { echo "make study CORPUS=FOLDER, as written by training.corpus"; exit 2; }
-	$(BIN)/python -m training.pipeline --corpus $(CORPUS) --out $(STUDY) \
+	$(BIN)/python -m training.pipeline --corpus $(CORPUS) --out $(STUDY) --workers $(WORKERS) \
 	  $(if $(STARTS),--starts $(STARTS)) $(if $(RECORDS),--records $(RECORDS)) --cards cards --readme README.md
 
 dist: .venv/.dev

@@ -47,7 +47,7 @@ def build(settings: Settings, folder: Path) -> Callable[..., Any]:
     Raises:
         BCDError: A model, the data folder or the database can't be used.
     """
-    from clinic import accounts
+    from clinic import accounts, demo
     from clinic.installation import open_installation
     from clinic.models import Models
     from clinic.web import served
@@ -57,7 +57,10 @@ def build(settings: Settings, folder: Path) -> Callable[..., Any]:
     password = accounts.first_admin(clinic)
     if password:
         print(f"Made the account admin with the password {password}, shown this once", flush=True)
-    return served(clinic, models, folder)
+    app = served(clinic, models, folder)
+    if settings.demo:
+        demo.begin(clinic, models)
+    return app
 
 
 def serve(app: Callable[..., Any], host: str, port: int) -> None:

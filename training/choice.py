@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from training.comparison.schema import Report
+import pandas as pd
+
+from training import metrics, predictions, splits
+from training.comparison.rows import joined, margins_of, truth_of, within
 from training.recipe import Recipe
+from training.run_folder import PREDICTIONS
 
 HELPS = 0.002  # least gain of AUROC for which a change is tried together with others
 COMBINED = "combined"
@@ -14,10 +19,17 @@ COMBINED = "combined"
 Partial = Mapping[str, Any]
 
 
-def gains(report: Report, title: str) -> dict[str, float]:
-    """Out-of-fold AUROC of each arm of a backbone minus that of its plain arm, same images."""
-    lines = [line for line in report.out_of_fold if line.backbone == title]
-    return {line.arm: line.minus_plain.value for line in lines if line.minus_plain}
+def gain(runs: list[Path], plain: list[Path]) -> float:
+    """Out-of-fold AUROC of some runs together minus that of others, on the rows of both."""
+    ours, theirs = (
+        pd.concat([predictions.read(run / PREDICTIONS) for run in some]) for some in (runs, plain)
+    )
+    larger = splits.larger_source(ours)
+    one, other = (
+        metrics.auroc(truth_of(frame), margins_of(frame))
+        for frame in joined([within(frame, larger) for frame in (ours, theirs)])
+    )
+    return one - other
 
 
 def combined(
@@ -31,11 +43,18 @@ def combined(
 
     Of changes that set the same key, the one that gains most is taken.
 
+    Args:
+        plain: The plain recipe of a backbone.
+        tuned: The same, tuned.
+        tuned_gain: Of tuned over plain.
+        changes: What each arm sets, of those tried for this backbone.
+        change_gains: Of each arm over the plain one of the backbone that it was tried on.
+
     Returns:
         The plain or the tuned recipe itself where no change helps.
     """
     base = tuned if tuned_gain >= HELPS else plain
-    helpful = [arm for arm in changes if change_gains.get(arm, 0.0) >= HELPS]
+    helpful = [arm for arm in changes if change_gains[arm] >= HELPS]
     document: dict[str, Any] = base.model_dump(mode="json", exclude_unset=True)
     taken: set[str] = set()
     for arm in sorted(helpful, key=lambda name: -change_gains[name]):
@@ -45,9 +64,9 @@ def combined(
     return Recipe.model_validate(document | {"arm": COMBINED}) if taken else base
 
 
-def best(candidates: list[Recipe], found: Mapping[str, float]) -> Recipe:
-    """The candidate of largest gain over plain; the first named where they are level."""
-    return max(candidates, key=lambda one: found.get(one.arm, 0.0))
+def best(plain: Recipe, other: Recipe, other_gain: float) -> Recipe:
+    """The other one if it gains anything over plain on all folds."""
+    return other if other_gain > 0 else plain
 
 
 def merged(document: Partial, change: Partial) -> dict[str, Any]:

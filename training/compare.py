@@ -92,7 +92,7 @@ def compare(
         leaks=section("leaks", parts.leaks, larger),
         neighbours=section("neighbours", folds.neighbours, larger),
         leave_one_out=section("leave_one_out", parts.leave_one_out),
-        learning_curves=section("learning_curves", folds.learning_curves, larger, warnings),
+        learning_curves=section("learning_curves", folds.learning_curves, larger),
         costs=_costs(runs),
         machine=cost.machine(),
         missing=missing,

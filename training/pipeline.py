@@ -1,97 +1,37 @@
-"""The whole way from a corpus to the comparison, step by step, going on where it was left.
+"""The whole way from a corpus to the comparison, stage by stage, going on where it was left.
 
-python -m training.pipeline --plan training/study.yaml --corpus CORPUS --out STUDY
+python -m training.pipeline --plan training/study.yaml --corpus CORPUS --out STUDY [--workers N]
 
-Each step is one of this package's commands; a step whose result is there is passed over, one that
-was cut off is resumed. So the same command begins and goes on.
+Each step of a stage is one of this package's commands; a step whose result is there is passed over,
+one that was cut off is resumed. So the same command begins and goes on.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
+from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bcd_models.backbones import backbone_named
-from bcd_models.errors import BCDError, InputError
-from training import choice, command, recipe
+from bcd_models.errors import InputError
+from training import choice, command, recipe, steps
 from training.comparison.runs import METRICS
-from training.comparison.schema import Report
+from training.plan import Change, Plan, read_plan
 from training.records import restore
 from training.run_folder import MODEL, PREDICTIONS
+from training.steps import Step
 from training.tune import BEST, WINNER
 
 REPORT, FLOOR = "report", "floor"
-SPLITS = ("grouped", "leaky", "random")  # the same recipe in each: what a split flatters by
+SPLITS = ("grouped", "random")  # the same recipe in each: what a split flatters by
 PLAN = Path(__file__).with_name("study.yaml")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Change(_Strict):
-    """One thing done otherwise than in the plain recipe, measured alone.
-
-    Attributes:
-        arm: What the comparison calls it.
-        set: The part of a recipe that differs, as in a recipe file.
-    """
-
-    arm: str = Field(min_length=1)
-    set: dict[str, Any]
-
-
-class Plan(_Strict):
-    """What is trained and compared.
-
-    Attributes:
-        recipes: The plain recipe of each backbone, beside the plan.
-        folds: Folds held out in turn.
-        trials: Of the study of each backbone.
-        seeds: Of each study's confirmation.
-        top: Trials each study confirms.
-        changes: Tried one by one on the first recipe; what clearly helps is kept for all.
-        change_folds: Folds held out in turn for them.
-        shares: Shares of the cases learnt from, for the first recipe's learning curve.
-        leave_out: Cases of which each is held out alone, as a check of the first backbone.
-    """
-
-    recipes: tuple[str, ...] = Field(min_length=1)
-    folds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=2)
-    trials: int = Field(20, ge=1)
-    seeds: int = Field(3, ge=2)
-    top: int = Field(3, ge=1)
-    changes: tuple[Change, ...] = ()
-    change_folds: tuple[int, ...] = (0, 1)
-    shares: tuple[float, ...] = ()
-    leave_out: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command.
-
-    Attributes:
-        name: What it does, in words.
-        module: Of this package.
-        arguments: Of the command.
-        result: What is there once it is done; None: it is done every time.
-    """
-
-    name: str
-    module: str
-    arguments: list[str]
-    result: Path | None
 
 
 @dataclass(frozen=True)
@@ -138,54 +78,80 @@ class Study:
             raise InputError(f"start weights {file} are missing: look at --starts")
         return ["--start", str(file)]
 
-    def read_report(self) -> Report:
-        """The comparison as it stands."""
-        return Report.model_validate_json((self.out / REPORT / "report.json").read_bytes())
 
+def stages(study: Study) -> Iterator[list[Step]]:
+    """All steps; those of a stage wait for none of each other.
 
-def steps(study: Study) -> Iterator[Step]:
-    """Every step, in order; later ones depend on what earlier ones found."""
-    plan, recipes = study.plan, study.recipes.values()
-    yield _floor(study)
-    for plain in recipes:
-        yield from _folds(study, plain, plan.folds)
-    for changed in single_changes(study):
-        yield from _change(study, changed)
-    for plain in recipes:
-        yield _tune(study, plain)
-        yield from _folds(study, _tuned(study, plain), plan.folds)
-    yield _compare(study, "each change alone, and the tuned recipes")
-    combined = {plain.backbone: _combined(study, plain) for plain in recipes}
-    for trained in combined.values():
-        yield from _folds(study, trained, plan.folds)
-    yield _compare(study, "the changes together")
-    chosen = {plain.backbone: _chosen(study, plain, combined[plain.backbone]) for plain in recipes}
-    for trained in chosen.values():
-        yield from _refitted(study, trained)
-    yield from _on_the_first(study, next(iter(chosen.values())))
-    yield _compare(study, "the comparison")
+    What is in a stage depends on what earlier ones found: ask for it once they are done.
+    """
+    for both in zip_longest(_plain_and_tuned(study), _race(study), fillvalue=[]):
+        yield [step for part in both for step in part]
+    together = [(plain, _combined(study, plain)) for plain in study.recipes.values()]
+    yield [
+        _compare(study, "each change alone, and the tuned recipes"),
+        *_folds(study, (combined for _, combined in together), study.plan.folds),
+    ]
+    chosen = [_chosen(study, plain, combined) for plain, combined in together]
+    yield [
+        _compare(study, "the changes together"),
+        *(_refit(study, trained) for trained in chosen),
+        *_on_the_first(study, chosen[0]),
+    ]
+    yield [
+        *(_test(study, trained, "all") for trained in chosen),
+        *(_test(study, trained, trained.split) for trained in _by_split(chosen[0])),
+    ]
+    yield [_compare(study, "the comparison")]
     if study.cards:
-        yield _release(study, list(chosen.values()), study.cards)
+        yield [_release(study, chosen, study.cards)]
 
 
-def _refitted(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
+def _plain_and_tuned(study: Study) -> Iterator[list[Step]]:
+    """What needs nothing, the longest first; then what needs the tunings or the plain runs."""
+    plan, recipes = study.plan, study.recipes.values()
+    tunings = [_tune(study, plain) for plain in recipes]
+    yield [*tunings, _floor(study), *_folds(study, recipes, plan.folds)]
+    tuned = [_tuned(study, plain) for plain in recipes]
+    views = [changed for changed in single_changes(study) if _of_views(study, changed)]
+    rescored = [_rescore(study, changed, fold) for changed in views for fold in plan.change_folds]
+    yield [*_folds(study, tuned, plan.change_folds), *rescored]
+
+
+def _race(study: Study) -> Iterator[list[Step]]:
+    """All changes that are trained, on one fold; on each next fold those not behind plain."""
+    folds = study.plan.change_folds
+    racing = [changed for changed in single_changes(study) if not _of_views(study, changed)]
+    for number, fold in enumerate(folds):
+        seen = folds[:number]
+        racing = [one for one in racing if not seen or _gain(study, one, seen) >= 0]
+        yield _folds(study, racing, (fold,))
+
+
+def _refit(study: Study, chosen: recipe.Recipe) -> Step:
     """The best recipe, learnt from all but test."""
     folds = [study.run_folder(chosen, f"fold-{fold}") for fold in study.plan.folds]
     decided = [part for run in folds for part in ("--decision-from", str(run))]
-    yield from _tested(study, chosen, "all", decided)
+    return _train(study, chosen, "all", decided)
 
 
 def _on_the_first(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
     """What is looked at with the first backbone alone: splits, held-out cases, learning curve."""
-    for split in SPLITS:
-        yield from _tested(study, chosen.model_copy(update={"split": split}), split, [])
-    yield from _folds(study, chosen.model_copy(update={"split": "neighbours"}), study.plan.folds)
-    for case in study.plan.leave_out:
+    plan = study.plan
+    for trained in _by_split(chosen):
+        yield _train(study, trained, trained.split, [])
+    for case in plan.leave_out:
         held = f"without-{case.replace('/', '-')}"
         yield _train(study, chosen, held, ["--leave-out", case])
-    for share in study.plan.shares:
-        part = chosen.model_copy(update={"learnt_share": share, "arm": f"{share:g} of the cases"})
-        yield from _folds(study, part, study.plan.folds)
+    near = chosen.model_copy(update={"split": "neighbours"})
+    parts = [
+        chosen.model_copy(update={"learnt_share": share, "arm": f"{share:g} of the cases"})
+        for share in plan.shares
+    ]
+    yield from _folds(study, [near, *parts], plan.change_folds)
+
+
+def _by_split(chosen: recipe.Recipe) -> list[recipe.Recipe]:
+    return [chosen.model_copy(update={"split": split}) for split in SPLITS]
 
 
 def _floor(study: Study) -> Step:
@@ -194,33 +160,37 @@ def _floor(study: Study) -> Step:
     return Step("colour statistics alone", "floors", arguments, out / PREDICTIONS)
 
 
-def _folds(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> Iterator[Step]:
+def _folds(study: Study, arms: Iterable[recipe.Recipe], folds: tuple[int, ...]) -> list[Step]:
+    return [_fold(study, trained, fold) for trained in arms for fold in folds]
+
+
+def _fold(study: Study, trained: recipe.Recipe, fold: int) -> Step:
     of_split = "" if trained.split == "grouped" else f"{trained.split}-"
-    for fold in folds:
-        yield _train(study, trained, f"{of_split}fold-{fold}", ["--fold", str(fold)])
+    return _train(study, trained, f"{of_split}fold-{fold}", ["--fold", str(fold)])
 
 
-def _change(study: Study, changed: recipe.Recipe) -> Iterator[Step]:
-    """The folds of one change; where only views differ, the plain runs' weights are scored anew."""
-    first = next(iter(study.recipes.values()))
-    if changed != first.model_copy(update={"arm": changed.arm, "views": changed.views}):
-        yield from _folds(study, changed, study.plan.change_folds)
-        return
-    for fold in study.plan.change_folds:
-        held = f"fold-{fold}"
-        run = study.run_folder(changed, held)
-        arguments = [study.run_folder(first, held), "--corpus", study.corpus, "--out", run]
-        arguments += ["--arm", changed.arm, "--views", changed.views]
-        yield Step(_named(changed, held), "rescore", list(map(str, arguments)), run / MODEL)
+def _of_views(study: Study, changed: recipe.Recipe) -> bool:
+    """Whether only the views differ from plain: then nothing is to be trained."""
+    plain = study.recipes[changed.backbone]
+    return changed == plain.model_copy(update={"arm": changed.arm, "views": changed.views})
 
 
-def _tested(study: Study, trained: recipe.Recipe, held: str, options: list[str]) -> Iterator[Step]:
-    """Train, then read the test part once."""
-    yield _train(study, trained, held, options)
+def _rescore(study: Study, changed: recipe.Recipe, fold: int) -> Step:
+    """The plain run's weights scored anew."""
+    held = f"fold-{fold}"
+    run = study.run_folder(changed, held)
+    plain = study.run_folder(study.recipes[changed.backbone], held)
+    arguments = [plain, "--corpus", study.corpus, "--out", run]
+    arguments += ["--arm", changed.arm, "--views", changed.views]
+    return Step(_named(changed, held), "rescore", list(map(str, arguments)), run / MODEL)
+
+
+def _test(study: Study, trained: recipe.Recipe, held: str) -> Step:
+    """Read the test part once."""
     run = study.run_folder(trained, held)
     arguments = ["--model", run / MODEL, "--corpus", study.corpus, "--out", run / METRICS]
     name = f"{_named(trained, held)}: test part"
-    yield Step(name, "evaluate", list(map(str, arguments)), run / METRICS)
+    return Step(name, "evaluate", list(map(str, arguments)), run / METRICS)
 
 
 def _train(study: Study, trained: recipe.Recipe, held: str, options: list[str]) -> Step:
@@ -260,27 +230,36 @@ def _tuned(study: Study, plain: recipe.Recipe) -> recipe.Recipe:
     return recipe.read(study.out / "tune" / plain.backbone / BEST)
 
 
-def single_changes(study: Study) -> Iterator[recipe.Recipe]:
-    """The first recipe with each of the plan's changes alone."""
-    first = next(iter(study.recipes.values()))
-    document = first.model_dump(mode="json", exclude_unset=True)
-    for change in study.plan.changes:
-        yield recipe.Recipe.model_validate(
-            choice.merged(document, change.set) | {"arm": change.arm}
-        )
+def single_changes(study: Study) -> list[recipe.Recipe]:
+    """Each of the plan's changes alone, on the recipe that it is tried on."""
+    return [_changed(study, change) for change in study.plan.changes]
+
+
+def _changed(study: Study, change: Change) -> recipe.Recipe:
+    plain = study.recipes[change.backbone or next(iter(study.recipes))]
+    document = plain.model_dump(mode="json", exclude_unset=True)
+    return recipe.Recipe.model_validate(choice.merged(document, change.set) | {"arm": change.arm})
+
+
+def _gain(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> float:
+    """Of AUROC over the plain recipe, on those of the folds that are finished."""
+    held = [f"fold-{fold}" for fold in folds]
+    held = [name for name in held if (study.run_folder(trained, name) / MODEL).exists()]
+    plain = study.recipes[trained.backbone]
+    ours, theirs = ([study.run_folder(r, name) for name in held] for r in (trained, plain))
+    return choice.gain(ours, theirs)
 
 
 def _combined(study: Study, plain: recipe.Recipe) -> recipe.Recipe:
-    report, first = study.read_report(), next(iter(study.recipes.values()))
-    own, measured = (choice.gains(report, backbone_named(r.backbone).title) for r in (plain, first))
-    tuned = _tuned(study, plain)
-    changes = {change.arm: change.set for change in study.plan.changes}
-    return choice.combined(plain, tuned, own.get(tuned.arm, 0.0), changes, measured)
+    tuned, folds = _tuned(study, plain), study.plan.change_folds
+    changes = [one for one in study.plan.changes if one.backbone in (None, plain.backbone)]
+    gains = {one.arm: _gain(study, _changed(study, one), folds) for one in changes}
+    sets = {one.arm: one.set for one in changes}
+    return choice.combined(plain, tuned, _gain(study, tuned, folds), sets, gains)
 
 
 def _chosen(study: Study, plain: recipe.Recipe, combined: recipe.Recipe) -> recipe.Recipe:
-    found = choice.gains(study.read_report(), backbone_named(plain.backbone).title)
-    return choice.best([plain, _tuned(study, plain), combined], found)
+    return choice.best(plain, combined, _gain(study, combined, study.plan.folds))
 
 
 def _named(trained: recipe.Recipe, held: str) -> str:
@@ -291,48 +270,22 @@ def _file_name(arm: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", arm)
 
 
-def read_plan(path: Path) -> tuple[Plan, dict[str, recipe.Recipe]]:
-    """Read a plan and its recipes; InputError names the key and what is wrong with it."""
-    try:
-        plan = Plan.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"plan {path} can't be read: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(f"plan {path}: {key}: {first['msg']}") from None
-    recipes = [recipe.read(path.parent / name) for name in plan.recipes]
-    return plan, {one.backbone: one for one in recipes}
-
-
-def go(study: Study, launch: list[str]) -> None:
+def go(study: Study, launch: list[str], workers: int) -> None:
     """Do every step that isn't done.
 
     Args:
         study: Where and what.
         launch: What starts a training, up to the module's name; empty: this process trains.
+        workers: Steps done at a time, each a process of its own; of one, this process does them.
 
     Raises:
         BCDError: A step failed; the same command goes on from it.
+        InputError: Both a launcher and several workers are asked for.
     """
-    for step in steps(study):
-        if step.result and step.result.exists():
-            continue
-        typer.echo(f"== {step.name}")
-        if _run(step, launch):
-            raise BCDError(f"step {step.name!r} failed: mend what it says above, then go on")
-
-
-def _run(step: Step, launch: list[str]) -> int:
-    """Do one step; returns its exit code."""
-    module = f"training.{step.module}"
-    if launch and step.module == "train":
-        return subprocess.run([*launch, module, *step.arguments], check=False).returncode
-    try:
-        command.run(import_module(module).main, step.arguments)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+    if launch and workers > 1:
+        raise InputError(f"--launch and --workers {workers} would share the machine: choose one")
+    for stage in stages(study):
+        steps.do(stage, launch, workers)
 
 
 def main(
@@ -343,6 +296,7 @@ def main(
     launch: Annotated[
         str, typer.Option(help='Starts trainings: "accelerate launch ... -m". This process does.')
     ] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Steps done at a time.")] = 1,
     cards: Annotated[Path | None, typer.Option(help="Publish the models into here.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Put their results in here.")] = None,
     records: Annotated[
@@ -353,7 +307,7 @@ def main(
     study = Study(*read_plan(plan), corpus, out, starts, cards, readme)
     if records:
         typer.echo(f"{len(restore(records, out))} runs from {records}")
-    go(study, shlex.split(launch))
+    go(study, shlex.split(launch), workers)
     typer.echo(f"report: {out / REPORT / 'report.md'}")
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-from http.cookies import CookieError, SimpleCookie
+
+from starlette.requests import cookie_parser
 
 NAME = "bcd_session"
 
 
 def token_in(header: str) -> str:
-    """The token in a Cookie header, or ""."""
-    try:
-        found = SimpleCookie(header).get(NAME)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    """The token in a Cookie header, or "", whatever else other apps of this host have set."""
+    return cookie_parser(header).get(NAME, "")
 
 
 def kept(token: str, *, secure: bool) -> str:

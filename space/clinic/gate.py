@@ -7,41 +7,43 @@ not on the lists here is not reached by anyone.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from clinic import cookies, sign_ins, visitors
-from clinic.grants import Grants, events_in, sessions_in
+from clinic.failures import told
+from clinic.grants import GUEST, Grants, asked_in, begun_in, given_in
 from clinic.installation import Installation
 from clinic.permissions import Actor
-from clinic.signing_in import not_found_page
+from clinic.signing_in import not_found_page, told_page
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Scope = MutableMapping[str, Any]
 
-OWN = ("/login", "/logout", "/healthz", "/files/", "/oauth/", "/hub")
+ANYONES = re.compile(r"/(login|logout|healthz|hub)|/oauth/huggingface/(login|callback)")
+OWN = re.compile(r"/files/.+|/gradio_api/upload(_progress)?")
 UPLOAD = "/gradio_api/upload"
 STATIC = re.compile(r"/(assets|static|svelte)/.+|(/gradio_api)?/theme\.css|/favicon\.ico")
 OPEN = re.compile(r"/manifest\.json|/robots\.txt|/gradio_api/(app_id|startup-events)")
 CALLS = re.compile(
-    r"/config|/gradio_api/(info|queue/(join|data)|call/.+|heartbeat/[^/]+|reset|cancel|file=.+"
-    r"|upload|upload_progress)"
+    r"/config|/gradio_api/(info|queue/(join|data)|call/.+|heartbeat/[^/]+|reset|cancel|file=.+)"
 )
-UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
+ANSWERS = re.compile(r"/gradio_api/(queue|call)/.+")  # the calls that give files and events
+METHODS = ("GET", "HEAD", "POST")
 MOST_JSON, MOST_UPLOAD = 1 << 20, 64 << 20  # bytes of a request
+UNKNOWN = "there is nothing of that name; if a page sent this, load it again"
 
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -54,10 +56,6 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'; "
     "frame-ancestors {frames}"
 )
-
-
-class TooLarge(Exception):
-    """A request holds more than is taken."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,8 @@ class Apps:
     pages: Mapping[str, frozenset[str]]
 
     @asynccontextmanager
-    async def running(self, _app: Starlette) -> AsyncIterator[None]:
-        """All of them, from the server's start to its end."""
+    async def running(self) -> AsyncIterator[None]:
+        """The Gradio apps, from the server's start to its end."""
         async with AsyncExitStack() as stack:
             for app in (self.guest, self.doctor, self.admin):
                 await stack.enter_async_context(app.router.lifespan_context(app))
@@ -94,18 +92,14 @@ class Gate:
     Attributes:
         clinic: The installation.
         apps: Behind the gate.
-        folder: Where Gradio keeps its files.
+        grants: Of files, sessions and events.
         frames: Sites that may show the app in a frame, for the content security policy.
     """
 
     clinic: Installation
     apps: Apps
-    folder: str
+    grants: Grants
     frames: str = "'self'"
-    grants: Grants = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "grants", Grants(self.folder))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -116,166 +110,161 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         path = scope["path"]
-        guarded = self._guarded(send, STATIC.fullmatch(path) is not None)
-        most = MOST_UPLOAD if path == UPLOAD else MOST_JSON
+        answer = _Answer(send, self._headers(path))
+        limited = _limited(receive, MOST_UPLOAD if path == UPLOAD else MOST_JSON)
         try:
-            await self._serve(scope, _limited(receive, most), guarded)
-        except TooLarge:
-            await _refused(413, f"a request holds at most {most >> 20} MB")(scope, receive, guarded)
+            await self._serve(scope, limited, answer)
+        except ClientDisconnect:
+            return
+        except HTTPException as error:  # too large
+            await _refused(error.status_code, error.detail)(scope, receive, answer)
+        except Exception as error:  # whose message may hold what a user typed
+            sentence = told(error)
+            if not answer.begun:
+                await _said(scope, 500, sentence)(scope, receive, answer)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, state = scope["path"], scope.setdefault("state", {})
+        state["address"] = visitors.address(scope, self.clinic.settings.proxies)
+        state["token"] = cookies.token_in(visitors.header(scope, "cookie"))
         refused = self._refused_at_once(scope)
         if refused:
             await refused(scope, receive, send)
-            return
-        path, settings = scope["path"], self.clinic.settings
-        scope.setdefault("state", {})["address"] = visitors.address(scope, settings.proxies)
-        if path.startswith(OWN) or STATIC.fullmatch(path):
-            app = self.apps.own if path.startswith(OWN) else self.apps.guest
-            await app(scope, receive, send)
-            return
-        token = cookies.token_in(visitors.header(scope, "cookie"))
-        actor = await run_in_threadpool(
-            sign_ins.actor_of, self.clinic, token, scope["state"]["address"]
-        )
-        if actor is None:
-            await self._stranger(scope, receive, send, stale=bool(token))
+        elif STATIC.fullmatch(path):
+            await self.apps.guest(_without(scope, b"origin"), receive, send)
+        elif ANYONES.fullmatch(path):
+            await self.apps.own(scope, receive, send)
         else:
-            await self._signed_in(actor, scope, receive, send)
+            actor = await run_in_threadpool(
+                sign_ins.actor_of, self.clinic, state["token"], state["address"]
+            )
+            await self._let_in(actor, scope, receive, send)
 
     def _refused_at_once(self, scope: Scope) -> Response | None:
-        hosts = self.clinic.settings.hosts
-        if hosts and visitors.header(scope, "host").partition(":")[0] not in hosts:
+        """The refusal of what is refused to all."""
+        settings = self.clinic.settings
+        hosts = {name.lower() for name in settings.hosts}
+        if hosts and visitors.host_name(scope, settings.proxies) not in hosts:
             return _refused(400, "this app is not reached by that name")
-        if scope["method"] in UNSAFE and visitors.is_from_elsewhere(scope):
+        if scope["method"] not in METHODS:
+            return _refused(405, f"only {', '.join(METHODS)} are answered")
+        if scope["method"] == "POST" and visitors.is_from_elsewhere(scope, settings.proxies):
             return _refused(403, "another site's page may not do this")
         return None
 
-    async def _stranger(self, scope: Scope, receive: Receive, send: Send, stale: bool) -> None:
-        """Whoever has no session: sees the guests' app, where there is one."""
-        path, page = scope["path"], visitors.wants_page(scope)
-        of_others = path in self.apps.pages["doctor"] | self.apps.pages["admin"]
-        guests = self.clinic.settings.guests
-        if page and stale:
-            response: Response = RedirectResponse(_to_sign_in(scope), 303)
-            secure = visitors.is_secure(scope, self.clinic.settings.proxies)
-            response.headers["set-cookie"] = cookies.forgotten(secure=secure)
-            await response(scope, receive, send)
-        elif page and (of_others or not guests):
-            await RedirectResponse(_to_sign_in(scope), 303)(scope, receive, send)
-        elif not guests or (stale and not OPEN.fullmatch(path)):
-            await _refused(401, "sign in first")(scope, receive, send)
-        elif not self._is_served(path, "guest"):
-            await _not_found(scope)(scope, receive, send)
-        elif path == UPLOAD:
+    async def _let_in(
+        self, actor: Actor | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Hand a request to the app of whoever sent it."""
+        path, role = scope["path"], actor.role if actor else "guest"
+        owner = actor.account_id if actor else GUEST
+        scope["state"] |= {"actor": actor, "owner": owner}
+        refused = self._refused_to(actor, scope)
+        if refused:
+            await refused(scope, receive, send)
+        elif OWN.fullmatch(path):
             await self.apps.own(scope, receive, send)
         elif CALLS.fullmatch(path):
-            await self.apps.guest(scope, receive, send)
+            await self._call(owner, getattr(self.apps, role), scope, receive, send)
         else:
-            await self.apps.guest(_without_query(scope), receive, send)
+            # A page's query is for its listeners; Gradio would take it for its own.
+            page = _without(scope, b"origin") | {"query_string": b""}
+            await getattr(self.apps, role)(page, receive, send)
 
-    async def _signed_in(self, actor: Actor, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if not self._is_served(path, actor.role):
-            await _not_found(scope)(scope, receive, send)
-            return
-        scope["state"]["actor"] = actor
-        app = self.apps.doctor if actor.role == "doctor" else self.apps.admin
-        if not CALLS.fullmatch(path):
-            await app(_without_query(scope), receive, send)
-            return
-        # What was given to whom can only be seen in bodies that aren't compressed.
-        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
-        if path == UPLOAD:
-            await self.apps.own(scope, receive, self._granting(actor, send))
-            return
-        body = await _body(receive) if scope["method"] == "POST" else b""
-        if not self._may(actor, scope, body):
-            await _refused(404, "there is nothing of that name")(scope, receive, send)
-            return
-        await app(scope, _replayed(body, receive), self._granting(actor, send))
+    def _refused_to(self, actor: Actor | None, scope: Scope) -> Response | None:
+        """The refusal of what is refused to this visitor."""
+        path, pages, is_page = scope["path"], self.apps.pages, visitors.wants_page(scope)
+        if actor is None:
+            closed = bool(scope["state"]["token"]) or not self.clinic.settings.guests
+            if is_page and (closed or path in pages["doctor"] | pages["admin"]):
+                return self._to_sign_in(scope)
+            if closed:
+                return _refused(401, "sign in first")
+        if path == "/" or path in pages[actor.role if actor else "guest"]:
+            return None
+        if any(known.fullmatch(path) for known in (OWN, OPEN, CALLS)):
+            return None
+        return HTMLResponse(not_found_page(), 404) if is_page else _refused(404, UNKNOWN)
 
-    def _is_served(self, path: str, role: str) -> bool:
-        pages = self.apps.pages[role]
-        return path == "/" or path in pages or bool(OPEN.fullmatch(path) or CALLS.fullmatch(path))
+    def _to_sign_in(self, scope: Scope) -> Response:
+        """To the sign-in, and back afterwards; a session that is over is forgotten."""
+        response = RedirectResponse(visitors.sign_in_path(scope), 303)
+        secure = visitors.is_secure(scope, self.clinic.settings.proxies)
+        response.headers["set-cookie"] = cookies.forgotten(secure=secure)
+        return response
 
-    def _may(self, actor: Actor, scope: Scope, body: bytes) -> bool:
-        """Whether all that a request names is the account's, or nobody's yet where that may be."""
-        path, query = unquote(scope["path"]), parse_qs(scope["query_string"].decode("latin-1"))
-        said = _json(body)
-        asked = self.grants.files_in(path) | self.grants.files_in(_plain(body))
-        asked |= {f"session {session}" for session in query.get("session_hash", ())}
-        new = sessions_in(said)
-        kind, _, rest = path.removeprefix("/gradio_api/").partition("/")
-        if kind == "heartbeat":
-            new.add(f"session {rest}")
-        if kind == "call" and scope["method"] == "GET":
-            asked.add(f"event {rest.rpartition('/')[2]}")
-        if kind in ("cancel", "reset"):
-            asked |= events_in(said)
-        if path.startswith("/gradio_api/file=") and not self.grants.files_in(path):
-            return False
-        owner = actor.account_id
-        return self.grants.holds(owner, asked) and self.grants.claim(owner, new)
+    async def _call(
+        self, owner: int, app: Starlette, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Hand a call to Gradio, where all that it names is the owner's."""
+        path, query, said = scope["path"], scope["query_string"].decode("latin-1"), None
+        if scope["method"] == "POST":
+            said = _json(await Request(scope, receive).body())
+            if not isinstance(said, dict):
+                await _refused(422, "a JSON object is needed")(scope, receive, send)
+                return
+            # As it was understood here, so that nothing can be understood otherwise there.
+            receive = _replayed(json.dumps(said).encode(), receive)
+        held = self.grants.holds(owner, asked_in(path, query, said))
+        if not held or not self.grants.claim(owner, begun_in(path, said)):
+            await _refused(404, UNKNOWN)(scope, receive, send)
+            return
+        if ANSWERS.fullmatch(path):
+            send = self._granting(owner, send)
+        # What an answer gives can only be seen where it isn't compressed.
+        call = _without(scope, b"origin", b"accept-encoding", b"content-length")
+        await app(call, receive, send)
 
-    def _granting(self, actor: Actor, send: Send) -> Send:
-        """Note which files and events an answer gives to the account."""
-        rest = ""
+    def _granting(self, owner: int, send: Send) -> Send:
+        """Note which files and events an answer gives to its owner."""
+        rest = b""
 
         async def noting(message: Message) -> None:
             nonlocal rest
             if message["type"] == "http.response.body":
-                lines = (rest + message.get("body", b"").decode("utf-8", "replace")).split("\n")
-                rest = lines.pop() if message.get("more_body") else ""
+                *lines, rest = (rest + message.get("body", b"")).split(b"\n")
+                if not message.get("more_body"):
+                    lines.append(rest)
                 for line in lines:
-                    self._grant(actor, line)
+                    self.grants.claim(owner, given_in(_json(line.removeprefix(b"data: "))))
             await send(message)
 
         return noting
 
-    def _grant(self, actor: Actor, line: str) -> None:
-        event = _json(line.removeprefix("data: "))
-        given = self.grants.files_in(line) | events_in(event)
-        given |= {thing.replace("event ", "session ", 1) for thing in events_in(event)}
-        self.grants.claim(actor.account_id, given)
-
-    def _guarded(self, send: Send, static: bool) -> Send:
-        """Answers with our headers, and without those that would let other sites read them."""
-        policy = POLICY.format(frames=self.frames)
-        ours = {**HEADERS, "content-security-policy": policy}
-        if not static:
-            ours["cache-control"] = "no-store"
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                kept = [
-                    (name, value)
-                    for name, value in message.get("headers", [])
-                    if name.decode("latin-1").lower() not in ours
-                    and not name.lower().startswith(b"access-control-")
-                ]
-                added = [(name.encode(), value.encode()) for name, value in ours.items()]
-                message["headers"] = [*kept, *added]
-            await send(message)
-
-        return guarded
+    def _headers(self, path: str) -> dict[str, str]:
+        """What every answer to a path says."""
+        ours = {**HEADERS, "content-security-policy": POLICY.format(frames=self.frames)}
+        return ours if STATIC.fullmatch(path) else {**ours, "cache-control": "no-store"}
 
 
-def _without_query(scope: Scope) -> Scope:
-    """A page's request: its query is for the page's listeners, and Gradio would take it for its own."""
-    return {**scope, "query_string": b""}
+class _Answer:
+    """Sends an answer with headers of ours in place of the apps' own."""
+
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
+        self.begun = False
+        self._send = send
+        self._ours = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            names = {name for name, _ in self._ours}
+            theirs = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            message["headers"] = [*theirs, *self._ours]
+        await self._send(message)
 
 
-def _to_sign_in(scope: Scope) -> str:
-    query = scope["query_string"].decode("latin-1")
-    wanted = scope["path"] + (f"?{query}" if query else "")
-    return "/login" if wanted == "/" else f"/login?next={quote(wanted, safe='')}"
+def _without(scope: Scope, *names: bytes) -> Scope:
+    """A request without some of its headers; without an Origin, Gradio allows none."""
+    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    return {**scope, "headers": [pair for pair in headers if pair[0] not in names]}
 
 
-def _not_found(scope: Scope) -> Response:
+def _said(scope: Scope, status: int, sentence: str) -> Response:
+    """One sentence, to a browser as a page."""
     if visitors.wants_page(scope):
-        return HTMLResponse(not_found_page(), 404)
-    return _refused(404, "there is nothing of that name")
+        return HTMLResponse(told_page(sentence), status)
+    return _refused(status, sentence)
 
 
 def _refused(status: int, why: str) -> Response:
@@ -283,6 +272,7 @@ def _refused(status: int, why: str) -> Response:
 
 
 def _limited(receive: Receive, most: int) -> Receive:
+    """HTTPException 413, which FastAPI hands on, where a request's body is larger."""
     taken = 0
 
     async def limited() -> Message:
@@ -290,21 +280,10 @@ def _limited(receive: Receive, most: int) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > most:
-            raise TooLarge
+            raise HTTPException(413, f"a request holds at most {most >> 20} MB")
         return message
 
     return limited
-
-
-async def _body(receive: Receive) -> bytes:
-    parts, more = [], True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise asyncio.CancelledError
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -316,24 +295,8 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _json(text: str | bytes) -> Any:
+def _json(text: bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-
-
-def _plain(body: bytes) -> str:
-    """A JSON body with nothing escaped in it, so that no spelling of a path hides it."""
-    said = _json(body)
-    return body.decode("utf-8", "replace") if said is None else json.dumps(said, ensure_ascii=False)
-
-
-def pages_of(paths: list[str]) -> frozenset[str]:
-    """Paths of an app's pages as they are asked for."""
-    return frozenset(f"/{path}" for path in paths if path)
-
-
-def real_folder(folder: str) -> str:
-    """A folder as Gradio names it in its answers."""
-    return str(Path(folder).resolve())

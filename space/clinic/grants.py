@@ -1,62 +1,97 @@
-"""Which of Gradio's files, sessions and events belong to which account.
+"""Which of Gradio's files, sessions and events belong to whom.
 
-Gradio lets anyone who knows a file's path, a session's hash or an event's id use it. Here each
-belongs to the account that it was first given to; nobody else's request gets through.
+Gradio lets anyone who knows a file's path, a session's hash or an event's id use it, and takes any
+path on the server for an input. Here each belongs to whom it was first given to: nobody else's
+request gets through, and none that names a file which was given to nobody.
 """
 
 from __future__ import annotations
 
-import re
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from threading import Lock
+from collections import defaultdict, deque
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import parse_qs
 
-MOST = 20_000  # of the newest are remembered; older ones are refused to all
+GUEST = 0  # all guests are one owner; accounts count from 1
+MOST = 20_000  # of each owner's newest are remembered; older files and events are refused to all
+LONGEST = 1000  # characters of what is remembered
+FILE, CALL, HEARTBEAT = (f"/gradio_api/{kind}" for kind in ("file=", "call/", "heartbeat/"))
 
 
 class Grants:
-    """Who was given what. Safe to use from threads.
+    """Who was given what. For one event loop, not for threads."""
 
-    Args:
-        folder: Where Gradio keeps its files.
-    """
-
-    def __init__(self, folder: str) -> None:
-        self._owners: OrderedDict[str, int] = OrderedDict()
-        self._lock = Lock()
-        self._file = re.compile(re.escape(folder) + r"/([^\"'\\\s?#]+)")
+    def __init__(self) -> None:
+        self._owners: dict[str, int] = {}
+        self._given: defaultdict[int, deque[str]] = defaultdict(deque)
 
     def claim(self, owner: int, things: Iterable[str]) -> bool:
-        """Give what is nobody's yet; False where one of them is another's."""
-        with self._lock:
-            return all(
-                [self._owners.setdefault(thing, owner) == owner for thing in self._new(things)]
-            )
+        """Give what is nobody's yet; False, and nothing given, where one of them can't be had."""
+        things = set(things)
+        if any(self._owners.get(one, owner) != owner or len(one) > LONGEST for one in things):
+            return False
+        given = self._given[owner]
+        for one in things - self._owners.keys():
+            self._owners[one] = owner
+            given.append(one)
+        while len(given) > MOST:
+            del self._owners[given.popleft()]
+        return True
 
     def holds(self, owner: int, things: Iterable[str]) -> bool:
-        """Whether all of it was given to an account."""
-        with self._lock:
-            return all(self._owners.get(thing) == owner for thing in things)
-
-    def files_in(self, text: str) -> set[str]:
-        """The files that a text names."""
-        return {f"file {name}" for name in self._file.findall(text)}
-
-    def _new(self, things: Iterable[str]) -> Iterator[str]:
-        for thing in things:
-            if thing not in self._owners and len(self._owners) >= MOST:
-                self._owners.popitem(last=False)
-            yield thing
+        """Whether all of it was given to an owner."""
+        return all(self._owners.get(one) == owner for one in things)
 
 
-def sessions_in(said: Any) -> set[str]:
-    """The session that a request's JSON names."""
-    session = said.get("session_hash") if isinstance(said, dict) else None
-    return {f"session {session}"} if isinstance(session, str) else set()
+def file(path: str) -> str:
+    """A file as it is claimed: its path, letter for letter."""
+    return f"file {path}"
 
 
-def events_in(said: Any) -> set[str]:
-    """The event that a JSON names."""
-    event = said.get("event_id") if isinstance(said, dict) else None
-    return {f"event {event}"} if isinstance(event, str) else set()
+def asked_in(path: str, query: str, said: Any) -> set[str]:
+    """What a request names that must have been given to who sends it.
+
+    Args:
+        path: As it reaches the app.
+        query: As it was sent.
+        said: The JSON of a POST.
+    """
+    sessions = parse_qs(query, keep_blank_values=True).get("session_hash", ())
+    asked = files_in(said) | _named(said, "event_id", "event")
+    asked |= {f"session {session}" for session in sessions}
+    if path.startswith(FILE):
+        asked.add(file(path.removeprefix(FILE)))
+    if path.startswith(CALL) and said is None:
+        asked.add(f"event {path.rpartition('/')[2]}")
+    return asked
+
+
+def begun_in(path: str, said: Any) -> set[str]:
+    """The session that a request names, which may be a new one."""
+    begun = _named(said, "session_hash", "session")
+    if path.startswith(HEARTBEAT):
+        begun.add(f"session {path.removeprefix(HEARTBEAT)}")
+    return begun
+
+
+def given_in(said: Any) -> set[str]:
+    """What the JSON of an answer gives: files, an event and the session that is named after it."""
+    return files_in(said) | _named(said, "event_id", "event") | _named(said, "event_id", "session")
+
+
+def files_in(said: Any) -> set[str]:
+    """The files that a JSON names, at any depth, by their paths letter for letter."""
+    found, waiting = set(), [said]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            found |= _named(part, "path", "file")
+            waiting.extend(part.values())
+        elif isinstance(part, list):
+            waiting.extend(part)
+    return found
+
+
+def _named(said: Any, key: str, kind: str) -> set[str]:
+    name = said.get(key) if isinstance(said, dict) else None
+    return {f"{kind} {name}"} if isinstance(name, str) else set()

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 
 from bcd_models.errors import InputError
@@ -30,7 +31,7 @@ class Settings:
         admin_password: The first admin's, where no account is there yet; "": one is made up.
         letterhead: First line of every report.
         external_id: Pattern that an external id must match as a whole.
-        proxies: Addresses whose forwarded headers are believed.
+        proxies: Addresses and networks whose forwarded headers are believed.
         hosts: Names the app is reached by; empty: any.
         session_hours: How long a sign-in lasts without use; three times as long at most.
         hub_accounts: Hub accounts that may sign in as doctors; empty: none may.
@@ -69,7 +70,7 @@ class Settings:
             admin_password=known.text("BCD_ADMIN_PASSWORD"),
             letterhead=known.text("BCD_LETTERHEAD"),
             external_id=known.pattern("BCD_EXTERNAL_ID", EXTERNAL_ID),
-            proxies=known.several("BCD_PROXIES"),
+            proxies=known.networks("BCD_PROXIES"),
             hosts=known.several("BCD_HOSTS"),
             session_hours=known.positive("BCD_SESSION_HOURS", 8.0),
             hub_accounts=known.several("BCD_HUB_ACCOUNTS"),
@@ -93,6 +94,15 @@ class _Environment:
     def several(self, name: str) -> tuple[str, ...]:
         parts = (part.strip() for part in self.text(name).split(","))
         return tuple(part for part in parts if part)
+
+    def networks(self, name: str) -> tuple[str, ...]:
+        texts = self.several(name)
+        for text in texts:
+            try:
+                ip_network(text, strict=False)
+            except ValueError:
+                raise InputError(f"{name} holds {text!r}: name addresses or networks") from None
+        return texts
 
     def yes(self, name: str, default: bool) -> bool:
         text = self.text(name).lower()

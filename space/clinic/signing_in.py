@@ -36,6 +36,11 @@ a { color: inherit; }
   .9rem; color: var(--ink); font-weight: 600; }
 .demo code { font-size: 1.05rem; user-select: all; overflow-wrap: anywhere; }
 """
+# In a tab of its own: the Hub shows its sign-in in no frame.
+HUB = """
+<p><a class="button" target="_blank" href="/oauth/huggingface/login?_target_url=/hub">Sign in with
+  Hugging Face</a></p>
+"""
 
 
 def sign_in_page(
@@ -75,12 +80,7 @@ def sign_in_page(
   <button type="submit">Sign in</button>
 </form>
 {_demo(*demo) if demo else ""}
-{
-            '<p><a class="button" href="/oauth/huggingface/login?_target_url=/hub">'
-            "Sign in with Hugging Face</a></p>"
-            if hub
-            else ""
-        }
+{HUB if hub else ""}
 {'<p><a href="/">Try one image without signing in</a></p>' if guests else ""}
 """,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 Scope = Mapping[str, Any]  # of an ASGI request
 
@@ -17,20 +18,29 @@ def header(scope: Scope, name: str) -> str:
 
 def address(scope: Scope, proxies: Sequence[str]) -> str:
     """The visitor's address: the nearest one that isn't a known proxy's."""
-    nearest = (scope.get("client") or ("",))[0]
+    nearest = _peer(scope)
     forwarded = [part.strip() for part in header(scope, "x-forwarded-for").split(",")]
     while _is_of(nearest, proxies) and forwarded and _is_address(forwarded[-1]):
         nearest = forwarded.pop()
     return nearest
 
 
+def host(scope: Scope, proxies: Sequence[str]) -> str:
+    """The name, and the port where there is one, that the visitor's browser knows the app by."""
+    return _forwarded(scope, "x-forwarded-host", proxies) or header(scope, "host")
+
+
+def host_name(scope: Scope, proxies: Sequence[str]) -> str:
+    """That name alone, in small letters; "" where there is none."""
+    try:
+        return urlsplit(f"//{host(scope, proxies)}").hostname or ""
+    except ValueError:
+        return ""
+
+
 def is_secure(scope: Scope, proxies: Sequence[str]) -> bool:
     """Whether the visitor's browser speaks https."""
-    if _is_of((scope.get("client") or ("",))[0], proxies):
-        forwarded = header(scope, "x-forwarded-proto").split(",")[-1].strip()
-        if forwarded:
-            return forwarded == "https"
-    return scope.get("scheme") == "https"
+    return (_forwarded(scope, "x-forwarded-proto", proxies) or scope.get("scheme")) == "https"
 
 
 def wants_page(scope: Scope) -> bool:
@@ -38,12 +48,30 @@ def wants_page(scope: Scope) -> bool:
     return "text/html" in header(scope, "accept")
 
 
-def is_from_elsewhere(scope: Scope) -> bool:
+def is_from_elsewhere(scope: Scope, proxies: Sequence[str]) -> bool:
     """Whether another site's page sent it."""
-    origin, fetched = header(scope, "origin"), header(scope, "sec-fetch-site")
-    if fetched == "cross-site":
+    if header(scope, "sec-fetch-site") == "cross-site":
         return True
-    return bool(origin) and origin.partition("://")[2] != header(scope, "host")
+    origin = header(scope, "origin")
+    return bool(origin) and origin.partition("://")[2] != host(scope, proxies)
+
+
+def sign_in_path(scope: Scope) -> str:
+    """Where to sign in so as to come back to what was asked for."""
+    query = scope["query_string"].decode("latin-1")
+    wanted = scope["path"] + (f"?{query}" if query else "")
+    return "/login" if wanted == "/" else f"/login?next={quote(wanted, safe='')}"
+
+
+def _peer(scope: Scope) -> str:
+    return (scope.get("client") or ("",))[0]
+
+
+def _forwarded(scope: Scope, name: str, proxies: Sequence[str]) -> str:
+    """What the nearest proxy says; "" where it is none of ours."""
+    if not _is_of(_peer(scope), proxies):
+        return ""
+    return header(scope, name).rpartition(",")[2].strip()
 
 
 def _is_address(text: str) -> bool:

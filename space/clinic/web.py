@@ -4,34 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
-from fastapi import FastAPI, Form, Request, UploadFile
+import fastapi
+from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from sqlalchemy import text
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from bcd_models.errors import BCDError
-from clinic import cookies, demo, examinations, export, reports, sign_ins, visitors
+from bcd_models.errors import BCDError, InputError
+from clinic import cookies, demo, examinations, export, grants, reports, sign_ins, visitors
+from clinic.db import Account
 from clinic.display import coloured
-from clinic.gate import Apps, Gate, pages_of, real_folder
+from clinic.failures import UNEXPECTED
+from clinic.gate import Apps, Gate
+from clinic.grants import Grants
 from clinic.installation import Installation
 from clinic.lockout import TooManyAttempts
 from clinic.models import Models
-from clinic.permissions import Actor, NotAllowed, NotFound, NotSignedIn
+from clinic.permissions import NotAllowed, NotFound, NotSignedIn
 from clinic.sign_ins import SignInFailed
 from clinic.signing_in import sign_in_page, told_page
+from clinic.storage import StorageError
 from clinic.ui.apps import admins_app, doctors_app, guests_app, mounted
 from clinic.ui.files import sweep
 
 SWEEP, AGE = 300, 1800  # seconds: how often Gradio's folder is looked at, how long a file stays
-MOST_FILES = 64
-STATUS = {NotSignedIn: 401, SignInFailed: 401, NotAllowed: 403, NotFound: 404, TooManyAttempts: 429}
+MOST_FILES = 64  # of one upload
+LEAST_FREE = 256 << 20  # bytes that uploads leave on the disk, for the records
+STATUS = {
+    NotSignedIn: 401,
+    SignInFailed: 401,
+    NotAllowed: 403,
+    NotFound: 404,
+    TooManyAttempts: 429,
+    StorageError: 500,
+}
+OURS = re.compile(r"/(?![/\\])[!-\[\]-~]*")  # paths of this site: ASCII without a backslash
+HUB = ("SPACE_ID", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET")
 HUB_FRAMES = "'self' https://huggingface.co https://*.hf.space"
+FROM_HUB = "/hub"
+
+Id = Annotated[str, fastapi.Path(pattern="^[PE]-[0-9A-Z]+$", max_length=16)]
+Position = Annotated[int, fastapi.Path(ge=1, le=examinations.MOST_IMAGES)]
 
 
 def served(clinic: Installation, models: Models, folder: Path) -> Gate:
@@ -41,32 +63,51 @@ def served(clinic: Installation, models: Models, folder: Path) -> Gate:
         clinic: The installation.
         models: On offer.
         folder: Where Gradio keeps its files; nobody else's.
+
+    Raises:
+        InputError: The settings ask for a sign-in that can't be offered here.
     """
+    granted = Grants()
+    own = own_app(clinic, models, folder, granted)
     blocks = {
         "guest": guests_app(models),
         "doctor": doctors_app(clinic, models),
         "admin": admins_app(clinic),
     }
-    pages = {role: pages_of([page[0] for page in app.pages]) for role, app in blocks.items()}
-    found = {role: mounted(app) for role, app in blocks.items()}
+    pages = {
+        role: frozenset(f"/{name}" for name, *_ in app.pages if name)
+        for role, app in blocks.items()
+    }
+    apps = Apps(own, **{role: mounted(app) for role, app in blocks.items()}, pages=pages)
 
     @asynccontextmanager
-    async def running(app: FastAPI) -> AsyncIterator[None]:
+    async def running(_app: FastAPI) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(_sweeping(folder))
-        async with apps.running(app):
+        async with apps.running():
             yield
         sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await sweeping
 
-    own = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=running)
-    apps = Apps(own, found["guest"], found["doctor"], found["admin"], pages)
+    own.router.lifespan_context = running
+    return Gate(clinic, apps, granted, HUB_FRAMES if "SPACE_ID" in os.environ else "'self'")
+
+
+def own_app(clinic: Installation, models: Models, folder: Path, granted: Grants) -> FastAPI:
+    """What is served without Gradio; the arguments are as in ``served``."""
+    own = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(_refuse_foreign_target)],
+        exception_handlers={BCDError: _failed, Exception: _failed},
+    )
     _add_signing_in(own, clinic)
+    _add_health(own, clinic)
     _add_files(own, clinic, models)
-    _add_uploads(own, folder)
-    own.add_exception_handler(BCDError, _failed)
-    frames = HUB_FRAMES if "SPACE_ID" in os.environ else "'self'"
-    return Gate(clinic, apps, real_folder(str(folder)), frames)
+    _add_uploads(own, folder, granted)
+    return own
 
 
 async def _sweeping(folder: Path) -> None:
@@ -86,6 +127,13 @@ def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
     def page(status: int = 200, **said: Any) -> HTMLResponse:
         return HTMLResponse(sign_in_page(**shown, **said), status)
 
+    def signed_in(request: Request, response: Response, token: str) -> Response:
+        """In place of the session there was, which ends."""
+        sign_ins.sign_out(clinic, request.state.token)
+        secure = visitors.is_secure(request.scope, settings.proxies)
+        response.headers["set-cookie"] = cookies.kept(token, secure=secure)
+        return response
+
     @own.get("/login")
     def login_page(next: str = "", out: str = "") -> HTMLResponse:
         return page(next_path=next, note="You are signed out." if out else "")
@@ -97,18 +145,20 @@ def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
         password: Annotated[str, Form()] = "",
         next: Annotated[str, Form()] = "",
     ) -> Response:
+        # No account has a name that can't be printed, and no database takes all such names.
+        name = username.strip() if username.strip().isprintable() else ""
         try:
-            token = sign_ins.sign_in(clinic, username, password, request.state.address)
+            token = sign_ins.sign_in(clinic, name, password, request.state.address)
         except (SignInFailed, TooManyAttempts) as error:
-            if visitors.wants_page(request.scope):
-                return page(STATUS[type(error)], next_path=next, failure=str(error))
-            raise
-        sign_ins.sign_out(clinic, _token(request))
-        return _with_cookie(_welcome(request, next), request, token)
+            if not visitors.wants_page(request.scope):
+                raise
+            refused = page(STATUS[type(error)], next_path=next, failure=str(error))
+            return _with_wait(refused, error)
+        return signed_in(request, _welcome(request, next), token)
 
     @own.post("/logout")
     def log_out(request: Request) -> Response:
-        sign_ins.sign_out(clinic, _token(request))
+        sign_ins.sign_out(clinic, request.state.token)
         if visitors.wants_page(request.scope):
             response: Response = RedirectResponse("/login?out=1", 303)
         else:
@@ -118,95 +168,131 @@ def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
         response.headers["clear-site-data"] = '"cache"'
         return response
 
-    @own.get("/healthz")
-    def health() -> JSONResponse:
-        try:
-            with clinic.database.reading() as session:
-                session.execute(text("SELECT 1"))
-        except SQLAlchemyError:
-            return JSONResponse({"status": "the database can't be reached"}, 503)
-        return JSONResponse({"status": "ok"})
-
-    def _with_cookie(response: Response, request: Request, token: str) -> Response:
-        secure = visitors.is_secure(request.scope, settings.proxies)
-        response.headers["set-cookie"] = cookies.kept(token, secure=secure)
-        return response
-
     if settings.hub_accounts:
-        _add_hub_sign_in(own, clinic, _with_cookie)
+        _add_hub_sign_in(own, clinic, signed_in)
 
 
 def _add_hub_sign_in(
-    own: FastAPI, clinic: Installation, with_cookie: Callable[[Response, Request, str], Response]
+    own: FastAPI, clinic: Installation, signed_in: Callable[[Request, Response, str], Response]
 ) -> None:
-    """Sign-in with a Hub account, by huggingface_hub's OAuth routes."""
+    """Sign-in with a Hub account, by huggingface_hub's OAuth routes.
+
+    Outside of a Space those would let in anybody, as the one whose token lies on the machine.
+    """
+    missing = [name for name in HUB if not os.environ.get(name)]
+    if missing:
+        raise InputError(
+            f"BCD_HUB_ACCOUNTS works in a Space with `hf_oauth: true` in its README.md alone: "
+            f"{', '.join(missing)} not set"
+        )
     from huggingface_hub import attach_huggingface_oauth, parse_huggingface_oauth
 
-    attach_huggingface_oauth(own)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*experimental")
+        attach_huggingface_oauth(own)
 
-    @own.get("/hub")
+    @own.get(FROM_HUB)
     def from_hub(request: Request) -> Response:
         known = parse_huggingface_oauth(request)
         if known is None:
             return RedirectResponse("/login", 303)
         name = known.user_info.preferred_username
-        token = sign_ins.sign_in_from_hub(clinic, name, request.state.address)
         request.session.clear()
-        return with_cookie(RedirectResponse("/", 303), request, token)
+        token = sign_ins.sign_in_from_hub(clinic, name, request.state.address)
+        return signed_in(request, RedirectResponse("/", 303), token)
+
+
+def _refuse_foreign_target(request: Request) -> None:
+    """The OAuth routes redirect to whatever they are told."""
+    if request.query_params.getlist("_target_url") not in ([], [FROM_HUB]):
+        raise HTTPException(400, "that is no page of this app")
+
+
+def _add_health(own: FastAPI, clinic: Installation) -> None:
+    database = clinic.database
+
+    @own.get("/healthz")
+    def health() -> JSONResponse:
+        try:
+            with database.reading() as session:
+                session.execute(select(Account.id).limit(1))
+            # A file that was taken away stays readable for whoever has it open.
+            there = database.sqlite_file is None or database.sqlite_file.is_file()
+        except SQLAlchemyError:
+            there = False
+        if there:
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "the database can't be reached"}, 503)
 
 
 def _add_files(own: FastAPI, clinic: Installation, models: Models) -> None:
     """Patients' files: each after its service's own check of who asks, none of them cached."""
 
-    def actor(request: Request) -> Actor | None:
-        return sign_ins.actor_of(clinic, _token(request), request.state.address)
-
     @own.get("/files/examinations/{examination}/{position}/image.png")
-    def image(examination: str, position: int, request: Request) -> Response:
-        data = examinations.image(clinic, actor(request), examination, position)
+    def image(request: Request, examination: Id, position: Position) -> Response:
+        data = examinations.image(clinic, request.state.actor, examination, position)
         return Response(data, media_type="image/png")
 
     @own.get("/files/examinations/{examination}/{position}/heat/{model}.png")
-    def heat(examination: str, position: int, model: str, request: Request) -> Response:
-        data = examinations.heat(clinic, actor(request), examination, position, model)
+    def heat(request: Request, examination: Id, position: Position, model: str) -> Response:
+        data = examinations.heat(clinic, request.state.actor, examination, position, model)
         return Response(coloured(data), media_type="image/png")
 
     @own.get("/files/examinations/{examination}/report.pdf")
-    def report(examination: str, request: Request) -> Response:
-        name, data = reports.handed_out(clinic, actor(request), models, examination)
+    def report(request: Request, examination: Id) -> Response:
+        name, data = reports.handed_out(clinic, request.state.actor, models, examination)
         return _download(data, "application/pdf", f"{name}.pdf")
 
     @own.get("/files/patients/{patient}.zip")
-    def record(patient: str, request: Request) -> Response:
-        data = export.export(clinic, actor(request), patient)
+    def record(request: Request, patient: Id) -> Response:
+        data = export.export(clinic, request.state.actor, patient)
         return _download(data, "application/zip", f"{patient}.zip")
 
 
-def _add_uploads(own: FastAPI, folder: Path) -> None:
+def _add_uploads(own: FastAPI, folder: Path, granted: Grants) -> None:
     """In place of Gradio's own: names stay with the user."""
 
     @own.post("/gradio_api/upload")
-    async def upload(files: list[UploadFile]) -> list[str]:
+    async def upload(request: Request, files: list[UploadFile]) -> list[str]:
         if len(files) > MOST_FILES:
-            raise BCDError(f"hand in at most {MOST_FILES} files at once")
-        return [str(await _kept(file, folder)) for file in files]
+            raise HTTPException(413, f"hand in at most {MOST_FILES} files at once")
+        paths = await asyncio.to_thread(_kept, [file.file for file in files], folder)
+        granted.claim(request.state.owner, map(grants.file, paths))
+        return paths
+
+    @own.get("/gradio_api/upload_progress")
+    def progress() -> Response:
+        """Gradio's page asks how far an upload is; it isn't told, and needn't wait."""
+        return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
 
-async def _kept(file: UploadFile, folder: Path) -> Path:
-    path = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=folder)) / "upload"
-    await asyncio.to_thread(path.write_bytes, await file.read())
-    return path
+def _kept(files: list[BinaryIO], folder: Path) -> list[str]:
+    """Write files under names that tell nothing; returns their paths."""
+    if shutil.disk_usage(folder).free < LEAST_FREE:
+        raise HTTPException(503, "the server's disk is full: tell who runs this page")
+    paths = []
+    for file in files:
+        path = Path(tempfile.mkdtemp(dir=folder)) / "upload"
+        with path.open("xb") as kept:
+            shutil.copyfileobj(file, kept)
+        paths.append(str(path))
+    return paths
 
 
 def _failed(request: Request, error: Exception) -> Response:
     """A failure in one sentence, as a page or as JSON."""
-    status = STATUS.get(type(error), 400)
+    status = STATUS.get(type(error), 400 if isinstance(error, BCDError) else 500)
+    sentence = str(error) if isinstance(error, BCDError) else UNEXPECTED
     if not visitors.wants_page(request.scope):
-        response: Response = JSONResponse({"detail": str(error)}, status)
+        response: Response = JSONResponse({"detail": sentence}, status)
     elif status == 401:
-        response = RedirectResponse("/login", 303)
+        response = RedirectResponse(visitors.sign_in_path(request.scope), 303)
     else:
-        response = HTMLResponse(told_page(str(error)), status)
+        response = HTMLResponse(told_page(sentence), status)
+    return _with_wait(response, error)
+
+
+def _with_wait(response: Response, error: Exception) -> Response:
     if isinstance(error, TooManyAttempts):
         response.headers["retry-after"] = str(error.seconds)
     return response
@@ -216,14 +302,9 @@ def _welcome(request: Request, wanted: str) -> Response:
     """Where a sign-in leads: to a page of ours, never elsewhere."""
     if not visitors.wants_page(request.scope):
         return JSONResponse({"success": True})
-    ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\"))
-    return RedirectResponse(wanted if ours else "/", 303)
+    return RedirectResponse(wanted if OURS.fullmatch(wanted) else "/", 303)
 
 
 def _download(data: bytes, kind: str, name: str) -> Response:
     disposition = f'attachment; filename="{name}"'
     return Response(data, media_type=kind, headers={"content-disposition": disposition})
-
-
-def _token(request: Request) -> str:
-    return cookies.token_in(request.headers.get("cookie", ""))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,37 +14,53 @@ import pytest
 import yaml
 
 from bcd_models import BCDClassifier
+from bcd_models.errors import InputError
 from tests.conftest import ROOT
 from training import card, pipeline
 from training.comparison.schema import Report
+from training.plan import read_plan
 
 SMOKE = ROOT / "tests" / "support" / "smoke"
 
 
-def command(corpus: Path, out: Path, cards: Path) -> list[str]:
-    where = ["--corpus", str(corpus), "--out", str(out), "--cards", str(cards)]
-    return [sys.executable, "-m", "training.pipeline", "--plan", str(SMOKE / "study.yaml"), *where]
+def command(corpus: Path, out: Path, cards: Path, workers: int) -> list[str]:
+    asked = ["--corpus", str(corpus), "--out", str(out), "--cards", str(cards)]
+    asked += ["--plan", str(SMOKE / "study.yaml"), "--workers", str(workers)]
+    return [sys.executable, "-m", "training.pipeline", *asked]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Path) -> None:
     out, cards = tmp_path / "study", tmp_path / "cards"
     with subprocess.Popen(
-        command(corpus_folder, out, cards), cwd=ROOT, stdout=subprocess.PIPE, text=True
+        command(corpus_folder, out, cards, workers=2),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as first:
         assert first.stdout is not None
-        assert [line for line, _ in zip(first.stdout, range(2), strict=False)]
-        first.kill()
+        begun = [line.strip() for line, _ in zip(first.stdout, range(3), strict=False)]
+        os.killpg(first.pid, signal.SIGKILL)
+    assert begun[:2] == ["== mobilenetv2: study", "== efficientnet_b2: study"]
     second = subprocess.run(
-        command(corpus_folder, out, cards), cwd=ROOT, capture_output=True, text=True
+        command(corpus_folder, out, cards, workers=2), cwd=ROOT, capture_output=True, text=True
     )
     assert second.returncode == 0, second.stderr[-2000:]
     report = Report.model_validate_json((cards / "report.json").read_bytes())
     assert report.square
+    assert report.square.folds == (0,)
     assert len(report.tested) >= 2
-    assert {line.arm for line in report.out_of_fold} >= {"plain", "tuned", "eight views"}
-    assert len(report.leaks) == 1
-    assert (cards / "report.md").read_text()
+    arms = {(line.backbone, line.arm): line.folds for line in report.out_of_fold}
+    assert arms["MobileNetV2", "plain"] == (0, 1)
+    assert arms["MobileNetV2", "eight views"] == arms["EfficientNet-B2", "no balance"] == (0,)
+    assert {line.split for line in report.on_same_terms} == {"grouped", "random"}
+    (curve,) = report.learning_curves
+    assert [(point.learnt_share, point.folds) for point in curve.points] == [(0.5, (0,)), (1, (0,))]
+    assert len(report.neighbours) == 1
+    assert report.missing.keys() == {"leaks", "leave_one_out"}
+    assert f"Not made: {report.missing['leaks']}." in (cards / "report.md").read_text()
     for name in ("bcd-mobilenetv2", "bcd-efficientnet-b2"):
         folder = cards / name
         model = BCDClassifier.from_pretrained(folder)
@@ -51,25 +69,42 @@ def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Pa
         assert metrics["model"]["weights_sha256"] == model.weights_sha256
         assert (folder / "README.md").read_text() == card.render(folder)
     again = subprocess.run(
-        command(corpus_folder, out, cards), cwd=ROOT, capture_output=True, text=True
+        command(corpus_folder, out, cards, workers=1), cwd=ROOT, capture_output=True, text=True
     )
-    done_again = [line for line in again.stdout.splitlines() if line.startswith("==")]
-    assert all("chang" in line or "compar" in line or "model" in line for line in done_again)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert [line for line in again.stdout.splitlines() if line.startswith("==")] == [
+        "== each change alone, and the tuned recipes",
+        "== the changes together",
+        "== the comparison",
+        "== the model folders",
+    ]
 
 
 def test_every_change_of_the_plan_makes_a_recipe() -> None:
-    plan, recipes = pipeline.read_plan(pipeline.PLAN)
+    plan, recipes = read_plan(pipeline.PLAN)
     study = pipeline.Study(plan, recipes, Path(), Path(), None, None, None)
-    arms = list(pipeline.single_changes(study))
-    assert len({arm.arm for arm in arms}) == len(plan.changes) > 10
-    plain = next(iter(recipes.values()))
-    for arm in arms:
+    arms = pipeline.single_changes(study)
+    assert len({(arm.backbone, arm.arm) for arm in arms}) == len(plan.changes) > 10
+    for arm, change in zip(arms, plan.changes, strict=True):
+        assert arm.backbone == (change.backbone or "mobilenetv2")
+        plain = recipes[arm.backbone]
         assert arm.model_copy(update={"arm": plain.arm}) != plain
 
 
 @pytest.mark.parametrize(
     ("change", "key"),
-    [({"trails": 3}, "trails"), ({"seeds": 1}, "seeds"), ({"recipes": []}, "recipes")],
+    [
+        ({"trails": 3}, "trails"),
+        ({"seeds": 1}, "seeds"),
+        ({"recipes": []}, "recipes"),
+        ({"change_folds": []}, "change_folds"),
+        ({"change_folds": [0, 2]}, "change_folds: .*name some of folds"),
+        ({"folds": [1, 2], "change_folds": [0]}, "change_folds: .*name some of folds"),
+        (
+            {"changes": [{"arm": "a", "set": {"ema": 0.9}, "backbone": "resnet"}]},
+            r"changes\.0\.backbone: no recipe is of 'resnet': choose from mobilenetv2, ",
+        ),
+    ],
 )
 def test_a_wrong_plan_is_refused_by_key(
     tmp_path: Path, change: dict[str, object], key: str
@@ -77,5 +112,5 @@ def test_a_wrong_plan_is_refused_by_key(
     shutil.copytree(SMOKE, tmp_path / "plan")
     path = tmp_path / "plan" / "study.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
-    with pytest.raises(pipeline.InputError, match=key):
-        pipeline.read_plan(path)
+    with pytest.raises(InputError, match=key):
+        read_plan(path)

@@ -15,6 +15,7 @@ from clinic.models import Models
 from clinic.patients import PatientForm
 from clinic.permissions import Actor, Role
 from tests.support.clinic import DATABASES, NAMES, PATCHES, empty_database, installation_at
+from tests.support.serving import Serving, serving_at
 from tests.ui.running_app import save_small_model
 
 
@@ -84,3 +85,10 @@ def saved(
 ) -> Callable[..., str]:
     """Saves an examination of the patient; returns its id."""
     return lambda shown=True: examinations.save(clinic, ada, patient, analysed, Details(), shown)
+
+
+@pytest.fixture(scope="session")
+def serving(small_models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """The whole app; tests share it, each with accounts of its own."""
+    with serving_at(tmp_path_factory.mktemp("serving"), small_models) as running:
+        yield running

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
+from gradio_client.exceptions import AppError, AuthenticationError
 from PIL import Image
 from pypdf import PdfReader
 
 from bcd_models import BCDClassifier, ImageError
-from tests.ui.running_app import EXAMPLES, running_app, save_small_model
-
-NAMES = ("small-one", "small-b2")
-PATCHES = sorted(EXAMPLES.glob("*.png"))
+from tests.support.clinic import NAMES, PATCHES, installation_at
+from tests.support.serving import PASSWORD, add_account
+from tests.ui.running_app import running_app, save_small_model
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +33,19 @@ def models(folders):
 
 
 @pytest.fixture(scope="module")
-def url(folders):
-    with running_app(folders) as address:
+def log(tmp_path_factory):
+    return tmp_path_factory.mktemp("log") / "log"
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory):
+    with installation_at(tmp_path_factory.mktemp("clinic")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def url(folders, clinic, log):
+    with running_app(folders, {"BCD_DATA_FOLDER": str(clinic.settings.data)}, log) as address:
         yield address
 
 
@@ -67,12 +77,12 @@ def test_models(client, models):
 @pytest.mark.parametrize("name", NAMES)
 def test_predict_is_the_library_s(client, models, name):
     answer = client.predict(handle_file(PATCHES[0]), name, api_name="/predict")
-    assert answer == in_json(models[name].predict(PATCHES[0]))
+    assert answer == in_json(models[name].predict(PATCHES[0].read_bytes()))
 
 
 def test_the_first_model_is_the_default(client, models):
     answer = client.predict(handle_file(PATCHES[1]), api_name="/predict")
-    assert answer == in_json(models[NAMES[0]].predict(PATCHES[1]))
+    assert answer == in_json(models[NAMES[0]].predict(PATCHES[1].read_bytes()))
 
 
 @pytest.mark.parametrize(("label", "wanted"), [("predicted", None), ("benign", "benign")])
@@ -80,7 +90,7 @@ def test_explain_is_the_library_s_without_loss(client, models, label, wanted):
     overlay, answer = client.predict(
         handle_file(PATCHES[2]), NAMES[0], label, 0.75, api_name="/explain"
     )
-    explanation = models[NAMES[0]].explain(PATCHES[2], wanted)
+    explanation = models[NAMES[0]].explain(PATCHES[2].read_bytes(), wanted)
     assert answer == in_json(explanation.prediction)
     with Image.open(overlay) as image:
         assert image.format == "PNG"
@@ -92,7 +102,7 @@ def test_report(client, models):
     assert Path(path).name.startswith("bcd-report-")
     (page,) = PdfReader(io.BytesIO(Path(path).read_bytes())).pages
     text = page.extract_text()
-    assert PATCHES[3].name in text
+    assert PATCHES[3].stem not in text  # names stay with the user
     assert models[NAMES[1]].weights_sha256 in text
 
 
@@ -101,7 +111,7 @@ def test_a_broken_file_is_told_as_the_library_tells_it(client, models, endpoint,
     path = tmp_path / "notes.png"
     path.write_text("not an image")
     with pytest.raises(ImageError) as expected:
-        models[NAMES[0]].predict(path)
+        models[NAMES[0]].predict(path.read_bytes())
     with pytest.raises(AppError) as told:
         client.predict(handle_file(path), api_name=endpoint)
     assert str(told.value) == str(expected.value)
@@ -121,21 +131,18 @@ def test_the_server_s_own_files_cannot_be_named(url, tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(PATCHES[0].read_bytes())
     data = [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}, NAMES[0]]
-    address = f"{url}gradio_api/call/predict"
     request = urllib.request.Request(
-        address, json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
+        f"{url}gradio_api/call/predict",
+        json.dumps({"data": data}).encode(),
+        {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request) as reply:
-        event = json.load(reply)["event_id"]
-    with urllib.request.urlopen(f"{address}/{event}") as reply:
-        stream = reply.read().decode()
-    assert "event: error" in stream
-    assert "probability" not in stream
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(request)
 
 
 def test_concurrent_calls_are_not_mixed_up(client, models):
     calls = [(path, name) for path in PATCHES for name in NAMES]
-    expected = [in_json(models[name].predict(path)) for path, name in calls]
+    expected = [in_json(models[name].predict(path.read_bytes())) for path, name in calls]
     assert len({answer["probability"] for answer in expected}) == len(calls)
     with ThreadPoolExecutor(4) as pool:
         jobs = [
@@ -154,3 +161,58 @@ def test_only_these_endpoints_are_public(client):
 def test_uploads_are_bounded(url):
     with urllib.request.urlopen(f"{url}config") as reply:
         assert json.load(reply)["max_file_size"] == 64 * 1024 * 1024
+
+
+def test_a_doctor_s_scripts_sign_in(url, clinic):
+    ada = add_account(clinic)
+    client = Client(url, auth=(ada.name, PASSWORD), verbose=False)
+    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert sorted(named) == [
+        "/create_patient",
+        "/examination_report",
+        "/explain",
+        "/models",
+        "/predict",
+        "/record_read",
+        "/report",
+        "/save_examination",
+    ]
+    made = client.predict("AB-1234", 1957, "", api_name="/create_patient")
+    assert made["patient"].startswith("P-")
+    client.close()
+
+
+def test_no_script_signs_in_with_a_wrong_password(url, clinic):
+    with pytest.raises(AuthenticationError):
+        Client(url, auth=(add_account(clinic).name, "wrong"), verbose=False)
+
+
+def test_what_users_hand_in_and_type_is_in_no_log(client, url, log, tmp_path):
+    path = tmp_path / "Jane Doe 1957.png"
+    path.write_text("not an image")
+    with pytest.raises(AppError):
+        client.predict(handle_file(path), api_name="/predict")
+    for data in (["Jane Doe", NAMES[0]], [None, "Jane Doe", "x"], [{"path": "Jane Doe"}]):
+        for address in ("call/predict", "call/v2/predict", "call/Jane", "queue/join?Jane=Jane"):
+            body = {"data": data, "session_hash": "Jane", "fn_index": 0}
+            send(f"{url}gradio_api/{address}", json.dumps(body).encode())
+    for path in ("login", "Jane%20Doe", "gradio_api/upload", "files/Jane"):
+        send(f"{url}{path}", b"username=Jane&password=Jane")
+        send(f"{url}{path}", None)
+    client.predict(api_name="/models")  # what came before has been logged
+    assert "unexpected " in log.read_text()
+    assert "Jane" not in log.read_text()
+
+
+def send(address, body):
+    """Send whatever; an error is an answer too."""
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    try:
+        urllib.request.urlopen(request).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+
+
+def test_it_starts_without_a_word_too_many(log, url):
+    (first, second, *_) = log.read_text().splitlines()
+    assert second == f"Open {url}", first

@@ -56,6 +56,7 @@ def test_every_variable_is_read() -> None:
     ("name", "value"),
     [
         ("BCD_GUESTS", "perhaps"),
+        ("BCD_PROXIES", "10.0.0.1, proxy.example"),
         ("BCD_EXTERNAL_ID", "["),
         ("BCD_SESSION_HOURS", "soon"),
         ("BCD_SESSION_HOURS", "0"),

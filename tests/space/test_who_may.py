@@ -48,8 +48,8 @@ ADMINS: dict[str, Act] = {
     "accounts.listed": lambda c, a, _k: accounts.listed(c, a),
     "accounts.reset_password": lambda c, a, k: accounts.reset_password(c, a, k.other),
     "accounts.set_active": lambda c, a, k: accounts.set_active(c, a, k.other, False),
-    "acts.actions": lambda c, a, _k: acts.actions(c, a),
     "acts.found": lambda c, a, _k: acts.found(c, a),
+    "acts.known": lambda c, a, _k: acts.known(c, a),
     "patients.hand_over": lambda c, a, k: patients.hand_over(c, a, k.closed, k.other),
     "sign_ins.end_sessions": lambda c, a, k: sign_ins.end_sessions(c, a, k.closed),
 }

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from tests.training.predicted import predicted
 from training import choice
 from training.recipe import Recipe
 
@@ -24,8 +29,9 @@ CHANGES = {
 
 
 def test_nothing_that_helps_leaves_the_recipe_as_it_was() -> None:
-    assert choice.combined(PLAIN, TUNED, 0.0019, CHANGES, {"average": 0.0019}) is PLAIN
-    assert choice.combined(PLAIN, TUNED, 0.002, CHANGES, {}) is TUNED
+    gains = dict.fromkeys(CHANGES, 0.0019)
+    assert choice.combined(PLAIN, TUNED, 0.0019, CHANGES, gains) is PLAIN
+    assert choice.combined(PLAIN, TUNED, 0.002, CHANGES, gains) is TUNED
 
 
 def test_what_helps_is_put_together_and_rivals_are_not() -> None:
@@ -39,7 +45,22 @@ def test_what_helps_is_put_together_and_rivals_are_not() -> None:
     assert found.balance == PLAIN.balance
 
 
-def test_the_best_on_all_folds_is_chosen_and_plain_where_level() -> None:
-    both = PLAIN.model_copy(update={"arm": choice.COMBINED})
-    assert choice.best([PLAIN, TUNED, both], {"tuned": 0.001, "combined": -0.002}) is TUNED
-    assert choice.best([PLAIN, TUNED, both], {"tuned": 0.0, "combined": -0.002}) is PLAIN
+def test_the_better_on_all_folds_is_chosen_and_plain_where_level() -> None:
+    assert choice.best(PLAIN, TUNED, 0.001) is TUNED
+    assert choice.best(PLAIN, TUNED, 0.0) is PLAIN
+    assert choice.best(PLAIN, TUNED, -0.001) is PLAIN
+
+
+def test_a_gain_is_pooled_over_folds_on_the_rows_of_both(tmp_path: Path) -> None:
+    ours = [predicted(tmp_path / "ours" / "fold-0", "mmb", [2.0, 0.0, 1.0])]
+    theirs = [predicted(tmp_path / "plain" / "fold-0", "mmb", [0.0, 0.0, 1.0])]
+    assert choice.gain(ours, theirs) == pytest.approx(1 / 2 - 0)
+    # Of six pairs of a malignant and a benign image, whichever fold each is of:
+    ours.append(predicted(tmp_path / "ours" / "fold-1", "mb", [3.0, -1.0]))
+    theirs.append(predicted(tmp_path / "plain" / "fold-1", "mb", [3.0, -1.0]))
+    assert choice.gain(ours, theirs) == pytest.approx(5 / 6 - 4 / 6)
+    theirs.append(predicted(tmp_path / "plain" / "fold-2", "mb", [0.0, 9.0]))
+    assert choice.gain(ours, theirs) == pytest.approx(5 / 6 - 4 / 6)
+    other = predicted(tmp_path / "ours" / "fold-3", "mb", [0.0, 9.0], "breakhis")
+    same = predicted(tmp_path / "plain" / "fold-3", "mb", [9.0, 0.0], "breakhis")
+    assert choice.gain([*ours, other], [*theirs, same]) == pytest.approx(5 / 6 - 4 / 6)

@@ -323,6 +323,31 @@ def test_neighbouring_ids_are_compared_on_the_same_images(report: schema.Report)
     assert len(report.out_of_fold) == 4  # no neighbours among them
 
 
+def test_neighbours_of_fewer_folds_are_set_beside_the_same_images(bench: Bench) -> None:
+    for fold in (0, 1, 2):
+        bench.run(f"plain-{fold}", f"grouped, fold {fold}", FOLDS[fold], skill=1.2)
+    near = pd.concat([FOLDS[0][:40], FOLDS[2][40:], FOLDS[4][:8]], ignore_index=True)
+    bench.run("near-0", "neighbours, fold 0", near, skill=0.4)
+    (found,) = compare.compare(bench.runs).neighbours
+    shared = near[:80]
+    assert found.counts.images == len(shared)
+    values = [roc_auc_score(shared["label"], margins_of(shared, skill, 0)) for skill in (1.2, 0.4)]
+    assert found.by_case.value == pytest.approx(values[0])
+    assert found.by_run.value == pytest.approx(values[1])
+    assert found.difference.value == pytest.approx(values[1] - values[0])
+
+
+def test_the_random_split_stands_on_the_page_without_a_leak(bench: Bench) -> None:
+    bench.run("random", "random", FOLDS[4], skill=1.5)
+    bench.run("grouped", "grouped", FOLDS[3], TEST)
+    found = compare.compare(bench.runs)
+    assert "leaky split" in found.missing["leaks"]
+    by_hand = roc_auc_score(FOLDS[4]["label"], margins_of(FOLDS[4], 1.5, 0))
+    lines = report_page.page(found).splitlines()
+    (line,) = [line for line in lines if "| random, validation | 80 |" in line]
+    assert line.split(" | ")[-1].startswith(f"{by_hand:.3f} (")
+
+
 def test_ours_are_measured_on_the_originals_terms(report: schema.Report) -> None:
     found = {(one.run, one.part): one for one in report.on_same_terms}
     random = found["mobilenetv2/random", "validation"]
@@ -461,6 +486,25 @@ def test_a_learning_curve_ends_at_the_arm_of_the_same_recipe(report: schema.Repo
         for one in report.out_of_fold
         if (one.backbone, one.arm) == ("MobileNetV2", "plain")
     )
+
+
+def test_a_learning_curve_is_over_the_folds_that_all_its_shares_hold(bench: Bench) -> None:
+    for fold in (0, 1, 2):
+        bench.run(f"plain-{fold}", f"grouped, fold {fold}", FOLDS[fold], skill=1.2)
+    for share, folds in ((0.25, (1, 2)), (0.5, (0, 1))):
+        own: dict[str, Any] = {"arm": f"{share} of all", "learnt_share": share, "skill": share}
+        for fold in folds:
+            bench.run(f"{share}-{fold}", f"grouped, fold {fold}", FOLDS[fold], **own)
+    bench.run("same-0", "grouped, fold 0", FOLDS[0], arm="the same", skill=1.2)
+    found = compare.compare(bench.runs)
+    (curve,) = found.learning_curves
+    assert [point.folds for point in curve.points] == [(1,)] * 3
+    for point, skill in zip(curve.points, (0.25, 0.5, 1.2), strict=True):
+        by_hand = roc_auc_score(FOLDS[1]["label"], margins_of(FOLDS[1], skill, 0))
+        assert point.auroc.value == pytest.approx(by_hand)
+        assert point.counts.images == len(FOLDS[1])
+    fewer = compare.compare([run for run in bench.runs if run.name != "0.25-1"])
+    assert "of MobileNetV2 hold no fold in common" in fewer.missing["learning_curves"]
 
 
 def test_multiply_adds_by_hand() -> None:

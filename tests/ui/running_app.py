@@ -24,15 +24,18 @@ PATIENCE = 90  # seconds for a start on a busy machine
 
 @contextmanager
 def running_app(
-    models: Sequence[str | Path], environment: Mapping[str, str] | None = None
+    models: Sequence[str | Path],
+    environment: Mapping[str, str] | None = None,
+    log: Path | None = None,
 ) -> Iterator[str]:
     """Start the app with some models and settings; yields its address.
 
-    Its data folder is its own and goes at the end, unless the environment names one.
+    Its data folder is its own and goes at the end, unless the environment names one; so does what
+    it prints, unless there is a file for it.
     """
     with tempfile.TemporaryDirectory() as folder:
         settings = {"BCD_DATA_FOLDER": f"{folder}/data", **(environment or {})}
-        with _process(models, settings, Path(folder) / "log") as address:
+        with _process(models, settings, log or Path(folder) / "log") as address:
             yield address
 
 

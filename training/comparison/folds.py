@@ -169,25 +169,25 @@ def _unequal(corners: tuple[schema.Corner, ...]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def learning_curves(
-    runs: list[Run], larger: str, warnings: list[str]
-) -> tuple[schema.LearningCurve, ...]:
-    """Arms that learnt from a share of the cases, with the one of the same recipe that had all."""
-    series: dict[str, list[Pool]] = defaultdict(list)
+def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve, ...]:
+    """Arms that learnt from a share of the cases, with the one of the same recipe that had all.
+
+    Each curve is over the folds that all its shares hold; arms of one recipe and share are alike.
+    """
+    series: dict[str, dict[float, Pool]] = defaultdict(dict)
     for pool in pools(runs):
-        series[str(pool.first.decided("arm", "learnt_share", "seed"))].append(pool)
+        recipe = str(pool.first.decided("arm", "learnt_share", "seed"))
+        series[recipe].setdefault(pool.first.plan.learnt_share, pool)
     curves = []
-    for of_recipe in series.values():
-        of_recipe.sort(key=lambda pool: pool.first.plan.learnt_share)
+    for by_share in series.values():
+        of_recipe = [by_share[share] for share in sorted(by_share)]
         whole = of_recipe[-1].first
         if of_recipe[0].first.plan.learnt_share == 1:
             continue
-        if len({tuple(pool.runs) for pool in of_recipe}) > 1:
-            held = "; ".join(
-                f"{pool.first.plan.learnt_share:g}: {_named(pool.runs)}" for pool in of_recipe
-            )
-            warnings.append(f"{whole.backbone}: the learning curve's shares hold folds {held}")
-        points = tuple(_pooled_line(pool, larger) for pool in of_recipe)
+        folds = sorted(set.intersection(*(set(pool.runs) for pool in of_recipe)))
+        if not folds:
+            raise Missing(f"the shares of {whole.backbone} hold no fold in common")
+        points = tuple(_pooled_line(pooled(pool.runs, folds), larger) for pool in of_recipe)
         curves.append(
             schema.LearningCurve(backbone=whole.backbone, arm=whole.plan.arm, points=points)
         )

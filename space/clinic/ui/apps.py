@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import gradio as gr
-from fastapi import FastAPI
+import warnings
+from typing import Any
 
+import gradio as gr
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from gradio.route_utils import FnIndexInferError
+
+from clinic.failures import told
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.ui import look
+from clinic.ui.account_page import add_account_page
+from clinic.ui.accounts_page import add_accounts_page
+from clinic.ui.audit_page import add_audit_page
+from clinic.ui.check_page import add_check_page
 from clinic.ui.endpoints import add_endpoints
 from clinic.ui.examination_page import add_examination_page
 from clinic.ui.examine_page import add_examine_page
 from clinic.ui.frame import TITLE, add_head
+from clinic.ui.patient_page import add_patient_page
+from clinic.ui.patients_page import add_patients_page
 from clinic.ui.record_endpoints import add_record_endpoints
 from clinic.ui.try_page import add_try_page
 from clinic.ui.worklist_page import add_worklist_page
 
 MAX_UPLOAD = "64mb"
 MAX_WAITING = 64
+# What Gradio raises, outside of listeners, where a call doesn't fit its functions.
+WRONG_CALL = (FnIndexInferError, LookupError, TypeError, ValueError)
 AT_ONCE = 8  # calls of one listener; of those that analyse images, two
 
 
@@ -37,6 +51,12 @@ def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
         add_worklist_page(app, clinic)
         add_endpoints(models)
         add_record_endpoints(clinic, models)
+    with app.route("Patients", "/patients"):
+        add_head(app, "doctor", "/patients")
+        add_patients_page(app, clinic)
+    with app.route("Patient", "/patient"):
+        add_head(app, "doctor", "/patients")
+        add_patient_page(app, clinic)
     with app.route("New examination", "/examine"):
         add_head(app, "doctor", "/patients")
         add_examine_page(app, clinic, models)
@@ -46,6 +66,7 @@ def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
     with app.route("Try images", "/try"):
         add_head(app, "doctor", "/try")
         add_try_page(models)
+    _add_everyones(app, "doctor", clinic)
     return app
 
 
@@ -53,7 +74,22 @@ def admins_app(clinic: Installation) -> gr.Blocks:
     """An admin's pages."""
     with _blocks() as app:
         add_head(app, "admin", "/")
+        add_accounts_page(app, clinic)
+    with app.route("Audit log", "/audit"):
+        add_head(app, "admin", "/audit")
+        add_audit_page(app, clinic)
+    _add_everyones(app, "admin", clinic)
     return app
+
+
+def _add_everyones(app: gr.Blocks, role: str, clinic: Installation) -> None:
+    """The pages that doctors and admins both have."""
+    with app.route("Check a report", "/check"):
+        add_head(app, role, "/check")
+        add_check_page(clinic)
+    with app.route("Account", "/account"):
+        add_head(app, role, "/account")
+        add_account_page(clinic)
 
 
 def _blocks() -> gr.Blocks:
@@ -62,17 +98,43 @@ def _blocks() -> gr.Blocks:
 
 def mounted(app: gr.Blocks) -> FastAPI:
     """An app as it is served, at the root."""
+    _keep_failures_quiet(app)
+    app.has_launched = True  # or Gradio, when mounted, takes any path on the server for an input
     outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    return gr.mount_gradio_app(
-        outer,
-        app.queue(max_size=MAX_WAITING, default_concurrency_limit=AT_ONCE),
-        path="/",
-        theme=look.theme(),
-        css_paths=[look.STYLE],
-        max_file_size=MAX_UPLOAD,
-        footer_links=[],
-        run_history=False,
-        show_error=False,
-        ssr_mode=False,
-        mcp_server=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "SSR mode is not supported")  # nor is it asked for
+        return gr.mount_gradio_app(
+            outer,
+            app.queue(max_size=MAX_WAITING, default_concurrency_limit=AT_ONCE),
+            path="/",
+            theme=look.theme(),
+            css_paths=[look.STYLE],
+            max_file_size=MAX_UPLOAD,
+            footer_links=[],
+            run_history=False,
+            show_error=False,
+            ssr_mode=False,
+            mcp_server=False,
+            app_kwargs={"exception_handlers": dict.fromkeys(WRONG_CALL, _wrongly_called)},
+        )
+
+
+def _wrongly_called(_request: Request, error: Exception) -> JSONResponse:
+    told(error)
+    return JSONResponse({"detail": "there is no such function, or it takes other inputs"}, 400)
+
+
+def _keep_failures_quiet(app: gr.Blocks) -> None:
+    """Keep out of the log what Gradio prints of a failure: it holds what the user handed in."""
+    process = app.process_api
+
+    async def processed(*arguments: Any, **named: Any) -> dict[str, Any]:
+        try:
+            return await process(*arguments, **named)
+        except gr.Error as error:
+            error.print_exception = False
+            raise
+        except Exception as error:
+            raise gr.Error(told(error), print_exception=False) from None
+
+    app.process_api = processed

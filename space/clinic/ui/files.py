@@ -82,8 +82,13 @@ def made(data: bytes, name: str) -> str:
 
 
 def sweep(folder: Path, age: float) -> None:
-    """Take away what lies in Gradio's folder for longer than ``age`` seconds."""
+    """Take away what lies in Gradio's folder for longer than ``age`` seconds.
+
+    The folder is made anew where the system has taken it away, as it does in /tmp.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
     before = time.time() - age
     for path in folder.iterdir():
-        if path.stat().st_mtime < before:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        with suppress(OSError):  # a listener may take it away meanwhile
+            if path.stat().st_mtime < before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -23,28 +23,28 @@ from clinic.ui.look import IN_LINE
 def add_record_endpoints(clinic: Installation, models: Models) -> None:
     """Add the endpoints to the Blocks being built."""
     with gr.Row(visible=False):
-        external_id = gr.Textbox(label="External id, a pseudonym, or empty")
-        birth_year = gr.Number(None, precision=0, label="Year of birth, or null")
-        text = gr.Textbox(label="Free text without names")
+        external_id = gr.Textbox("", label="External id, a pseudonym, or empty")
+        birth_year = gr.Number(0, precision=0, label="Year of birth, or 0")
+        text = gr.Textbox("", label="Free text without names")
         patient = gr.Textbox(label="Id of the patient")
         examination = gr.Textbox(label="Id of the examination")
         images = upload(file_count="multiple", label="Images")
         names = gr.CheckboxGroup(models.names, value=models.names[:1], label="Names of models")
-        field = gr.Number(None, label="Width of the field in micrometres, or null")
-        pixel = gr.Number(None, label="Micrometres of a pixel, or null")
+        field = gr.Number(0, label="Width of the field in micrometres; 0: not known")
+        pixel = gr.Number(0, label="Micrometres of a pixel; 0: not known")
         stain = gr.Dropdown(STAINS, value=STAINS[0], label="Stain")
         specimen = gr.Dropdown(SPECIMENS, value=SPECIMENS[-1], label="Specimen")
         shown = gr.Checkbox(True, label="Answer with what the models say")
         verdict = gr.Dropdown(list(VERDICTS), value="none", label="Verdict")
-        reason = gr.Textbox(label="Why an earlier read is amended, or empty")
+        reason = gr.Textbox("", label="Why an earlier read is amended, or empty")
         answer = gr.JSON(label="Answer")
 
     @one_sentence
     def create_patient(
-        external_id: str, birth_year: int | None, note: str, request: gr.Request
+        external_id: str, birth_year: int, note: str, request: gr.Request
     ) -> dict[str, Any]:
         """Make a record without a name; answers with the id issued for it."""
-        form = PatientForm(external_id or None, birth_year, note or "")
+        form = PatientForm(external_id or None, birth_year or None, note or "")
         return {"patient": patients.create(clinic, actor_of(request), form)}
 
     @one_sentence
@@ -52,8 +52,8 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         patient: str,
         images: list[bytes],
         names: list[str],
-        field_width_um: float | None,
-        um_per_pixel: float | None,
+        field_width_um: float,
+        um_per_pixel: float,
         stain: str,
         specimen: str,
         comment: str,
@@ -106,9 +106,12 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
     gr.on([], examination_report, [examination], answer, api_name="examination_report")
 
 
-def _handed_in(data: bytes, um: float | None, um_per_pixel: float | None) -> HandedIn:
+def _handed_in(data: bytes, um: float, um_per_pixel: float) -> HandedIn:
     return HandedIn(
-        data, examinations.field_width(open_image(data).width, um=um, um_per_pixel=um_per_pixel)
+        data,
+        examinations.field_width(
+            open_image(data).width, um=um or None, um_per_pixel=um_per_pixel or None
+        ),
     )
 
 

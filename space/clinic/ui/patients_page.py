@@ -1,0 +1,127 @@
+"""A doctor's patients: searched, listed, and new ones made."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from clinic import patients
+from clinic.installation import Installation
+from clinic.pages import Page
+from clinic.patients import PatientRow
+from clinic.ui.frame import PRIVATE, actor_of, asked, go_to, one_sentence, safely
+from clinic.ui.patient_form import add_fields, form_of
+from clinic.ui.tables import cell, empty, link, moment, page_number, pager, table
+
+PATH = "/patients"
+HEADS = (
+    "Patient",
+    "External id",
+    "Year of birth",
+    "Examinations",
+    "Of these unread",
+    "Last changed",
+)
+SYNTHETIC = '<span class="bcd-badge">synthetic</span>'
+
+# Puts a search into the page's address, so that Back and a reload find it again.
+ADDRESS = f"""
+(words, aside) => {{
+  const query = new URLSearchParams();
+  if (words.trim()) query.set('search', words.trim());
+  if (aside) query.set('aside', '1');
+  history.replaceState(null, '', '{PATH}' + (query.size ? '?' + query : ''));
+  return [words, aside];
+}}
+"""
+
+
+def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
+    """Add the page to the Blocks being built."""
+    gr.HTML("<h1>Patients</h1>", elem_classes="bcd-heading")
+    _add_new_patient(clinic)
+    words = gr.Textbox(
+        label="Words in id, external id or note",
+        html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="search"),
+        submit_btn="Search",
+        elem_classes="bcd-search",
+    )
+    aside = gr.Checkbox(label="Only those put aside")
+    shown = gr.HTML()
+
+    @safely
+    def show(words: str, aside: bool, request: gr.Request, number: int = 1) -> str:
+        found = patients.found(clinic, actor_of(request), words, archived=aside, page=number)
+        return _found(found, words.strip(), aside)
+
+    def begin(request: gr.Request) -> tuple[str, bool, str]:
+        words, aside = asked(request, "search"), asked(request, "aside") == "1"
+        return words, aside, show(words, aside, request, page_number(asked(request, "sheet")))
+
+    app.load(begin, None, [words, aside, shown], **PRIVATE)
+    gr.on(
+        [words.submit, aside.input],
+        show,
+        [words, aside],
+        shown,
+        js=ADDRESS,
+        show_progress="hidden",
+        **PRIVATE,
+    )
+
+
+def _add_new_patient(clinic: Installation) -> None:
+    made = gr.Textbox(visible=False)
+    with gr.Accordion("New patient", open=False):
+        fields = add_fields(clinic.settings.external_id)
+        button = gr.Button("Make the record", variant="primary", elem_classes="bcd-do")
+
+    @one_sentence
+    def create(external_id: str, birth_year: str, note: str, request: gr.Request) -> str:
+        form = form_of(external_id, birth_year, note)
+        return patients.create(clinic, actor_of(request), form)
+
+    button.click(create, fields, made, show_progress="hidden", **PRIVATE).success(
+        None, made, None, js=go_to("/patient?id="), **PRIVATE
+    )
+
+
+def _found(page: Page[PatientRow], words: str, aside: bool) -> str:
+    if not page.total:
+        return _nothing(words, aside)
+    query = {name: value for name, value in (("search", words), ("aside", "1" * aside)) if value}
+    rows = [_row(one) for one in page.rows]
+    return table(HEADS, rows, "Patients") + pager(page, PATH, **query)
+
+
+def _nothing(words: str, aside: bool) -> str:
+    """Why the list is empty."""
+    if words and aside:
+        return empty(
+            "No patient found",
+            "None that is put aside has all these words in id, external id or note.",
+        )
+    if words:
+        return empty(
+            "No patient found",
+            "None has all these words in id, external id or note. Patients put aside are searched "
+            "with “Only those put aside” ticked.",
+        )
+    if aside:
+        return empty(
+            "No patient is put aside", "A patient is put aside, and taken back, on its own page."
+        )
+    return empty(
+        "No patients yet",
+        "Make a record above, under “New patient”; then images can be examined for it.",
+    )
+
+
+def _row(one: PatientRow) -> tuple[str, ...]:
+    return (
+        link("/patient", one.id, id=one.id) + (f" {SYNTHETIC}" if one.synthetic else ""),
+        cell(one.external_id or ""),
+        cell(str(one.birth_year or "")),
+        str(one.examinations),
+        str(one.unread),
+        moment(one.changed_at),
+    )

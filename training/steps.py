@@ -1,0 +1,84 @@
+"""Steps of a study: commands of this package, done in turn or side by side."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+import typer
+
+from bcd_models.errors import BCDError
+from training import command
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        name: What it does, in words.
+        module: Of this package.
+        arguments: Of the command.
+        result: What is there once it is done; None: it is done every time.
+    """
+
+    name: str
+    module: str
+    arguments: list[str]
+    result: Path | None
+
+    @property
+    def done(self) -> bool:
+        """Whether it may be passed over."""
+        return self.result is not None and self.result.exists()
+
+
+def do(stage: list[Step], launch: list[str], workers: int) -> None:
+    """Do those steps of a stage that aren't done.
+
+    Args:
+        stage: Steps that wait for none of each other.
+        launch: What starts a training, up to the module's name; empty: this process trains.
+        workers: Steps at a time, each a process of its own; of one, this process does them.
+
+    Raises:
+        BCDError: A step failed; those under way were finished, and no other was begun.
+    """
+    failed: list[Step] = []
+
+    def attempt(step: Step) -> None:
+        if not failed and _run(step, launch, workers):
+            failed.append(step)
+
+    undone = [step for step in stage if not step.done]
+    if workers == 1:
+        for step in undone:
+            attempt(step)
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(attempt, undone))
+    if failed:
+        raise BCDError(f"step {failed[0].name!r} failed: mend what it says above, then go on")
+
+
+def _run(step: Step, launch: list[str], workers: int) -> int:
+    """Do one step; returns its exit code."""
+    typer.echo(f"== {step.name}")
+    module = f"training.{step.module}"
+    if workers > 1:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        shared = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        asked = [sys.executable, "-m", module, *step.arguments]
+        return subprocess.run(asked, env=shared, check=False).returncode
+    if launch and step.module == "train":
+        return subprocess.run([*launch, module, *step.arguments], check=False).returncode
+    try:
+        command.run(import_module(module).main, step.arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
