@@ -1,7 +1,7 @@
 """Takes the README's pictures: `python -m tests.ui.screenshots --out docs`.
 
-Writes app-1280.png and app-390.png of an answer about synthetic tissue, and report.png, the
-downloaded PDF's page drawn by pdftoppm.
+Writes app-1280.png and app-390.png of an answer about synthetic tissue, report.png, the downloaded
+PDF's page drawn by pdftoppm, and examination-1280.png of the demonstration's records.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.ui.running_app import running_app
 
 WIDTHS = (1280, 390)
 REPORT_DPI = "110"
+SHOWN = "DEMO-05"  # a patient whose examination has been read
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,9 +36,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--example", type=int, default=2, help="which drawn tumour, 1 to 3")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    with running_app(options.models) as url, running_browser(options.chromium) as browser:
+    demo = {"BCD_DEMO": "1"}
+    with running_app(options.models, demo) as url, running_browser(options.chromium) as browser:
         for width in WIDTHS:
             _picture(browser, url, width, options)
+        _examination(browser, url, options.out)
 
 
 def _picture(browser: Browser, url: str, width: int, options: argparse.Namespace) -> None:
@@ -58,6 +61,28 @@ def _picture(browser: Browser, url: str, width: int, options: argparse.Namespace
             draw = ["pdftoppm", "-r", REPORT_DPI, "-png", "-singlefile", str(report), str(target)]
             subprocess.run(draw, check=True)
     context.close()
+
+
+def _examination(browser: Browser, url: str, out: Path) -> None:
+    """An examination of the demonstration, once all its patients are made."""
+    page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
+    page.goto(f"{url}login?next=/patients")
+    name, password = page.locator(".demo code").all_inner_texts()
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    last = page.get_by_role("row", name="DEMO-08")
+    page.get_by_role("table").or_(page.get_by_text("No patients yet")).wait_for()
+    while not last.count():
+        page.wait_for_timeout(5000)
+        page.reload()
+        page.get_by_role("table").or_(page.get_by_text("No patients yet")).wait_for()
+    page.get_by_role("row", name=SHOWN).get_by_role("link").click()
+    page.get_by_role("row", name="read").last.get_by_role("link").click()
+    page.get_by_role("slider", name="Heat map opacity").first.wait_for()
+    page.wait_for_timeout(2000)  # for pictures to load and colours to fade
+    page.screenshot(path=out / f"examination-{WIDTHS[0]}.png", full_page=True)
+    page.context.close()
 
 
 if __name__ == "__main__":
