@@ -138,12 +138,12 @@ PATIENTS = (
     MadeUpPatient(
         1968,
         "Sent in by the surgery.",
-        (MadeUpExamination(("malignant-1",), "core biopsy", "Not read yet."),),
+        (MadeUpExamination(("malignant-1",), "core biopsy", "One field."),),
     ),
     MadeUpPatient(
         1975,
         "Both sides sampled.",
-        (MadeUpExamination(("benign-1", "malignant-3"), "core biopsy", "Not read yet."),),
+        (MadeUpExamination(("benign-1", "malignant-3"), "core biopsy", "Right side, then left."),),
     ),
 )
 

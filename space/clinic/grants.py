@@ -31,9 +31,10 @@ class Grants:
         if any(self._owners.get(one, owner) != owner or len(one) > LONGEST for one in things):
             return False
         given = self._given[owner]
-        for one in things - self._owners.keys():
-            self._owners[one] = owner
-            given.append(one)
+        for one in things:
+            if one not in self._owners:
+                self._owners[one] = owner
+                given.append(one)
         while len(given) > MOST:
             del self._owners[given.popleft()]
         return True

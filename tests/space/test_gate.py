@@ -30,7 +30,7 @@ from tests.support.serving import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # in Gradio
 ROLES = ("guest", "doctor", "admin")
-REFUSED = {303, 400, 401, 403, 404, 405, 422}
+REFUSED = {303, 400, 401, 403, 404, 405, 422, 429}
 STATIC = {"/theme.css", "/gradio_api/theme.css", "/favicon.ico"}
 # What may answer a stranger otherwise; the last is where guests are let in.
 SIGN_IN = {("GET", "/login"), ("GET", "/healthz"), ("POST", "/logout")}

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.browser
 PASSWORD = "correct horse battery"
 RUN = "document.title='run'"
 HOSTILE = f'<img src=x onerror="{RUN}">\n<script>{RUN}</script> ${{7*7}}'
+LEAVING = ("AbortError: signal is aborted", "Unexpected error Connection errored out")
 DESK, PHONE = (1280, "light"), (390, "dark")
 
 
@@ -103,8 +104,8 @@ def actor(clinic: Installation, name: str) -> Actor:
 
 
 def is_fault(message: ConsoleMessage) -> bool:
-    """Not what Gradio tells of its own listening, ended because the page is left."""
-    return message.type == "error" and not message.text.startswith("AbortError")
+    """Not what Gradio tells when it ends its own listening because the page is left."""
+    return message.type == "error" and not message.text.startswith(LEAVING)
 
 
 def arrived(page: Page) -> None:

@@ -97,11 +97,11 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
         return {said: _done(words), **show(actor, giver.id)}
 
     @one_sentence
-    def make_account(name: str, role: Role, request: gr.Request) -> Update:
-        actor = actor_of(request)
-        made, password = accounts.make(clinic, actor, name.strip(), role)
-        words = _secret(f"Account {name.strip()} is made", password)
-        return {said: words, **show(actor, made)}
+    def make_account(wanted: str, role: Role, request: gr.Request) -> Update:
+        actor, wanted = actor_of(request), wanted.strip()
+        made, password = accounts.make(clinic, actor, wanted, role)
+        words = _secret(f"Account {wanted} is made", password)
+        return {said: words, name: "", **show(actor, made)}
 
     outputs = [said, listed, chosen, password, close, reopen, end, handing, taker]
     quick = {"show_progress": "hidden", **PRIVATE}
@@ -115,8 +115,7 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
     ):
         button.click(put(act), chosen, outputs, **told)
     hand_over.click(hand, [chosen, taker], outputs, **told)
-    making = gr.on([make.click, name.submit], make_account, [name, role], outputs, **told)
-    making.success(lambda: "", None, name, **quick)
+    gr.on([make.click, name.submit], make_account, [name, role], [*outputs, name], **told)
 
 
 def _give_password(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
