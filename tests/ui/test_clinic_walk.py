@@ -112,6 +112,7 @@ def test_from_guest_to_report_and_out(
 
     page.get_by_label("Pages").get_by_role("link", name="Patients").click()
     page.get_by_role("button", name="New patient").click()
+    page.wait_for_timeout(300)  # Gradio may reset a field that is filled as an accordion opens
     page.get_by_label("Year of birth").fill("1957")
     page.get_by_role("button", name="Make the record").click()
     page.get_by_role("link", name="Examine images").click()
@@ -165,6 +166,7 @@ def test_answers_stay_hidden_until_asked_for(page: Page, url: str) -> None:
     page.get_by_label("Password").fill(DOCTOR)
     page.get_by_role("button", name="Sign in", exact=True).click()
     page.get_by_role("button", name="New patient").click()
+    page.wait_for_timeout(300)  # Gradio may reset a field that is filled as an accordion opens
     page.get_by_role("button", name="Make the record").click()
     page.get_by_role("link", name="Examine images").click()
     page.locator("input[type=file]").first.set_input_files(

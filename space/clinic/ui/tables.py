@@ -29,7 +29,7 @@ def empty(lead: str, words: str) -> str:
 """
 
 
-def link(path: str, words: str, **query: str) -> str:
+def link(path: str, words: str, /, **query: str) -> str:
     """A link to a page of ours."""
     address = f"{path}?{urlencode(query, quote_via=quote)}" if query else path
     return f'<a href="{escape(address)}">{cell(words)}</a>'
@@ -45,7 +45,7 @@ def moment(when: datetime) -> str:
     return f'<time datetime="{when.isoformat()}">{when:%Y-%m-%d %H:%M} UTC</time>'
 
 
-def pager(page: Page[object], path: str, **query: str) -> str:
+def pager(page: Page[object], path: str, /, **query: str) -> str:
     """The way to the pages before and after; nothing where there is one page only."""
     if page.pages == 1:
         return ""
