@@ -50,7 +50,6 @@ def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Pa
     assert second.returncode == 0, second.stderr[-2000:]
     report = Report.model_validate_json((cards / "report.json").read_bytes())
     assert report.square
-    assert report.square.folds == (0,)
     assert len(report.tested) >= 2
     arms = {(line.backbone, line.arm): line.folds for line in report.out_of_fold}
     assert arms["MobileNetV2", "plain"] == (0, 1)
@@ -59,7 +58,6 @@ def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Pa
     (curve,) = report.learning_curves
     assert [(point.learnt_share, point.folds) for point in curve.points] == [(0.5, (0,)), (1, (0,))]
     assert len(report.neighbours) == 1
-    assert report.missing.keys() == {"leaks", "leave_one_out"}
     assert f"Not made: {report.missing['leaks']}." in (cards / "report.md").read_text()
     for name in ("bcd-mobilenetv2", "bcd-efficientnet-b2"):
         folder = cards / name
