@@ -9,12 +9,14 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from bcd_models.errors import BCDError
 from clinic.settings import Settings
+
+if TYPE_CHECKING:
+    from clinic.gate import Gate
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(settings: Settings, folder: Path) -> Callable[..., Any]:
+def build(settings: Settings, folder: Path) -> Gate:
     """Open the installation and put the app together.
 
     Args:
@@ -63,7 +65,7 @@ def build(settings: Settings, folder: Path) -> Callable[..., Any]:
     return app
 
 
-def serve(app: Callable[..., Any], host: str, port: int) -> None:
+def serve(app: Gate, host: str, port: int) -> None:
     """Serve until interrupted, after printing the address."""
     import uvicorn
 
@@ -72,6 +74,10 @@ def serve(app: Callable[..., Any], host: str, port: int) -> None:
             await super().startup(sockets)
             if self.started:
                 print(f"Open http://{host}:{port}/", flush=True)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.end()
+            await super().shutdown(sockets)
 
     # What a proxy says is looked at by the app itself, which knows whom to believe.
     config = uvicorn.Config(
@@ -109,7 +115,10 @@ def _own_temporary_folder(port: int) -> Path:
     """A folder nobody else may read, empty even where the last run was killed."""
     folder = Path(tempfile.gettempdir()) / f"bcd-space-{port}"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        sys.exit(f"error: {folder} can't be made ({error.strerror}): set TMPDIR to another folder")
     return folder
 
 

@@ -7,11 +7,12 @@ not on the lists here is not reached by anyone.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
@@ -22,7 +23,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from clinic import cookies, sign_ins, visitors
 from clinic.failures import told
-from clinic.grants import GUEST, Grants, asked_in, begun_in, given_in
+from clinic.grants import GUEST, HEARTBEAT, Grants, asked_in, begun_in, given_in
 from clinic.installation import Installation
 from clinic.permissions import Actor
 from clinic.signing_in import not_found_page, told_page
@@ -94,12 +95,14 @@ class Gate:
         apps: Behind the gate.
         grants: Of files, sessions and events.
         frames: Sites that may show the app in a frame, for the content security policy.
+        ending: Set once the server stops.
     """
 
     clinic: Installation
     apps: Apps
     grants: Grants
     frames: str = "'self'"
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -122,6 +125,10 @@ class Gate:
             sentence = told(error)
             if not answer.begun:
                 await _said(scope, 500, sentence)(scope, receive, answer)
+
+    def end(self) -> None:
+        """Let go of open pages, whose heartbeats would keep a server from stopping."""
+        self.ending.set()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, state = scope["path"], scope.setdefault("state", {})
@@ -211,6 +218,8 @@ class Gate:
             return
         if ANSWERS.fullmatch(path):
             send = self._granting(owner, send)
+        if path.startswith(HEARTBEAT):
+            receive = self._until_end(receive)
         # What an answer gives can only be seen where it isn't compressed.
         call = _without(scope, b"origin", b"accept-encoding", b"content-length")
         await app(call, receive, send)
@@ -230,6 +239,21 @@ class Gate:
             await send(message)
 
         return noting
+
+    def _until_end(self, receive: Receive) -> Receive:
+        """As if the visitor had gone, once the server stops."""
+
+        async def received() -> Message:
+            coming = asyncio.ensure_future(receive())
+            end = asyncio.ensure_future(self.ending.wait())
+            try:
+                await asyncio.wait((coming, end), return_when=asyncio.FIRST_COMPLETED)
+                return coming.result() if coming.done() else {"type": "http.disconnect"}
+            finally:
+                coming.cancel()
+                end.cancel()
+
+        return received
 
     def _headers(self, path: str) -> dict[str, str]:
         """What every answer to a path says."""

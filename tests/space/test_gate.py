@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -395,6 +397,13 @@ def test_nobody_can_name_a_file_of_the_server(serving, owner, others, name) -> N
         refused_to([owner, *others], "GET", f"/gradio_api/file={said}")
 
 
+def test_gradio_by_itself_takes_none_either(serving) -> None:
+    """Should the gate ever let such a path through."""
+    client = replace(serving, gate=serving.gate.apps.guest).visitor()
+    event = begun(client, "predict", in_json(str(PATCHES[0])), NAMES[0])
+    assert "event: error" in client.get(f"/gradio_api/call/predict/{event}").text
+
+
 def test_an_answer_is_its_owner_s(serving, owner, others) -> None:
     path = upload(owner, PATCHES[0].read_bytes())
     event = begun(owner, "explain", in_json(path), NAMES[0], "predicted", 0.5)
@@ -453,6 +462,32 @@ def test_a_download_needs_no_compression_to_be_granted(serving, owner) -> None:
     stream = owner.get(f"/gradio_api/call/report/{event}", headers=owner_too).text
     (pdf,) = json.loads(stream.rpartition("data: ")[2])
     assert owner.get(f"/gradio_api/file={pdf['path']}").content.startswith(b"%PDF")
+
+
+# The server's end
+
+
+def test_an_open_page_does_not_keep_the_server_from_stopping(serving) -> None:
+    gate = replace(serving.gate, ending=asyncio.Event())
+    path = "/gradio_api/heartbeat/open"
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []}
+    begun, nothing_more = asyncio.Event(), asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await nothing_more.wait()
+        return {}
+
+    async def send(message: dict[str, Any]) -> None:
+        begun.set()
+
+    async def until_the_end() -> None:
+        page = asyncio.create_task(gate(scope, receive, send))
+        await begun.wait()
+        assert not page.done()
+        gate.end()
+        await asyncio.wait_for(page, 30)
+
+    serving.portal.call(until_the_end)
 
 
 # Failures

@@ -104,9 +104,8 @@ def test_the_heat_map_fades_by_keyboard_without_the_server(page):
 def test_a_broken_file_is_told_and_the_page_goes_on(page):
     upload(page, HOSTILE, b"not an image")
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("&amp; patch.png is not a PNG, JPEG, TIFF, BMP or WEBP image")
-    expect(alert).not_to_contain_text("49")
-    expect(alert.locator("img")).to_have_count(0)
+    expect(alert).to_contain_text("image is not a PNG, JPEG, TIFF, BMP or WEBP image")
+    expect(page.locator("body")).not_to_contain_text("patch.png")  # the name stays with the user
     page.get_by_role("button", name="Clear").click()
     expect(page.get_by_text("The answer appears here")).to_be_visible()
     upload(page, "patch.png", EXAMPLE.read_bytes())
