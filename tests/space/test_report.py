@@ -97,15 +97,15 @@ def test_control_and_direction_characters_become_visible():
 
 def test_same_inputs_give_the_same_bytes():
     first, again = (report([explained()], CONFIG, WHEN) for _ in range(2))
-    later = report(explained(), CONFIG, WHEN + timedelta(seconds=1))
+    later = report([explained()], CONFIG, WHEN + timedelta(seconds=1))
     assert first == again != later
 
 
 def test_time_is_shown_in_utc_and_needs_a_zone():
     east = WHEN.astimezone(timezone(timedelta(hours=5)))
-    assert "2030-01-02 03:04:05 UTC" in text_of(report(explained(), CONFIG, east))
+    assert "2030-01-02 03:04:05 UTC" in text_of(report([explained()], CONFIG, east))
     with pytest.raises(ValueError, match="time zone"):
-        report(explained(), CONFIG, WHEN.replace(tzinfo=None))
+        report([explained()], CONFIG, WHEN.replace(tzinfo=None))
 
 
 def test_fonts_are_embedded():
@@ -121,4 +121,13 @@ def test_fonts_are_embedded():
 )
 def test_one_page_whatever_the_image(size, probability):
     shown = explained(size, probability=probability, name="W" * 250 + ".png", refer=(0.0, 1.0))
-    assert NOTICE in text_of(report(shown, CONFIG, WHEN))
+    assert NOTICE in text_of(report([shown], CONFIG, WHEN))
+
+
+def test_each_of_several_images_has_a_page():
+    pdf = report([explained(), explained(name="another")], CONFIG, WHEN)
+    first, second = (page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
+    assert "another" in second
+    assert "another" not in first
+    assert NOTICE in first
+    assert NOTICE in second

@@ -112,6 +112,26 @@ def test_a_broken_file_is_told_and_the_page_goes_on(page):
     expect(page.get_by_text("Ready to analyse")).to_be_visible()
 
 
+def test_several_images_and_a_bad_one_costs_itself_only(page, folders, tmp_path):
+    model = BCDClassifier.from_pretrained(folders[0])
+    files = [EXAMPLE, EXAMPLES / "synthetic-benign-1.png"]
+    broken = {"name": "broken.png", "mimeType": "image/png", "buffer": b"not an image"}
+    good = [
+        {"name": "patch.png", "mimeType": "image/png", "buffer": file.read_bytes()}
+        for file in files
+    ]
+    page.locator("input[type=file]").first.set_input_files([good[0], broken, good[1]])
+    expect(page.get_by_text("Image 3 of 3: ready to analyse")).to_be_visible()
+    page.get_by_role("button", name="Analyse").click()
+    page.get_by_role("slider", name="Heat map opacity").first.wait_for()
+    expect(page.locator(".bcd-here")).to_have_text(
+        [figure(model.predict(file).probability) for file in files]
+    )
+    expect(page.get_by_role("alert")).to_contain_text("Image 2 of 3: No result")
+    download_report(page, tmp_path / "report.pdf")
+    assert len(PdfReader(tmp_path / "report.pdf").pages) == 2
+
+
 def test_another_model_takes_the_answer_away(page):
     choose_example(page)
     analyse(page)
