@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.ensemble import EnsembleConfig
@@ -320,9 +321,8 @@ def test_the_space_is_the_app_with_the_library_beside_it(run: Publish, hub: Hub)
 
 def test_the_spaces_card_and_requirements_can_be_used_as_they_are() -> None:
     front = front_matter((ROOT / "space" / "README.md").read_text("utf-8"))
-    pins = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]
-    )
+    pinned = (line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines()[1:])
+    pins = {canonicalize_name(name): version for name, version in pinned}
     assert front["sdk"] == "gradio"
     assert front["sdk_version"] == pins["gradio"]
     assert (ROOT / "space" / front["app_file"]).is_file()
@@ -331,7 +331,7 @@ def test_the_spaces_card_and_requirements_can_be_used_as_they_are() -> None:
     assert len(needed) > 5
     for requirement in needed:
         assert requirement.url is None
-        assert requirement.specifier.contains(pins[requirement.name])
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])
 
 
 @pytest.mark.parametrize("stray", ["space/clinic.db", "space/uploads/1.tif", "bcd_models/w.pt"])
