@@ -100,6 +100,17 @@ class ExaminationRow:
     read: bool
 
 
+def scaled(data: bytes, um: float | None = None, um_per_pixel: float | None = None) -> HandedIn:
+    """An image with the width of its field, said by either of two ways or not known.
+
+    Raises:
+        InputError: Both are given, or one that no field has.
+        ImageError: Its width in pixels is needed, and it can't be used.
+    """
+    width = open_image(data).width if um_per_pixel else 0
+    return HandedIn(data, field_width(width, um, um_per_pixel))
+
+
 def field_width(
     width: int, um: float | None = None, um_per_pixel: float | None = None
 ) -> float | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,16 +22,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from clinic import cookies, sign_ins, visitors
+from clinic.asgi import Answer, Message, Receive, Scope, Send, limited, replayed, until, without
 from clinic.failures import told
 from clinic.grants import GUEST, HEARTBEAT, Grants, asked_in, begun_in, given_in
 from clinic.installation import Installation
 from clinic.permissions import Actor
-from clinic.signing_in import not_found_page, told_page
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Scope = MutableMapping[str, Any]
+from clinic.plain_pages import not_found_page, one_sentence
 
 ANYONES = re.compile(r"/(login|logout|healthz|hub)|/oauth/huggingface/(login|callback)")
 OWN = re.compile(r"/files/.+|/gradio_api/upload(_progress)?")
@@ -113,10 +109,10 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         path = scope["path"]
-        answer = _Answer(send, self._headers(path))
-        limited = _limited(receive, MOST_UPLOAD if path == UPLOAD else MOST_JSON)
+        answer = Answer(send, self._headers(path))
+        most = MOST_UPLOAD if path == UPLOAD else MOST_JSON
         try:
-            await self._serve(scope, limited, answer)
+            await self._serve(scope, limited(receive, most), answer)
         except ClientDisconnect:
             return
         except HTTPException as error:  # too large
@@ -124,7 +120,7 @@ class Gate:
         except Exception as error:  # whose message may hold what a user typed
             sentence = told(error)
             if not answer.begun:
-                await _said(scope, 500, sentence)(scope, receive, answer)
+                await one_sentence(scope, 500, sentence)(scope, receive, answer)
 
     def end(self) -> None:
         """Let go of open pages, whose heartbeats would keep a server from stopping."""
@@ -133,12 +129,13 @@ class Gate:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, state = scope["path"], scope.setdefault("state", {})
         state["address"] = visitors.address(scope, self.clinic.settings.proxies)
+        state["secure"] = visitors.is_secure(scope, self.clinic.settings.proxies)
         state["token"] = cookies.token_in(visitors.header(scope, "cookie"))
         refused = self._refused_at_once(scope)
         if refused:
             await refused(scope, receive, send)
         elif STATIC.fullmatch(path):
-            await self.apps.guest(_without(scope, b"origin"), receive, send)
+            await self.apps.guest(without(scope, b"origin"), receive, send)
         elif ANYONES.fullmatch(path):
             await self.apps.own(scope, receive, send)
         else:
@@ -175,7 +172,7 @@ class Gate:
             await self._call(owner, getattr(self.apps, role), scope, receive, send)
         else:
             # A page's query is for its listeners; Gradio would take it for its own.
-            page = _without(scope, b"origin") | {"query_string": b""}
+            page = without(scope, b"origin") | {"query_string": b""}
             await getattr(self.apps, role)(page, receive, send)
 
     def _refused_to(self, actor: Actor | None, scope: Scope) -> Response | None:
@@ -184,7 +181,7 @@ class Gate:
         if actor is None:
             closed = bool(scope["state"]["token"]) or not self.clinic.settings.guests
             if is_page and (closed or path in pages["doctor"] | pages["admin"]):
-                return self._to_sign_in(scope)
+                return _to_sign_in(scope)
             if closed:
                 return _refused(401, "sign in first")
         if path == "/" or path in pages[actor.role if actor else "guest"]:
@@ -192,13 +189,6 @@ class Gate:
         if any(known.fullmatch(path) for known in (OWN, OPEN, CALLS)):
             return None
         return HTMLResponse(not_found_page(), 404) if is_page else _refused(404, UNKNOWN)
-
-    def _to_sign_in(self, scope: Scope) -> Response:
-        """To the sign-in, and back afterwards; a session that is over is forgotten."""
-        response = RedirectResponse(visitors.sign_in_path(scope), 303)
-        secure = visitors.is_secure(scope, self.clinic.settings.proxies)
-        response.headers["set-cookie"] = cookies.forgotten(secure=secure)
-        return response
 
     async def _call(
         self, owner: int, app: Starlette, scope: Scope, receive: Receive, send: Send
@@ -211,7 +201,7 @@ class Gate:
                 await _refused(422, "a JSON object is needed")(scope, receive, send)
                 return
             # As it was understood here, so that nothing can be understood otherwise there.
-            receive = _replayed(json.dumps(said).encode(), receive)
+            receive = replayed(json.dumps(said).encode(), receive)
         held = self.grants.holds(owner, asked_in(path, query, said))
         if not held or not self.grants.claim(owner, begun_in(path, said)):
             await _refused(404, UNKNOWN)(scope, receive, send)
@@ -219,9 +209,9 @@ class Gate:
         if ANSWERS.fullmatch(path):
             send = self._granting(owner, send)
         if path.startswith(HEARTBEAT):
-            receive = self._until_end(receive)
+            receive = until(self.ending, receive)
         # What an answer gives can only be seen where it isn't compressed.
-        call = _without(scope, b"origin", b"accept-encoding", b"content-length")
+        call = without(scope, b"origin", b"accept-encoding", b"content-length")
         await app(call, receive, send)
 
     def _granting(self, owner: int, send: Send) -> Send:
@@ -240,83 +230,21 @@ class Gate:
 
         return noting
 
-    def _until_end(self, receive: Receive) -> Receive:
-        """As if the visitor had gone, once the server stops."""
-
-        async def received() -> Message:
-            coming = asyncio.ensure_future(receive())
-            end = asyncio.ensure_future(self.ending.wait())
-            try:
-                await asyncio.wait((coming, end), return_when=asyncio.FIRST_COMPLETED)
-                return coming.result() if coming.done() else {"type": "http.disconnect"}
-            finally:
-                coming.cancel()
-                end.cancel()
-
-        return received
-
     def _headers(self, path: str) -> dict[str, str]:
         """What every answer to a path says."""
         ours = {**HEADERS, "content-security-policy": POLICY.format(frames=self.frames)}
         return ours if STATIC.fullmatch(path) else {**ours, "cache-control": "no-store"}
 
 
-class _Answer:
-    """Sends an answer with headers of ours in place of the apps' own."""
-
-    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
-        self.begun = False
-        self._send = send
-        self._ours = [(name.encode(), value.encode()) for name, value in headers.items()]
-
-    async def __call__(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.begun = True
-            names = {name for name, _ in self._ours}
-            theirs = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
-            message["headers"] = [*theirs, *self._ours]
-        await self._send(message)
-
-
-def _without(scope: Scope, *names: bytes) -> Scope:
-    """A request without some of its headers; without an Origin, Gradio allows none."""
-    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
-    return {**scope, "headers": [pair for pair in headers if pair[0] not in names]}
-
-
-def _said(scope: Scope, status: int, sentence: str) -> Response:
-    """One sentence, to a browser as a page."""
-    if visitors.wants_page(scope):
-        return HTMLResponse(told_page(sentence), status)
-    return _refused(status, sentence)
+def _to_sign_in(scope: Scope) -> Response:
+    """To the sign-in, and back afterwards; a session that is over is forgotten."""
+    response = RedirectResponse(visitors.sign_in_path(scope), 303)
+    response.headers["set-cookie"] = cookies.forgotten(secure=scope["state"]["secure"])
+    return response
 
 
 def _refused(status: int, why: str) -> Response:
     return JSONResponse({"detail": why}, status)
-
-
-def _limited(receive: Receive, most: int) -> Receive:
-    """HTTPException 413, which FastAPI hands on, where a request's body is larger."""
-    taken = 0
-
-    async def limited() -> Message:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        if taken > most:
-            raise HTTPException(413, f"a request holds at most {most >> 20} MB")
-        return message
-
-    return limited
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replayed() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replayed
 
 
 def _json(text: bytes) -> Any:

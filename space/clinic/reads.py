@@ -8,12 +8,23 @@ from clinic.db import Read
 from clinic.installation import Installation
 from clinic.permissions import Actor, need_doctor
 from clinic.texts import checked_text
+from clinic.wording import capitalised
 
 VERDICTS = {
     "invasive": "pattern of invasive carcinoma",
     "none": "no pattern of invasive carcinoma",
     "indeterminate": "indeterminate",
 }
+
+
+def sentence(read: Read) -> str:
+    """The verdict of a read."""
+    return capitalised(VERDICTS[read.verdict])
+
+
+def noted(read: Read) -> str:
+    """Whether the models' answers had been shown to the reader."""
+    return f"{'after' if read.result_shown else 'before'} the models' answers were shown"
 
 
 def record(

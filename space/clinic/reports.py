@@ -15,7 +15,7 @@ from clinic.ids import derived
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.permissions import Actor, need_account, need_doctor
-from clinic.reads import VERDICTS
+from clinic.reads import VERDICTS, noted, sentence
 from clinic.report import (
     ReportedExamination,
     ReportedImage,
@@ -123,7 +123,7 @@ def _told(
         letterhead=clinic.settings.letterhead,
         facts=_facts(found),
         synthetic=found.patient.synthetic,
-        read=_sentence(found.reads[-1]) if found.reads else "",
+        read=sentence(found.reads[-1]) if found.reads else "",
         reads=tuple(map(_read, reversed(found.reads))),
         images=tuple(_image(clinic, models, image, shown) for image in found.images),
         models=_models(models, results) if shown else (),
@@ -157,16 +157,10 @@ def _facts(found: Examination) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in told.items() if value)
 
 
-def _sentence(read: Read) -> str:
-    words = VERDICTS[read.verdict]
-    return words[0].upper() + words[1:]
-
-
 def _read(read: Read) -> tuple[str, str]:
-    after = "after" if read.result_shown else "before"
     lines = [
         VERDICTS[read.verdict],
-        f"by {read.reader.name}, {after} the models' answers were shown",
+        f"by {read.reader.name}, {noted(read)}",
         *([f"Comment: {read.comment}"] if read.comment else []),
         *([f"Amended because: {read.reason}"] if read.reason else []),
     ]

@@ -30,8 +30,8 @@ from clinic.installation import Installation
 from clinic.lockout import TooManyAttempts
 from clinic.models import Models
 from clinic.permissions import NotAllowed, NotFound, NotSignedIn
+from clinic.plain_pages import one_sentence, sign_in_page
 from clinic.sign_ins import SignInFailed
-from clinic.signing_in import sign_in_page, told_page
 from clinic.storage import StorageError
 from clinic.ui.apps import admins_app, doctors_app, guests_app, mounted
 from clinic.ui.files import sweep
@@ -130,8 +130,7 @@ def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
     def signed_in(request: Request, response: Response, token: str) -> Response:
         """In place of the session there was, which ends."""
         sign_ins.sign_out(clinic, request.state.token)
-        secure = visitors.is_secure(request.scope, settings.proxies)
-        response.headers["set-cookie"] = cookies.kept(token, secure=secure)
+        response.headers["set-cookie"] = cookies.kept(token, secure=request.state.secure)
         return response
 
     @own.get("/login")
@@ -163,8 +162,7 @@ def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
             response: Response = RedirectResponse("/login?out=1", 303)
         else:
             response = JSONResponse({"success": True})
-        secure = visitors.is_secure(request.scope, settings.proxies)
-        response.headers["set-cookie"] = cookies.forgotten(secure=secure)
+        response.headers["set-cookie"] = cookies.forgotten(secure=request.state.secure)
         response.headers["clear-site-data"] = '"cache"'
         return response
 
@@ -283,12 +281,9 @@ def _failed(request: Request, error: Exception) -> Response:
     """A failure in one sentence, as a page or as JSON."""
     status = STATUS.get(type(error), 400 if isinstance(error, BCDError) else 500)
     sentence = str(error) if isinstance(error, BCDError) else UNEXPECTED
-    if not visitors.wants_page(request.scope):
-        response: Response = JSONResponse({"detail": sentence}, status)
-    elif status == 401:
-        response = RedirectResponse(visitors.sign_in_path(request.scope), 303)
-    else:
-        response = HTMLResponse(told_page(sentence), status)
+    if status == 401 and visitors.wants_page(request.scope):
+        return RedirectResponse(visitors.sign_in_path(request.scope), 303)
+    response = one_sentence(request.scope, status, sentence)
     return _with_wait(response, error)
 
 

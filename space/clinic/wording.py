@@ -22,7 +22,12 @@ def figure(probability: float) -> str:
 
 def heading(prediction: Prediction) -> str:
     """The result in words, as a heading."""
-    return prediction.words[0].upper() + prediction.words[1:]
+    return capitalised(prediction.words)
+
+
+def capitalised(words: str) -> str:
+    """Words as a heading or a sentence begins, the rest of them as they are."""
+    return words[0].upper() + words[1:]
 
 
 def probability_line(prediction: Prediction) -> str:

@@ -1,4 +1,4 @@
-"""The bcd command in a process of its own, as a user runs it."""
+"""The bcd command: in a process of its own where that matters, else in the tests' own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ import pytest
 from PIL import Image
 
 from bcd_models import BCDClassifier, BCDEnsemble
-from bcd_models.cli import _paths
+from bcd_models.cli import _paths, main
 from bcd_models.ensemble import EnsembleConfig
 from bcd_models.images import open_image
 from bcd_models.prediction import NOTICE
@@ -33,14 +36,35 @@ COMMAND = [sys.executable, "-m", "bcd_models.cli"]
 FORMATS = [(), ("--csv",), ("--json",)]
 
 
-def bcd(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Done:
+    """What is left of a command that ran in this process."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def bcd(*arguments: str | Path) -> Done:
+    """Run the command here: a process of its own takes seconds to import torch."""
+    written = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(b, "utf-8", newline="", write_through=True) for b in written)
+    with warnings.catch_warnings(), redirect_stdout(out), redirect_stderr(err):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["bcd", *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                main()
+    return Done(ended.value.code or 0, *(b.getvalue().decode() for b in written))
+
+
+def bcd_process(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.run(
         [*COMMAND, *map(str, arguments)], text=True, encoding="utf-8", timeout=240, **streams
     )
 
 
-def is_one_line(done: subprocess.CompletedProcess[str]) -> bool:
+def is_one_line(done: Done | subprocess.CompletedProcess[str]) -> bool:
     """Whether it failed with a single line that names its reason."""
     return done.returncode == 2 and re.fullmatch(r"error: .+\n", done.stderr) is not None
 
@@ -64,7 +88,7 @@ def folder(tmp_path: Path, patches: list[Image.Image]) -> Path:
 
 
 def test_json_says_it_all(patch_file: Path, light_model: BCDClassifier) -> None:
-    done = bcd("predict", patch_file, "--model", MODEL, "--json")
+    done = bcd_process("predict", patch_file, "--model", MODEL, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer.pop("path") == str(patch_file)
@@ -74,7 +98,7 @@ def test_json_says_it_all(patch_file: Path, light_model: BCDClassifier) -> None:
 
 
 def test_bad_files_are_reported_at_the_end_and_the_rest_done(folder: Path) -> None:
-    done = bcd("predict", folder, "--model", MODEL, "--csv", stderr=subprocess.STDOUT)
+    done = bcd_process("predict", folder, "--model", MODEL, "--csv", stderr=subprocess.STDOUT)
     assert done.returncode == 1
     _, first, second, *errors = done.stdout.splitlines()
     assert first.startswith(f"{folder / '0.png'},")
@@ -180,11 +204,7 @@ def test_odd_names_come_out_readable(tmp_path: Path, patches: list[Image.Image])
     for path in paths:
         save(patches[0], path)
     (tmp_path / "in" / "bad\n.png").touch()
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
-    out = {
-        form: bcd("predict", tmp_path / "in", "--model", MODEL, *form, env=environment)
-        for form in FORMATS
-    }
+    out = {form: bcd("predict", tmp_path / "in", "--model", MODEL, *form) for form in FORMATS}
     assert {done.returncode for done in out.values()} == {1}
     assert {len(done.stderr.splitlines()) for done in out.values()} == {2, 3}
     answers = map(json.loads, out["--json",].stdout.splitlines())
@@ -265,7 +285,7 @@ def test_an_ensemble_is_named_as_a_model_is(tmp_path: Path, patch_file: Path) ->
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_full_output_is_one_line_and_exit_code_2(patch_file: Path, form: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
-        done = bcd("predict", patch_file, "--model", MODEL, *form, stdout=full)
+        done = bcd_process("predict", patch_file, "--model", MODEL, *form, stdout=full)
     assert is_one_line(done), done.stderr
     assert "standard output: No space left on device" in done.stderr
 
@@ -273,7 +293,7 @@ def test_a_full_output_is_one_line_and_exit_code_2(patch_file: Path, form: tuple
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_shown_on_a_terminal_alone(patch_file: Path, terminal: bool) -> None:
     reading, writing = pty.openpty() if terminal else os.pipe()
-    done = bcd("predict", *[patch_file] * 3, "--model", MODEL, "--csv", stderr=writing)
+    done = bcd_process("predict", *[patch_file] * 3, "--model", MODEL, "--csv", stderr=writing)
     os.close(writing)
     shown = os.read(reading, 100_000).decode()
     os.close(reading)

@@ -216,3 +216,14 @@ def send(address, body):
 def test_it_starts_without_a_word_too_many(log, url):
     (first, second, *_) = log.read_text().splitlines()
     assert second == f"Open {url}", first
+
+
+def test_the_first_admin_s_password_is_printed_once(url, log, folders, clinic, tmp_path):
+    printed = log.read_text()
+    assert printed.startswith("Made the account admin with the password")
+    password = printed.partition("password ")[2].partition(",")[0]
+    again = tmp_path / "log"
+    with running_app(folders[:1], {"BCD_DATA_FOLDER": str(clinic.settings.data)}, again) as second:
+        for address in (url, second):
+            Client(address, auth=("admin", password), verbose=False).close()
+    assert again.read_text().startswith(f"Open {second}")

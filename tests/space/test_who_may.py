@@ -91,14 +91,19 @@ def known(
     )
 
 
+def refuses(act: Act, clinic: Installation, other_role: Actor, known: Known) -> None:
+    """An act is neither a stranger's nor the other role's."""
+    with pytest.raises(NotSignedIn):
+        act(clinic, None, known)
+    with pytest.raises(NotAllowed):
+        act(clinic, other_role, known)
+
+
 @pytest.mark.parametrize("act", OWNED)
 def test_an_act_on_a_record_is_its_owner_s(
     clinic: Installation, doctors: dict[str, Actor], known: Known, act: str
 ) -> None:
-    with pytest.raises(NotSignedIn):
-        OWNED[act](clinic, None, known)
-    with pytest.raises(NotAllowed):
-        OWNED[act](clinic, doctors["admin"], known)
+    refuses(OWNED[act], clinic, doctors["admin"], known)
     with pytest.raises(NotFound) as told:
         OWNED[act](clinic, doctors["grace"], known)
     known_id, known.patient = known.patient, "P-0000000000"
@@ -114,10 +119,7 @@ def test_an_act_on_a_record_is_its_owner_s(
 def test_an_act_of_doctors_reaches_their_own_records(
     clinic: Installation, doctors: dict[str, Actor], known: Known, act: str
 ) -> None:
-    with pytest.raises(NotSignedIn):
-        DOCTORS[act](clinic, None, known)
-    with pytest.raises(NotAllowed):
-        DOCTORS[act](clinic, doctors["admin"], known)
+    refuses(DOCTORS[act], clinic, doctors["admin"], known)
     own = DOCTORS[act](clinic, doctors["ada"], known)
     others = DOCTORS[act](clinic, doctors["grace"], known)
     if act != "patients.create":
@@ -128,10 +130,7 @@ def test_an_act_of_doctors_reaches_their_own_records(
 def test_an_act_of_admins_is_nobody_else_s(
     clinic: Installation, doctors: dict[str, Actor], known: Known, act: str
 ) -> None:
-    with pytest.raises(NotSignedIn):
-        ADMINS[act](clinic, None, known)
-    with pytest.raises(NotAllowed):
-        ADMINS[act](clinic, doctors["ada"], known)
+    refuses(ADMINS[act], clinic, doctors["ada"], known)
     ADMINS[act](clinic, doctors["admin"], known)
 
 

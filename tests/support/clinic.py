@@ -10,11 +10,14 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from clinic import accounts, sign_ins
 from clinic.installation import Installation, open_installation
+from clinic.permissions import Actor
 from clinic.settings import Settings
 from tests.ui.running_app import EXAMPLES
 
 DATABASES = ("sqlite", "postgresql")
+PASSWORD = "correct horse battery"  # of every account that tests sign in as
 NAMES = ("small-one", "small-b2")  # of the models that tests offer
 PATCHES = sorted(EXAMPLES.glob("*.png"))
 
@@ -30,6 +33,25 @@ def installation_at(folder: Path, database_url: str = "") -> Iterator[Installati
     opened = open_installation(settings_at(folder, database_url))
     yield opened
     opened.database.engine.dispose()
+
+
+@contextmanager
+def installation_with(folder: Path, *doctors: str) -> Iterator[Installation]:
+    """An installation whose data lie in a folder, with an admin and some doctors."""
+    opened = open_installation(Settings(models=(), data=folder, admin_password=PASSWORD))
+    accounts.first_admin(opened)
+    for name in doctors:
+        accounts.make(opened, actor(opened, "admin"), name, "doctor", PASSWORD)
+    yield opened
+    opened.database.engine.dispose()
+
+
+def actor(clinic: Installation, name: str) -> Actor:
+    """An account, signed in."""
+    token = sign_ins.sign_in(clinic, name, PASSWORD, "10.0.0.9")
+    found = sign_ins.actor_of(clinic, token, "10.0.0.9")
+    assert found
+    return found
 
 
 @contextmanager

@@ -25,9 +25,8 @@ from clinic.grants import Grants
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.permissions import Actor, Role
-from tests.support.clinic import installation_at
+from tests.support.clinic import PASSWORD, installation_at
 
-PASSWORD = "correct horse battery"
 SITE = "http://clinic.example"
 PAGE = {"accept": "text/html"}
 FORM = {**PAGE, "content-type": "application/x-www-form-urlencoded"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.predicted import predicted
+from tests.support.predicted import predicted
 from training import choice
 from training.recipe import Recipe
 

@@ -54,13 +54,14 @@ def learnt(
 # Several processes.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("each", "changes"),
     [
         (1, {}),
         # Four gradients are summed in another order. From the second step on, Adam blows that up
         # to whole learning rates wherever a gradient is nearly zero: one step is compared.
-        pytest.param(2, {"batch_size": 256, "phases": ONE_PHASE}, marks=pytest.mark.slow),
+        (2, {"batch_size": 256, "phases": ONE_PHASE}),
     ],
 )
 def test_processes_equal_one_that_accumulates(

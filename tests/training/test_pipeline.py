@@ -11,7 +11,7 @@ import yaml
 
 from bcd_models.errors import InputError
 from tests.conftest import ROOT
-from tests.training.predicted import predicted
+from tests.support.predicted import predicted
 from training import pipeline, recipe
 from training.plan import Plan
 from training.steps import Step

@@ -127,6 +127,7 @@ def assert_run_again(out: Path, storage: str, killed: int) -> None:
     assert states[TrialState.RUNNING] == states[TrialState.WAITING] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("storage", ["sqlite", "journal"], indirect=True)
 def test_the_trial_of_a_killed_worker_is_run_again(
     quick: list, storage: str, config: Path, corpus_folder: Path, tmp_path: Path

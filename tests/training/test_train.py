@@ -77,6 +77,7 @@ def test_evaluation_and_card_follow(run: Path, corpus_folder: Path, capsys) -> N
         card.render(run / "model")
 
 
+@pytest.mark.slow
 def test_a_run_killed_amid_a_checkpoint_resumes(
     run: Path, config: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:

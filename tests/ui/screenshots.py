@@ -15,7 +15,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from tests.ui.browsing import analyse, choose_example, download_report, running_browser
+from tests.ui.browsing import analyse, choose_example, download_report, running_browser, sign_in
 from tests.ui.running_app import running_app
 
 WIDTHS = (1280, 390)
@@ -68,9 +68,7 @@ def _examination(browser: Browser, url: str, out: Path) -> None:
     page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
     page.goto(f"{url}login?next=/patients")
     name, password = page.locator(".demo code").all_inner_texts()
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Sign in", exact=True).click()
+    sign_in(page, name, password)
     last = page.get_by_role("row", name="DEMO-08")
     page.get_by_role("table").or_(page.get_by_text("No patients yet")).wait_for()
     while not last.count():

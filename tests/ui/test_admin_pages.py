@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from clinic import accounts, examinations, patients, reports, sign_ins
+from clinic import examinations, patients, reports, sign_ins
 from clinic.examinations import Details, HandedIn
-from clinic.installation import Installation, open_installation
+from clinic.installation import Installation
 from clinic.models import Models
 from clinic.pages import SIZE
 from clinic.patients import PatientForm
-from clinic.permissions import Actor
-from clinic.settings import Settings
-from tests.ui.browsing import running_browser
+from tests.support.clinic import PASSWORD, actor, installation_with
+from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, watched_page
 from tests.ui.running_app import EXAMPLES, running_app, save_small_model
 
 pytestmark = pytest.mark.browser
 
-PASSWORD = "correct horse battery"
 RUN = "document.title='run'"
 HOSTILE = f'<img src=x onerror="{RUN}">'
-DESK, PHONE = (1280, "light"), (390, "dark")
 
 Visit = Callable[..., Page]
 
@@ -37,13 +35,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """The installation that the app serves, opened beside it; three doctors."""
-    folder = tmp_path_factory.mktemp("clinic")
-    opened = open_installation(Settings(models=(), data=folder, admin_password=PASSWORD))
-    accounts.first_admin(opened)
-    for name in ("ada", "grace", "mary"):
-        accounts.make(opened, actor(opened, "admin"), name, "doctor", PASSWORD)
-    yield opened
-    opened.database.engine.dispose()
+    with installation_with(tmp_path_factory.mktemp("clinic"), "ada", "grace", "mary") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -53,53 +46,21 @@ def url(clinic: Installation, models: Models) -> Iterator[str]:
         yield address.rstrip("/")
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with running_browser(chromium) as browser:
-        yield browser
-
-
 @pytest.fixture
 def visit(browser: Browser, url: str) -> Iterator[Visit]:
     """Opens a page in a browser of its own, signed in; nothing may go elsewhere or go wrong."""
-    contexts, elsewhere, errors = [], [], []
-    own = (url, "data:", "blob:")
+    with ExitStack() as pages:
 
-    def visiting(
-        name: str, path: str = "/", password: str = PASSWORD, look: tuple[int, str] = DESK
-    ) -> Page:
-        context = browser.new_context(
-            viewport={"width": look[0], "height": 900}, color_scheme=look[1]
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("request", lambda r: None if r.url.startswith(own) else elsewhere.append(r.url))
-        page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"{url}/login?next={path}")
-        sign_in(page, name, password)
-        page.get_by_role("button", name="Sign out", exact=True).wait_for()
-        return page
+        def visiting(
+            name: str, path: str = "/", password: str = PASSWORD, look: tuple[int, str] = DESK
+        ) -> Page:
+            page = pages.enter_context(watched_page(browser, url, look, LEAVING))
+            page.goto(f"{url}/login?next={path}")
+            sign_in(page, name, password)
+            page.get_by_role("button", name="Sign out", exact=True).wait_for()
+            return page
 
-    yield visiting
-    for context in contexts:
-        context.close()
-    assert not elsewhere
-    assert not errors
-
-
-def actor(clinic: Installation, name: str) -> Actor:
-    token = sign_ins.sign_in(clinic, name, PASSWORD, "10.0.0.9")
-    found = sign_ins.actor_of(clinic, token, "10.0.0.9")
-    assert found
-    return found
-
-
-def sign_in(page: Page, name: str, password: str) -> None:
-    page.get_by_label("Name").fill(name)
-    page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Sign in", exact=True).click()
+        yield visiting
 
 
 def pick(page: Page, label: str, choice: str) -> None:
@@ -115,10 +76,6 @@ def row(page: Page, name: str) -> list[str]:
     """What the list says of an account, but when it was made."""
     line = page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
     return line.get_by_role("cell").all_inner_texts()[:-1]
-
-
-def fits(page: Page) -> bool:
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_a_doctor_is_made_signs_in_and_is_closed(

@@ -9,24 +9,30 @@ from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, Page, expect
 from pypdf import PdfReader
 
 from bcd_models import BCDClassifier
 from bcd_models.prediction import NOTICE
-from clinic import accounts, sign_ins
-from clinic.installation import open_installation
-from clinic.settings import Settings
 from clinic.wording import figure, heading
-from tests.ui.browsing import analyse, choose_example, running_browser
+from tests.support.clinic import PASSWORD, installation_with
+from tests.ui.browsing import (
+    DESK,
+    LEAVING,
+    PHONE,
+    analyse,
+    choose_example,
+    fits,
+    sign_in,
+    unfold,
+    watched_page,
+)
 from tests.ui.running_app import EXAMPLES, running_app, save_small_model
 
 pytestmark = pytest.mark.browser
 
 PATCH = EXAMPLES / "synthetic-malignant-2.png"
 expect.set_options(timeout=30_000)
-CUT_OFF = ("AbortError", "Unexpected error Connection errored out")
-ADMIN, DOCTOR = "an admin's password", "a doctor's password"
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +48,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with a doctor's account."""
     folder = tmp_path_factory.mktemp("clinic")
-    clinic = open_installation(Settings(models=(), data=folder, admin_password=ADMIN))
-    accounts.first_admin(clinic)
-    token = sign_ins.sign_in(clinic, "admin", ADMIN, "127.0.0.1")
-    admin = sign_ins.actor_of(clinic, token, "127.0.0.1")
-    accounts.make(clinic, admin, "ada", "doctor", DOCTOR)
-    clinic.database.engine.dispose()
-    return folder
+    with installation_with(folder, "ada"):
+        return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,44 +59,11 @@ def url(folders: list[Path], data: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with running_browser(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["desk", "phone"])
+@pytest.fixture(params=[DESK, PHONE], ids=["desk", "phone"])
 def page(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator[Page]:
     """A browser; afterwards, nothing may have gone elsewhere or gone wrong."""
-    width, scheme = request.param
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    elsewhere, errors = [], []
-    own = (url, "data:", "blob:")
-    page.on("request", lambda r: None if r.url.startswith(own) else elsewhere.append(r.url))
-    page.on("console", lambda m: errors.append(m.text) if is_fault(m) else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert not elsewhere
-    assert not errors
-
-
-def is_fault(message: ConsoleMessage) -> bool:
-    """An error, but for those of requests that leaving a page has cut off."""
-    return message.type == "error" and not message.text.startswith(CUT_OFF)
-
-
-def fits(page: Page) -> bool:
-    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
-
-
-def sign_in(page: Page) -> None:
-    page.get_by_label("Name").fill("ada")
-    page.get_by_label("Password").fill(DOCTOR)
-    page.get_by_role("button", name="Sign in", exact=True).click()
-    page.get_by_role("heading", name="Examinations without a read").wait_for()
+    with watched_page(browser, url, request.param, LEAVING) as page:
+        yield page
 
 
 def test_from_guest_to_report_and_out(
@@ -108,11 +76,11 @@ def test_from_guest_to_report_and_out(
     analyse(page)
     expect(page.get_by_role("heading", level=2)).to_contain_text(heading(expected))
     page.get_by_role("link", name="Sign in").click()
-    sign_in(page)
+    sign_in(page, "ada", PASSWORD)
+    page.get_by_role("heading", name="Examinations without a read").wait_for()
 
     page.get_by_label("Pages").get_by_role("link", name="Patients").click()
-    page.get_by_role("button", name="New patient").click()
-    page.wait_for_timeout(300)  # Gradio may reset a field that is filled as an accordion opens
+    unfold(page, "New patient")
     page.get_by_label("Year of birth").fill("1957")
     page.get_by_role("button", name="Make the record").click()
     page.get_by_role("link", name="Examine images").click()
@@ -151,8 +119,14 @@ def test_from_guest_to_report_and_out(
     assert text.count(NOTICE) >= 2
 
     examination = page.url
+    page.get_by_label("Pages").get_by_role("link", name="Patients").click()
+    page.get_by_label("Words in id").fill("1957")
+    page.get_by_label("Words in id").press("Enter")
+    expect(page.get_by_text("No patient found")).to_be_visible()
+    assert page.evaluate("sessionStorage.length") == 1
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("status")).to_have_text("You are signed out.")
+    assert page.evaluate("sessionStorage.length") == 0
     page.go_back()
     page.get_by_label("Password").wait_for()
     assert "E-" not in page.locator("body").inner_text()
@@ -162,11 +136,8 @@ def test_from_guest_to_report_and_out(
 
 def test_answers_stay_hidden_until_asked_for(page: Page, url: str) -> None:
     page.goto(f"{url}login?next=/patients")
-    page.get_by_label("Name").fill("ada")
-    page.get_by_label("Password").fill(DOCTOR)
-    page.get_by_role("button", name="Sign in", exact=True).click()
-    page.get_by_role("button", name="New patient").click()
-    page.wait_for_timeout(300)  # Gradio may reset a field that is filled as an accordion opens
+    sign_in(page, "ada", PASSWORD)
+    unfold(page, "New patient")
     page.get_by_role("button", name="Make the record").click()
     page.get_by_role("link", name="Examine images").click()
     page.locator("input[type=file]").first.set_input_files(
@@ -195,7 +166,7 @@ def test_answers_stay_hidden_until_asked_for(page: Page, url: str) -> None:
 
 
 def test_the_same_walk_by_script(url: str, folders: list[Path]) -> None:
-    app = Client(url, auth=("ada", DOCTOR), verbose=False)
+    app = Client(url, auth=("ada", PASSWORD), verbose=False)
     expected = BCDClassifier.from_pretrained(folders[1]).predict(PATCH)
     patient = app.predict("AB-1234", 1957, "synthetic", api_name="/create_patient")["patient"]
     saved = app.predict(

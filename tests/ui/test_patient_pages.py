@@ -7,36 +7,27 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from clinic import accounts, patients, sign_ins
-from clinic.installation import Installation, open_installation
+from clinic import patients
+from clinic.installation import Installation
 from clinic.patients import PatientForm
 from clinic.permissions import Actor, NotFound
-from clinic.settings import Settings
-from tests.ui.browsing import running_browser
+from tests.support.clinic import PASSWORD, actor, installation_with
+from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, unfold, watched_page
 from tests.ui.running_app import running_app, save_small_model
 
 pytestmark = pytest.mark.browser
 
-PASSWORD = "correct horse battery"
 RUN = "document.title='run'"
 HOSTILE = f'<img src=x onerror="{RUN}">\n<script>{RUN}</script> ${{7*7}}'
-LEAVING = ("AbortError: signal is aborted", "Unexpected error Connection errored out")
-DESK, PHONE = (1280, "light"), (390, "dark")
 
 
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """The installation that the app serves, opened beside it."""
-    folder = tmp_path_factory.mktemp("clinic")
-    opened = open_installation(Settings(models=(), data=folder, admin_password=PASSWORD))
-    accounts.first_admin(opened)
-    admin = actor(opened, "admin")
-    for name in ("ada", "grace"):
-        accounts.make(opened, admin, name, "doctor", PASSWORD)
-    yield opened
-    opened.database.engine.dispose()
+    with installation_with(tmp_path_factory.mktemp("clinic"), "ada", "grace") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +43,11 @@ def url(clinic: Installation, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with running_browser(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def signed_in(browser: Browser, url: str) -> Any:
     """The browser's storage after a doctor's sign-in."""
     page = browser.new_page()
     page.goto(f"{url}/login")
-    page.get_by_label("Name").fill("ada")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in", exact=True).click()
+    sign_in(page, "ada", PASSWORD)
     page.get_by_role("heading", name="Examinations without a read").wait_for()
     state = page.context.storage_state()
     page.context.close()
@@ -76,36 +59,10 @@ def page(
     request: pytest.FixtureRequest, browser: Browser, url: str, signed_in: Any
 ) -> Iterator[Page]:
     """A doctor's browser; afterwards, nothing may have gone elsewhere or gone wrong."""
-    width, scheme = getattr(request, "param", DESK)
-    context = browser.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme=scheme,
-        storage_state=signed_in,
-        base_url=url,
-    )
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    elsewhere, errors = [], []
-    own = (url, "data:", "blob:")
-    page.on("request", lambda r: None if r.url.startswith(own) else elsewhere.append(r.url))
-    page.on("console", lambda m: errors.append(m.text) if is_fault(m) else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert not elsewhere
-    assert not errors
-
-
-def actor(clinic: Installation, name: str) -> Actor:
-    token = sign_ins.sign_in(clinic, name, PASSWORD, "127.0.0.1")
-    found = sign_ins.actor_of(clinic, token, "127.0.0.1")
-    assert found
-    return found
-
-
-def is_fault(message: ConsoleMessage) -> bool:
-    """Not what Gradio tells when it ends its own listening because the page is left."""
-    return message.type == "error" and not message.text.startswith(LEAVING)
+    look = getattr(request, "param", DESK)
+    options = {"storage_state": signed_in, "base_url": url}
+    with watched_page(browser, url, look, LEAVING, **options) as page:
+        yield page
 
 
 def arrived(page: Page) -> None:
@@ -120,9 +77,13 @@ def opened(page: Page, patient_id: str) -> None:
     arrived(page)
 
 
-def unfolded(page: Page, name: str) -> None:
-    page.get_by_role("button", name=name).click()
-    page.wait_for_timeout(300)  # Gradio may reset a field in the moment that it appears
+def searched(page: Page, words: str) -> None:
+    """Search the patients; what is searched for is nobody's to read in an address."""
+    page.goto("/patients")
+    arrived(page)
+    page.get_by_label("Words in id").fill(words)
+    page.get_by_label("Words in id").press("Enter")
+    expect(page).to_have_url(re.compile("/patients$"))
 
 
 def told(page: Page, sentence: str) -> None:
@@ -133,15 +94,11 @@ def told(page: Page, sentence: str) -> None:
     expect(toast).to_have_count(0)
 
 
-def fits(page: Page) -> bool:
-    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
-
-
 @pytest.mark.parametrize("page", [DESK, PHONE], indirect=True, ids=["desk", "phone"])
 def test_a_record_is_made_and_shown(page: Page, clinic: Installation, ada: Actor) -> None:
     page.goto("/patients")
     arrived(page)
-    unfolded(page, "New patient")
+    unfold(page, "New patient")
     expect(page.get_by_text("No field asks for a name")).to_contain_text("so that none can get out")
     expect(page.get_by_text("It must match")).to_contain_text(clinic.settings.external_id)
     page.get_by_label("External id", exact=True).fill("Miller")
@@ -164,7 +121,7 @@ def test_a_record_is_made_and_shown(page: Page, clinic: Installation, ada: Actor
         expect(facts).to_contain_text(line)
     expect(facts.locator("img, script")).to_have_count(0)
     expect(page.get_by_text("No examinations yet")).to_be_visible()
-    unfolded(page, "Edit")
+    unfold(page, "Edit")
     expect(page.get_by_label("Note, without names")).to_have_value(HOSTILE)
     assert page.title() != "run"
     assert fits(page)
@@ -179,11 +136,7 @@ def test_a_search_finds_and_says_where_it_does_not(
         for number in range(10, 37)
     ]
     words, rows = page.get_by_label("Words in id"), page.get_by_role("row")
-    page.goto("/patients")
-    rows.nth(1).wait_for()
-    arrived(page)
-    words.fill("sought SE-10")
-    words.press("Enter")
+    searched(page, "sought SE-10")
     expect(rows).to_have_count(2)
     page.get_by_role("link", name=made[0]).click()
     page.get_by_role("heading", name=f"Patient {made[0]}, SE-10").wait_for()
@@ -199,6 +152,7 @@ def test_a_search_finds_and_says_where_it_does_not(
     page.get_by_role("link", name="Next page").click()
     expect(page.get_by_text("Page 2 of 2, 27 in all")).to_be_visible()
     expect(rows).to_have_count(3)
+    expect(page).to_have_url(re.compile(r"/patients\?sheet=2$"))
 
     words.fill("no such words")
     words.press("Enter")
@@ -215,7 +169,7 @@ def test_what_others_changed_meanwhile_is_not_lost_silently(
     version = patients.view(clinic, ada, patient_id).version
     patients.edit(clinic, ada, patient_id, PatientForm("CO-10", 1957, "elsewhere"), version)
     note = page.get_by_label("Note, without names")
-    unfolded(page, "Edit")
+    unfold(page, "Edit")
     note.fill("typed here")
     # Another act on the page must not hide that the form is old.
     page.get_by_role("button", name="Put aside").click()
@@ -251,7 +205,11 @@ def test_put_aside_and_taken_back(page: Page, clinic: Installation, ada: Actor) 
     page.get_by_role("button", name="Put aside").click()
     expect(page.get_by_text("This patient is put aside")).to_be_visible()
     expect(examine).to_have_count(0)
-    page.goto("/patients?search=AS-10")
+    page.goto(f"/examine?patient={patient_id}")
+    expect(page.get_by_text("This patient is put aside")).to_be_visible()
+    expect(page.get_by_role("button", name="Analyse")).to_have_count(0)
+    arrived(page)
+    searched(page, "AS-10")
     expect(page.get_by_text("No patient found")).to_be_visible()
     arrived(page)
     page.get_by_label("Only those put aside").check()
@@ -260,7 +218,7 @@ def test_put_aside_and_taken_back(page: Page, clinic: Installation, ada: Actor) 
     opened(page, patient_id)
     page.get_by_role("button", name="Take back").click()
     expect(examine).to_be_visible()
-    unfolded(page, "Edit")
+    unfold(page, "Edit")
     page.get_by_label("Note, without names").fill("back")
     page.get_by_role("button", name="Save").click()
     told(page, "Saved")
@@ -269,7 +227,7 @@ def test_put_aside_and_taken_back(page: Page, clinic: Installation, ada: Actor) 
 def test_deleting_needs_the_id(page: Page, clinic: Installation, ada: Actor) -> None:
     patient_id = patients.create(clinic, ada, PatientForm("DE-10"))
     opened(page, patient_id)
-    unfolded(page, "Delete")
+    unfold(page, "Delete")
     confirmation = page.get_by_label("Type the patient's id")
     confirmation.fill("DE-10")
     page.get_by_role("button", name="Delete for good").click()
@@ -295,5 +253,5 @@ def test_anothers_patient_reads_as_none(page: Page, clinic: Installation) -> Non
         for name in ("Edit", "Delete", "Put aside", "Take back"):
             expect(page.get_by_role("button", name=name)).to_have_count(0)
         assert "hers" not in page.locator("body").inner_text()
-    page.goto("/patients?search=GR-10")
+    searched(page, "GR-10")
     expect(page.get_by_text("No patient found")).to_be_visible()

@@ -6,13 +6,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from pypdf import PdfReader
 
 from bcd_models import BCDClassifier
 from bcd_models.prediction import NOTICE
+from clinic.examinations import MOST_IMAGES
 from clinic.wording import figure, heading
-from tests.ui.browsing import analyse, choose_example, download_report, running_browser
+from tests.ui.browsing import (
+    DESK,
+    PHONE,
+    analyse,
+    choose_example,
+    download_report,
+    fits,
+    watched_page,
+)
 from tests.ui.running_app import EXAMPLES, running_app, save_small_model
 
 pytestmark = pytest.mark.browser
@@ -36,30 +45,13 @@ def url(folders) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser(chromium) -> Iterator[Browser]:
-    with running_browser(chromium) as browser:
-        yield browser
-
-
-@pytest.fixture(params=[(1280, "light"), (390, "dark")], ids=["desk", "phone"])
+@pytest.fixture(params=[DESK, PHONE], ids=["desk", "phone"])
 def page(request, browser, url) -> Iterator[Page]:
     """The open page; afterwards, nothing may have gone elsewhere or gone wrong."""
-    width, scheme = request.param
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    elsewhere, errors = [], []
-    own = (url, "data:", "blob:")
-    page.on("request", lambda r: None if r.url.startswith(own) else elsewhere.append(r.url))
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(url)
-    page.get_by_role("button", name="Analyse").wait_for()
-    yield page
-    context.close()
-    assert not elsewhere
-    assert not errors
+    with watched_page(browser, url, request.param) as page:
+        page.goto(url)
+        page.get_by_role("button", name="Analyse").wait_for()
+        yield page
 
 
 def upload(page: Page, name: str, data: bytes) -> None:
@@ -84,7 +76,7 @@ def test_from_an_example_to_the_report(page, folders, tmp_path):
     assert name.startswith("bcd-report-")
     assert heading(expected) in sheet.extract_text()
     assert expected.weights_sha256 in sheet.extract_text()
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert fits(page)
 
 
 def test_the_heat_map_fades_by_keyboard_without_the_server(page):
@@ -130,6 +122,15 @@ def test_several_images_and_a_bad_one_costs_itself_only(page, folders, tmp_path)
     expect(page.get_by_role("alert")).to_contain_text("Image 2 of 3: No result")
     download_report(page, tmp_path / "report.pdf")
     assert len(PdfReader(tmp_path / "report.pdf").pages) == 2
+
+
+def test_more_images_than_are_taken_are_told(page):
+    one = {"name": "patch.png", "mimeType": "image/png", "buffer": EXAMPLE.read_bytes()}
+    page.locator("input[type=file]").first.set_input_files([one] * (MOST_IMAGES + 1))
+    toast = page.get_by_test_id("toast-body")
+    expect(toast).to_contain_text(f"At most {MOST_IMAGES} images at once: the last 1 are left out")
+    last = f"Image {MOST_IMAGES} of {MOST_IMAGES}: ready to analyse"
+    expect(page.get_by_text(last)).to_be_visible()
 
 
 def test_another_model_takes_the_answer_away(page):

@@ -11,7 +11,7 @@ from clinic import accounts, demo, sign_ins
 from clinic.installation import Installation
 from clinic.passwords import LONGEST, SHORTEST
 from clinic.permissions import need_account
-from clinic.ui.frame import PRIVATE, actor_of, one_sentence
+from clinic.ui.frame import PRIVATE, actor_of, done
 
 WHAT = f"""
 <h1>Account</h1>
@@ -43,7 +43,6 @@ def add_account_page(clinic: Installation) -> None:
         gr.HTML(EVERYWHERE, elem_classes="bcd-heading")
         end = gr.Button("Sign out everywhere", elem_classes="bcd-do")
 
-    @one_sentence
     def change_password(
         present: str, new: str, again: str, request: gr.Request
     ) -> tuple[str, str, str, str]:
@@ -54,28 +53,23 @@ def add_account_page(clinic: Installation) -> None:
             raise InputError("the demonstration's password is everybody's: it stays as it is")
         time.sleep(STREAM)
         accounts.change_password(clinic, actor, present, new)
-        return _said(CHANGED), "", "", ""
+        return done(CHANGED), "", "", ""
 
-    @one_sentence
     def sign_out(request: gr.Request) -> str:
         actor = need_account(actor_of(request))
         time.sleep(STREAM)
         sign_ins.end_sessions(clinic, actor, actor.account_id)
-        return _said(ENDED)
+        return done(ENDED)
 
     quick = {"show_progress": "hidden", **PRIVATE}
     fields = [present, new, again]
-    for done in (
+    for listener in (
         gr.on([change.click, again.submit], change_password, fields, [said, *fields], **quick),
         end.click(sign_out, None, said, **quick),
     ):
-        done.success(None, None, None, js=LEAVE, **PRIVATE)
+        listener.success(None, None, None, js=LEAVE, **PRIVATE)
 
 
 def _field(label: str, kind: str) -> gr.Textbox:
     typed = gr.InputHTMLAttributes(autocomplete=kind)
     return gr.Textbox(label=label, type="password", max_length=LONGEST, html_attributes=typed)
-
-
-def _said(words: str) -> str:
-    return f'<section class="bcd-card bcd-done" role="status"><p>{words}</p></section>'

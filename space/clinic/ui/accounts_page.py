@@ -13,7 +13,7 @@ from clinic import accounts, patients, sign_ins
 from clinic.accounts import AccountRow
 from clinic.installation import Installation
 from clinic.permissions import Actor, Role
-from clinic.ui.frame import PRIVATE, actor_of, one_sentence
+from clinic.ui.frame import PRIVATE, actor_of, done
 from clinic.ui.tables import cell, link, moment, table
 
 HEADS = ("Name", "Role", "May sign in", "Hub account", "Patients", "Open sessions", "Made")
@@ -72,14 +72,12 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
             taker: gr.update(choices=[(row.name, row.id) for row in doctors], value=None),
         }
 
-    @one_sentence
     def choose(account_id: int | None, request: gr.Request) -> Update:
         return show(actor_of(request), account_id)
 
     def put(act: Act) -> Callable[..., Update]:
         """A listener that does something to the chosen account."""
 
-        @one_sentence
         def acting(account_id: int | None, request: gr.Request) -> Update:
             actor = actor_of(request)
             one = _row_of(accounts.listed(clinic, actor), account_id)
@@ -87,16 +85,14 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
 
         return acting
 
-    @one_sentence
     def hand(account_id: int | None, taker_id: int | None, request: gr.Request) -> Update:
         actor = actor_of(request)
         rows = accounts.listed(clinic, actor)
         giver, to = _row_of(rows, account_id), _row_of(rows, taker_id)
         count = _counted(patients.hand_over(clinic, actor, giver.id, to.id), "patient")
         words = f"{count} of {giver.name} handed over to {to.name}."
-        return {said: _done(words), **show(actor, giver.id)}
+        return {said: done(words), **show(actor, giver.id)}
 
-    @one_sentence
     def make_account(wanted: str, role: Role, request: gr.Request) -> Update:
         actor, wanted = actor_of(request), wanted.strip()
         made, password = accounts.make(clinic, actor, wanted, role)
@@ -125,17 +121,17 @@ def _give_password(clinic: Installation, actor: Actor | None, one: AccountRow) -
 
 def _close(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     accounts.set_active(clinic, actor, one.id, False)
-    return _done(f"{one.name} is closed; its sessions have ended.")
+    return done(f"{one.name} is closed; its sessions have ended.")
 
 
 def _open_again(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     accounts.set_active(clinic, actor, one.id, True)
-    return _done(f"{one.name} is open again, with the password it had.")
+    return done(f"{one.name} is open again, with the password it had.")
 
 
 def _end_sessions(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     count = _counted(sign_ins.end_sessions(clinic, actor, one.id), "session")
-    return _done(f"{count} of {one.name} ended.")
+    return done(f"{count} of {one.name} ended.")
 
 
 def _row_of(rows: Sequence[AccountRow], account_id: int | None) -> AccountRow:
@@ -163,10 +159,6 @@ def _label(one: AccountRow) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _done(words: str) -> str:
-    return f'<section class="bcd-card bcd-done" role="status"><p>{cell(words)}</p></section>'
 
 
 def _secret(lead: str, password: str) -> str:

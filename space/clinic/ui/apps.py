@@ -98,7 +98,7 @@ def _blocks() -> gr.Blocks:
 
 def mounted(app: gr.Blocks) -> FastAPI:
     """An app as it is served, at the root."""
-    _keep_failures_quiet(app)
+    _tell_failures(app)
     app.has_launched = True  # or Gradio, when mounted, takes any path on the server for an input
     outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     with warnings.catch_warnings():
@@ -124,8 +124,11 @@ def _wrongly_called(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": "there is no such function, or it takes other inputs"}, 400)
 
 
-def _keep_failures_quiet(app: gr.Blocks) -> None:
-    """Keep out of the log what Gradio prints of a failure: it holds what the user handed in."""
+def _tell_failures(app: gr.Blocks) -> None:
+    """Let a listener's failure reach the caller as one sentence.
+
+    And keep out of the log what Gradio prints of it: that holds what the user handed in.
+    """
     process = app.process_api
 
     async def processed(*arguments: Any, **named: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import gradio as gr
 from clinic import acts
 from clinic.acts import Act
 from clinic.installation import Installation
-from clinic.ui.frame import PRIVATE, actor_of, asked, one_sentence, safely
+from clinic.ui.frame import PRIVATE, actor_of, asked, safely
 from clinic.ui.tables import cell, empty, moment, page_number, pager, table
 
 PATH = "/audit"
@@ -60,7 +60,6 @@ def add_audit_page(app: gr.Blocks, clinic: Installation) -> None:
         kept = {name: value for name, value in query.items() if value}
         return table(HEADS, [_row(one) for one in page.rows], "Acts") + pager(page, PATH, **kept)
 
-    @one_sentence
     def begin(request: gr.Request) -> tuple[Update, Update, str, str]:
         wanted = [asked(request, name) for name in ("action", "account", "subject")]
         actions, accounts = acts.known(clinic, actor_of(request))

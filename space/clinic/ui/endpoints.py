@@ -10,7 +10,6 @@ import gradio as gr
 
 from clinic.models import Models
 from clinic.ui.files import made, made_report, needed, upload
-from clinic.ui.frame import one_sentence
 from clinic.ui.look import IN_LINE
 
 LABELS = ("predicted", "benign", "malignant")
@@ -28,12 +27,10 @@ def add_endpoints(models: Models) -> None:
         overlay = gr.File(label="PNG")
         pdf = gr.File(label="PDF")
 
-    @one_sentence
     def list_models() -> list[dict[str, Any]]:
         """The models on offer: name, title, version, weights_sha256 and threshold of each."""
         return [models.offered(name).to_dict() for name in models.names]
 
-    @one_sentence
     def predict(image: bytes, model: str) -> dict[str, Any]:
         """A model's answer about an image. Research use only.
 
@@ -41,7 +38,6 @@ def add_endpoints(models: Models) -> None:
         """
         return models.loaded(model).predict(needed(image)).to_dict()
 
-    @one_sentence
     def explain(image: bytes, model: str, label: str, opacity: float) -> tuple[str, dict[str, Any]]:
         """The image with a heat map over it of what speaks for a label, and the answer.
 
@@ -53,7 +49,6 @@ def add_endpoints(models: Models) -> None:
         explanation.overlay(opacity).save(buffer, "PNG")
         return made(buffer.getvalue(), "overlay.png"), explanation.prediction.to_dict()
 
-    @one_sentence
     def report(image: bytes, model: str) -> str:
         """The answer about an image as one page of PDF. Research use only."""
         loaded = models.loaded(model)

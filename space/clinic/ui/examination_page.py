@@ -11,14 +11,14 @@ from clinic.db import Examination, ExaminedImage, Read, Result
 from clinic.failures import told
 from clinic.installation import Installation
 from clinic.models import Models
-from clinic.reads import VERDICTS
 from clinic.ui import result
-from clinic.ui.frame import PRIVATE, actor_of, alert, asked, one_sentence
-from clinic.ui.tables import cell, link, moment
+from clinic.ui.frame import PRIVATE, actor_of, alert, asked
+from clinic.ui.tables import cell, facts, lines, link, moment
+from clinic.wording import capitalised
 
 PATH = "/examination"
 FILES = "/files/examinations"
-CHOICES = [(words[0].upper() + words[1:], verdict) for verdict, words in VERDICTS.items()]
+CHOICES = [(capitalised(words), verdict) for verdict, words in reads.VERDICTS.items()]
 ASK = """
 <p>The models' answers have not been shown to you. A read made now is noted as made before they
   were.</p>
@@ -61,11 +61,9 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
         except Exception as error:
             return (alert(told(error)), *[gr.skip()] * 6)
 
-    @one_sentence
     def show_answers(request: gr.Request) -> tuple[Any, ...]:
         return page(request, reveal_now=True)
 
-    @one_sentence
     def record_read(
         verdict: str | None, comment: str | None, reason: str | None, request: gr.Request
     ) -> tuple[Any, ...]:
@@ -140,37 +138,30 @@ def _history(found: Examination) -> str:
 
 
 def _read(read: Read) -> str:
-    words = VERDICTS[read.verdict]
-    after = "after" if read.result_shown else "before"
     said = [
-        f'<p class="bcd-lead">{words[0].upper()}{words[1:]}</p>',
+        f'<p class="bcd-lead">{reads.sentence(read)}</p>',
         f'<p class="bcd-quiet">Read {read.number} by {cell(read.reader.name)}, '
-        f"{moment(read.at)}, {after} the models' answers were shown</p>",
+        f"{moment(read.at)}, {reads.noted(read)}</p>",
     ]
     if read.comment:
-        said.append(f'<p class="bcd-text">{_lines(read.comment)}</p>')
+        said.append(f'<p class="bcd-text">{lines(read.comment)}</p>')
     if read.reason:
-        said.append(f'<p class="bcd-text">Amended because: {_lines(read.reason)}</p>')
+        said.append(f'<p class="bcd-text">Amended because: {lines(read.reason)}</p>')
     return f'<div class="bcd-read">{"".join(said)}</div>'
 
 
 def _facts(found: Examination) -> str:
-    told_of = {
+    known = {
         "Saved": f"{moment(found.created_at)} by {cell(found.maker.name)}",
         "Stain": cell(found.stain),
         "Specimen": cell(found.specimen),
-        "Comment": _lines(found.comment) or "—",
+        "Comment": lines(found.comment),
         **{f"Field of image {one.position}": _field(one) for one in found.images},
     }
-    rows = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in told_of.items())
-    return f'<div class="bcd-details"><dl>{rows}</dl></div>'
+    return f'<div class="bcd-details"><dl>{facts(known)}</dl></div>'
 
 
 def _field(image: ExaminedImage) -> str:
     if image.field_width_um is None:
         return "width not known"
     return f"{image.field_width_um:g} µm wide"
-
-
-def _lines(text: str) -> str:
-    return "<br>".join(cell(line) for line in text.split("\n")) if text else ""

@@ -8,16 +8,16 @@ from typing import Any
 import gradio as gr
 
 from bcd_models.errors import InputError
-from bcd_models.images import SUFFIXES, open_image
 from clinic import examinations, patients
 from clinic.examinations import SPECIMENS, STAINS, Analysed, Details, HandedIn
 from clinic.failures import told
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.ui import result
-from clinic.ui.files import upload
-from clinic.ui.frame import PRIVATE, actor_of, alert, asked, go_to, one_sentence
+from clinic.ui.frame import PRIVATE, actor_of, alert, asked, go_to
 from clinic.ui.look import IN_LINE
+from clinic.ui.patient_page import ASIDE
+from clinic.ui.picked import Images, add, images_input, numbers, waiting
 from clinic.ui.tables import cell, link
 
 PATH = "/examine"
@@ -31,8 +31,6 @@ NOTHING = """
 </section>
 """
 
-Images = list[bytes]
-
 
 def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
     """Add the page to the Blocks being built."""
@@ -42,9 +40,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     saved = gr.Textbox(visible=False)
     with gr.Row(equal_height=False, visible=False) as form:
         with gr.Column(scale=5, min_width=320):
-            file = upload(
-                label="Images", file_count="multiple", file_types=sorted(SUFFIXES), height=140
-            )
+            file = images_input()
             with gr.Row():
                 known = gr.Radio([FIELD, PIXEL, UNKNOWN], value=UNKNOWN, label="Scale")
                 width = gr.Number(label="Micrometres", minimum=0, visible=False)
@@ -75,23 +71,20 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         words = f"<h1>New examination of {link('/patient', patient.id, id=patient.id)}</h1>"
         if patient.external_id:
             words += f'<p class="bcd-quiet">External id {cell(patient.external_id)}</p>'
+        if patient.archived_at:
+            words += ASIDE
         return words, gr.update(visible=not patient.archived_at)
-
-    def add(files: Images | None, kept: Images) -> tuple[Images, None]:
-        return (kept + (files or []))[: examinations.MOST_IMAGES], None
 
     def show(kept: Images) -> tuple[Any, ...]:
         some = gr.update(interactive=bool(kept))
-        return _waiting(kept), some, some, gr.update(visible=False), None
+        return waiting(kept, NOTHING), some, some, gr.update(visible=False), None
 
-    @one_sentence
     def analyse_images(
         kept: Images, names: list[str], scale: str, um: float | None, hidden: bool
     ) -> tuple[str, Any, Any]:
         found = examinations.analyse(models, _handed_in(kept, scale, um), names)
         return _answers(found, hidden), gr.update(visible=True), found
 
-    @one_sentence
     def save_examination(
         found: tuple[Analysed, ...] | None,
         stain: str,
@@ -136,29 +129,12 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
 
 def _handed_in(images: Images, scale: str, um: float | None) -> list[HandedIn]:
     """The images with the width of each one's field."""
-    if scale != UNKNOWN and not um:
-        raise InputError(f"type the {scale.removesuffix(', µm')}, or say that it is not known")
-    return [HandedIn(data, _field(data, scale, um)) for data in images]
-
-
-def _field(data: bytes, scale: str, um: float | None) -> float | None:
     if scale == UNKNOWN:
-        return None
-    if scale == FIELD:
-        return examinations.field_width(0, um=um)
-    return examinations.field_width(open_image(data).width, um_per_pixel=um)
-
-
-def _waiting(images: Images) -> str:
-    """What waits for its analysis, the bad ones with the reason."""
-    return "".join(map(_one_waiting, images, _numbers(images))) or NOTHING
-
-
-def _one_waiting(data: bytes, which: str) -> str:
-    try:
-        return result.chosen(open_image(data), which)
-    except Exception as error:
-        return result.failed(told(error), which)
+        return [examinations.scaled(data) for data in images]
+    if not um:
+        raise InputError(f"type the {scale.removesuffix(', µm')}, or say that it is not known")
+    known = {"um": um} if scale == FIELD else {"um_per_pixel": um}
+    return [examinations.scaled(data, **known) for data in images]
 
 
 def _answers(found: Sequence[Analysed], hidden: bool) -> str:
@@ -166,17 +142,11 @@ def _answers(found: Sequence[Analysed], hidden: bool) -> str:
     if hidden:
         pictures = (
             result.chosen(one.image, which)
-            for one, which in zip(found, _numbers(found), strict=True)
+            for one, which in zip(found, numbers(found), strict=True)
         )
         return f'<p class="bcd-lead" role="status">{HIDDEN}</p>{"".join(pictures)}'
     return "".join(
         f'{result.warned(one.warnings)}<div class="bcd-pair">'
         f"{''.join(result.result(said, which) for said in one.explanations.values())}</div>"
-        for one, which in zip(found, _numbers(found), strict=True)
+        for one, which in zip(found, numbers(found), strict=True)
     )
-
-
-def _numbers(several: Sequence[object]) -> list[str]:
-    if len(several) == 1:
-        return [""]
-    return [f"Image {number} of {len(several)}" for number in range(1, len(several) + 1)]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.data_classes import FileData
@@ -21,7 +21,9 @@ from bcd_models.errors import ImageError
 from bcd_models.explain import Explanation
 from clinic.report import report
 
-GONE = "the image is no longer on the server: hand it in again"
+T = TypeVar("T")
+
+GONE = "the file is no longer on the server: hand it in again"
 
 
 def upload(**options: Any) -> gr.File:
@@ -55,11 +57,11 @@ def _taken(file: FileData) -> bytes:
     return data
 
 
-def needed(data: bytes | None) -> bytes:
-    """The bytes of a user's file; ImageError where there is none."""
-    if not data:
+def needed(handed_in: T | None) -> T:
+    """What a user handed in, of one file or of several; ImageError where it is nothing."""
+    if not handed_in:
         raise ImageError("no image yet: choose a file first")
-    return data
+    return handed_in
 
 
 def made_report(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from html import escape
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec
 
 import gradio as gr
 
@@ -35,9 +35,9 @@ LINKS = {
         ("Account", "/account"),
     ),
 }
+PRIVATE = {"api_visibility": "private"}  # of listeners that scripts shall not find
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def add_head(app: gr.Blocks, role: str, here: str) -> None:
@@ -82,21 +82,6 @@ def safely(function: Callable[P, str]) -> Callable[P, str]:
     return wrapped
 
 
-def one_sentence(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a listener's failure reach the caller as one sentence."""
-
-    @wraps(function)
-    def wrapped(*arguments: P.args, **named: P.kwargs) -> R:
-        try:
-            return function(*arguments, **named)
-        except gr.Error:
-            raise
-        except Exception as error:
-            raise gr.Error(told(error), print_exception=False) from None
-
-    return wrapped
-
-
 def alert(sentence: str) -> str:
     """A failure that stays on the page."""
     return f"""
@@ -104,6 +89,13 @@ def alert(sentence: str) -> str:
   <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>That did not work</p>
   <p>{escape(printable(sentence))}</p>
 </section>
+"""
+
+
+def done(words: str) -> str:
+    """A success that stays on the page."""
+    return f"""
+<section class="bcd-card bcd-done" role="status"><p>{escape(printable(words))}</p></section>
 """
 
 
@@ -138,7 +130,3 @@ def _head(role: str, here: str, name: str) -> str:
   <nav class="bcd-nav" aria-label="Pages">{links}</nav>
 </header>
 """
-
-
-# Of listeners that scripts shall not find.
-PRIVATE = {"api_visibility": "private"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import gradio as gr
@@ -15,11 +14,10 @@ from clinic.failures import told
 from clinic.installation import Installation
 from clinic.patients import Conflict, PatientRow
 from clinic.permissions import Actor
-from clinic.ui.frame import PRIVATE, actor_of, alert, asked, one_sentence
+from clinic.ui.frame import PRIVATE, actor_of, alert, asked
 from clinic.ui.patient_form import add_fields, filled, form_of
 from clinic.ui.patients_page import SYNTHETIC
-from clinic.ui.tables import cell, empty, link, moment, table
-from clinic.wording import printable
+from clinic.ui.tables import cell, empty, facts, lines, link, moment, table
 
 HEADS = ("Examination", "Saved", "Images", "Read")
 CHANGED = (
@@ -102,7 +100,6 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
             return {parts.head: alert(told(error))}
         return {**parts.shown(patient), **parts.form(patient), parts.listed: listed}
 
-    @one_sentence
     def save(
         external_id: str, birth_year: str, note: str, version: int, request: gr.Request
     ) -> Update:
@@ -121,7 +118,6 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
     def put(act: Callable[[Installation, Actor | None, str], None]) -> Callable[..., Update]:
         """A listener that puts the record aside, or takes it back; what is typed stays."""
 
-        @one_sentence
         def acting(version: int, request: gr.Request) -> Update:
             actor, patient_id = actor_of(request), asked(request, "id")
             act(clinic, actor, patient_id)
@@ -135,7 +131,6 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
 
         return acting
 
-    @one_sentence
     def delete(confirmation: str, request: gr.Request) -> None:
         patients.delete(clinic, actor_of(request), asked(request, "id"), confirmation)
 
@@ -190,7 +185,7 @@ def _parts(pattern: str) -> _Parts:
 
 def _head(patient: PatientRow) -> str:
     """Heading and facts."""
-    facts = {
+    known = {
         "Year of birth": cell(str(patient.birth_year or "")),
         "Made": moment(patient.created_at),
         "Changed": moment(patient.changed_at),
@@ -198,18 +193,13 @@ def _head(patient: PatientRow) -> str:
         **({"Origin": "synthetic: of no patient, drawn by a program"} if patient.synthetic else {}),
     }
     external_id = f", {cell(patient.external_id)}" if patient.external_id else ""
-    rows = "".join(f"<div><dt>{name}</dt><dd>{fact}</dd></div>" for name, fact in facts.items())
     return f"""
 <h1>Patient {cell(patient.id)}{external_id}{f" {SYNTHETIC}" if patient.synthetic else ""}</h1>
-<dl class="bcd-card bcd-facts">{rows}
-  <div class="bcd-wide"><dt>Note</dt><dd>{_lines(patient.note)}</dd></div>
+<dl class="bcd-card bcd-facts">{facts(known)}
+  <div class="bcd-wide"><dt>Note</dt><dd>{lines(patient.note)}</dd></div>
 </dl>
 {ASIDE if patient.archived_at else ""}
 """
-
-
-def _lines(text: str) -> str:
-    return "<br>".join(escape(printable(line.expandtabs())) for line in text.split("\n")) or "—"
 
 
 def _listed(rows: list[ExaminationRow]) -> str:

@@ -8,7 +8,7 @@ from clinic import patients
 from clinic.installation import Installation
 from clinic.pages import Page
 from clinic.patients import PatientRow
-from clinic.ui.frame import PRIVATE, actor_of, asked, go_to, one_sentence, safely
+from clinic.ui.frame import PRIVATE, actor_of, asked, go_to, safely
 from clinic.ui.patient_form import add_fields, form_of
 from clinic.ui.tables import cell, empty, link, moment, page_number, pager, table
 
@@ -23,16 +23,17 @@ HEADS = (
 )
 SYNTHETIC = '<span class="bcd-badge">synthetic</span>'
 
-# Puts a search into the page's address, so that Back and a reload find it again.
-ADDRESS = f"""
+
+# A search stays in the browser's tab until the sign-out, and out of addresses: Back and the pager
+# find it again.
+REMEMBER = f"""
 (words, aside) => {{
-  const query = new URLSearchParams();
-  if (words.trim()) query.set('search', words.trim());
-  if (aside) query.set('aside', '1');
-  history.replaceState(null, '', '{PATH}' + (query.size ? '?' + query : ''));
+  sessionStorage.setItem('search', JSON.stringify([words, aside]));
+  history.replaceState(null, '', '{PATH}');
   return [words, aside];
 }}
 """
+RECALL = "() => JSON.parse(sessionStorage.getItem('search') || '[\"\", false]')"
 
 
 def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
@@ -53,17 +54,19 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
         found = patients.found(clinic, actor_of(request), words, archived=aside, page=number)
         return _found(found, words.strip(), aside)
 
-    def begin(request: gr.Request) -> tuple[str, bool, str]:
-        words, aside = asked(request, "search"), asked(request, "aside") == "1"
-        return words, aside, show(words, aside, request, page_number(asked(request, "sheet")))
+    def begin(words: str, aside: bool, request: gr.Request) -> str:
+        return show(words, aside, request, page_number(asked(request, "sheet")))
 
-    app.load(begin, None, [words, aside, shown], **PRIVATE)
+    # The fields are filled in by the browser: a server's answer would undo what is typed meanwhile.
+    app.load(None, None, [words, aside], js=RECALL, **PRIVATE).then(
+        begin, [words, aside], shown, **PRIVATE
+    )
     gr.on(
         [words.submit, aside.input],
         show,
         [words, aside],
         shown,
-        js=ADDRESS,
+        js=REMEMBER,
         show_progress="hidden",
         **PRIVATE,
     )
@@ -75,7 +78,6 @@ def _add_new_patient(clinic: Installation) -> None:
         fields = add_fields(clinic.settings.external_id)
         button = gr.Button("Make the record", variant="primary", elem_classes="bcd-do")
 
-    @one_sentence
     def create(external_id: str, birth_year: str, note: str, request: gr.Request) -> str:
         form = form_of(external_id, birth_year, note)
         return patients.create(clinic, actor_of(request), form)
@@ -88,9 +90,8 @@ def _add_new_patient(clinic: Installation) -> None:
 def _found(page: Page[PatientRow], words: str, aside: bool) -> str:
     if not page.total:
         return _nothing(words, aside)
-    query = {name: value for name, value in (("search", words), ("aside", "1" * aside)) if value}
     rows = [_row(one) for one in page.rows]
-    return table(HEADS, rows, "Patients") + pager(page, PATH, **query)
+    return table(HEADS, rows, "Patients") + pager(page, PATH)
 
 
 def _nothing(words: str, aside: bool) -> str:

@@ -7,16 +7,15 @@ from typing import Any
 
 import gradio as gr
 
-from bcd_models.images import open_image
 from clinic import answers, examinations, patients, reads, reports
 from clinic.db import ExaminedImage
-from clinic.examinations import SPECIMENS, STAINS, Details, HandedIn
+from clinic.examinations import SPECIMENS, STAINS, Details
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.patients import PatientForm
 from clinic.reads import VERDICTS
 from clinic.ui.files import upload
-from clinic.ui.frame import actor_of, one_sentence
+from clinic.ui.frame import actor_of
 from clinic.ui.look import IN_LINE
 
 
@@ -39,7 +38,6 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         reason = gr.Textbox("", label="Why an earlier read is amended, or empty")
         answer = gr.JSON(label="Answer")
 
-    @one_sentence
     def create_patient(
         external_id: str, birth_year: int, note: str, request: gr.Request
     ) -> dict[str, Any]:
@@ -47,7 +45,6 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         form = PatientForm(external_id or None, birth_year or None, note or "")
         return {"patient": patients.create(clinic, actor_of(request), form)}
 
-    @one_sentence
     def save_examination(
         patient: str,
         images: list[bytes],
@@ -66,7 +63,8 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         """
         actor = actor_of(request)
         patients.view(clinic, actor, patient)  # before anything is analysed
-        handed_in = [_handed_in(data, field_width_um, um_per_pixel) for data in images or ()]
+        scale = (field_width_um or None, um_per_pixel or None)
+        handed_in = [examinations.scaled(data, *scale) for data in images or ()]
         analysed = examinations.analyse(models, handed_in, names)
         details = Details(stain, specimen, comment or "")
         number = examinations.save(clinic, actor, patient, analysed, details, shown)
@@ -74,7 +72,6 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         told = [_told(models, one, names, may_see) for one in found.images]
         return {"examination": number, "images": told}
 
-    @one_sentence
     def record_read(
         examination: str, verdict: str, comment: str, reason: str, request: gr.Request
     ) -> dict[str, Any]:
@@ -83,7 +80,6 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         number = reads.record(clinic, actor, examination, verdict, comment or "", reason or "")
         return {"examination": examination, "read": number}
 
-    @one_sentence
     def examination_report(examination: str, request: gr.Request) -> dict[str, Any]:
         """The report of an examination as it stands: PDF in base64, its id and SHA-256."""
         number, pdf = reports.handed_out(clinic, actor_of(request), models, examination)
@@ -104,15 +100,6 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
     )
     gr.on([], record_read, [examination, verdict, text, reason], answer, api_name="record_read")
     gr.on([], examination_report, [examination], answer, api_name="examination_report")
-
-
-def _handed_in(data: bytes, um: float, um_per_pixel: float) -> HandedIn:
-    return HandedIn(
-        data,
-        examinations.field_width(
-            open_image(data).width, um=um or None, um_per_pixel=um_per_pixel or None
-        ),
-    )
 
 
 def _told(models: Models, image: ExaminedImage, names: list[str], may_see: bool) -> dict[str, Any]:

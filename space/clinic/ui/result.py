@@ -19,6 +19,7 @@ from bcd_models.explain import COLOURS, Explanation
 from bcd_models.prediction import Prediction
 from clinic import wording
 from clinic.display import SIDE, display_size, enlarged, for_display
+from clinic.ui.tables import facts
 
 OPACITY = 50  # per cent, at first
 MARKS = {"malignant": "▲", "benign": "○", "refer": "?"}  # so that colour is never alone
@@ -133,7 +134,7 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
 def details(explanation: Explanation, config: ModelConfig, when: datetime) -> str:
     """What stands behind a result, folded up."""
     prediction = explanation.prediction
-    facts = {
+    known = {
         "Model": f"{prediction.model}, version {prediction.model_version}",
         "SHA-256 of its weights": prediction.weights_sha256,
         "Threshold": wording.figure(prediction.threshold),
@@ -141,10 +142,7 @@ def details(explanation: Explanation, config: ModelConfig, when: datetime) -> st
         "Trained on fields": wording.field_line(config.preprocess),
         "Analysed": f"{when:%Y-%m-%d %H:%M:%S} UTC",
     }
-    rows = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-        for name, value in facts.items()
-    )
+    rows = facts({name: escape(value) for name, value in known.items()})
     return f"""
 <details class="bcd-details">
   <summary>What the answer covers</summary>

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from urllib.parse import quote, urlencode
@@ -38,6 +38,19 @@ def link(path: str, words: str, /, **query: str) -> str:
 def cell(text: str) -> str:
     """A user's text within a cell; an em dash where there is none."""
     return escape(printable(text)) if text else "—"
+
+
+def lines(text: str) -> str:
+    """A user's text of several lines within a cell; an em dash where there is none."""
+    parts = (escape(printable(line.expandtabs())) for line in text.split("\n"))
+    return "<br>".join(parts) or "—"
+
+
+def facts(known: Mapping[str, str]) -> str:
+    """What a ``dl`` holds: names, and values that are HTML already."""
+    return "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{one}</dd></div>" for name, one in known.items()
+    )
 
 
 def moment(when: datetime) -> str:

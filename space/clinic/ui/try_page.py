@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from bcd_models.images import SUFFIXES, open_image
-from clinic import examinations
 from clinic.failures import told
 from clinic.models import Models
 from clinic.ui import result
-from clinic.ui.files import made_report, needed, upload
+from clinic.ui.files import made_report, needed
 from clinic.ui.frame import PRIVATE
 from clinic.ui.look import IN_LINE
+from clinic.ui.picked import Images, add, images_input, numbers, waiting
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 THUMBNAIL = 128  # pixels
@@ -38,7 +36,6 @@ element.addEventListener('click', (event) => {
 });
 """
 
-Images = list[bytes]  # as handed in
 Update = dict[str, Any]
 
 
@@ -48,9 +45,7 @@ def add_try_page(models: Models) -> None:
     images = gr.State([], time_to_live=KEEP)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
-            file = upload(
-                label="Images", file_count="multiple", file_types=sorted(SUFFIXES), height=140
-            )
+            file = images_input()
             picker = gr.HTML(_examples_html(examples), js_on_load=PICK)
             model = gr.Radio(
                 _choices(models), value=models.names[0], label="Model", elem_id="bcd-model"
@@ -64,15 +59,12 @@ def add_try_page(models: Models) -> None:
             download = gr.DownloadButton("Download report (PDF)", visible=False)
             details = gr.HTML()
 
-    def add(files: list[bytes] | None, kept: Images) -> tuple[Images, None]:
-        return (kept + (files or []))[: examinations.MOST_IMAGES], None
-
     def pick(event: gr.EventData) -> Images:
         return [examples[event.example].read_bytes()]
 
     def show(kept: Images) -> tuple[str, Update, Update, Update, str]:
         some = gr.update(interactive=bool(kept))
-        return _chosen(kept), some, some, gr.update(visible=False), ""
+        return waiting(kept, result.EMPTY), some, some, gr.update(visible=False), ""
 
     def analyse_images(kept: Images, name: str) -> tuple[str, Update, str]:
         try:
@@ -102,28 +94,16 @@ def add_try_page(models: Models) -> None:
         change.then(show, images, outputs, show_progress_on=shown, **hidden)
 
 
-def _chosen(images: Images) -> str:
-    """What waits for its analysis, the bad ones with the reason."""
-    cards = []
-    for number, data in enumerate(images, 1):
-        try:
-            cards.append(result.chosen(open_image(data), _number(number, images)))
-        except Exception as error:
-            cards.append(result.failed(told(error), _number(number, images)))
-    return "".join(cards) or result.EMPTY
-
-
 def _analysed(models: Models, images: Images, name: str) -> tuple[str, Update, str]:
     """Answers, report and details; a bad image costs itself only."""
-    needed(images and images[0])
     model, when = models.loaded(name), datetime.now(UTC)
     cards, explanations = [], []
-    for number, data in enumerate(images, 1):
+    for data, which in zip(needed(images), numbers(images), strict=True):
         try:
             explanations.append(model.explain(data))
-            cards.append(result.result(explanations[-1], _number(number, images)))
+            cards.append(result.result(explanations[-1], which))
         except Exception as error:
-            cards.append(result.failed(told(error), _number(number, images)))
+            cards.append(result.failed(told(error), which))
     if not explanations:
         return "".join(cards), gr.update(visible=False), ""
     pdf = made_report(images, explanations, model, when)
@@ -132,10 +112,6 @@ def _analysed(models: Models, images: Images, name: str) -> tuple[str, Update, s
         gr.update(value=pdf, visible=True),
         result.details(explanations[0], model.config, when),
     )
-
-
-def _number(number: int, images: Sequence[bytes]) -> str:
-    return f"Image {number} of {len(images)}" if len(images) > 1 else ""
 
 
 def _choices(models: Models) -> list[tuple[str, str]]:

@@ -1,10 +1,14 @@
-"""The pages that need no Gradio: signing in, and what isn't there."""
+"""The pages that need no Gradio: signing in, what isn't there, and one sentence."""
 
 from __future__ import annotations
 
 from html import escape
 
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
 from bcd_models.prediction import NOTICE
+from clinic import visitors
+from clinic.visitors import Scope
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f2a; --quiet: #475569; --line: #cbd5e1; --ground: #fff;
@@ -65,6 +69,7 @@ def sign_in_page(
     return _page(
         "Sign in",
         f"""
+<script>sessionStorage.clear()</script>
 <h1>Breast histology patch check</h1>
 <p>For the department: patients, examinations, reads and reports.</p>
 {f'<p class="alert" role="alert">{escape(failure)}</p>' if failure else ""}
@@ -95,8 +100,14 @@ def not_found_page() -> str:
     )
 
 
-def told_page(sentence: str) -> str:
-    """One sentence, such as why a file can't be had."""
+def one_sentence(scope: Scope, status: int, sentence: str) -> Response:
+    """An answer of one sentence, such as why a file can't be had: to a browser as a page."""
+    if visitors.wants_page(scope):
+        return HTMLResponse(_told_page(sentence), status)
+    return JSONResponse({"detail": sentence}, status)
+
+
+def _told_page(sentence: str) -> str:
     return _page(
         "Not available",
         f'<h1>This can\'t be shown</h1><p class="alert" role="alert">{escape(sentence)}</p>'

@@ -1,0 +1,87 @@
+"""Pieces of ASGI: requests and answers changed on their way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+
+
+class Answer:
+    """Sends an answer with headers of ours in place of the apps' own.
+
+    Args:
+        send: To the visitor.
+        headers: Of every answer.
+
+    Attributes:
+        begun: Whether the visitor has something of it.
+    """
+
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
+        self.begun = False
+        self._send = send
+        self._ours = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    async def __call__(self, message: Message) -> None:
+        """Send a piece of it."""
+        if message["type"] == "http.response.start":
+            self.begun = True
+            names = {name for name, _ in self._ours}
+            theirs = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            message["headers"] = [*theirs, *self._ours]
+        await self._send(message)
+
+
+def without(scope: Scope, *names: bytes) -> Scope:
+    """A request without some of its headers; without an Origin, Gradio allows none."""
+    headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+    return {**scope, "headers": [pair for pair in headers if pair[0] not in names]}
+
+
+def limited(receive: Receive, most: int) -> Receive:
+    """HTTPException 413, which FastAPI hands on, where a request's body is larger."""
+    taken = 0
+
+    async def received() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > most:
+            raise HTTPException(413, f"a request holds at most {most >> 20} MB")
+        return message
+
+    return received
+
+
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """A request's body again, after it was read."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def received() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return received
+
+
+def until(end: asyncio.Event, receive: Receive) -> Receive:
+    """As if the visitor had gone, once something has ended."""
+
+    async def received() -> Message:
+        coming = asyncio.ensure_future(receive())
+        ended = asyncio.ensure_future(end.wait())
+        try:
+            await asyncio.wait((coming, ended), return_when=asyncio.FIRST_COMPLETED)
+            return coming.result() if coming.done() else {"type": "http.disconnect"}
+        finally:
+            coming.cancel()
+            ended.cancel()
+
+    return received
