@@ -24,10 +24,10 @@ demo: .venv/.space
 	@BCD_DEMO=1 BCD_DATA_FOLDER=.demo BCD_DATABASE_URL= $(BIN)/python space/app.py --port $(PORT)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not bench"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow and not bench"
 
 slow: .venv/.dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 quality: .venv/.dev
 	$(BIN)/ruff check $(SOURCES)

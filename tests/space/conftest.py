@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pwdlib import PasswordHash
+from pwdlib.hashers.argon2 import Argon2Hasher
 
-from clinic import clock, examinations, patients
+from clinic import clock, examinations, passwords, patients
 from clinic.db import Account
 from clinic.examinations import Analysed, Details, HandedIn
 from clinic.installation import Installation
@@ -17,6 +19,13 @@ from clinic.permissions import Actor, Role
 from tests.support.clinic import DATABASES, NAMES, PATCHES, empty_database, installation_at
 from tests.support.serving import Serving, serving_at
 from tests.ui.running_app import save_small_model
+
+
+@pytest.fixture(autouse=True)
+def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hashing as it is, but for its cost."""
+    quick = PasswordHash([Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)])
+    monkeypatch.setattr(passwords, "_hasher", lambda: quick)
 
 
 @pytest.fixture(params=DATABASES)

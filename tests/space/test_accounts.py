@@ -145,6 +145,7 @@ def test_sessions_outlive_the_process(clinic: Installation, ada: int) -> None:
     assert actor == Actor(ada, "ada", "doctor", HERE)
 
 
+@pytest.mark.slow
 def test_guessing_is_made_slow_before_it_is_hashed(
     clinic: Installation, ada: int, time: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

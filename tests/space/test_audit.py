@@ -132,6 +132,7 @@ for number in range(12):
 """
 
 
+@pytest.mark.slow
 def test_eight_writers_make_one_chain(clinic: Installation, tmp_path: Path) -> None:
     """Four threads here, four processes beside."""
     command = [sys.executable, "-c", WRITER, str(tmp_path), clinic.settings.database_url]

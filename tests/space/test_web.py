@@ -18,8 +18,6 @@ import huggingface_hub.constants
 import itsdangerous
 import psycopg
 import pytest
-from pwdlib import PasswordHash
-from pwdlib.hashers.argon2 import Argon2Hasher
 from sqlalchemy import delete
 from starlette.testclient import TestClient
 
@@ -31,7 +29,6 @@ from clinic import (
     demo,
     examinations,
     lockout,
-    passwords,
     patients,
     reports,
     sign_ins,
@@ -61,13 +58,6 @@ from tests.support.serving import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # in Gradio
 WRONG = "name or password is wrong"
-
-
-@pytest.fixture(autouse=True)
-def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hashing as it is, but for its cost."""
-    quick = PasswordHash([Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)])
-    monkeypatch.setattr(passwords, "_hasher", lambda: quick)
 
 
 @pytest.fixture(autouse=True)

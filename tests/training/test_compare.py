@@ -626,6 +626,7 @@ def test_a_report_has_all_titles(report: schema.Report) -> None:
     assert tables.table(("a",), [("x|y",)])[-1] == "| x/y |"
 
 
+@pytest.mark.slow
 def test_a_study_of_real_runs(bench: Bench, corpus_folder: Path, tmp_path: Path) -> None:
     for split in ("grouped", "leaky"):
         plan = RECIPE | {"backbone": "mobilenetv2", "split": split}

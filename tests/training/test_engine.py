@@ -305,13 +305,8 @@ def poisoned_scores(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     monkeypatch.setattr(engine, "score", score)
 
 
-@pytest.mark.parametrize(
-    "poison",
-    [
-        poisoned_loss,
-        *(pytest.param(p, marks=pytest.mark.slow) for p in (poisoned_weights, poisoned_scores)),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("poison", [poisoned_loss, poisoned_weights, poisoned_scores])
 def test_a_loss_that_turns_nan_stops_before_it_is_kept(
     poison, unbroken: Path, corpus_folder: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:

@@ -59,7 +59,9 @@ def url(folders: list[Path], data: Path) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(params=[DESK, PHONE], ids=["desk", "phone"])
+@pytest.fixture(
+    params=[pytest.param(DESK, id="desk"), pytest.param(PHONE, id="phone", marks=pytest.mark.slow)]
+)
 def page(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator[Page]:
     """A browser; afterwards, nothing may have gone elsewhere or gone wrong."""
     with watched_page(browser, url, request.param, LEAVING) as page:
