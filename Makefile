@@ -24,7 +24,7 @@ demo: .venv/.space
 	@BCD_DEMO=1 BCD_DATA_FOLDER=.demo BCD_DATABASE_URL= $(BIN)/python space/app.py --port $(PORT)
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not slow and not bench"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow and not bench"
 
 slow: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
