@@ -45,8 +45,9 @@ AGREEMENT = f"""
   being positive. A read is no ground truth, and one made after the answers were shown may have
   followed them: so the two stand apart. In brackets 95% intervals.</p>
 """
+READ = {"before": "before the answers were shown", "after": "after they were shown"}
 HEIGHT = 300  # pixels of a figure
-GREY = "#64748b"
+GREY, INK, LINE = "#64748b", "#7c8798", "rgba(124,135,152,.3)"
 
 Update = dict[Any, Any]  # by component
 
@@ -62,7 +63,10 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
             for label in ("First day", "Last day")
         )
     head = gr.HTML()
-    volume, probabilities = gr.Plot(visible=False), gr.Plot(visible=False)
+    volume = gr.Plot(label="Images by answer", visible=False)
+    probabilities = gr.Plot(
+        label=f"Estimated probability of an {WORDS['malignant']}", visible=False
+    )
     below = gr.HTML(elem_classes="bcd-heading")
     asked = [model, period, first, last]
 
@@ -171,10 +175,7 @@ def _below(
     reference: Sequence[int],
     moved: Drift | None,
 ) -> str:
-    rows = [
-        (escape(name), *_agreement(found.agreement[shown]))
-        for shown, name in (("before", "before the answers were shown"), ("after", "after it"))
-    ]
+    rows = [(escape(name), *_agreement(found.agreement[shown])) for shown, name in READ.items()]
     reads = sum(one.compared + one.indeterminate for one in found.agreement.values())
     compared = (
         table(HEADS, rows, "Answers and reads")
@@ -245,8 +246,8 @@ def _volume(found: Overview) -> go.Figure:
         for decision, (name, colour) in ANSWERS.items()
     ]
     figure = go.Figure(bars)
-    figure.update_layout(barmode="stack", title="Images by answer", bargap=0.15, **_look())
-    return figure.update_xaxes(type="category", nticks=10).update_yaxes(rangemode="tozero")
+    figure.update_layout(barmode="stack", bargap=0.15, **_look())
+    return figure.update_xaxes(type="category", nticks=8).update_yaxes(rangemode="tozero")
 
 
 def _probabilities(found: Overview, reference: Sequence[int]) -> go.Figure:
@@ -262,8 +263,7 @@ def _probabilities(found: Overview, reference: Sequence[int]) -> go.Figure:
             mode="lines+markers",
             line={"color": "#7c3aed", "shape": "hvh"},
         )
-    title = f"Estimated probability of an {WORDS['malignant']}"
-    figure.update_layout(title=title, bargap=0.05, **_look())
+    figure.update_layout(bargap=0.05, **_look())
     return figure.update_xaxes(range=[0, 1]).update_yaxes(tickformat=".0%", title="share of images")
 
 
@@ -272,8 +272,15 @@ def _shares(counts: Sequence[int]) -> list[float]:
 
 
 def _look() -> dict[str, Any]:
+    """Of all figures: colours that can be read on light and on dark."""
+    clear, axis = "rgba(0,0,0,0)", {"gridcolor": LINE, "zerolinecolor": LINE, "automargin": True}
     return {
         "height": HEIGHT,
-        "margin": {"l": 50, "r": 10, "t": 60, "b": 40},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        "margin": {"l": 50, "r": 10, "t": 50, "b": 10},
+        "font": {"color": INK},
+        "paper_bgcolor": clear,
+        "plot_bgcolor": clear,
+        "xaxis": axis,
+        "yaxis": axis,
+        "legend": {"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
     }
