@@ -132,6 +132,7 @@ def evaluate(
         **_measured(scored, decision, "overall"),
         "per_source": _subgroups(scored, "source", decision.threshold),
         "per_magnification": _subgroups(scored, "magnification", decision.threshold),
+        "probabilities": metrics.histogram(scored.probability, measured.BINS),
         "within": {
             "source": larger,
             "counts": metrics.counts(within.frame),

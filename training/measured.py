@@ -16,6 +16,7 @@ from bcd_models.errors import InputError
 from training import command
 
 SCHEMA_VERSION = 1
+BINS = 20  # of probability, equally wide
 NOT_ESTIMABLE: Literal["not estimable"] = "not estimable"
 
 
@@ -23,6 +24,9 @@ class Strict(BaseModel):
     """No unknown key, no number in words, no NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Histogram = Annotated[list[int], Field(min_length=BINS, max_length=BINS)]  # images in each bin
 
 
 class Estimate(Strict):
@@ -159,8 +163,8 @@ class Training(Strict):
 class Metrics(Strict):
     """A ``metrics.json``.
 
-    ``within`` is missing in files written before it was measured, ``training`` where the cost is
-    not known: evaluation sees a model, ``training.release`` its run.
+    ``within`` and ``probabilities`` are missing in files written before they were measured,
+    ``training`` where the cost is not known: evaluation sees a model, ``training.release`` its run.
     """
 
     schema_version: Literal[1]
@@ -174,6 +178,7 @@ class Metrics(Strict):
     per_source: dict[str, Subgroup]
     per_magnification: dict[str, Subgroup]
     floors: Floors
+    probabilities: Histogram | None = None
     within: Within | None = None
     training: Training | None = None
     notice: str

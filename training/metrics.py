@@ -199,6 +199,12 @@ def counts(frame: pd.DataFrame) -> dict[str, int]:
     }
 
 
+def histogram(probability: Floats, bins: int) -> list[int]:
+    """Images in each of some equally wide bins of probability."""
+    counted, _ = np.histogram(probability, bins, (0, 1))
+    return [int(number) for number in counted]
+
+
 def macro_over_cases(frame: pd.DataFrame, probability: Floats) -> dict[str, Any]:
     """Mean AUROC of the cases that hold both labels."""
     truth = (frame["label"] == "malignant").to_numpy()

@@ -22,7 +22,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.command()
 def verify(
-    repair: Annotated[bool, typer.Option(help="Take away what belongs to nothing.")] = False,
+    repair: Annotated[
+        bool, typer.Option(help="Take away what belongs to nothing, count tallies anew.")
+    ] = False,
 ) -> None:
     """Check rows against stored files, and the audit log; exit code 1 where something is wrong."""
     found = checks.verify(_opened(), repair)

@@ -281,6 +281,20 @@ class StoredReport(Base):
     examination: Mapped[Examination] = relationship(back_populates="reports")
 
 
+class Tally(Base):
+    """How many there are of something; see ``clinic.tallies``."""
+
+    __tablename__ = "tally"
+    __table_args__: ClassVar = {"sqlite_with_rowid": False}  # read in the order of its key
+
+    owner_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    span: Mapped[str] = mapped_column(String(11), primary_key=True)
+    model: Mapped[str] = mapped_column(String(196), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    key: Mapped[str] = mapped_column(String(32), primary_key=True)
+    count: Mapped[int]
+
+
 class AuditEntry(Base):
     """One act; ``mac`` chains it to the entry before, with a key that is not in the database."""
 

@@ -6,6 +6,7 @@ Kept of an image are its pixels as the models saw them, never the file: that may
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +21,7 @@ from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
 from bcd_models.explain import Explanation
 from bcd_models.images import open_image
-from clinic import clock, patients
+from clinic import clock, patients, tallies
 from clinic.db import Examination, ExaminedImage, Look, Patient, Read, Result
 from clinic.display import display_size
 from clinic.ids import issued
@@ -196,6 +197,8 @@ def save(
             images=[_row(clinic, one, place, now) for place, one in enumerate(analysed, 1)],
         )
         session.add(examination)
+        session.flush()
+        tallies.change(session, Counter(), tallies.contribution(doctor.account_id, [examination]))
         log(clinic, session, "examined", doctor, examination, images=len(analysed))
         if shown:
             look(clinic, session, doctor, examination)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import InputError
+from clinic import tallies
 from clinic.audit import AuditLog
 from clinic.db import Database
 from clinic.migrations import migrate
@@ -34,6 +35,8 @@ def open_installation(settings: Settings) -> Installation:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(settings.database)
         migrate(database)
+        with database.transaction() as session:
+            tallies.fill(session)
         return Installation(settings, database, Storage(settings.data), AuditLog(settings.data))
     except OSError as error:
         raise InputError(f"data folder {settings.data} can't be used: {error.strerror}") from None

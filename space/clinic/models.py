@@ -28,13 +28,15 @@ class OfferedModel:
         weights_sha256: SHA-256 of its weights file.
         hint: How well it did on its test part, or "" where its folder does not say.
         figures: The same with intervals, and on what data; "" too.
+        reference: Images of the test part in each bin of probability; empty too.
     """
 
     folder: Path
     config: ModelConfig
     weights_sha256: str
-    hint: str
-    figures: str
+    hint: str = ""
+    figures: str = ""
+    reference: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
@@ -91,6 +93,12 @@ class Models:
         found = offered.figures if offered and offered.weights_sha256 == weights_sha256 else ""
         return found or "not known here for these weights"
 
+    def reference(self, name: str, weights_sha256: str) -> tuple[int, ...]:
+        """The test part's histogram of probability, of a model by that name with these weights."""
+        offered = self._offered.get(name)
+        same = offered is not None and offered.weights_sha256 == weights_sha256
+        return offered.reference if offered and same else ()
+
     def loaded(self, name: str) -> BCDClassifier:
         """The model itself, read from its folder by whoever asks first."""
         folder = self.offered(name).folder
@@ -103,22 +111,25 @@ class Models:
 def _offered(folder: Path) -> OfferedModel:
     config = read_config(folder)
     _, sha256 = read_weights(folder)
-    return OfferedModel(folder, config, sha256, *_measured(folder / METRICS, sha256))
+    return OfferedModel(folder, config, sha256, **_measured(folder / METRICS, sha256))
 
 
-def _measured(path: Path, sha256: str) -> tuple[str, str]:
-    """Hint and figures of the test part, if it was measured with these very weights."""
+def _measured(path: Path, sha256: str) -> dict[str, Any]:
+    """What is known of the test part, if it was measured with these very weights."""
     if not path.is_file():
-        return "", ""
+        return {}
     try:
         metrics = json.loads(path.read_text("utf-8"))
         measured, overall = metrics["model"]["weights_sha256"], metrics["overall"]
         auroc, data = _interval(overall["auroc"], ".2f"), metrics["data"]
-        hint = f"AUROC {auroc} on {data['counts']['cases']} held-out cases"
-        figures = _figures(overall, data)
+        found = {
+            "hint": f"AUROC {auroc} on {data['counts']['cases']} held-out cases",
+            "figures": _figures(overall, data),
+            "reference": tuple(metrics.get("probabilities") or ()),
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(f"{path} is not what training.evaluate writes: {error!r}") from None
-    return (hint, figures) if measured == sha256 else ("", "")
+    return found if measured == sha256 else {}
 
 
 def _figures(overall: dict[str, Any], data: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ Another's record reads as one that isn't there. Every act is checked and logged 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
 from bcd_models.errors import BCDError, InputError
-from clinic import clock, references
+from clinic import clock, references, tallies
 from clinic.db import Account, Examination, Patient, Read
 from clinic.ids import issued
 from clinic.installation import Installation
@@ -197,6 +198,8 @@ def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmat
         if confirmation.strip() != patient_id:
             raise InputError(f"to delete this patient, type its id: {patient_id}")
         files = list(_files(patient))
+        counted = tallies.contribution(patient.owner_id, patient.examinations)
+        tallies.change(session, counted, Counter())
         session.delete(patient)
         _log(clinic, session, "patient_deleted", doctor, patient_id, files=len(set(files)))
     references.forget(clinic.database, clinic.storage, files)
@@ -224,6 +227,7 @@ def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int)
         patients = session.scalars(mine).all()
         for patient in patients:
             patient.owner_id = taker
+        tallies.hand_over(session, giver, taker)
         clinic.log.write(
             session,
             "patients_handed_over",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bcd_models.errors import InputError
-from clinic import clock, examinations
+from clinic import clock, examinations, tallies
 from clinic.db import Read
 from clinic.installation import Installation
 from clinic.permissions import Actor, need_doctor
@@ -63,6 +63,7 @@ def record(
             raise InputError("this examination has been read: say why the read is amended")
         if number == 1 and reason:
             raise InputError("a first read amends nothing: leave the reason empty")
+        before = tallies.contribution(doctor.account_id, [examination])
         examination.reads.append(
             Read(
                 number=number,
@@ -74,5 +75,7 @@ def record(
                 result_shown=examinations.has_looked(session, doctor, examination_id),
             )
         )
+        after = tallies.contribution(doctor.account_id, [examination])
+        tallies.change(session, before, after)
         examinations.log(clinic, session, "read_recorded", doctor, examination, number=number)
         return number

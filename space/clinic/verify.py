@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clinic import tallies
 from clinic.installation import Installation
 from clinic.references import referred
 from clinic.storage import StorageError
@@ -18,12 +19,14 @@ class Findings:
         broken: What is wrong and can't be mended here, in words.
         orphans: Hashes of stored files that no row names.
         unfinished: How many files killed writers have left.
+        miscounted: Whether the dashboard's tallies are not what a new count finds.
     """
 
     files: int
     broken: tuple[str, ...]
     orphans: tuple[str, ...]
     unfinished: int
+    miscounted: bool
 
     @property
     def problems(self) -> list[str]:
@@ -33,6 +36,8 @@ class Findings:
             found.append(f"{len(self.orphans)} stored files belong to nothing")
         if self.unfinished:
             found.append(f"{self.unfinished} files were never finished")
+        if self.miscounted:
+            found.append("the dashboard's tallies are not what its examinations come to")
         return found
 
 
@@ -41,13 +46,14 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
 
     Args:
         clinic: The installation.
-        repair: Take away files that belong to nothing, and unfinished ones.
+        repair: Take away files that belong to nothing, and unfinished ones; count tallies anew.
     """
     storage = clinic.storage
     with storage.forgetting():
         with clinic.database.reading() as session:
             named = referred(session)
             broken = clinic.log.problems(session)
+            miscounted = not tallies.sound(session)
         for sha256 in sorted(named):
             try:
                 storage.read(sha256)
@@ -60,4 +66,7 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
                 storage.delete(sha256)
             for path in unfinished:
                 path.unlink()
-    return Findings(len(named), tuple(broken), orphans, len(unfinished))
+        if repair and miscounted:
+            with clinic.database.transaction() as session:
+                tallies.rebuild(session)
+    return Findings(len(named), tuple(broken), orphans, len(unfinished), miscounted)

@@ -10,6 +10,7 @@ import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -20,7 +21,17 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import BCDError, InputError
-from clinic import cookies, demo, examinations, export, grants, reports, sign_ins, visitors
+from clinic import (
+    analytics,
+    cookies,
+    demo,
+    examinations,
+    export,
+    grants,
+    reports,
+    sign_ins,
+    visitors,
+)
 from clinic.db import Account
 from clinic.display import coloured
 from clinic.failures import UNEXPECTED
@@ -72,7 +83,7 @@ def served(clinic: Installation, models: Models, folder: Path) -> Gate:
     blocks = {
         "guest": guests_app(models),
         "doctor": doctors_app(clinic, models),
-        "admin": admins_app(clinic),
+        "admin": admins_app(clinic, models),
     }
     pages = {
         role: frozenset(f"/{name}" for name, *_ in app.pages if name)
@@ -240,6 +251,12 @@ def _add_files(own: FastAPI, clinic: Installation, models: Models) -> None:
     def report(request: Request, examination: Id) -> Response:
         name, data = reports.handed_out(clinic, request.state.actor, models, examination)
         return _download(data, "application/pdf", f"{name}.pdf")
+
+    @own.get("/files/answers.csv")
+    def answers(request: Request, model: str, first: date, last: date) -> Response:
+        period = analytics.Period(first, last)
+        data = analytics.answers_csv(clinic, request.state.actor, model, period)
+        return _download(data, "text/csv; charset=utf-8", f"answers-{first}-{last}.csv")
 
     @own.get("/files/patients/{patient}.zip")
     def record(request: Request, patient: Id) -> Response:

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from clinic import backup, clock, verify
+from clinic import backup, clock, tallies, verify
 from clinic.db import Account, Examination, ExaminedImage, Patient
 from clinic.installation import Installation
 from clinic.permissions import Actor
@@ -48,12 +49,13 @@ def examine(clinic: Installation, number: int) -> None:
             width=5,
             height=5,
         )
-        session.add(
-            Examination(
-                id=f"E-{number}", patient_id="P-1", made_by=1, created_at=clock.now(), stain="H&E",
-                specimen="core", images=[image],
-            )
+        examination = Examination(
+            id=f"E-{number}", patient_id="P-1", made_by=1, created_at=clock.now(), stain="H&E",
+            specimen="core", images=[image],
         )  # fmt: skip
+        session.add(examination)
+        session.flush()
+        tallies.change(session, Counter(), tallies.contribution(1, [examination]))
         clinic.log.write(session, "examined", actor=ADA, subject=f"examination E-{number}")
 
 

@@ -18,6 +18,7 @@ from clinic.ui.account_page import add_account_page
 from clinic.ui.accounts_page import add_accounts_page
 from clinic.ui.audit_page import add_audit_page
 from clinic.ui.check_page import add_check_page
+from clinic.ui.dashboard_page import add_dashboard_page
 from clinic.ui.endpoints import add_endpoints
 from clinic.ui.examination_page import add_examination_page
 from clinic.ui.examine_page import add_examine_page
@@ -66,11 +67,11 @@ def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
     with app.route("Try images", "/try"):
         add_head(app, "doctor", "/try")
         add_try_page(models)
-    _add_everyones(app, "doctor", clinic)
+    _add_everyones(app, "doctor", clinic, models)
     return app
 
 
-def admins_app(clinic: Installation) -> gr.Blocks:
+def admins_app(clinic: Installation, models: Models) -> gr.Blocks:
     """An admin's pages."""
     with _blocks() as app:
         add_head(app, "admin", "/")
@@ -78,12 +79,15 @@ def admins_app(clinic: Installation) -> gr.Blocks:
     with app.route("Audit log", "/audit"):
         add_head(app, "admin", "/audit")
         add_audit_page(app, clinic)
-    _add_everyones(app, "admin", clinic)
+    _add_everyones(app, "admin", clinic, models)
     return app
 
 
-def _add_everyones(app: gr.Blocks, role: str, clinic: Installation) -> None:
+def _add_everyones(app: gr.Blocks, role: str, clinic: Installation, models: Models) -> None:
     """The pages that doctors and admins both have."""
+    with app.route("Dashboard", "/dashboard"):
+        add_head(app, role, "/dashboard")
+        add_dashboard_page(app, role, clinic, models)
     with app.route("Check a report", "/check"):
         add_head(app, role, "/check")
         add_check_page(clinic)

@@ -25,11 +25,13 @@ LINKS = {
         ("Worklist", "/"),
         ("Patients", "/patients"),
         ("Try images", "/try"),
+        ("Dashboard", "/dashboard"),
         ("Check a report", "/check"),
         ("Account", "/account"),
     ),
     "admin": (
         ("Accounts", "/"),
+        ("Dashboard", "/dashboard"),
         ("Audit log", "/audit"),
         ("Check a report", "/check"),
         ("Account", "/account"),

@@ -1,0 +1,278 @@
+"""What the dashboard shows: how many, how often positive, how reads and answers agree.
+
+A doctor's own patients, or for an admin everybody's, as numbers alone. All of it is read from the
+tallies (``clinic.tallies``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any, get_args
+
+from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from bcd_models.decision import Decision
+from bcd_models.errors import InputError
+from clinic import csv_file
+from clinic.agreement import Agreement
+from clinic.db import Examination, ExaminedImage, Look, Patient, Read, Result, Tally
+from clinic.installation import Installation
+from clinic.permissions import Actor, need_account, need_doctor
+from clinic.tallies import (
+    AGREEMENT,
+    BINS,
+    DECISIONS,
+    EVERYBODY,
+    EXAMINATIONS,
+    IMAGES,
+    PROBABILITIES,
+    WHATEVER,
+    day,
+    month,
+)
+
+ANSWERS: tuple[str, ...] = get_args(Decision)
+EARLIEST, LATEST = 2000, 2099
+DAILY = 92  # days; longer times are shown by month
+MONTHS = "M"  # days sort before it, months after
+SHOWN = ("before", "after")
+COLUMNS = (
+    "examination", "patient", "external_id", "saved_at", "image", "model", "model_version",
+    "weights_sha256", "probability", "threshold", "decision", "read", "read_after_answer",
+    "comment_on_read",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Period:
+    """From one day to another, both included, of UTC.
+
+    Raises:
+        InputError: It ends before it begins, or lies where no examination can.
+    """
+
+    first: date
+    last: date
+
+    def __post_init__(self) -> None:
+        """Refuse what is none."""
+        if self.last < self.first:
+            raise InputError("the last day lies before the first")
+        if self.first.year < EARLIEST or self.last.year > LATEST:
+            raise InputError(f"days lie in the years {EARLIEST} to {LATEST}")
+
+    @property
+    def days(self) -> int:
+        """How long it is."""
+        return (self.last - self.first).days + 1
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What is known of a period.
+
+    Attributes:
+        examinations: How many were saved, whatever the models.
+        images: In them.
+        answered: Examinations that the model answered about.
+        volume: Images by day, or by month where the period is long, and by decision; no gaps.
+        decisions: Images by decision.
+        probabilities: Images in each of ``tallies.BINS`` bins.
+        agreement: Of examinations read "before" the answers were shown, and of those "after".
+    """
+
+    examinations: int
+    images: int
+    answered: int
+    volume: dict[str, dict[str, int]]
+    decisions: dict[str, int]
+    probabilities: list[int]
+    agreement: dict[str, Agreement]
+
+
+def models_used(clinic: Installation, actor: Actor | None) -> list[str]:
+    """Keys of the models that anything was ever answered by (``tallies.model_key``)."""
+    wanted = select(Tally.model).where(
+        Tally.owner_id == _owner(actor), Tally.span > MONTHS, Tally.model != WHATEVER
+    )
+    with clinic.database.reading() as session:
+        return sorted(session.scalars(wanted.distinct()))
+
+
+def began(clinic: Installation, actor: Actor | None) -> date | None:
+    """The day of the first examination that is counted; None where there is none."""
+    wanted = select(func.min(Tally.span)).where(
+        Tally.owner_id == _owner(actor), Tally.span < MONTHS, Tally.kind == EXAMINATIONS
+    )
+    with clinic.database.reading() as session:
+        found = session.scalar(wanted)
+    return date.fromisoformat(found[1:]) if found else None
+
+
+def overview(clinic: Installation, actor: Actor | None, model: str, period: Period) -> Overview:
+    """Count a period.
+
+    Args:
+        clinic: The installation.
+        actor: A doctor, of whose own patients it is; or an admin.
+        model: As ``models_used`` names it.
+        period: Which.
+
+    Raises:
+        NotSignedIn: Nobody is signed in.
+    """
+    own = Tally.owner_id == _owner(actor)
+    spans = [(day(period.first), day(period.last))] if period.days <= DAILY else _ranges(period)
+    of, when = (Tally.model, Tally.kind, Tally.key), (Tally.span, Tally.key)
+    answers = (Tally.model == model, Tally.kind == DECISIONS)
+    with clinic.database.reading() as session:
+        ranges = _ranges(period)
+        found = _summed(session, ranges, of, own, Tally.model.in_([WHATEVER, model]))
+        volume = _summed(session, spans, when, own, *answers)
+    return Overview(
+        examinations=found.get((WHATEVER, EXAMINATIONS, ""), 0),
+        images=found.get((WHATEVER, IMAGES, ""), 0),
+        answered=found.get((model, EXAMINATIONS, ""), 0),
+        volume=_volume(volume, period),
+        decisions={key: n for (_, kind, key), n in found.items() if kind == DECISIONS},
+        probabilities=[found.get((model, PROBABILITIES, f"{i:02}"), 0) for i in range(BINS)],
+        agreement={shown: _agreement(found, model, shown) for shown in SHOWN},
+    )
+
+
+def answers_csv(clinic: Installation, actor: Actor | None, model: str, period: Period) -> bytes:
+    """Every answer that was shown, with the read, as CSV; it is logged.
+
+    Raises:
+        NotSignedIn, NotAllowed: The actor is no doctor.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.transaction() as session:
+        rows = session.execute(_answers(doctor, model, period)).all()
+        about = {"first": str(period.first), "last": str(period.last), "rows": len(rows)}
+        clinic.log.write(session, "answers_exported", actor=doctor, **about)
+    return csv_file.written(COLUMNS, rows)
+
+
+def _answers(doctor: Actor, model: str, period: Period) -> Select[Any]:
+    columns = (Result.model, Result.model_version, Result.weights_sha256)
+    parts = model.split(" ")
+    if len(parts) != len(columns):
+        raise InputError(f"no model {model!r}")
+    seen = and_(Look.examination_id == Examination.id, Look.account_id == doctor.account_id)
+    newest = (
+        select(func.max(Read.number))
+        .where(Read.examination_id == Examination.id)
+        .correlate(Examination)
+        .scalar_subquery()
+    )
+    begin, end = (
+        datetime.combine(one, time(), UTC)
+        for one in (period.first, period.last + timedelta(days=1))
+    )
+    return (
+        select(
+            Examination.id,
+            Patient.id,
+            Patient.external_id,
+            Examination.created_at,
+            ExaminedImage.position,
+            *columns,
+            Result.probability,
+            Result.threshold,
+            Result.decision,
+            Read.verdict,
+            Read.result_shown,
+            Read.comment,
+        )
+        .join_from(Examination, Patient)
+        .join(ExaminedImage)
+        .join(Result)
+        .join(Look, seen)
+        .outerjoin(
+            Read,
+            and_(Read.examination_id == Examination.id, Read.number == newest),
+        )
+        .where(
+            Patient.owner_id == doctor.account_id,
+            Examination.created_at >= begin,
+            Examination.created_at < end,
+            *(column == part for column, part in zip(columns, parts, strict=True)),
+        )
+        .order_by(Examination.created_at, Examination.id, ExaminedImage.position)
+    )
+
+
+def _owner(actor: Actor | None) -> int:
+    """Whose tallies an account may see."""
+    known = need_account(actor)
+    return known.account_id if known.role == "doctor" else EVERYBODY
+
+
+def _ranges(period: Period) -> list[tuple[str, str]]:
+    """Whole months, and the days before and after them: first and last span of each."""
+    one = timedelta(days=1)
+    begin = period.first
+    if begin.day > 1:
+        begin = (begin.replace(day=28) + 4 * one).replace(day=1)
+    end = (period.last + one).replace(day=1)  # no more of a whole month
+    if begin >= end:
+        return [(day(period.first), day(period.last))]
+    ranges = [(month(begin), month(end - one))]
+    if period.first < begin:
+        ranges.append((day(period.first), day(begin - one)))
+    if end <= period.last:
+        ranges.append((day(end), day(period.last)))
+    return ranges
+
+
+def _summed(
+    session: Session,
+    ranges: Iterable[tuple[str, str]],
+    columns: Sequence[InstrumentedAttribute[str]],
+    *wanted: ColumnElement[bool],
+) -> Counter[tuple[str, ...]]:
+    """Sums by some columns; each range on its own, or SQLite reads all that an owner has."""
+    found: Counter[tuple[str, ...]] = Counter()
+    for first, last in ranges:
+        rows = select(*columns, func.sum(Tally.count)).where(
+            Tally.span.between(first, last), *wanted
+        )
+        for *key, number in session.execute(rows.group_by(*columns)):
+            found[tuple(key)] += int(number)
+    return found
+
+
+def _volume(found: Counter[tuple[str, ...]], period: Period) -> dict[str, dict[str, int]]:
+    daily = period.days <= DAILY
+    spans = _every_day(period) if daily else _every_month(period)
+    volume = {span: dict.fromkeys(ANSWERS, 0) for span in spans}
+    for (span, decision), number in found.items():
+        volume[span[1:] if daily else span[1:8]][decision] += number
+    return volume
+
+
+def _every_day(period: Period) -> list[str]:
+    return [str(period.first + timedelta(days=number)) for number in range(period.days)]
+
+
+def _every_month(period: Period) -> list[str]:
+    first, last = (one.year * 12 + one.month - 1 for one in (period.first, period.last))
+    return [f"{number // 12}-{number % 12 + 1:02}" for number in range(first, last + 1)]
+
+
+def _agreement(found: dict[tuple[str, str, str], int], model: str, shown: str) -> Agreement:
+    def number(verdict: str, label: str) -> int:
+        return found.get((model, AGREEMENT, f"{shown}/{verdict}/{label}"), 0)
+
+    return Agreement(
+        both=number("invasive", "malignant"),
+        missed=number("invasive", "benign"),
+        raised=number("none", "malignant"),
+        neither=number("none", "benign"),
+        indeterminate=number("indeterminate", "malignant") + number("indeterminate", "benign"),
+    )

@@ -1,0 +1,52 @@
+"""How far the probabilities of one's own images lie from those of the model's test part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+FEWEST = 50  # results; of fewer nothing is said
+RESAMPLES, SEED = 1000, 0
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Population stability index: 0 where both distributions are alike.
+
+    Attributes:
+        index: Its value.
+        by_chance: What 95 in 100 samples of this size from the reference itself stay below.
+    """
+
+    index: float
+    by_chance: float
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether chance alone hardly explains it."""
+        return self.index > self.by_chance
+
+
+def drift(seen: Sequence[int], reference: Sequence[int]) -> Drift | None:
+    """Compare two histograms over the same bins; None where there is too little to compare.
+
+    Args:
+        seen: Results in each bin.
+        reference: Images of the model's test part in each bin; empty where they are not known.
+    """
+    if len(seen) != len(reference) or min(sum(seen), sum(reference)) < FEWEST:
+        return None
+    base = np.asarray(reference, float)
+    drawn = np.random.default_rng(SEED).multinomial(sum(seen), base / base.sum(), RESAMPLES)
+    (index,) = _indices(np.asarray(seen, float)[None], base)
+    return Drift(float(index), float(np.quantile(_indices(drawn, base), 0.95)))
+
+
+def _indices(seen: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """The index of each row; half an image is added to each bin, so that none is empty."""
+    shares, usual = (
+        (counts + 0.5) / (counts + 0.5).sum(-1, keepdims=True) for counts in (seen, base)
+    )
+    return ((shares - usual) * np.log(shares / usual)).sum(-1)

@@ -1,0 +1,286 @@
+"""The dashboard: how many, how often positive, how reads and answers agree, and drift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from html import escape
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import gradio as gr
+import plotly.graph_objects as go
+
+from bcd_models.prediction import WORDS
+from clinic import analytics, clock
+from clinic.agreement import Agreement, Kappa, Share
+from clinic.analytics import Overview, Period
+from clinic.drift import FEWEST, Drift, drift
+from clinic.failures import told
+from clinic.installation import Installation
+from clinic.models import Models
+from clinic.permissions import Actor
+from clinic.tallies import BINS
+from clinic.ui.frame import PRIVATE, actor_of, alert
+from clinic.ui.tables import empty, facts, table
+
+PATH = "/dashboard"
+OWN = "own dates"
+PERIODS = {"last 30 days": 30, "last 90 days": 90, "last 12 months": 365, "everything": 0}
+DEFAULT = "last 90 days"
+ANSWERS = {
+    "benign": ("below the threshold", "#0f766e"),
+    "malignant": ("at or above the threshold", "#86198f"),
+    "refer": ("left to a pathologist", "#b45309"),
+}
+HEADS = ("Read", "Compared", "Sensitivity", "Specificity", "Kappa", "Indeterminate")
+WHOSE = {
+    "doctor": "Of your own patients, those put aside included.",
+    "admin": "Of all doctors' patients together, as numbers alone.",
+}
+AGREEMENT = f"""
+<h2>Answers and reads</h2>
+<p class="bcd-quiet">An examination counts as positive where the model puts at least one of its
+  images at or above the threshold; that is compared with its last read, “{WORDS["malignant"]}”
+  being positive. A read is no ground truth, and one made after the answers were shown may have
+  followed them: so the two stand apart. In brackets 95% intervals.</p>
+"""
+READ = {"before": "before the answers were shown", "after": "after they were shown"}
+HEIGHT = 300  # pixels of a figure
+GREY, INK, LINE = "#64748b", "#7c8798", "rgba(124,135,152,.3)"
+
+Update = dict[Any, Any]  # by component
+
+
+def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: Models) -> None:
+    """Add the page to the Blocks being built."""
+    gr.HTML(f"<h1>Dashboard</h1><p class=bcd-quiet>{WHOSE[role]}</p>", elem_classes="bcd-heading")
+    with gr.Row():
+        model = gr.Dropdown([], label="Model", interactive=True, min_width=220)
+        period = gr.Dropdown([*PERIODS, OWN], value=DEFAULT, label="Period", min_width=160)
+        first, last = (
+            gr.DateTime(label=label, include_time=False, type="string", visible=False)
+            for label in ("First day", "Last day")
+        )
+    head = gr.HTML()
+    volume = gr.Plot(label="Images by answer", visible=False)
+    probabilities = gr.Plot(
+        label=f"Estimated probability of an {WORDS['malignant']}", visible=False
+    )
+    below = gr.HTML(elem_classes="bcd-heading")
+    asked = [model, period, first, last]
+
+    def show(name: str, span: str, begin: str, end: str, request: gr.Request) -> Update:
+        actor = actor_of(request)
+        nothing = {volume: gr.update(visible=False), probabilities: gr.update(visible=False)}
+        try:
+            known = analytics.models_used(clinic, actor)
+            if not known:
+                return {**nothing, head: _empty(role), below: ""}
+            chosen = name if name in known else _usual(known, models)
+            wanted = _period(clinic, actor, span, begin, end)
+            found = analytics.overview(clinic, actor, chosen, wanted)
+            name, _, sha256 = chosen.split(" ")
+            reference = models.reference(name, sha256)
+        except Exception as error:
+            return {**nothing, head: alert(told(error)), below: ""}
+        moved = drift(found.probabilities, reference)
+        drawn = bool(found.answered)
+        return {
+            model: gr.update(choices=[(_title(one, models), one) for one in known], value=chosen),
+            head: _head(found, wanted),
+            volume: gr.update(value=_volume(found) if drawn else None, visible=drawn),
+            probabilities: gr.update(
+                value=_probabilities(found, reference) if drawn else None, visible=drawn
+            ),
+            below: _below(role, chosen, wanted, found, reference, moved) if drawn else "",
+        }
+
+    def choose(span: str) -> tuple[Any, Any]:
+        """Dates of one's own begin with those of the last period."""
+        visible = span == OWN
+        today = clock.now().date()
+        days = [today - timedelta(days=PERIODS[DEFAULT] - 1), today]
+        return tuple(
+            gr.update(visible=True, value=str(day)) if visible else gr.update(visible=False)
+            for day in days
+        )  # type: ignore[return-value]
+
+    parts = [model, head, volume, probabilities, below]
+    quiet: Any = {"show_progress": "hidden", **PRIVATE}
+    app.load(show, asked, parts, **quiet)
+    period.input(choose, period, [first, last], **quiet).then(show, asked, parts, **quiet)
+    gr.on([model.input, first.change, last.change], show, asked, parts, **quiet)
+
+
+def _usual(known: Sequence[str], models: Models) -> str:
+    """The first model on offer that anything was answered by, or the last one there was."""
+    offered = (one for name in models.names for one in known if one.split(" ")[0] == name)
+    return next(offered, known[-1])
+
+
+def _title(key: str, models: Models) -> str:
+    """A model in words; its weights are told where they are not those on offer."""
+    name, version, sha256 = key.split(" ")
+    if name in models.names and models.offered(name).weights_sha256 == sha256:
+        return f"{models.offered(name).title} {version}"
+    return f"{name} {version}, earlier weights {sha256[:8]}"
+
+
+def _period(clinic: Installation, actor: Actor | None, span: str, begin: str, end: str) -> Period:
+    today = clock.now().date()
+    if span == OWN:
+        return Period(*(datetime.fromisoformat(text).date() for text in (begin, end)))
+    days = PERIODS.get(span, PERIODS[DEFAULT])
+    if days:
+        return Period(today - timedelta(days=days - 1), today)
+    return Period(min(analytics.began(clinic, actor) or today, today), today)
+
+
+def _empty(role: str) -> str:
+    if role == "admin":
+        return empty("Nothing to count yet", "No doctor has saved an examination.")
+    return empty("Nothing to count yet", "Figures appear here once you have saved an examination.")
+
+
+def _head(found: Overview, period: Period) -> str:
+    if not found.answered:
+        return empty(
+            "Nothing in this time",
+            f"The model answered about no examination from {period.first} to {period.last}.",
+        )
+    answers = sum(found.decisions.values())
+    return f"""
+<section class="bcd-card"><dl class="bcd-facts">{
+        facts(
+            {
+                "Time": f"{period.first} to {period.last}",
+                "Examinations saved": f"{found.examinations:,}, of {found.images:,} images",
+                "This model answered about": f"{found.answered:,} examinations, {answers:,} images",
+                "At or above the threshold": _share(
+                    Share(found.decisions.get("malignant", 0), answers)
+                ),
+                "Left to a pathologist": _share(Share(found.decisions.get("refer", 0), answers)),
+            }
+        )
+    }</dl></section>
+"""
+
+
+def _below(
+    role: str,
+    model: str,
+    period: Period,
+    found: Overview,
+    reference: Sequence[int],
+    moved: Drift | None,
+) -> str:
+    rows = [(escape(name), *_agreement(found.agreement[shown])) for shown, name in READ.items()]
+    reads = sum(one.compared + one.indeterminate for one in found.agreement.values())
+    compared = (
+        table(HEADS, rows, "Answers and reads")
+        if reads
+        else empty("No reads yet", "Agreement appears here once examinations have been read.")
+    )
+    return _drift(reference, moved) + AGREEMENT + compared + _export(role, model, period)
+
+
+def _drift(reference: Sequence[int], moved: Drift | None) -> str:
+    if not sum(reference):
+        words = "These weights' card holds no distribution to compare with."
+    elif moved is None:
+        words = f"Fewer than {FEWEST} answers: too few to say whether the distribution has moved."
+    else:
+        words = (
+            f"Distance from the model's test part (population stability index): {moved.index:.3f}. "
+            f"Chance alone stays below {moved.by_chance:.3f} in 95 of 100 samples of this size"
+            + (
+                ", so the images differ from those the model was tested on: another mix of tissue, "
+                "another stain or scanner, or a fault."
+                if moved.beyond_chance
+                else ": nothing speaks for a shift."
+            )
+        )
+    return f'<p class="bcd-mind">{escape(words)}</p>'
+
+
+def _agreement(one: Agreement) -> tuple[str, ...]:
+    return (
+        f"{one.compared:,}",
+        _share(one.sensitivity),
+        _share(one.specificity),
+        _kappa(one.kappa),
+        f"{one.indeterminate:,}",
+    )
+
+
+def _share(share: Share) -> str:
+    """Such as “12.0% (30 of 250; 8.5% to 16.6%)”."""
+    if share.value is None:
+        return "—"
+    low, high = share.interval
+    return f"{share.value:.1%} ({share.count:,} of {share.of:,}; {low:.1%} to {high:.1%})"
+
+
+def _kappa(kappa: Kappa | None) -> str:
+    return f"{kappa.value:.2f} ({kappa.low:.2f} to {kappa.high:.2f})" if kappa else "—"
+
+
+def _export(role: str, model: str, period: Period) -> str:
+    """Answers leave with their patients' ids, so for their doctor alone."""
+    if role != "doctor":
+        return ""
+    query = {"model": model, "first": str(period.first), "last": str(period.last)}
+    href = escape(f"/files/answers.csv?{urlencode(query, quote_via=quote)}")
+    return f'<p><a class="bcd-sign" href="{href}" download>Download the answers (CSV)</a></p>'
+
+
+def _volume(found: Overview) -> go.Figure:
+    bars = [
+        go.Bar(
+            x=list(found.volume),
+            y=[n[decision] for n in found.volume.values()],
+            name=name,
+            marker_color=colour,
+        )
+        for decision, (name, colour) in ANSWERS.items()
+    ]
+    figure = go.Figure(bars)
+    figure.update_layout(barmode="stack", bargap=0.15, **_look())
+    return figure.update_xaxes(type="category", nticks=8).update_yaxes(rangemode="tozero")
+
+
+def _probabilities(found: Overview, reference: Sequence[int]) -> go.Figure:
+    middles = [(i + 0.5) / BINS for i in range(BINS)]
+    figure = go.Figure(
+        go.Bar(x=middles, y=_shares(found.probabilities), name="these images", marker_color=GREY)
+    )
+    if sum(reference):
+        figure.add_scatter(
+            x=middles,
+            y=_shares(reference),
+            name="the model's test part",
+            mode="lines+markers",
+            line={"color": "#7c3aed", "shape": "hvh"},
+        )
+    figure.update_layout(bargap=0.05, **_look())
+    return figure.update_xaxes(range=[0, 1]).update_yaxes(tickformat=".0%", title="share of images")
+
+
+def _shares(counts: Sequence[int]) -> list[float]:
+    return [count / sum(counts) for count in counts]
+
+
+def _look() -> dict[str, Any]:
+    """Of all figures: colours that can be read on light and on dark."""
+    clear, axis = "rgba(0,0,0,0)", {"gridcolor": LINE, "zerolinecolor": LINE, "automargin": True}
+    return {
+        "height": HEIGHT,
+        "margin": {"l": 50, "r": 10, "t": 50, "b": 10},
+        "font": {"color": INK},
+        "paper_bgcolor": clear,
+        "plot_bgcolor": clear,
+        "xaxis": axis,
+        "yaxis": axis,
+        "legend": {"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
+    }
