@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 Label = Literal["benign", "malignant"]
 Decision = Literal["benign", "malignant", "refer"]
+PROBABILITY_BINS = 20  # equally wide, wherever probabilities are counted
 
 
 def log_odds(probability: ArrayLike) -> NDArray[np.float64]:

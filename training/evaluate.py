@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from bcd_models.classifier import BCDClassifier
 from bcd_models.config import DecisionConfig, Provenance
-from bcd_models.decision import calibrate
+from bcd_models.decision import PROBABILITY_BINS, calibrate
 from bcd_models.errors import InputError
 from bcd_models.prediction import NOTICE
 from training import (
@@ -132,7 +132,7 @@ def evaluate(
         **_measured(scored, decision, "overall"),
         "per_source": _subgroups(scored, "source", decision.threshold),
         "per_magnification": _subgroups(scored, "magnification", decision.threshold),
-        "probabilities": metrics.histogram(scored.probability, measured.BINS),
+        "probabilities": metrics.histogram(scored.probability, PROBABILITY_BINS),
         "within": {
             "source": larger,
             "counts": metrics.counts(within.frame),

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
 from training import command
 
 SCHEMA_VERSION = 1
-BINS = 20  # of probability, equally wide
 NOT_ESTIMABLE: Literal["not estimable"] = "not estimable"
 
 
@@ -26,7 +26,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-Histogram = Annotated[list[int], Field(min_length=BINS, max_length=BINS)]  # images in each bin
+# Images in each bin.
+Histogram = Annotated[list[int], Field(min_length=PROBABILITY_BINS, max_length=PROBABILITY_BINS)]
 
 
 class Estimate(Strict):

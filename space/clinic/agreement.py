@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
-Z = 1.959964  # of a normal distribution, beyond which 2.5% lie
+Z = NormalDist().inv_cdf(0.975)
 RESAMPLES, SEED = 2000, 0
 
 

@@ -9,28 +9,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Any, get_args
+from datetime import date, timedelta
+from typing import get_args
 
-from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from bcd_models.decision import Decision
+from bcd_models.decision import PROBABILITY_BINS, Decision
 from bcd_models.errors import InputError
-from clinic import csv_file
 from clinic.agreement import Agreement
-from clinic.db import Examination, ExaminedImage, Look, Patient, Read, Result, Tally
+from clinic.db import Tally
 from clinic.installation import Installation
-from clinic.permissions import Actor, need_account, need_doctor
+from clinic.permissions import Actor, need_account
 from clinic.tallies import (
+    AFTER,
     AGREEMENT,
-    BINS,
+    BEFORE,
     DECISIONS,
     EVERYBODY,
     EXAMINATIONS,
     IMAGES,
     PROBABILITIES,
     WHATEVER,
+    agreement_key,
+    bin_key,
     day,
     month,
 )
@@ -39,12 +41,6 @@ ANSWERS: tuple[str, ...] = get_args(Decision)
 EARLIEST, LATEST = 2000, 2099
 DAILY = 92  # days; longer times are shown by month
 MONTHS = "M"  # days sort before it, months after
-SHOWN = ("before", "after")
-COLUMNS = (
-    "examination", "patient", "external_id", "saved_at", "image", "model", "model_version",
-    "weights_sha256", "probability", "threshold", "decision", "read", "read_after_answer",
-    "comment_on_read",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ class Overview:
         answered: Examinations that the model answered about.
         volume: Images by day, or by month where the period is long, and by decision; no gaps.
         decisions: Images by decision.
-        probabilities: Images in each of ``tallies.BINS`` bins.
+        probabilities: Images in each of ``PROBABILITY_BINS`` bins.
         agreement: Of examinations read "before" the answers were shown, and of those "after".
     """
 
@@ -139,71 +135,11 @@ def overview(clinic: Installation, actor: Actor | None, model: str, period: Peri
         answered=found.get((model, EXAMINATIONS, ""), 0),
         volume=_volume(volume, period),
         decisions={key: n for (_, kind, key), n in found.items() if kind == DECISIONS},
-        probabilities=[found.get((model, PROBABILITIES, f"{i:02}"), 0) for i in range(BINS)],
-        agreement={shown: _agreement(found, model, shown) for shown in SHOWN},
-    )
-
-
-def answers_csv(clinic: Installation, actor: Actor | None, model: str, period: Period) -> bytes:
-    """Every answer that was shown, with the read, as CSV; it is logged.
-
-    Raises:
-        NotSignedIn, NotAllowed: The actor is no doctor.
-    """
-    doctor = need_doctor(actor)
-    with clinic.database.transaction() as session:
-        rows = session.execute(_answers(doctor, model, period)).all()
-        about = {"first": str(period.first), "last": str(period.last), "rows": len(rows)}
-        clinic.log.write(session, "answers_exported", actor=doctor, **about)
-    return csv_file.written(COLUMNS, rows)
-
-
-def _answers(doctor: Actor, model: str, period: Period) -> Select[Any]:
-    columns = (Result.model, Result.model_version, Result.weights_sha256)
-    parts = model.split(" ")
-    if len(parts) != len(columns):
-        raise InputError(f"no model {model!r}")
-    seen = and_(Look.examination_id == Examination.id, Look.account_id == doctor.account_id)
-    newest = (
-        select(func.max(Read.number))
-        .where(Read.examination_id == Examination.id)
-        .correlate(Examination)
-        .scalar_subquery()
-    )
-    begin, end = (
-        datetime.combine(one, time(), UTC)
-        for one in (period.first, period.last + timedelta(days=1))
-    )
-    return (
-        select(
-            Examination.id,
-            Patient.id,
-            Patient.external_id,
-            Examination.created_at,
-            ExaminedImage.position,
-            *columns,
-            Result.probability,
-            Result.threshold,
-            Result.decision,
-            Read.verdict,
-            Read.result_shown,
-            Read.comment,
-        )
-        .join_from(Examination, Patient)
-        .join(ExaminedImage)
-        .join(Result)
-        .join(Look, seen)
-        .outerjoin(
-            Read,
-            and_(Read.examination_id == Examination.id, Read.number == newest),
-        )
-        .where(
-            Patient.owner_id == doctor.account_id,
-            Examination.created_at >= begin,
-            Examination.created_at < end,
-            *(column == part for column, part in zip(columns, parts, strict=True)),
-        )
-        .order_by(Examination.created_at, Examination.id, ExaminedImage.position)
+        probabilities=[
+            found.get((model, PROBABILITIES, bin_key(number)), 0)
+            for number in range(PROBABILITY_BINS)
+        ],
+        agreement={shown: _agreement(found, model, shown) for shown in (BEFORE, AFTER)},
     )
 
 
@@ -267,7 +203,7 @@ def _every_month(period: Period) -> list[str]:
 
 def _agreement(found: dict[tuple[str, str, str], int], model: str, shown: str) -> Agreement:
     def number(verdict: str, label: str) -> int:
-        return found.get((model, AGREEMENT, f"{shown}/{verdict}/{label}"), 0)
+        return found.get((model, AGREEMENT, agreement_key(shown, verdict, label)), 0)
 
     return Agreement(
         both=number("invasive", "malignant"),

@@ -89,15 +89,17 @@ class Models:
 
     def figures(self, name: str, weights_sha256: str) -> str:
         """The test figures of a model by that name with these very weights, as a sentence."""
-        offered = self._offered.get(name)
-        found = offered.figures if offered and offered.weights_sha256 == weights_sha256 else ""
-        return found or "not known here for these weights"
+        offered = self._with(name, weights_sha256)
+        return (offered and offered.figures) or "not known here for these weights"
 
     def reference(self, name: str, weights_sha256: str) -> tuple[int, ...]:
         """The test part's histogram of probability, of a model by that name with these weights."""
+        offered = self._with(name, weights_sha256)
+        return offered.reference if offered else ()
+
+    def _with(self, name: str, weights_sha256: str) -> OfferedModel | None:
         offered = self._offered.get(name)
-        same = offered is not None and offered.weights_sha256 == weights_sha256
-        return offered.reference if offered and same else ()
+        return offered if offered and offered.weights_sha256 == weights_sha256 else None
 
     def loaded(self, name: str) -> BCDClassifier:
         """The model itself, read from its folder by whoever asks first."""

@@ -18,9 +18,10 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, selectinload
 
-from clinic.db import POSTGRESQL, Examination, ExaminedImage, Patient, Result, Tally
+from bcd_models.decision import PROBABILITY_BINS
+from bcd_models.errors import InputError
+from clinic.db import POSTGRESQL, Examination, ExaminedImage, Patient, Tally
 
-BINS = 20  # of probability, equally wide
 AT_ONCE = 500  # examinations counted in one go, rows written in one go
 ADVISORY = 0x6263_6402  # any number, the same in every process
 EXAMINATIONS, IMAGES, DECISIONS, PROBABILITIES, AGREEMENT = (
@@ -32,6 +33,8 @@ EXAMINATIONS, IMAGES, DECISIONS, PROBABILITIES, AGREEMENT = (
 )
 EVERYBODY = 0  # in place of an owner: of all doctors together
 WHATEVER = ""  # in place of a model: counted whatever the models
+BEFORE, AFTER = "before", "after"  # the answers were shown, somebody read
+APART = "\t"  # stands between the parts of a model's key
 
 
 class Cell(NamedTuple):
@@ -42,8 +45,8 @@ class Cell(NamedTuple):
         span: A day or a month of UTC, as ``day`` and ``month`` write it.
         model: As ``model_key`` writes it, or ``WHATEVER``.
         kind: What is counted.
-        key: Which of its kind: a decision, a bin of probability, or "shown/verdict/label" of an
-            examination that was read; "" where there is one only.
+        key: Which of its kind: a decision, or as ``bin_key`` and ``agreement_key`` write it; ""
+            where there is one only.
     """
 
     owner_id: int
@@ -66,14 +69,32 @@ def month(when: date) -> str:
     return f"M{when:%Y-%m}"
 
 
-def model_key(result: Result) -> str:
-    """Which very model a result is of: name, version and weights."""
-    return f"{result.model} {result.model_version} {result.weights_sha256}"
+def model_key(name: str, version: str, weights_sha256: str) -> str:
+    """One very model."""
+    return APART.join((name, version, weights_sha256))
+
+
+def model_parts(key: str) -> tuple[str, str, str]:
+    """Name, version and weights' SHA-256 of a model by its key; InputError where it is none."""
+    parts = key.split(APART)
+    if len(parts) != 3:
+        raise InputError(f"no model {key!r}")
+    return parts[0], parts[1], parts[2]
 
 
 def bin_of(probability: float) -> int:
     """Number of the bin, from 0; the last one holds 1 too."""
-    return min(int(probability * BINS), BINS - 1)
+    return min(int(probability * PROBABILITY_BINS), PROBABILITY_BINS - 1)
+
+
+def bin_key(number: int) -> str:
+    """A bin of probability."""
+    return f"{number:02}"
+
+
+def agreement_key(shown: str, verdict: str, label: str) -> str:
+    """An examination that was read: ``BEFORE`` or ``AFTER``, the verdict, the model's label."""
+    return f"{shown}/{verdict}/{label}"
 
 
 def contribution(owner_id: int, examinations: Iterable[Examination]) -> Counts:
@@ -143,17 +164,17 @@ def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
     labels: dict[str, set[str]] = {}
     for image in examination.images:
         for result in image.results:
-            model = model_key(result)
+            model = model_key(result.model, result.model_version, result.weights_sha256)
             found[model, DECISIONS, result.decision] += 1
-            found[model, PROBABILITIES, f"{bin_of(result.probability):02}"] += 1
+            found[model, PROBABILITIES, bin_key(bin_of(result.probability))] += 1
             labels.setdefault(model, set()).add(result.label)
     read = examination.reads[-1] if examination.reads else None
     for model, said in labels.items():
         found[model, EXAMINATIONS, ""] += 1
         if read:
-            shown = "after" if read.result_shown else "before"
+            shown = AFTER if read.result_shown else BEFORE
             label = "malignant" if "malignant" in said else "benign"
-            found[model, AGREEMENT, f"{shown}/{read.verdict}/{label}"] += 1
+            found[model, AGREEMENT, agreement_key(shown, read.verdict, label)] += 1
     return found
 
 

@@ -42,7 +42,7 @@ class Findings:
 
 
 def verify(clinic: Installation, repair: bool = False) -> Findings:
-    """Look at everything; savers wait meanwhile.
+    """Look at everything; savers wait while it looks at files.
 
     Args:
         clinic: The installation.
@@ -53,7 +53,6 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
         with clinic.database.reading() as session:
             named = referred(session)
             broken = clinic.log.problems(session)
-            miscounted = not tallies.sound(session)
         for sha256 in sorted(named):
             try:
                 storage.read(sha256)
@@ -66,7 +65,15 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
                 storage.delete(sha256)
             for path in unfinished:
                 path.unlink()
-        if repair and miscounted:
-            with clinic.database.transaction() as session:
-                tallies.rebuild(session)
+    miscounted = _miscounted(clinic, repair)
     return Findings(len(named), tuple(broken), orphans, len(unfinished), miscounted)
+
+
+def _miscounted(clinic: Installation, repair: bool) -> bool:
+    """Whether the tallies were wrong; savers of images need not wait for this."""
+    with clinic.database.reading() as session:
+        miscounted = not tallies.sound(session)
+    if repair and miscounted:
+        with clinic.database.transaction() as session:
+            tallies.rebuild(session)
+    return miscounted

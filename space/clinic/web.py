@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import BCDError, InputError
 from clinic import (
-    analytics,
+    answers_csv,
     cookies,
     demo,
     examinations,
@@ -32,6 +32,7 @@ from clinic import (
     sign_ins,
     visitors,
 )
+from clinic.analytics import Period
 from clinic.db import Account
 from clinic.display import coloured
 from clinic.failures import UNEXPECTED
@@ -254,8 +255,8 @@ def _add_files(own: FastAPI, clinic: Installation, models: Models) -> None:
 
     @own.get("/files/answers.csv")
     def answers(request: Request, model: str, first: date, last: date) -> Response:
-        period = analytics.Period(first, last)
-        data = analytics.answers_csv(clinic, request.state.actor, model, period)
+        period = Period(first, last)
+        data = answers_csv.exported(clinic, request.state.actor, model, period)
         return _download(data, "text/csv; charset=utf-8", f"answers-{first}-{last}.csv")
 
     @own.get("/files/patients/{patient}.zip")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
+from bcd_models import Prediction
 from clinic import clock, examinations, passwords, patients
 from clinic.db import Account
 from clinic.examinations import Analysed, Details, HandedIn
@@ -16,6 +18,7 @@ from clinic.installation import Installation
 from clinic.models import Models
 from clinic.patients import PatientForm
 from clinic.permissions import Actor, Role
+from clinic.tallies import model_key
 from tests.support.clinic import DATABASES, NAMES, PATCHES, empty_database, installation_at
 from tests.support.serving import Serving, serving_at
 from tests.ui.running_app import save_small_model
@@ -94,6 +97,34 @@ def saved(
 ) -> Callable[..., str]:
     """Saves an examination of the patient; returns its id."""
     return lambda shown=True: examinations.save(clinic, ada, patient, analysed, Details(), shown)
+
+
+@pytest.fixture
+def save_on(
+    clinic: Installation, analysed: tuple[Analysed, ...], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Saves an examination of both images on some day."""
+
+    def save(day: date, doctor: Actor, patient: str, shown: bool = True) -> str:
+        at = datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=UTC)
+        with monkeypatch.context() as then:
+            then.setattr(clock, "now", lambda: at)
+            return examinations.save(clinic, doctor, patient, analysed, Details(), shown)
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def keys(small_models: Models) -> list[str]:
+    """Of both models, as tallies name them."""
+    offered = map(small_models.offered, small_models.names)
+    return [model_key(o.config.name, o.config.version, o.weights_sha256) for o in offered]
+
+
+@pytest.fixture(scope="session")
+def said(analysed: tuple[Analysed, ...]) -> list[list[Prediction]]:
+    """What each model says of both images."""
+    return [[one.explanations[name].prediction for one in analysed] for name in NAMES]
 
 
 @pytest.fixture(scope="session")

@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import pytest
 
+from bcd_models import Prediction
 from bcd_models.errors import InputError
-from clinic import analytics, clock, csv_file, examinations, patients, reads
+from clinic import analytics, patients, reads
 from clinic.agreement import Agreement
 from clinic.analytics import Period
-from clinic.examinations import Analysed, Details
 from clinic.installation import Installation
-from clinic.models import Models
 from clinic.patients import PatientForm
-from clinic.permissions import Actor, NotAllowed, NotSignedIn
+from clinic.permissions import Actor, NotSignedIn
+from clinic.tallies import model_key
 
 Save = Callable[..., str]
+Said = list[list[Prediction]]
 TODAY = date(2026, 11, 25)
 
 
-@pytest.fixture
-def save_on(
-    clinic: Installation, analysed: tuple[Analysed, ...], monkeypatch: pytest.MonkeyPatch
-) -> Save:
-    """Saves an examination of both images on some day."""
-
-    def save(day: date, doctor: Actor, patient: str, shown: bool = True) -> str:
-        at = datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=UTC)
-        with monkeypatch.context() as then:
-            then.setattr(clock, "now", lambda: at)
-            return examinations.save(clinic, doctor, patient, analysed, Details(), shown)
-
-    return save
-
-
-def key_of(models: Models, number: int = 0) -> str:
-    offered = models.offered(models.names[number])
-    return f"{offered.config.name} {offered.config.version} {offered.weights_sha256}"
-
-
-DAYS = [
-    date(2026, 1, 31),
-    date(2026, 2, 1),
-    date(2026, 2, 28),
-    date(2026, 3, 1),
-    date(2026, 11, 25),
-]
+DAYS = [date(2026, *day) for day in ((1, 31), (2, 1), (2, 28), (3, 1), (11, 25))]
 
 
 @pytest.mark.parametrize(
@@ -70,14 +43,14 @@ def test_a_period_holds_its_days_and_no_other(
     ada: Actor,
     patient: str,
     save_on: Save,
-    small_models: Models,
+    keys: list[str],
     first: date,
     last: date,
 ) -> None:
     for day in DAYS:
         save_on(day, ada, patient)
     expected = [day for day in DAYS if first <= day <= last]
-    found = analytics.overview(clinic, ada, key_of(small_models), Period(first, last))
+    found = analytics.overview(clinic, ada, keys[0], Period(first, last))
     assert found.examinations == found.answered == len(expected)
     assert found.images == sum(found.probabilities) == 2 * len(expected)
     assert sum(found.decisions.values()) == 2 * len(expected)
@@ -91,18 +64,12 @@ def test_a_period_holds_its_days_and_no_other(
 
 
 def test_answers_and_bins_are_those_of_the_model(
-    clinic: Installation,
-    ada: Actor,
-    patient: str,
-    save_on: Save,
-    analysed: tuple[Analysed, ...],
-    small_models: Models,
+    clinic: Installation, ada: Actor, patient: str, save_on: Save, keys: list[str], said: Said
 ) -> None:
     save_on(TODAY, ada, patient)
-    assert analytics.models_used(clinic, ada) == sorted(key_of(small_models, n) for n in (0, 1))
-    for number, name in enumerate(small_models.names):
-        answers = [one.explanations[name].prediction for one in analysed]
-        found = analytics.overview(clinic, ada, key_of(small_models, number), Period(TODAY, TODAY))
+    assert analytics.models_used(clinic, ada) == sorted(keys)
+    for key, answers in zip(keys, said, strict=True):
+        found = analytics.overview(clinic, ada, key, Period(TODAY, TODAY))
         for answer in answers:
             assert found.decisions[answer.decision] >= 1
             assert found.probabilities[int(answer.probability * 20)] >= 1
@@ -110,20 +77,14 @@ def test_answers_and_bins_are_those_of_the_model(
 
 
 def test_reads_are_compared_by_whether_the_answers_had_been_shown(
-    clinic: Installation,
-    ada: Actor,
-    patient: str,
-    save_on: Save,
-    analysed: tuple[Analysed, ...],
-    small_models: Models,
+    clinic: Installation, ada: Actor, patient: str, save_on: Save, keys: list[str], said: Said
 ) -> None:
-    name = small_models.names[0]
-    positive = any(one.explanations[name].prediction.label == "malignant" for one in analysed)
+    positive = any(answer.label == "malignant" for answer in said[0])
     verdicts = [("invasive", False), ("none", False), ("none", True), ("indeterminate", True)]
     for verdict, shown in verdicts:
         reads.record(clinic, ada, save_on(TODAY, ada, patient, shown), verdict)
     save_on(TODAY, ada, patient)  # nobody reads this one
-    found = analytics.overview(clinic, ada, key_of(small_models), Period(TODAY, TODAY)).agreement
+    found = analytics.overview(clinic, ada, keys[0], Period(TODAY, TODAY)).agreement
     expected = {
         "before": Agreement(both=1, raised=1) if positive else Agreement(missed=1, neither=1),
         "after": Agreement(raised=1, indeterminate=1)
@@ -138,13 +99,13 @@ def test_a_doctor_counts_own_patients_an_admin_all(
     doctors: dict[str, Actor],
     patient: str,
     save_on: Save,
-    small_models: Models,
+    keys: list[str],
 ) -> None:
     ada, grace, admin = doctors["ada"], doctors["grace"], doctors["admin"]
     other = patients.create(clinic, grace, PatientForm())
     for doctor, whose in ((ada, patient), (ada, patient), (grace, other)):
         save_on(TODAY, doctor, whose)
-    key, today = key_of(small_models), Period(TODAY, TODAY)
+    key, today = keys[0], Period(TODAY, TODAY)
     counts = [
         analytics.overview(clinic, who, key, today).examinations for who in (ada, grace, admin)
     ]
@@ -158,7 +119,7 @@ def test_a_doctor_counts_own_patients_an_admin_all(
 def test_nothing_is_no_error(clinic: Installation, ada: Actor) -> None:
     assert analytics.models_used(clinic, ada) == []
     assert analytics.began(clinic, ada) is None
-    found = analytics.overview(clinic, ada, "m 1 0", Period(TODAY, TODAY))
+    found = analytics.overview(clinic, ada, model_key("m", "1", "0"), Period(TODAY, TODAY))
     assert found.examinations == 0
     assert found.agreement["before"].kappa is None
 
@@ -170,44 +131,3 @@ def test_nothing_is_no_error(clinic: Installation, ada: Actor) -> None:
 def test_a_period_is_one(first: date, last: date) -> None:
     with pytest.raises(InputError):
         Period(first, last)
-
-
-def rows_of(data: bytes) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
-
-
-def test_answers_are_exported_with_their_reads_and_no_formula(
-    clinic: Installation,
-    doctors: dict[str, Actor],
-    patient: str,
-    save_on: Save,
-    analysed: tuple[Analysed, ...],
-    small_models: Models,
-) -> None:
-    ada, key, today = doctors["ada"], key_of(small_models), Period(TODAY, TODAY)
-    seen, hidden = save_on(TODAY, ada, patient), save_on(TODAY, ada, patient, shown=False)
-    save_on(TODAY - timedelta(days=1), ada, patient)
-    reads.record(clinic, ada, seen, "none")
-    reads.record(clinic, ada, seen, "invasive", '=HYPERLINK("http://x","größer")', "once more")
-    rows = rows_of(analytics.answers_csv(clinic, ada, key, today))
-    assert [(row["examination"], row["image"]) for row in rows] == [(seen, "1"), (seen, "2")]
-    for row, one in zip(rows, analysed, strict=True):
-        answer = one.explanations[small_models.names[0]].prediction
-        assert float(row["probability"]) == answer.probability
-        assert (row["patient"], row["external_id"]) == (patient, "AB-1234")
-        assert (row["read"], row["read_after_answer"]) == ("invasive", "True")
-        assert row["comment_on_read"] == '\'=HYPERLINK("http://x","größer")'
-    examinations.view(clinic, ada, hidden, reveal=True)
-    assert len(rows_of(analytics.answers_csv(clinic, ada, key, today))) == 4
-    assert rows_of(analytics.answers_csv(clinic, doctors["grace"], key, today)) == []
-    with pytest.raises(NotAllowed):
-        analytics.answers_csv(clinic, doctors["admin"], key, today)
-    with pytest.raises(InputError):
-        analytics.answers_csv(clinic, ada, "none", today)
-
-
-@pytest.mark.parametrize("begin", list("=+-@\t\r\n＝＋－＠"))
-def test_no_cell_begins_a_formula(begin: str) -> None:
-    data = csv_file.written(["a"], [[f"{begin}1+1"], [-1.5], [None], ["a=1"]])
-    cells = [row["a"] for row in rows_of(data)]
-    assert cells == [f"'{begin}1+1", "-1.5", "", "a=1"]

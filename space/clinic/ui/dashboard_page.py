@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import gradio as gr
-import plotly.graph_objects as go
 
 from bcd_models.prediction import WORDS
 from clinic import analytics, clock
@@ -20,7 +19,8 @@ from clinic.failures import told
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.permissions import Actor
-from clinic.tallies import BINS
+from clinic.tallies import AFTER, BEFORE, model_parts
+from clinic.ui import dashboard_figures as figures
 from clinic.ui.frame import PRIVATE, actor_of, alert
 from clinic.ui.tables import empty, facts, table
 
@@ -28,11 +28,6 @@ PATH = "/dashboard"
 OWN = "own dates"
 PERIODS = {"last 30 days": 30, "last 90 days": 90, "last 12 months": 365, "everything": 0}
 DEFAULT = "last 90 days"
-ANSWERS = {
-    "benign": ("below the threshold", "#0f766e"),
-    "malignant": ("at or above the threshold", "#86198f"),
-    "refer": ("left to a pathologist", "#b45309"),
-}
 HEADS = ("Read", "Compared", "Sensitivity", "Specificity", "Kappa", "Indeterminate")
 WHOSE = {
     "doctor": "Of your own patients, those put aside included.",
@@ -45,9 +40,7 @@ AGREEMENT = f"""
   being positive. A read is no ground truth, and one made after the answers were shown may have
   followed them: so the two stand apart. In brackets 95% intervals.</p>
 """
-READ = {"before": "before the answers were shown", "after": "after they were shown"}
-HEIGHT = 300  # pixels of a figure
-GREY, INK, LINE = "#64748b", "#7c8798", "rgba(124,135,152,.3)"
+READ = {BEFORE: "before the answers were shown", AFTER: "after they were shown"}
 
 Update = dict[Any, Any]  # by component
 
@@ -80,7 +73,7 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
             chosen = name if name in known else _usual(known, models)
             wanted = _period(clinic, actor, span, begin, end)
             found = analytics.overview(clinic, actor, chosen, wanted)
-            name, _, sha256 = chosen.split(" ")
+            name, _, sha256 = model_parts(chosen)
             reference = models.reference(name, sha256)
         except Exception as error:
             return {**nothing, head: alert(told(error)), below: ""}
@@ -89,9 +82,9 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
         return {
             model: gr.update(choices=[(_title(one, models), one) for one in known], value=chosen),
             head: _head(found, wanted),
-            volume: gr.update(value=_volume(found) if drawn else None, visible=drawn),
+            volume: gr.update(value=figures.volume(found) if drawn else None, visible=drawn),
             probabilities: gr.update(
-                value=_probabilities(found, reference) if drawn else None, visible=drawn
+                value=figures.probabilities(found, reference) if drawn else None, visible=drawn
             ),
             below: _below(role, chosen, wanted, found, reference, moved) if drawn else "",
         }
@@ -115,13 +108,13 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
 
 def _usual(known: Sequence[str], models: Models) -> str:
     """The first model on offer that anything was answered by, or the last one there was."""
-    offered = (one for name in models.names for one in known if one.split(" ")[0] == name)
+    offered = (one for name in models.names for one in known if model_parts(one)[0] == name)
     return next(offered, known[-1])
 
 
 def _title(key: str, models: Models) -> str:
     """A model in words; its weights are told where they are not those on offer."""
-    name, version, sha256 = key.split(" ")
+    name, version, sha256 = model_parts(key)
     if name in models.names and models.offered(name).weights_sha256 == sha256:
         return f"{models.offered(name).title} {version}"
     return f"{name} {version}, earlier weights {sha256[:8]}"
@@ -233,54 +226,3 @@ def _export(role: str, model: str, period: Period) -> str:
     query = {"model": model, "first": str(period.first), "last": str(period.last)}
     href = escape(f"/files/answers.csv?{urlencode(query, quote_via=quote)}")
     return f'<p><a class="bcd-sign" href="{href}" download>Download the answers (CSV)</a></p>'
-
-
-def _volume(found: Overview) -> go.Figure:
-    bars = [
-        go.Bar(
-            x=list(found.volume),
-            y=[n[decision] for n in found.volume.values()],
-            name=name,
-            marker_color=colour,
-        )
-        for decision, (name, colour) in ANSWERS.items()
-    ]
-    figure = go.Figure(bars)
-    figure.update_layout(barmode="stack", bargap=0.15, **_look())
-    return figure.update_xaxes(type="category", nticks=8).update_yaxes(rangemode="tozero")
-
-
-def _probabilities(found: Overview, reference: Sequence[int]) -> go.Figure:
-    middles = [(i + 0.5) / BINS for i in range(BINS)]
-    figure = go.Figure(
-        go.Bar(x=middles, y=_shares(found.probabilities), name="these images", marker_color=GREY)
-    )
-    if sum(reference):
-        figure.add_scatter(
-            x=middles,
-            y=_shares(reference),
-            name="the model's test part",
-            mode="lines+markers",
-            line={"color": "#7c3aed", "shape": "hvh"},
-        )
-    figure.update_layout(bargap=0.05, **_look())
-    return figure.update_xaxes(range=[0, 1]).update_yaxes(tickformat=".0%", title="share of images")
-
-
-def _shares(counts: Sequence[int]) -> list[float]:
-    return [count / sum(counts) for count in counts]
-
-
-def _look() -> dict[str, Any]:
-    """Of all figures: colours that can be read on light and on dark."""
-    clear, axis = "rgba(0,0,0,0)", {"gridcolor": LINE, "zerolinecolor": LINE, "automargin": True}
-    return {
-        "height": HEIGHT,
-        "margin": {"l": 50, "r": 10, "t": 50, "b": 10},
-        "font": {"color": INK},
-        "paper_bgcolor": clear,
-        "plot_bgcolor": clear,
-        "xaxis": axis,
-        "yaxis": axis,
-        "legend": {"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
-    }

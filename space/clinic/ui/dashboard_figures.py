@@ -1,0 +1,72 @@
+"""The dashboard's figures, to be read on light and on dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from bcd_models.decision import PROBABILITY_BINS
+from clinic.analytics import Overview
+
+DECISIONS = {
+    "benign": ("below the threshold", "#0f766e"),
+    "malignant": ("at or above the threshold", "#86198f"),
+    "refer": ("left to a pathologist", "#b45309"),
+}
+HEIGHT = 300  # pixels
+GREY, INK, LINE = "#64748b", "#7c8798", "rgba(124,135,152,.3)"
+
+
+def volume(found: Overview) -> go.Figure:
+    """Images by decision over time."""
+    bars = [
+        go.Bar(
+            x=list(found.volume),
+            y=[n[decision] for n in found.volume.values()],
+            name=name,
+            marker_color=colour,
+        )
+        for decision, (name, colour) in DECISIONS.items()
+    ]
+    figure = go.Figure(bars)
+    figure.update_layout(barmode="stack", bargap=0.15, **_look())
+    return figure.update_xaxes(type="category", nticks=8).update_yaxes(rangemode="tozero")
+
+
+def probabilities(found: Overview, reference: Sequence[int]) -> go.Figure:
+    """Images by probability, beside the model's test part where that is known."""
+    middles = [(i + 0.5) / PROBABILITY_BINS for i in range(PROBABILITY_BINS)]
+    figure = go.Figure(
+        go.Bar(x=middles, y=_shares(found.probabilities), name="these images", marker_color=GREY)
+    )
+    if sum(reference):
+        figure.add_scatter(
+            x=middles,
+            y=_shares(reference),
+            name="the model's test part",
+            mode="lines+markers",
+            line={"color": "#7c3aed", "shape": "hvh"},
+        )
+    figure.update_layout(bargap=0.05, **_look())
+    return figure.update_xaxes(range=[0, 1]).update_yaxes(tickformat=".0%", title="share of images")
+
+
+def _shares(counts: Sequence[int]) -> list[float]:
+    return [count / sum(counts) for count in counts]
+
+
+def _look() -> dict[str, Any]:
+    """Of all figures: colours that can be read on light and on dark."""
+    clear, axis = "rgba(0,0,0,0)", {"gridcolor": LINE, "zerolinecolor": LINE, "automargin": True}
+    return {
+        "height": HEIGHT,
+        "margin": {"l": 50, "r": 10, "t": 50, "b": 10},
+        "font": {"color": INK},
+        "paper_bgcolor": clear,
+        "plot_bgcolor": clear,
+        "xaxis": axis,
+        "yaxis": axis,
+        "legend": {"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
+    }
