@@ -328,14 +328,16 @@ class Database:
             {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
         )
         self.engine: Engine = create_engine(self.url, **options)
+        one_moment = {} if sqlite else {"isolation_level": "REPEATABLE READ"}  # SQLite's is one
+        self._reading = self.engine.execution_options(reading=True, **one_moment)
         if sqlite:
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that only reads: on SQLite it waits for no writer, and none waits for it."""
-        with Session(self.engine.execution_options(reading=True)) as session:
+        """A session that only reads, all of it as of one moment; no writer waits for it."""
+        with Session(self._reading) as session:
             yield session
 
     @property

@@ -14,7 +14,7 @@ from datetime import date
 from itertools import product
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, selectinload
 
@@ -23,7 +23,6 @@ from bcd_models.errors import InputError
 from clinic.db import POSTGRESQL, Examination, ExaminedImage, Patient, Tally
 
 AT_ONCE = 500  # examinations counted in one go, rows written in one go
-ADVISORY = 0x6263_6402  # any number, the same in every process
 EXAMINATIONS, IMAGES, DECISIONS, PROBABILITIES, AGREEMENT = (
     "examinations",
     "images",
@@ -131,14 +130,14 @@ def hand_over(session: Session, giver: int, taker: int) -> None:
 
 def fill(session: Session) -> None:
     """Count what there was before there were tallies."""
-    if session.get_bind().dialect.name == POSTGRESQL:
-        session.execute(select(func.pg_advisory_xact_lock(ADVISORY)))
+    _alone(session)
     if session.scalar(select(Tally.owner_id).limit(1)) is None:
         change(session, Counter(), counted(session))
 
 
 def rebuild(session: Session) -> None:
     """Count everything anew."""
+    _alone(session)
     session.execute(delete(Tally))
     change(session, Counter(), counted(session))
 
@@ -187,6 +186,12 @@ def _everything(session: Session) -> Iterator[tuple[int, Examination]]:
     for owner_id, examination in session.execute(rows.execution_options(yield_per=AT_ONCE)):
         yield owner_id, examination
         session.expunge(examination)
+
+
+def _alone(session: Session) -> None:
+    """Let no act change the tallies meanwhile; on SQLite there is one writer anyway."""
+    if session.get_bind().dialect.name == POSTGRESQL:
+        session.execute(text("LOCK TABLE tally IN EXCLUSIVE MODE"))
 
 
 def _stored(session: Session, owner: int | None = None) -> Counts:

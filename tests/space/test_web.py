@@ -363,6 +363,23 @@ def test_nobody_else_has_them(serving, records, small_models) -> None:
         assert page.headers["location"].startswith("/login?next=%2Ffiles%2F")
 
 
+def test_answers_leave_as_csv_to_their_doctor_alone(serving, records, keys) -> None:
+    def asked(actor: Actor | None, **other: str) -> Any:
+        today = str(clock.now().date())
+        query = {"model": keys[0], "first": today, "last": today, **other}
+        return serving.visitor(actor).get("/files/answers.csv", params=query)
+
+    reply = asked(records["owner"])
+    assert (reply.status_code, reply.headers["cache-control"]) == (200, "no-store")
+    assert reply.headers["content-type"] == "text/csv; charset=utf-8"
+    assert reply.text.count(records["examination"]) == 2
+    assert records["examination"] not in asked(add_account(serving.clinic)).text
+    assert asked(add_account(serving.clinic, "admin")).status_code == 403
+    assert asked(None).status_code == 401
+    for wrong in ({"model": "none"}, {"first": "2026-13-01"}, {"first": "9999-01-01"}):
+        assert asked(records["owner"], **wrong).status_code in (400, 422)
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -96,6 +96,9 @@ def test_what_is_written_agrees_with_what_was_said(make, corpus_folder: Path, co
     referred = said["probability"].between(0.25, 0.35)
     assert found.referral.referred_share == pytest.approx(referred.mean())
     assert found.floors.source_alone.auroc.value == 0.5
+    assert found.probabilities is not None
+    assert sum(found.probabilities[:6]) == (said["probability"] < 0.3).sum()
+    assert sum(found.probabilities) == len(said)
     assert found.data.only_trained_on["breakhis"].cases == 4
     assert found.per_source["idc"].counts.images == len(said)
     for name, width in {"evaluation-test.png": 1000, "risk-by-case-test.png": 900}.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +122,26 @@ def test_from_guest_to_report_and_out(
     assert text.count(NOTICE) >= 2
 
     examination = page.url
+    page.get_by_label("Pages").get_by_role("link", name="Dashboard").click()
+    row = page.get_by_role("row", name="after they were shown")
+    expect(row).to_contain_text(re.compile("[12]$"))  # both walks leave an indeterminate read
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+    expect(page.get_by_text("holds no distribution to compare with")).to_be_visible()
+    assert fits(page)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download the answers").click()
+    table = Path(download.value.path()).read_text("utf-8-sig")
+    assert "indeterminate" in table
+    assert "<b>too</b> small" in table
+    page.get_by_label("Period").click()
+    page.get_by_role("option", name="own dates").click()
+    page.get_by_label("First day").fill("2020-01-01")
+    page.get_by_label("First day").press("Enter")
+    expect(page.locator(".bcd-facts")).to_contain_text("2020-01-01 to")
+    page.get_by_label("Last day").fill("2020-12-31")
+    page.get_by_label("Last day").press("Enter")
+    expect(page.get_by_text("Nothing in this time")).to_be_visible()
+
     page.get_by_label("Pages").get_by_role("link", name="Patients").click()
     page.get_by_label("Words in id").fill("1957")
     page.get_by_label("Words in id").press("Enter")

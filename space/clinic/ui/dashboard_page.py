@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import date, timedelta
 from html import escape
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import gradio as gr
 
+from bcd_models.errors import InputError
 from bcd_models.prediction import WORDS
 from clinic import analytics, clock
 from clinic.agreement import Agreement, Kappa, Share
@@ -52,7 +53,7 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
         model = gr.Dropdown([], label="Model", interactive=True, min_width=220)
         period = gr.Dropdown([*PERIODS, OWN], value=DEFAULT, label="Period", min_width=160)
         first, last = (
-            gr.DateTime(label=label, include_time=False, type="string", visible=False)
+            gr.Textbox(label=label, placeholder="2026-01-31", max_length=10, visible=False)
             for label in ("First day", "Last day")
         )
     head = gr.HTML()
@@ -103,7 +104,8 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
     quiet: Any = {"show_progress": "hidden", **PRIVATE}
     app.load(show, asked, parts, **quiet)
     period.input(choose, period, [first, last], **quiet).then(show, asked, parts, **quiet)
-    gr.on([model.input, first.change, last.change], show, asked, parts, **quiet)
+    typed = [event for day in (first, last) for event in (day.submit, day.blur)]
+    gr.on([model.input, *typed], show, asked, parts, trigger_mode="always_last", **quiet)
 
 
 def _usual(known: Sequence[str], models: Models) -> str:
@@ -123,11 +125,18 @@ def _title(key: str, models: Models) -> str:
 def _period(clinic: Installation, actor: Actor | None, span: str, begin: str, end: str) -> Period:
     today = clock.now().date()
     if span == OWN:
-        return Period(*(datetime.fromisoformat(text).date() for text in (begin, end)))
+        return Period(_day(begin), _day(end))
     days = PERIODS.get(span, PERIODS[DEFAULT])
     if days:
         return Period(today - timedelta(days=days - 1), today)
     return Period(min(analytics.began(clinic, actor) or today, today), today)
+
+
+def _day(text: str | None) -> date:
+    try:
+        return date.fromisoformat((text or "").strip())
+    except ValueError:
+        raise InputError("type days such as 2026-01-31") from None
 
 
 def _empty(role: str) -> str:

@@ -58,7 +58,7 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
         return show(words, aside, request, page_number(asked(request, "sheet")))
 
     # The fields are filled in by the browser: a server's answer would undo what is typed meanwhile.
-    app.load(None, None, [words, aside], js=RECALL, **PRIVATE).then(
+    listing = app.load(None, None, [words, aside], js=RECALL, **PRIVATE).then(
         begin, [words, aside], shown, **PRIVATE
     )
     gr.on(
@@ -68,6 +68,8 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
         shown,
         js=REMEMBER,
         show_progress="hidden",
+        cancels=[listing],  # or its answer, when late, would take the place of what was asked since
+        trigger_mode="always_last",
         **PRIVATE,
     )
 
