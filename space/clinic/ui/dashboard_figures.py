@@ -32,7 +32,9 @@ def volume(found: Overview) -> go.Figure:
     ]
     figure = go.Figure(bars)
     figure.update_layout(barmode="stack", bargap=0.15, **_look())
-    return figure.update_xaxes(type="category", nticks=8).update_yaxes(rangemode="tozero")
+    return figure.update_xaxes(type="category", nticks=3, tickangle=0).update_yaxes(
+        rangemode="tozero"
+    )
 
 
 def probabilities(found: Overview, reference: Sequence[int]) -> go.Figure:
@@ -62,11 +64,11 @@ def _look() -> dict[str, Any]:
     clear, axis = "rgba(0,0,0,0)", {"gridcolor": LINE, "zerolinecolor": LINE, "automargin": True}
     return {
         "height": HEIGHT,
-        "margin": {"l": 50, "r": 10, "t": 50, "b": 10},
+        "margin": {"l": 50, "r": 10, "t": 100, "b": 10},
         "font": {"color": INK},
         "paper_bgcolor": clear,
         "plot_bgcolor": clear,
         "xaxis": axis,
         "yaxis": axis,
-        "legend": {"orientation": "h", "y": -0.25, "yanchor": "top", "x": 0},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     }
