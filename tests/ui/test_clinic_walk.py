@@ -33,7 +33,10 @@ from tests.ui.running_app import EXAMPLES, running_app, save_small_model
 pytestmark = pytest.mark.browser
 
 PATCH = EXAMPLES / "synthetic-malignant-2.png"
-expect.set_options(timeout=30_000)
+PICTURES_SHOWN = """() => {
+  const images = [...document.querySelectorAll('.bcd-picture img')]
+  return images.length > 0 && images.every(image => image.complete && image.naturalWidth > 0)
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +105,7 @@ def test_from_guest_to_report_and_out(
     slider = page.get_by_role("slider", name="Heat map opacity")
     slider.press("End")
     expect(page.locator(".bcd-heat")).to_have_css("opacity", "1")
-    loaded = "image => image.complete && image.naturalWidth > 0"
-    assert all(image.evaluate(loaded) for image in page.locator(".bcd-picture img").all())
+    page.wait_for_function(PICTURES_SHOWN)
     assert fits(page)
 
     page.get_by_label("Indeterminate").check()
@@ -146,10 +148,10 @@ def test_from_guest_to_report_and_out(
     page.get_by_label("Words in id").fill("1957")
     page.get_by_label("Words in id").press("Enter")
     expect(page.get_by_text("No patient found")).to_be_visible()
-    assert page.evaluate("sessionStorage.length") == 1
+    page.wait_for_function("sessionStorage.length === 1")
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_role("status")).to_have_text("You are signed out.")
-    assert page.evaluate("sessionStorage.length") == 0
+    page.wait_for_function("sessionStorage.length === 0")
     page.go_back()
     page.get_by_label("Password").wait_for()
     assert "E-" not in page.locator("body").inner_text()

@@ -238,7 +238,7 @@ def test_deleting_needs_the_id(page: Page, clinic: Installation, ada: Actor) -> 
     confirmation.fill(patient_id)
     page.get_by_role("button", name="Delete for good").click()
     page.get_by_role("heading", name="Patients").wait_for()
-    assert page.url.endswith("/patients")
+    page.wait_for_url("**/patients")
     with pytest.raises(NotFound):
         patients.view(clinic, ada, patient_id)
 
