@@ -34,6 +34,8 @@ quality: .venv/.dev
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	PYTHONPATH=.:space $(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml bcd_models training space
+	$(BIN)/python -m tests.support.audited constraints.txt
 
 style: .venv/.dev
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from html import escape
 from pathlib import Path
-from xml.sax.saxutils import escape
 
 import matplotlib
 import numpy as np
@@ -78,7 +78,7 @@ def text(words: str, size: float = 9.5, *, bold: bool = False, quiet: bool = Fal
         textColor=QUIET if quiet else INK,
         splitLongWords=1,
     )
-    return Paragraph(escape(words).replace("\n", "<br/>"), style)
+    return Paragraph(escape(words, quote=False).replace("\n", "<br/>"), style)
 
 
 def gap(height: float) -> Spacer:
