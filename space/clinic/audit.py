@@ -2,9 +2,9 @@
 
 Each row's code is an HMAC over its own content and the code of the row before. Number and code of
 the newest row are kept outside the database too, in ``audit.head``. So a row that was changed,
-moved, taken out or cut off shows. A process killed between the commit and the head leaves the head
-behind by what it committed; such rows count as sound where their codes are, for which it takes the
-key.
+moved, taken out or cut off shows. A process killed between the commit and the head, or a full disk,
+leaves the head behind by what was committed; such rows count as sound where their codes are, for
+which it takes the key.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ KEY, HEAD, LOCK = "audit.key", "audit.head", "audit.lock"
 KEY_BYTES = 32
 ADVISORY = 0x6263_6401  # any number, the same in every process
 FIRST = ""  # what stands before the first row's code
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,12 @@ class AuditLog:
             found.append(f"audit rows {last.number + 1} to {head.number} were cut off")
         return found
 
+    def ends_as_known(self, session: Session) -> bool:
+        """Whether the newest row known outside the database is there as it was written."""
+        head = self.head()
+        mac = select(AuditEntry.mac).where(AuditEntry.number == head.number)
+        return (session.scalar(mac) or FIRST) == head.mac
+
     def head(self) -> Head:
         """The newest row known outside the database."""
         try:
@@ -159,9 +168,13 @@ class AuditLog:
 
     def _advance(self, session: Session) -> None:
         newest = max(session.info.pop("audit_heads", [Head()]), key=lambda head: head.number)
-        with self._locked():
-            if newest.number > self.head().number:
-                _put(self._head_file, json.dumps(newest.__dict__).encode())
+        try:
+            with self._locked():
+                if newest.number > self.head().number:
+                    _put(self._head_file, json.dumps(newest.__dict__).encode())
+        except (OSError, InputError) as error:
+            # The act stands: to fail now would have it done again. A head left behind is sound.
+            log.error("%s stays behind: %s", self._head_file, type(error).__name__)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

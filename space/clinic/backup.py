@@ -16,10 +16,9 @@ from bcd_models.errors import InputError
 from clinic.audit import HEAD, KEY
 from clinic.installation import Installation
 from clinic.references import referred
-from clinic.settings import Settings
+from clinic.settings import DATABASE, Settings
 from clinic.storage import FILES
 
-DATABASE = "clinic.db"
 MEMBER = re.compile(rf"{KEY}|{HEAD}|{DATABASE}|{FILES}/[0-9a-f]{{2}}/[0-9a-f]{{64}}")
 
 

@@ -5,6 +5,7 @@ Times are stored in UTC and come back aware of it. Lengths of texts are checked 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from sqlalchemy import (
     event,
     make_url,
 )
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from bcd_models.errors import InputError
@@ -315,10 +317,11 @@ class Database:
     """The engine, and transactions on it.
 
     Args:
-        url: ``sqlite:///PATH`` or ``postgresql://...``.
+        url: ``sqlite:///PATH``, made where there is none yet, or ``postgresql://...``.
 
     Raises:
         InputError: The URL is of another database, or can't be read.
+        OSError: The file can't be made.
     """
 
     def __init__(self, url: str) -> None:
@@ -330,7 +333,9 @@ class Database:
         self.engine: Engine = create_engine(self.url, **options)
         one_moment = {} if sqlite else {"isolation_level": "REPEATABLE READ"}  # SQLite's is one
         self._reading = self.engine.execution_options(reading=True, **one_moment)
-        if sqlite:
+        if self.sqlite_file:
+            self.sqlite_file.touch(mode=0o600)
+            _guard(self.engine, self.sqlite_file)
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
 
@@ -369,6 +374,35 @@ def _url(text: str) -> URL:
             f"no database {url.get_backend_name()!r}: BCD_DATABASE_URL takes sqlite or postgresql"
         )
     return url
+
+
+def _guard(engine: Engine, file: Path) -> None:
+    """Never work on a file that was taken away, nor on an empty one made in its place.
+
+    SQLite does both: what is written then is lost, and an empty database throws the log of the
+    taken one away.
+    """
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> Any:
+        return sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, **options)
+
+    @event.listens_for(engine, "connect")
+    def connected(_connection: Any, record: Any) -> None:
+        record.info["file"] = _identity(file)
+
+    @event.listens_for(engine, "checkout")
+    def taken(_connection: Any, record: Any, _proxy: Any) -> None:
+        if record.info["file"] != _identity(file):
+            raise DisconnectionError  # so that it is opened anew, if it is there
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:

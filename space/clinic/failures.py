@@ -5,9 +5,16 @@ from __future__ import annotations
 import logging
 import traceback
 
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoneFree
+
 from bcd_models.errors import BCDError
 
 UNEXPECTED = "Something went wrong on the server. Try again; if it stays, tell who runs this page."
+UNREACHABLE = (
+    "The records can't be reached just now. Try again in a minute; if it stays, tell who runs this "
+    "page."
+)
 
 log = logging.getLogger(__name__)
 
@@ -21,5 +28,23 @@ def told(error: Exception) -> str:
     if isinstance(error, BCDError):
         return str(error)
     frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("unexpected %s\n%s", type(error).__name__, frames)
-    return UNEXPECTED
+    log.error("unexpected %s\n%s", _kind(error), frames)
+    return UNREACHABLE if is_passing(error) else UNEXPECTED
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether it is the database that is away, full or busy, so that trying again may help."""
+    return isinstance(error, (OperationalError, InterfaceError, NoneFree))
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of what nobody raised on purpose."""
+    return 503 if is_passing(error) else 500
+
+
+def _kind(error: Exception) -> str:
+    """Its class, and a database's own name for it, neither of which holds a user's words."""
+    names = [type(error).__name__]
+    if isinstance(error, DBAPIError) and error.orig:
+        names.append(getattr(error.orig, "sqlite_errorname", type(error.orig).__name__))
+    return " ".join(names)

@@ -23,7 +23,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 
 from clinic import cookies, sign_ins, visitors
 from clinic.asgi import Answer, Message, Receive, Scope, Send, limited, replayed, until, without
-from clinic.failures import told
+from clinic.failures import status_of, told
 from clinic.grants import GUEST, HEARTBEAT, Grants, asked_in, begun_in, given_in
 from clinic.installation import Installation
 from clinic.permissions import Actor
@@ -120,7 +120,8 @@ class Gate:
         except Exception as error:  # whose message may hold what a user typed
             sentence = told(error)
             if not answer.begun:
-                await one_sentence(scope, 500, sentence)(scope, receive, answer)
+                refused = one_sentence(scope, status_of(error), sentence)
+                await refused(scope, receive, answer)
 
     def end(self) -> None:
         """Let go of open pages, whose heartbeats would keep a server from stopping."""

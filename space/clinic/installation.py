@@ -8,10 +8,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import InputError
 from clinic import tallies
-from clinic.audit import AuditLog
+from clinic.audit import HEAD, AuditLog
 from clinic.db import Database
 from clinic.migrations import migrate
-from clinic.settings import Settings
+from clinic.settings import DATABASE, Settings
 from clinic.storage import Storage
 
 
@@ -29,10 +29,11 @@ def open_installation(settings: Settings) -> Installation:
     """Open an installation, made where there is none yet; its tables are brought up to date.
 
     Raises:
-        InputError: The data folder or the database can't be used.
+        InputError: The data folder or the database can't be used, or the database is gone.
     """
     try:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_lost_database(settings)
         database = Database(settings.database)
         migrate(database)
         with database.transaction() as session:
@@ -45,3 +46,10 @@ def open_installation(settings: Settings) -> Installation:
         raise InputError(
             f"the database can't be used ({kind}): look at BCD_DATABASE_URL and BCD_DATA_FOLDER"
         ) from None
+
+
+def _refuse_lost_database(settings: Settings) -> None:
+    """An empty one in its place would throw away what its log still holds."""
+    file, head = settings.data / DATABASE, settings.data / HEAD
+    if not settings.database_url and head.exists() and not file.exists():
+        raise InputError(f"{file} is gone, but not what belongs to it: bring it or a backup back")

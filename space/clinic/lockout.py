@@ -43,7 +43,7 @@ def begin(session: Session, name: str, address: str) -> None:
     """
     counters = [_counter(session, kind, of) for kind, of in _of(name, address)]
     now = clock.now()
-    until = max((counter.locked_until or now for counter in counters), default=now)
+    until = max(_until(counter, now) for counter in counters)
     if until > now:
         raise TooManyAttempts(int((until - now).total_seconds()) + 1)
     for counter, kind in zip(counters, FREE, strict=True):
@@ -74,6 +74,13 @@ def _counter(session: Session, kind: str, of: str) -> Failures:
         counter = Failures(of=key, count=0, last_at=clock.now())
         session.add(counter)
     return counter
+
+
+def _until(counter: Failures, now: datetime) -> datetime:
+    """Until when it is locked; a clock that was set back since makes that no longer."""
+    if counter.locked_until is None or counter.last_at > now:
+        return now
+    return counter.locked_until
 
 
 def _count(counter: Failures, free: int, now: datetime) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,16 @@ from typing import Any
 from bcd_models.backbones import backbone_named
 from bcd_models.classifier import BCDClassifier
 from bcd_models.config import ModelConfig
-from bcd_models.errors import InputError, ModelFolderError
+from bcd_models.errors import BCDError, InputError, ModelFolderError
 from bcd_models.folder import locate, read_config, read_weights
 
 METRICS = "metrics.json"
+
+log = logging.getLogger(__name__)
+
+
+class ModelGone(BCDError):
+    """A model's folder is gone, damaged or another's since the start."""
 
 
 @dataclass(frozen=True)
@@ -102,15 +109,35 @@ class Models:
         return offered if offered and offered.weights_sha256 == weights_sha256 else None
 
     def loaded(self, name: str) -> BCDClassifier:
-        """The model itself, read from its folder by whoever asks first."""
-        folder = self.offered(name).folder
+        """The model itself, read from its folder by whoever asks first.
+
+        Raises:
+            InputError: There is none of that name.
+            ModelGone: The folder no longer holds what it held at the start.
+        """
+        offered = self.offered(name)
         with self._loading:
             if name not in self._loaded:
-                self._loaded[name] = BCDClassifier.from_pretrained(folder)
+                self._loaded[name] = _loaded(offered)
             return self._loaded[name]
 
 
+def _loaded(offered: OfferedModel) -> BCDClassifier:
+    """As it was at the start; whoever uses the page needn't know where it lay."""
+    name = offered.config.name
+    try:
+        model = BCDClassifier.from_pretrained(offered.folder)
+    except ModelFolderError as error:
+        log.error("model %s: %s", name, error)
+        raise ModelGone(f"the model {name} can't be loaded: tell who runs this page") from None
+    if model.weights_sha256 != offered.weights_sha256 or model.config != offered.config:
+        log.error("model %s: %s was changed since the start", name, offered.folder)
+        raise ModelGone(f"the model {name} was changed: whoever runs this page must restart it")
+    return model
+
+
 def _offered(folder: Path) -> OfferedModel:
+    folder = folder.absolute()  # or, once it is gone, its name could be taken for a Hub id
     config = read_config(folder)
     _, sha256 = read_weights(folder)
     return OfferedModel(folder, config, sha256, **_measured(folder / METRICS, sha256))

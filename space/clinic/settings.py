@@ -14,6 +14,7 @@ from bcd_models.errors import InputError
 SPACE_CARD = Path(__file__).resolve().parents[1] / "README.md"
 CARDS = Path(__file__).resolve().parents[2] / "cards"
 DATA = Path("~/.local/share/bcd-clinic")
+DATABASE = "clinic.db"  # of SQLite, in the data folder
 EXTERNAL_ID = r"[A-Z]{1,4}-?[0-9]{2,12}"
 YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -79,7 +80,7 @@ class Settings:
     @property
     def database(self) -> str:
         """URL of the database in use."""
-        return self.database_url or f"sqlite:///{self.data / 'clinic.db'}"
+        return self.database_url or f"sqlite:///{self.data / DATABASE}"
 
 
 @dataclass(frozen=True)

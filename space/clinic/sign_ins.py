@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select
@@ -13,10 +14,32 @@ from bcd_models.errors import BCDError, InputError
 from clinic import clock, lockout, passwords
 from clinic.db import Account, SignIn
 from clinic.installation import Installation
-from clinic.permissions import Actor, NotAllowed, need_account
+from clinic.pages import Page, paged
+from clinic.permissions import Actor, NotAllowed, need_account, need_admin
 
 AT_MOST = 3  # times the hours without use
 SEEN_EVERY = timedelta(minutes=1)  # a request writes no more often
+
+
+@dataclass(frozen=True)
+class SessionRow:
+    """What an admin sees of a session.
+
+    Attributes:
+        account_id: Whose it is.
+        account: That account's name.
+        address: Where it was begun from.
+        created_at: When.
+        seen_at: When it was last used, to the minute.
+        expires_at: When it ends unless it is used.
+    """
+
+    account_id: int
+    account: str
+    address: str
+    created_at: datetime
+    seen_at: datetime
+    expires_at: datetime
 
 
 class SignInFailed(BCDError):
@@ -90,9 +113,12 @@ def actor_of(clinic: Installation, token: str | None, address: str) -> Actor | N
         now = clock.now()
         if found is None or found.expires_at <= now or not found.account.active:
             return None
+        unused = abs(now - found.seen_at)  # the clock may have been set back
+        if unused >= _idle(clinic):
+            return None
         account = found.account
         actor = _actor(account, address)
-        is_fresh = now - found.seen_at < SEEN_EVERY
+        is_fresh = unused < SEEN_EVERY
     if not is_fresh:
         _prolong(clinic, _hash(token), now)
     return actor
@@ -106,6 +132,31 @@ def sign_out(clinic: Installation, token: str | None) -> None:
             return
         session.delete(found)
         clinic.log.write(session, "signed_out", actor=_actor(found.account, found.address))
+
+
+def open_sessions(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[SessionRow]:
+    """Sessions that are open, the last used first.
+
+    Raises:
+        NotSignedIn, NotAllowed: The actor is no admin.
+    """
+    need_admin(actor)
+    columns = (
+        Account.id,
+        Account.name,
+        SignIn.address,
+        SignIn.created_at,
+        SignIn.seen_at,
+        SignIn.expires_at,
+    )
+    rows = (
+        select(*columns)
+        .join(Account)
+        .where(SignIn.expires_at > clock.now())
+        .order_by(SignIn.seen_at.desc(), SignIn.token_sha256)
+    )
+    with clinic.database.reading() as session:
+        return paged(session, rows, page, SessionRow)
 
 
 def end_sessions(clinic: Installation, actor: Actor | None, account_id: int) -> int:
@@ -171,6 +222,7 @@ def _prolong(clinic: Installation, token_sha256: str, now: datetime) -> None:
         found = session.get(SignIn, token_sha256)
         if found:  # it may have ended meanwhile
             found.seen_at = now
+            found.created_at = min(found.created_at, now)
             latest = found.created_at + AT_MOST * _idle(clinic)
             found.expires_at = min(now + _idle(clinic), latest)
 

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bcd_models.errors import BCDError
@@ -35,14 +35,14 @@ class Storage:
         self._files, self._lock = folder / FILES, folder / LOCK
 
     def put(self, data: bytes) -> str:
-        """Store bytes; returns their SHA-256. Equal bytes are stored once.
+        """Store bytes; returns their SHA-256. Equal bytes are stored once, damaged ones anew.
 
         Raises:
             StorageError: They can't be written, for want of room as a rule.
         """
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
-        if path.exists():
+        if _holds(path, sha256):
             return sha256
         beside = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
         try:
@@ -83,6 +83,12 @@ class Storage:
             if not path.name.startswith(UNFINISHED):
                 yield path.name
 
+    def sizes(self) -> Iterator[int]:
+        """Bytes of each stored file."""
+        for sha256 in self.all():
+            with suppress(FileNotFoundError):  # it was taken away meanwhile
+                yield self.path(sha256).stat().st_size
+
     def unfinished(self) -> list[Path]:
         """What writers that were killed have left."""
         return sorted(self._files.glob(f"??/{UNFINISHED}*"))
@@ -108,6 +114,13 @@ class Storage:
         with self._lock.open("a") as file:
             fcntl.flock(file, how)
             yield  # closing the file gives the lock back
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def _write_durably(path: Path, data: bytes) -> None:

@@ -51,8 +51,9 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
     storage = clinic.storage
     with storage.forgetting():
         with clinic.database.reading() as session:
-            named = referred(session)
+            # The log first: acts go on meanwhile, and its head must not be newer than these rows.
             broken = clinic.log.problems(session)
+            named = referred(session)
         for sha256 in sorted(named):
             try:
                 storage.read(sha256)

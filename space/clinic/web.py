@@ -17,8 +17,6 @@ from typing import Annotated, Any, BinaryIO
 import fastapi
 from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import BCDError, InputError
 from clinic import (
@@ -30,12 +28,12 @@ from clinic import (
     grants,
     reports,
     sign_ins,
+    system,
     visitors,
 )
 from clinic.analytics import Period
-from clinic.db import Account
 from clinic.display import coloured
-from clinic.failures import UNEXPECTED
+from clinic.failures import UNEXPECTED, UNREACHABLE, is_passing, status_of
 from clinic.gate import Apps, Gate
 from clinic.grants import Grants
 from clinic.installation import Installation
@@ -50,7 +48,7 @@ from clinic.ui.files import sweep
 
 SWEEP, AGE = 300, 1800  # seconds: how often Gradio's folder is looked at, how long a file stays
 MOST_FILES = 64  # of one upload
-LEAST_FREE = 256 << 20  # bytes that uploads leave on the disk, for the records
+FULL = "the server's disk is full: tell who runs this page"
 STATUS = {
     NotSignedIn: 401,
     SignInFailed: 401,
@@ -219,18 +217,9 @@ def _refuse_foreign_target(request: Request) -> None:
 
 
 def _add_health(own: FastAPI, clinic: Installation) -> None:
-    database = clinic.database
-
     @own.get("/healthz")
     def health() -> JSONResponse:
-        try:
-            with database.reading() as session:
-                session.execute(select(Account.id).limit(1))
-            # A file that was taken away stays readable for whoever has it open.
-            there = database.sqlite_file is None or database.sqlite_file.is_file()
-        except SQLAlchemyError:
-            there = False
-        if there:
+        if system.database_answers(clinic.database):
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "the database can't be reached"}, 503)
 
@@ -284,21 +273,28 @@ def _add_uploads(own: FastAPI, folder: Path, granted: Grants) -> None:
 
 def _kept(files: list[BinaryIO], folder: Path) -> list[str]:
     """Write files under names that tell nothing; returns their paths."""
-    if shutil.disk_usage(folder).free < LEAST_FREE:
-        raise HTTPException(503, "the server's disk is full: tell who runs this page")
-    paths = []
-    for file in files:
-        path = Path(tempfile.mkdtemp(dir=folder)) / "upload"
-        with path.open("xb") as kept:
-            shutil.copyfileobj(file, kept)
-        paths.append(str(path))
-    return paths
+    if shutil.disk_usage(folder).free < system.LEAST_FREE:
+        raise HTTPException(503, FULL)
+    paths: list[Path] = []
+    try:
+        for file in files:
+            paths.append(Path(tempfile.mkdtemp(dir=folder)) / "upload")
+            with paths[-1].open("xb") as kept:
+                shutil.copyfileobj(file, kept)
+    except OSError:
+        for path in paths:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        raise HTTPException(503, FULL) from None
+    return list(map(str, paths))
 
 
 def _failed(request: Request, error: Exception) -> Response:
     """A failure in one sentence, as a page or as JSON."""
-    status = STATUS.get(type(error), 400 if isinstance(error, BCDError) else 500)
-    sentence = str(error) if isinstance(error, BCDError) else UNEXPECTED
+    if isinstance(error, BCDError):
+        status, sentence = STATUS.get(type(error), 400), str(error)
+    else:  # which goes on to the gate, and into the log there
+        status = status_of(error)
+        sentence = UNREACHABLE if is_passing(error) else UNEXPECTED
     if status == 401 and visitors.wants_page(request.scope):
         return RedirectResponse(visitors.sign_in_path(request.scope), 303)
     response = one_sentence(request.scope, status, sentence)

@@ -32,6 +32,7 @@ from clinic import (
     patients,
     reports,
     sign_ins,
+    system,
     web,
 )
 from clinic.db import Failures
@@ -472,7 +473,7 @@ def test_other_requests_are_small(serving, path) -> None:
 
 
 def test_a_full_disk_takes_no_uploads(serving, monkeypatch) -> None:
-    monkeypatch.setattr(web, "LEAST_FREE", 1 << 60)
+    monkeypatch.setattr(system, "LEAST_FREE", 1 << 60)
     reply = serving.visitor().post("/gradio_api/upload", files={"files": b"x"})
     assert (reply.status_code, reply.json()["detail"][:17]) == (503, "the server's disk")
 

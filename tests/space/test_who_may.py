@@ -20,6 +20,7 @@ from clinic import (
     reads,
     reports,
     sign_ins,
+    system,
 )
 from clinic.db import Account
 from clinic.examinations import Analysed, Details
@@ -63,6 +64,11 @@ ADMINS: dict[str, Act] = {
     "acts.found": lambda c, a, _k: acts.found(c, a),
     "acts.known": lambda c, a, _k: acts.known(c, a),
     "patients.hand_over": lambda c, a, k: patients.hand_over(c, a, k.closed, k.other),
+    "sign_ins.open_sessions": lambda c, a, _k: sign_ins.open_sessions(c, a),
+    "system.health": lambda c, a, k: system.health(c, a, k.models),
+    "system.in_force": lambda c, a, _k: system.in_force(c, a),
+    "system.models_in_use": lambda c, a, k: system.models_in_use(c, a, k.models),
+    "system.room": lambda c, a, _k: system.room(c, a),
     "sign_ins.end_sessions": lambda c, a, k: sign_ins.end_sessions(c, a, k.closed),
 }
 ANYONES: dict[str, Act] = {
@@ -173,6 +179,7 @@ def test_checking_a_report_takes_a_sign_in(
         reads,
         reports,
         sign_ins,
+        system,
     ],
 )
 def test_no_act_is_left_out(service: ModuleType) -> None:

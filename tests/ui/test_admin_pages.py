@@ -170,6 +170,17 @@ def test_a_long_log_is_paged_and_takes_filters_along(visit: Visit, clinic: Insta
     expect(admin.get_by_text("Page 1 of 2")).to_be_visible()
 
 
+def test_an_admin_sees_how_the_installation_is(visit: Visit, clinic: Installation) -> None:
+    admin = visit("admin", "/settings", look=PHONE)
+    expect(admin.get_by_role("region", name="Health")).to_contain_text("All is well")
+    sessions = admin.get_by_role("table", name="Open sessions")
+    expect(sessions.get_by_role("row").filter(has_text="admin").first).to_be_visible()
+    models = admin.get_by_role("table", name="Models in use")
+    expect(models).to_contain_text("small-one")
+    expect(admin.get_by_text(str(clinic.settings.data)).first).to_be_visible()
+    assert fits(admin)
+
+
 def test_the_address_of_the_log_runs_nothing(visit: Visit, url: str) -> None:
     admin = visit("admin", "/audit", look=PHONE)
     admin.get_by_role("table", name="Acts").wait_for()

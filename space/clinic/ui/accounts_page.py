@@ -101,7 +101,7 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
 
     outputs = [said, listed, chosen, password, close, reopen, end, handing, taker]
     quick = {"show_progress": "hidden", **PRIVATE}
-    gr.on([app.load, chosen.input], choose, chosen, outputs, **quick)
+    gr.on([app.load, chosen.input], choose, chosen, outputs, trigger_mode="always_last", **quick)
     told = {"scroll_to_output": True, **quick}
     for button, act in (
         (password, _give_password),

@@ -26,6 +26,7 @@ from clinic.ui.frame import TITLE, add_head
 from clinic.ui.patient_page import add_patient_page
 from clinic.ui.patients_page import add_patients_page
 from clinic.ui.record_endpoints import add_record_endpoints
+from clinic.ui.settings_page import add_settings_page
 from clinic.ui.try_page import add_try_page
 from clinic.ui.worklist_page import add_worklist_page
 
@@ -79,6 +80,9 @@ def admins_app(clinic: Installation, models: Models) -> gr.Blocks:
     with app.route("Audit log", "/audit"):
         add_head(app, "admin", "/audit")
         add_audit_page(app, clinic)
+    with app.route("Settings", "/settings"):
+        add_head(app, "admin", "/settings")
+        add_settings_page(app, clinic, models)
     _add_everyones(app, "admin", clinic, models)
     return app
 

@@ -79,6 +79,7 @@ def add_audit_page(app: gr.Blocks, clinic: Installation) -> None:
         shown,
         js=ADDRESS,
         show_progress="hidden",
+        trigger_mode="always_last",  # a filter chosen while the list comes is not passed over
         **PRIVATE,
     )
 

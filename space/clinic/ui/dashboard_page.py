@@ -103,7 +103,8 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
     parts = [model, head, volume, probabilities, below]
     quiet: Any = {"show_progress": "hidden", **PRIVATE}
     app.load(show, asked, parts, **quiet)
-    period.input(choose, period, [first, last], **quiet).then(show, asked, parts, **quiet)
+    chosen = period.input(choose, period, [first, last], trigger_mode="always_last", **quiet)
+    chosen.then(show, asked, parts, **quiet)
     typed = [event for day in (first, last) for event in (day.submit, day.blur)]
     gr.on([model.input, *typed], show, asked, parts, trigger_mode="always_last", **quiet)
 

@@ -33,6 +33,7 @@ LINKS = {
         ("Accounts", "/"),
         ("Dashboard", "/dashboard"),
         ("Audit log", "/audit"),
+        ("Settings", "/settings"),
         ("Check a report", "/check"),
         ("Account", "/account"),
     ),
