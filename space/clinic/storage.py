@@ -24,6 +24,10 @@ class StorageError(BCDError):
     """A stored file is missing or damaged, or can't be written."""
 
 
+class NotStored(StorageError):
+    """A file can't be written, for want of room as a rule."""
+
+
 class Storage:
     """The files below ``FOLDER/files``. Safe to use from threads and processes.
 
@@ -38,7 +42,7 @@ class Storage:
         """Store bytes; returns their SHA-256. Equal bytes are stored once, damaged ones anew.
 
         Raises:
-            StorageError: They can't be written, for want of room as a rule.
+            NotStored: They can't be written.
         """
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
@@ -52,7 +56,7 @@ class Storage:
             _make_durable(path.parent)
         except OSError as error:
             beside.unlink(missing_ok=True)
-            raise StorageError(f"a file can't be stored: {error.strerror}") from None
+            raise NotStored(f"a file can't be stored: {error.strerror}") from None
         return sha256
 
     def read(self, sha256: str) -> bytes:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -131,7 +132,7 @@ def room(clinic: Installation, actor: Actor | None) -> Room:
         files=len(sizes),
         file_bytes=sum(sizes),
         database="SQLite" if file else "PostgreSQL",
-        database_bytes=file.stat().st_size if file else None,
+        database_bytes=_database_bytes(file) if file else None,
         free_bytes=_free(clinic),
     )
 
@@ -189,6 +190,11 @@ def _model_fault(models: Models, name: str) -> str:
     if sha256 == offered.weights_sha256:
         return ""
     return f"{offered.folder} holds other weights than at the start: start the app anew"
+
+
+def _database_bytes(file: Path) -> int:
+    """Of SQLite's file, and of what it has not taken over from its log yet."""
+    return sum(part.stat().st_size for part in file.parent.glob(f"{file.name}*"))
 
 
 def _free(clinic: Installation) -> int:

@@ -42,7 +42,7 @@ from clinic.models import Models
 from clinic.permissions import NotAllowed, NotFound, NotSignedIn
 from clinic.plain_pages import one_sentence, sign_in_page
 from clinic.sign_ins import SignInFailed
-from clinic.storage import StorageError
+from clinic.storage import NotStored, StorageError
 from clinic.ui.apps import admins_app, doctors_app, guests_app, mounted
 from clinic.ui.files import sweep
 
@@ -56,6 +56,7 @@ STATUS = {
     NotFound: 404,
     TooManyAttempts: 429,
     StorageError: 500,
+    NotStored: 503,
 }
 OURS = re.compile(r"/(?![/\\])[!-\[\]-~]*")  # paths of this site: ASCII without a backslash
 HUB = ("SPACE_ID", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET")

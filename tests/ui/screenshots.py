@@ -1,7 +1,8 @@
 """Takes the README's pictures: `python -m tests.ui.screenshots --out docs`.
 
 Writes app-1280.png and app-390.png of an answer about synthetic tissue, report.png, the downloaded
-PDF's page drawn by pdftoppm, and examination-1280.png of the demonstration's records.
+PDF's page drawn by pdftoppm, and examination-1280.png and dashboard-1280.png of the demonstration's
+records.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     with running_app(options.models, demo) as url, running_browser(options.chromium) as browser:
         for width in WIDTHS:
             _picture(browser, url, width, options)
-        _examination(browser, url, options.out)
+        _records(browser, url, options.out)
 
 
 def _picture(browser: Browser, url: str, width: int, options: argparse.Namespace) -> None:
@@ -63,8 +64,8 @@ def _picture(browser: Browser, url: str, width: int, options: argparse.Namespace
     context.close()
 
 
-def _examination(browser: Browser, url: str, out: Path) -> None:
-    """An examination of the demonstration, once all its patients are made."""
+def _records(browser: Browser, url: str, out: Path) -> None:
+    """An examination of the demonstration and its dashboard, once all its patients are made."""
     page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
     page.goto(f"{url}login?next=/patients")
     name, password = page.locator(".demo code").all_inner_texts()
@@ -80,6 +81,10 @@ def _examination(browser: Browser, url: str, out: Path) -> None:
     page.get_by_role("slider", name="Heat map opacity").first.wait_for()
     page.wait_for_timeout(2000)  # for pictures to load and colours to fade
     page.screenshot(path=out / f"examination-{WIDTHS[0]}.png", full_page=True)
+    page.get_by_label("Pages").get_by_role("link", name="Dashboard").click()
+    page.locator(".js-plotly-plot").nth(1).wait_for()
+    page.wait_for_timeout(2000)
+    page.screenshot(path=out / f"dashboard-{WIDTHS[0]}.png", full_page=True)
     page.context.close()
 
 

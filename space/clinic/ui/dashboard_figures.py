@@ -15,7 +15,8 @@ DECISIONS = {
     "malignant": ("at or above the threshold", "#86198f"),
     "refer": ("left to a pathologist", "#b45309"),
 }
-HEIGHT = 300  # pixels
+HEIGHT = 200  # pixels, of what is drawn
+TITLE, LEGEND = 40, 100  # pixels above it: Gradio's label, on a phone three lines of a legend too
 GREY, INK, LINE = "#64748b", "#7c8798", "rgba(124,135,152,.3)"
 
 
@@ -31,7 +32,7 @@ def volume(found: Overview) -> go.Figure:
         for decision, (name, colour) in DECISIONS.items()
     ]
     figure = go.Figure(bars)
-    figure.update_layout(barmode="stack", bargap=0.15, **_look())
+    figure.update_layout(barmode="stack", bargap=0.15, **_look(LEGEND))
     return figure.update_xaxes(type="category", nticks=3, tickangle=0).update_yaxes(
         rangemode="tozero"
     )
@@ -51,7 +52,7 @@ def probabilities(found: Overview, reference: Sequence[int]) -> go.Figure:
             mode="lines+markers",
             line={"color": "#7c3aed", "shape": "hvh"},
         )
-    figure.update_layout(bargap=0.05, **_look())
+    figure.update_layout(bargap=0.05, **_look(LEGEND if sum(reference) else TITLE))
     return figure.update_xaxes(range=[0, 1]).update_yaxes(tickformat=".0%", title="share of images")
 
 
@@ -59,12 +60,12 @@ def _shares(counts: Sequence[int]) -> list[float]:
     return [count / sum(counts) for count in counts]
 
 
-def _look() -> dict[str, Any]:
-    """Of all figures: colours that can be read on light and on dark."""
+def _look(above: int) -> dict[str, Any]:
+    """Of all figures, with so many pixels of room above: colours for light and for dark."""
     clear, axis = "rgba(0,0,0,0)", {"gridcolor": LINE, "zerolinecolor": LINE, "automargin": True}
     return {
-        "height": HEIGHT,
-        "margin": {"l": 50, "r": 10, "t": 100, "b": 10},
+        "height": HEIGHT + above,
+        "margin": {"l": 50, "r": 10, "t": above, "b": 10},
         "font": {"color": INK},
         "paper_bgcolor": clear,
         "plot_bgcolor": clear,
