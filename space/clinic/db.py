@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +36,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from bcd_models.errors import InputError
-from clinic.permissions import Role
+from clinic.permissions import Refused, Role
 
 BUSY_SECONDS = 30  # how long SQLite waits for another writer
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
@@ -318,14 +318,17 @@ class Database:
 
     Args:
         url: ``sqlite:///PATH``, made where there is none yet, or ``postgresql://...``.
+        refused: Called with what came out of a session that asked for another's record, once the
+            session is over.
 
     Raises:
         InputError: The URL is of another database, or can't be read.
         OSError: The file can't be made.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, refused: Callable[[Refused], None] | None = None) -> None:
         self.url = _url(url)
+        self._refused = refused or (lambda _refusal: None)
         sqlite = self.url.get_backend_name() == SQLITE
         options: dict[str, Any] = (
             {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
@@ -342,7 +345,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A session that only reads, all of it as of one moment; no writer waits for it."""
-        with Session(self._reading) as session:
+        with self._telling(), Session(self._reading) as session:
             yield session
 
     @property
@@ -358,8 +361,17 @@ class Database:
 
         Objects stay readable after the commit.
         """
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        begun = Session(self.engine, expire_on_commit=False)
+        with self._telling(), begun as session, session.begin():
             yield session
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except Refused as refusal:
+            self._refused(refusal)
+            raise
 
 
 def _url(text: str) -> URL:

@@ -28,7 +28,7 @@ from clinic.ids import issued
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.pages import Page, paged
-from clinic.permissions import Actor, NotAllowed, NotFound, need_doctor
+from clinic.permissions import Actor, NotAllowed, NotFound, Refused, need_doctor
 from clinic.texts import checked_text
 
 MOST_IMAGES = 16
@@ -286,10 +286,10 @@ def heat(
 
 
 def own(session: Session, doctor: Actor, examination_id: str) -> Examination:
-    """An examination of the doctor's patients; NotFound where there is none, or it is another's."""
+    """An examination of the doctor's patients; Refused where there is none, or it is another's."""
     found = session.get(Examination, examination_id)
     if found is None or found.patient.owner_id != doctor.account_id:
-        raise NotFound("there is no such examination")
+        raise Refused(doctor, "examination", examination_id)
     return found
 
 

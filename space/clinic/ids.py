@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from typing import Literal
 
 LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32
 LENGTH = 10
+
+RECORD = re.compile(f"[PE]-[{LETTERS}]{{{LENGTH}}}")  # of a patient or an examination
 
 Kind = Literal["P", "E", "R"]  # patient, examination, report
 

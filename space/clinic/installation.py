@@ -10,7 +10,9 @@ from bcd_models.errors import InputError
 from clinic import tallies
 from clinic.audit import HEAD, AuditLog
 from clinic.db import Database
+from clinic.ids import RECORD
 from clinic.migrations import migrate
+from clinic.permissions import Refused
 from clinic.settings import DATABASE, Settings
 from clinic.storage import Storage
 
@@ -34,11 +36,12 @@ def open_installation(settings: Settings) -> Installation:
     try:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_lost_database(settings)
-        database = Database(settings.database)
+        log = AuditLog(settings.data)
+        database = Database(settings.database, lambda refusal: _note(database, log, refusal))
         migrate(database)
         with database.transaction() as session:
             tallies.fill(session)
-        return Installation(settings, database, Storage(settings.data), AuditLog(settings.data))
+        return Installation(settings, database, Storage(settings.data), log)
     except OSError as error:
         raise InputError(f"data folder {settings.data} can't be used: {error.strerror}") from None
     except SQLAlchemyError as error:
@@ -46,6 +49,14 @@ def open_installation(settings: Settings) -> Installation:
         raise InputError(
             f"the database can't be used ({kind}): look at BCD_DATABASE_URL and BCD_DATA_FOLDER"
         ) from None
+
+
+def _note(database: Database, log: AuditLog, refusal: Refused) -> None:
+    """Write into the audit log that a record was asked for which isn't the doctor's."""
+    is_id = RECORD.fullmatch(refusal.record_id)  # anything else may hold a user's words
+    subject = f"{refusal.kind} {refusal.record_id}" if is_id else refusal.kind
+    with database.transaction() as session:
+        log.write(session, "refused", actor=refusal.actor, subject=subject)
 
 
 def _refuse_lost_database(settings: Settings) -> None:

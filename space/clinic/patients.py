@@ -23,7 +23,7 @@ from clinic.db import Account, Examination, Patient, Read
 from clinic.ids import issued
 from clinic.installation import Installation
 from clinic.pages import Page, paged
-from clinic.permissions import Actor, NotFound, need_admin, need_doctor
+from clinic.permissions import Actor, Refused, need_admin, need_doctor
 from clinic.texts import checked_text
 
 OLDEST = 1900
@@ -240,10 +240,10 @@ def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int)
 
 
 def own(session: Session, doctor: Actor, patient_id: str) -> Patient:
-    """A patient of the doctor's; NotFound where there is none, or it is another's."""
+    """A patient of the doctor's; Refused where there is none, or it is another's."""
     patient = session.get(Patient, patient_id)
     if patient is None or patient.owner_id != doctor.account_id:
-        raise NotFound("there is no such patient")
+        raise Refused(doctor, "patient", patient_id)
     return patient
 
 

@@ -39,6 +39,20 @@ class Actor:
     address: str
 
 
+class Refused(NotFound):
+    """A record was asked for that isn't there, or is another's: both read alike, and are logged.
+
+    Args:
+        actor: Who asked.
+        kind: Of the record, such as "patient".
+        record_id: As asked for.
+    """
+
+    def __init__(self, actor: Actor, kind: str, record_id: str) -> None:
+        super().__init__(f"there is no such {kind}")
+        self.actor, self.kind, self.record_id = actor, kind, record_id
+
+
 def need_doctor(actor: Actor | None) -> Actor:
     """The actor, a doctor.
 

@@ -39,7 +39,7 @@ from clinic.grants import Grants
 from clinic.installation import Installation
 from clinic.lockout import TooManyAttempts
 from clinic.models import Models
-from clinic.permissions import NotAllowed, NotFound, NotSignedIn
+from clinic.permissions import NotAllowed, NotFound, NotSignedIn, Refused
 from clinic.plain_pages import one_sentence, sign_in_page
 from clinic.sign_ins import SignInFailed
 from clinic.storage import NotStored, StorageError
@@ -54,6 +54,7 @@ STATUS = {
     SignInFailed: 401,
     NotAllowed: 403,
     NotFound: 404,
+    Refused: 404,
     TooManyAttempts: 429,
     StorageError: 500,
     NotStored: 503,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.conftest import ROOT
 
 
-def test_every_test_named_in_the_documents_exists() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "inputs.md").read_text()))
+@pytest.mark.parametrize("document", ["docs/inputs.md", "SECURITY.md"])
+def test_every_test_named_in_the_documents_exists(document: str) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / document).read_text()))
     written = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     missing = [name for name in named if f"def {name}(" not in written]
     assert len(named) > 25
