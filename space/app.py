@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> None:
     # Gradio reads these while it is imported and while pages are built.
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # Or Gradio sums up its events after each one, dearer with every event, for a page nobody sees.
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app = build(Settings.from_environment(), folder)
