@@ -7,13 +7,13 @@ tallies (``clinic.tallies``).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import get_args
+from typing import Any, get_args
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import TextClause, func, select, text
+from sqlalchemy.orm import Session
 
 from bcd_models.decision import PROBABILITY_BINS, Decision
 from bcd_models.errors import InputError
@@ -41,6 +41,22 @@ ANSWERS: tuple[str, ...] = get_args(Decision)
 EARLIEST, LATEST = 2000, 2099
 DAILY = 92  # days; longer times are shown by month
 MONTHS = "M"  # days sort before it, months after
+# As SQL of our own, whose making takes no time beside what the database takes.
+_OF = "FROM tally WHERE owner_id = :owner AND span BETWEEN :first AND :last"
+_ALL, _MODELS = (
+    "', '".join(kinds)
+    for kinds in ((EXAMINATIONS, IMAGES), (EXAMINATIONS, DECISIONS, PROBABILITIES, AGREEMENT))
+)
+SUMS = text(
+    f"SELECT model, kind, key, SUM(count) {_OF} AND model = '' AND kind IN ('{_ALL}') "
+    "GROUP BY model, kind, key UNION ALL "
+    f"SELECT model, kind, key, SUM(count) {_OF} AND model = :model AND kind IN ('{_MODELS}') "
+    "GROUP BY model, kind, key"
+)
+VOLUME = text(
+    f"SELECT span, key, SUM(count) {_OF} AND model = :model AND kind = '{DECISIONS}' "
+    "GROUP BY span, key"
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,7 @@ class Overview:
 def models_used(clinic: Installation, actor: Actor | None) -> list[str]:
     """Keys of the models that anything was ever answered by (``tallies.model_key``)."""
     wanted = select(Tally.model).where(
-        Tally.owner_id == _owner(actor), Tally.span > MONTHS, Tally.model != WHATEVER
+        Tally.owner_id == _owner(actor), Tally.kind == EXAMINATIONS, Tally.model > WHATEVER
     )
     with clinic.database.reading() as session:
         return sorted(session.scalars(wanted.distinct()))
@@ -102,7 +118,10 @@ def models_used(clinic: Installation, actor: Actor | None) -> list[str]:
 def began(clinic: Installation, actor: Actor | None) -> date | None:
     """The day of the first examination that is counted; None where there is none."""
     wanted = select(func.min(Tally.span)).where(
-        Tally.owner_id == _owner(actor), Tally.span < MONTHS, Tally.kind == EXAMINATIONS
+        Tally.owner_id == _owner(actor),
+        Tally.kind == EXAMINATIONS,
+        Tally.model == WHATEVER,
+        Tally.span < MONTHS,
     )
     with clinic.database.reading() as session:
         found = session.scalar(wanted)
@@ -121,14 +140,11 @@ def overview(clinic: Installation, actor: Actor | None, model: str, period: Peri
     Raises:
         NotSignedIn: Nobody is signed in.
     """
-    own = Tally.owner_id == _owner(actor)
-    spans = [(day(period.first), day(period.last))] if period.days <= DAILY else _ranges(period)
-    of, when = (Tally.model, Tally.kind, Tally.key), (Tally.span, Tally.key)
-    answers = (Tally.model == model, Tally.kind == DECISIONS)
+    owner, ranges = _owner(actor), _ranges(period)
+    spans = [(day(period.first), day(period.last))] if period.days <= DAILY else ranges
     with clinic.database.reading() as session:
-        ranges = _ranges(period)
-        found = _summed(session, ranges, of, own, Tally.model.in_([WHATEVER, model]))
-        volume = _summed(session, spans, when, own, *answers)
+        found = _summed(session, SUMS, ranges, owner=owner, model=model)
+        volume = _summed(session, VOLUME, spans, owner=owner, model=model)
     return Overview(
         examinations=found.get((WHATEVER, EXAMINATIONS, ""), 0),
         images=found.get((WHATEVER, IMAGES, ""), 0),
@@ -167,18 +183,12 @@ def _ranges(period: Period) -> list[tuple[str, str]]:
 
 
 def _summed(
-    session: Session,
-    ranges: Iterable[tuple[str, str]],
-    columns: Sequence[InstrumentedAttribute[str]],
-    *wanted: ColumnElement[bool],
+    session: Session, sums: TextClause, ranges: Iterable[tuple[str, str]], **of: Any
 ) -> Counter[tuple[str, ...]]:
-    """Sums by some columns; each range on its own, or SQLite reads all that an owner has."""
+    """Sums over some ranges; each is asked for on its own, or SQLite reads all of an owner's."""
     found: Counter[tuple[str, ...]] = Counter()
     for first, last in ranges:
-        rows = select(*columns, func.sum(Tally.count)).where(
-            Tally.span.between(first, last), *wanted
-        )
-        for *key, number in session.execute(rows.group_by(*columns)):
+        for *key, number in session.execute(sums, {**of, "first": first, "last": last}):
             found[tuple(key)] += int(number)
     return found
 

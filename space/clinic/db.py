@@ -290,9 +290,9 @@ class Tally(Base):
     __table_args__: ClassVar = {"sqlite_with_rowid": False}  # read in the order of its key
 
     owner_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    span: Mapped[str] = mapped_column(String(11), primary_key=True)
-    model: Mapped[str] = mapped_column(String(196), primary_key=True)
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    model: Mapped[str] = mapped_column(String(196), primary_key=True)
+    span: Mapped[str] = mapped_column(String(11), primary_key=True)
     key: Mapped[str] = mapped_column(String(32), primary_key=True)
     count: Mapped[int]
 

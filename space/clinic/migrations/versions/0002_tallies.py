@@ -15,11 +15,11 @@ def upgrade() -> None:
     op.create_table(
         "tally",
         sa.Column("owner_id", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("span", sa.String(length=11), nullable=False),
-        sa.Column("model", sa.String(length=196), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("model", sa.String(length=196), nullable=False),
+        sa.Column("span", sa.String(length=11), nullable=False),
         sa.Column("key", sa.String(length=32), nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("owner_id", "span", "model", "kind", "key", name=op.f("pk_tally")),
+        sa.PrimaryKeyConstraint("owner_id", "kind", "model", "span", "key", name=op.f("pk_tally")),
         sqlite_with_rowid=False,
     )
