@@ -74,5 +74,5 @@ screenshots: .venv/.dev
 
 .venv/.dev: .venv/.python pyproject.toml constraints.txt
 	@echo "Installing library, app, training and test tools into .venv, once: minutes, up to 7 GB."
-	$(INSTALL) -e '.[onnx,training,space,dev]'
+	$(INSTALL) -e '.[onnx,slides,training,space,dev]'
 	@touch $@ .venv/.space

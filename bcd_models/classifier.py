@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,14 @@ from bcd_models.errors import ModelFolderError
 from bcd_models.images import ImageSource, Several, open_image
 from bcd_models.predictor import Predictor, as_list
 from bcd_models.preprocess import preprocess, symmetry, to_uint8
+from bcd_models.runtime import (
+    Forward,
+    Runtime,
+    State,
+    checked,
+    default_runtime,
+    forward_of,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,7 +51,10 @@ class BCDClassifier(Predictor):
         self.config = config
         self.backbone = backbone_named(config.backbone)
         self.network = (network or create(config.backbone)).eval()
-        self._sha256: str | None = None
+        self._file: tuple[str, State] | None = None  # hash of the file that its weights are of
+        self._packed: tuple[str, State] | None = None  # hash of the file they would make
+        self._runtime = default_runtime()
+        self._forward: Forward | None = None
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
@@ -50,16 +62,30 @@ class BCDClassifier(Predictor):
         model = cls(model_folder.read_config(folder))
         tensors, sha256 = model_folder.read_weights(folder)
         _load_strictly(model.network, tensors, where=str(folder / model_folder.WEIGHTS))
-        model._sha256 = sha256
+        model._file = sha256, State(model.network)
         return model
+
+    @property
+    def runtime(self) -> Runtime:
+        """What computes the logits of ``predict``: "onnx", "torch", or "auto", the quicker here.
+
+        Setting it takes effect at the next prediction; ``BCD_RUNTIME`` says what it is at first.
+        """
+        return self._runtime
+
+    @runtime.setter
+    def runtime(self, wanted: str) -> None:
+        self._runtime, self._forward = checked(wanted), None
 
     @property
     def weights_sha256(self) -> str:
         """SHA-256 of the weights file, or of the file these weights would be saved as."""
-        if self._sha256 is None:
+        known = _lasting(self._file) or _lasting(self._packed)
+        if not known:
             packed = model_folder.pack(self.network.state_dict())
-            self._sha256 = hashlib.sha256(packed).hexdigest()
-        return self._sha256
+            known = hashlib.sha256(packed).hexdigest()
+            self._packed = known, State(self.network)
+        return known
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits N x 2 (benign, malignant) of N x 3 x S x S pixels from ``preprocess``."""
@@ -68,16 +94,22 @@ class BCDClassifier(Predictor):
 
     def preprocess(self, images: ImageSource | Several) -> Tensor:
         """The network's input, N x 3 x S x S float32, for one image or several."""
-        return self._pixels([open_image(image) for image in as_list(images)])
+        opened = [open_image(image) for image in as_list(images)]
+        return torch.cat([self.ready(image) for image in opened]).to(self._device)
 
     def files(self) -> dict[str, bytes]:
         """``config.json`` and ``model.safetensors``, whose values are float16."""
         return model_folder.files_of(self.config, self.network.state_dict())
 
-    def margins(self, images: list[Image]) -> list[float]:
-        """The logit margins (malignant minus benign), one an opened image."""
+    def ready(self, image: Image) -> Tensor:
+        """The network's input of an opened image, 1 x 3 x S x S float32, on the CPU."""
+        return preprocess(to_uint8(image).unsqueeze(0), self.config.preprocess)
+
+    def margins(self, inputs: Sequence[Tensor]) -> list[float]:
+        """The logit margins (malignant minus benign), one an input."""
+        pixels = (torch.cat(tuple(inputs)) if len(inputs) > 1 else inputs[0]).to(self._device)
         with torch.inference_mode():
-            margins = margins_of(self.network, self._pixels(images), self.config.decision.views)
+            margins = margins_of(self._forward_now(), pixels, self.config.decision.views)
         return list(margins.tolist())
 
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
@@ -86,18 +118,34 @@ class BCDClassifier(Predictor):
 
         return grad_cam(self, image, prediction, label)
 
-    def _pixels(self, images: list[Image]) -> Tensor:
-        device = next(self.network.parameters()).device
-        config = self.config.preprocess
-        ready = [preprocess(to_uint8(image).unsqueeze(0).to(device), config) for image in images]
-        return torch.cat(ready)
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def _forward_now(self) -> Forward:
+        """How logits are computed: chosen at first, and again once the network was changed."""
+        forward = self._forward
+        if forward is None or not forward.fits():
+            size, file_sha256 = self.config.preprocess.input_size, _lasting(self._file)
+            forward = forward_of(self.network, size, self.runtime, file_sha256)
+            self._forward = forward
+        return forward
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what belongs to these very tensors: a copy has its own."""
+        return {**self.__dict__, "_forward": None, "_file": None, "_packed": None}
 
 
-def margins_of(network: nn.Module, inputs: Tensor, views: int = 1) -> Tensor:
+def _lasting(known: tuple[str, State] | None) -> str:
+    """A hash that was taken of a state, while that lasts; "" otherwise."""
+    return known[0] if known and known[1].lasts() else ""
+
+
+def margins_of(network: Callable[[Tensor], Tensor], inputs: Tensor, views: int = 1) -> Tensor:
     """Logit margins (malignant minus benign) of N x 3 x S x S inputs, N float32.
 
     Args:
-        network: Two logits.
+        network: Gives two logits an input.
         inputs: As ``preprocess`` gives them.
         views: The mean over so many of the square's eight symmetries.
     """

@@ -1,4 +1,4 @@
-"""The ``bcd`` command: predict, explain, info."""
+"""The ``bcd`` command: predict, explain, slide, info."""
 
 from __future__ import annotations
 
@@ -94,6 +94,53 @@ def explain(
     _write_png(explanation.overlay(opacity), out)
     _table_writer()(str(image), explanation.prediction)
     typer.echo(f"regions that speak for {explanation.label}: {_in_line(str(out))}")
+
+
+@app.command()
+def slide(
+    slide: Annotated[Path, typer.Argument(help="A whole slide: SVS, NDPI, MRXS, TIFF, DICOM.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="Folder for heat map, regions, tiles and summary.")],
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres a pixel, where the slide doesn't say.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Tiles through the model at once.")] = 32,
+) -> None:
+    """Map a whole slide; exit code 1 where some tiles could not be read, 2 where none could."""
+    from bcd_models.slides.command import ProgressLine, report
+    from bcd_models.slides.output import files_of
+
+    progress = ProgressLine()
+    try:
+        found = _load(model).predict_slide(slide, out=out, mpp=mpp, batch=batch, progress=progress)
+    finally:
+        progress.end()
+    for line in report(found, files_of(found, out)):
+        typer.echo(_in_line(line))
+    for tile in found.failed:
+        _tell_error(f"tile in row {tile.row}, column {tile.column}: {tile.reason}")
+    _notice()
+    if found.failed:
+        tissue = int(found.tissue.sum())
+        typer.echo(f"{len(found.failed)} of {tissue} tiles could not be read", err=True)
+        raise typer.Exit(1 if found.predicted else 2)
+
+
+@app.command()
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="ONNX file to write.")],
+) -> None:
+    """Write a model as ONNX, from "pixels" as its config.json makes them ready to "logits"."""
+    from bcd_models.classifier import BCDClassifier
+    from bcd_models.runtime import onnx_bytes
+
+    loaded = _load(model)
+    if not isinstance(loaded, BCDClassifier):
+        raise InputError("an ensemble can't be exported as one: export each of its members")
+    _write(out, onnx_bytes(loaded.network, loaded.config.preprocess.input_size))
+    typer.echo(f"{_in_line(str(out))}: {loaded.config.name} {loaded.config.version}")
+    _notice()
 
 
 @app.command()
@@ -276,13 +323,17 @@ def _refuse_to_overwrite(images: Iterable[Path], files: Iterable[Path]) -> None:
 
 
 def _write_png(image: Image, path: Path) -> None:
-    from bcd_models.folder import write_whole
-
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
+    _write(path, buffer.getvalue())
+
+
+def _write(path: Path, data: bytes) -> None:
+    from bcd_models.folder import write_whole
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole({path: buffer.getvalue()})
+        write_whole({path: data})
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror}") from None
 

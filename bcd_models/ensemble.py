@@ -18,6 +18,7 @@ from bcd_models.classifier import BCDClassifier
 from bcd_models.config import DecisionConfig, refuse_newer
 from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.predictor import Predictor, as_list
+from bcd_models.runtime import Runtime
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -136,12 +137,26 @@ class BCDEnsemble(Predictor):
         }
         return {**files, model_folder.CONFIG: (json.dumps(ours, indent=2) + "\n").encode()}
 
-    def margins(self, images: list[Image]) -> list[float]:
-        """The mean of the members' calibrated log-odds of malignant, one an opened image."""
-        log_odds = []
+    @property
+    def runtime(self) -> Runtime:
+        """What computes the members' logits, as in ``BCDClassifier``; set for all of them."""
+        return self.members[0].runtime
+
+    @runtime.setter
+    def runtime(self, wanted: str) -> None:
         for member in self.members:
+            member.runtime = wanted
+
+    def ready(self, image: Image) -> tuple[Tensor, ...]:
+        """Each member's input of an opened image."""
+        return tuple(member.ready(image) for member in self.members)
+
+    def margins(self, inputs: Sequence[tuple[Tensor, ...]]) -> list[float]:
+        """The mean of the members' calibrated log-odds of malignant, one an input."""
+        log_odds = []
+        for member, own in zip(self.members, zip(*inputs, strict=True), strict=True):
             decision = member.config.decision
-            log_odds.append(decision.slope * np.array(member.margins(images)) + decision.intercept)
+            log_odds.append(decision.slope * np.array(member.margins(own)) + decision.intercept)
         return list(np.mean(log_odds, axis=0).tolist())
 
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:

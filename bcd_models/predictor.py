@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, overload
@@ -13,6 +14,7 @@ from torch import nn
 
 from bcd_models import folder as model_folder
 from bcd_models import hub
+from bcd_models.ahead import ahead
 from bcd_models.decision import Label, calibrate, label_of, referred
 from bcd_models.errors import ImageError
 from bcd_models.images import ImageLimits, ImageSource, Several, open_image
@@ -25,8 +27,28 @@ if TYPE_CHECKING:
 
     from bcd_models.config import DecisionConfig
     from bcd_models.explain import Explanation
+    from bcd_models.runtime import Runtime
+    from bcd_models.slides.prediction import SlidePrediction
 
 BATCH = 32
+AHEAD = 2  # batches of images that are made ready while one is with the network
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An image whose input is ready; its pixels are not kept."""
+
+    source: ImageSource
+    size: tuple[int, int]
+    ready: Any
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An image that can't be used."""
+
+    source: ImageSource
+    error: ImageError
 
 
 class Config(Protocol):
@@ -71,9 +93,22 @@ class Predictor(nn.Module, ABC):
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
         """Which regions of an opened image, already predicted, speak for a label."""
 
+    @property
     @abstractmethod
-    def margins(self, images: list[Image]) -> list[float]:
-        """What the config's decision rule is applied to, one number an opened image."""
+    def runtime(self) -> Runtime:
+        """What computes the logits of ``predict``."""
+
+    @runtime.setter
+    @abstractmethod
+    def runtime(self, wanted: str) -> None: ...
+
+    @abstractmethod
+    def ready(self, image: Image) -> Any:
+        """What ``margins`` takes of an opened image; may be called from threads."""
+
+    @abstractmethod
+    def margins(self, inputs: Sequence[Any]) -> list[float]:
+        """What the config's decision rule is applied to, one number an input."""
 
     @classmethod
     def from_pretrained(
@@ -155,23 +190,59 @@ class Predictor(nn.Module, ABC):
     def stream(
         self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
     ) -> Iterator[tuple[ImageSource, Prediction | ImageError]]:
-        """Answer for each of any number of images, in order; a bad image costs itself only."""
-        rest = iter(images)
-        while sources := list(islice(rest, BATCH)):
-            opened = [_open_or_error(source, limits) for source in sources]
-            usable = [image for image in opened if not isinstance(image, ImageError)]
-            margins = iter(self.margins(usable) if usable else [])
-            for source, image in zip(sources, opened, strict=True):
-                if isinstance(image, ImageError):
-                    yield source, image
+        """Answer for each of any number of images, in order; a bad image costs itself only.
+
+        Images are opened and made ready in threads while the network works, a few batches ahead.
+        """
+
+        def opened(source: ImageSource) -> _Opened | _Failed:
+            try:
+                image = open_image(source, limits)
+            except ImageError as error:
+                return _Failed(source, error)
+            return _Opened(source, image.size, self.ready(image))
+
+        made = ahead(opened, images, AHEAD * BATCH)
+        while some := list(islice(made, BATCH)):
+            inputs = [one.ready for one in some if isinstance(one, _Opened)]
+            margins = iter(self.margins(inputs) if inputs else [])
+            for one in some:
+                if isinstance(one, _Failed):
+                    yield one.source, one.error
                 else:
-                    yield source, self.answer(image, next(margins), _name_of(source))
+                    yield one.source, self.answer(one.size, next(margins), _name_of(one.source))
 
     def predict_proba(self, images: Several) -> NDArray[np.float64]:
         """Calibrated P(malignant) of each image, shape (N,), in [0, 1]."""
         import numpy as np
 
         return np.array([answer.probability for answer in self.predict(images)])
+
+    def predict_slide(
+        self,
+        slide: str | Path,
+        *,
+        out: str | Path | None = None,
+        mpp: float | None = None,
+        batch: int = BATCH,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> SlidePrediction:
+        """Answer for all tissue of a whole slide, tile by tile.
+
+        Args:
+            slide: Path of what OpenSlide reads: SVS, NDPI, MRXS, tiled TIFF, DICOM.
+            out: Folder for heat map, regions, tiles and summary; a killed call goes on there.
+            mpp: Micrometres a level-0 pixel, where the slide doesn't say or is wrong.
+            batch: Tiles that go through the model at once.
+            progress: Called with how many tiles are done, and how many there are.
+
+        Raises:
+            ImageError: The slide can't be used; the message says why.
+            InputError: OpenSlide is missing, ``out`` can't be written or is in use otherwise.
+        """
+        from bcd_models.slides.predict import predict_slide
+
+        return predict_slide(self, slide, out=out, mpp=mpp, batch=batch, progress=progress)
 
     def explain(
         self,
@@ -190,11 +261,12 @@ class Predictor(nn.Module, ABC):
             ImageError: The image can't be used; the message says why.
         """
         opened = open_image(image, limits)
-        prediction = self.answer(opened, self.margins([opened])[0], _name_of(image))
+        margin = self.margins([self.ready(opened)])[0]
+        prediction = self.answer(opened.size, margin, _name_of(image))
         return self.explained(opened, prediction, label or prediction.label)
 
-    def answer(self, image: Image, margin: float, name: str) -> Prediction:
-        """The prediction that follows from a margin."""
+    def answer(self, size: tuple[int, int], margin: float, name: str) -> Prediction:
+        """The prediction that follows from the margin of an image of some width and height."""
         decision = self.config.decision
         probability = float(calibrate(margin, decision))
         label = label_of(probability, decision)
@@ -210,21 +282,14 @@ class Predictor(nn.Module, ABC):
             model=self.config.name,
             model_version=self.config.version,
             weights_sha256=self.weights_sha256,
-            width=image.width,
-            height=image.height,
+            width=size[0],
+            height=size[1],
         )
 
 
 def as_list(images: ImageSource | Several) -> Several:
     """The images as a list or tuple, whether one was handed in or several."""
     return images if isinstance(images, (list, tuple)) else [images]
-
-
-def _open_or_error(source: ImageSource, limits: ImageLimits) -> Image | ImageError:
-    try:
-        return open_image(source, limits)
-    except ImageError as error:
-        return error
 
 
 def _name_of(source: ImageSource) -> str:

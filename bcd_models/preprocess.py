@@ -45,11 +45,13 @@ def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:
     """Bring values from 0 to 255 to the mean and standard deviation the network expects."""
     mean = torch.tensor(config.mean, device=pixels.device).view(3, 1, 1) * 255
     std = torch.tensor(config.std, device=pixels.device).view(3, 1, 1) * 255
-    return (pixels - mean) / std
+    return (pixels - mean).div_(std)
 
 
 def symmetry(images: Tensor, which: int) -> Tensor:
     """One of the eight turns and reflections of a square, 0 being none, of ... x S x S pixels."""
+    if not which:
+        return images
     turned = torch.rot90(images, which % 4, (-2, -1))
     return turned.flip(-1) if which >= 4 else turned
 

@@ -123,7 +123,7 @@ def main(
         if model_folder:
             from training.publishing import model
 
-            content = model.content(model_folder)
+            content = model.stage(model_folder, folder)
         elif corpus:
             from training.publishing import dataset
 

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -335,3 +336,13 @@ def test_ctrl_c_ends_quietly(folder: Path, form: tuple[str, ...]) -> None:
     _, errors = running.communicate(timeout=240)
     assert running.returncode == 130
     assert errors == b""
+
+
+def test_export_writes_what_onnx_runtime_runs(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "model.onnx"
+    done = bcd("export", "--model", MODEL, "--out", out)
+    assert done.returncode == 0, done.stderr
+    session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    (pixels,) = session.get_inputs()
+    assert (pixels.name, pixels.shape[1:]) == ("pixels", [3, 224, 224])
+    assert isinstance(pixels.shape[0], str)  # any number of images

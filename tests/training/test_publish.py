@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import onnxruntime
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -107,6 +110,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def without_onnx(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in files.items() if not name.endswith(".onnx")}
+
+
 def front_matter(text: str) -> dict[str, Any]:
     return yaml.safe_load(text.split("---\n")[1])
 
@@ -116,7 +123,7 @@ def test_a_dry_run_shows_what_would_change_and_sends_nothing(
 ) -> None:
     done = run("--model", model_folder, "--repo-id", "dry/model", "--dry-run", token="")
     assert done.code == 0, done.err
-    count = len(contents(model_folder))
+    count = len(contents(model_folder)) + 1
     assert done.out.startswith(f"dry/model (model): {count} to add, 0 to change, 0 to remove\n")
     assert "+ model.safetensors  4." in done.out
     assert "nothing was sent" in done.out
@@ -127,7 +134,14 @@ def test_a_dry_run_shows_what_would_change_and_sends_nothing(
 def test_a_model_comes_back_whole(run: Publish, hub: Hub, model_folder: Path) -> None:
     done = run("--model", model_folder, "--repo-id", "org/model", "--verify")
     assert done.code == 0, done.err
-    assert hub.files("org/model") == contents(model_folder)
+    files = hub.files("org/model")
+    exported = onnxruntime.InferenceSession(files.pop("model.onnx"))
+    assert files == contents(model_folder)
+    model = BCDClassifier.from_pretrained(model_folder)
+    pixels = torch.rand(3, 3, 224, 224)
+    (logits,) = exported.run(["logits"], {"pixels": pixels.numpy()})
+    with torch.inference_mode():
+        assert np.abs(logits - model(pixels).numpy()).max() < 1e-4
     assert "files downloaded are equal, and so are the logits" in done.out
     (commit,) = hub.commits("org/model")
     assert commit.title == "bcd-mobilenetv2 {}: recipe {} of mobilenetv2, corpus {}".format(
@@ -162,7 +176,7 @@ def test_what_has_not_changed_is_not_sent_again(run: Publish, hub: Hub, model_fo
         "~ other.txt  3 B",
         "- same.txt  4 B",
     ]
-    assert hub.files("org/again") == contents(model_folder)
+    assert without_onnx(hub.files("org/again")) == contents(model_folder)
     assert len(hub.commits("org/again")) == 2
     assert ".gitattributes" in hub.repo("org/again").branches["main"][-1].files
 
@@ -198,7 +212,9 @@ def test_an_ensemble_comes_back_whole(run: Publish, hub: Hub, tmp_path: Path) ->
     card.write(tmp_path / "both")
     done = run("--model", tmp_path / "both", "--repo-id", "org/both", "--verify")
     assert done.code == 0, done.err
-    assert hub.files("org/both") == contents(tmp_path / "both")
+    files = hub.files("org/both")
+    assert without_onnx(files) == contents(tmp_path / "both")
+    assert files.keys() - without_onnx(files).keys() == {"one/model.onnx", "two/model.onnx"}
     assert hub.commits("org/both")[0].title.startswith("both 1.0: ensemble of recipe plain of")
     text = hub.files("org/both")["README.md"].decode()
     assert front_matter(text)["library_name"] == "bcd-models"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,19 @@ from yaml import YAMLError
 from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models import folder as model_folder
 from bcd_models.errors import HubError, InputError
+from bcd_models.runtime import onnx_bytes
 from training import card
 from training.publishing.hub import Content
 
-CARD = "README.md"
+CARD, ONNX = "README.md", "model.onnx"
 
 
-def content(folder: Path) -> Content:
-    """Check a folder and say what publishing it means.
+def stage(folder: Path, beside: Path) -> Content:
+    """Check a folder, and copy it to where it gets its ``model.onnx``, an ensemble's each member.
+
+    Args:
+        folder: The model's, which stays as it is.
+        beside: An empty folder.
 
     Raises:
         InputError: It can't be loaded, or its card is missing or not what its figures make.
@@ -31,10 +37,19 @@ def content(folder: Path) -> Content:
             f"{folder / CARD} is not what the folder's other files make: "
             f"run python -m training.card --model {folder}"
         )
+    copied = shutil.copytree(folder, beside / "model")
     if isinstance(model, BCDEnsemble):
+        for place, member in zip(model.config.members, model.members, strict=True):
+            _add_onnx(member, copied / place)
         members = "; ".join(_origin(member) for member in model.members)
-        return Content("model", folder, f"{name}: ensemble of {members}")
-    return Content("model", folder, f"{name}: {_origin(model)}")
+        return Content("model", copied, f"{name}: ensemble of {members}")
+    _add_onnx(model, copied)
+    return Content("model", copied, f"{name}: {_origin(model)}")
+
+
+def _add_onnx(model: BCDClassifier, folder: Path) -> None:
+    exported = onnx_bytes(model.network, model.config.preprocess.input_size)
+    (folder / ONNX).write_bytes(exported)
 
 
 def check_logits(published: Path, downloaded: Path) -> None:

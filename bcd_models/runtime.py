@@ -1,0 +1,248 @@
+"""The same forward through torch or ONNX Runtime, whichever is quicker here.
+
+On a CPU, ONNX Runtime where it is installed (``pip install 'bcd-models[onnx]'``): the network is
+exported once, kept by the weights' hash, and used as long as the weights stay as they were. On a
+GPU, and where ONNX Runtime is missing or fails, torch: in bfloat16 on a GPU that has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import warnings
+from contextlib import nullcontext, suppress
+from importlib.util import find_spec
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from bcd_models.errors import InputError
+from bcd_models.folder import write_whole
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Runtime = Literal["auto", "onnx", "torch"]
+VARIABLE, CACHE = "BCD_RUNTIME", "BCD_CACHE"
+EXPORT = 1  # counted up with every change of what is exported
+NEEDED = ("onnx", "onnxruntime")
+INPUT, OUTPUT, BATCH = "pixels", "logits", "n"
+REMEDY = "pip install 'bcd-models[onnx]'"
+
+VERSION = attrgetter("_version")  # of a tensor: counted up by each change in place
+
+log = logging.getLogger(__name__)
+
+
+def default_runtime() -> Runtime:
+    """What the environment asks for, "auto" as a rule; InputError where it asks for no such."""
+    return checked(os.environ.get(VARIABLE) or "auto")
+
+
+def checked(name: str) -> Runtime:
+    """The name of a runtime; InputError where there is none of that name."""
+    for known in get_args(Runtime):
+        if name == known:
+            return known  # type: ignore[no-any-return]
+    raise InputError(f"no runtime {name!r}: choose one of {', '.join(get_args(Runtime))}")
+
+
+class State:
+    """A network's tensors as they are now, to tell later whether they still are.
+
+    Args:
+        network: Whose.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._tensors = [*network.parameters(), *network.buffers()]
+        self._then = self._now()
+
+    def lasts(self) -> bool:
+        """Whether no tensor was changed in place, moved or given other values since."""
+        return self._then == self._now()
+
+    def _now(self) -> tuple[int, int]:
+        places = hash(tuple(map(Tensor.data_ptr, self._tensors)))
+        return sum(map(VERSION, self._tensors)), places
+
+
+class TorchForward:
+    """Logits by torch.
+
+    Args:
+        network: Two logits, of any device.
+    """
+
+    name = "torch"
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    def fits(self) -> bool:
+        """Whether it still answers as the network would: always, whatever becomes of it."""
+        return True
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Logits N x 2, float32, of N x 3 x S x S inputs on the network's device."""
+        with torch.inference_mode(), _precision(inputs.device):
+            logits: Tensor = self._network(inputs)
+        return logits.float()
+
+
+class OnnxForward:
+    """Logits by ONNX Runtime on the CPU, of a network as it was when this was made.
+
+    Args:
+        network: Two logits, on the CPU, in evaluation.
+        session: Of its export.
+    """
+
+    name = "onnx"
+
+    def __init__(self, network: nn.Module, session: InferenceSession) -> None:
+        self._network, self._session = network, session
+        self._exported = State(network)
+
+    def fits(self) -> bool:
+        """Whether it still answers as the network would."""
+        return not self._network.training and self._exported.lasts()
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Logits N x 2, float32, of N x 3 x S x S inputs."""
+        (logits,) = self._session.run([OUTPUT], {INPUT: inputs.contiguous().numpy()})
+        return torch.from_numpy(logits)
+
+
+Forward = TorchForward | OnnxForward
+
+
+def forward_of(network: nn.Module, size: int, wanted: Runtime, file_sha256: str = "") -> Forward:
+    """Choose how a network's logits are computed from now on.
+
+    Args:
+        network: Two logits.
+        size: Side in pixels of its inputs.
+        wanted: "auto": ONNX Runtime where it can and the weights are a file's, torch otherwise.
+        file_sha256: Of the file whose very weights the network has: its export is kept. "": none.
+
+    Raises:
+        InputError: ONNX Runtime is asked for and can't be had; the message says why.
+    """
+    if wanted == "torch" or (wanted == "auto" and not file_sha256):
+        return _torch(network)
+    why = _why_no_onnx(network)
+    if not why:
+        try:
+            return OnnxForward(network, _session(_exported(network, size, file_sha256)))
+        except Exception as error:  # whatever the exporter or the session throws
+            why = f"ONNX Runtime can't be used ({type(error).__name__}: {error})"
+            log.warning("%s: torch answers in its place", why)
+    if wanted == "onnx":
+        raise InputError(why)
+    return _torch(network)
+
+
+def onnx_bytes(network: nn.Module, size: int) -> bytes:
+    """A network as ONNX: float32 "pixels" n x 3 x size x size to "logits" n x 2, n free.
+
+    Raises:
+        InputError: The package ``onnx`` is missing.
+    """
+    if find_spec("onnx") is None:
+        raise InputError(f"to export, install onnx: {REMEDY}")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # those of the exporter, about itself and the trace
+        file = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, 3, size, size),),
+            file,
+            dynamo=False,  # the newer exporter takes ten times as long
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: BATCH}, OUTPUT: {0: BATCH}},
+        )
+        return file.read_bytes()
+
+
+def _torch(network: nn.Module) -> TorchForward:
+    if _device(network).type == "cuda":
+        network.to(memory_format=torch.channels_last)
+    return TorchForward(network)
+
+
+def _why_no_onnx(network: nn.Module) -> str:
+    """Why ONNX Runtime can't be used, or ""."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        return f"{' and '.join(missing)} not installed: {REMEDY}"
+    if _device(network).type != "cpu":
+        return f"the model is on {_device(network)}, ONNX Runtime is used on the CPU alone"
+    return "the model is in training" if network.training else ""
+
+
+def _session(model: bytes) -> InferenceSession:
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _exported(network: nn.Module, size: int, file_sha256: str) -> bytes:
+    """The export of these weights, from the cache where it is there and sound."""
+    if not file_sha256:
+        return onnx_bytes(network, size)
+    folder = _cache_folder()
+    stem = f"{file_sha256}-{size}-{EXPORT}"
+    for path in sorted(folder.glob(f"{stem}-*.onnx")):
+        if kept := _sound(path):
+            return kept
+    made = onnx_bytes(network, size)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole({folder / f"{stem}-{_digest(made)}.onnx": made})
+    except OSError as error:
+        log.warning("the export can't be kept in %s: %s", folder, error.strerror)
+    return made
+
+
+def _sound(path: Path) -> bytes:
+    """The bytes of a kept export, or none where they are not those that its name tells."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return b""
+    if path.stem.endswith(_digest(data)):
+        return data
+    log.warning("%s is damaged: the model is exported anew", path)
+    with suppress(OSError):
+        path.unlink()
+    return b""
+
+
+def _cache_folder() -> Path:
+    named = os.environ.get(CACHE)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) if named else Path(base) / "bcd-models"
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
+
+
+def _precision(device: torch.device) -> Any:
+    """Half the bits on a GPU that has bfloat16, all of them elsewhere."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,208 @@
+"""The grid of tiles over a slide, the level they are read from, and the blocks read at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bcd_models.errors import ImageError
+from bcd_models.slides.slide_file import Area, SlideFacts, SlideReader
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Training's patches were cut from scans already reduced to this; the config has no field for it.
+SOURCE_MPP = 4.0
+# Scans of one nominal magnification differ by a few per cent: a level that much coarser will do,
+# where the next would cost sixteen times the pixels.
+COARSER = 1.05
+REGION_PIXELS = 2048  # about the most a block measures across, in the pixels read
+BLOCK_TILES = 16  # the most tiles across a block, so that a killed run loses little
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Square fields of tissue, side by side over what was scanned.
+
+    Attributes:
+        left: Of the first tile, in level-0 pixels.
+        top: Of the first tile, in level-0 pixels.
+        tile_width: Level-0 pixels, seldom a whole number.
+        tile_height: The same, down; another number where pixels are not square.
+        columns: Whole tiles across; what is left of the slide at the right edge is not looked at.
+        rows: Whole tiles down; the same at the lower edge.
+        tile_um: Side of a tile in micrometres.
+    """
+
+    left: int
+    top: int
+    tile_width: float
+    tile_height: float
+    columns: int
+    rows: int
+    tile_um: float
+
+    @property
+    def tile_pixels(self) -> int:
+        """Side in pixels of a tile as the model gets it: that of training's patches."""
+        return max(1, round(self.tile_um / SOURCE_MPP))
+
+    def area(self, block: Block) -> Area:
+        """What a block covers."""
+        return Area(
+            self.left + block.column * self.tile_width,
+            self.top + block.row * self.tile_height,
+            block.columns * self.tile_width,
+            block.rows * self.tile_height,
+        )
+
+    def edges(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """A tile's left, top, right and lower edge in whole level-0 pixels."""
+        return (
+            round(self.left + column * self.tile_width),
+            round(self.top + row * self.tile_height),
+            round(self.left + (column + 1) * self.tile_width),
+            round(self.top + (row + 1) * self.tile_height),
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """A rectangle of the grid's tiles, read in one go."""
+
+    row: int
+    column: int
+    rows: int
+    columns: int
+
+    @property
+    def cells(self) -> tuple[slice, slice]:
+        """The index of its tiles in an array of the grid's."""
+        return (
+            slice(self.row, self.row + self.rows),
+            slice(self.column, self.column + self.columns),
+        )
+
+
+def plan_grid(facts: SlideFacts, tile_um: float) -> Grid:
+    """Lay tiles over a slide.
+
+    Args:
+        facts: Of the slide.
+        tile_um: Side of a tile in micrometres: the field of the model's training patches.
+
+    Raises:
+        ImageError: Less than one tile was scanned, or more coarsely than the model needs.
+    """
+    if max(facts.mpp_x, facts.mpp_y) > SOURCE_MPP * COARSER:
+        raise ImageError(
+            f"{facts.path} has {facts.mpp_x:g} x {facts.mpp_y:g} micrometres a pixel, the model "
+            f"needs {SOURCE_MPP:g} or fewer: scan at a higher magnification, or hand in the true "
+            "size with --mpp"
+        )
+    left, top, width, height = facts.bounds
+    across, down = tile_um / facts.mpp_x, tile_um / facts.mpp_y
+    # A billionth of a tile is floating point's, not the slide's.
+    columns, rows = math.floor(width / across + 1e-9), math.floor(height / down + 1e-9)
+    if not columns or not rows:
+        raise ImageError(
+            f"{facts.path} shows {width * facts.mpp_x:.0f} x {height * facts.mpp_y:.0f} "
+            f"micrometres, less than one tile of {tile_um:g}: use bcd predict for single patches"
+        )
+    return Grid(left, top, across, down, columns, rows, tile_um)
+
+
+def level_for(facts: SlideFacts, mpp: float) -> int:
+    """The coarsest level that has at most ``mpp`` micrometres a pixel, or a few per cent more."""
+    finest = max(facts.mpp_x, facts.mpp_y)
+    return max(
+        (
+            level
+            for level, downsample in enumerate(facts.downsamples)
+            if downsample * finest <= mpp * COARSER
+        ),
+        key=lambda level: facts.downsamples[level],
+        default=0,
+    )
+
+
+def blocks_of(
+    grid: Grid, facts: SlideFacts, level: int, wanted: NDArray[np.bool_], most: int = BLOCK_TILES
+) -> Iterator[Block]:
+    """Blocks that hold all wanted tiles, no larger than they need.
+
+    Args:
+        grid: The tiles.
+        facts: Of the slide.
+        level: Where they will be read.
+        wanted: Rows x columns.
+        most: Tiles across a block.
+    """
+    pixels = max(grid.tile_width, grid.tile_height) / facts.downsamples[level]
+    side = min(max(int(REGION_PIXELS / pixels), 1), most)
+    for row in range(0, grid.rows, side):
+        for column in range(0, grid.columns, side):
+            inside = wanted[row : row + side, column : column + side]
+            if inside.any():
+                rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+                yield Block(
+                    row + int(rows[0]),
+                    column + int(columns[0]),
+                    int(rows[-1] - rows[0]) + 1,
+                    int(columns[-1] - columns[0]) + 1,
+                )
+
+
+def read_block(
+    reader: SlideReader,
+    grid: Grid,
+    block: Block,
+    level: int,
+    pixels: int,
+    wanted: NDArray[np.bool_],
+) -> tuple[NDArray[np.uint8], dict[tuple[int, int], str]]:
+    """Read a block's tiles, each reduced to ``pixels`` x ``pixels``.
+
+    A block that can't be read is parted in four again and again, so that a damaged spot costs the
+    tiles on it only.
+
+    Returns:
+        Rows * pixels x columns * pixels x 3, white where a tile failed; and why each wanted tile
+        failed, by row and column of the grid.
+    """
+    try:
+        size = (block.columns * pixels, block.rows * pixels)
+        return reader.read(grid.area(block), level, size), {}
+    except ImageError as error:
+        if block.rows == block.columns == 1:
+            return np.full((pixels, pixels, 3), 255, np.uint8), {
+                (block.row, block.column): str(error)
+            }
+    image = np.full((block.rows * pixels, block.columns * pixels, 3), 255, np.uint8)
+    failed: dict[tuple[int, int], str] = {}
+    for part in _quarters(block):
+        if wanted[part.cells].any():
+            down, right = (part.row - block.row) * pixels, (part.column - block.column) * pixels
+            place = np.s_[down : down + part.rows * pixels, right : right + part.columns * pixels]
+            image[place], reasons = read_block(reader, grid, part, level, pixels, wanted)
+            failed |= reasons
+    return image, failed
+
+
+def _quarters(block: Block) -> Iterator[Block]:
+    """Up to four blocks in a block's place."""
+    upper, left = (block.rows + 1) // 2, (block.columns + 1) // 2
+    for row, rows in ((block.row, upper), (block.row + upper, block.rows - upper)):
+        for column, columns in ((block.column, left), (block.column + left, block.columns - left)):
+            if rows and columns:
+                yield Block(row, column, rows, columns)
+
+
+def cut(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    """A block's image as rows x columns x pixels x pixels x 3 tiles."""
+    rows, columns = image.shape[0] // pixels, image.shape[1] // pixels
+    return image.reshape(rows, pixels, columns, pixels, 3).swapaxes(1, 2)

@@ -1,0 +1,109 @@
+"""The heat map over a slide's thumbnail, with its bar: one fixed scale for all slides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from bcd_models.explain import COLOURS
+from bcd_models.prediction import NOTICE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bcd_models.slides.prediction import SlidePrediction
+
+OPACITY = 0.5
+LEAST_SIDE = 600  # a small slide's map is enlarged to about this, by a whole number
+MARGIN, BAR_WIDTH, LINE, TEXT = 16, 24, 20, 13
+FAILED = (0, 190, 255)  # a colour neither stain nor scale has
+
+
+def draw(prediction: SlidePrediction) -> Image.Image:
+    """The thumbnail with P(malignant) of each tile over it in colour, dark is 0 and yellow is 1.
+
+    Tiles without tissue are left as they are; those that failed are crossed out in blue.
+    """
+    picture = _map(prediction)
+    bar = max(picture.height, 240)
+    font = ImageFont.load_default(TEXT)
+    lines = _captions(prediction)
+    wide = max(round(font.getlength(line)) for line in lines)
+    right = max(picture.width + BAR_WIDTH + 190, wide) + 2 * MARGIN
+    below = bar + 2 * MARGIN
+    page = Image.new("RGB", (right, below + len(lines) * LINE + MARGIN), "white")
+    page.paste(picture, (MARGIN, MARGIN))
+    pen = ImageDraw.Draw(page)
+    _draw_bar(page, pen, font, (picture.width + 2 * MARGIN, MARGIN, bar), prediction)
+    for index, line in enumerate(lines):
+        pen.text((MARGIN, below + index * LINE), line, fill="black", font=font)
+    return page
+
+
+def _map(prediction: SlidePrediction) -> Image.Image:
+    side = prediction.thumbnail.shape[0] // prediction.grid.rows
+    values = np.kron(prediction.probabilities, np.ones((side, side)))
+    shown = ~np.isnan(values)
+    mixed = prediction.thumbnail.copy()
+    over = OPACITY * _coloured(values[shown]) + (1 - OPACITY) * mixed[shown]
+    mixed[shown] = over.round().astype(np.uint8)
+    picture = Image.fromarray(mixed)
+    factor = max(1, LEAST_SIDE // max(picture.size))
+    picture = picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+    )
+    pen = ImageDraw.Draw(picture)
+    step = side * factor
+    for tile in prediction.failed:
+        left, top = tile.column * step, tile.row * step
+        pen.line((left, top, left + step - 1, top + step - 1), fill=FAILED, width=2)
+        pen.line((left, top + step - 1, left + step - 1, top), fill=FAILED, width=2)
+    return picture
+
+
+def _coloured(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """N x 3 of N values from 0 to 1, in the colours of the patches' heat maps."""
+    from matplotlib import colormaps
+
+    rgba: NDArray[np.uint8] = colormaps[COLOURS](values, bytes=True)
+    return rgba[..., :3]
+
+
+def _draw_bar(
+    page: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    place: tuple[int, int, int],
+    prediction: SlidePrediction,
+) -> None:
+    left, top, height = place
+    column = _coloured(np.linspace(1, 0, height))[:, None]
+    page.paste(Image.fromarray(np.repeat(column, BAR_WIDTH, axis=1)), (left, top))
+    rule = prediction.rule
+    marks = {1.0: "1  P(malignant)", 0.0: "0", rule.threshold: f"{rule.threshold:.2f}  threshold"}
+    for value, text in marks.items():
+        y = top + round((1 - value) * (height - 1))
+        pen.line((left, y, left + BAR_WIDTH + 4, y), fill="black")
+        pen.text((left + BAR_WIDTH + 8, y), text, fill="black", font=font, anchor="lm")
+    if rule.refer:
+        low, high = (top + round((1 - value) * (height - 1)) for value in rule.refer)
+        pen.line((left - 4, low, left - 4, high), fill="black", width=3)
+
+
+def _captions(prediction: SlidePrediction) -> list[str]:
+    lines = [
+        _plain(prediction.facts.path.name),
+        _plain(f"{prediction.model} {prediction.model_version}: {prediction.words}"),
+    ]
+    if prediction.failed:
+        lines.append(f"{len(prediction.failed)} tiles could not be read: crossed out in blue")
+    if prediction.rule.refer:
+        lines.append("line beside the bar: what is referred")
+    return [*lines, NOTICE]
+
+
+def _plain(text: str) -> str:
+    """Characters that Pillow's own font has; a line break would shift the lines below."""
+    return "".join(c if c.isprintable() else "?" for c in text)

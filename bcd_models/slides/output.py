@@ -1,0 +1,167 @@
+"""The files of a slide's prediction: heat map, regions for QuPath, tiles, summary."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from bcd_models.errors import InputError
+from bcd_models.folder import write_whole
+from bcd_models.prediction import NOTICE, WORDS
+from bcd_models.slides.heatmap import draw
+from bcd_models.slides.regions import Region, outline
+
+if TYPE_CHECKING:
+    from bcd_models.slides.prediction import SlidePrediction
+
+KINDS = (".png", ".geojson", ".parquet", ".json")
+COLOURS = {"malignant": [200, 0, 60], "refer": [240, 160, 0]}
+
+
+def write(prediction: SlidePrediction, folder: Path) -> list[Path]:
+    """Write all files into a folder, made where it doesn't exist: all of them, or none.
+
+    Returns:
+        Heat map, regions, tiles and summary.
+
+    Raises:
+        InputError: The folder can't be written, or pyarrow is not installed.
+    """
+    contents = (
+        _png(prediction),
+        _json(geojson(prediction)),
+        parquet(prediction),
+        _json(prediction.to_dict()),
+    )
+    files = dict(zip(files_of(prediction, folder), contents, strict=True))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(files)
+    except OSError as error:
+        raise InputError(f"{folder} can't be written: {error.strerror}") from None
+    return list(files)
+
+
+def files_of(prediction: SlidePrediction, folder: Path) -> list[Path]:
+    """Where heat map, regions, tiles and summary go."""
+    return [beside(folder, prediction.facts.path, prediction.model, kind) for kind in KINDS]
+
+
+def beside(folder: Path, slide: Path, model: str, kind: str) -> Path:
+    """Where a file of a slide and a model goes: ``<slide>-<model><kind>``."""
+    return folder / f"{slide.stem}-{Path(model).name}{kind}"
+
+
+def geojson(prediction: SlidePrediction) -> dict[str, Any]:
+    """Regions as QuPath reads them: a FeatureCollection of annotations with classification,
+    measurements and metadata, in pixels of the image that QuPath shows.
+
+    That image is level 0, cut to the slide's bounds where the slide states some (MRXS does).
+    """
+    return {
+        "type": "FeatureCollection",
+        "features": [
+            _feature(prediction, region, decision)
+            for decision in ("malignant", "refer")
+            for region in prediction.regions(decision)
+        ],
+    }
+
+
+def parquet(prediction: SlidePrediction) -> bytes:
+    """All tiles with tissue, one a row, places in level-0 pixels; no answer where one failed."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise InputError(
+            f"slides need pyarrow ({error}): pip install 'bcd-models[slides]'"
+        ) from None
+    rows, columns = np.nonzero(prediction.tissue)
+    edges = np.array(
+        [
+            prediction.grid.edges(*cell)
+            for cell in zip(rows.tolist(), columns.tolist(), strict=True)
+        ],
+        dtype=np.int64,
+    ).reshape(-1, 4)
+    probabilities = prediction.probabilities[rows, columns]
+    none = np.isnan(probabilities)
+    labels = np.where(prediction.labelled, "malignant", "benign")[rows, columns]
+    decisions = np.where(prediction.referred[rows, columns], "refer", labels)
+    reasons = {(tile.row, tile.column): tile.reason for tile in prediction.failed}
+    table = pa.table(
+        {
+            "row": pa.array(rows, pa.int32()),
+            "column": pa.array(columns, pa.int32()),
+            "x": pa.array(edges[:, 0]),
+            "y": pa.array(edges[:, 1]),
+            "width": pa.array(edges[:, 2] - edges[:, 0]),
+            "height": pa.array(edges[:, 3] - edges[:, 1]),
+            "probability": pa.array(probabilities, pa.float64(), mask=none),
+            "label": pa.array(labels.astype(object), pa.string(), mask=none),
+            "decision": pa.array(decisions.astype(object), pa.string(), mask=none),
+            "failed": pa.array(
+                [reasons.get(cell) for cell in zip(rows.tolist(), columns.tolist(), strict=True)],
+                pa.string(),
+            ),
+        }
+    )
+    about = {
+        "slide": prediction.facts.path.name,
+        "model": f"{prediction.model} {prediction.model_version}",
+        "weights_sha256": prediction.weights_sha256,
+        "notice": NOTICE,
+    }
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(about), buffer)
+    return buffer.getvalue()
+
+
+def _feature(
+    prediction: SlidePrediction, region: Region, decision: Literal["malignant", "refer"]
+) -> dict[str, Any]:
+    facts = prediction.describe(region)
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": _coordinates(prediction, region)},
+        "properties": {
+            "objectType": "annotation",
+            "classification": {"name": WORDS[decision], "color": COLOURS[decision]},
+            "isLocked": True,
+            "measurements": {
+                "Tiles": facts["tiles"],
+                "Area mm^2": facts["area_mm2"],
+                "Mean P(malignant)": facts["mean_probability"],
+                "Highest P(malignant)": facts["highest_probability"],
+            },
+            "metadata": {
+                "Model": f"{prediction.model} {prediction.model_version}",
+                "Weights SHA-256": prediction.weights_sha256,
+                "Notice": NOTICE,
+            },
+        },
+    }
+
+
+def _coordinates(prediction: SlidePrediction, region: Region) -> list[list[list[int]]]:
+    grid, (left, top, _, _) = prediction.grid, prediction.facts.bounds
+    rings = []
+    for ring in outline(region):
+        corners = [grid.edges(row, column)[:2] for column, row in ring]
+        rings.append([[x - left, y - top] for x, y in corners])
+    return rings
+
+
+def _png(prediction: SlidePrediction) -> bytes:
+    buffer = io.BytesIO()
+    draw(prediction).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _json(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()

@@ -1,0 +1,242 @@
+"""From a slide and a model to a SlidePrediction: reading and computing side by side."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bcd_models.ahead import ahead
+from bcd_models.classifier import BCDClassifier
+from bcd_models.decision import calibrate
+from bcd_models.ensemble import BCDEnsemble
+from bcd_models.errors import InputError
+from bcd_models.preprocess import preprocess
+from bcd_models.slides.grid import (
+    SOURCE_MPP,
+    Block,
+    Grid,
+    blocks_of,
+    cut,
+    level_for,
+    plan_grid,
+    read_block,
+)
+from bcd_models.slides.journal import Journal, about_run, open_journal
+from bcd_models.slides.output import beside
+from bcd_models.slides.prediction import FailedTile, SlidePrediction
+from bcd_models.slides.read_ahead import read_ahead
+from bcd_models.slides.slide_file import SlideFacts, SlideReader, read_facts
+from bcd_models.slides.tissue import find_tissue
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bcd_models.predictor import Predictor
+
+    Progress = Callable[[int, int], None]
+    Cell = tuple[int, int]
+
+BATCH = 32
+READY = 2  # batches made ready or under way while one is with the network
+
+
+@dataclass
+class _BlockTiles:
+    """A block on its way through the model.
+
+    Attributes:
+        block: Its place.
+        cells: Row and column of each tile with tissue, failed ones left out.
+        tiles: N x side x side x 3, as ``cells``.
+        failed: Why tiles failed, by row and column.
+        margins: Those computed so far, in the order of ``cells``.
+    """
+
+    block: Block
+    cells: list[Cell]
+    tiles: NDArray[np.uint8]
+    failed: dict[Cell, str]
+    margins: list[float] = field(default_factory=list)
+
+
+def predict_slide(
+    model: Predictor,
+    slide: str | Path,
+    *,
+    out: str | Path | None = None,
+    mpp: float | None = None,
+    batch: int = BATCH,
+    progress: Progress | None = None,
+) -> SlidePrediction:
+    """Answer for all tissue of a slide, tile by tile.
+
+    A tile is a square as wide as the field that the model's training patches show (about 200
+    micrometres), and is shown to the model as they were: reduced to 4 micrometres a pixel (50 x 50
+    pixels) by an antialiasing filter, then enlarged by the model's own preprocessing. It is read
+    from the coarsest level that is as sharp as that. Colours are taken as the scanner stored them,
+    which is how the training corpus came.
+
+    Memory depends on the batch and on how many tiles the grid has, not on the slide's pixels.
+
+    Args:
+        model: A classifier or an ensemble.
+        slide: Path of an SVS, NDPI, MRXS, tiled TIFF or DICOM slide, or what else OpenSlide reads.
+        out: Folder for heat map, regions, tiles and summary. What is finished is kept there, so
+            that the same call goes on where it was after a kill.
+        mpp: Micrometres a level-0 pixel, where the slide doesn't say or is wrong.
+        batch: Tiles that go through the model at once.
+        progress: Called with how many tiles are done, and how many there are.
+
+    Raises:
+        ImageError: The slide can't be used; the message says why.
+        InputError: Another run's unfinished work is in ``out``, or it can't be written.
+    """
+    if batch < 1:
+        raise InputError(f"a batch of {batch} tiles: it must hold 1 or more")
+    facts = read_facts(Path(slide), mpp)
+    grid = plan_grid(facts, _field_um(model))
+    folder = Path(out) if out is not None else None
+    path = beside(folder, facts.path, model.config.name, ".unfinished") if folder else None
+    about = about_run(facts, grid, model.weights_sha256, _release())
+    with open_journal(path, about) as journal:
+        prediction = _predict(model, facts, grid, journal, batch, progress)
+    if folder and path:
+        prediction.write(folder)
+        if not prediction.failed:  # or the next run would not try those tiles alone
+            path.unlink(missing_ok=True)
+    return prediction
+
+
+def _predict(
+    model: Predictor,
+    facts: SlideFacts,
+    grid: Grid,
+    journal: Journal,
+    batch: int,
+    progress: Progress | None,
+) -> SlidePrediction:
+    found = find_tissue(facts, grid)
+    level = level_for(facts, SOURCE_MPP)
+    margins = np.full((grid.rows, grid.columns), np.nan)
+    failed: dict[Cell, str] = {}
+    total, done = int(found.tiles.sum()), 0
+    rest = []
+    for block in blocks_of(grid, facts, level, found.tiles):
+        tissue = found.tiles[block.cells]
+        known = journal.margins_of(block)
+        if known is None or len(known) != tissue.sum():
+            rest.append(block)
+        else:
+            margins[block.cells][tissue] = known
+            done += len(known)
+    if progress:
+        progress(done, total)
+
+    def read(reader: SlideReader, block: Block) -> _BlockTiles:
+        return _read_tiles(reader, grid, block, level, found.tiles)
+
+    for finished in _answered(model, read_ahead(facts, rest, read), batch):
+        for cell, margin in zip(finished.cells, finished.margins, strict=True):
+            margins[cell] = margin
+        failed |= finished.failed
+        if not finished.failed:
+            journal.add(finished.block, finished.margins)
+        done += len(finished.cells) + len(finished.failed)
+        if progress:
+            progress(done, total)
+    for row, column in np.argwhere(found.tiles & np.isnan(margins)).tolist():
+        failed.setdefault((row, column), "the model gave no number")
+    return SlidePrediction(
+        facts=facts,
+        grid=grid,
+        level=level,
+        probabilities=calibrate(margins, model.config.decision),
+        tissue=found.tiles,
+        failed=tuple(FailedTile(*cell, reason) for cell, reason in sorted(failed.items())),
+        thumbnail=found.thumbnail,
+        rule=model.config.decision,
+        model=model.config.name,
+        model_version=model.config.version,
+        weights_sha256=model.weights_sha256,
+    )
+
+
+def _read_tiles(
+    reader: SlideReader, grid: Grid, block: Block, level: int, wanted: NDArray[np.bool_]
+) -> _BlockTiles:
+    side = grid.tile_pixels
+    image, failed = read_block(reader, grid, block, level, side, wanted)
+    places = [tuple(place) for place in np.argwhere(wanted[block.cells]).tolist()]
+    cells = [(block.row + down, block.column + right) for down, right in places]
+    kept = [index for index, cell in enumerate(cells) if cell not in failed]
+    tiles = cut(image, side)[tuple(np.array(places).T)][kept]
+    return _BlockTiles(block, [cells[index] for index in kept], tiles, failed)
+
+
+def _answered(model: Predictor, blocks: Iterator[_BlockTiles], batch: int) -> Iterator[_BlockTiles]:
+    """Each block once all its tiles have their margin; batches run on over the blocks' ends.
+
+    The next batches are made ready in threads while one is with the network.
+    """
+    waiting: deque[_BlockTiles] = deque()
+
+    def batches() -> Iterator[list[tuple[_BlockTiles, NDArray[np.uint8]]]]:
+        stream = ((block, tile) for block in _noted(blocks, waiting) for tile in block.tiles)
+        while several := list(islice(stream, batch)):
+            yield several
+
+    def made(several: list[tuple[_BlockTiles, NDArray[np.uint8]]]) -> tuple[list[_BlockTiles], Any]:
+        return [block for block, _ in several], _ready(model, np.stack([t for _, t in several]))
+
+    for owners, ready in ahead(made, batches(), READY):
+        for block, margin in zip(owners, model.margins([ready]), strict=True):
+            block.margins.append(margin)
+        while waiting and len(waiting[0].margins) == len(waiting[0].cells):
+            yield waiting.popleft()
+    yield from waiting  # those whose tiles have all failed
+
+
+def _noted(blocks: Iterable[_BlockTiles], waiting: deque[_BlockTiles]) -> Iterator[_BlockTiles]:
+    for block in blocks:
+        waiting.append(block)
+        yield block
+
+
+def _ready(model: Predictor, tiles: NDArray[np.uint8]) -> Any:
+    """N x side x side x 3 tiles as ``model.margins`` takes them: one input that holds all N."""
+    if isinstance(model, BCDEnsemble):
+        return tuple(_ready(member, tiles) for member in model.members)
+    assert isinstance(model, BCDClassifier)
+    device = next(model.network.parameters()).device
+    pixels = torch.from_numpy(tiles).to(device).permute(0, 3, 1, 2)
+    return preprocess(pixels, model.config.preprocess)
+
+
+def _field_um(model: Predictor) -> float:
+    """Width in micrometres of the tissue that the model's training patches show."""
+    members = model.members if isinstance(model, BCDEnsemble) else [model]
+    fields = {
+        member.config.preprocess.field_width_um
+        for member in members
+        if isinstance(member, BCDClassifier)
+    }
+    if len(fields) != 1:
+        widths = ", ".join(f"{width:g}" for width in sorted(fields)) or "none"
+        raise InputError(
+            f"{model.config.name}: the members' fields differ ({widths} micrometres): "
+            "predict the slide with each member alone"
+        )
+    return fields.pop()
+
+
+def _release() -> str:
+    from bcd_models import __version__
+
+    return __version__

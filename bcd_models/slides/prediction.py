@@ -1,0 +1,212 @@
+"""SlidePrediction: a model's answers all over a slide, and what they add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bcd_models.decision import Decision
+from bcd_models.prediction import NOTICE, WORDS
+from bcd_models.slides.regions import Region, regions_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bcd_models.config import DecisionConfig
+    from bcd_models.slides.grid import Grid
+    from bcd_models.slides.slide_file import SlideFacts
+
+TOP_REGIONS = 10
+UM2_IN_MM2 = 1e6
+FOUND: tuple[Decision, ...] = ("malignant", "refer")
+ALL: tuple[Decision, ...] = (*FOUND, "benign")
+
+
+@dataclass(frozen=True)
+class FailedTile:
+    """A tile with tissue that could not be read; what the model would say of it is not known.
+
+    Attributes:
+        row: Of the grid.
+        column: Of the grid.
+        reason: What the file's decoder said.
+    """
+
+    row: int
+    column: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class SlidePrediction:
+    """A model's answers all over a slide. Regions of tissue, not cells; never a diagnosis.
+
+    Attributes:
+        facts: What the slide says of itself.
+        grid: Where the tiles lie.
+        level: The slide's level the tiles were read from.
+        probabilities: Rows x columns, calibrated P(malignant) from 0 to 1; NaN where there is no
+            tissue and where a tile failed.
+        tissue: Rows x columns: where tissue was found, failed tiles included.
+        failed: The tiles that could not be read.
+        thumbnail: RGB, eight pixels a tile.
+        rule: The model's decision rule.
+        model: The model's name.
+        model_version: The model's version.
+        weights_sha256: Which weights gave the answers.
+    """
+
+    facts: SlideFacts
+    grid: Grid
+    level: int
+    probabilities: NDArray[np.float64]
+    tissue: NDArray[np.bool_]
+    failed: tuple[FailedTile, ...]
+    thumbnail: NDArray[np.uint8]
+    rule: DecisionConfig
+    model: str
+    model_version: str
+    weights_sha256: str
+
+    @cached_property
+    def labelled(self) -> NDArray[np.bool_]:
+        """Rows x columns: the label is "malignant", whatever the decision."""
+        return self.probabilities >= self.rule.threshold  # NaN never is
+
+    @cached_property
+    def referred(self) -> NDArray[np.bool_]:
+        """Rows x columns: the decision is "refer"."""
+        if self.rule.refer is None:
+            return np.zeros_like(self.tissue)
+        low, high = self.rule.refer
+        return (self.probabilities >= low) & (self.probabilities <= high)
+
+    def where(self, decision: Decision) -> NDArray[np.bool_]:
+        """Rows x columns: the tiles with a decision; each predicted tile has just one."""
+        if decision == "refer":
+            return self.referred
+        predicted = ~np.isnan(self.probabilities)
+        label = self.labelled if decision == "malignant" else ~self.labelled
+        return predicted & label & ~self.referred
+
+    def tiles(self, decision: Decision) -> int:
+        """How many tiles have a decision."""
+        return int(self.where(decision).sum())
+
+    @property
+    def predicted(self) -> int:
+        """How many tiles the model answered for."""
+        return int((~np.isnan(self.probabilities)).sum())
+
+    def share(self, decision: Decision) -> float | None:
+        """Share of the predicted tiles with a decision, 0 to 1; None where none was predicted."""
+        return self.tiles(decision) / self.predicted if self.predicted else None
+
+    def area_mm2(self, tiles: int) -> float:
+        """Square millimetres of so many tiles."""
+        return tiles * self.grid.tile_um**2 / UM2_IN_MM2
+
+    def regions(self, decision: Decision) -> list[Region]:
+        """Connected regions of tiles with a decision, the largest first."""
+        return regions_of(self.where(decision))
+
+    @property
+    def words(self) -> str:
+        """What was found, in words for people; never a diagnosis."""
+        tissue = f"{self.area_mm2(self.predicted):.2f} mm2 of tissue"
+        if not self.tissue.any():
+            return "no tissue found: nothing was looked at"
+        if not self.predicted:
+            return "no tile of the tissue found could be read: nothing was looked at"
+        said = [
+            f"{WORDS[decision]} in {100 * tiles / self.predicted:.1f}%"
+            for decision in FOUND
+            if (tiles := self.tiles(decision))
+        ]
+        return f"{' and '.join(said)} of {tissue}" if said else f"{WORDS['benign']} in {tissue}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the tiles, with the research-use notice, ready for JSON."""
+        facts, grid = self.facts, self.grid
+        return {
+            "words": self.words,
+            "notice": NOTICE,
+            "slide": {
+                "name": facts.path.name,
+                "vendor": facts.vendor,
+                "width": facts.width,
+                "height": facts.height,
+                "mpp_x": facts.mpp_x,
+                "mpp_y": facts.mpp_y,
+                "mpp_from": "handed in" if facts.mpp_given else "slide",
+                "bounds": list(facts.bounds),
+                "levels": [list(level) for level in facts.levels],
+                "level_read": self.level,
+                "bytes": facts.bytes,
+                "quickhash": facts.quickhash,
+            },
+            "model": {
+                "name": self.model,
+                "version": self.model_version,
+                "weights_sha256": self.weights_sha256,
+                "threshold": self.rule.threshold,
+                "refer": self.rule.refer,
+            },
+            "tiles": {
+                "side_um": grid.tile_um,
+                "rows": grid.rows,
+                "columns": grid.columns,
+                "tissue": int(self.tissue.sum()),
+                "predicted": self.predicted,
+                "failed": len(self.failed),
+            },
+            "tissue": {
+                "share_of_slide": float(self.tissue.mean()),
+                "area_mm2": self.area_mm2(int(self.tissue.sum())),
+                "predicted_area_mm2": self.area_mm2(self.predicted),
+            },
+            "decisions": {
+                decision: {
+                    "words": WORDS[decision],
+                    "tiles": self.tiles(decision),
+                    "share_of_predicted": self.share(decision),
+                    "area_mm2": self.area_mm2(self.tiles(decision)),
+                }
+                for decision in ALL
+            },
+            "top_regions": [
+                self.describe(region) for region in self.regions("malignant")[:TOP_REGIONS]
+            ],
+            "failed": [{"row": t.row, "column": t.column, "reason": t.reason} for t in self.failed],
+        }
+
+    def describe(self, region: Region) -> dict[str, Any]:
+        """A region's size, probabilities and place in level-0 pixels."""
+        top, left, bottom, right = region.box
+        x, y, *_ = self.grid.edges(top, left)
+        *_, x_end, y_end = self.grid.edges(bottom, right)
+        values = self.probabilities[region.cells[:, 0], region.cells[:, 1]]
+        return {
+            "tiles": len(values),
+            "area_mm2": self.area_mm2(len(values)),
+            "mean_probability": float(values.mean()),
+            "highest_probability": float(values.max()),
+            "x": x,
+            "y": y,
+            "width": x_end - x,
+            "height": y_end - y,
+        }
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write heat map, regions, tiles and summary into a folder: all of them, or none.
+
+        Raises:
+            InputError: The folder can't be written, or pyarrow is not installed.
+        """
+        from bcd_models.slides.output import write
+
+        return write(self, Path(folder))

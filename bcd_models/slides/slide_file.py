@@ -1,0 +1,260 @@
+"""A slide's file: what it says of itself, and areas of its pixels, or a clear error."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from bcd_models.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from openslide import OpenSlide
+
+# Scanners' pixels measure 0.1 to 1 um; 72 dpi, which programs write where they know nothing, would
+# be 353 um.
+PLAUSIBLE_UM = (0.05, 10.0)
+# Pillow shrinks by whole numbers first (a plain mean) and by its filter for the rest. Hamming's
+# window is a mean too, without the box's jumps where the ratio is no whole number.
+FILTER, REDUCING_GAP = Image.Resampling.HAMMING, 3.0
+
+
+@dataclass(frozen=True)
+class SlideFacts:
+    """What a slide's file says of itself.
+
+    Attributes:
+        path: The file.
+        bytes: The file's size.
+        modified_ns: When it was last changed, in nanoseconds.
+        quickhash: OpenSlide's hash of the slide's headers and smallest level; empty where none.
+        vendor: As OpenSlide calls the format.
+        width: Of level 0, in pixels.
+        height: Of level 0, in pixels.
+        mpp_x: Micrometres a pixel of level 0, across.
+        mpp_y: The same, down.
+        mpp_given: Whether they were handed in rather than read from the slide.
+        bounds: Left, top, width, height in level-0 pixels of what was scanned; all of level 0
+            unless the slide says less.
+        levels: Width and height of each level in pixels.
+        downsamples: How many level-0 pixels a pixel of each level spans.
+        background: RGB of what was not scanned.
+    """
+
+    path: Path
+    bytes: int
+    modified_ns: int
+    quickhash: str
+    vendor: str
+    width: int
+    height: int
+    mpp_x: float
+    mpp_y: float
+    mpp_given: bool
+    bounds: tuple[int, int, int, int]
+    levels: tuple[tuple[int, int], ...]
+    downsamples: tuple[float, ...]
+    background: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Area:
+    """A rectangle of a slide in level-0 pixels, fractions allowed."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
+    """Read what a slide says of itself; no pixel is decoded.
+
+    Args:
+        path: The slide's file; of a DICOM slide any of its files.
+        mpp: Micrometres a level-0 pixel, both ways, in place of what the slide says.
+
+    Raises:
+        ImageError: No slide, damaged, or without a usable pixel size.
+    """
+    if mpp is not None and not PLAUSIBLE_UM[0] <= mpp <= PLAUSIBLE_UM[1]:
+        raise InputError(f"--mpp {mpp:g} is {_implausible()}")
+    with open_slide(path) as slide:
+        properties = dict(slide.properties)
+        mpp_x, mpp_y = (mpp, mpp) if mpp is not None else _pixel_size(properties, path)
+        status = path.stat()
+        return SlideFacts(
+            path=path,
+            bytes=status.st_size,
+            modified_ns=status.st_mtime_ns,
+            quickhash=properties.get("openslide.quickhash-1", ""),
+            vendor=properties.get("openslide.vendor", "unknown"),
+            width=slide.dimensions[0],
+            height=slide.dimensions[1],
+            mpp_x=mpp_x,
+            mpp_y=mpp_y,
+            mpp_given=mpp is not None,
+            bounds=_bounds(properties, slide.dimensions),
+            levels=tuple(slide.level_dimensions),
+            downsamples=tuple(slide.level_downsamples),
+            background=_background(properties),
+        )
+
+
+def open_slide(path: Path) -> OpenSlide:
+    """Open a slide with OpenSlide.
+
+    Raises:
+        InputError: OpenSlide is not installed.
+        ImageError: The file is missing, no slide, or damaged.
+    """
+    try:
+        import openslide
+    except ImportError as error:
+        raise InputError(
+            f"slides need OpenSlide ({error}): pip install 'bcd-models[slides]'"
+        ) from None
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder: of a DICOM slide, name one of the folder's files")
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise ImageError(f"no such file: {path}") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} can't be read: {error}") from None
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        raise ImageError(
+            f"{path} is no slide that OpenSlide reads (SVS, NDPI, MRXS, tiled TIFF, DICOM, ...), "
+            "or cut short: copy it again; an untiled TIFF must be saved tiled, with a pyramid"
+        ) from None
+    except openslide.OpenSlideError as error:
+        raise ImageError(f"{path} is damaged or cut short ({error}): copy it again") from None
+
+
+class SlideReader:
+    """One thread's way to a slide's pixels.
+
+    OpenSlide refuses a handle everything after one failure, so the next read opens a new one.
+    """
+
+    def __init__(self, facts: SlideFacts) -> None:
+        self._facts = facts
+        self._slide: OpenSlide | None = None
+
+    def read(self, area: Area, level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """An area's pixels at another size.
+
+        Args:
+            area: Within level 0.
+            level: The level to read from; about as sharp as ``size`` needs, or sharper.
+            size: Width and height of the result in pixels.
+
+        Returns:
+            Height x width x 3, RGB as stored in the slide; what was not scanned has the slide's
+            background colour.
+
+        Raises:
+            ImageError: The file could not be read or decoded here.
+        """
+        import openslide
+
+        corner, shape, box = _pixels_of(area, self._facts, level)
+        self._slide = self._slide or open_slide(self._facts.path)
+        try:
+            region = self._slide.read_region(corner, level, shape)
+        except openslide.OpenSlideError as error:
+            self.close()
+            raise ImageError(str(error)) from None
+        rgb = _on(self._facts.background, region)
+        if rgb.size != size or box != (0, 0, *size):
+            rgb = rgb.resize(size, FILTER, box=box, reducing_gap=REDUCING_GAP)
+        return np.asarray(rgb)
+
+    def close(self) -> None:
+        """Close the file, until the next area is read."""
+        if self._slide:
+            self._slide.close()
+        self._slide = None
+
+
+def _pixels_of(
+    area: Area, facts: SlideFacts, level: int
+) -> tuple[tuple[int, int], tuple[int, int], tuple[float, float, float, float]]:
+    """What to ask OpenSlide for: corner in level-0 pixels, size in the level's, and the area there.
+
+    The area is cut at the level's edges, which rounding may leave a pixel short.
+    """
+    downsample = facts.downsamples[level]
+    width, height = facts.levels[level]
+    left, top = area.left / downsample, area.top / downsample
+    right = min(left + area.width / downsample, width)
+    bottom = min(top + area.height / downsample, height)
+    # Floating point must not ask for a pixel more for a billionth of its width.
+    x, y = math.floor(left + 1e-6), math.floor(top + 1e-6)
+    shape = max(1, math.ceil(right - 1e-6) - x), max(1, math.ceil(bottom - 1e-6) - y)
+    box = max(left - x, 0.0), max(top - y, 0.0), min(right - x, shape[0]), min(bottom - y, shape[1])
+    return (round(x * downsample), round(y * downsample)), shape, box
+
+
+def _on(background: tuple[int, int, int], region: Image.Image) -> Image.Image:
+    alpha = region.getchannel("A")
+    if alpha.getextrema()[0] == 255:
+        return region.convert("RGB")
+    rgb = Image.new("RGB", region.size, background)
+    rgb.paste(region, mask=alpha)
+    return rgb
+
+
+def _pixel_size(properties: dict[str, str], path: Path) -> tuple[float, float]:
+    sizes = []
+    for name in ("openslide.mpp-x", "openslide.mpp-y"):
+        text = properties.get(name)
+        if text is None:
+            raise ImageError(
+                f"{path} does not say how large its pixels are: hand in the micrometres a pixel "
+                "with --mpp, such as --mpp 0.25 for a 40x scan"
+            )
+        try:
+            size = float(text)
+        except ValueError:
+            size = math.nan
+        if not PLAUSIBLE_UM[0] <= size <= PLAUSIBLE_UM[1]:
+            raise ImageError(f"{path} says {name} = {text}, {_implausible()}")
+        sizes.append(size)
+    return sizes[0], sizes[1]
+
+
+def _implausible() -> str:
+    low, high = PLAUSIBLE_UM
+    return (
+        f"no size of a slide's pixel ({low:g} to {high:g} micrometres): hand in the true one with "
+        "--mpp, such as --mpp 0.25 for a 40x scan"
+    )
+
+
+def _bounds(properties: dict[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """What was scanned, where the slide says so and it lies within level 0."""
+    try:
+        left, top, width, height = (
+            int(properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
+        )
+    except (KeyError, ValueError):
+        return 0, 0, *size
+    inside = min(left, top) >= 0 and left + width <= size[0] and top + height <= size[1]
+    return (left, top, width, height) if inside and min(width, height) > 0 else (0, 0, *size)
+
+
+def _background(properties: dict[str, str]) -> tuple[int, int, int]:
+    try:
+        red, green, blue = bytes.fromhex(properties["openslide.background-color"])
+    except (KeyError, ValueError):
+        return 255, 255, 255
+    return red, green, blue

@@ -1,0 +1,295 @@
+"""The same answers by ONNX Runtime and by torch, and what happens where one of them can't."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from bcd_models import BCDClassifier, BCDEnsemble, InputError, runtime
+from bcd_models.ahead import ahead
+from bcd_models.config import DecisionConfig
+from bcd_models.ensemble import EnsembleConfig
+from bcd_models.images import open_image
+from tests.conftest import CARDS, MODELS
+from tests.ui.running_app import EXAMPLES, save_small_model
+from training import sources
+from training.sources import idc
+
+IMAGES = sorted(EXAMPLES.glob("*.png"))
+REAL = 1000
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv(runtime.CACHE, str(tmp_path / "cache"))
+    monkeypatch.delenv(runtime.VARIABLE, raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_small_model(tmp_path_factory.mktemp("models"), "small")
+
+
+@pytest.fixture
+def loaded(folder: Path) -> BCDClassifier:
+    return BCDClassifier.from_pretrained(folder)
+
+
+def used(model: BCDClassifier) -> str:
+    """What computed the last answer."""
+    assert model._forward is not None
+    return model._forward.name
+
+
+def probabilities(model: BCDClassifier) -> np.ndarray:
+    return model.predict_proba(IMAGES)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_both_give_the_same_probabilities(name: str) -> None:
+    model = BCDClassifier.from_pretrained(CARDS / name)
+    by_onnx = probabilities(model)
+    assert used(model) == "onnx"
+    model.runtime = "torch"
+    by_torch = probabilities(model)
+    assert used(model) == "torch"
+    assert np.abs(by_onnx - by_torch).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.parametrize("name", MODELS)
+def test_both_agree_on_a_thousand_real_patches(name: str, real_sample: Path) -> None:
+    found = idc.read(real_sample / "idc-sample.zip")
+    images = (one.data for one in found if isinstance(one, sources.Image))
+    patches = list(islice((one for one in images if open_image(one).size == (50, 50)), REAL))
+    model = BCDClassifier.from_pretrained(CARDS / name)
+    by_onnx = model.predict_proba(patches)
+    model.runtime = "torch"
+    assert len(by_onnx) == REAL
+    assert np.abs(by_onnx - model.predict_proba(patches)).max() < 1e-3
+
+
+def test_eight_views_go_through_onnx_too(loaded: BCDClassifier) -> None:
+    decision = DecisionConfig(**loaded.config.decision.model_dump() | {"views": 8})
+    loaded.config = loaded.config.model_copy(update={"decision": decision})
+    by_onnx = probabilities(loaded)
+    assert used(loaded) == "onnx"
+    loaded.runtime = "torch"
+    assert np.abs(by_onnx - probabilities(loaded)).max() < 1e-5
+
+
+def test_one_export_serves_all_who_load_the_weights(folder: Path, cache: Path) -> None:
+    first = BCDClassifier.from_pretrained(folder)
+    probabilities(first)
+    (kept,) = cache.iterdir()
+    assert kept.name.startswith(first.weights_sha256)
+    written = kept.stat().st_mtime_ns
+    probabilities(BCDClassifier.from_pretrained(folder))
+    assert [path.stat().st_mtime_ns for path in cache.iterdir()] == [written]
+
+
+def test_a_damaged_export_is_made_anew(
+    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = probabilities(BCDClassifier.from_pretrained(folder))
+    (kept,) = cache.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:5000] + bytes(64) + whole[5064:])
+    again = BCDClassifier.from_pretrained(folder)
+    assert np.array_equal(probabilities(again), right)
+    assert used(again) == "onnx"
+    assert "damaged" in caplog.text
+    (kept,) = cache.iterdir()
+    assert kept.read_bytes() == whole
+
+
+def test_another_version_s_export_is_not_used(folder: Path, cache: Path, monkeypatch) -> None:
+    probabilities(BCDClassifier.from_pretrained(folder))
+    monkeypatch.setattr(runtime, "EXPORT", runtime.EXPORT + 1)
+    probabilities(BCDClassifier.from_pretrained(folder))
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_cache_that_can_not_be_written_costs_an_export_each_time(
+    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.write_text("a file where the folder should be")
+    model = BCDClassifier.from_pretrained(folder)
+    probabilities(model)
+    assert used(model) == "onnx"
+    assert "can't be kept" in caplog.text
+
+
+def test_a_session_that_fails_is_told_and_torch_answers(
+    loaded: BCDClassifier, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "onnx_bytes", lambda *_: b"no model")
+    probabilities(loaded)
+    assert used(loaded) == "torch"
+    assert "torch answers in its place" in caplog.text
+    loaded.runtime = "onnx"
+    with pytest.raises(InputError, match="ONNX Runtime can't be used"):
+        probabilities(loaded)
+
+
+def test_without_onnx_runtime_torch_answers(loaded: BCDClassifier, monkeypatch) -> None:
+    monkeypatch.setattr(runtime, "NEEDED", ("onnx", "no_such_package"))
+    probabilities(loaded)
+    assert used(loaded) == "torch"
+    loaded.runtime = "onnx"
+    with pytest.raises(InputError, match="pip install"):
+        probabilities(loaded)
+
+
+def test_changed_weights_are_never_answered_for_by_an_old_export(loaded: BCDClassifier) -> None:
+    before, sha256 = probabilities(loaded), loaded.weights_sha256
+    with torch.no_grad():
+        loaded.network.classifier.bias[1] += 1
+    after = probabilities(loaded)
+    assert used(loaded) == "torch"  # weights of no file are not exported by themselves
+    assert (after > before).all()
+    assert loaded.weights_sha256 != sha256
+    loaded.runtime = "onnx"
+    assert np.abs(probabilities(loaded) - after).max() < 1e-5
+    assert used(loaded) == "onnx"
+    loaded.network.load_state_dict(loaded.network.state_dict())
+    probabilities(loaded)
+
+
+def test_weights_that_moved_are_exported_again(loaded: BCDClassifier) -> None:
+    before = probabilities(loaded)
+    loaded.double().float()
+    assert np.abs(probabilities(loaded) - before).max() < 1e-5
+    assert used(loaded) == "torch"
+
+
+def test_a_copy_answers_for_itself(loaded: BCDClassifier) -> None:
+    before = probabilities(loaded)
+    other = copy.deepcopy(loaded)
+    with torch.no_grad():
+        other.network.classifier.bias[1] += 1
+    assert (probabilities(other) > before).all()
+    assert np.array_equal(probabilities(loaded), before)
+    assert other.weights_sha256 != loaded.weights_sha256
+
+
+def test_a_fresh_model_is_not_exported_unasked(loaded: BCDClassifier, cache: Path) -> None:
+    probabilities(BCDClassifier(loaded.config))
+    assert not cache.exists()
+
+
+def test_an_ensemble_sets_all_its_members(folder: Path) -> None:
+    members = [BCDClassifier.from_pretrained(folder) for _ in range(2)]
+    config = EnsembleConfig(name="pair", version="1", members=("member-1", "member-2"))
+    pair = BCDEnsemble(config, members)
+    by_onnx = pair.predict_proba(IMAGES)
+    assert {used(member) for member in members} == {"onnx"}
+    pair.runtime = "torch"
+    assert pair.runtime == "torch"
+    assert np.abs(pair.predict_proba(IMAGES) - by_onnx).max() < 1e-5
+    assert {used(member) for member in members} == {"torch"}
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "ONNX"])
+def test_an_unknown_runtime_is_told(folder: Path, wanted: str, monkeypatch) -> None:
+    with pytest.raises(InputError, match="choose one of auto, onnx, torch"):
+        BCDClassifier.from_pretrained(folder).runtime = wanted
+    monkeypatch.setenv(runtime.VARIABLE, wanted)
+    with pytest.raises(InputError, match="choose one of auto, onnx, torch"):
+        BCDClassifier.from_pretrained(folder)
+
+
+def test_the_environment_chooses(folder: Path, monkeypatch) -> None:
+    monkeypatch.setenv(runtime.VARIABLE, "torch")
+    model = BCDClassifier.from_pretrained(folder)
+    probabilities(model)
+    assert used(model) == "torch"
+
+
+def test_two_processes_at_once_share_a_cache(folder: Path, cache: Path) -> None:
+    code = (
+        "import sys; from bcd_models import BCDClassifier\n"
+        "print(BCDClassifier.from_pretrained(sys.argv[1]).predict(sys.argv[2]).probability)"
+    )
+    command = [sys.executable, "-c", code, str(folder), str(IMAGES[0])]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
+        for _ in range(2)
+    ]
+    first, second = (process.communicate(timeout=120)[0] for process in both)
+    assert first == second != ""
+    assert all(process.returncode == 0 for process in both)
+    assert not list(cache.glob(".*"))
+    for kept in cache.iterdir():
+        onnxruntime.InferenceSession(kept, providers=["CPUExecutionProvider"])
+
+
+def test_threads_share_a_model(loaded: BCDClassifier) -> None:
+    one_by_one = [loaded.predict(path).probability for path in IMAGES]
+    with ThreadPoolExecutor(4) as pool:
+        together = [one.probability for one in pool.map(loaded.predict, IMAGES * 5)]
+    assert np.abs(np.array(together) - np.array(one_by_one * 5)).max() < 1e-6
+
+
+def test_exported_for_others(loaded: BCDClassifier, tmp_path: Path) -> None:
+    """What any ONNX Runtime makes of it, the batch being free."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(runtime.onnx_bytes(loaded.network, loaded.config.preprocess.input_size))
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    pixels = loaded.preprocess(IMAGES)
+    (logits,) = session.run(["logits"], {"pixels": pixels.numpy()})
+    with torch.inference_mode():
+        assert np.abs(logits - loaded(pixels).numpy()).max() < 1e-3
+
+
+# Things done ahead
+
+
+def test_results_come_in_order_and_not_far_ahead() -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    results = ahead(lambda number: number * number, items(), depth=10)
+    for number in range(100):
+        assert next(results) == number * number
+        assert len(taken) <= number + 12
+    assert list(results) == []
+
+
+def test_what_goes_wrong_comes_out_in_its_turn() -> None:
+    results = ahead(lambda number: 1 / (5 - number), range(10), depth=4)
+    assert [next(results) for _ in range(5)] == [1 / 5, 1 / 4, 1 / 3, 1 / 2, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_few_things(count: int) -> None:
+    assert list(ahead(str, range(count), depth=4)) == [str(number) for number in range(count)]
+
+
+def test_leaving_early_ends_the_threads(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR)
+    results = ahead(str, iter(range(10**9)), depth=8)
+    assert next(results) == "0"
+    results.close()
+    assert list(results) == []
