@@ -106,7 +106,7 @@ class BCDClassifier(Predictor):
         return preprocess(to_uint8(image).unsqueeze(0), self.config.preprocess)
 
     def margins(self, inputs: Sequence[Tensor]) -> list[float]:
-        """The logit margins (malignant minus benign), one an input."""
+        """The logit margins (malignant minus benign), one an image; an input may hold several."""
         pixels = (torch.cat(tuple(inputs)) if len(inputs) > 1 else inputs[0]).to(self._device)
         with torch.inference_mode():
             margins = margins_of(self._forward_now(), pixels, self.config.decision.views)

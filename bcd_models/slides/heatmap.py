@@ -43,13 +43,13 @@ def draw(prediction: SlidePrediction) -> Image.Image:
 
 
 def _map(prediction: SlidePrediction) -> Image.Image:
-    side = prediction.thumbnail.shape[0] // prediction.grid.rows
-    values = np.kron(prediction.probabilities, np.ones((side, side)))
-    shown = ~np.isnan(values)
-    mixed = prediction.thumbnail.copy()
-    over = OPACITY * _coloured(values[shown]) + (1 - OPACITY) * mixed[shown]
-    mixed[shown] = over.round().astype(np.uint8)
-    picture = Image.fromarray(mixed)
+    thumbnail = Image.fromarray(prediction.thumbnail)
+    shown = ~np.isnan(prediction.probabilities)
+    colours = Image.fromarray(_coloured(np.where(shown, prediction.probabilities, 0)))
+    over = Image.blend(thumbnail, colours.resize(thumbnail.size, Image.Resampling.NEAREST), OPACITY)
+    mask = Image.fromarray(shown).resize(thumbnail.size, Image.Resampling.NEAREST)
+    picture = Image.composite(over, thumbnail, mask)
+    side = thumbnail.height // prediction.grid.rows
     factor = max(1, LEAST_SIDE // max(picture.size))
     picture = picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
@@ -64,11 +64,11 @@ def _map(prediction: SlidePrediction) -> Image.Image:
 
 
 def _coloured(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """N x 3 of N values from 0 to 1, in the colours of the patches' heat maps."""
+    """... x 3 of values from 0 to 1, in the colours of the patches' heat maps."""
     from matplotlib import colormaps
 
     rgba: NDArray[np.uint8] = colormaps[COLOURS](values, bytes=True)
-    return rgba[..., :3]
+    return np.ascontiguousarray(rgba[..., :3])
 
 
 def _draw_bar(

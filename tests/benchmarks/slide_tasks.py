@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 
-def peak(slide: str, model: str) -> dict[str, float]:
-    """Predict a slide; peak memory in MB."""
+def peak(slide: str, model: str, out: str) -> dict[str, float]:
+    """Predict a slide and write its files; peak memory in MB."""
     from bcd_models import BCDClassifier
 
-    found = BCDClassifier.from_pretrained(model).predict_slide(slide)
+    found = BCDClassifier.from_pretrained(model).predict_slide(slide, out=out)
     return {
         "mb": _peak_mb(),
         "tiles": found.predicted,

@@ -39,7 +39,7 @@ def test_memory_does_not_grow_with_the_slide(tmp_path: Path) -> None:
     peaks = []
     for side in (20_000, 100_000):
         slide = write_repeated(tmp_path / f"{side}.tif", side, mpp=0.25, downsamples=(1, 4, 16))
-        answer = run("peak", slide, tmp_path / "model", runtime="torch")
+        answer = run("peak", slide, tmp_path / "model", tmp_path / "out", runtime="torch")
         assert answer["tiles"] >= 0.99 * (side // 800) ** 2
         assert answer["failed"] == 0
         peaks.append(answer["mb"])

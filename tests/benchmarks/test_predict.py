@@ -1,0 +1,162 @@
+"""What an answer costs: one patch, and folders of them, beside what a user would write instead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from bcd_models import BCDClassifier
+from bcd_models.predictor import BATCH
+from bcd_models.runtime import OnnxForward
+from tests.benchmarks.record import record
+from tests.conftest import CARDS, MODELS
+from tests.ui.running_app import EXAMPLES
+
+FOLDER, LOOP = 2000, 200  # images of the folder; those that the loop takes, which is slow
+RUNS = 30
+
+
+def fastest(*acts: Callable[[], object], runs: int = RUNS) -> list[float]:
+    """Seconds of each of several acts done in turn, the fastest of several: others only delay."""
+    taken: list[list[float]] = []
+    for _ in range(runs + 1):
+        taken.append([])
+        for act in acts:
+            started = time.perf_counter()
+            act()
+            taken[-1].append(time.perf_counter() - started)
+    return [min(one) for one in zip(*taken[1:], strict=True)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PNG patches of 50 x 50 pixels."""
+    made = tmp_path_factory.mktemp("patches")
+    chance = np.random.default_rng(0)
+    for number in range(FOLDER):
+        pixels = chance.integers(0, 256, (50, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(made / f"{number:05}.png")
+    return made
+
+
+@pytest.fixture(params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def model(name: str) -> BCDClassifier:
+    loaded = BCDClassifier.from_pretrained(CARDS / name)
+    loaded.predict(np.zeros((50, 50, 3), np.uint8))
+    return loaded
+
+
+@pytest.fixture
+def eager(name: str) -> Callable[[Image.Image], float]:
+    """What a user would write: timm's model and its own transform."""
+    network = timm.create_model(f"local-dir:{CARDS / name}", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
+
+    def predicted(image: Image.Image) -> float:
+        with torch.inference_mode():
+            return float(network(transform(image)[None]).softmax(1)[0, 1])
+
+    return predicted
+
+
+def one_patch() -> Image.Image:
+    return Image.open(EXAMPLES / "synthetic-malignant-1.png").convert("RGB").resize((50, 50))
+
+
+def bare(model: BCDClassifier, images: int) -> Callable[[], object]:
+    """A bare session on a ready tensor."""
+    forward = model._forward
+    assert isinstance(forward, OnnxForward)
+    side = model.config.preprocess.input_size
+    pixels = np.random.default_rng(0).normal(size=(images, 3, side, side)).astype(np.float32)
+    return lambda: forward._session.run(None, {"pixels": pixels})
+
+
+@pytest.mark.bench
+@pytest.mark.usefixtures("two_threads")
+def test_one_patch(name: str, model: BCDClassifier, eager: Callable[..., float]) -> None:
+    image = one_patch()
+    pixels = np.asarray(image)
+    ours, theirs, forward = fastest(
+        lambda: model.predict(pixels), lambda: eager(image), bare(model, 1)
+    )
+    record(
+        f"predict, one patch in memory, {name}: times faster",
+        "eager timm model, its own transform, inference mode",
+        theirs / ours,
+        at_least=2.5,
+    )
+    record(
+        f"own cost around the forward, one patch, {name}",
+        "a bare ONNX Runtime session on a ready tensor",
+        ours / forward,
+        at_most=1.15,
+    )
+
+
+@pytest.mark.bench
+@pytest.mark.usefixtures("two_threads")
+def test_a_folder(
+    name: str, model: BCDClassifier, eager: Callable[..., float], folder: Path
+) -> None:
+    paths = sorted(folder.iterdir())
+
+    def streamed() -> Any:
+        answers = sum(1 for _ in model.stream(paths))
+        assert answers == FOLDER
+
+    def looped() -> None:
+        for path in paths[:LOOP]:
+            eager(Image.open(path).convert("RGB"))
+
+    session = bare(model, BATCH)
+
+    def ready() -> None:
+        for _ in range(FOLDER // BATCH):
+            session()
+
+    ours, forward, loop = fastest(streamed, ready, looped, runs=2)
+    record(
+        f"folder of {FOLDER:,} patches, images/s, {name}",
+        "a bare ONNX Runtime session on ready tensors, same batch",
+        (FOLDER / ours) / (FOLDER // BATCH * BATCH / forward),
+        at_least=0.85,
+    )
+    record(
+        f"the same folder: times faster, {name}",
+        "a for loop: Pillow, timm's transform, eager torch, one by one",
+        (loop / LOOP) / (ours / FOLDER),
+        at_least=3,
+    )
+
+
+@pytest.mark.bench
+@pytest.mark.usefixtures("two_threads")
+def test_grad_cam(name: str, model: BCDClassifier) -> None:
+    pixels = np.asarray(one_patch())
+    inputs = model.preprocess(pixels).requires_grad_()
+
+    def forward_and_backward() -> None:
+        margin = model.network(inputs)[0]
+        (margin[1] - margin[0]).backward()
+
+    ours, theirs = fastest(lambda: model.explain(pixels), forward_and_backward)
+    record(
+        f"Grad-CAM, one patch, {name}",
+        "one forward and backward of the bare model",
+        ours / theirs,
+        at_most=1.5,
+    )
