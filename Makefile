@@ -42,7 +42,7 @@ style: .venv/.dev
 	$(BIN)/ruff format $(SOURCES)
 
 bench: .venv/.dev
-	$(BIN)/python -m pytest -q -s -m bench tests/benchmarks
+	$(BIN)/python -m pytest -q -s -m bench tests/benchmarks tests/integration/test_load.py
 
 study: .venv/.dev
 	@test -n "$(CORPUS)" || { echo "make study CORPUS=FOLDER, as written by training.corpus"; exit 2; }

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,12 +50,24 @@ def predict(
     overlay: Annotated[
         Path | None, typer.Option(help="Also write a heat-map overlay of each image here.")
     ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(help="Write the answers into this folder in parts, going on after a kill."),
+    ] = None,
 ) -> None:
-    """Label images; exit code 1 where some could not be used, 2 where none could."""
-    if json and csv:
-        raise InputError("choose one of --json and --csv")
+    """Label images; exit code 1 where some could not be used, 2 where none could.
+
+    With --parquet, `accelerate launch -m bcd_models.cli predict ...` shares the images among
+    processes and machines.
+    """
+    if sum(map(bool, (json, csv, parquet))) > 1:
+        raise InputError("choose one of --json, --csv and --parquet")
+    if parquet and overlay:
+        raise InputError("--overlay doesn't go with --parquet")
     paths = _paths(images)
     classifier = _load(model)
+    if parquet:
+        return _predict_into(parquet, classifier, paths)
     targets = _overlay_files(paths, overlay, classifier.config.name) if overlay else {}
     write = (_json_writer if json else _csv_writer if csv else _table_writer)()
     failures = []
@@ -67,13 +79,36 @@ def predict(
         write(str(path), answer)
         if overlay:
             _write_png(classifier.explain(path).overlay(), targets[path])
-    for failure in failures:
-        _tell_error(failure)
     if not json:
         _notice()
+    _tell_failures(failures, len(paths))
+    return None
+
+
+def _predict_into(folder: Path, classifier: Predictor, paths: list[Path]) -> None:
+    """Answer for this process' share of the images, into Parquet parts."""
+    import torch
+
+    from bcd_models.parquet_parts import Share, predict_into
+
+    share = Share.from_environment()
+    if torch.cuda.is_available():
+        classifier.to(f"cuda:{share.here % torch.cuda.device_count()}")
+    done = predict_into(classifier, paths, folder, share)
+    of = f" (process {share.rank + 1} of {share.of})" if share.of > 1 else ""
+    kept = f", {done.kept} were there" if done.kept else ""
+    typer.echo(f"{_in_line(str(folder))}: {done.answered} images{kept}{of}")
+    _notice()
+    _tell_failures(done.failed, done.answered)
+
+
+def _tell_failures(failures: Sequence[str], total: int) -> None:
+    """Name the images that can't be used, and end with the exit code that this means."""
+    for failure in failures:
+        _tell_error(failure)
     if failures:
-        typer.echo(f"{len(failures)} of {len(paths)} images could not be used", err=True)
-        raise typer.Exit(2 if len(failures) == len(paths) else 1)
+        typer.echo(f"{len(failures)} of {total} images could not be used", err=True)
+        raise typer.Exit(2 if len(failures) == total else 1)
 
 
 @app.command()

@@ -346,3 +346,18 @@ def test_export_writes_what_onnx_runtime_runs(tmp_path: Path) -> None:
     (pixels,) = session.get_inputs()
     assert (pixels.name, pixels.shape[1:]) == ("pixels", [3, 224, 224])
     assert isinstance(pixels.shape[0], str)  # any number of images
+
+
+def test_parquet_tells_what_failed_and_goes_with_no_other_form(
+    patch_file: Path, tmp_path: Path
+) -> None:
+    shutil.copy(patch_file, tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    done = bcd("predict", tmp_path, "--model", MODEL, "--parquet", tmp_path / "out")
+    assert done.returncode == 1
+    assert "2 images" in done.stdout
+    assert "b.png is not a" in done.stderr
+    assert "1 of 2 images could not be used" in done.stderr
+    assert [part.suffix for part in (tmp_path / "out").iterdir()] == [".parquet"]
+    both = bcd("predict", patch_file, "--model", MODEL, "--parquet", tmp_path / "out", "--json")
+    assert is_one_line(both)
