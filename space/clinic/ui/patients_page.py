@@ -30,9 +30,12 @@ REMEMBER = f"""
 (words, aside) => {{
   sessionStorage.setItem('search', JSON.stringify([words, aside]));
   history.replaceState(null, '', '{PATH}');
+  window.bcdSearched = true;
   return [words, aside];
 }}
 """
+# The first listing, unless a search was begun meanwhile: however late, it takes no answer's place.
+FIRST = "(listed, now) => window.bcdSearched ? now : listed"
 RECALL = "() => JSON.parse(sessionStorage.getItem('search') || '[\"\", false]')"
 
 
@@ -48,6 +51,7 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
     )
     aside = gr.Checkbox(label="Only those put aside")
     shown = gr.HTML()
+    listed = gr.Textbox(visible=False)
 
     @safely
     def show(words: str, aside: bool, request: gr.Request, number: int = 1) -> str:
@@ -58,9 +62,9 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
         return show(words, aside, request, page_number(asked(request, "sheet")))
 
     # The fields are filled in by the browser: a server's answer would undo what is typed meanwhile.
-    listing = app.load(None, None, [words, aside], js=RECALL, **PRIVATE).then(
-        begin, [words, aside], shown, **PRIVATE
-    )
+    recalled = app.load(None, None, [words, aside], js=RECALL, **PRIVATE)
+    listing = recalled.then(begin, [words, aside], listed, **PRIVATE)
+    listing.then(None, [listed, shown], shown, js=FIRST, **PRIVATE)
     gr.on(
         [words.submit, aside.input],
         show,
@@ -68,7 +72,6 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
         shown,
         js=REMEMBER,
         show_progress="hidden",
-        cancels=[listing],  # or its answer, when late, would take the place of what was asked since
         trigger_mode="always_last",
         **PRIVATE,
     )
