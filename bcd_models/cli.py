@@ -79,9 +79,7 @@ def predict(
         write(str(path), answer)
         if overlay:
             _write_png(classifier.explain(path).overlay(), targets[path])
-    if not json:
-        _notice()
-    _tell_failures(failures, len(paths))
+    _end(failures, len(paths), notice=not json)
     return None
 
 
@@ -98,14 +96,15 @@ def _predict_into(folder: Path, classifier: Predictor, paths: list[Path]) -> Non
     of = f" (process {share.rank + 1} of {share.of})" if share.of > 1 else ""
     kept = f", {done.kept} were there" if done.kept else ""
     typer.echo(f"{_in_line(str(folder))}: {done.answered} images{kept}{of}")
-    _notice()
-    _tell_failures(done.failed, done.answered)
+    _end(done.failed, done.answered)
 
 
-def _tell_failures(failures: Sequence[str], total: int) -> None:
+def _end(failures: Sequence[str], total: int, notice: bool = True) -> None:
     """Name the images that can't be used, and end with the exit code that this means."""
     for failure in failures:
         _tell_error(failure)
+    if notice:
+        _notice()
     if failures:
         typer.echo(f"{len(failures)} of {total} images could not be used", err=True)
         raise typer.Exit(2 if len(failures) == total else 1)

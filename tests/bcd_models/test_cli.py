@@ -142,6 +142,7 @@ def test_overlays_never_share_a_name(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_half_overlay(tmp_path: Path, patches: list[Image.Image]) -> None:
     save(Image.new("RGB", (16, 16)), tmp_path / "0.png")
     save(patches[0].resize((200, 200)), tmp_path / "1.png")
@@ -226,7 +227,10 @@ def test_odd_names_come_out_readable(tmp_path: Path, patches: list[Image.Image])
         (["predict", "{text}", "--model", MODEL], "is not a PNG"),
         (["predict", "{patch}", "--model", "nowhere/at/all"], "no model folder nowhere/at/all"),
         (["predict", "{empty}", "--model", MODEL], "no image in folder"),
-        (["predict", "{patch}", "--model", MODEL, "--json", "--csv"], "one of --json and --csv"),
+        (
+            ["predict", "{patch}", "--model", MODEL, "--json", "--csv"],
+            "one of --json, --csv and --parquet",
+        ),
         (["predict", "{patch}"], "Missing option"),
         (["predict", "{patch}", "--model", MODEL, "--overlay", "{text}"], "File exists"),
         (["predict", "{patch}", "--model", MODEL, "--overlay", "/proc/no"], "can't be written"),
@@ -292,6 +296,7 @@ def test_a_full_output_is_one_line_and_exit_code_2(patch_file: Path, form: tuple
     assert "standard output: No space left on device" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_shown_on_a_terminal_alone(patch_file: Path, terminal: bool) -> None:
     reading, writing = pty.openpty() if terminal else os.pipe()
@@ -351,9 +356,11 @@ def test_export_writes_what_onnx_runtime_runs(tmp_path: Path) -> None:
 def test_parquet_tells_what_failed_and_goes_with_no_other_form(
     patch_file: Path, tmp_path: Path
 ) -> None:
-    shutil.copy(patch_file, tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no image")
-    done = bcd("predict", tmp_path, "--model", MODEL, "--parquet", tmp_path / "out")
+    some = tmp_path / "some"
+    some.mkdir()
+    shutil.copy(patch_file, some / "a.png")
+    (some / "b.png").write_bytes(b"no image")
+    done = bcd("predict", some, "--model", MODEL, "--parquet", tmp_path / "out")
     assert done.returncode == 1
     assert "2 images" in done.stdout
     assert "b.png is not a" in done.stderr

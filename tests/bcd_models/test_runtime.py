@@ -221,6 +221,7 @@ def test_the_environment_chooses(folder: Path, monkeypatch) -> None:
     assert used(model) == "torch"
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_share_a_cache(folder: Path, cache: Path) -> None:
     code = (
         "import sys; from bcd_models import BCDClassifier\n"

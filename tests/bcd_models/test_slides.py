@@ -509,6 +509,7 @@ def killed_run(slide: Path, telling: Path, out: Path) -> Path:
     return journal
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(
     large: Path, telling: Path, model: BCDClassifier, tmp_path: Path
 ) -> None:
