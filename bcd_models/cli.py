@@ -12,7 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -22,11 +22,12 @@ from bcd_models.images import image_paths
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from bcd_models.images import ImageSource
     from bcd_models.prediction import Prediction
     from bcd_models.predictor import Predictor
 
     Writer = Callable[[str, Prediction], None]
+
+Answer = TypeVar("Answer")
 
 app = typer.Typer(
     add_completion=False,
@@ -60,6 +61,8 @@ def predict(
     With --parquet, `accelerate launch -m bcd_models.cli predict ...` shares the images among
     processes and machines.
     """
+    from bcd_models.prediction import Prediction
+
     if sum(map(bool, (json, csv, parquet))) > 1:
         raise InputError("choose one of --json, --csv and --parquet")
     if parquet and overlay:
@@ -71,14 +74,15 @@ def predict(
     targets = _overlay_files(paths, overlay, classifier.config.name) if overlay else {}
     write = (_json_writer if json else _csv_writer if csv else _table_writer)()
     failures = []
-    answers = _with_progress(classifier.stream(paths), len(paths))
-    for path, (_, answer) in zip(paths, answers, strict=True):
+    stream = classifier.explanations(paths) if overlay else classifier.stream(paths)
+    for path, (_, answer) in zip(paths, _with_progress(stream, len(paths)), strict=True):
         if isinstance(answer, ImageError):
             failures.append(f"{path}: {answer}")  # the error itself would keep the file's bytes
-            continue
-        write(str(path), answer)
-        if overlay:
-            _write_png(classifier.explain(path).overlay(), targets[path])
+        elif isinstance(answer, Prediction):
+            write(str(path), answer)
+        else:
+            write(str(path), answer.prediction)
+            _write_png(answer.overlay(), targets[path])
     _end(failures, len(paths), notice=not json)
     return None
 
@@ -278,9 +282,7 @@ def _load(model: str) -> Predictor:
     return kind.from_folder(folder)
 
 
-def _with_progress(
-    answers: Iterable[tuple[ImageSource, Prediction | ImageError]], total: int
-) -> Iterator[tuple[ImageSource, Prediction | ImageError]]:
+def _with_progress(answers: Iterable[Answer], total: int) -> Iterator[Answer]:
     """The same answers, with a bar on a terminal that waits for many."""
     if total < 2 or not sys.stderr.isatty() or sys.stdout.isatty():
         yield from answers

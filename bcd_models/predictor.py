@@ -212,6 +212,24 @@ class Predictor(nn.Module, ABC):
                 else:
                     yield one.source, self.answer(one.size, next(margins), _name_of(one.source))
 
+    def explanations(
+        self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
+    ) -> Iterator[tuple[ImageSource, Explanation | ImageError]]:
+        """Answer for each of any number of images and explain its label, as ``stream`` does.
+
+        Each image is opened once more for its map, so that only a few are in memory at a time.
+        """
+        for source, answer in self.stream(images, limits):
+            if isinstance(answer, ImageError):
+                yield source, answer
+                continue
+            try:
+                image = open_image(source, limits)
+            except ImageError as error:  # a file that went meanwhile
+                yield source, error
+                continue
+            yield source, self.explained(image, answer, answer.label)
+
     def predict_proba(self, images: Several) -> NDArray[np.float64]:
         """Calibrated P(malignant) of each image, shape (N,), in [0, 1]."""
         import numpy as np

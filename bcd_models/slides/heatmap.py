@@ -42,14 +42,20 @@ def draw(prediction: SlidePrediction) -> Image.Image:
     return page
 
 
-def _map(prediction: SlidePrediction) -> Image.Image:
-    thumbnail = Image.fromarray(prediction.thumbnail)
+def colours(prediction: SlidePrediction) -> Image.Image:
+    """P(malignant) in colour, RGBA of the thumbnail's size; clear where nothing was answered."""
     shown = ~np.isnan(prediction.probabilities)
-    colours = Image.fromarray(_coloured(np.where(shown, prediction.probabilities, 0)))
-    over = Image.blend(thumbnail, colours.resize(thumbnail.size, Image.Resampling.NEAREST), OPACITY)
-    mask = Image.fromarray(shown).resize(thumbnail.size, Image.Resampling.NEAREST)
-    picture = Image.composite(over, thumbnail, mask)
-    side = thumbnail.height // prediction.grid.rows
+    picture = Image.fromarray(_coloured(np.where(shown, prediction.probabilities, 0)))
+    picture.putalpha(Image.fromarray(np.where(shown, 255, 0).astype(np.uint8)))
+    height, width = prediction.thumbnail.shape[:2]
+    return picture.resize((width, height), Image.Resampling.NEAREST)
+
+
+def _map(prediction: SlidePrediction) -> Image.Image:
+    picture = Image.fromarray(prediction.thumbnail)
+    over = colours(prediction)
+    picture.paste(over, mask=over.getchannel("A").point(lambda alpha: round(alpha * OPACITY)))
+    side = picture.height // prediction.grid.rows
     factor = max(1, LEAST_SIDE // max(picture.size))
     picture = picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST

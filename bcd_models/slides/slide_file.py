@@ -24,6 +24,10 @@ PLAUSIBLE_UM = (0.05, 10.0)
 FILTER, REDUCING_GAP = Image.Resampling.HAMMING, 3.0
 
 
+class PixelSizeError(ImageError):
+    """A slide does not say how large its pixels are, or says what can't be."""
+
+
 @dataclass(frozen=True)
 class SlideFacts:
     """What a slide's file says of itself.
@@ -80,7 +84,9 @@ def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
         mpp: Micrometres a level-0 pixel, both ways, in place of what the slide says.
 
     Raises:
-        ImageError: No slide, damaged, or without a usable pixel size.
+        PixelSizeError: Without a usable pixel size.
+        ImageError: No slide, or damaged.
+        InputError: ``mpp`` is not a pixel's, or OpenSlide is not installed.
     """
     if mpp is not None and not PLAUSIBLE_UM[0] <= mpp <= PLAUSIBLE_UM[1]:
         raise InputError(f"--mpp {mpp:g} is {_implausible()}")
@@ -218,7 +224,7 @@ def _pixel_size(properties: dict[str, str], path: Path) -> tuple[float, float]:
     for name in ("openslide.mpp-x", "openslide.mpp-y"):
         text = properties.get(name)
         if text is None:
-            raise ImageError(
+            raise PixelSizeError(
                 f"{path} does not say how large its pixels are: hand in the micrometres a pixel "
                 "with --mpp, such as --mpp 0.25 for a 40x scan"
             )
@@ -227,7 +233,7 @@ def _pixel_size(properties: dict[str, str], path: Path) -> tuple[float, float]:
         except ValueError:
             size = math.nan
         if not PLAUSIBLE_UM[0] <= size <= PLAUSIBLE_UM[1]:
-            raise ImageError(f"{path} says {name} = {text}, {_implausible()}")
+            raise PixelSizeError(f"{path} says {name} = {text}, {_implausible()}")
         sizes.append(size)
     return sizes[0], sizes[1]
 

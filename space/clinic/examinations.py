@@ -18,9 +18,10 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from bcd_models.config import PreprocessConfig
-from bcd_models.errors import InputError
+from bcd_models.errors import ImageError, InputError
 from bcd_models.explain import Explanation
 from bcd_models.images import open_image
+from bcd_models.predictor import Predictor
 from clinic import clock, patients, tallies
 from clinic.db import Examination, ExaminedImage, Look, Patient, Read, Result
 from clinic.display import display_size
@@ -146,7 +147,17 @@ def analyse(
         raise InputError(f"hand in 1 to {MOST_IMAGES} images, not {len(handed_in)}")
     if not names or len(set(names)) < len(names):
         raise InputError("choose one or more models, each once")
-    return tuple(_analysed(models, one, number, names) for number, one in enumerate(handed_in, 1))
+    opened = [_opened(one, number) for number, one in enumerate(handed_in, 1)]
+    said = {name: _explained(models.loaded(name), opened) for name in names}
+    return tuple(
+        Analysed(
+            image,
+            one.field_width_um,
+            {name: said[name][index] for name in names},
+            scale_warnings(models, names, one.field_width_um),
+        )
+        for index, (one, image) in enumerate(zip(handed_in, opened, strict=True))
+    )
 
 
 def scale_warnings(
@@ -320,14 +331,20 @@ def log(
     clinic.log.write(session, action, actor=doctor, subject=subject, **detail)
 
 
-def _analysed(models: Models, one: HandedIn, number: int, names: Sequence[str]) -> Analysed:
+def _opened(one: HandedIn, number: int) -> Image.Image:
     try:
-        opened = open_image(one.data)
+        return open_image(one.data)
     except InputError as error:
         raise type(error)(f"image {number}: {error}") from None
-    explanations = {name: models.loaded(name).explain(opened) for name in names}
-    warnings = scale_warnings(models, names, one.field_width_um)
-    return Analysed(opened, one.field_width_um, explanations, warnings)
+
+
+def _explained(model: Predictor, images: Sequence[Image.Image]) -> list[Explanation]:
+    explanations = []
+    for _, found in model.explanations(images):
+        if isinstance(found, ImageError):
+            raise found
+        explanations.append(found)
+    return explanations
 
 
 def _off_scale(field: float | None, trained: PreprocessConfig) -> str:

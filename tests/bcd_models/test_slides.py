@@ -45,6 +45,7 @@ from tests.support.slides import (
     TUMOUR,
     damage_tile,
     draw_layout,
+    drawn_layout,
     reduced,
     telling_model,
     write_slide,
@@ -52,15 +53,6 @@ from tests.support.slides import (
 
 MPP = 2.0
 SIDE = 100  # pixels of a tile at that size
-
-
-def drawn_layout() -> np.ndarray:
-    """14 x 18 fields: glass round tissue, with a tumour of 5 x 4 in it and a tumour apart."""
-    layout = np.full((14, 18), GLASS)
-    layout[2:12, 2:16] = BENIGN
-    layout[3:8, 4:8] = TUMOUR
-    layout[8:11, 11:14] = TUMOUR
-    return layout
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,15 @@ def draw_layout(layout: np.ndarray, mpp: float, seed: int = 0) -> np.ndarray:
     return develop(maps, stain(seed), np.random.default_rng(seed))
 
 
+def drawn_layout() -> np.ndarray:
+    """14 x 18 fields: glass round tissue, with a tumour of 5 x 4 in it and a tumour apart."""
+    layout = np.full((14, 18), GLASS)
+    layout[2:12, 2:16] = BENIGN
+    layout[3:8, 4:8] = TUMOUR
+    layout[8:11, 11:14] = TUMOUR
+    return layout
+
+
 def write_slide(
     path: Path,
     image: np.ndarray,

@@ -9,7 +9,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=120_000)
 
 FLAGS = (
     "--no-sandbox",
@@ -56,7 +56,7 @@ def watched_page(
         viewport={"width": width, "height": 900}, color_scheme=scheme, **options
     )
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(120_000)
     elsewhere, errors = [], []
     own = (url, "data:", "blob:")
 

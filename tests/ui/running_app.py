@@ -19,7 +19,7 @@ from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "space" / "examples"
-PATIENCE = 90  # seconds for a start on a busy machine
+PATIENCE = 180  # seconds for a start on a busy machine
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from clinic.ui.patient_page import add_patient_page
 from clinic.ui.patients_page import add_patients_page
 from clinic.ui.record_endpoints import add_record_endpoints
 from clinic.ui.settings_page import add_settings_page
+from clinic.ui.slide_page import add_slide_page
 from clinic.ui.try_page import add_try_page
 from clinic.ui.worklist_page import add_worklist_page
 
@@ -68,6 +69,9 @@ def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
     with app.route("Try images", "/try"):
         add_head(app, "doctor", "/try")
         add_try_page(models)
+    with app.route("Whole slide", "/slide"):
+        add_head(app, "doctor", "/slide")
+        add_slide_page(models)
     _add_everyones(app, "doctor", clinic, models)
     return app
 

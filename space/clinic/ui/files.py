@@ -77,10 +77,14 @@ def made_report(
 
 def made(data: bytes, name: str) -> str:
     """Write a file where Gradio may serve it from and ``sweep`` finds it; returns its path."""
-    folder = tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))
-    path = Path(folder) / name
+    path = Path(tempfile.mkdtemp(dir=own_folder())) / name
     path.write_bytes(data)
     return str(path)
+
+
+def own_folder() -> Path:
+    """Where the app's own files may lie for the moment: nobody else's, and looked after."""
+    return Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
 
 
 def sweep(folder: Path, age: float) -> None:

@@ -25,6 +25,7 @@ LINKS = {
         ("Worklist", "/"),
         ("Patients", "/patients"),
         ("Try images", "/try"),
+        ("Whole slide", "/slide"),
         ("Dashboard", "/dashboard"),
         ("Check a report", "/check"),
         ("Account", "/account"),

@@ -62,7 +62,7 @@ element.addEventListener('input', (event) => {
 def chosen(image: Image.Image, which: str = "") -> str:
     """An image that waits for its analysis; ``which`` of several."""
     said = f"{which}: ready to analyse" if which else "Ready to analyse"
-    return alone(_data_uri(enlarged(image)), image.size, said)
+    return alone(data_uri(enlarged(image)), image.size, said)
 
 
 def alone(source: str, size: tuple[int, int], said: str) -> str:
@@ -106,7 +106,7 @@ def warned(warnings: Sequence[str]) -> str:
 def result(explanation: Explanation, which: str = "") -> str:
     """The answer in words, its probability, and the picture; ``which`` of several images."""
     shown = for_display(explanation)
-    pictures = Pictures(_data_uri(shown.image), _data_uri(shown.coloured()), explanation.image.size)
+    pictures = Pictures(data_uri(shown.image), data_uri(shown.coloured()), explanation.image.size)
     return answer(explanation.prediction, explanation.label, pictures, which)
 
 
@@ -123,7 +123,7 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
   {f"<p>{escape(reasons)}</p>" if reasons else ""}
   {_probability_bar(prediction)}
   <p class="bcd-quiet">{escape(wording.probability_line(prediction))}</p>
-  {_viewer(pictures)}
+  {viewer(pictures)}
   <p>{escape(wording.map_line(explained))}</p>
   <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
     analysed by {escape(prediction.model)} {escape(prediction.model_version)}</p>
@@ -183,7 +183,7 @@ def _probability_bar(prediction: Prediction) -> str:
 """
 
 
-def _viewer(pictures: Pictures) -> str:
+def viewer(pictures: Pictures) -> str:
     """Image and heat map on top of each other; the slider works in the browser alone."""
     return f"""
 <div class="bcd-viewer" style="--heat:{OPACITY / 100}">
@@ -216,7 +216,8 @@ def _which(which: str) -> str:
     return f"{escape(which)}: " if which else ""
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
+    """An image as an address that holds it, for a page."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from bcd_models.errors import ImageError
 from clinic.failures import told
 from clinic.models import Models
 from clinic.ui import result
@@ -48,7 +49,7 @@ def add_try_page(models: Models) -> None:
             file = images_input()
             picker = gr.HTML(_examples_html(examples), js_on_load=PICK)
             model = gr.Radio(
-                _choices(models), value=models.names[0], label="Model", elem_id="bcd-model"
+                choices(models), value=models.names[0], label="Model", elem_id="bcd-model"
             )
             with gr.Row():
                 analyse = gr.Button("Analyse", variant="primary", interactive=False)
@@ -98,12 +99,13 @@ def _analysed(models: Models, images: Images, name: str) -> tuple[str, Update, s
     """Answers, report and details; a bad image costs itself only."""
     model, when = models.loaded(name), datetime.now(UTC)
     cards, explanations = [], []
-    for data, which in zip(needed(images), numbers(images), strict=True):
-        try:
-            explanations.append(model.explain(data))
-            cards.append(result.result(explanations[-1], which))
-        except Exception as error:
-            cards.append(result.failed(told(error), which))
+    found = model.explanations(needed(images))
+    for which, (_, answer) in zip(numbers(images), found, strict=True):
+        if isinstance(answer, ImageError):
+            cards.append(result.failed(told(answer), which))
+        else:
+            explanations.append(answer)
+            cards.append(result.result(answer, which))
     if not explanations:
         return "".join(cards), gr.update(visible=False), ""
     pdf = made_report(images, explanations, model, when)
@@ -114,7 +116,8 @@ def _analysed(models: Models, images: Images, name: str) -> tuple[str, Update, s
     )
 
 
-def _choices(models: Models) -> list[tuple[str, str]]:
+def choices(models: Models) -> list[tuple[str, str]]:
+    """Each model's title, with how well it did, and its name."""
     offered = map(models.offered, models.names)
     return [
         (f"{model.title}, {model.hint}" if model.hint else model.title, model.config.name)

@@ -1,0 +1,106 @@
+"""The page for whole slides, in a browser."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from bcd_models import BCDClassifier
+from clinic.ui.slide_page import in_words
+from tests.support.clinic import PASSWORD, installation_with
+from tests.support.slides import draw_layout, drawn_layout, telling_model, write_slide
+from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, watched_page
+from tests.ui.running_app import running_app
+
+pytestmark = pytest.mark.browser
+
+MPP = 4.0
+READY = "Ready to analyse"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that tells drawn tumour."""
+    folder = tmp_path_factory.mktemp("models") / "telling"
+    telling_model().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same slide with and without the size of its pixels."""
+    folder, picture = tmp_path_factory.mktemp("slides"), draw_layout(drawn_layout(), MPP, seed=3)
+    return {
+        "sized": write_slide(folder / "Miller.tif", picture, MPP, (1, 4)),
+        "unsized": write_slide(folder / "unsized.tif", picture, None),
+    }
+
+
+@pytest.fixture(scope="module")
+def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    data = tmp_path_factory.mktemp("clinic")
+    with installation_with(data, "ada"):
+        pass
+    with running_app([model], {"BCD_DATA_FOLDER": str(data), "BCD_RUNTIME": "torch"}) as address:
+        yield address.rstrip("/")
+
+
+@pytest.fixture(
+    params=[pytest.param(DESK, id="desk"), pytest.param(PHONE, id="phone", marks=pytest.mark.slow)]
+)
+def page(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator[Page]:
+    """A doctor's browser at the page; afterwards, nothing may have gone elsewhere or wrong."""
+    with watched_page(browser, url, request.param, LEAVING) as page:
+        page.goto(f"{url}/login?next=/slide")
+        sign_in(page, "ada", PASSWORD)
+        expect(page.locator(".bcd-out")).to_contain_text("ada")
+        yield page
+
+
+def hand_in(page: Page, path: Path) -> None:
+    page.locator("input[type=file]").first.set_input_files(path)
+
+
+def test_a_slide_is_mapped(page: Page, model: Path, drawn: dict[str, Path], tmp_path: Path) -> None:
+    expected = BCDClassifier.from_pretrained(model).predict_slide(drawn["sized"])
+    analyse = page.get_by_role("button", name="Analyse")
+    expect(analyse).to_be_disabled()
+
+    hand_in(page, drawn["unsized"])
+    expect(page.get_by_role("alert")).to_contain_text("type the micrometres of a pixel")
+    expect(analyse).to_be_disabled()
+    page.get_by_label("Micrometres of a pixel").fill("four")
+    expect(page.get_by_role("alert")).to_contain_text("as a number, such as 0.25")
+    page.get_by_label("Micrometres of a pixel").fill("4,0")
+    page.get_by_text(READY).wait_for()
+    expect(page.locator(".bcd-card dl")).to_contain_text("4 × 4 µm, as typed")
+
+    page.get_by_label("Micrometres of a pixel").fill("")
+    page.get_by_role("alert").wait_for()
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("The map appears here").wait_for()
+    hand_in(page, drawn["sized"])
+    expect(page.locator(".bcd-card dl")).to_contain_text("as the slide says")
+    analyse.click()
+    expect(page.locator("h2.bcd-answer")).to_contain_text(in_words(expected))
+    slider = page.get_by_role("slider", name="Heat map opacity")
+    slider.press("End")
+    expect(page.locator(".bcd-heat")).to_have_css("opacity", "1")
+    rows = page.get_by_role("table", name="Largest regions").get_by_role("row")
+    expect(rows).to_have_count(1 + min(10, len(expected.regions("malignant"))))
+    assert fits(page)
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download map").click()
+    assert "Miller" not in download.value.suggested_filename
+    download.value.save_as(tmp_path / "files.zip")
+    with zipfile.ZipFile(tmp_path / "files.zip") as archive:
+        assert "slide-telling.geojson" in archive.namelist()
+
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("The map appears here").wait_for()
+    expect(page.get_by_role("button", name="Download map")).to_have_count(0)
