@@ -15,7 +15,7 @@ help:
 	@echo "              (PORT=$(PORT); PIP_ARGS= goes to pip)"
 	@echo "make test     run the tests;  make slow: those that take minutes"
 	@echo "make quality  lint, format check, types, dependency direction;  make style: mend"
-	@echo "make bench    measure ratios against named baselines, write bench.json"
+	@echo "make bench    measure ratios against named baselines, write bench.json and the README's table"
 	@echo "make dist     build the sdist and the wheel into dist/, and check them"
 	@echo "make study    train, tune, compare and publish into cards/: CORPUS=... [WORKERS=2 STARTS=... STUDY=... RECORDS=...]"
 
@@ -27,7 +27,7 @@ test: .venv/.dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow and not bench"
 
 slow: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not bench"
 
 quality: .venv/.dev
 	$(BIN)/ruff check $(SOURCES)
@@ -42,7 +42,9 @@ style: .venv/.dev
 	$(BIN)/ruff format $(SOURCES)
 
 bench: .venv/.dev
-	$(BIN)/python -m pytest -q -s -m bench tests/benchmarks tests/integration/test_load.py
+	rm -f bench.json
+	$(BIN)/python -m pytest -q -s -m bench tests/benchmarks tests/integration/test_load.py; missed=$$?; \
+	  $(BIN)/python -m tests.benchmarks.record README.md && exit $$missed
 
 study: .venv/.dev
 	@test -n "$(CORPUS)" || { echo "make study CORPUS=FOLDER, as written by training.corpus"; exit 2; }

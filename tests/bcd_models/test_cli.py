@@ -35,7 +35,6 @@ COMMAND = [sys.executable, "-m", "bcd_models.cli"]
 
 
 FORMATS = [(), ("--csv",), ("--json",)]
-ONE_AT_ONCE = [FORMATS[0], *(pytest.param(form, marks=pytest.mark.slow) for form in FORMATS[1:])]
 
 
 @dataclass(frozen=True)
@@ -288,7 +287,8 @@ def test_an_ensemble_is_named_as_a_model_is(tmp_path: Path, patch_file: Path) ->
     assert json.loads(bcd("info", tmp_path / "pair", "--json").stdout)["members"] == ["one", "two"]
 
 
-@pytest.mark.parametrize("form", ONE_AT_ONCE)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_full_output_is_one_line_and_exit_code_2(patch_file: Path, form: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
         done = bcd_process("predict", patch_file, "--model", MODEL, *form, stdout=full)
@@ -310,7 +310,8 @@ def test_progress_is_shown_on_a_terminal_alone(patch_file: Path, terminal: bool)
     assert NOTICE in shown
 
 
-@pytest.mark.parametrize("form", ONE_AT_ONCE)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_reader_that_leaves_is_no_error(folder: Path, form: tuple[str, ...]) -> None:
     running = subprocess.Popen(
         [*COMMAND, "predict", *[str(folder / "0.png")] * 70, "--model", MODEL, *form],
@@ -326,7 +327,8 @@ def test_a_reader_that_leaves_is_no_error(folder: Path, form: tuple[str, ...]) -
     running.stderr.close()
 
 
-@pytest.mark.parametrize("form", ONE_AT_ONCE)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMATS)
 def test_ctrl_c_ends_quietly(folder: Path, form: tuple[str, ...]) -> None:
     running = subprocess.Popen(
         [*COMMAND, "predict", *[str(folder / "0.png")] * 3000, "--model", MODEL, *form],

@@ -239,6 +239,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     loads(client, repo, tmp_path, light_sha256)
 
 
+@pytest.mark.slow
 def test_two_processes_load_at_once_and_one_is_killed(
     hub: Hub, client: Client, repo: str, tmp_path: Path, light_sha256: str
 ) -> None:
@@ -259,6 +260,7 @@ def test_two_processes_load_at_once_and_one_is_killed(
     assert client.run(f"value = load({repo!r}, **{torn!r})") == light_sha256
 
 
+@pytest.mark.slow
 def test_no_network(hub: Hub, client: Client, repo: str, tmp_path: Path, light_sha256: str) -> None:
     warm, cold = {"cache_dir": str(tmp_path / "warm")}, {"cache_dir": str(tmp_path / "cold")}
     loads(client, repo, tmp_path / "warm", light_sha256)

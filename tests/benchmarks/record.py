@@ -1,15 +1,25 @@
-"""Collects benchmark ratios in bench.json, with the machine they were measured on."""
+"""Collects benchmark ratios in bench.json, with the machine they were measured on.
+
+``python -m tests.benchmarks.record README.md`` rewrites the table between the README's marks.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import re
+import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 RESULTS = Path("bench.json")
+LIBRARIES = ("torch", "timm", "onnxruntime", "gradio")
+BEGIN, END = "<!-- bench: written by make bench -->", "<!-- end of bench -->"
+ESCAPED = {"at_most": "≤", "at_least": "≥"}
 
 
 def record(
@@ -22,17 +32,63 @@ def record(
 ) -> None:
     """Add one ratio to ``bench.json``, print it, and fail where it misses its bound."""
     document = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    document["machine"] = {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
     bound = {"at_most": at_most} if at_most is not None else {"at_least": at_least}
     entry = {"baseline": baseline, "ratio": round(ratio, 4), **bound}
-    document.setdefault("ratios", {})[what] = entry
-    RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+    document = {"machine": machine(), "ratios": document.get("ratios", {}) | {what: entry}}
+    RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     print(f"\n{what}: {ratio:.3f} of {baseline} ({bound})")
     assert at_most is None or ratio <= at_most
     assert at_least is None or ratio >= at_least
+
+
+def machine() -> dict[str, Any]:
+    """What the ratios were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        **{name: version(name) for name in LIBRARIES},
+    }
+
+
+def table(document: dict[str, Any]) -> str:
+    """The ratios as Markdown, with the machine below."""
+    lines = ["| what | measured | asked | beside |", "| --- | --- | --- | --- |"]
+    for what, entry in document["ratios"].items():
+        (kind, bound) = next(one for one in entry.items() if one[0] in ESCAPED)
+        met = entry["ratio"] <= bound if kind == "at_most" else entry["ratio"] >= bound
+        measured = f"{entry['ratio']:.2f}" if met else f"**{entry['ratio']:.2f}, missed**"
+        lines.append(f"| {what} | {measured} | {ESCAPED[kind]} {bound:g} | {entry['baseline']} |")
+    known = document["machine"]
+    libraries = ", ".join(f"{name} {known[name]}" for name in ("python", *LIBRARIES))
+    gpu = known["gpu"] or "no GPU"
+    lines += [
+        "",
+        f"Measured on {known['cores']} cores ({known['processor']}), {known['memory_gib']} GiB, "
+        f"{gpu}; {libraries}.",
+    ]
+    return "\n".join(lines)
+
+
+def rewrite(readme: Path) -> None:
+    """Put the table of ``bench.json`` between a page's marks."""
+    page = readme.read_text("utf-8")
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    found = table(json.loads(RESULTS.read_text("utf-8")))
+    readme.write_text(f"{before}{BEGIN}\n{found}\n{END}{after}", "utf-8")
+
+
+def _processor() -> str:
+    try:
+        told = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        told = ""
+    named = re.search(r"model name\s*: (.+)", told)
+    return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    rewrite(Path(sys.argv[1]))

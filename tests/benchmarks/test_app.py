@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import add
 from pathlib import Path
-from statistics import median
 from urllib.request import urlopen
 
 import pytest
@@ -18,6 +18,7 @@ from gradio_client import Client, handle_file
 
 from bcd_models import BCDClassifier
 from tests.benchmarks.record import record
+from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import CARDS
 from tests.ui.running_app import running_app
 
@@ -67,18 +68,6 @@ def client_of(url: str) -> Iterator[Client]:
     client.close()
 
 
-def medians(*calls: Callable[[], object]) -> list[float]:
-    """Median seconds of some calls made in turn."""
-    rounds = [[seconds(call) for call in calls] for _ in range(WARM_UPS + RUNS)][WARM_UPS:]
-    return [median(side) for side in zip(*rounds, strict=True)]
-
-
-def seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
 @pytest.mark.bench
 def test_predict_costs_little_more_than_gradio_and_the_model(
     light_model: BCDClassifier, patch_file: Path, tmp_path: Path
@@ -86,18 +75,16 @@ def test_predict_costs_little_more_than_gradio_and_the_model(
     image = handle_file(patch_file)
     with running_app([MODEL]) as ours, do_nothing_app(tmp_path / "gradio") as theirs:
         with client_of(ours) as app, client_of(theirs) as empty:
-            through_app, nothing, model = medians(
+            through_app, nothing, model = in_turn(
                 lambda: app.predict(image, MODEL.name, api_name="/predict"),
                 lambda: empty.predict(image, "some", api_name="/nothing"),
                 lambda: light_model.predict(patch_file),
+                runs=RUNS,
+                warm_ups=WARM_UPS,
             )
-    print(
-        f"\n/predict {through_app * 1e3:.1f} ms, nothing {nothing * 1e3:.1f} ms, "
-        f"model.predict {model * 1e3:.1f} ms"
-    )
     record(
-        "/predict over gradio_client, median",
+        "/predict over gradio_client",
         "a Gradio endpoint that does nothing with the same upload, plus model.predict in process",
-        through_app / (nothing + model),
+        ratio(through_app, map(add, nothing, model)),
         at_most=1.3,
     )

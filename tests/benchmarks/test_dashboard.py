@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -20,6 +19,7 @@ from clinic.permissions import Actor
 from clinic.settings import Settings
 from clinic.tallies import model_key
 from tests.benchmarks.record import record
+from tests.benchmarks.timing import in_turn, ratio
 
 EXAMINATIONS, PATIENTS, DOCTORS = 100_000, 20_000, 10
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -95,18 +95,6 @@ def read(number: int, at: datetime, verdict: str) -> dict[str, Any]:
     return {**of, "comment": "", "reason": "", "result_shown": bool(number % 2)}
 
 
-def fastest(*acts: Callable[[], object]) -> list[float]:
-    """Seconds of each of several acts done in turn, the fastest of several: others only delay."""
-    taken: list[list[float]] = []
-    for _ in range(RUNS):
-        taken.append([])
-        for act in acts:
-            started = time.perf_counter()
-            act()
-            taken[-1].append(time.perf_counter() - started)
-    return [min(one) for one in zip(*taken, strict=True)]
-
-
 @pytest.mark.bench
 @pytest.mark.parametrize("role", ACTORS)
 @pytest.mark.parametrize("time_", PERIODS)
@@ -122,11 +110,11 @@ def test_an_overview_costs_no_more_than_three_counts(
         return analytics.overview(clinic, ACTORS[role], KEY, PERIODS[time_])
 
     assert overview().examinations > 0
-    ours, baseline = fastest(overview, count)
+    ours, baseline = in_turn(overview, count, runs=RUNS)
     record(
         f"dashboard of {EXAMINATIONS:,} examinations, {role}, {time_}",
         "one count of the examinations",
-        ours / baseline,
+        ratio(ours, baseline),
         at_most=3,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,23 +16,12 @@ from bcd_models import BCDClassifier
 from bcd_models.predictor import BATCH
 from bcd_models.runtime import OnnxForward
 from tests.benchmarks.record import record
+from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import CARDS, MODELS
 from tests.ui.running_app import EXAMPLES
 
 FOLDER, LOOP = 2000, 200  # images of the folder; those that the loop takes, which is slow
 RUNS = 30
-
-
-def fastest(*acts: Callable[[], object], runs: int = RUNS) -> list[float]:
-    """Seconds of each of several acts done in turn, the fastest of several: others only delay."""
-    taken: list[list[float]] = []
-    for _ in range(runs + 1):
-        taken.append([])
-        for act in acts:
-            started = time.perf_counter()
-            act()
-            taken[-1].append(time.perf_counter() - started)
-    return [min(one) for one in zip(*taken[1:], strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -90,19 +78,19 @@ def bare(model: BCDClassifier, images: int) -> Callable[[], object]:
 def test_one_patch(name: str, model: BCDClassifier, eager: Callable[..., float]) -> None:
     image = one_patch()
     pixels = np.asarray(image)
-    ours, theirs, forward = fastest(
-        lambda: model.predict(pixels), lambda: eager(image), bare(model, 1)
+    ours, theirs, forward = in_turn(
+        lambda: model.predict(pixels), lambda: eager(image), bare(model, 1), runs=RUNS
     )
     record(
         f"predict, one patch in memory, {name}: times faster",
         "eager timm model, its own transform, inference mode",
-        theirs / ours,
+        ratio(theirs, ours),
         at_least=2.5,
     )
     record(
         f"own cost around the forward, one patch, {name}",
         "a bare ONNX Runtime session on a ready tensor",
-        ours / forward,
+        ratio(ours, forward),
         at_most=1.15,
     )
 
@@ -128,17 +116,17 @@ def test_a_folder(
         for _ in range(FOLDER // BATCH):
             session()
 
-    ours, forward, loop = fastest(streamed, ready, looped, runs=2)
+    ours, forward, loop = in_turn(streamed, ready, looped, runs=3)
     record(
         f"folder of {FOLDER:,} patches, images/s, {name}",
         "a bare ONNX Runtime session on ready tensors, same batch",
-        (FOLDER / ours) / (FOLDER // BATCH * BATCH / forward),
+        ratio(forward, ours) * FOLDER / (FOLDER // BATCH * BATCH),
         at_least=0.85,
     )
     record(
         f"the same folder: times faster, {name}",
         "a for loop: Pillow, timm's transform, eager torch, one by one",
-        (loop / LOOP) / (ours / FOLDER),
+        ratio(loop, ours) * FOLDER / LOOP,
         at_least=3,
     )
 
@@ -153,10 +141,10 @@ def test_grad_cam(name: str, model: BCDClassifier) -> None:
         margin = model.network(inputs)[0]
         (margin[1] - margin[0]).backward()
 
-    ours, theirs = fastest(lambda: model.explain(pixels), forward_and_backward)
+    ours, theirs = in_turn(lambda: model.explain(pixels), forward_and_backward, runs=RUNS)
     record(
         f"Grad-CAM, one patch, {name}",
         "one forward and backward of the bare model",
-        ours / theirs,
+        ratio(ours, theirs),
         at_most=1.5,
     )

@@ -4,52 +4,77 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from gradio_client import Client, handle_file
 
 from tests.benchmarks.record import record
+from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import CARDS
+from tests.ui.running_app import running_app
 
 RUNS = 5
 MODEL = CARDS / "bcd-mobilenetv2"
 
-EAGER = """
+EAGER = f"""
 import torch, timm
-model = timm.create_model("local-dir:{model}", pretrained=True).eval()
+model = timm.create_model("local-dir:{MODEL}", pretrained=True).eval()
 with torch.inference_mode():
     model(torch.zeros(1, 3, 224, 224))
 """
 
 
-def seconds(*command: str) -> float:
-    started = time.perf_counter()
-    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - started
-
-
-def medians(ours: list[str], baseline: list[str]) -> tuple[float, float]:
-    """Median seconds of two commands run in turn, after one warm-up of each."""
-    pairs = [(seconds(*ours), seconds(*baseline)) for _ in range(RUNS + 1)][1:]
-    return tuple(sorted(side)[RUNS // 2] for side in zip(*pairs, strict=True))  # type: ignore[return-value]
+def python(*arguments: str) -> Callable[[], object]:
+    """A whole process."""
+    command = [sys.executable, *arguments]
+    return lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.bench
 def test_import_is_a_fraction_of_torchs() -> None:
-    ours, baseline = medians(["-c", "import bcd_models"], ["-c", "import torch"])
-    empty = sorted(seconds("-c", "pass") for _ in range(RUNS))[RUNS // 2]
-    ratio = (ours - empty) / (baseline - empty)
-    record("import bcd_models", "import torch (both less an empty interpreter)", ratio, at_most=0.1)
+    ours, torch, empty = in_turn(
+        python("-c", "import bcd_models"),
+        python("-c", "import torch"),
+        python("-c", "pass"),
+        runs=RUNS,
+    )
+    record(
+        "import bcd_models",
+        "import torch (both less an empty interpreter)",
+        ratio(
+            (one - none for one, none in zip(ours, empty, strict=True)),
+            (one - none for one, none in zip(torch, empty, strict=True)),
+        ),
+        at_most=0.1,
+    )
 
 
 @pytest.mark.bench
 def test_first_predict_costs_little_more_than_torch_and_timm(patch_file: Path) -> None:
-    predict = ["-m", "bcd_models.cli", "predict", str(patch_file), "--model", str(MODEL)]
-    ours, baseline = medians(predict, ["-c", EAGER.format(model=MODEL)])
+    predict = ("-m", "bcd_models.cli", "predict", str(patch_file), "--model", str(MODEL))
+    ours, baseline = in_turn(python(*predict), python("-c", EAGER), runs=RUNS)
     record(
         "first bcd predict",
         "import torch and timm, load the model, one eager forward",
-        ours / baseline,
+        ratio(ours, baseline),
         at_most=1.3,
+    )
+
+
+@pytest.mark.bench
+def test_the_app_answers_soon_after_its_start(patch_file: Path) -> None:
+    def first_answer() -> None:
+        with running_app([MODEL]) as url:
+            client = Client(url, verbose=False, ssl_verify=False, analytics_enabled=False)
+            assert client.predict(handle_file(patch_file), MODEL.name, api_name="/predict")
+            client.close()
+
+    ours, baseline = in_turn(first_answer, python("-c", "import torch, timm, gradio"), runs=RUNS)
+    record(
+        "from the app's start to its first answer and its end",
+        "import torch, timm and gradio",
+        ratio(ours, baseline),
+        at_most=2,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from tests.benchmarks.record import record
+from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import ROOT
 from training import engine, scoring, train
 from training.loader import Pixels
@@ -72,19 +73,13 @@ class Resident:
         return self.batch
 
 
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def ratio(ours: Callable[[], object], baseline: Callable[[], object]) -> float:
-    """Median over runs in turn, after one warm-up, of the baseline's time over ours."""
-    pairs = [(seconds(baseline), seconds(ours)) for _ in range(RUNS + 1)][1:]
-    return sorted(b / o for b, o in pairs)[RUNS // 2]
-
-
-def epoch_of(backbone: str, pixels: Pixels | Resident) -> Callable[[], object]:
+def epoch_of(
+    backbone: str,
+    pixels: Pixels | Resident,
+    size: int = SIZE,
+    batch: int = BATCH,
+    accelerator: Accelerator | None = None,
+) -> Callable[[], object]:
     """An epoch of so many steps, through the loop that trains."""
     plan = Recipe.model_validate(
         {
@@ -92,8 +87,8 @@ def epoch_of(backbone: str, pixels: Pixels | Resident) -> Callable[[], object]:
             "version": "0",
             "backbone": backbone,
             "start": "none",
-            "phases": [{"size": SIZE, "epochs": 100, "learning_rate": 1e-5}],
-            "batch_size": BATCH,
+            "phases": [{"size": size, "epochs": 100, "learning_rate": 1e-5}],
+            "batch_size": batch,
         }
     )
     count = len(pixels)
@@ -106,7 +101,7 @@ def epoch_of(backbone: str, pixels: Pixels | Resident) -> Callable[[], object]:
     )
     network, preprocess, _ = train.network_of(plan, None)
     rows = scoring.Rows(frame, pixels)  # type: ignore[arg-type]
-    loop = engine._Loop(engine.Accelerator(), network, plan, preprocess, rows)
+    loop = engine._Loop(accelerator or Accelerator(), network, plan, preprocess, rows)
     return lambda: loop.train_epoch(1)
 
 
@@ -115,10 +110,12 @@ def epoch_of(backbone: str, pixels: Pixels | Resident) -> Callable[[], object]:
 def test_a_step_through_the_loader(backbone: str, tmp_path: Path, two_threads: None) -> None:
     pixels = pixels_of(packed(tmp_path, BATCH * STEPS), BATCH * STEPS)
     engine.keep_freed_memory()  # as training does
+    acts = epoch_of(backbone, pixels), epoch_of(backbone, Resident(pixels))
+    ours, resident = in_turn(*acts, runs=RUNS)
     record(
         f"training step of {backbone} through the loader, 96 px, batch 32",
         "the same step on a resident tensor",
-        ratio(epoch_of(backbone, pixels), epoch_of(backbone, Resident(pixels))),
+        ratio(resident, ours),
         at_least=0.95,
     )
 
@@ -141,10 +138,11 @@ def test_the_loader_keeps_pace_with_bare_slicing(tmp_path: Path) -> None:
             found = pixels.rows(positions)
         assert len(found[0][1]) == 64
 
+    ours, bare_slicing = in_turn(loading, slicing, runs=RUNS)
     record(
         "loader alone, random batches of 64 rows of 50x50",
         "bare memmap slicing of the same rows",
-        ratio(loading, slicing),
+        ratio(bare_slicing, ours),
         at_least=0.8,
     )
 

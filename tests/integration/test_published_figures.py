@@ -12,6 +12,7 @@ import pytest
 
 from bcd_models import folder as model_folder
 from bcd_models.prediction import NOTICE
+from tests.benchmarks.record import BEGIN, END, table
 from tests.conftest import CARDS, MODELS, ROOT
 from training import card
 
@@ -30,8 +31,13 @@ def test_card_is_what_its_figures_make(name: str) -> None:
 
 
 def test_readme_table_is_what_the_figures_make() -> None:
-    table = card.results_table([CARDS / name for name in MODELS])
-    assert card.put_results(README, table) == README
+    results = card.results_table([CARDS / name for name in MODELS])
+    assert card.put_results(README, results) == README
+
+
+def test_the_bench_table_is_what_was_measured() -> None:
+    measured = json.loads((ROOT / "bench.json").read_text())
+    assert README.split(BEGIN)[1].split(END)[0].strip() == table(measured)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -41,6 +47,7 @@ def test_weights_are_the_ones_measured(name: str) -> None:
     assert metrics["model"]["weights_sha256"] == sha256
 
 
+@pytest.mark.slow
 def test_readmes_python_runs(tmp_path: Path) -> None:
     first, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     for name in ("cards", "space"):

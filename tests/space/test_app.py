@@ -218,6 +218,7 @@ def test_it_starts_without_a_word_too_many(log, url):
     assert second == f"Open {url}", first
 
 
+@pytest.mark.slow
 def test_the_first_admin_s_password_is_printed_once(url, log, folders, clinic, tmp_path):
     printed = log.read_text()
     assert printed.startswith("Made the account admin with the password")

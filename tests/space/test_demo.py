@@ -219,6 +219,7 @@ demo.begin(open_installation(settings_at(Path(sys.argv[1]))), Models(sys.argv[2:
 """
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_app(clinic: Installation, small_models: Models, tmp_path: Path) -> None:
     folders = [str(small_models.offered(name).folder) for name in NAMES]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'space'}"}

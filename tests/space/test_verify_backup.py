@@ -100,7 +100,7 @@ def test_a_backup_taken_in_use_is_whole(kept: Installation, tmp_path: Path) -> N
     stop, errors = threading.Event(), []
 
     def save() -> None:
-        number = 0
+        number = 1
         while not stop.is_set():
             try:
                 examine(kept, number)
@@ -108,6 +108,7 @@ def test_a_backup_taken_in_use_is_whole(kept: Installation, tmp_path: Path) -> N
                 errors.append(error)
             number += 1
 
+    examine(kept, 0)
     saving = threading.Thread(target=save)
     saving.start()
     for number in range(3):
@@ -127,6 +128,7 @@ def test_a_backup_taken_in_use_is_whole(kept: Installation, tmp_path: Path) -> N
                 assert session.query(Examination).count() == found.files
 
 
+@pytest.mark.slow
 def test_the_command(kept: Installation, tmp_path: Path) -> None:
     examine(kept, 1)
     data, target = kept.settings.data, str(tmp_path / "copy.zip")

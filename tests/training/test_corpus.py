@@ -257,7 +257,8 @@ def command_line(*arguments: str | Path, most_bytes: int = -1) -> subprocess.Pop
     )
 
 
-@pytest.mark.parametrize("most_bytes", [20_000, pytest.param(1_500_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("most_bytes", [20_000, 1_500_000])
 def test_a_full_disk_loses_nothing(
     archives: dict[str, Path], corpus_folder: Path, tmp_path: Path, most_bytes: int
 ) -> None:

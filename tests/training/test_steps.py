@@ -113,6 +113,7 @@ def test_alone_a_failing_step_is_the_last(tmp_path: Path, capsys) -> None:
     assert said.err.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_a_failing_process_says_why(tmp_path: Path, capfd) -> None:
     missing = ["--corpus", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
     with pytest.raises(BCDError, match="step 'apart' failed"):

@@ -119,6 +119,7 @@ def test_a_run_killed_at_any_moment_resumes(
     assert_equal(out, run)
 
 
+@pytest.mark.slow
 def test_a_run_repeats_from_its_folder_alone(
     run: Path, corpus_folder: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from tests.support.clinic import PASSWORD, actor, installation_with
 from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, watched_page
 from tests.ui.running_app import EXAMPLES, running_app, save_small_model
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 RUN = "document.title='run'"
 HOSTILE = f'<img src=x onerror="{RUN}">'

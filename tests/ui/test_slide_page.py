@@ -16,7 +16,7 @@ from tests.support.slides import draw_layout, drawn_layout, telling_model, write
 from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, watched_page
 from tests.ui.running_app import running_app
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 MPP = 4.0
 READY = "Ready to analyse"
@@ -49,9 +49,7 @@ def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address.rstrip("/")
 
 
-@pytest.fixture(
-    params=[pytest.param(DESK, id="desk"), pytest.param(PHONE, id="phone", marks=pytest.mark.slow)]
-)
+@pytest.fixture(params=[pytest.param(DESK, id="desk"), pytest.param(PHONE, id="phone")])
 def page(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator[Page]:
     """A doctor's browser at the page; afterwards, nothing may have gone elsewhere or wrong."""
     with watched_page(browser, url, request.param, LEAVING) as page:
