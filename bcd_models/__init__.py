@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bcd_models.explain import Explanation
     from bcd_models.images import ImageLimits
     from bcd_models.prediction import Prediction
+    from bcd_models.slides.prediction import SlidePrediction
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _HOME = {
     "InputError": "errors",
     "ModelFolderError": "errors",
     "Prediction": "prediction",
+    "SlidePrediction": "slides.prediction",
 }
 __all__ = [
     "BCDClassifier",
@@ -43,6 +45,7 @@ __all__ = [
     "InputError",
     "ModelFolderError",
     "Prediction",
+    "SlidePrediction",
 ]
 
 

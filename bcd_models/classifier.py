@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -95,22 +96,38 @@ class BCDClassifier(Predictor):
     def preprocess(self, images: ImageSource | Several) -> Tensor:
         """The network's input, N x 3 x S x S float32, for one image or several."""
         opened = [open_image(image) for image in as_list(images)]
-        return torch.cat([self.ready(image) for image in opened]).to(self._device)
+        return self._inputs([self.ready(image) for image in opened])
 
     def files(self) -> dict[str, bytes]:
         """``config.json`` and ``model.safetensors``, whose values are float16."""
         return model_folder.files_of(self.config, self.network.state_dict())
 
     def ready(self, image: Image) -> Tensor:
-        """The network's input of an opened image, 1 x 3 x S x S float32, on the CPU."""
-        return preprocess(to_uint8(image).unsqueeze(0), self.config.preprocess)
+        """The network's input of an opened image, 1 x 3 x S x S float32, on the CPU.
+
+        For a GPU a small image stays as it is, uint8: that is less to send, and resized there.
+        """
+        pixels = to_uint8(image).unsqueeze(0)
+        small = max(image.size) <= self.config.preprocess.input_size
+        if small and self._device.type == "cuda":
+            return pixels
+        return preprocess(pixels, self.config.preprocess)
 
     def margins(self, inputs: Sequence[Tensor]) -> list[float]:
         """The logit margins (malignant minus benign), one an image; an input may hold several."""
-        pixels = (torch.cat(tuple(inputs)) if len(inputs) > 1 else inputs[0]).to(self._device)
         with torch.inference_mode():
+            pixels = self._inputs(inputs)
             margins = margins_of(self._forward_now(), pixels, self.config.decision.views)
         return list(margins.tolist())
+
+    def _inputs(self, ready: Sequence[Tensor]) -> Tensor:
+        """What was made ready as one batch on the device, in order; uint8 is resized now."""
+        batches = []
+        for (_, kind), alike in groupby(ready, lambda one: (one.shape[1:], one.dtype)):
+            pixels = _joined(list(alike)).to(self._device)
+            resized = kind is not torch.uint8
+            batches.append(pixels if resized else preprocess(pixels, self.config.preprocess))
+        return _joined(batches)
 
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
         """Grad-CAM of an opened image, already predicted."""
@@ -139,6 +156,10 @@ class BCDClassifier(Predictor):
 def _lasting(known: tuple[str, State] | None) -> str:
     """A hash that was taken of a state, while that lasts; "" otherwise."""
     return known[0] if known and known[1].lasts() else ""
+
+
+def _joined(batches: Sequence[Tensor]) -> Tensor:
+    return batches[0] if len(batches) == 1 else torch.cat(tuple(batches))
 
 
 def margins_of(network: Callable[[Tensor], Tensor], inputs: Tensor, views: int = 1) -> Tensor:

@@ -22,6 +22,7 @@ from bcd_models import BCDClassifier, ImageError, ImageLimits, ModelFolderError
 from bcd_models.backbones import BACKBONES
 from bcd_models.config import LABELS, DecisionConfig, ModelConfig, PreprocessConfig
 from bcd_models.prediction import NOTICE
+from bcd_models.preprocess import to_uint8
 
 
 @pytest.fixture(params=BACKBONES)
@@ -77,6 +78,17 @@ def test_lists_give_lists_and_batching_changes_nothing(
     alone = light_model.predict_proba(patches)
     assert np.allclose([p.probability for p in many], np.tile(alone, 5), atol=1e-5)
     assert light_model.predict([]) == []
+
+
+def test_images_may_be_resized_where_the_network_is(
+    model: BCDClassifier, patches: list[Image.Image]
+) -> None:
+    """As on a GPU: what is small is sent as it is, between others of any size."""
+    mixed = [patches[0], patches[1], patches[2].resize((40, 30)), patches[3], patches[4]]
+    ready = [model.ready(image) for image in mixed]
+    sent = [to_uint8(image)[None] for image in mixed]
+    sent[3] = ready[3]
+    assert model.margins(sent) == pytest.approx(model.margins(ready), abs=1e-5)
 
 
 def test_a_bad_image_costs_itself_only(

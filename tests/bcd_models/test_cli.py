@@ -152,7 +152,7 @@ def test_a_full_disk_leaves_no_half_overlay(tmp_path: Path, patches: list[Image.
         [*limited, "predict", *arguments],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "BCD_RUNTIME": "torch"},
     )
     assert is_one_line(done), done.stderr
     assert "1-bcd-mobilenetv2.png can't be written: File too large" in done.stderr

@@ -98,6 +98,7 @@ def test_gradients_stay_off_the_model(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_hundred_runs_leave_no_hook_and_no_growing_memory(
     model: BCDClassifier, patches: list[Image.Image], two_threads: None
 ) -> None:

@@ -114,7 +114,8 @@ def predict(*arguments: object) -> list[str]:
 @pytest.mark.slow
 def test_two_processes_by_accelerate(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]  # CPUs too
+    launch += ["--num_processes", "2"]
     many = tmp_path / "many"
     many.mkdir()
     for number in range(600):  # more than one part

@@ -48,7 +48,7 @@ def space(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     venv.create(folder / "venv", with_pip=True)
-    pip = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    pip = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
     needed = ["-r", folder / "space" / "requirements.txt", "-c", ROOT / "constraints.txt"]
     subprocess.run([*pip, *needed], check=True, cwd=folder)
     return folder / "space"
