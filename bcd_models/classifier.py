@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bcd_models import folder as model_folder
+from bcd_models.ahead import one_core
 from bcd_models.backbones import backbone_named, create
 from bcd_models.config import ModelConfig
 from bcd_models.errors import ModelFolderError
@@ -111,7 +112,8 @@ class BCDClassifier(Predictor):
         small = max(image.size) <= self.config.preprocess.input_size
         if small and self._device.type == "cuda":
             return pixels
-        return preprocess(pixels, self.config.preprocess)
+        with one_core():
+            return preprocess(pixels, self.config.preprocess)
 
     def margins(self, inputs: Sequence[Tensor]) -> list[float]:
         """The logit margins (malignant minus benign), one an image; an input may hold several."""

@@ -206,11 +206,13 @@ class Predictor(nn.Module, ABC):
         while some := list(islice(made, BATCH)):
             inputs = [one.ready for one in some if isinstance(one, _Opened)]
             margins = iter(self.margins(inputs) if inputs else [])
+            weights = self.weights_sha256
             for one in some:
                 if isinstance(one, _Failed):
                     yield one.source, one.error
                 else:
-                    yield one.source, self.answer(one.size, next(margins), _name_of(one.source))
+                    name = _name_of(one.source)
+                    yield one.source, self.answer(one.size, next(margins), name, weights)
 
     def explanations(
         self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
@@ -280,10 +282,12 @@ class Predictor(nn.Module, ABC):
         """
         opened = open_image(image, limits)
         margin = self.margins([self.ready(opened)])[0]
-        prediction = self.answer(opened.size, margin, _name_of(image))
+        prediction = self.answer(opened.size, margin, _name_of(image), self.weights_sha256)
         return self.explained(opened, prediction, label or prediction.label)
 
-    def answer(self, size: tuple[int, int], margin: float, name: str) -> Prediction:
+    def answer(
+        self, size: tuple[int, int], margin: float, name: str, weights_sha256: str
+    ) -> Prediction:
         """The prediction that follows from the margin of an image of some width and height."""
         decision = self.config.decision
         probability = float(calibrate(margin, decision))
@@ -299,7 +303,7 @@ class Predictor(nn.Module, ABC):
             refer=decision.refer,
             model=self.config.name,
             model_version=self.config.version,
-            weights_sha256=self.weights_sha256,
+            weights_sha256=weights_sha256,
             width=size[0],
             height=size[1],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,9 +44,15 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:
     """Bring values from 0 to 255 to the mean and standard deviation the network expects."""
-    mean = torch.tensor(config.mean, device=pixels.device).view(3, 1, 1) * 255
-    std = torch.tensor(config.std, device=pixels.device).view(3, 1, 1) * 255
+    mean, std = (_of_channels(values, pixels.device) for values in (config.mean, config.std))
     return (pixels - mean).div_(std)
+
+
+@lru_cache
+@torch.inference_mode(False)
+def _of_channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """A value for each channel, of 0 to 1, as one of 0 to 255: 3 x 1 x 1."""
+    return torch.tensor(values, device=device).view(3, 1, 1) * 255
 
 
 def symmetry(images: Tensor, which: int) -> Tensor:
