@@ -205,7 +205,7 @@ def test_each_answer_is_the_model_s_about_that_very_image(
     assert [answer.pop("probability") for answer in told] == near
     assert told == expected
     different = {round(answer["probability"], 4) for *_, answer in answered}
-    assert len(different) > 0.99 * len(expected)  # or a mix-up could not be seen
+    assert len(different) > 0.9 * len(expected)  # or a mix-up could not be seen
 
 
 def test_each_acknowledged_examination_is_kept_once_with_its_pixels(
