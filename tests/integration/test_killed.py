@@ -312,7 +312,7 @@ def a_doctors_installation(place: Place) -> Iterator[tuple[Installation, Actor, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # it takes two minutes; a busy machine takes longer for the same
+@pytest.mark.timeout(1800)  # it takes two minutes; a busy machine takes longer for the same
 @pytest.mark.parametrize("seed", [20])
 def test_what_was_acknowledged_outlives_a_kill(place: Place, seed: int) -> None:
     rng, token = random.Random(seed), ""

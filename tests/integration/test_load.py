@@ -32,7 +32,7 @@ from tests.support.clinic import NAMES, PASSWORD, installation_at
 from tests.support.serving import add_account
 from tests.ui.running_app import running_app, save_small_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 SECONDS = 60  # of load
 GUESTS, SHARED, ALONE = 4, 4, 20  # users without an account; accounts of two users, of one
