@@ -16,6 +16,7 @@ from contextlib import nullcontext, suppress
 from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
@@ -35,6 +36,10 @@ INPUT, OUTPUT, BATCH = "pixels", "logits", "n"
 REMEDY = "pip install 'bcd-models[onnx]'"
 
 VERSION = attrgetter("_version")  # of a tensor: counted up by each change in place
+
+# torch's exporter keeps its state in globals: two exports at once fail. Threads that ask for the
+# same network wait, and find what the first one has kept.
+_one_export_at_a_time = RLock()
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +144,8 @@ def forward_of(network: nn.Module, size: int, wanted: Runtime, file_sha256: str 
     why = _why_no_onnx(network)
     if not why:
         try:
-            return OnnxForward(network, _session(_exported(network, size, file_sha256)))
+            with _one_export_at_a_time:
+                return OnnxForward(network, _session(_exported(network, size, file_sha256)))
         except Exception as error:  # whatever the exporter or the session throws
             why = f"ONNX Runtime can't be used ({type(error).__name__}: {error})"
             log.warning("%s: torch answers in its place", why)
@@ -156,7 +162,11 @@ def onnx_bytes(network: nn.Module, size: int) -> bytes:
     """
     if find_spec("onnx") is None:
         raise InputError(f"to export, install onnx: {REMEDY}")
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with (
+        _one_export_at_a_time,
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # those of the exporter, about itself and the trace
         file = Path(folder) / "model.onnx"
         torch.onnx.export(

@@ -247,6 +247,19 @@ def test_threads_share_a_model(loaded: BCDClassifier) -> None:
     assert np.abs(np.array(together) - np.array(one_by_one * 5)).max() < 1e-6
 
 
+def test_threads_that_ask_first_all_get_the_same(
+    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No export is kept yet, and torch's exporter can't do two at once."""
+    models = [BCDClassifier.from_pretrained(folder) for _ in range(2)]
+    with ThreadPoolExecutor(6) as pool:
+        answers = pool.map(lambda n: models[n % 2].predict(IMAGES[0]).probability, range(6))
+        assert len(set(answers)) == 1
+    assert [used(model) for model in models] == ["onnx", "onnx"]
+    assert len(list(cache.iterdir())) == 1
+    assert caplog.records == []
+
+
 def test_exported_for_others(loaded: BCDClassifier, tmp_path: Path) -> None:
     """What any ONNX Runtime makes of it, the batch being free."""
     file = tmp_path / "model.onnx"
