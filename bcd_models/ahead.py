@@ -6,33 +6,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from functools import cache
 from itertools import chain, islice
-from typing import Any, TypeVar
-
-from threadpoolctl import ThreadpoolController
+from typing import TypeVar
 
 MOST_THREADS = 8
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
-
-
-def one_core() -> AbstractContextManager[Any]:
-    """A context in which torch computes in the calling thread alone.
-
-    Small images gain nothing from more threads, and OpenMP's, once woken, wait spinning: they take
-    the cores from the network and from the other threads that make images ready.
-    """
-    limited: AbstractContextManager[Any] = _openmp().limit(limits=1, user_api="openmp")
-    return limited
-
-
-@cache
-def _openmp() -> ThreadpoolController:
-    """Made at the first use, when torch has brought its OpenMP."""
-    return ThreadpoolController()
 
 
 def ahead(function: Callable[[Item], Done], items: Iterable[Item], depth: int) -> Iterator[Done]:

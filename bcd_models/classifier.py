@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from bcd_models import folder as model_folder
-from bcd_models.ahead import one_core
 from bcd_models.backbones import backbone_named, create
 from bcd_models.config import ModelConfig
 from bcd_models.errors import ModelFolderError
 from bcd_models.images import ImageSource, Several, open_image
+from bcd_models.one_core import one_core
 from bcd_models.predictor import Predictor, as_list
 from bcd_models.preprocess import preprocess, symmetry, to_uint8
 from bcd_models.runtime import (

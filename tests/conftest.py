@@ -15,6 +15,7 @@ from PIL import Image
 from bcd_models import BCDClassifier
 from tests.support import synthetic
 from tests.support.postgres import program, running_postgres
+from tests.support.slides import telling_model
 
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "cards"
@@ -79,6 +80,14 @@ def model(request: pytest.FixtureRequest) -> BCDClassifier:
 def light_model() -> BCDClassifier:
     """The faster of the bundled models."""
     return BCDClassifier.from_pretrained(CARDS / "bcd-mobilenetv2")
+
+
+@pytest.fixture(scope="session")
+def telling(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that tells drawn tumour."""
+    folder = tmp_path_factory.mktemp("models") / "telling"
+    telling_model().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

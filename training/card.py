@@ -204,11 +204,16 @@ def results_table(folders: list[Path]) -> str:
 
 def put_results(readme: str, table: str) -> str:
     """The README's text with the results between its two markers replaced."""
-    before, _, rest = readme.partition(RESULTS_BEGIN)
-    _, end, after = rest.partition(RESULTS_END)
-    if not end:
-        raise InputError(f"the README lacks the markers {RESULTS_BEGIN!r} and {RESULTS_END!r}")
-    return f"{before}{RESULTS_BEGIN}\n{table}\n{end}{after}"
+    return put_between(readme, RESULTS_BEGIN, RESULTS_END, table)
+
+
+def put_between(page: str, begin: str, end: str, table: str) -> str:
+    """A page's text with what stands between two markers replaced; InputError without them."""
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise InputError(f"the README lacks the markers {begin!r} and {end!r}")
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 def _images_of(metrics: measured.Metrics) -> tuple[Any, ...]:

@@ -88,6 +88,14 @@ class Models:
         """The names on offer, the default first."""
         return list(self._offered)
 
+    @property
+    def choices(self) -> list[tuple[str, str]]:
+        """What people choose from: each model's title with how well it did, and its name."""
+        return [
+            (f"{one.title}, {one.hint}" if one.hint else one.title, name)
+            for name, one in self._offered.items()
+        ]
+
     def offered(self, name: str) -> OfferedModel:
         """What is known of a model; InputError where there is none of that name."""
         if name not in self._offered:

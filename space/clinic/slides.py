@@ -15,13 +15,12 @@ from pathlib import Path
 
 from bcd_models.errors import ImageError, InputError
 from bcd_models.predictor import Predictor
-from bcd_models.slides.prediction import SlidePrediction
+from bcd_models.slides.prediction import UM2_IN_MM2, SlidePrediction
 from bcd_models.slides.slide_file import PLAUSIBLE_UM, PixelSizeError, SlideFacts, read_facts
 from clinic.permissions import Actor, need_doctor
 
 # More takes minutes of everyone's processor.
 MOST_PIXELS, MOST_MM2 = 4_000_000_000, 400
-UM2_IN_MM2 = 1e6
 SLIDE = "slide"  # what the file is called, whatever the user called it
 ELSEWHERE = "analyse it with bcd slide on a machine of yours"
 

@@ -66,14 +66,6 @@ def picture(layout: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def telling(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model that tells drawn tumour."""
-    folder = tmp_path_factory.mktemp("models") / "telling"
-    telling_model().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def model(telling: Path) -> BCDClassifier:
     loaded = BCDClassifier.from_pretrained(telling)
     loaded.runtime = "torch"

@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 
-RESULTS = Path("bench.json")
+from training.card import put_between
+
+RESULTS = Path(__file__).parents[2] / "bench.json"
 LIBRARIES = ("torch", "timm", "onnxruntime", "gradio")
 BEGIN, END = "<!-- bench: written by make bench -->", "<!-- end of bench -->"
-ESCAPED = {"at_most": "≤", "at_least": "≥"}
+SIGNS = {"at_most": "≤", "at_least": "≥"}
 
 
 def record(
@@ -57,10 +59,10 @@ def table(document: dict[str, Any]) -> str:
     """The ratios as Markdown, with the machine below."""
     lines = ["| what | measured | asked | beside |", "| --- | --- | --- | --- |"]
     for what, entry in document["ratios"].items():
-        (kind, bound) = next(one for one in entry.items() if one[0] in ESCAPED)
+        (kind, bound) = next(one for one in entry.items() if one[0] in SIGNS)
         met = entry["ratio"] <= bound if kind == "at_most" else entry["ratio"] >= bound
         measured = f"{entry['ratio']:.2f}" if met else f"**{entry['ratio']:.2f}, missed**"
-        lines.append(f"| {what} | {measured} | {ESCAPED[kind]} {bound:g} | {entry['baseline']} |")
+        lines.append(f"| {what} | {measured} | {SIGNS[kind]} {bound:g} | {entry['baseline']} |")
     known = document["machine"]
     libraries = ", ".join(f"{name} {known[name]}" for name in ("python", *LIBRARIES))
     gpu = known["gpu"] or "no GPU"
@@ -72,13 +74,9 @@ def table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def rewrite(readme: Path) -> None:
-    """Put the table of ``bench.json`` between a page's marks."""
-    page = readme.read_text("utf-8")
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
-    found = table(json.loads(RESULTS.read_text("utf-8")))
-    readme.write_text(f"{before}{BEGIN}\n{found}\n{END}{after}", "utf-8")
+def put_table(page: str) -> str:
+    """A page's text with the table of ``bench.json`` between its two markers."""
+    return put_between(page, BEGIN, END, table(json.loads(RESULTS.read_text("utf-8"))))
 
 
 def _processor() -> str:
@@ -91,4 +89,5 @@ def _processor() -> str:
 
 
 if __name__ == "__main__":
-    rewrite(Path(sys.argv[1]))
+    readme = Path(sys.argv[1])
+    readme.write_text(put_table(readme.read_text("utf-8")), "utf-8")

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from bcd_models import BCDClassifier
 from bcd_models.backbones import backbone_named
+from tests.benchmarks.epochs import epoch_of, packed, pixels_of
 from tests.benchmarks.record import record
-from tests.benchmarks.test_training import epoch_of, packed, pixels_of
 from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import CARDS, MODELS
 

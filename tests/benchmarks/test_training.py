@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from accelerate import Accelerator
-from torch import Tensor
 
+from tests.benchmarks.epochs import BATCH, SIDE, SIZE, Resident, epoch_of, packed, pixels_of
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import ROOT
-from training import engine, scoring, train
-from training.loader import Pixels
-from training.recipe import Recipe
+from training import engine
 
-SIDE, SIZE, BATCH = 50, 96, 32
 SAMPLE, FULL = 9_767, 277_524
 STEPS, RUNS = 6, 7
 
@@ -31,78 +23,13 @@ ITERATE = """
 import sys
 import numpy as np, torch
 from pathlib import Path
-from tests.benchmarks.test_training import pixels_of
+from tests.benchmarks.epochs import pixels_of
 pixels = pixels_of(Path(sys.argv[1]), int(sys.argv[2]))
 for positions in torch.randperm(len(pixels)).split(64):
     pixels.rows(positions)
 fields = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(sum(int(fields[key].split()[0]) for key in ("RssAnon", "RssShmem")))
 """
-
-
-def packed(folder: Path, count: int) -> Path:
-    """Packed pixels as the loader writes them, of a corpus that isn't there."""
-    pixels = folder / f".pixels-{SIZE}"
-    pixels.mkdir(parents=True)
-    noise = np.random.default_rng(0)
-    with (pixels / "50x50.u8").open("wb") as file:
-        for start in range(0, count, 4096):
-            rows = min(4096, count - start)
-            file.write(noise.bytes(rows * SIDE * SIDE * 3))
-    np.save(pixels / "home.npy", np.stack([np.zeros(count, np.int64), np.arange(count)], 1))
-    (pixels / "shapes.json").write_text(json.dumps({"50x50.u8": [SIDE, SIDE, 3]}))
-    return folder
-
-
-def pixels_of(folder: Path, count: int) -> Pixels:
-    corpus = SimpleNamespace(cache_files=[{"filename": str(folder / "data.arrow")}])
-    return Pixels(corpus, np.arange(count), SIZE)  # type: ignore[arg-type]
-
-
-class Resident:
-    """The loader's place taken by a tensor in memory, already batches."""
-
-    def __init__(self, pixels: Pixels) -> None:
-        self.batch = pixels.rows(torch.arange(BATCH))
-        self.count = len(pixels)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def rows(self, _: Tensor) -> list[tuple[np.ndarray, Tensor]]:
-        return self.batch
-
-
-def epoch_of(
-    backbone: str,
-    pixels: Pixels | Resident,
-    size: int = SIZE,
-    batch: int = BATCH,
-    accelerator: Accelerator | None = None,
-) -> Callable[[], object]:
-    """An epoch of so many steps, through the loop that trains."""
-    plan = Recipe.model_validate(
-        {
-            "name": "bench",
-            "version": "0",
-            "backbone": backbone,
-            "start": "none",
-            "phases": [{"size": size, "epochs": 100, "learning_rate": 1e-5}],
-            "batch_size": batch,
-        }
-    )
-    count = len(pixels)
-    frame = pd.DataFrame(
-        {
-            "label": ["benign", "malignant"] * (count // 2),
-            "source": "idc",
-            "case_id": [f"idc/{i // 8}" for i in range(count)],
-        }
-    )
-    network, preprocess, _ = train.network_of(plan, None)
-    rows = scoring.Rows(frame, pixels)  # type: ignore[arg-type]
-    loop = engine._Loop(accelerator or Accelerator(), network, plan, preprocess, rows)
-    return lambda: loop.train_epoch(1)
 
 
 @pytest.mark.bench

@@ -12,7 +12,7 @@ import pytest
 
 from bcd_models import folder as model_folder
 from bcd_models.prediction import NOTICE
-from tests.benchmarks.record import BEGIN, END, table
+from tests.benchmarks.record import put_table
 from tests.conftest import CARDS, MODELS, ROOT
 from training import card
 
@@ -36,8 +36,7 @@ def test_readme_table_is_what_the_figures_make() -> None:
 
 
 def test_the_bench_table_is_what_was_measured() -> None:
-    measured = json.loads((ROOT / "bench.json").read_text())
-    assert README.split(BEGIN)[1].split(END)[0].strip() == table(measured)
+    assert put_table(README) == README
 
 
 @pytest.mark.parametrize("name", MODELS)

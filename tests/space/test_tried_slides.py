@@ -16,34 +16,31 @@ from bcd_models.errors import ImageError, InputError
 from bcd_models.prediction import NOTICE
 from clinic import slides
 from clinic.permissions import Actor, NotAllowed, NotSignedIn
-from tests.support.slides import draw_layout, drawn_layout, telling_model, write_slide
+from tests.support.slides import SMALL_MPP, small_slides
 
 DOCTOR = Actor(1, "ada", "doctor", "10.0.0.1")
 ADMIN = Actor(2, "admin", "admin", "10.0.0.1")
-MPP = 4.0
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
-    return draw_layout(drawn_layout(), MPP, seed=3)
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return small_slides(tmp_path_factory.mktemp("slides"))
 
 
 @pytest.fixture(scope="module")
-def slide(picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_slide(tmp_path_factory.mktemp("slides") / "drawn.tif", picture, MPP, (1, 4))
+def slide(drawn: dict[str, Path]) -> Path:
+    return drawn["sized"]
 
 
 @pytest.fixture(scope="module")
-def unsized(picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def unsized(drawn: dict[str, Path]) -> bytes:
     """A slide that doesn't say how large its pixels are."""
-    return write_slide(tmp_path_factory.mktemp("slides") / "drawn.tif", picture, None).read_bytes()
+    return drawn["unsized"].read_bytes()
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> BCDClassifier:
-    folder = tmp_path_factory.mktemp("models") / "telling"
-    telling_model().save_pretrained(folder)
-    loaded = BCDClassifier.from_pretrained(folder)
+def model(telling: Path) -> BCDClassifier:
+    loaded = BCDClassifier.from_pretrained(telling)
     loaded.runtime = "torch"
     return loaded
 
@@ -60,7 +57,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 def test_what_it_says_of_itself(slide: Path, folder: Path) -> None:
     seen = slides.looked_at(DOCTOR, slide.read_bytes(), None, folder)
     assert (seen.width, seen.height) == (18 * 50, 14 * 50)
-    assert (seen.mpp_x, seen.mpp_given) == (pytest.approx(MPP), False)
+    assert (seen.mpp_x, seen.mpp_given) == (pytest.approx(SMALL_MPP), False)
     assert slides.looked_at(DOCTOR, slide.read_bytes(), 2.0, folder).mpp_given
 
 
@@ -112,7 +109,7 @@ def test_what_is_no_slide_is_refused_without_a_path(
 def test_the_pixel_size_is_asked_for(unsized: bytes, model: BCDClassifier, folder: Path) -> None:
     with pytest.raises(ImageError, match="type the micrometres of a pixel"):
         slides.mapped(DOCTOR, model, unsized, None, folder)
-    assert slides.looked_at(DOCTOR, unsized, MPP, folder).mpp_x == MPP
+    assert slides.looked_at(DOCTOR, unsized, SMALL_MPP, folder).mpp_x == SMALL_MPP
     for absurd in (0.01, 11.0, float("nan")):
         with pytest.raises(InputError, match=r"a slide's pixel is 0\.05 to 10 µm wide, not"):
             slides.looked_at(DOCTOR, unsized, absurd, folder)

@@ -21,6 +21,7 @@ TILE_UM = 200.0
 TILE_PIXELS = 256  # of the TIFF's own tiles
 REPEATED_PIXELS = 512  # of the tiles of a slide made of one
 GLASS, BENIGN, TUMOUR = 0, 1, 2
+SMALL_MPP = 4.0
 
 
 def draw_layout(layout: np.ndarray, mpp: float, seed: int = 0) -> np.ndarray:
@@ -82,6 +83,15 @@ def write_slide(
                 **resolution,
             )
     return path
+
+
+def small_slides(folder: Path) -> dict[str, Path]:
+    """One slide twice: its file says how large its pixels are ("sized"), or not ("unsized")."""
+    picture = draw_layout(drawn_layout(), SMALL_MPP, seed=3)
+    return {
+        "sized": write_slide(folder / "Miller.tif", picture, SMALL_MPP),
+        "unsized": write_slide(folder / "unsized.tif", picture, None),
+    }
 
 
 def reduced(image: np.ndarray, factor: int) -> np.ndarray:

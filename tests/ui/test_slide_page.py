@@ -12,40 +12,26 @@ from playwright.sync_api import Browser, Page, expect
 from bcd_models import BCDClassifier
 from clinic.ui.slide_page import in_words
 from tests.support.clinic import PASSWORD, installation_with
-from tests.support.slides import draw_layout, drawn_layout, telling_model, write_slide
+from tests.support.slides import small_slides
 from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, watched_page
 from tests.ui.running_app import running_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-MPP = 4.0
 READY = "Ready to analyse"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model that tells drawn tumour."""
-    folder = tmp_path_factory.mktemp("models") / "telling"
-    telling_model().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same slide with and without the size of its pixels."""
-    folder, picture = tmp_path_factory.mktemp("slides"), draw_layout(drawn_layout(), MPP, seed=3)
-    return {
-        "sized": write_slide(folder / "Miller.tif", picture, MPP, (1, 4)),
-        "unsized": write_slide(folder / "unsized.tif", picture, None),
-    }
+    return small_slides(tmp_path_factory.mktemp("slides"))
 
 
 @pytest.fixture(scope="module")
-def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(telling: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     data = tmp_path_factory.mktemp("clinic")
     with installation_with(data, "ada"):
         pass
-    with running_app([model], {"BCD_DATA_FOLDER": str(data), "BCD_RUNTIME": "torch"}) as address:
+    with running_app([telling], {"BCD_DATA_FOLDER": str(data), "BCD_RUNTIME": "torch"}) as address:
         yield address.rstrip("/")
 
 
@@ -63,8 +49,10 @@ def hand_in(page: Page, path: Path) -> None:
     page.locator("input[type=file]").first.set_input_files(path)
 
 
-def test_a_slide_is_mapped(page: Page, model: Path, drawn: dict[str, Path], tmp_path: Path) -> None:
-    expected = BCDClassifier.from_pretrained(model).predict_slide(drawn["sized"])
+def test_a_slide_is_mapped(
+    page: Page, telling: Path, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    expected = BCDClassifier.from_pretrained(telling).predict_slide(drawn["sized"])
     analyse = page.get_by_role("button", name="Analyse")
     expect(analyse).to_be_disabled()
 

@@ -20,7 +20,6 @@ from clinic.ui import result
 from clinic.ui.files import made, needed, own_folder, upload
 from clinic.ui.frame import PRIVATE, actor_of
 from clinic.ui.tables import cell, facts, table
-from clinic.ui.try_page import choices
 
 KEEP = 1800  # seconds that a slide stays in memory
 SUFFIXES = [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".dcm"]
@@ -53,7 +52,7 @@ def add_slide_page(models: Models) -> None:
                 placeholder="as the slide says",
                 html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
             )
-            model = gr.Radio(choices(models), value=models.names[0], label="Model")
+            model = gr.Radio(models.choices, value=models.names[0], label="Model")
             with gr.Row():
                 analyse = gr.Button("Analyse", variant="primary", interactive=False)
                 clear = gr.Button("Clear", interactive=False)

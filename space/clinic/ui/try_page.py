@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,7 +47,7 @@ def add_try_page(models: Models) -> None:
             file = images_input()
             picker = gr.HTML(_examples_html(examples), js_on_load=PICK)
             model = gr.Radio(
-                choices(models), value=models.names[0], label="Model", elem_id="bcd-model"
+                models.choices, value=models.names[0], label="Model", elem_id="bcd-model"
             )
             with gr.Row():
                 analyse = gr.Button("Analyse", variant="primary", interactive=False)
@@ -116,15 +114,6 @@ def _analysed(models: Models, images: Images, name: str) -> tuple[str, Update, s
     )
 
 
-def choices(models: Models) -> list[tuple[str, str]]:
-    """Each model's title, with how well it did, and its name."""
-    offered = map(models.offered, models.names)
-    return [
-        (f"{model.title}, {model.hint}" if model.hint else model.title, model.config.name)
-        for model in offered
-    ]
-
-
 def _examples_html(examples: dict[str, Path]) -> str:
     buttons = "".join(_example_button(name, path) for name, path in examples.items())
     return f"""
@@ -140,11 +129,9 @@ def _examples_html(examples: dict[str, Path]) -> str:
 def _example_button(name: str, path: Path) -> str:
     _, kind, number = name.split("-")
     drawn = {"benign": "no tumour drawn", "malignant": "tumour drawn"}[kind]
-    buffer = io.BytesIO()
     with Image.open(path) as image:
-        image.resize((THUMBNAIL, THUMBNAIL)).save(buffer, "PNG")
-    source = base64.b64encode(buffer.getvalue()).decode()
+        source = result.data_uri(image.resize((THUMBNAIL, THUMBNAIL)))
     return f"""
 <button type="button" data-example="{name}" aria-label="Synthetic tissue {number}, {drawn}">
-  <img src="data:image/png;base64,{source}" alt="">
+  <img src="{source}" alt="">
 </button>"""
