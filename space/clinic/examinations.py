@@ -160,6 +160,47 @@ def analyse(
     )
 
 
+def analyse_of(
+    clinic: Installation,
+    actor: Actor | None,
+    models: Models,
+    patient_id: str,
+    handed_in: Sequence[HandedIn],
+    names: Sequence[str],
+    shown: bool,
+) -> tuple[Analysed, ...]:
+    """Let some models answer about images of a patient; that they did is logged, saved or not.
+
+    Args:
+        clinic: The installation.
+        actor: A doctor.
+        models: On offer.
+        patient_id: Of one of the doctor's patients.
+        handed_in: Images.
+        names: Of models.
+        shown: Whether the doctor sees what they say.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
+        InputError, ImageError: As in ``analyse``.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        patients.own(session, doctor, patient_id)
+    found = analyse(models, handed_in, names)
+    said = {
+        "images": len(found),
+        "models": list(names),
+        "weights": [models.loaded(name).weights_sha256 for name in names],
+        "shown": shown,
+    }
+    with clinic.database.transaction() as session:
+        patients.own(session, doctor, patient_id)
+        subject = f"patient {patient_id}"
+        clinic.log.write(session, "images_analysed", actor=doctor, subject=subject, **said)
+    return found
+
+
 def scale_warnings(
     models: Models, names: Iterable[str], field_width_um: float | None
 ) -> tuple[str, ...]:

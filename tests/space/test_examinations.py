@@ -260,6 +260,27 @@ def test_what_happens_is_logged_with_ids_alone(
     assert not any("secret" in str(row.detail) for row in rows)
 
 
+def test_what_models_were_asked_is_logged_saved_or_not(
+    clinic: Installation, ada: Actor, patient: str, small_models: Models
+) -> None:
+    images = [HandedIn(path.read_bytes()) for path in PATCHES[:2]]
+    found = examinations.analyse_of(clinic, ada, small_models, patient, images, NAMES, False)
+    assert [len(one.explanations) for one in found] == [2, 2]
+    bad = [HandedIn(b"no image")]
+    with pytest.raises(ImageError):
+        examinations.analyse_of(clinic, ada, small_models, patient, bad, NAMES, True)
+    with clinic.database.reading() as session:
+        (row,) = session.query(AuditEntry).filter_by(action="images_analysed")
+        assert (row.account_id, row.subject) == (ada.account_id, f"patient {patient}")
+        assert row.detail == {
+            "images": 2,
+            "models": list(NAMES),
+            "weights": [small_models.offered(name).weights_sha256 for name in NAMES],
+            "shown": False,
+        }
+        assert session.query(Examination).count() == 0
+
+
 def test_deleting_the_patient_takes_the_files(
     clinic: Installation, ada: Actor, patient: str, saved: Saved
 ) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from bcd_models.prediction import NOTICE
 from clinic import clock, examinations, patients, reads, reports
 from clinic.db import AuditEntry, StoredReport
 from clinic.examinations import Details
+from clinic.export import export
 from clinic.models import Models
 from clinic.patients import PatientForm
 from clinic.permissions import NotAllowed, NotFound, NotSignedIn
@@ -183,6 +185,14 @@ def test_of_another_s_report_nothing_is_told_without_its_bytes(clinic, doctors, 
     assert told == reports.check(clinic, doctors["grace"], "0" * 64, "R-0000000000")
     with pytest.raises(NotSignedIn):
         reports.check(clinic, None, "0" * 64)
+
+
+def test_reports_leave_with_their_patient(clinic, ada, patient, handed_out):
+    number, pdf = handed_out()
+    with zipfile.ZipFile(io.BytesIO(export(clinic, ada, patient))) as archive:
+        assert archive.read(f"reports/{number}.pdf") == pdf
+        (examination,) = json.loads(archive.read("patient.json"))["examinations"]
+    assert examination["reports"] == [f"reports/{number}.pdf"]
 
 
 def test_reports_go_with_their_patient(clinic, ada, patient, handed_out):

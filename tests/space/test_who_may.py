@@ -24,11 +24,12 @@ from clinic import (
     system,
 )
 from clinic.db import Account
-from clinic.examinations import Analysed, Details
+from clinic.examinations import Analysed, Details, HandedIn
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.patients import PatientForm
 from clinic.permissions import Actor, NotAllowed, NotFound, NotSignedIn
+from tests.support.clinic import PATCHES
 
 Act = Callable[..., object]
 FORM = PatientForm("AB-7777", 1960, "")
@@ -41,6 +42,9 @@ OWNED: dict[str, Act] = {
     "patients.restore": lambda c, a, k: patients.restore(c, a, k.patient),
     "patients.delete": lambda c, a, k: patients.delete(c, a, k.patient, k.patient),
     "export.export": lambda c, a, k: export.export(c, a, k.patient),
+    "examinations.analyse_of": lambda c, a, k: examinations.analyse_of(
+        c, a, k.models, k.patient, [HandedIn(PATCHES[0].read_bytes())], k.models.names, True
+    ),
     "examinations.save": lambda c, a, k: examinations.save(
         c, a, k.patient, k.analysed, Details(), True
     ),

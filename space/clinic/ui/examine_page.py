@@ -80,9 +80,22 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         return waiting(kept, NOTHING), some, some, gr.update(visible=False), None
 
     def analyse_images(
-        kept: Images, names: list[str], scale: str, um: float | None, hidden: bool
+        kept: Images,
+        names: list[str],
+        scale: str,
+        um: float | None,
+        hidden: bool,
+        request: gr.Request,
     ) -> tuple[str, Any, Any]:
-        found = examinations.analyse(models, _handed_in(kept, scale, um), names)
+        found = examinations.analyse_of(
+            clinic,
+            actor_of(request),
+            models,
+            asked(request, "patient"),
+            _handed_in(kept, scale, um),
+            names,
+            not hidden,
+        )
         return _answers(found, hidden), gr.update(visible=True), found
 
     def save_examination(

@@ -65,7 +65,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         patients.view(clinic, actor, patient)  # before anything is analysed
         scale = (field_width_um or None, um_per_pixel or None)
         handed_in = [examinations.scaled(data, *scale) for data in images or ()]
-        analysed = examinations.analyse(models, handed_in, names)
+        analysed = examinations.analyse_of(clinic, actor, models, patient, handed_in, names, shown)
         details = Details(stain, specimen, comment or "")
         number = examinations.save(clinic, actor, patient, analysed, details, shown)
         found, may_see = examinations.view(clinic, actor, number)
