@@ -27,7 +27,7 @@ test: .venv/.dev
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not slow and not bench"
 
 slow: .venv/.dev
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "slow and not bench"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m slow
 
 quality: .venv/.dev
 	$(BIN)/ruff check $(SOURCES)

@@ -31,7 +31,6 @@ def run(*task: str | Path, runtime: str) -> dict[str, Any]:
 
 
 @pytest.mark.bench
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_memory_does_not_grow_with_the_slide(tmp_path: Path) -> None:
     """Both all but all tissue, at 0.25 micrometres a pixel: 25 times the pixels, and the tiles."""
