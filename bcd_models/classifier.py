@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -17,8 +19,8 @@ from bcd_models.config import ModelConfig
 from bcd_models.errors import ModelFolderError
 from bcd_models.images import ImageSource, Several, open_image
 from bcd_models.one_core import one_core
-from bcd_models.predictor import Predictor, as_list
-from bcd_models.preprocess import preprocess, symmetry, to_uint8
+from bcd_models.predictor import Margins, Predictor, as_list
+from bcd_models.preprocess import preprocess, resize, symmetry, to_uint8
 from bcd_models.runtime import (
     Forward,
     Runtime,
@@ -53,10 +55,8 @@ class BCDClassifier(Predictor):
         self.config = config
         self.backbone = backbone_named(config.backbone)
         self.network = (network or create(config.backbone)).eval()
-        self._file: tuple[str, State] | None = None  # hash of the file that its weights are of
-        self._packed: tuple[str, State] | None = None  # hash of the file they would make
         self._runtime = default_runtime()
-        self._forward: Forward | None = None
+        self._weights: _Weights | None = None
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
@@ -64,7 +64,7 @@ class BCDClassifier(Predictor):
         model = cls(model_folder.read_config(folder))
         tensors, sha256 = model_folder.read_weights(folder)
         _load_strictly(model.network, tensors, where=str(folder / model_folder.WEIGHTS))
-        model._file = sha256, State(model.network)
+        model._weights = _Weights(State(model.network), file_sha256=sha256)
         return model
 
     @property
@@ -77,17 +77,13 @@ class BCDClassifier(Predictor):
 
     @runtime.setter
     def runtime(self, wanted: str) -> None:
-        self._runtime, self._forward = checked(wanted), None
+        self._runtime = checked(wanted)
+        self._weights_now().forward = None
 
     @property
     def weights_sha256(self) -> str:
         """SHA-256 of the weights file, or of the file these weights would be saved as."""
-        known = _lasting(self._file) or _lasting(self._packed)
-        if not known:
-            packed = model_folder.pack(self.network.state_dict())
-            known = hashlib.sha256(packed).hexdigest()
-            self._packed = known, State(self.network)
-        return known
+        return self._sha256_of(self._weights_now())
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits N x 2 (benign, malignant) of N x 3 x S x S pixels from ``preprocess``."""
@@ -97,38 +93,40 @@ class BCDClassifier(Predictor):
     def preprocess(self, images: ImageSource | Several) -> Tensor:
         """The network's input, N x 3 x S x S float32, for one image or several."""
         opened = [open_image(image) for image in as_list(images)]
-        return self._inputs([self.ready(image) for image in opened])
+        return self._inputs(
+            [self.ready(image) for image in opened], self._weights_now().state.device
+        )
 
     def files(self) -> dict[str, bytes]:
         """``config.json`` and ``model.safetensors``, whose values are float16."""
         return model_folder.files_of(self.config, self.network.state_dict())
 
     def ready(self, image: Image) -> Tensor:
-        """The network's input of an opened image, 1 x 3 x S x S float32, on the CPU.
+        """An opened image as 1 x 3 x H x W uint8 on the CPU, no larger than the network's input.
 
-        For a GPU a small image stays as it is, uint8: that is less to send, and resized there.
+        What is smaller stays so: it is enlarged together with others, on a GPU where there is one.
         """
-        pixels = to_uint8(image).unsqueeze(0)
-        small = max(image.size) <= self.config.preprocess.input_size
-        if small and self._device.type == "cuda":
+        pixels, size = to_uint8(image).unsqueeze(0), self.config.preprocess.input_size
+        if max(image.size) <= size:
             return pixels
         with one_core():
-            return preprocess(pixels, self.config.preprocess)
+            return resize(pixels, size).to(torch.uint8)
 
-    def margins(self, inputs: Sequence[Tensor]) -> list[float]:
+    def margins(self, inputs: Sequence[Tensor]) -> Margins:
         """The logit margins (malignant minus benign), one an image; an input may hold several."""
+        weights = self._weights_now()
         with torch.inference_mode():
-            pixels = self._inputs(inputs)
-            margins = margins_of(self._forward_now(), pixels, self.config.decision.views)
-        return list(margins.tolist())
+            forward, pixels = self._forward_of(weights), self._inputs(inputs, weights.state.device)
+            margins = margins_of(forward, pixels, self.config.decision.views)
+        return Margins(margins.tolist(), self._sha256_of(weights))
 
-    def _inputs(self, ready: Sequence[Tensor]) -> Tensor:
-        """What was made ready as one batch on the device, in order; uint8 is resized now."""
+    def _inputs(self, ready: Sequence[Tensor], device: torch.device) -> Tensor:
+        """What was made ready as one batch of the network's inputs on a device, in order."""
         batches = []
-        for (_, kind), alike in groupby(ready, lambda one: (one.shape[1:], one.dtype)):
-            pixels = _joined(list(alike)).to(self._device)
-            resized = kind is not torch.uint8
-            batches.append(pixels if resized else preprocess(pixels, self.config.preprocess))
+        for _, alike in groupby(ready, lambda one: one.shape[1:]):
+            pixels = _joined(list(alike)).to(device)
+            with one_core() if len(pixels) == 1 else nullcontext():
+                batches.append(preprocess(pixels, self.config.preprocess))
         return _joined(batches)
 
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
@@ -137,27 +135,46 @@ class BCDClassifier(Predictor):
 
         return grad_cam(self, image, prediction, label)
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.network.parameters()).device
+    def _weights_now(self) -> _Weights:
+        """What is known of the weights as they are: nothing, once they were changed."""
+        weights = self._weights
+        if weights is None or not weights.state.lasts():
+            weights = self._weights = _Weights(State(self.network))
+        return weights
 
-    def _forward_now(self) -> Forward:
-        """How logits are computed: chosen at first, and again once the network was changed."""
-        forward = self._forward
-        if forward is None or not forward.fits():
-            size, file_sha256 = self.config.preprocess.input_size, _lasting(self._file)
-            forward = forward_of(self.network, size, self.runtime, file_sha256)
-            self._forward = forward
-        return forward
+    def _sha256_of(self, weights: _Weights) -> str:
+        if not (weights.file_sha256 or weights.packed_sha256):
+            packed = model_folder.pack(self.network.state_dict())
+            weights.packed_sha256 = hashlib.sha256(packed).hexdigest()
+        return weights.file_sha256 or weights.packed_sha256
+
+    def _forward_of(self, weights: _Weights) -> Forward:
+        """How logits are computed: chosen at first, and again where it has come not to fit."""
+        if weights.forward is None or not weights.forward.fits():
+            size = self.config.preprocess.input_size
+            weights.forward = forward_of(self.network, size, self.runtime, weights.file_sha256)
+        return weights.forward
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what belongs to these very tensors: a copy has its own."""
-        return {**self.__dict__, "_forward": None, "_file": None, "_packed": None}
+        return {**self.__dict__, "_weights": None}
 
 
-def _lasting(known: tuple[str, State] | None) -> str:
-    """A hash that was taken of a state, while that lasts; "" otherwise."""
-    return known[0] if known and known[1].lasts() else ""
+@dataclass
+class _Weights:
+    """What is known of a network's weights while they stay as they are.
+
+    Attributes:
+        state: As they are.
+        file_sha256: Of the file that they were read from; "": of none.
+        packed_sha256: Of the file that they would make; "": not computed yet.
+        forward: How their logits are computed; None: not chosen yet.
+    """
+
+    state: State
+    file_sha256: str = ""
+    packed_sha256: str = ""
+    forward: Forward | None = None
 
 
 def _joined(batches: Sequence[Tensor]) -> Tensor:
@@ -172,11 +189,13 @@ def margins_of(network: Callable[[Tensor], Tensor], inputs: Tensor, views: int =
         inputs: As ``preprocess`` gives them.
         views: The mean over so many of the square's eight symmetries.
     """
-    margins = torch.zeros(len(inputs), device=inputs.device)
-    for which in range(views):
-        logits = network(symmetry(inputs, which)).float()
-        margins += logits[:, 1] - logits[:, 0]
-    return margins / views
+    margins = [_margins(network(symmetry(inputs, which))) for which in range(views)]
+    return margins[0] if views == 1 else torch.stack(margins).mean(0)
+
+
+def _margins(logits: Tensor) -> Tensor:
+    benign, malignant = logits.float().unbind(1)
+    return malignant - benign
 
 
 def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

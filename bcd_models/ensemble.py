@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self, cast
 
@@ -17,7 +17,7 @@ from bcd_models import folder as model_folder
 from bcd_models.classifier import BCDClassifier
 from bcd_models.config import DecisionConfig, refuse_newer
 from bcd_models.errors import InputError, ModelFolderError
-from bcd_models.predictor import Predictor, as_list
+from bcd_models.predictor import Margins, Predictor, as_list
 from bcd_models.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -107,8 +107,7 @@ class BCDEnsemble(Predictor):
     @property
     def weights_sha256(self) -> str:
         """SHA-256 over the members' own in their order, each in hex and a line of its own."""
-        lines = "".join(f"{member.weights_sha256}\n" for member in self.members)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return _together(member.weights_sha256 for member in self.members)
 
     def forward(self, pixels: Sequence[Tensor]) -> Tensor:
         """Logits N x 2 (benign, malignant), whose difference is the mean calibrated log-odds.
@@ -151,13 +150,14 @@ class BCDEnsemble(Predictor):
         """Each member's input of an opened image."""
         return tuple(member.ready(image) for member in self.members)
 
-    def margins(self, inputs: Sequence[tuple[Tensor, ...]]) -> list[float]:
-        """The mean of the members' calibrated log-odds of malignant, one an input."""
-        log_odds = []
+    def margins(self, inputs: Sequence[tuple[Tensor, ...]]) -> Margins:
+        """The mean of the members' calibrated log-odds of malignant, one an image."""
+        log_odds, weights = [], []
         for member, own in zip(self.members, zip(*inputs, strict=True), strict=True):
-            decision = member.config.decision
-            log_odds.append(decision.slope * np.array(member.margins(own)) + decision.intercept)
-        return list(np.mean(log_odds, axis=0).tolist())
+            decision, given = member.config.decision, member.margins(own)
+            log_odds.append(decision.slope * np.array(given.values) + decision.intercept)
+            weights.append(given.weights_sha256)
+        return Margins(np.mean(log_odds, axis=0).tolist(), _together(weights))
 
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
         """The mean of the members' heat maps, each beyond that member's own threshold."""
@@ -165,6 +165,10 @@ class BCDEnsemble(Predictor):
 
         maps = [m.explained(image, prediction, label).heatmap for m in self.members]
         return Explanation(image, label, np.mean(maps, axis=0, dtype=np.float32), prediction)
+
+
+def _together(sha256s: Iterable[str]) -> str:
+    return hashlib.sha256("".join(f"{one}\n" for one in sha256s).encode()).hexdigest()
 
 
 def read_config(folder: Path) -> EnsembleConfig:

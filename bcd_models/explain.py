@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -66,13 +66,12 @@ def grad_cam(
 
     The map is taken where global average pooling and a linear layer follow. There Grad-CAM of the
     logit margin, before its rectification, adds up to the margin itself, so each cell can be read
-    as the margin of an image that looked like this cell all over. Safe to call from threads: every
-    call works on modules of its own that share the model's tensors.
+    as the margin of an image that looked like this cell all over, and nothing before that place
+    needs a gradient. Safe to call from threads.
     """
-    network = _with_own_modules(model.network)
-    device = next(network.parameters()).device
+    device = next(model.network.parameters()).device
     pixels = preprocess(to_uint8(image).unsqueeze(0).to(device), model.config.preprocess)
-    cells, bias = _margin_of_cells(network, model.backbone.cam_layer, pixels)
+    cells, bias = _margin_of_cells(model.network, pixels)
     decision = model.config.decision
     calibrated = decision.slope * (cells + bias) + decision.intercept
     beyond = calibrated - float(log_odds(decision.threshold))
@@ -81,10 +80,13 @@ def grad_cam(
     return Explanation(image, label, heat.astype(np.float32), prediction)
 
 
-def _margin_of_cells(
-    network: nn.Module, layer: str, pixels: Tensor
-) -> tuple[NDArray[np.float32], float]:
-    """What each cell adds to the margin (h x w, mean = margin - bias), and the bias."""
+def _margin_of_cells(network: Any, pixels: Tensor) -> tuple[NDArray[np.float32], float]:
+    """What each cell adds to the margin (h x w, mean = margin - bias), and the bias.
+
+    Args:
+        network: Of timm.
+        pixels: Its input, of one image.
+    """
     from pytorch_grad_cam import GradCAM
 
     class Unscaled(GradCAM):  # type: ignore[misc]
@@ -102,24 +104,25 @@ def _margin_of_cells(
     def margin(logits: Tensor) -> Tensor:
         return logits[1] - logits[0]
 
-    with torch.enable_grad(), Unscaled(network, [network.get_submodule(layer)]) as cam:
-        cam.compute_input_gradient = True  # the network's own parameters need none
-        raw = cam(pixels, [margin])[0]
-    classifier = cast(nn.Linear, network.get_submodule("classifier"))
-    bias = float(classifier.bias[1] - classifier.bias[0])
-    return raw * raw.size, bias
+    with torch.no_grad():
+        features = network.forward_features(pixels)
+    head = _head(network)
+    with torch.enable_grad(), Unscaled(head, [head[0]]) as cam:
+        cam.compute_input_gradient = True  # the head's own parameters need none
+        raw = cam(features, [margin])[0]
+    bias = network.get_classifier().bias.detach()
+    return raw * raw.size, float(bias[1] - bias[0])
 
 
-def _with_own_modules(network: nn.Module) -> nn.Module:
-    """A copy of a network's modules over the same tensors.
+def _head(network: Any) -> nn.Sequential:
+    """What follows a network's features: a place to hang hooks on, pooling, the classifier.
 
-    Hooks on it reach nobody else's forward pass, and its gradients stay off the original.
+    Its modules are copies over the same tensors: hooks on them reach nobody else's forward pass,
+    and gradients stay off the original.
     """
-    shared: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach(), requires_grad=False) for p in network.parameters()
-    }
-    shared.update((id(b), b) for b in network.buffers())
-    return copy.deepcopy(network, shared)
+    classifier = network.get_classifier()
+    shared = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in classifier.parameters()}
+    return copy.deepcopy(nn.Sequential(nn.Identity(), network.global_pool, classifier), shared)
 
 
 def _enlarge(cells: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

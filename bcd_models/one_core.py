@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
 
-def one_core() -> AbstractContextManager[Any]:
+@contextmanager
+def one_core() -> Iterator[None]:
     """A context in which torch computes in the calling thread alone.
 
     Small images gain nothing from more threads, and OpenMP's, once woken, wait spinning: they take
     the cores from the network and from the other threads that make images ready.
     """
-    limited: AbstractContextManager[Any] = _openmp().limit(limits=1, user_api="openmp")
-    return limited
+    before = [(library, library.get_num_threads()) for library in _openmp()]
+    try:
+        for library, _ in before:
+            library.set_num_threads(1)
+        yield
+    finally:
+        for library, threads in before:
+            library.set_num_threads(threads)
 
 
 @cache
-def _openmp() -> ThreadpoolController:
-    """Made at the first use, when torch has brought its OpenMP."""
-    return ThreadpoolController()
+def _openmp() -> list[Any]:
+    """Looked for at the first use, when torch has brought its OpenMP."""
+    found: list[Any] = ThreadpoolController().select(user_api="openmp").lib_controllers
+    return found

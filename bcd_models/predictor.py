@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, overload
 
 from torch import nn
 
@@ -49,6 +49,18 @@ class _Failed:
 
     source: ImageSource
     error: ImageError
+
+
+class Margins(NamedTuple):
+    """What a model says of some images.
+
+    Attributes:
+        values: What the config's decision rule is applied to, one number an image.
+        weights_sha256: Which weights gave them.
+    """
+
+    values: list[float]
+    weights_sha256: str
 
 
 class Config(Protocol):
@@ -107,8 +119,8 @@ class Predictor(nn.Module, ABC):
         """What ``margins`` takes of an opened image; may be called from threads."""
 
     @abstractmethod
-    def margins(self, inputs: Sequence[Any]) -> list[float]:
-        """What the config's decision rule is applied to, one number an input."""
+    def margins(self, inputs: Sequence[Any]) -> Margins:
+        """What the model says of images that ``ready`` made ready, in their order."""
 
     @classmethod
     def from_pretrained(
@@ -205,8 +217,8 @@ class Predictor(nn.Module, ABC):
         made = ahead(opened, images, AHEAD * BATCH)
         while some := list(islice(made, BATCH)):
             inputs = [one.ready for one in some if isinstance(one, _Opened)]
-            margins = iter(self.margins(inputs) if inputs else [])
-            weights = self.weights_sha256
+            values, weights = self.margins(inputs) if inputs else Margins([], "")
+            margins = iter(values)
             for one in some:
                 if isinstance(one, _Failed):
                     yield one.source, one.error
@@ -281,8 +293,8 @@ class Predictor(nn.Module, ABC):
             ImageError: The image can't be used; the message says why.
         """
         opened = open_image(image, limits)
-        margin = self.margins([self.ready(opened)])[0]
-        prediction = self.answer(opened.size, margin, _name_of(image), self.weights_sha256)
+        (margin,), weights = self.margins([self.ready(opened)])
+        prediction = self.answer(opened.size, margin, _name_of(image), weights)
         return self.explained(opened, prediction, label or prediction.label)
 
     def answer(

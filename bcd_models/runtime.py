@@ -60,12 +60,18 @@ def checked(name: str) -> Runtime:
 class State:
     """A network's tensors as they are now, to tell later whether they still are.
 
+    Telling touches each tensor: ask once an answer.
+
     Args:
         network: Whose.
+
+    Attributes:
+        device: Where they are.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._tensors = [*network.parameters(), *network.buffers()]
+        self.device = self._tensors[0].device
         self._then = self._now()
 
     def lasts(self) -> bool:
@@ -90,7 +96,7 @@ class TorchForward:
         self._network = network
 
     def fits(self) -> bool:
-        """Whether it still answers as the network would: always, whatever becomes of it."""
+        """Whether it answers as the network would: always, whatever becomes of it."""
         return True
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -101,7 +107,7 @@ class TorchForward:
 
 
 class OnnxForward:
-    """Logits by ONNX Runtime on the CPU, of a network as it was when this was made.
+    """Logits by ONNX Runtime on the CPU, of a network's weights as they were when this was made.
 
     Args:
         network: Two logits, on the CPU, in evaluation.
@@ -112,11 +118,10 @@ class OnnxForward:
 
     def __init__(self, network: nn.Module, session: InferenceSession) -> None:
         self._network, self._session = network, session
-        self._exported = State(network)
 
     def fits(self) -> bool:
-        """Whether it still answers as the network would."""
-        return not self._network.training and self._exported.lasts()
+        """Whether it answers as the network would, were it not for changed weights."""
+        return not self._network.training
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits N x 2, float32, of N x 3 x S x S inputs."""

@@ -17,7 +17,6 @@ from bcd_models.classifier import BCDClassifier
 from bcd_models.decision import calibrate
 from bcd_models.ensemble import BCDEnsemble
 from bcd_models.errors import InputError
-from bcd_models.preprocess import preprocess
 from bcd_models.slides.grid import (
     SOURCE_MPP,
     Block,
@@ -196,7 +195,7 @@ def _answered(model: Predictor, blocks: Iterator[_BlockTiles], batch: int) -> It
         return [block for block, _ in several], _ready(model, np.stack([t for _, t in several]))
 
     for owners, ready in ahead(made, batches(), READY):
-        for block, margin in zip(owners, model.margins([ready]), strict=True):
+        for block, margin in zip(owners, model.margins([ready]).values, strict=True):
             block.margins.append(margin)
         while waiting and len(waiting[0].margins) == len(waiting[0].cells):
             yield waiting.popleft()
@@ -211,12 +210,8 @@ def _noted(blocks: Iterable[_BlockTiles], waiting: deque[_BlockTiles]) -> Iterat
 
 def _ready(model: Predictor, tiles: NDArray[np.uint8]) -> Any:
     """N x side x side x 3 tiles as ``model.margins`` takes them: one input that holds all N."""
-    if isinstance(model, BCDEnsemble):
-        return tuple(_ready(member, tiles) for member in model.members)
-    assert isinstance(model, BCDClassifier)
-    device = next(model.network.parameters()).device
-    pixels = torch.from_numpy(tiles).to(device).permute(0, 3, 1, 2)
-    return preprocess(pixels, model.config.preprocess)
+    pixels = torch.from_numpy(tiles).permute(0, 3, 1, 2)
+    return (pixels,) * len(model.members) if isinstance(model, BCDEnsemble) else pixels
 
 
 def _field_um(model: Predictor) -> float:

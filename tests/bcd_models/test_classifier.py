@@ -22,7 +22,6 @@ from bcd_models import BCDClassifier, ImageError, ImageLimits, ModelFolderError
 from bcd_models.backbones import BACKBONES
 from bcd_models.config import LABELS, DecisionConfig, ModelConfig, PreprocessConfig
 from bcd_models.prediction import NOTICE
-from bcd_models.preprocess import to_uint8
 
 
 @pytest.fixture(params=BACKBONES)
@@ -80,15 +79,19 @@ def test_lists_give_lists_and_batching_changes_nothing(
     assert light_model.predict([]) == []
 
 
-def test_images_may_be_resized_where_the_network_is(
+def test_small_and_large_images_go_through_together(
     model: BCDClassifier, patches: list[Image.Image]
 ) -> None:
-    """As on a GPU: what is small is sent as it is, between others of any size."""
-    mixed = [patches[0], patches[1], patches[2].resize((40, 30)), patches[3], patches[4]]
+    """The small ones as they are, the large ones reduced; each as it would be alone."""
+    mixed = [patches[0], patches[1], patches[2].resize((40, 30)), patches[3].resize((500, 300))]
     ready = [model.ready(image) for image in mixed]
-    sent = [to_uint8(image)[None] for image in mixed]
-    sent[3] = ready[3]
-    assert model.margins(sent) == pytest.approx(model.margins(ready), abs=1e-5)
+    assert [tuple(one.shape[2:]) for one in ready] == [(50, 50), (50, 50), (30, 40), (224, 224)]
+    together = model.margins(ready)
+    alone = [model.margins([one]).values[0] for one in ready]
+    benign, malignant = model(torch.cat([model.preprocess(image) for image in mixed])).unbind(1)
+    assert together.values == pytest.approx(alone, abs=1e-4)
+    assert together.values == pytest.approx((malignant - benign).tolist(), abs=1e-3)
+    assert together.weights_sha256 == model.weights_sha256
 
 
 def test_a_bad_image_costs_itself_only(

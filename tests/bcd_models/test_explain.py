@@ -13,7 +13,7 @@ from PIL import Image
 
 from bcd_models import BCDClassifier
 from bcd_models.config import DecisionConfig
-from bcd_models.explain import _margin_of_cells, _with_own_modules
+from bcd_models.explain import _margin_of_cells
 from tests.support import synthetic
 
 
@@ -26,12 +26,22 @@ def test_cells_add_up_to_the_margin(model: BCDClassifier, patches: list[Image.Im
         pixels = model.preprocess(patch)
         with torch.inference_mode():
             logits = model(pixels)[0]
-        cells, bias = _margin_of_cells(
-            _with_own_modules(model.network), model.backbone.cam_layer, pixels
-        )
+        cells, bias = _margin_of_cells(model.network, pixels)
         assert cells.shape == (7, 7)
         margin = float(logits[1] - logits[0])
         assert float(cells.mean()) + bias == pytest.approx(margin, abs=1e-3)
+
+
+def test_the_map_is_of_the_layer_that_cards_name(
+    model: BCDClassifier, patches: list[Image.Image]
+) -> None:
+    kept = []
+    layer = model.network.get_submodule(model.backbone.cam_layer)
+    handle = layer.register_forward_hook(lambda _, __, output: kept.append(output))
+    with torch.inference_mode():
+        features = model.network.forward_features(model.preprocess(patches[0]))
+    handle.remove()
+    assert torch.equal(kept[0], features)
 
 
 def test_heatmap_has_the_images_size_and_range(model: BCDClassifier) -> None:

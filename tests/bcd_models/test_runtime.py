@@ -51,8 +51,7 @@ def loaded(folder: Path) -> BCDClassifier:
 
 def used(model: BCDClassifier) -> str:
     """What computed the last answer."""
-    assert model._forward is not None
-    return model._forward.name
+    return model._forward_of(model._weights_now()).name
 
 
 def probabilities(model: BCDClassifier) -> np.ndarray:

@@ -32,6 +32,7 @@ from bcd_models.ensemble import EnsembleConfig
 from bcd_models.errors import InputError
 from bcd_models.images import open_image
 from bcd_models.prediction import NOTICE, WORDS
+from bcd_models.predictor import Margins
 from bcd_models.slides.command import ProgressLine
 from bcd_models.slides.grid import Block, level_for, plan_grid
 from bcd_models.slides.prediction import SlidePrediction
@@ -594,7 +595,9 @@ def test_a_slide_that_is_gone_halfway(
 def test_a_model_that_gives_no_number_is_told(
     model: BCDClassifier, slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BCDClassifier, "margins", lambda _, ready: [math.nan] * len(ready[0]))
+    monkeypatch.setattr(
+        BCDClassifier, "margins", lambda _, ready: Margins([math.nan] * len(ready[0]), "")
+    )
     found = model.predict_slide(slide)
     assert len(found.failed) == found.tissue.sum()
     assert {tile.reason for tile in found.failed} == {"the model gave no number"}

@@ -66,7 +66,7 @@ def one_patch() -> Image.Image:
 
 def bare(model: BCDClassifier, images: int) -> Callable[[], object]:
     """A bare session on a ready tensor."""
-    forward = model._forward
+    forward = model._forward_of(model._weights_now())
     assert isinstance(forward, OnnxForward)
     side = model.config.preprocess.input_size
     pixels = np.random.default_rng(0).normal(size=(images, 3, side, side)).astype(np.float32)
