@@ -55,9 +55,9 @@ def _resized_as_bytes(images: Tensor, size: int) -> Tensor:
 
 
 def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:
-    """Bring values from 0 to 255 to the mean and standard deviation the network expects."""
+    """Bring values from 0 to 255 to the mean and deviation the network expects, in place."""
     mean, std = (_of_channels(values, pixels.device) for values in (config.mean, config.std))
-    return (pixels - mean).div_(std)
+    return pixels.sub_(mean).div_(std)
 
 
 @lru_cache

@@ -13,15 +13,14 @@ import torch
 from PIL import Image
 
 from bcd_models import BCDClassifier
-from bcd_models.predictor import BATCH
-from bcd_models.runtime import OnnxForward
+from bcd_models.runtime import OnnxForward, piece
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import CARDS, MODELS
 from tests.ui.running_app import EXAMPLES
 
 FOLDER, LOOP = 2000, 100  # images of the folder; those that the loop takes, which is slow
-RUNS = 30
+RUNS, SETTLED = 30, 3
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +77,18 @@ def bare(model: BCDClassifier, images: int) -> Callable[[], object]:
 def test_one_patch(name: str, model: BCDClassifier, eager: Callable[..., float]) -> None:
     image = one_patch()
     pixels = np.asarray(image)
-    ours, theirs = in_turn(lambda: model.predict(pixels), lambda: eager(image), runs=RUNS)
+    ours, theirs = in_turn(
+        lambda: model.predict(pixels), lambda: eager(image), runs=RUNS, settled=SETTLED
+    )
     record(
         f"predict, one patch in memory, {name}: times faster",
         "eager timm model, its own transform, inference mode",
         ratio(theirs, ours),
         at_least=2.5,
     )
-    # Apart from eager torch, whose threads wait spinning and would slow what comes next.
-    ours, forward = in_turn(lambda: model.predict(pixels), bare(model, 1), runs=RUNS)
+    ours, forward = in_turn(
+        lambda: model.predict(pixels), bare(model, 1), runs=RUNS, settled=SETTLED
+    )
     record(
         f"own cost around the forward, one patch, {name}",
         "a bare ONNX Runtime session on a ready tensor",
@@ -111,17 +113,18 @@ def test_a_folder(
         for path in paths[:LOOP]:
             eager(Image.open(path).convert("RGB"))
 
-    session = bare(model, BATCH)
+    batch = piece()
+    session = bare(model, batch)
 
     def ready() -> None:
-        for _ in range(FOLDER // BATCH):
+        for _ in range(FOLDER // batch):
             session()
 
     ours, forward, loop = in_turn(streamed, ready, looped, runs=3)
     record(
         f"folder of {FOLDER:,} patches, images/s, {name}",
         "a bare ONNX Runtime session on ready tensors, same batch",
-        ratio(forward, ours) * FOLDER / (FOLDER // BATCH * BATCH),
+        ratio(forward, ours) * FOLDER / (FOLDER // batch * batch),
         at_least=0.85,
     )
     record(
@@ -142,7 +145,9 @@ def test_grad_cam(name: str, model: BCDClassifier) -> None:
         margin = model.network(inputs)[0]
         (margin[1] - margin[0]).backward()
 
-    ours, theirs = in_turn(lambda: model.explain(pixels), forward_and_backward, runs=RUNS)
+    ours, theirs = in_turn(
+        lambda: model.explain(pixels), forward_and_backward, runs=RUNS, settled=SETTLED
+    )
     record(
         f"Grad-CAM, one patch, {name}",
         "one forward and backward of the bare model",

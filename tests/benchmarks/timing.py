@@ -9,16 +9,21 @@ from statistics import median
 Act = Callable[[], object]
 
 
-def seconds(act: Act) -> float:
-    """How long an act takes."""
+def seconds(act: Act, settled: int = 0) -> float:
+    """How long an act takes, straight after it was done so many times.
+
+    What went before leaves threads that wait spinning, and take a core for a while.
+    """
+    for _ in range(settled):
+        act()
     started = time.perf_counter()
     act()
     return time.perf_counter() - started
 
 
-def in_turn(*acts: Act, runs: int, warm_ups: int = 1) -> list[list[float]]:
+def in_turn(*acts: Act, runs: int, warm_ups: int = 1, settled: int = 0) -> list[list[float]]:
     """Seconds of each act, in each of several rounds of all of them; warm-ups left out."""
-    rounds = [[seconds(act) for act in acts] for _ in range(warm_ups + runs)][warm_ups:]
+    rounds = [[seconds(act, settled) for act in acts] for _ in range(warm_ups + runs)][warm_ups:]
     return [list(one) for one in zip(*rounds, strict=True)]
 
 
