@@ -49,7 +49,9 @@ from tests.support.slides import (
     drawn_layout,
     reduced,
     telling_model,
+    write_dicom,
     write_slide,
+    write_svs,
 )
 
 MPP = 2.0
@@ -253,6 +255,32 @@ def test_without_openslide_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "openslide", None)
     with pytest.raises(InputError, match=r"pip install 'bcd-models\[slides\]'"):
         model.predict_slide(slide)
+
+
+@pytest.mark.parametrize(
+    ("vendor", "write", "beside"),
+    [
+        ("aperio", lambda folder, *of: write_svs(folder / "s.svs", *of), {"label", "macro"}),
+        ("dicom", lambda folder, *of: write_dicom(folder / "series", *of), {"macro"}),
+    ],
+    ids=["SVS", "DICOM"],
+)
+def test_a_scanner_s_own_format_gives_the_same_map(
+    found: SlidePrediction,
+    model: BCDClassifier,
+    picture: np.ndarray,
+    tmp_path: Path,
+    vendor: str,
+    write: Callable[..., Path],
+    beside: set[str],
+) -> None:
+    path = write(tmp_path, picture, MPP, (1, 2, 8))
+    with openslide.OpenSlide(path) as opened:
+        assert beside <= set(opened.associated_images)
+    other = model.predict_slide(path)
+    assert (other.facts.vendor, other.facts.mpp_x, other.facts.mpp_y) == (vendor, MPP, MPP)
+    assert (other.tissue == found.tissue).all()
+    assert other.probabilities == pytest.approx(found.probabilities, abs=1e-4, nan_ok=True)
 
 
 def test_label_and_macro_are_never_read(
