@@ -6,7 +6,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
+from itertools import islice
+from operator import length_hint
 from typing import TypeVar
 
 MOST_THREADS = 8
@@ -23,14 +24,12 @@ def ahead(function: Callable[[Item], Done], items: Iterable[Item], depth: int) -
         items: Any number; taken from in the caller's thread, as far as ``depth`` reaches.
         depth: Results that are under way or done and not asked for yet, at most.
     """
-    rest = iter(items)
-    first = list(islice(rest, 2))
-    if len(first) < 2:  # nothing to overlap with
-        yield from map(function, first)
+    if length_hint(items, 2) < 2:  # nothing to overlap with
+        yield from map(function, items)
         return
     pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1))
     try:
-        begun = (pool.submit(function, item) for item in chain(first, rest))
+        begun = (pool.submit(function, item) for item in items)
         waiting = deque(islice(begun, depth))
         while waiting:
             result = waiting.popleft().result()

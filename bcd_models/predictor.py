@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, overload
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from bcd_models.slides.prediction import SlidePrediction
 
 BATCH = 32
-AHEAD = 2  # batches of images that are made ready while one is with the network
+AHEAD = 2  # batches of images that are opened ahead of those with the network
+AT_ONCE = 2  # batches with the network: one is worked on, one waits
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,8 @@ class Predictor(nn.Module, ABC):
     ) -> Iterator[tuple[ImageSource, Prediction | ImageError]]:
         """Answer for each of any number of images, in order; a bad image costs itself only.
 
-        Images are opened and made ready in threads while the network works, a few batches ahead.
+        Images are opened in threads, a few batches ahead; while the network works on a batch, the
+        next one is made ready and waits for it.
         """
 
         def opened(source: ImageSource) -> _Opened | _Failed:
@@ -214,10 +217,15 @@ class Predictor(nn.Module, ABC):
                 return _Failed(source, error)
             return _Opened(source, image.size, self.ready(image))
 
-        made = ahead(opened, images, AHEAD * BATCH)
-        while some := list(islice(made, BATCH)):
+        def answered(some: list[_Opened | _Failed]) -> tuple[list[_Opened | _Failed], Margins]:
             inputs = [one.ready for one in some if isinstance(one, _Opened)]
-            values, weights = self.margins(inputs) if inputs else Margins([], "")
+            return some, self.margins(inputs) if inputs else Margins([], "")
+
+        made = ahead(opened, images, AHEAD * BATCH)
+        batches = iter(lambda: list(islice(made, BATCH)), [])
+        several = length_hint(images, BATCH + 1) > BATCH
+        answers = ahead(answered, batches, AT_ONCE) if several else map(answered, batches)
+        for some, (values, weights) in answers:
             margins = iter(values)
             for one in some:
                 if isinstance(one, _Failed):
