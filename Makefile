@@ -43,7 +43,7 @@ style: .venv/.dev
 
 bench: .venv/.dev
 	rm -f bench.json
-	$(BIN)/python -m pytest -q -s -m bench tests/benchmarks tests/integration/test_load.py; missed=$$?; \
+	BCD_BENCH=1 $(BIN)/python -m pytest -q -s -m bench tests/benchmarks tests/integration/test_load.py; missed=$$?; \
 	  $(BIN)/python -m tests.benchmarks.record README.md && exit $$missed
 
 study: .venv/.dev

@@ -19,6 +19,7 @@ import torch
 from training.card import put_between
 
 RESULTS = Path(__file__).parents[2] / "bench.json"
+WANTED = "BCD_BENCH"
 LIBRARIES = ("torch", "timm", "onnxruntime", "gradio")
 BEGIN, END = "<!-- bench: written by make bench -->", "<!-- end of bench -->"
 SIGNS = {"at_most": "≤", "at_least": "≥"}
@@ -32,15 +33,19 @@ def record(
     at_most: float | None = None,
     at_least: float | None = None,
 ) -> None:
-    """Add one ratio to ``bench.json``, print it, and fail where it misses its bound."""
-    document = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    """Print a ratio, add it to ``bench.json`` for ``make bench``, fail where it misses its bound."""
     bound = {"at_most": at_most} if at_most is not None else {"at_least": at_least}
-    entry = {"baseline": baseline, "ratio": round(ratio, 4), **bound}
-    document = {"machine": machine(), "ratios": document.get("ratios", {}) | {what: entry}}
-    RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    if os.environ.get(WANTED):  # a test that also measures leaves the table alone
+        _add(what, {"baseline": baseline, "ratio": round(ratio, 4), **bound})
     print(f"\n{what}: {ratio:.3f} of {baseline} ({bound})")
     assert at_most is None or ratio <= at_most
     assert at_least is None or ratio >= at_least
+
+
+def _add(what: str, entry: dict[str, Any]) -> None:
+    document = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    document = {"machine": machine(), "ratios": document.get("ratios", {}) | {what: entry}}
+    RESULTS.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def machine() -> dict[str, Any]:
