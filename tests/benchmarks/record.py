@@ -33,7 +33,7 @@ def record(
     at_most: float | None = None,
     at_least: float | None = None,
 ) -> None:
-    """Print a ratio, add it to ``bench.json`` for ``make bench``, fail where it misses its bound."""
+    """Print a ratio, add it to ``bench.json`` for ``make bench``; fail where it misses a bound."""
     bound = {"at_most": at_most} if at_most is not None else {"at_least": at_least}
     if os.environ.get(WANTED):  # a test that also measures leaves the table alone
         _add(what, {"baseline": baseline, "ratio": round(ratio, 4), **bound})
