@@ -17,6 +17,7 @@ from bcd_models.classifier import BCDClassifier
 from bcd_models.decision import calibrate
 from bcd_models.ensemble import BCDEnsemble
 from bcd_models.errors import InputError
+from bcd_models.predictor import AT_ONCE, BATCH, Predictor
 from bcd_models.slides.grid import (
     SOURCE_MPP,
     Block,
@@ -37,13 +38,8 @@ from bcd_models.slides.tissue import find_tissue
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bcd_models.predictor import Predictor
-
     Progress = Callable[[int, int], None]
     Cell = tuple[int, int]
-
-BATCH = 32
-READY = 2  # batches made ready or under way while one is with the network
 
 
 @dataclass
@@ -182,7 +178,7 @@ def _read_tiles(
 def _answered(model: Predictor, blocks: Iterator[_BlockTiles], batch: int) -> Iterator[_BlockTiles]:
     """Each block once all its tiles have their margin; batches run on over the blocks' ends.
 
-    The next batches are made ready in threads while one is with the network.
+    The next batch is made ready while the network works on one.
     """
     waiting: deque[_BlockTiles] = deque()
 
@@ -191,11 +187,14 @@ def _answered(model: Predictor, blocks: Iterator[_BlockTiles], batch: int) -> It
         while several := list(islice(stream, batch)):
             yield several
 
-    def made(several: list[tuple[_BlockTiles, NDArray[np.uint8]]]) -> tuple[list[_BlockTiles], Any]:
-        return [block for block, _ in several], _ready(model, np.stack([t for _, t in several]))
+    def answered(
+        several: list[tuple[_BlockTiles, NDArray[np.uint8]]],
+    ) -> tuple[list[_BlockTiles], list[float]]:
+        ready = _ready(model, np.stack([tile for _, tile in several]))
+        return [block for block, _ in several], model.margins([ready]).values
 
-    for owners, ready in ahead(made, batches(), READY):
-        for block, margin in zip(owners, model.margins([ready]).values, strict=True):
+    for owners, values in ahead(answered, batches(), AT_ONCE):
+        for block, margin in zip(owners, values, strict=True):
             block.margins.append(margin)
         while waiting and len(waiting[0].margins) == len(waiting[0].cells):
             yield waiting.popleft()
