@@ -56,7 +56,7 @@ class Data:
     Attributes:
         about: What ``corpus.json`` says.
         split: The manifest read back.
-        training: Rows to learn from.
+        training: Rows to learn from; their frame's column ``fold`` is the split's.
         held_out: Rows to score after each epoch, in corpus order; None where nothing is held out.
     """
 
@@ -75,7 +75,7 @@ def data_of(corpus_folder: Path, plan: recipe.Recipe, held: Held = Held()) -> Da
     """
     rows, about = corpus.load(corpus_folder)
     split = splits.read(corpus_folder, rows, plan.split, about["fingerprint"])
-    table = splits.table(rows)
+    table = splits.table(rows).assign(fold=split.fold.to_numpy())
     fitted, out = _masks(split, table, held)
     if plan.learnt_share < 1:
         fitted &= table["case_id"].isin(drawn_cases(table[fitted], plan.learnt_share)).to_numpy()

@@ -49,14 +49,19 @@ def out_of_fold(corpus_folder: Path, size: int = SIZE) -> tuple[pd.DataFrame, ND
     usable = (split.part != "test").to_numpy()
     known = rows_of(rows, splits.table(rows), np.flatnonzero(usable), size)
     fold = split.fold.to_numpy()[usable]
-    moments = colour_moments(known.pixels, size)
-    probability = np.full(len(fold), np.nan)
-    for held in range(splits.FOLDS):
-        out = fold == held
-        if out.any():
-            probability[out] = _boosted(moments[~out], known.truth[~out], moments[out])
+    probability = across(known, fold, size)
     placed = fold >= 0
     return known.frame[placed].reset_index(drop=True), probability[placed]
+
+
+def across(known: Rows, fold: NDArray[np.int64], size: int = SIZE) -> NDArray[np.float64]:
+    """The colour floor of each fold's rows, fitted on all other rows; NaN for rows of no fold."""
+    moments = colour_moments(known.pixels, size)
+    probability = np.full(len(fold), np.nan)
+    for held in np.unique(fold[fold >= 0]):
+        out = fold == held
+        probability[out] = _boosted(moments[~out], known.truth[~out], moments[out])
+    return probability
 
 
 def _boosted(

@@ -13,6 +13,7 @@ import mmap
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 
 import datasets
@@ -61,6 +62,12 @@ class Pixels:
 
     def __len__(self) -> int:
         return len(self._place)
+
+    def where(self, mask: NDArray[np.bool_]) -> Pixels:
+        """Those of some of the rows."""
+        some = copy(self)
+        some._group, some._place = self._group[mask], self._place[mask]
+        return some
 
     def rows(self, positions: Tensor) -> Found:
         """Pixels of some rows as stored.

@@ -29,7 +29,7 @@ from training.run_folder import MODEL, PREDICTIONS
 from training.steps import Step
 from training.tune import BEST, WINNER
 
-REPORT, FLOOR = "report", "floor"
+REPORT, FLOOR, TEACHERS = "report", "floor", "teachers"
 SPLITS = ("grouped", "random")  # the same recipe in each: what a split flatters by
 PLAN = Path(__file__).with_name("study.yaml")
 
@@ -197,7 +197,20 @@ def _train(study: Study, trained: recipe.Recipe, held: str, options: list[str]) 
     run = study.run_folder(trained, held)
     arguments = ["--config", study.config(trained), "--corpus", study.corpus, "--out", run]
     arguments += [*study.start(trained), *options, "--resume"]
-    return Step(_named(trained, held), "train", list(map(str, arguments)), run / MODEL)
+    teachers = _teach(study, trained, held, options) if trained.teachers else None
+    if teachers and teachers.result:
+        arguments += ["--teacher", teachers.result.parent]
+    return Step(_named(trained, held), "train", list(map(str, arguments)), run / MODEL, teachers)
+
+
+def _teach(study: Study, trained: recipe.Recipe, held: str, options: list[str]) -> Step:
+    """Teachers of one run alone, which see no more than it does."""
+    out = study.out / TEACHERS / trained.backbone / _file_name(trained.arm) / held
+    arguments = ["--config", study.config(trained), "--corpus", study.corpus, "--out", out]
+    arguments += study.start(trained)
+    arguments += ["--hold-nothing"] if "--decision-from" in options else options
+    name = f"{_named(trained, held)}: teachers"
+    return Step(name, "teach", list(map(str, arguments)), out / PREDICTIONS)
 
 
 def _tune(study: Study, plain: recipe.Recipe) -> Step:

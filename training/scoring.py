@@ -39,6 +39,11 @@ class Rows:
         """Whether each row is malignant."""
         return (self.frame["label"] == "malignant").to_numpy()
 
+    def where(self, mask: NDArray[np.bool_]) -> Rows:
+        """Some of the rows."""
+        taught = None if self.taught is None else self.taught[mask]
+        return Rows(self.frame[mask].reset_index(drop=True), self.pixels.where(mask), taught)
+
 
 def rows_of(
     corpus: datasets.Dataset, frame: pd.DataFrame, indices: NDArray[np.int64], largest: int

@@ -25,12 +25,14 @@ class Step:
         module: Of this package.
         arguments: Of the command.
         result: What is there once it is done; None: it is done every time.
+        before: A step whose result it reads and no other step does.
     """
 
     name: str
     module: str
     arguments: list[str]
     result: Path | None
+    before: Step | None = None
 
     @property
     def done(self) -> bool:
@@ -52,6 +54,8 @@ def do(stage: list[Step], launch: list[str], workers: int) -> None:
     failed: list[Step] = []
 
     def attempt(step: Step) -> None:
+        if step.before and not step.before.done:
+            attempt(step.before)
         if not failed and _run(step, launch, workers):
             failed.append(step)
 

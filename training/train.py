@@ -28,7 +28,7 @@ from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from training import command, engine, predictions, recipe, run_folder, scoring, splits, start
 from training.calibration import fit_decision
-from training.data import Held, data_of, taught
+from training.data import Data, Held, data_of, taught
 from training.run_folder import MODEL, PREDICTIONS
 
 
@@ -66,22 +66,8 @@ def train(
     with state.main_process_first():
         data = data_of(corpus_folder, plan, held)
     network, preprocess, start_sha256 = network_of(plan, start_file)
-    provenance = Provenance(
-        corpus=", ".join(f"{n}: {s['images']}" for n, s in data.about["sources"].items()),
-        corpus_fingerprint=data.about["fingerprint"],
-        split=f"{data.split.kind}{held}",
-        split_sha256=data.split.sha256,
-        recipe=plan.as_trained(),
-        seed=plan.seed,
-        start=start_file.name if start_file else plan.start,
-        start_sha256=start_sha256,
-        inputs={
-            "/".join(p.parts[-3:]): run_folder.sha256(p / PREDICTIONS)
-            for p in (*teachers, *decision_from)
-        },
-        git_commit=run_folder.git_commit(),
-        versions=run_folder.versions(),
-    )
+    began_with = (start_file.name if start_file else plan.start, start_sha256)
+    provenance = provenance_of(plan, data, held, began_with, (*teachers, *decision_from))
     described = ModelConfig(
         name=plan.name,
         version=plan.version,
@@ -96,6 +82,34 @@ def train(
             save(described, network, data.held_out, decision_from, out)
         state.wait_for_everyone()
     return out / MODEL
+
+
+def provenance_of(
+    plan: recipe.Recipe, data: Data, held: Held, began_with: tuple[str, str], inputs: Sequence[Path]
+) -> Provenance:
+    """What decides a run.
+
+    Args:
+        plan: Its recipe.
+        data: Its rows.
+        held: What it holds out.
+        began_with: Its start weights' name and SHA-256.
+        inputs: Folders of predictions that it takes something from.
+    """
+    start_name, start_sha256 = began_with
+    return Provenance(
+        corpus=", ".join(f"{n}: {s['images']}" for n, s in data.about["sources"].items()),
+        corpus_fingerprint=data.about["fingerprint"],
+        split=f"{data.split.kind}{held}",
+        split_sha256=data.split.sha256,
+        recipe=plan.as_trained(),
+        seed=plan.seed,
+        start=start_name,
+        start_sha256=start_sha256,
+        inputs={"/".join(p.parts[-3:]): run_folder.sha256(p / PREDICTIONS) for p in inputs},
+        git_commit=run_folder.git_commit(),
+        versions=run_folder.versions(),
+    )
 
 
 def save(
@@ -124,7 +138,7 @@ def save(
     else:
         known = held_out.frame
         margins = scoring.score(reloaded.network, held_out, config.preprocess, views=plan.views)
-    decision = _decision(known, margins, plan)
+    decision = decision_on(known, margins, plan)
     reloaded.config = config.model_copy(update={"decision": decision})
     reloaded.save_pretrained(beside)
     if held_out is not None:
@@ -133,7 +147,7 @@ def save(
     beside.rename(folder)
 
 
-def _decision(
+def decision_on(
     frame: pd.DataFrame, margins: NDArray[np.float64], plan: recipe.Recipe
 ) -> DecisionConfig:
     """The decision rule within the larger source; the plain one where a label is missing."""

@@ -187,6 +187,26 @@ def test_refits_then_their_tests_then_the_report(tmp_path: Path) -> None:
     assert names(report) == ["the comparison"]
 
 
+def test_a_taught_run_has_teachers_that_see_no_more_than_it(tmp_path: Path) -> None:
+    study = planned(tmp_path, change("taught", {"teachers": 0.5}), change_folds=(0,))
+    stages = walked(study, {"taught": PERFECT, "combined": PERFECT})
+    first = next(stages)
+    (taught,) = [step for step in first if step.before]
+    assert taught.name == "mobilenetv2, taught, fold-0"
+    folder = tmp_path / "teachers" / "mobilenetv2" / "taught" / "fold-0"
+    assert taught.arguments[-2:] == ["--teacher", str(folder)]
+    assert taught.before
+    assert taught.before.module == "teach"
+    assert taught.before.result == folder / "predictions.parquet"
+    assert taught.before.arguments[-2:] == ["--fold", "0"]
+    refits = [step for stage in stages for step in stage if step.name.endswith(", all")]
+    for refit in refits:
+        assert "--decision-from" in refit.arguments
+        assert refit.before
+        assert refit.before.arguments[-1] == "--hold-nothing"
+        assert "--decision-from" not in refit.before.arguments
+
+
 def test_a_launcher_and_several_workers_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--launch and --workers 2"):
         pipeline.go(planned(tmp_path), ["accelerate", "launch", "-m"], 2)

@@ -83,6 +83,22 @@ def test_what_is_done_is_passed_over_whoever_works(
     assert sorted(processes.finished) == ["always", "new"]
 
 
+def test_what_a_step_reads_is_made_before_it_and_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    processes = began(monkeypatch, first=lambda: made.touch() or 0, bad=lambda: 2)
+    needing = Step("second", "floors", ["--of", "second"], None, step("first", made))
+    steps.do([needing, step("other")], [], 2)
+    steps.do([needing], [], 2)
+    mine = [name for name in processes.finished if name != "other"]
+    assert mine == ["first", "second", "second"]
+    without = Step("third", "floors", ["--of", "third"], None, step("bad", tmp_path / "never"))
+    with pytest.raises(BCDError, match="step 'bad' failed"):
+        steps.do([without], [], 2)
+    assert "third" not in processes.finished
+
+
 def test_a_failing_step_lets_those_under_way_finish_and_begins_no_other(monkeypatch) -> None:
     failed = threading.Event()
 
