@@ -69,6 +69,7 @@ def render(folder: Path, dataset: str = "") -> str:
         config=config,
         measured=metrics.model_dump(),
         within=within.model_dump(),
+        near=metrics.neighbours,
         source=_source(within),
         title=backbone_named(config.backbone).title,
         layer=backbone_named(config.backbone).cam_layer,

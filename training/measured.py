@@ -161,11 +161,32 @@ class Training(Strict):
     hardware: str
 
 
+class Neighbours(Strict):
+    """Folds by case beside folds that keep neighbouring case ids together, on the same images.
+
+    Attributes:
+        backbone: What people call it.
+        arm: Of the recipes.
+        counts: Images of the larger source that both scored.
+        by_case: AUROC with folds by case.
+        by_run: AUROC with neighbouring case ids in one fold.
+        difference: The second minus the first, paired.
+    """
+
+    backbone: str
+    arm: str
+    counts: Counts
+    by_case: Estimate
+    by_run: Estimate
+    difference: Estimate
+
+
 class Metrics(Strict):
     """A ``metrics.json``.
 
     ``within`` and ``probabilities`` are missing in files written before they were measured,
-    ``training`` where the cost is not known: evaluation sees a model, ``training.release`` its run.
+    ``training`` where the cost is not known: evaluation sees a model, ``training.release`` its run,
+    and ``neighbours`` where no comparison measured it, of this backbone or another.
     """
 
     schema_version: Literal[1]
@@ -182,6 +203,7 @@ class Metrics(Strict):
     probabilities: Histogram | None = None
     within: Within | None = None
     training: Training | None = None
+    neighbours: Neighbours | None = None
     notice: str
 
 

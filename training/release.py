@@ -7,29 +7,37 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from bcd_models import folder as model_folder
+from bcd_models.backbones import backbone_named
 from bcd_models.errors import InputError
-from training import card, command, measured
+from training import card, command, compare, measured
 from training.checkpoint import EPOCHS
 from training.comparison.runs import METRICS
+from training.comparison.schema import Report
 from training.run_folder import MODEL
 
 FIGURES = ("evaluation-test.png", "risk-by-case-test.png", card.CURVES)
 NEEDED = (f"{MODEL}/config.json", f"{MODEL}/model.safetensors", METRICS, EPOCHS, *FIGURES[:2])
 
 
-def release(run: Path, cards: Path, dataset: str = "") -> Path:
+def release(
+    run: Path, cards: Path, dataset: str = "", near: Sequence[measured.Neighbours] = ()
+) -> Path:
     """Put a run's model, figures and card into its folder; returns the folder.
 
     Args:
         run: A run's folder.
         cards: Folder of model folders.
         dataset: Hub id of the published corpus, or "".
+        near: What a comparison found of neighbouring cases; that of the run's own backbone goes
+            into its figures, or the first.
 
     Raises:
         InputError: The run was not finished or not tested.
@@ -37,11 +45,15 @@ def release(run: Path, cards: Path, dataset: str = "") -> Path:
     missing = [name for name in NEEDED if not (run / name).is_file()]
     if missing:
         raise InputError(f"{run} lacks {missing[0]}: finish training and evaluation first")
-    folder = cards / model_folder.read_config(run / MODEL).name
+    config = model_folder.read_config(run / MODEL)
+    folder = cards / config.name
     beside = cards / f".{folder.name}.new"
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(run / MODEL, beside)
-    metrics = measured.read(run / METRICS).model_copy(update={"training": training_of(run)})
+    title = backbone_named(config.backbone).title
+    beside_it = next((one for one in near if one.backbone == title), next(iter(near), None))
+    known = {"training": training_of(run), "neighbours": beside_it}
+    metrics = measured.read(run / METRICS).model_copy(update=known)
     (beside / card.METRICS).write_text(metrics.model_dump_json(indent=1) + "\n", "utf-8")
     for name in FIGURES:
         if (run / name).is_file():
@@ -65,6 +77,13 @@ def training_of(run: Path) -> measured.Training:
     )
 
 
+def _neighbours(path: Path) -> Sequence[measured.Neighbours]:
+    try:
+        return Report.model_validate_json(path.read_bytes()).neighbours
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path} is no report of training.compare: {error}") from None
+
+
 def main(
     runs: Annotated[list[Path], typer.Argument(help="Tested runs, one a model.")],
     cards: Annotated[Path, typer.Option(help="Folder of model folders.")],
@@ -73,7 +92,8 @@ def main(
     dataset: Annotated[str, typer.Option(help="Hub id of the published corpus.")] = "",
 ) -> None:
     """Publish tested runs into a folder of model folders."""
-    folders = [release(run, cards, dataset) for run in runs]
+    near = _neighbours(report / compare.REPORT) if report else ()
+    folders = [release(run, cards, dataset, near) for run in runs]
     for folder in folders:
         typer.echo(f"model: {folder}")
     if report:

@@ -22,11 +22,9 @@ from training.comparison.rows import (
 )
 from training.comparison.runs import Missing, Pool, Run, pooled, pools
 from training.data import data_of
-from training.measured import Estimate
+from training.measured import Estimate, Neighbours
 
 ARMS = ("plain", "tuned")
-
-
 FLOOR = ("colour statistics", "floor")
 
 
@@ -196,7 +194,7 @@ def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve,
     return tuple(curves)
 
 
-def neighbours(runs: list[Run], larger: str) -> tuple[schema.Neighbours, ...]:
+def neighbours(runs: list[Run], larger: str) -> tuple[Neighbours, ...]:
     """Arms whose folds were held out both by case and by runs of neighbouring case ids."""
     by_case = {_recipe_of(pool): pool for pool in pools(runs)}
     both = [
@@ -215,10 +213,10 @@ def _recipe_of(pool: Pool) -> str:
     return str(pool.first.decided("split", "seed"))
 
 
-def _beside(by_case: Pool, by_run: Pool, larger: str) -> schema.Neighbours:
+def _beside(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
     one, other = joined([within(pool.frame, larger) for pool in (by_case, by_run)])
     difference, _ = _minus(by_run.frame, by_case.frame, larger)
-    return schema.Neighbours(
+    return Neighbours(
         backbone=by_case.first.backbone,
         arm=by_case.first.plan.arm,
         counts=counts_of(one),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from training.cost import Cost, Machine
-from training.measured import Counts, Estimate, Figures, Strict, Within
+from training.measured import Counts, Estimate, Figures, Neighbours, Strict, Within
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -147,26 +147,6 @@ class Leak(Strict):
     grouped: Figures
     leaky: Figures
     leaky_minus_grouped: Figures
-
-
-class Neighbours(Strict):
-    """Folds by case beside folds that keep neighbouring case ids together, on the same images.
-
-    Attributes:
-        backbone: What people call it.
-        arm: Of the recipes.
-        counts: Images of the larger source that both scored.
-        by_case: AUROC with folds by case.
-        by_run: AUROC with neighbouring case ids in one fold.
-        difference: The second minus the first, paired.
-    """
-
-    backbone: str
-    arm: str
-    counts: Counts
-    by_case: Estimate
-    by_run: Estimate
-    difference: Estimate
 
 
 class LeaveOneOut(Strict):
