@@ -187,10 +187,17 @@ def margins_of(network: Callable[[Tensor], Tensor], inputs: Tensor, views: int =
     Args:
         network: Gives two logits an input.
         inputs: As ``preprocess`` gives them.
-        views: The mean over so many of the square's eight symmetries.
+        views: The mean over so many of the square's eight symmetries. Those of one input go
+            through the network together, those of several one after the other.
     """
-    margins = [_margins(network(symmetry(inputs, which))) for which in range(views)]
-    return margins[0] if views == 1 else torch.stack(margins).mean(0)
+    if views == 1:
+        return _margins(network(inputs))
+    turned = (symmetry(inputs, which) for which in range(views))
+    if len(inputs) == 1:
+        margins = _margins(network(torch.cat(tuple(turned)))).unsqueeze(1)
+    else:
+        margins = torch.stack([_margins(network(one)) for one in turned])
+    return margins.double().mean(0).float()  # exact, so that company changes no digit
 
 
 def _margins(logits: Tensor) -> Tensor:

@@ -92,6 +92,18 @@ def test_eight_views_go_through_onnx_too(loaded: BCDClassifier) -> None:
     assert np.abs(by_onnx - probabilities(loaded)).max() < 1e-5
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_eight_views_of_one_image_or_of_several_say_the_same(
+    loaded: BCDClassifier, runtime: str
+) -> None:
+    decision = DecisionConfig(**loaded.config.decision.model_dump() | {"views": 8})
+    loaded.config = loaded.config.model_copy(update={"decision": decision})
+    loaded.runtime = runtime
+    together = probabilities(loaded)
+    alone = np.array([loaded.predict(image).probability for image in IMAGES])
+    assert np.abs(together - alone).max() < (1e-12 if runtime == "onnx" else 1e-5)
+
+
 def test_one_export_serves_all_who_load_the_weights(folder: Path, cache: Path) -> None:
     first = BCDClassifier.from_pretrained(folder)
     probabilities(first)
