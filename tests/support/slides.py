@@ -6,12 +6,11 @@ import io
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage, generate_uid
 
 from bcd_models import BCDClassifier
 from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig
@@ -87,84 +86,18 @@ def write_slide(
     return path
 
 
-def write_svs(path: Path, image: np.ndarray, mpp: float, downsamples: Sequence[int]) -> Path:
-    """Write a slide as Aperio's scanners do: a thumbnail, the levels, a label and a macro image.
-
-    The three pictures beside the levels are red all over.
-    """
-    height, width = image.shape[:2]
-    about = f"Aperio Image Library v11.2.1\n{width}x{height}"
-    red = np.zeros((60, 80, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
-    with tifffile.TiffWriter(path) as file:
-        for factor in downsamples:
-            size = f"{reduced(image, factor).shape[1]}x{reduced(image, factor).shape[0]}"
-            file.write(
-                reduced(image, factor),
-                tile=(TILE_PIXELS, TILE_PIXELS),
-                photometric="rgb",
-                compression="adobe_deflate",
-                metadata=None,
-                description=f"{about} [0,0 {size}] ({TILE_PIXELS}x{TILE_PIXELS})|MPP = {mpp}",
-            )
-            if factor == 1:
-                file.write(red, photometric="rgb", metadata=None, description=f"{about} -> 80x60")
-        for name in ("label", "macro"):
-            file.write(
-                red,
-                photometric="rgb",
-                metadata=None,
-                description=f"Aperio Image Library v11.2.1\n{name} 80x60",
-                subfiletype=1 if name == "label" else 9,
-            )
-    return path
+def encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
+    """An image as bytes of a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
-def write_dicom(folder: Path, image: np.ndarray, mpp: float, downsamples: Sequence[int]) -> Path:
-    """Write a slide as a DICOM series, a file each level and for the overview; returns one file.
-
-    The overview is red all over.
-    """
-    folder.mkdir()
-    series = generate_uid()
-    for factor in downsamples:
-        kind = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-        if factor > 1:
-            kind = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"]
-        _write_dicom_level(folder, series, kind, reduced(image, factor), mpp * factor)
-    red = np.zeros((60, 80, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
-    _write_dicom_level(folder, series, ["ORIGINAL", "PRIMARY", "OVERVIEW", "NONE"], red, 300.0)
-    return sorted(folder.iterdir())[0]
-
-
-def _write_dicom_level(
-    folder: Path, series: str, kind: list[str], image: np.ndarray, mpp: float
-) -> None:
-    height, width = image.shape[:2]
-    down, right = -(-height // TILE_PIXELS), -(-width // TILE_PIXELS)
-    padded = np.full((down * TILE_PIXELS, right * TILE_PIXELS, 3), 255, np.uint8)
-    padded[:height, :width] = image
-    tiles = padded.reshape(down, TILE_PIXELS, right, TILE_PIXELS, 3).swapaxes(1, 2)
-    measures, shared, level = Dataset(), Dataset(), Dataset()
-    measures.PixelSpacing = [mpp / 1000, mpp / 1000]
-    shared.PixelMeasuresSequence = [measures]
-    level.file_meta = FileMetaDataset()
-    level.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    level.SOPClassUID = VLWholeSlideMicroscopyImageStorage
-    level.SOPInstanceUID = generate_uid()
-    level.SeriesInstanceUID = series
-    level.Modality = "SM"
-    level.ImageType = kind
-    level.DimensionOrganizationType = "TILED_FULL"
-    level.SharedFunctionalGroupsSequence = [shared]
-    level.TotalPixelMatrixFocalPlanes = 1
-    level.TotalPixelMatrixColumns, level.TotalPixelMatrixRows = width, height
-    level.Columns = level.Rows = TILE_PIXELS
-    level.NumberOfFrames = down * right
-    level.SamplesPerPixel, level.PlanarConfiguration = 3, 0
-    level.PhotometricInterpretation = "RGB"
-    level.BitsAllocated, level.BitsStored, level.HighBit, level.PixelRepresentation = 8, 8, 7, 0
-    level.PixelData = tiles.tobytes()
-    level.save_as(folder / f"{kind[2]}-{width}.dcm", enforce_file_format=True)
+def say_jpeg(path: Path) -> None:
+    """tifffile writes encoded images as they are, but knows no JPEG."""
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for page in file.pages:
+            page.tags["Compression"].overwrite(7)
 
 
 def small_slides(folder: Path) -> dict[str, Path]:
@@ -244,12 +177,11 @@ def write_repeated(path: Path, side: int, mpp: float, downsamples: Sequence[int]
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for factor in downsamples:
             drawn = draw_layout(kind, TILE_UM / REPEATED_PIXELS)
-            buffer = io.BytesIO()
-            Image.fromarray(drawn).save(buffer, "JPEG", quality=25, subsampling=0, keep_rgb=True)
+            tile = encoded(drawn, "JPEG", quality=25, subsampling=0, keep_rgb=True)
             length = side // factor
             count = (-(-length // REPEATED_PIXELS)) ** 2
             file.write(
-                itertools.repeat(buffer.getvalue(), count),
+                itertools.repeat(tile, count),
                 shape=(length, length, 3),
                 dtype=np.uint8,
                 tile=(REPEATED_PIXELS, REPEATED_PIXELS),
@@ -260,7 +192,5 @@ def write_repeated(path: Path, side: int, mpp: float, downsamples: Sequence[int]
                 resolution=(1e4 / mpp / factor,) * 2,
                 resolutionunit="CENTIMETER",
             )
-    with tifffile.TiffFile(path, mode="r+b") as file:
-        for page in file.pages:  # tifffile writes encoded tiles as they are, but knows no JPEG
-            page.tags["Compression"].overwrite(7)
+    say_jpeg(path)
     return path

@@ -1,0 +1,233 @@
+"""Makes whole slides of drawn tissue in the formats of several makers' scanners."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage, generate_uid
+
+from .slides import TILE_PIXELS, encoded, reduced, say_jpeg
+
+
+def write_svs(path: Path, image: np.ndarray, mpp: float, downsamples: Sequence[int]) -> Path:
+    """Write a slide as Aperio's scanners do: a thumbnail, the levels, a label and a macro image.
+
+    The three pictures beside the levels are red all over.
+    """
+    height, width = image.shape[:2]
+    about = f"Aperio Image Library v11.2.1\n{width}x{height}"
+    with tifffile.TiffWriter(path) as file:
+        for factor in downsamples:
+            size = f"{reduced(image, factor).shape[1]}x{reduced(image, factor).shape[0]}"
+            file.write(
+                reduced(image, factor),
+                tile=(TILE_PIXELS, TILE_PIXELS),
+                photometric="rgb",
+                compression="adobe_deflate",
+                metadata=None,
+                description=f"{about} [0,0 {size}] ({TILE_PIXELS}x{TILE_PIXELS})|MPP = {mpp}",
+            )
+            if factor == 1:
+                file.write(
+                    _red(), photometric="rgb", metadata=None, description=f"{about} -> 80x60"
+                )
+        for name in ("label", "macro"):
+            file.write(
+                _red(),
+                photometric="rgb",
+                metadata=None,
+                description=f"Aperio Image Library v11.2.1\n{name} 80x60",
+                subfiletype=1 if name == "label" else 9,
+            )
+    return path
+
+
+def write_dicom(folder: Path, image: np.ndarray, mpp: float, downsamples: Sequence[int]) -> Path:
+    """Write a slide as a DICOM series, a file each level and for the overview; returns one file.
+
+    The overview is red all over.
+    """
+    folder.mkdir()
+    series = generate_uid()
+    for factor in downsamples:
+        kind = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+        if factor > 1:
+            kind = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"]
+        _write_dicom_level(folder, series, kind, reduced(image, factor), mpp * factor)
+    _write_dicom_level(folder, series, ["ORIGINAL", "PRIMARY", "OVERVIEW", "NONE"], _red(), 300.0)
+    return sorted(folder.iterdir())[0]
+
+
+def _write_dicom_level(
+    folder: Path, series: str, kind: list[str], image: np.ndarray, mpp: float
+) -> None:
+    height, width = image.shape[:2]
+    down, right = -(-height // TILE_PIXELS), -(-width // TILE_PIXELS)
+    padded = np.full((down * TILE_PIXELS, right * TILE_PIXELS, 3), 255, np.uint8)
+    padded[:height, :width] = image
+    tiles = padded.reshape(down, TILE_PIXELS, right, TILE_PIXELS, 3).swapaxes(1, 2)
+    measures, shared, level = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing = [mpp / 1000, mpp / 1000]
+    shared.PixelMeasuresSequence = [measures]
+    level.file_meta = FileMetaDataset()
+    level.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    level.SOPClassUID = VLWholeSlideMicroscopyImageStorage
+    level.SOPInstanceUID = generate_uid()
+    level.SeriesInstanceUID = series
+    level.Modality = "SM"
+    level.ImageType = kind
+    level.DimensionOrganizationType = "TILED_FULL"
+    level.SharedFunctionalGroupsSequence = [shared]
+    level.TotalPixelMatrixFocalPlanes = 1
+    level.TotalPixelMatrixColumns, level.TotalPixelMatrixRows = width, height
+    level.Columns = level.Rows = TILE_PIXELS
+    level.NumberOfFrames = down * right
+    level.SamplesPerPixel, level.PlanarConfiguration = 3, 0
+    level.PhotometricInterpretation = "RGB"
+    level.BitsAllocated, level.BitsStored, level.HighBit, level.PixelRepresentation = 8, 8, 7, 0
+    level.PixelData = tiles.tobytes()
+    level.save_as(folder / f"{kind[2]}-{width}.dcm", enforce_file_format=True)
+
+
+def write_ndpi(path: Path, image: np.ndarray, mpp: float, downsamples: Sequence[int]) -> Path:
+    """Write a slide as Hamamatsu's scanners do: a JPEG each level and for the macro image.
+
+    The macro image is red all over. JPEGs are as good as they get, but not without loss.
+    """
+    format_flag, lens, focal_plane = 65420, 65421, 65424
+    levels = [(reduced(image, factor), factor, 20.0) for factor in downsamples]
+    written = path.with_suffix(".tif")  # tifffile takes an .ndpi file for a longer one than this
+    with tifffile.TiffWriter(written) as file:
+        for pixels, factor, magnifies in [*levels, (_red(), 100, -1.0)]:
+            file.write(
+                iter([encoded(pixels, "JPEG", quality=100, subsampling=0)]),
+                shape=pixels.shape,
+                dtype=np.uint8,
+                rowsperstrip=len(pixels),
+                photometric="rgb",
+                compression="adobe_deflate",
+                metadata=None,
+                resolution=(1e4 / mpp / factor,) * 2,
+                resolutionunit="CENTIMETER",
+                extratags=[
+                    (format_flag, "I", 1, 1, True),
+                    (lens, "f", 1, magnifies, True),
+                    (focal_plane, "i", 1, 0, True),
+                ],
+            )
+    say_jpeg(written)
+    return written.rename(path)
+
+
+def write_mrxs(path: Path, image: np.ndarray, mpp: float, downsamples: Sequence[int]) -> Path:
+    """Write a slide as 3DHISTECH's scanners do: a folder of tiles beside an empty file.
+
+    Tiles that are white all over are left out, as those of unscanned glass are. The macro image is
+    red all over.
+    """
+    folder = path.with_suffix("")
+    folder.mkdir()
+    path.touch()
+    down, across = (-(-length // TILE_PIXELS) for length in image.shape[:2])
+    slide_id, data = "A" * 32, bytearray()
+
+    def kept(encoded: bytes) -> tuple[int, int, int]:
+        data.extend(encoded)
+        return len(data) - len(encoded), len(encoded), 0  # where, how long, in which file
+
+    pages = [
+        [
+            (row * factor * across + column * factor, *kept(encoded(tile, "PNG")))
+            for row, column, tile in _whole_tiles(reduced(image, factor))
+        ]
+        for factor in downsamples
+    ]
+    macro = kept(encoded(_red(), "JPEG"))
+    (folder / "Data0000.dat").write_bytes(data)
+    (folder / "Index.dat").write_bytes(_mirax_index(slide_id, pages, macro))
+    (folder / "Slidedat.ini").write_text(_mirax_ini(slide_id, across, down, mpp, downsamples))
+    return path
+
+
+def _whole_tiles(image: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Row, column and pixels of each tile that is not white all over, filled up with white."""
+    for row, top in enumerate(range(0, image.shape[0], TILE_PIXELS)):
+        for column, left in enumerate(range(0, image.shape[1], TILE_PIXELS)):
+            part = image[top : top + TILE_PIXELS, left : left + TILE_PIXELS]
+            tile = np.full((TILE_PIXELS, TILE_PIXELS, 3), 255, np.uint8)
+            tile[: part.shape[0], : part.shape[1]] = part
+            if (tile < 255).any():
+                yield row, column, tile
+
+
+def _mirax_index(
+    slide_id: str, pages: list[list[tuple[int, ...]]], macro: tuple[int, int, int]
+) -> bytes:
+    """Two roots, each the place of a list of places of lists of tiles or, once, the macro image."""
+    head = f"01.02{slide_id}".encode()
+    entries = [*pages, [(0, 0, *macro)]]  # two numbers before the macro's that nobody reads
+    lists = len(head) + 8
+    begins = lists + 4 * len(entries)
+    places, body = [], b""
+    for entry in entries:
+        places.append(begins + len(body))
+        count = len(entry)
+        body += struct.pack("<4i", 0, begins + len(body) + 8, count, 0)
+        body += b"".join(struct.pack(f"<{len(numbers)}i", *numbers) for numbers in entry)
+    roots = struct.pack("<2i", lists, lists + 4 * len(pages))
+    return head + roots + struct.pack(f"<{len(places)}i", *places) + body
+
+
+def _mirax_ini(
+    slide_id: str, across: int, down: int, mpp: float, downsamples: Sequence[int]
+) -> str:
+    sections: dict[str, dict[str, Any]] = {
+        "GENERAL": {
+            "SLIDE_ID": slide_id,
+            "IMAGENUMBER_X": across,
+            "IMAGENUMBER_Y": down,
+            "OBJECTIVE_MAGNIFICATION": 20,
+        },
+        "HIERARCHICAL": {
+            "INDEXFILE": "Index.dat",
+            "HIER_COUNT": 1,
+            "HIER_0_NAME": "Slide zoom level",
+            "HIER_0_COUNT": len(downsamples),
+            **{f"HIER_0_VAL_{i}_SECTION": f"LEVEL_{i}" for i in range(len(downsamples))},
+            "NONHIER_COUNT": 1,
+            "NONHIER_0_NAME": "Scan data layer",
+            "NONHIER_0_COUNT": 1,
+            "NONHIER_0_VAL_0": "ScanDataLayer_SlideThumbnail",
+            "NONHIER_0_VAL_0_SECTION": "MACRO",
+        },
+        "MACRO": {"THUMBNAIL_IMAGE_TYPE": "JPEG"},
+        "DATAFILE": {"FILE_COUNT": 1, "FILE_0": "Data0000.dat"},
+    }
+    before = 1
+    for number, factor in enumerate(downsamples):
+        sections[f"LEVEL_{number}"] = {
+            "IMAGE_CONCAT_FACTOR": (factor // before).bit_length() - 1,
+            "OVERLAP_X": 0,
+            "OVERLAP_Y": 0,
+            "MICROMETER_PER_PIXEL_X": mpp * factor,
+            "MICROMETER_PER_PIXEL_Y": mpp * factor,
+            "IMAGE_FILL_COLOR_BGR": 0xFFFFFF,
+            "DIGITIZER_WIDTH": TILE_PIXELS,
+            "DIGITIZER_HEIGHT": TILE_PIXELS,
+            "IMAGE_FORMAT": "PNG",
+        }
+        before = factor
+    return "".join(
+        f"[{name}]\n" + "".join(f"{key}={value}\n" for key, value in keys.items())
+        for name, keys in sections.items()
+    )
+
+
+def _red() -> np.ndarray:
+    return np.zeros((60, 80, 3), np.uint8) + np.array([255, 0, 0], np.uint8)
