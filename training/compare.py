@@ -83,6 +83,7 @@ def compare(
         intervals="95%, bootstrap over whole cases within source, "
         f"{metrics.RESAMPLES} resamples; differences are paired over the same resamples",
         runs=tuple(map(_line, runs)),
+        hours=sum(run.seconds for run in runs) / 3600,
         original=ORIGINAL,
         on_same_terms=section("on_same_terms", parts.on_same_terms, larger),
         tested=section("tested", parts.tested),

@@ -13,6 +13,7 @@ from training import metrics, splits
 from training.comparison import schema
 from training.comparison.rows import (
     auroc_of,
+    balanced_accuracy_of,
     counts_of,
     drawn_of,
     joined,
@@ -61,6 +62,7 @@ def _floor_line(floor: pd.DataFrame, larger: str) -> schema.OutOfFold:
         folds=tuple(range(splits.FOLDS)),
         counts=counts_of(frame),
         auroc=auroc_of(frame),
+        balanced_accuracy=balanced_accuracy_of(frame),
     )
 
 
@@ -89,6 +91,7 @@ def _pooled_line(pool: Pool, larger: str) -> schema.OutOfFold:
         folds=tuple(pool.runs),
         counts=counts_of(frame),
         auroc=auroc_of(frame),
+        balanced_accuracy=balanced_accuracy_of(frame),
     )
 
 
@@ -128,14 +131,11 @@ def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
 
 
 def _corner(pool: Pool, frame: pd.DataFrame, corpus: Path | None) -> schema.Corner:
-    best = metrics.interval(
-        metrics.best_balanced_accuracy, truth_of(frame), margins_of(frame), drawn_of(frame)
-    )
     return schema.Corner(
         backbone=pool.first.backbone,
         arm=pool.first.plan.arm,
         auroc=auroc_of(frame),
-        balanced_accuracy=Estimate(**best),
+        balanced_accuracy=balanced_accuracy_of(frame),
         budget=_budget(pool, corpus),
     )
 

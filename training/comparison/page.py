@@ -112,7 +112,8 @@ def _runs(report: schema.Report) -> list[str]:
         )
         for run in report.runs
     ]
-    return table(header, rows)
+    words = f"Epochs of all runs together: {report.hours:.1f} hours. Tuning is not among them."
+    return [words, "", *table(header, rows)]
 
 
 def _limits(report: schema.Report) -> list[str]:

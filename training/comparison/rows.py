@@ -58,3 +58,10 @@ def auroc_of(frame: pd.DataFrame) -> Estimate:
     """AUROC of the margins."""
     found = metrics.interval(metrics.auroc, truth_of(frame), margins_of(frame), drawn_of(frame))
     return Estimate(**found)
+
+
+def balanced_accuracy_of(frame: pd.DataFrame) -> Estimate:
+    """Balanced accuracy at the threshold where it is largest on these very images."""
+    best = metrics.best_balanced_accuracy
+    found = metrics.interval(best, truth_of(frame), margins_of(frame), drawn_of(frame))
+    return Estimate(**found)

@@ -87,6 +87,7 @@ class OutOfFold(Strict):
         folds: Which of the five.
         counts: Images of the larger source.
         auroc: Within the larger source.
+        balanced_accuracy: At the threshold where it is largest on these images, which flatters.
         minus_plain: Paired difference to the same backbone's plain arm; none for itself.
         paired_images: Images that both arms scored.
         minus_floor: Paired difference to colour statistics, where these were given.
@@ -98,6 +99,7 @@ class OutOfFold(Strict):
     folds: tuple[int, ...]
     counts: Counts
     auroc: Estimate
+    balanced_accuracy: Estimate
     minus_plain: Estimate | None = None
     paired_images: int | None = None
     minus_floor: Estimate | None = None
@@ -176,7 +178,10 @@ class CostLine(Strict):
 
 
 class Report(Strict):
-    """A ``report.json``; a section that could not be made is empty, and ``missing`` says why."""
+    """A ``report.json``; a section that could not be made is empty, and ``missing`` says why.
+
+    ``hours`` are those of all epochs of all runs.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     corpus: str
@@ -184,6 +189,7 @@ class Report(Strict):
     larger_source: str
     intervals: str
     runs: tuple[RunLine, ...]
+    hours: float
     original: tuple[Claim, ...]
     on_same_terms: tuple[OnSameTerms, ...]
     tested: tuple[Tested, ...]

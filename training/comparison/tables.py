@@ -144,7 +144,7 @@ def pairs(report: schema.Report) -> list[str]:
 
 def out_of_fold(report: schema.Report) -> list[str]:
     """Arms on held-out folds."""
-    header = ("backbone", "arm", "folds of five", "images", "AUROC")
+    header = ("backbone", "arm", "folds of five", "images", "AUROC", "balanced accuracy")
     header += ("minus plain", "images paired", "minus the colour floor")
     rows = [
         (
@@ -153,6 +153,7 @@ def out_of_fold(report: schema.Report) -> list[str]:
             f"{len(one.folds)} ({', '.join(map(str, one.folds))})",
             f"{one.counts.images:,}",
             _estimate(one.auroc),
+            _estimate(one.balanced_accuracy),
             _estimate(one.minus_plain, sign=True) if one.minus_plain else "",
             f"{one.paired_images:,}" if one.paired_images else "",
             _estimate(one.minus_floor, sign=True) if one.minus_floor else "",
@@ -162,7 +163,9 @@ def out_of_fold(report: schema.Report) -> list[str]:
     words = (
         f"Within {report.larger_source}; each image is scored by the run that held its case out, "
         "by the raw logit margin, so that no fold's labels move its scores. Margins of separate "
-        "runs are pooled as they are, which can lower the pooled AUROC and never uses a label."
+        "runs are pooled as they are, which can lower the pooled AUROC and never uses a label. "
+        "Differences are of AUROC. Balanced accuracy is the largest over all thresholds on these "
+        "very images, and so flatters all arms alike."
     )
     return [words, "", *table(header, rows), "", f"![AUROC by arm]({OUT_OF_FOLD})"]
 
