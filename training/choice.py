@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from training import metrics, predictions, splits
-from training.comparison.rows import joined, margins_of, truth_of, within
+from training.comparison.rows import drawn_of, joined, margins_of, truth_of, within
 from training.recipe import Recipe
 from training.run_folder import PREDICTIONS
 
@@ -21,15 +21,26 @@ Partial = Mapping[str, Any]
 
 def gain(runs: list[Path], plain: list[Path]) -> float:
     """Out-of-fold AUROC of some runs together minus that of others, on the rows of both."""
-    ours, theirs = (
-        pd.concat([predictions.read(run / PREDICTIONS) for run in some]) for some in (runs, plain)
-    )
-    larger = splits.larger_source(ours)
     one, other = (
-        metrics.auroc(truth_of(frame), margins_of(frame))
-        for frame in joined([within(frame, larger) for frame in (ours, theirs)])
+        metrics.auroc(truth_of(frame), margins_of(frame)) for frame in _paired(runs, plain)
     )
     return one - other
+
+
+def clearly_gains(runs: list[Path], others: list[Path]) -> bool:
+    """Whether the 95% interval of the same difference, over whole cases, lies above zero."""
+    one, other = _paired(runs, others)
+    margins = margins_of(one), margins_of(other)
+    return metrics.difference(metrics.auroc, truth_of(one), *margins, drawn_of(one))["low"] > 0
+
+
+def _paired(runs: list[Path], others: list[Path]) -> list[pd.DataFrame]:
+    """What both said of the images of the larger source that both held out."""
+    ours, theirs = (
+        pd.concat([predictions.read(run / PREDICTIONS) for run in some]) for some in (runs, others)
+    )
+    larger = splits.larger_source(ours)
+    return joined([within(frame, larger) for frame in (ours, theirs)])
 
 
 def combined(

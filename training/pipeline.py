@@ -91,6 +91,14 @@ def stages(study: Study) -> Iterator[list[Step]]:
         _compare(study, "each change alone, and the tuned recipes"),
         *_folds(study, (combined for _, combined in together), study.plan.folds),
     ]
+    singly = [
+        _rescore(study, _one_view(combined), fold, of=combined)
+        for _, combined in together
+        if combined.views > 1
+        for fold in study.plan.folds
+    ]
+    if singly:
+        yield singly
     chosen = [_chosen(study, plain, combined) for plain, combined in together]
     yield [
         _compare(study, "the changes together"),
@@ -113,7 +121,11 @@ def _plain_and_tuned(study: Study) -> Iterator[list[Step]]:
     yield [*tunings, _floor(study), *_folds(study, recipes, plan.folds)]
     tuned = [_tuned(study, plain) for plain in recipes]
     views = [changed for changed in single_changes(study) if _of_views(study, changed)]
-    rescored = [_rescore(study, changed, fold) for changed in views for fold in plan.change_folds]
+    rescored = [
+        _rescore(study, changed, fold, of=study.recipes[changed.backbone])
+        for changed in views
+        for fold in plan.change_folds
+    ]
     yield [*_folds(study, tuned, plan.change_folds), *rescored]
 
 
@@ -175,12 +187,11 @@ def _of_views(study: Study, changed: recipe.Recipe) -> bool:
     return changed == plain.model_copy(update={"arm": changed.arm, "views": changed.views})
 
 
-def _rescore(study: Study, changed: recipe.Recipe, fold: int) -> Step:
-    """The plain run's weights scored anew."""
+def _rescore(study: Study, changed: recipe.Recipe, fold: int, of: recipe.Recipe) -> Step:
+    """The weights of another recipe's run scored anew."""
     held = f"fold-{fold}"
     run = study.run_folder(changed, held)
-    plain = study.run_folder(study.recipes[changed.backbone], held)
-    arguments = [plain, "--corpus", study.corpus, "--out", run]
+    arguments = [study.run_folder(of, held), "--corpus", study.corpus, "--out", run]
     arguments += ["--arm", changed.arm, "--views", changed.views]
     return Step(_named(changed, held), "rescore", list(map(str, arguments)), run / MODEL)
 
@@ -271,7 +282,22 @@ def _combined(study: Study, plain: recipe.Recipe) -> recipe.Recipe:
     return choice.combined(plain, tuned, _gain(study, tuned, folds), sets, gains)
 
 
+def _one_view(trained: recipe.Recipe) -> recipe.Recipe:
+    """The same weights without averaging."""
+    if trained.views == 1:
+        return trained
+    return trained.model_copy(update={"views": 1, "arm": f"{trained.arm}, one view"})
+
+
 def _chosen(study: Study, plain: recipe.Recipe, combined: recipe.Recipe) -> recipe.Recipe:
+    """Views multiply what each answer costs: they stay where they clearly gain, on all folds."""
+    single = _one_view(combined)
+    both = [
+        [study.run_folder(one, f"fold-{fold}") for fold in study.plan.folds]
+        for one in (combined, single)
+    ]
+    if combined.views > 1 and not choice.clearly_gains(*both):
+        combined = single
     return choice.best(plain, combined, _gain(study, combined, study.plan.folds))
 
 

@@ -169,6 +169,21 @@ def test_what_loses_on_all_folds_is_not_refitted(tmp_path: Path) -> None:
     assert chosen(stages) == ["mobilenetv2, plain, all", f"{OWN}, tuned, all"]
 
 
+@pytest.mark.parametrize(("alone", "kept"), [(PLAIN, 8), (GOOD, 1), (PERFECT, 1)])
+def test_views_stay_where_they_clearly_gain(tmp_path: Path, alone: list[float], kept: int) -> None:
+    study = planned(tmp_path, change("views", {"views": 8}), change_folds=(0,))
+    one_view = {f"mobilenetv2, combined, one view, fold-{fold}": alone for fold in range(3)}
+    stages = walked(study, {"views": GOOD, "combined": GOOD} | one_view)
+    *_, together, singly, refits = (next(stages) for _ in range(5))
+    assert {step.module for step in together[1:]} == {"train"}
+    assert {step.module for step in singly} == {"rescore"}
+    first = singly[0]
+    assert first.arguments[0] == str(tmp_path / "runs/mobilenetv2/combined/fold-0")
+    assert first.arguments[-4:] == ["--arm", "combined, one view", "--views", "1"]
+    refitted = next(step for step in refits if step.name.endswith(", all"))
+    assert recipe.read(Path(refitted.arguments[1])).views == kept
+
+
 def test_refits_then_their_tests_then_the_report(tmp_path: Path) -> None:
     study = planned(tmp_path, shares=(0.5,), leave_out=("breakhis/1",))
     *_, refits, tests, report = walked(study, {})
