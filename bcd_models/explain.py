@@ -32,8 +32,8 @@ class Explanation:
     Between them stands ``tanh(e / 2)``, where e is how far, in calibrated log-odds, the region lies
     beyond the model's threshold. An image with nothing that speaks for the label stays at 0.
 
-    Regions, not cells: the map has one value a 32 x 32 pixel cell of the network's input, about 29
-    micrometres of an IDC patch, enlarged bilinearly.
+    Regions, not cells: the map has one value for each 32 x 32 pixels of the network's input,
+    enlarged bilinearly; a model's card says how much tissue that is.
 
     Attributes:
         image: The image as the model saw it, upright RGB, before resizing.

@@ -34,9 +34,9 @@ def decoded(rows, index: int) -> torch.Tensor:
 def test_loader_serves_what_preprocessing_would(corpus_folder: Path, light_model) -> None:
     rows, _ = corpus.load(corpus_folder)
     indices = np.array([300, 2, 3, 120, 9])  # both sources, mixed
-    pixels = Pixels(rows, indices, largest=224)
-    batch = pixels.batch(torch.tensor([4, 1, 3]), 224, CPU)
     config = light_model.config.preprocess
+    pixels = Pixels(rows, indices, largest=config.input_size)
+    batch = pixels.batch(torch.tensor([4, 1, 3]), config.input_size, CPU)
     for got, index in zip(batch, (9, 2, 120), strict=True):
         expected = preprocess(decoded(rows, index).unsqueeze(0), config)[0]
         normal = (got - torch.tensor(config.mean).view(3, 1, 1) * 255) / (
