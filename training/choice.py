@@ -52,7 +52,8 @@ def combined(
 ) -> Recipe:
     """The better of plain and tuned, with all changes that help.
 
-    Of changes that set the same key, the one that gains most is taken.
+    Of changes that set the same key, the tuned recipe's among them, the one that gains most is
+    taken.
 
     Args:
         plain: The plain recipe of a backbone.
@@ -67,10 +68,12 @@ def combined(
     base = tuned if tuned_gain >= HELPS else plain
     helpful = [arm for arm in changes if change_gains[arm] >= HELPS]
     document: dict[str, Any] = base.model_dump(mode="json", exclude_unset=True)
+    of_tuned = {key for key, value in _set(tuned) if (key, value) not in _set(plain)}
     taken: set[str] = set()
     for arm in sorted(helpful, key=lambda name: -change_gains[name]):
         keys = set(_keys(changes[arm]))
-        if not keys & taken:
+        rivals = of_tuned if base is tuned and tuned_gain >= change_gains[arm] else set()
+        if not keys & (taken | rivals):
             document, taken = merged(document, changes[arm]), taken | keys
     return Recipe.model_validate(document | {"arm": COMBINED}) if taken else base
 
@@ -89,9 +92,18 @@ def merged(document: Partial, change: Partial) -> dict[str, Any]:
     return both
 
 
-def _keys(change: Partial, above: str = "") -> Iterator[str]:
+def _set(plan: Recipe) -> list[tuple[str, Any]]:
+    """What a recipe sets, resolved, by dotted path."""
+    return list(_values(plan.as_trained()))
+
+
+def _keys(change: Partial) -> Iterator[str]:
+    return (key for key, _ in _values(change))
+
+
+def _values(change: Partial, above: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in change.items():
         if isinstance(value, dict):
-            yield from _keys(value, f"{above}{key}.")
+            yield from _values(value, f"{above}{key}.")
         else:
-            yield above + key
+            yield above + key, value

@@ -86,20 +86,20 @@ def stages(study: Study) -> Iterator[list[Step]]:
     """
     for both in zip_longest(_plain_and_tuned(study), _race(study), fillvalue=[]):
         yield [step for part in both for step in part]
-    together = [(plain, _combined(study, plain)) for plain in study.recipes.values()]
+    together = {backbone: _combined(study, plain) for backbone, plain in study.recipes.items()}
     yield [
         _compare(study, "each change alone, and the tuned recipes"),
-        *_folds(study, (combined for _, combined in together), study.plan.folds),
+        *_folds(study, (trained for trained, _ in together.values()), study.plan.folds),
     ]
-    singly = [
-        _rescore(study, _one_view(combined), fold, of=combined)
-        for _, combined in together
-        if combined.views > 1
+    averaged = [
+        _rescore(study, several, fold, of=trained)
+        for trained, several in together.values()
+        if several
         for fold in study.plan.folds
     ]
-    if singly:
-        yield singly
-    chosen = [_chosen(study, plain, combined) for plain, combined in together]
+    if averaged:
+        yield averaged
+    chosen = [_chosen(study, study.recipes[name], *pair) for name, pair in together.items()]
     yield [
         _compare(study, "the changes together"),
         *(_refit(study, trained) for trained in chosen),
@@ -274,31 +274,37 @@ def _gain(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> float
     return choice.gain(ours, theirs)
 
 
-def _combined(study: Study, plain: recipe.Recipe) -> recipe.Recipe:
+def _combined(study: Study, plain: recipe.Recipe) -> tuple[recipe.Recipe, recipe.Recipe | None]:
+    """What helps, together: as it is trained, with one view; and with several, where these help.
+
+    What is the plain or the tuned recipe again goes by that name, so that its runs are used.
+    """
     tuned, folds = _tuned(study, plain), study.plan.change_folds
     changes = [one for one in study.plan.changes if one.backbone in (None, plain.backbone)]
     gains = {one.arm: _gain(study, _changed(study, one), folds) for one in changes}
     sets = {one.arm: one.set for one in changes}
-    return choice.combined(plain, tuned, _gain(study, tuned, folds), sets, gains)
+    together = choice.combined(plain, tuned, _gain(study, tuned, folds), sets, gains)
+    trained = together.model_copy(update={"views": 1})
+    for known in (plain, tuned):
+        if known == trained.model_copy(update={"arm": known.arm}):
+            trained = known
+    if together.views == 1:
+        return trained, None
+    arm = f"{trained.arm}, {together.views} views"
+    return trained, trained.model_copy(update={"arm": arm, "views": together.views})
 
 
-def _one_view(trained: recipe.Recipe) -> recipe.Recipe:
-    """The same weights without averaging."""
-    if trained.views == 1:
-        return trained
-    return trained.model_copy(update={"views": 1, "arm": f"{trained.arm}, one view"})
-
-
-def _chosen(study: Study, plain: recipe.Recipe, combined: recipe.Recipe) -> recipe.Recipe:
+def _chosen(
+    study: Study, plain: recipe.Recipe, trained: recipe.Recipe, several: recipe.Recipe | None
+) -> recipe.Recipe:
     """Views multiply what each answer costs: they stay where they clearly gain, on all folds."""
-    single = _one_view(combined)
-    both = [
-        [study.run_folder(one, f"fold-{fold}") for fold in study.plan.folds]
-        for one in (combined, single)
-    ]
-    if combined.views > 1 and not choice.clearly_gains(*both):
-        combined = single
-    return choice.best(plain, combined, _gain(study, combined, study.plan.folds))
+
+    def runs(of: recipe.Recipe) -> list[Path]:
+        return [study.run_folder(of, f"fold-{fold}") for fold in study.plan.folds]
+
+    if several and choice.clearly_gains(runs(several), runs(trained)):
+        trained = several
+    return choice.best(plain, trained, _gain(study, trained, study.plan.folds))
 
 
 def _named(trained: recipe.Recipe, held: str) -> str:

@@ -47,6 +47,15 @@ def test_what_helps_is_put_together_and_rivals_are_not() -> None:
     assert found.balance == PLAIN.balance
 
 
+def test_a_change_yields_to_what_tuning_chose_and_gains_more_with() -> None:
+    tuned = TUNED.model_copy(update={"augment": PLAIN.augment.model_copy(update={"mixup": 0.3})})
+    changes = {"MixUp": {"augment": {"mixup": 0.2}}, "average": {"ema": 0.9}}
+    found = choice.combined(PLAIN, tuned, 0.005, changes, {"MixUp": 0.004, "average": 0.003})
+    assert (found.augment.mixup, found.ema, found.weight_decay) == (0.3, 0.9, 0.1)
+    found = choice.combined(PLAIN, tuned, 0.005, changes, {"MixUp": 0.006, "average": 0.0})
+    assert (found.augment.mixup, found.ema, found.weight_decay) == (0.2, 0.0, 0.1)
+
+
 def test_the_better_on_all_folds_is_chosen_and_plain_where_level() -> None:
     assert choice.best(PLAIN, TUNED, 0.001) is TUNED
     assert choice.best(PLAIN, TUNED, 0.0) is PLAIN

@@ -169,19 +169,33 @@ def test_what_loses_on_all_folds_is_not_refitted(tmp_path: Path) -> None:
     assert chosen(stages) == ["mobilenetv2, plain, all", f"{OWN}, tuned, all"]
 
 
-@pytest.mark.parametrize(("alone", "kept"), [(PLAIN, 8), (GOOD, 1), (PERFECT, 1)])
-def test_views_stay_where_they_clearly_gain(tmp_path: Path, alone: list[float], kept: int) -> None:
-    study = planned(tmp_path, change("views", {"views": 8}), change_folds=(0,))
-    one_view = {f"mobilenetv2, combined, one view, fold-{fold}": alone for fold in range(3)}
-    stages = walked(study, {"views": GOOD, "combined": GOOD} | one_view)
-    *_, together, singly, refits = (next(stages) for _ in range(5))
+@pytest.mark.parametrize(("averaged", "kept"), [(PERFECT, 8), (GOOD, 1), (PLAIN, 1)])
+def test_views_stay_where_they_clearly_gain(
+    tmp_path: Path, averaged: list[float], kept: int
+) -> None:
+    changes = [change("views", {"views": 8}), change(BETTER, SETS[BETTER])]
+    study = planned(tmp_path, *changes, change_folds=(0,))
+    eight = {f"mobilenetv2, combined, 8 views, fold-{fold}": averaged for fold in range(3)}
+    stages = walked(study, {"views": GOOD, BETTER: GOOD, "combined": GOOD} | eight)
+    *_, together, several, refits = (next(stages) for _ in range(5))
     assert {step.module for step in together[1:]} == {"train"}
-    assert {step.module for step in singly} == {"rescore"}
-    first = singly[0]
+    assert {one.views for one in recipes_of(together, "combined").values()} == {1}
+    assert {step.module for step in several} == {"rescore"}
+    first = several[0]
     assert first.arguments[0] == str(tmp_path / "runs/mobilenetv2/combined/fold-0")
-    assert first.arguments[-4:] == ["--arm", "combined, one view", "--views", "1"]
+    assert first.arguments[-4:] == ["--arm", "combined, 8 views", "--views", "8"]
     refitted = next(step for step in refits if step.name.endswith(", all"))
     assert recipe.read(Path(refitted.arguments[1])).views == kept
+
+
+def test_where_views_alone_help_nothing_is_trained_again(tmp_path: Path) -> None:
+    study = planned(tmp_path, change("views", {"views": 8}), change_folds=(0,))
+    stages = walked(study, {"views": GOOD, "mobilenetv2, tuned, fold-0": PERFECT})
+    *_, together = (next(stages) for _ in range(3))
+    trained = [step.name for step in together if step.module == "train" and not step.done]
+    assert trained == ["mobilenetv2, tuned, fold-1", "mobilenetv2, tuned, fold-2"]
+    arms = {step.name.rpartition(", ")[0] for step in next(stages)}
+    assert arms == {"mobilenetv2, tuned, 8 views", f"{OWN}, plain, 8 views"}
 
 
 def test_refits_then_their_tests_then_the_report(tmp_path: Path) -> None:
