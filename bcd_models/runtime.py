@@ -127,7 +127,7 @@ class OnnxForward:
         threads = torch.get_num_threads()
         self._network = network
         self._alone, self._in_company = _session(exported, threads), _session(exported, 1)
-        self._threads = ThreadPoolExecutor(threads, "bcd-onnx")
+        self._threads, self._shares = ThreadPoolExecutor(threads, "bcd-onnx"), threads
 
     def fits(self) -> bool:
         """Whether it answers as the network would, were it not for changed weights."""
@@ -138,9 +138,15 @@ class OnnxForward:
         images = inputs.contiguous().numpy()
         if len(images) == 1:
             return torch.from_numpy(_run(self._alone, images))
-        singly = np.split(images, len(images))
-        logits = self._threads.map(partial(_run, self._in_company), singly)
-        return torch.from_numpy(np.concatenate(list(logits)))
+        shares = np.array_split(images, self._shares)
+        logits = self._threads.map(partial(_run_singly, self._in_company), shares)
+        return torch.from_numpy(np.concatenate([one for share in logits for one in share]))
+
+
+def _run_singly(
+    session: InferenceSession, images: NDArray[np.float32]
+) -> list[NDArray[np.float32]]:
+    return [_run(session, images[i : i + 1]) for i in range(len(images))]
 
 
 def _run(session: InferenceSession, images: NDArray[np.float32]) -> NDArray[np.float32]:

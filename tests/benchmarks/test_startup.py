@@ -23,7 +23,7 @@ EAGER = f"""
 import torch, timm
 model = timm.create_model("local-dir:{MODEL}", pretrained=True).eval()
 with torch.inference_mode():
-    model(torch.zeros(1, 3, 224, 224))
+    model(torch.zeros(1, *model.pretrained_cfg["input_size"]))
 """
 
 
