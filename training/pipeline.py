@@ -297,12 +297,12 @@ def _combined(study: Study, plain: recipe.Recipe) -> tuple[recipe.Recipe, recipe
 def _chosen(
     study: Study, plain: recipe.Recipe, trained: recipe.Recipe, several: recipe.Recipe | None
 ) -> recipe.Recipe:
-    """Views multiply what each answer costs: they stay where they clearly gain, on all folds."""
+    """Views multiply what each answer costs: they stay where they gain enough, on all folds."""
 
     def runs(of: recipe.Recipe) -> list[Path]:
         return [study.run_folder(of, f"fold-{fold}") for fold in study.plan.folds]
 
-    if several and choice.clearly_gains(runs(several), runs(trained)):
+    if several and choice.worth_their_cost(runs(several), runs(trained)):
         trained = several
     return choice.best(plain, trained, _gain(study, trained, study.plan.folds))
 

@@ -62,7 +62,9 @@ def test_the_better_on_all_folds_is_chosen_and_plain_where_level() -> None:
     assert choice.best(PLAIN, TUNED, -0.001) is PLAIN
 
 
-def test_a_clear_gain_is_one_of_nearly_all_draws_of_the_cases(tmp_path: Path) -> None:
+def test_several_views_must_gain_enough_in_nearly_all_draws_of_the_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cases = [predicted(tmp_path / "ours" / f"case-{i}", "mb", [1.0, 0.0]) for i in range(8)]
     for number, case in enumerate(cases):
         table = pd.read_parquet(case / "predictions.parquet")
@@ -72,12 +74,14 @@ def test_a_clear_gain_is_one_of_nearly_all_draws_of_the_cases(tmp_path: Path) ->
         table = pd.read_parquet(wrong / "predictions.parquet")
         table.assign(margin=-table["margin"]).to_parquet(wrong / "predictions.parquet")
     assert choice.gain(cases, theirs) > 0
-    assert not choice.clearly_gains(cases, theirs)  # one case in eight: a draw may lack it
+    assert not choice.worth_their_cost(cases, theirs)  # one case in eight: a draw may lack it
     for wrong in theirs[1:7]:
         table = pd.read_parquet(wrong / "predictions.parquet")
         table.assign(margin=-table["margin"]).to_parquet(wrong / "predictions.parquet")
-    assert choice.clearly_gains(cases, theirs)
-    assert not choice.clearly_gains(theirs, cases)
+    assert choice.worth_their_cost(cases, theirs)
+    assert not choice.worth_their_cost(theirs, cases)
+    monkeypatch.setattr(choice, "PAYS", 0.99)
+    assert not choice.worth_their_cost(cases, theirs)
 
 
 def test_a_gain_is_pooled_over_folds_on_the_rows_of_both(tmp_path: Path) -> None:

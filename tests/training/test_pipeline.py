@@ -170,7 +170,7 @@ def test_what_loses_on_all_folds_is_not_refitted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("averaged", "kept"), [(PERFECT, 8), (GOOD, 1), (PLAIN, 1)])
-def test_views_stay_where_they_clearly_gain(
+def test_views_stay_where_they_are_worth_their_cost(
     tmp_path: Path, averaged: list[float], kept: int
 ) -> None:
     changes = [change("views", {"views": 8}), change(BETTER, SETS[BETTER])]
