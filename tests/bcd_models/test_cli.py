@@ -269,7 +269,7 @@ def test_info_says_where_a_model_comes_from(light_model: BCDClassifier) -> None:
     assert light_model.weights_sha256 in done.stdout
     document = json.loads(bcd("info", MODEL, "--json").stdout)
     assert document["name"] == "bcd-mobilenetv2"
-    assert document["provenance"]["split"] == "grouped"
+    assert document["provenance"]["split"] == light_model.config.provenance.split
 
 
 def test_an_ensemble_is_named_as_a_model_is(tmp_path: Path, patch_file: Path) -> None:
@@ -283,7 +283,7 @@ def test_an_ensemble_is_named_as_a_model_is(tmp_path: Path, patch_file: Path) ->
     assert answer["weights_sha256"] == ensemble.weights_sha256
     told = bcd("info", tmp_path / "pair").stdout
     assert "pair 1.5" in told
-    assert "bcd-mobilenetv2 0.1" in told
+    assert f"bcd-mobilenetv2 {members[0].config.version}" in told
     assert json.loads(bcd("info", tmp_path / "pair", "--json").stdout)["members"] == ["one", "two"]
 
 
@@ -345,13 +345,14 @@ def test_ctrl_c_ends_quietly(folder: Path, form: tuple[str, ...]) -> None:
     assert errors == b""
 
 
-def test_export_writes_what_onnx_runtime_runs(tmp_path: Path) -> None:
+def test_export_writes_what_onnx_runtime_runs(tmp_path: Path, light_model: BCDClassifier) -> None:
     out = tmp_path / "new" / "model.onnx"
     done = bcd("export", "--model", MODEL, "--out", out)
     assert done.returncode == 0, done.stderr
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     (pixels,) = session.get_inputs()
-    assert (pixels.name, pixels.shape[1:]) == ("pixels", [3, 224, 224])
+    side = light_model.config.preprocess.input_size
+    assert (pixels.name, pixels.shape[1:]) == ("pixels", [3, side, side])
     assert isinstance(pixels.shape[0], str)  # any number of images
 
 

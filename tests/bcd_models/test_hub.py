@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,7 +96,9 @@ def test_revisions_by_branch_tag_and_commit(
 ) -> None:
     hub.tag(repo, "v1")
     first = hub.commits(repo)[-1].oid
-    hub.add_repo(repo, {"config.json": files["config.json"].replace(b'"0.1.0"', b'"9.9.9"')})
+    version = json.loads(files["config.json"])["bcd"]["version"]
+    newer = files["config.json"].replace(f'"{version}"'.encode(), b'"9.9.9"')
+    hub.add_repo(repo, {"config.json": newer})
     asked = ["main", "v1", first, hub.commits(repo)[-1].oid]
     options = f"cache_dir={str(tmp_path)!r}"
     code = f"""
@@ -103,7 +106,7 @@ value = [
     BCDClassifier.from_pretrained({repo!r}, revision=revision, {options}).config.version
     for revision in {asked}
 ]"""
-    assert client.run(code) == ["9.9.9", "0.1.0", "0.1.0", "9.9.9"]
+    assert client.run(code) == ["9.9.9", version, version, "9.9.9"]
     error = client.fails(f"load({repo!r}, revision='v2', {options})")
     assert error.startswith(
         f"ModelFolderError: no model folder {repo}, and the Hub's {repo} has no"
@@ -196,7 +199,8 @@ def test_push_makes_one_commit_or_none(
     address = client.run(push)
     (commit,) = hub.commits("org/pushed")
     assert address == f"{hub.url}/org/pushed/commit/{commit.oid}"
-    assert commit.title == f"bcd-mobilenetv2 0.1.0, weights {answer[1]}"
+    version = json.loads(files["config.json"])["bcd"]["version"]
+    assert commit.title == f"bcd-mobilenetv2 {version}, weights {answer[1]}"
     assert hub.repo("org/pushed").private
     stored = hub.files("org/pushed")
     assert stored.keys() == {"config.json", "model.safetensors"}

@@ -65,7 +65,7 @@ def test_shape_range_and_independence_of_batch(patches: list[Image.Image], light
     config = light_model.config.preprocess
     batch = torch.stack([to_uint8(patch) for patch in patches])
     together = preprocess(batch, config)
-    assert together.shape == (8, 3, 224, 224)
+    assert together.shape == (8, 3, config.input_size, config.input_size)
     assert together.dtype == torch.float32
     alone = torch.cat([preprocess(batch[i : i + 1], config) for i in range(8)])
     assert torch.equal(together, alone)
