@@ -35,6 +35,18 @@ def test_readme_table_is_what_the_figures_make() -> None:
     assert card.put_results(README, results) == README
 
 
+def test_every_figure_said_of_the_study_is_one_of_its_report() -> None:
+    files = [CARDS / "report.json", *(CARDS / name / "metrics.json" for name in MODELS)]
+    found = {float(n) for file in files for n in re.findall(r"-?\d+\.\d+", file.read_text())}
+    known = {form.format(number) for number in found for form in ("{:.3f}", "{:+.3f}", "{:.1%}")}
+    known |= {f"{number:.1f}" for number in found}
+    said = re.findall(
+        r"(?<![\w.])[+-]?\d+\.\d+%?(?![\w.])", (ROOT / "docs" / "study.md").read_text()
+    )
+    assert len(said) > 30
+    assert [number for number in said if number not in known] == []
+
+
 def test_the_bench_table_is_what_was_measured() -> None:
     assert put_table(README) == README
 
