@@ -138,7 +138,8 @@ def test_a_model_comes_back_whole(run: Publish, hub: Hub, model_folder: Path) ->
     exported = onnxruntime.InferenceSession(files.pop("model.onnx"))
     assert files == contents(model_folder)
     model = BCDClassifier.from_pretrained(model_folder)
-    pixels = torch.rand(3, 3, 224, 224)
+    side = model.config.preprocess.input_size
+    pixels = torch.rand(3, 3, side, side)
     (logits,) = exported.run(["logits"], {"pixels": pixels.numpy()})
     with torch.inference_mode():
         assert np.abs(logits - model(pixels).numpy()).max() < 1e-4

@@ -44,9 +44,11 @@ def test_the_cost_of_training_comes_along(run: Path, tmp_path: Path) -> None:
 
 def test_what_is_not_known_of_the_cost_is_said(run: Path, tmp_path: Path) -> None:
     (run / "epochs.jsonl").write_text('{"seconds": 42}\n')
-    text = (release.release(run, tmp_path / "cards") / "README.md").read_text()
-    assert "1 min\non hardware that is not recorded" in text
-    assert "time, hardware and energy" in (MODEL / "README.md").read_text()
+    folder = release.release(run, tmp_path / "cards")
+    assert "1 min\non hardware that is not recorded" in (folder / "README.md").read_text()
+    unknown = measured.read(folder / "metrics.json").model_copy(update={"training": None})
+    (folder / "metrics.json").write_text(unknown.model_dump_json())
+    assert "time, hardware and energy" in card.render(folder)
 
 
 def near(backbone: str, value: float) -> measured.Neighbours:
