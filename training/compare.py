@@ -153,13 +153,16 @@ def draw(report: schema.Report, folder: Path) -> None:
     """Draw the figures of the sections there are; those of an earlier report go."""
     forests = {
         tables.TESTED: _tested_rows(report),
-        tables.OUT_OF_FOLD: _out_of_fold_rows(report),
         tables.LEAKS: _leak_rows(report),
     }
     for name, rows in forests.items():
         (folder / name).unlink(missing_ok=True)
         if rows:
             figures.forest(rows, f"AUROC within {report.larger_source}", folder / name)
+    (folder / tables.OUT_OF_FOLD).unlink(missing_ok=True)
+    if arms := _arm_rows(report):
+        words = f"AUROC minus plain on the same images, within {report.larger_source}"
+        figures.forest(arms, words, folder / tables.OUT_OF_FOLD, differences=True)
     (folder / tables.SHARES).unlink(missing_ok=True)
     if report.learning_curves:
         series = {
@@ -181,8 +184,13 @@ def _tested_rows(report: schema.Report) -> list[Row]:
     return models + floors
 
 
-def _out_of_fold_rows(report: schema.Report) -> list[Row]:
-    return [_row(f"{one.backbone}, {one.arm}", one.auroc) for one in report.out_of_fold]
+def _arm_rows(report: schema.Report) -> list[Row]:
+    """Differences alone: the AUROCs of arms that hold different folds can't stand side by side."""
+    return [
+        _row(f"{one.backbone}, {one.arm} (folds {', '.join(map(str, one.folds))})", one.minus_plain)
+        for one in report.out_of_fold
+        if one.minus_plain
+    ]
 
 
 def _leak_rows(report: schema.Report) -> list[Row]:

@@ -84,13 +84,16 @@ def risk_by_case(frame: pd.DataFrame, probability: NDArray[np.float64], path: Pa
     _save(figure, path)
 
 
-def forest(rows: list[tuple[str, float, float, float]], label: str, path: Path) -> None:
+def forest(
+    rows: list[tuple[str, float, float, float]], label: str, path: Path, differences: bool = False
+) -> None:
     """Estimates with their intervals, one a line from the top down.
 
     Args:
         rows: What it is of, value, low and high end.
         label: What is estimated.
         path: PNG file.
+        differences: Whether they are, so that signs and zero matter.
     """
     figure, axes = _wide(0.9 + 0.32 * len(rows))
     names, values, lows, highs = zip(*rows, strict=True)
@@ -99,8 +102,14 @@ def forest(rows: list[tuple[str, float, float, float]], label: str, path: Path) 
     axes.scatter(values, place, color=ACCENT, zorder=2)
     for y, value, high in zip(place, values, highs, strict=True):
         axes.annotate(
-            f"{value:.3f}", (high, y), xytext=(6, 0), textcoords="offset points", va="center"
+            f"{value:{'+' if differences else ''}.3f}",
+            (high, y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
         )
+    if differences:
+        axes.axvline(0, color=INK, linewidth=1)
     axes.set_yticks(place, names)
     axes.set(xlabel=f"{label}, 95% interval", ylim=(place[-1] - 0.6, 0.6))
     axes.margins(x=0.08)

@@ -233,7 +233,12 @@ def test_the_command_writes_report_page_and_figures(
 ) -> None:
     compare.write(report, tmp_path / "report")
     names = {path.name for path in (tmp_path / "report").iterdir()}
-    pictures = {"test-auroc.png", "out-of-fold-auroc.png", "leak-auroc.png", "auroc-by-share.png"}
+    pictures = {
+        "test-auroc.png",
+        "out-of-fold-differences.png",
+        "leak-auroc.png",
+        "auroc-by-share.png",
+    }
     assert names == {"report.json", "report.md", *pictures}
     page = (tmp_path / "report" / "report.md").read_text()
     assert set(re.findall(r"\]\((.*?)\)", page)) == pictures
