@@ -208,15 +208,16 @@ def _train(study: Study, trained: recipe.Recipe, held: str, options: list[str]) 
     run = study.run_folder(trained, held)
     arguments = ["--config", study.config(trained), "--corpus", study.corpus, "--out", run]
     arguments += [*study.start(trained), *options, "--resume"]
-    teachers = _teach(study, trained, held, options) if trained.teachers else None
-    if teachers and teachers.result:
-        arguments += ["--teacher", teachers.result.parent]
+    teachers = None
+    if trained.teachers:
+        out = study.out / TEACHERS / trained.backbone / _file_name(trained.arm) / held
+        teachers = _teach(study, trained, held, options, out)
+        arguments += ["--teacher", out]
     return Step(_named(trained, held), "train", list(map(str, arguments)), run / MODEL, teachers)
 
 
-def _teach(study: Study, trained: recipe.Recipe, held: str, options: list[str]) -> Step:
+def _teach(study: Study, trained: recipe.Recipe, held: str, options: list[str], out: Path) -> Step:
     """Teachers of one run alone, which see no more than it does."""
-    out = study.out / TEACHERS / trained.backbone / _file_name(trained.arm) / held
     arguments = ["--config", study.config(trained), "--corpus", study.corpus, "--out", out]
     arguments += study.start(trained)
     arguments += ["--hold-nothing"] if "--decision-from" in options else options

@@ -51,8 +51,8 @@ def release(
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(run / MODEL, beside)
     title = backbone_named(config.backbone).title
-    beside_it = next((one for one in near if one.backbone == title), next(iter(near), None))
-    known = {"training": training_of(run), "neighbours": beside_it}
+    own_first = sorted(near, key=lambda one: one.backbone != title)
+    known = {"training": training_of(run), "neighbours": next(iter(own_first), None)}
     metrics = measured.read(run / METRICS).model_copy(update=known)
     (beside / card.METRICS).write_text(metrics.model_dump_json(indent=1) + "\n", "utf-8")
     for name in FIGURES:
