@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from training import metrics, predictions, splits
-from training.comparison.rows import drawn_of, joined, margins_of, truth_of, within
+from training.comparison.rows import auroc_minus, joined, margins_of, truth_of, within
 from training.recipe import Recipe
 from training.run_folder import PREDICTIONS
 
@@ -22,8 +22,11 @@ Partial = Mapping[str, Any]
 
 def gain(runs: list[Path], plain: list[Path]) -> float:
     """Out-of-fold AUROC of some runs together minus that of others, on the rows of both."""
+    ours, theirs = _pooled(runs), _pooled(plain)
+    larger = splits.larger_source(ours)
     one, other = (
-        metrics.auroc(truth_of(frame), margins_of(frame)) for frame in _paired(runs, plain)
+        metrics.auroc(truth_of(frame), margins_of(frame))
+        for frame in joined([within(frame, larger) for frame in (ours, theirs)])
     )
     return one - other
 
@@ -34,19 +37,13 @@ def worth_their_cost(averaged: list[Path], single: list[Path]) -> bool:
     A gain of 0.002 for eight times the work is a poor buy: a larger input or network, or two
     networks, cost less.
     """
-    one, other = _paired(averaged, single)
-    margins = margins_of(one), margins_of(other)
-    found = metrics.difference(metrics.auroc, truth_of(one), *margins, drawn_of(one))
-    return found["value"] >= PAYS and found["low"] > 0
+    ours = _pooled(averaged)
+    found, _ = auroc_minus(ours, _pooled(single), splits.larger_source(ours))
+    return found.value >= PAYS and found.low > 0
 
 
-def _paired(runs: list[Path], others: list[Path]) -> list[pd.DataFrame]:
-    """What both said of the images of the larger source that both held out."""
-    ours, theirs = (
-        pd.concat([predictions.read(run / PREDICTIONS) for run in some]) for some in (runs, others)
-    )
-    larger = splits.larger_source(ours)
-    return joined([within(frame, larger) for frame in (ours, theirs)])
+def _pooled(runs: list[Path]) -> pd.DataFrame:
+    return pd.concat([predictions.read(run / PREDICTIONS) for run in runs])
 
 
 def combined(

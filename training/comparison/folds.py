@@ -9,21 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from training import metrics, splits
+from training import splits
 from training.comparison import schema
 from training.comparison.rows import (
+    auroc_minus,
     auroc_of,
     balanced_accuracy_of,
     counts_of,
-    drawn_of,
     joined,
-    margins_of,
-    truth_of,
     within,
 )
 from training.comparison.runs import Missing, Pool, Run, pooled, pools
 from training.data import data_of
-from training.measured import Estimate, Neighbours
+from training.measured import Neighbours
 
 ARMS = ("plain", "tuned")
 FLOOR = ("colour statistics", "floor")
@@ -44,7 +42,7 @@ def out_of_fold(
         if base and base is not pool:
             line = line.model_copy(update=_minus_plain(pool, base, larger, warnings))
         if floor is not None:
-            above, _ = _minus(pool.frame, floor, larger)
+            above, _ = auroc_minus(pool.frame, floor, larger)
             line = line.model_copy(update={"minus_floor": above})
         found.append(line)
     if floor is not None:
@@ -64,15 +62,6 @@ def _floor_line(floor: pd.DataFrame, larger: str) -> schema.OutOfFold:
         auroc=auroc_of(frame),
         balanced_accuracy=balanced_accuracy_of(frame),
     )
-
-
-def _minus(ours: pd.DataFrame, theirs: pd.DataFrame, larger: str) -> tuple[Estimate, int]:
-    """Paired difference of AUROC over the images both scored, and how many these are."""
-    one, other = joined([within(frame, larger) for frame in (ours, theirs)])
-    gap = metrics.difference(
-        metrics.auroc, truth_of(one), margins_of(one), margins_of(other), drawn_of(one)
-    )
-    return Estimate(**gap), len(one)
 
 
 def _whole_pools(runs: list[Run]) -> list[Pool]:
@@ -103,7 +92,7 @@ def _minus_plain(pool: Pool, plain: Pool, larger: str, warnings: list[str]) -> d
         )
     if not set(pool.runs) & set(plain.runs):
         return {}
-    difference, images = _minus(pool.frame, plain.frame, larger)
+    difference, images = auroc_minus(pool.frame, plain.frame, larger)
     return {"minus_plain": difference, "paired_images": images}
 
 
@@ -215,7 +204,7 @@ def _recipe_of(pool: Pool) -> str:
 
 def _beside(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
     one, other = joined([within(pool.frame, larger) for pool in (by_case, by_run)])
-    difference, _ = _minus(by_run.frame, by_case.frame, larger)
+    difference, _ = auroc_minus(by_run.frame, by_case.frame, larger)
     return Neighbours(
         backbone=by_case.first.backbone,
         arm=by_case.first.plan.arm,

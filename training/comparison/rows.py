@@ -65,3 +65,12 @@ def balanced_accuracy_of(frame: pd.DataFrame) -> Estimate:
     best = metrics.best_balanced_accuracy
     found = metrics.interval(best, truth_of(frame), margins_of(frame), drawn_of(frame))
     return Estimate(**found)
+
+
+def auroc_minus(ours: pd.DataFrame, theirs: pd.DataFrame, source: str) -> tuple[Estimate, int]:
+    """Paired difference of AUROC over a source's images that both scored; how many these are."""
+    one, other = joined([within(frame, source) for frame in (ours, theirs)])
+    gap = metrics.difference(
+        metrics.auroc, truth_of(one), margins_of(one), margins_of(other), drawn_of(one)
+    )
+    return Estimate(**gap), len(one)
