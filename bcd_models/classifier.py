@@ -17,7 +17,8 @@ from bcd_models import folder as model_folder
 from bcd_models.backbones import backbone_named, create
 from bcd_models.config import ModelConfig
 from bcd_models.errors import ModelFolderError
-from bcd_models.images import ImageSource, Several, open_image
+from bcd_models.images import ImageSource, Several, open_pixels
+from bcd_models.lending import Lending
 from bcd_models.one_core import one_core
 from bcd_models.predictor import Margins, Predictor, as_list
 from bcd_models.preprocess import preprocess, resize, symmetry, to_uint8
@@ -31,6 +32,8 @@ from bcd_models.runtime import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from bcd_models.decision import Label
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
     from bcd_models.prediction import Prediction
 
 
-class BCDClassifier(Predictor):
+class BCDClassifier(Lending, Predictor):
     """A breast-histopathology patch classifier: benign or malignant.
 
     Research use only: an aid to, and no replacement for, a pathologist.
@@ -65,6 +68,7 @@ class BCDClassifier(Predictor):
         tensors, sha256 = model_folder.read_weights(folder)
         _load_strictly(model.network, tensors, where=str(folder / model_folder.WEIGHTS))
         model._weights = _Weights(State(model.network), file_sha256=sha256)
+        model._lent = False
         return model
 
     @property
@@ -92,25 +96,23 @@ class BCDClassifier(Predictor):
 
     def preprocess(self, images: ImageSource | Several) -> Tensor:
         """The network's input, N x 3 x S x S float32, for one image or several."""
-        opened = [open_image(image) for image in as_list(images)]
-        return self._inputs(
-            [self.ready(image) for image in opened], self._weights_now().state.device
-        )
+        ready = [self.ready(open_pixels(image)) for image in as_list(images)]
+        return self._inputs(ready, self._weights_now().state.device)
 
     def files(self) -> dict[str, bytes]:
         """``config.json`` and ``model.safetensors``, whose values are float16."""
-        return model_folder.files_of(self.config, self.network.state_dict())
+        return model_folder.files_of(self.config, self._own("network").state_dict())
 
-    def ready(self, image: Image) -> Tensor:
-        """An opened image as 1 x 3 x H x W uint8 on the CPU, no larger than the network's input.
+    def ready(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """An image's pixels as 1 x 3 x H x W uint8 on the CPU, no larger than the network's input.
 
         What is smaller stays so: it is enlarged together with others, on a GPU where there is one.
         """
-        pixels, size = to_uint8(image).unsqueeze(0), self.config.preprocess.input_size
-        if max(image.size) <= size:
-            return pixels
+        image, size = to_uint8(pixels).unsqueeze(0), self.config.preprocess.input_size
+        if max(image.shape) <= size:
+            return image
         with one_core():
-            return resize(pixels, size).to(torch.uint8)
+            return resize(image, size).to(torch.uint8)
 
     def margins(self, inputs: Sequence[Tensor]) -> Margins:
         """The logit margins (malignant minus benign), one an image; an input may hold several."""
@@ -137,22 +139,22 @@ class BCDClassifier(Predictor):
 
     def _weights_now(self) -> _Weights:
         """What is known of the weights as they are: nothing, once they were changed."""
-        weights = self._weights
-        if weights is None or not weights.state.lasts():
-            weights = self._weights = _Weights(State(self.network))
+        weights, network = self._weights, self._own("network")
+        if weights is None or (self._lent and not weights.state.lasts(network)):
+            weights = self._weights = _Weights(State(network))
         return weights
 
     def _sha256_of(self, weights: _Weights) -> str:
         if not (weights.file_sha256 or weights.packed_sha256):
-            packed = model_folder.pack(self.network.state_dict())
+            packed = model_folder.pack(self._own("network").state_dict())
             weights.packed_sha256 = hashlib.sha256(packed).hexdigest()
         return weights.file_sha256 or weights.packed_sha256
 
     def _forward_of(self, weights: _Weights) -> Forward:
         """How logits are computed: chosen at first, and again where it has come not to fit."""
         if weights.forward is None or not weights.forward.fits():
-            size = self.config.preprocess.input_size
-            weights.forward = forward_of(self.network, size, self.runtime, weights.file_sha256)
+            network, size = self._own("network"), self.config.preprocess.input_size
+            weights.forward = forward_of(network, size, self.runtime, weights.file_sha256)
         return weights.forward
 
     def __getstate__(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from bcd_models.predictor import Margins, Predictor, as_list
 from bcd_models.runtime import Runtime
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from bcd_models.decision import Label
@@ -146,9 +147,9 @@ class BCDEnsemble(Predictor):
         for member in self.members:
             member.runtime = wanted
 
-    def ready(self, image: Image) -> tuple[Tensor, ...]:
-        """Each member's input of an opened image."""
-        return tuple(member.ready(image) for member in self.members)
+    def ready(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        """Each member's input of an image's pixels."""
+        return tuple(member.ready(pixels) for member in self.members)
 
     def margins(self, inputs: Sequence[tuple[Tensor, ...]]) -> Margins:
         """The mean of the members' calibrated log-odds of malignant, one an image."""

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bcd_models.decision import Label, log_odds
-from bcd_models.preprocess import preprocess, to_uint8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,9 +68,7 @@ def grad_cam(
     as the margin of an image that looked like this cell all over, and nothing before that place
     needs a gradient. Safe to call from threads.
     """
-    device = next(model.network.parameters()).device
-    pixels = preprocess(to_uint8(image).unsqueeze(0).to(device), model.config.preprocess)
-    cells, bias = _margin_of_cells(model.network, pixels)
+    cells, bias = _margin_of_cells(model._own("network"), model.preprocess(image))
     decision = model.config.decision
     calibrated = decision.slope * (cells + bias) + decision.intercept
     beyond = calibrated - float(log_odds(decision.threshold))

@@ -72,6 +72,16 @@ def open_image(source: ImageSource, limits: ImageLimits = ImageLimits()) -> Imag
     return _from_array(source, limits)
 
 
+def open_pixels(source: ImageSource, limits: ImageLimits = ImageLimits()) -> NDArray[np.uint8]:
+    """The same image as an array of H x W x 3 values from 0 to 255, in memory of its own."""
+    import numpy as np
+
+    if isinstance(source, np.ndarray):
+        _check_array(source, limits)
+        return np.array(source, order="C")
+    return np.array(open_image(source, limits))
+
+
 def image_paths(path: Path) -> list[Path]:
     """The image files below a folder, by suffix, in the order of their names."""
     return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
@@ -202,14 +212,18 @@ def _from_array(source: Any, limits: ImageLimits) -> Image.Image:
             f"a {type(source).__name__} is no image: hand in a path, bytes, a binary file, "
             "a PIL image or an H x W x 3 uint8 array"
         )
+    _check_array(source, limits)
+    return Image.fromarray(np.ascontiguousarray(source))
+
+
+def _check_array(source: NDArray[Any], limits: ImageLimits) -> None:
     if source.ndim != 3 or source.shape[2] != 3:
         raise ImageError(
             f"an array of shape {source.shape} is no image: its shape must be H x W x 3"
         )
-    if source.dtype != np.uint8:
+    if source.dtype != "uint8":
         raise ImageError(_why_not_uint8(source))
     _check_size((source.shape[1], source.shape[0]), limits, "array")
-    return Image.fromarray(np.ascontiguousarray(source))
 
 
 def _why_not_uint8(array: NDArray[Any]) -> str:

@@ -18,7 +18,7 @@ from bcd_models import hub
 from bcd_models.ahead import ahead
 from bcd_models.decision import Label, calibrate, label_of, referred
 from bcd_models.errors import ImageError
-from bcd_models.images import ImageLimits, ImageSource, Several, open_image
+from bcd_models.images import ImageLimits, ImageSource, Several, open_image, open_pixels
 from bcd_models.prediction import Prediction
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ class Predictor(nn.Module, ABC):
     def runtime(self, wanted: str) -> None: ...
 
     @abstractmethod
-    def ready(self, image: Image) -> Any:
-        """What ``margins`` takes of an opened image; may be called from threads."""
+    def ready(self, pixels: NDArray[np.uint8]) -> Any:
+        """What ``margins`` takes of an image's pixels; may be called from threads."""
 
     @abstractmethod
     def margins(self, inputs: Sequence[Any]) -> Margins:
@@ -194,12 +194,14 @@ class Predictor(nn.Module, ABC):
         Raises:
             ImageError: An image can't be used; the message says which and why.
         """
+        if not isinstance(images, (list, tuple)):
+            return self._answer_to(images, open_pixels(images, limits))
         answers = []
-        for _, answer in self.stream(as_list(images), limits):
+        for _, answer in self.stream(images, limits):
             if isinstance(answer, ImageError):
                 raise answer
             answers.append(answer)
-        return answers if isinstance(images, (list, tuple)) else answers[0]
+        return answers
 
     def stream(
         self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
@@ -212,10 +214,10 @@ class Predictor(nn.Module, ABC):
 
         def opened(source: ImageSource) -> _Opened | _Failed:
             try:
-                image = open_image(source, limits)
+                pixels = open_pixels(source, limits)
             except ImageError as error:
                 return _Failed(source, error)
-            return _Opened(source, image.size, self.ready(image))
+            return _Opened(source, _size(pixels), self.ready(pixels))
 
         def answered(some: list[_Opened | _Failed]) -> tuple[list[_Opened | _Failed], Margins]:
             inputs = [one.ready for one in some if isinstance(one, _Opened)]
@@ -301,9 +303,13 @@ class Predictor(nn.Module, ABC):
             ImageError: The image can't be used; the message says why.
         """
         opened = open_image(image, limits)
-        (margin,), weights = self.margins([self.ready(opened)])
-        prediction = self.answer(opened.size, margin, _name_of(image), weights)
+        prediction = self._answer_to(image, open_pixels(opened, limits))
         return self.explained(opened, prediction, label or prediction.label)
+
+    def _answer_to(self, source: ImageSource, pixels: NDArray[np.uint8]) -> Prediction:
+        """The prediction of one opened image."""
+        (margin,), weights = self.margins([self.ready(pixels)])
+        return self.answer(_size(pixels), margin, _name_of(source), weights)
 
     def answer(
         self, size: tuple[int, int], margin: float, name: str, weights_sha256: str
@@ -332,6 +338,11 @@ class Predictor(nn.Module, ABC):
 def as_list(images: ImageSource | Several) -> Several:
     """The images as a list or tuple, whether one was handed in or several."""
     return images if isinstance(images, (list, tuple)) else [images]
+
+
+def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
+    """Width and height."""
+    return pixels.shape[1], pixels.shape[0]
 
 
 def _name_of(source: ImageSource) -> str:

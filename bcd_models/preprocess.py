@@ -5,20 +5,20 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    import numpy as np
+    from numpy.typing import NDArray
 
     from bcd_models.config import PreprocessConfig
 
 
-def to_uint8(image: Image) -> Tensor:
-    """A PIL RGB image as a tensor of 3 x H x W, uint8."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+def to_uint8(pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels of H x W x 3 as a tensor of 3 x H x W over the same memory."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def resize(images: Tensor, size: int) -> Tensor:

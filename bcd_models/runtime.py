@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from functools import partial
 from importlib.util import find_spec
-from operator import attrgetter
+from operator import attrgetter, is_
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -37,6 +37,7 @@ VARIABLE, CACHE = "BCD_RUNTIME", "BCD_CACHE"
 EXPORT = 1  # counted up with every change of what is exported
 NEEDED = ("onnx", "onnxruntime")
 INPUT, OUTPUT, BATCH = "pixels", "logits", "n"
+AT_A_TIME = 8 * 96 * 96  # pixels: more outgrow a core's cache, fewer read all weights too often
 REMEDY = "pip install 'bcd-models[onnx]'"
 
 VERSION = attrgetter("_version")  # of a tensor: counted up by each change in place
@@ -62,29 +63,39 @@ def checked(name: str) -> Runtime:
 
 
 class State:
-    """A network's tensors as they are now, to tell later whether they still are.
+    """A network's layers and tensors as they are now, to tell later whether they still are.
 
-    Telling touches each tensor: ask once an answer.
+    Telling touches each of them: ask once an answer. What is written through ``tensor.data``, past
+    torch's own count of changes, can't be told.
 
     Args:
         network: Whose.
 
     Attributes:
-        device: Where they are.
+        device: Where its tensors are.
     """
 
     def __init__(self, network: nn.Module) -> None:
-        self._tensors = [*network.parameters(), *network.buffers()]
+        self._network = network
+        parts = ((one._modules, one._parameters, one._buffers) for one in network.modules())
+        self._places: list[dict[str, Any]] = [place for three in parts for place in three]
+        self._members = self._members_now()
+        self._tensors = [one for one in self._members if isinstance(one, Tensor)]
         self.device = self._tensors[0].device
-        self._then = self._now()
+        self._then = self._values_now()
 
-    def lasts(self) -> bool:
-        """Whether no tensor was changed in place, moved or given other values since."""
-        return self._then == self._now()
+    def lasts(self, network: nn.Module) -> bool:
+        """Whether a network is the same, no layer or tensor replaced, changed in place or moved."""
+        members = self._members_now()
+        same = network is self._network and len(members) == len(self._members)
+        return same and all(map(is_, members, self._members)) and self._then == self._values_now()
 
-    def _now(self) -> tuple[int, int]:
-        places = hash(tuple(map(Tensor.data_ptr, self._tensors)))
-        return sum(map(VERSION, self._tensors)), places
+    def _members_now(self) -> list[Any]:
+        return [member for place in self._places for member in place.values()]
+
+    def _values_now(self) -> tuple[int, int]:
+        addresses = hash(tuple(map(Tensor.data_ptr, self._tensors)))
+        return sum(map(VERSION, self._tensors)), addresses
 
 
 class TorchForward:
@@ -113,8 +124,9 @@ class TorchForward:
 class OnnxForward:
     """Logits by ONNX Runtime on the CPU, of a network's weights as they were when this was made.
 
-    One image gets all threads. Of several, each gets one, side by side: nothing waits for the
-    others, no activations outgrow the caches, and an image's logits don't depend on its company.
+    One image gets all threads. Several are shared among them, each thread taking a few images at a
+    time: nothing waits for the others, no activations outgrow the caches, and an image's logits
+    don't depend on its company.
 
     Args:
         network: Two logits, on the CPU, in evaluation.
@@ -139,14 +151,15 @@ class OnnxForward:
         if len(images) == 1:
             return torch.from_numpy(_run(self._alone, images))
         shares = np.array_split(images, self._shares)
-        logits = self._threads.map(partial(_run_singly, self._in_company), shares)
-        return torch.from_numpy(np.concatenate([one for share in logits for one in share]))
+        logits = self._threads.map(partial(_run_a_few_at_a_time, self._in_company), shares)
+        return torch.from_numpy(np.concatenate([few for share in logits for few in share]))
 
 
-def _run_singly(
+def _run_a_few_at_a_time(
     session: InferenceSession, images: NDArray[np.float32]
 ) -> list[NDArray[np.float32]]:
-    return [_run(session, images[i : i + 1]) for i in range(len(images))]
+    few = max(1, round(AT_A_TIME / (images.shape[-2] * images.shape[-1])))
+    return [_run(session, images[i : i + few]) for i in range(0, len(images), few)]
 
 
 def _run(session: InferenceSession, images: NDArray[np.float32]) -> NDArray[np.float32]:

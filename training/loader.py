@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bcd_models.errors import InputError
-from bcd_models.images import ImageLimits, open_image
+from bcd_models.images import ImageLimits, open_pixels
 from bcd_models.preprocess import resize, to_uint8
 
 _CHUNK = 512
@@ -166,7 +166,7 @@ def _named(shape: tuple[int, ...]) -> str:
 
 
 def _decoded(data: bytes, largest: int) -> NDArray[np.uint8]:
-    pixels = to_uint8(open_image(data, _LIMITS))
+    pixels = to_uint8(open_pixels(data, _LIMITS))
     if min(pixels.shape[-2:]) >= largest:
         pixels = resize(pixels.unsqueeze(0), largest)[0].to(torch.uint8)
     return pixels.permute(1, 2, 0).numpy()

@@ -84,7 +84,7 @@ def test_small_and_large_images_go_through_together(
 ) -> None:
     """The small ones as they are, the large ones reduced; each as it would be alone."""
     mixed = [patches[0], patches[1], patches[2].resize((40, 30)), patches[3].resize((500, 300))]
-    ready = [model.ready(image) for image in mixed]
+    ready = [model.ready(np.array(image)) for image in mixed]
     side = model.config.preprocess.input_size
     assert [tuple(one.shape[2:]) for one in ready] == [(50, 50), (50, 50), (30, 40), (side, side)]
     together = model.margins(ready)
