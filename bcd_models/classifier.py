@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from bcd_models.explain import Explanation
     from bcd_models.prediction import Prediction
 
+SPLIT = 32_768  # values: torch shares an act upon so many among its threads, none upon fewer
+
 
 class BCDClassifier(Lending, Predictor):
     """A breast-histopathology patch classifier: benign or malignant.
@@ -108,7 +110,7 @@ class BCDClassifier(Lending, Predictor):
 
         What is smaller stays so: it is enlarged together with others, on a GPU where there is one.
         """
-        image, size = to_uint8(pixels).unsqueeze(0), self.config.preprocess.input_size
+        image, size = to_uint8(pixels[None]), self.config.preprocess.input_size
         if max(image.shape) <= size:
             return image
         with one_core():
@@ -117,19 +119,22 @@ class BCDClassifier(Lending, Predictor):
     def margins(self, inputs: Sequence[Tensor]) -> Margins:
         """The logit margins (malignant minus benign), one an image; an input may hold several."""
         weights = self._weights_now()
-        with torch.inference_mode():
-            forward, pixels = self._forward_of(weights), self._inputs(inputs, weights.state.device)
-            margins = margins_of(forward, pixels, self.config.decision.views)
+        forward, pixels = self._forward_of(weights), self._inputs(inputs, weights.state.device)
+        margins = margins_of(forward, pixels, self.config.decision.views)
         return Margins(margins.tolist(), self._sha256_of(weights))
 
     def _inputs(self, ready: Sequence[Tensor], device: torch.device) -> Tensor:
         """What was made ready as one batch of the network's inputs on a device, in order."""
         batches = []
         for _, alike in groupby(ready, lambda one: one.shape[1:]):
-            pixels = _joined(list(alike)).to(device)
-            with one_core() if len(pixels) == 1 else nullcontext():
-                batches.append(preprocess(pixels, self.config.preprocess))
+            batches.append(self._input(_joined(list(alike)).to(device)))
         return _joined(batches)
+
+    def _input(self, pixels: Tensor) -> Tensor:
+        config = self.config.preprocess
+        values = 3 * len(pixels) * config.input_size**2
+        with one_core() if values >= SPLIT else nullcontext():
+            return preprocess(pixels, config)
 
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
         """Grad-CAM of an opened image, already predicted."""

@@ -88,10 +88,10 @@ def image_paths(path: Path) -> list[Path]:
 
 
 def _read(path: Path) -> bytes:
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder, not an image")
     try:
         return path.read_bytes()
+    except IsADirectoryError:
+        raise ImageError(f"{path} is a folder, not an image") from None
     except FileNotFoundError:
         raise ImageError(f"no such file: {path}") from None
     except (OSError, ValueError) as error:

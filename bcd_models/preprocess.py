@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def to_uint8(pixels: NDArray[np.uint8]) -> Tensor:
-    """Pixels of H x W x 3 as a tensor of 3 x H x W over the same memory."""
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    """Pixels of N x H x W x 3 as a tensor of N x 3 x H x W over the same memory."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 def resize(images: Tensor, size: int) -> Tensor:
@@ -56,15 +56,18 @@ def _resized_as_bytes(images: Tensor, size: int) -> Tensor:
 
 def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:
     """Bring values from 0 to 255 to the mean and deviation the network expects, in place."""
-    mean, std = (_of_channels(values, pixels.device) for values in (config.mean, config.std))
+    mean, std = _of_channels(config.mean, config.std, pixels.device)
     return pixels.sub_(mean).div_(std)
 
 
 @lru_cache
 @torch.inference_mode(False)
-def _of_channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """A value for each channel, of 0 to 1, as one of 0 to 255: 3 x 1 x 1."""
-    return torch.tensor(values, device=device).view(3, 1, 1) * 255
+def _of_channels(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Values for each channel, of 0 to 1, as those of 0 to 255: 3 x 1 x 1."""
+    both = torch.tensor((mean, std), device=device).view(2, 3, 1, 1) * 255
+    return both[0], both[1]
 
 
 def symmetry(images: Tensor, which: int) -> Tensor:

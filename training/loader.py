@@ -158,7 +158,7 @@ def _pack(rows: datasets.Dataset, largest: int, folder: Path) -> None:
 
 
 def _chosen(pixels: NDArray[np.uint8], places: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(pixels[places]).permute(0, 3, 1, 2)
+    return to_uint8(pixels[places])
 
 
 def _named(shape: tuple[int, ...]) -> str:
@@ -166,10 +166,11 @@ def _named(shape: tuple[int, ...]) -> str:
 
 
 def _decoded(data: bytes, largest: int) -> NDArray[np.uint8]:
-    pixels = to_uint8(open_pixels(data, _LIMITS))
-    if min(pixels.shape[-2:]) >= largest:
-        pixels = resize(pixels.unsqueeze(0), largest)[0].to(torch.uint8)
-    return pixels.permute(1, 2, 0).numpy()
+    pixels = open_pixels(data, _LIMITS)
+    if min(pixels.shape[:2]) < largest:
+        return pixels
+    reduced = resize(to_uint8(pixels[None]), largest).to(torch.uint8)
+    return reduced[0].permute(1, 2, 0).numpy()
 
 
 def _moved(pixels: Tensor, device: torch.device) -> Tensor:

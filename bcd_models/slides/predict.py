@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from bcd_models.ahead import ahead
 from bcd_models.classifier import BCDClassifier
@@ -18,6 +17,7 @@ from bcd_models.decision import calibrate
 from bcd_models.ensemble import BCDEnsemble
 from bcd_models.errors import InputError
 from bcd_models.predictor import AT_ONCE, BATCH, Predictor
+from bcd_models.preprocess import to_uint8
 from bcd_models.slides.grid import (
     SOURCE_MPP,
     Block,
@@ -209,7 +209,7 @@ def _noted(blocks: Iterable[_BlockTiles], waiting: deque[_BlockTiles]) -> Iterat
 
 def _ready(model: Predictor, tiles: NDArray[np.uint8]) -> Any:
     """N x side x side x 3 tiles as ``model.margins`` takes them: one input that holds all N."""
-    pixels = torch.from_numpy(tiles).permute(0, 3, 1, 2)
+    pixels = to_uint8(tiles)
     return (pixels,) * len(model.members) if isinstance(model, BCDEnsemble) else pixels
 
 

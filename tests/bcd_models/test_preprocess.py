@@ -63,7 +63,7 @@ def test_agrees_with_timm_on_a_thousand_real_patches(
 
 def test_shape_range_and_independence_of_batch(patches: list[Image.Image], light_model) -> None:
     config = light_model.config.preprocess
-    batch = torch.stack([to_uint8(np.array(patch)) for patch in patches])
+    batch = to_uint8(np.stack([np.array(patch) for patch in patches]))
     together = preprocess(batch, config)
     assert together.shape == (8, 3, config.input_size, config.input_size)
     assert together.dtype == torch.float32
@@ -76,7 +76,7 @@ def test_shape_range_and_independence_of_batch(patches: list[Image.Image], light
 def test_resize_is_pillows(shape: tuple[int, int], kind: torch.dtype) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    resized = resize(to_uint8(np.array(image)).unsqueeze(0).to(kind), 224)
+    resized = resize(to_uint8(np.array(image)[None]).to(kind), 224)
     ours = resized[0].permute(1, 2, 0).numpy()
     theirs = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC), dtype=float)
     assert np.abs(ours - theirs).max() <= 2

@@ -182,6 +182,56 @@ def test_changed_weights_are_never_answered_for_by_an_old_export(loaded: BCDClas
     probabilities(loaded)
 
 
+def test_a_replaced_layer_is_answered_for(loaded: BCDClassifier) -> None:
+    before, sha256 = probabilities(loaded), loaded.weights_sha256
+    head = loaded.network.classifier
+    loaded.network.classifier = torch.nn.Linear(head.in_features, 2)
+    assert (probabilities(loaded) != before).all()
+    assert loaded.weights_sha256 != sha256
+    loaded.network.classifier = head
+    assert np.abs(probabilities(loaded) - before).max() < 1e-5
+
+
+def test_a_replaced_network_is_answered_for(loaded: BCDClassifier) -> None:
+    before, other = probabilities(loaded), BCDClassifier(loaded.config)
+    loaded.network = other.network
+    assert np.array_equal(probabilities(loaded), probabilities(other))
+    assert (probabilities(loaded) != before).all()
+
+
+TAKING_HOLD = {
+    "network": lambda model: model.network,
+    "parameters": lambda model: next(model.parameters()),
+    "modules": lambda model: list(model.modules()),
+    "state_dict": lambda model: model.state_dict(),
+    "load_state_dict": lambda model: model.load_state_dict(copy.deepcopy(model).state_dict()),
+    "get_submodule": lambda model: model.get_submodule("network.classifier"),
+    "to": lambda model: model.to("cpu"),
+    "apply": lambda model: model.apply(repr),
+    "train": lambda model: model.train().eval(),
+    "of a module that holds it": lambda model: list(torch.nn.Sequential(model).parameters()),
+}
+
+
+@pytest.mark.parametrize("how", TAKING_HOLD)
+def test_whoever_takes_hold_of_the_network_is_noticed(loaded: BCDClassifier, how: str) -> None:
+    loaded.predict(IMAGES[0])
+    loaded.explain(IMAGES[0])
+    assert not loaded._lent  # so that an answer need not look at each weight
+    TAKING_HOLD[how](loaded)
+    assert loaded._lent
+
+
+def test_an_image_s_company_changes_no_digit(loaded: BCDClassifier) -> None:
+    """However many go through the network at a time."""
+    side = loaded.config.preprocess.input_size
+    pixels = torch.randn(37, 3, side, side, generator=torch.Generator().manual_seed(0))
+    forward = loaded._forward_of(loaded._weights_now())
+    alone = torch.cat([forward(pixels[i : i + 1]) for i in range(len(pixels))])
+    for number in (2, 3, 17, 37):
+        assert torch.equal(forward(pixels[:number]), alone[:number])
+
+
 def test_weights_that_moved_are_exported_again(loaded: BCDClassifier) -> None:
     before = probabilities(loaded)
     loaded.double().float()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from bcd_models import BCDClassifier
 from bcd_models.predictor import BATCH
-from bcd_models.runtime import OnnxForward
+from tests.benchmarks.bare_session import bare
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import CARDS, MODELS
@@ -61,15 +61,6 @@ def eager(name: str) -> Callable[[Image.Image], float]:
 
 def one_patch() -> Image.Image:
     return Image.open(EXAMPLES / "synthetic-malignant-1.png").convert("RGB").resize((50, 50))
-
-
-def bare(model: BCDClassifier, images: int) -> Callable[[], object]:
-    """The model's bare session on ready tensors."""
-    forward = model._forward_of(model._weights_now())
-    assert isinstance(forward, OnnxForward)
-    side = model.config.preprocess.input_size
-    pixels = torch.randn(images, 3, side, side)
-    return lambda: forward(pixels)
 
 
 @pytest.mark.bench

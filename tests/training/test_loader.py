@@ -28,7 +28,7 @@ def folder(corpus_folder: Path, tmp_path: Path) -> Path:
 
 
 def decoded(rows, index: int) -> torch.Tensor:
-    return to_uint8(np.array(rows[index]["image"].convert("RGB")))
+    return to_uint8(np.array(rows[index]["image"].convert("RGB"))[None])[0]
 
 
 def test_loader_serves_what_preprocessing_would(corpus_folder: Path, light_model) -> None:
