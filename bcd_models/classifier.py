@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,7 +19,7 @@ from bcd_models.backbones import backbone_named, create
 from bcd_models.config import ModelConfig
 from bcd_models.errors import ModelFolderError
 from bcd_models.images import ImageSource, Several, open_pixels
-from bcd_models.lending import Lending
+from bcd_models.lending import Later, Lending
 from bcd_models.one_core import one_core
 from bcd_models.predictor import Margins, Predictor, as_list
 from bcd_models.preprocess import preprocess, resize, symmetry, to_uint8
@@ -29,6 +30,7 @@ from bcd_models.runtime import (
     checked,
     default_runtime,
     forward_of,
+    kept_forward,
 )
 
 if TYPE_CHECKING:
@@ -65,11 +67,18 @@ class BCDClassifier(Lending, Predictor):
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """Load a model folder; ModelFolderError where it can't be used."""
-        model = cls(model_folder.read_config(folder))
+        """Load a model folder; ModelFolderError where it can't be used.
+
+        Where an export of these very weights is kept, they were checked when it was made, and the
+        network is made when somebody asks for it.
+        """
+        config, where = model_folder.read_config(folder), str(folder / model_folder.WEIGHTS)
         tensors, sha256 = model_folder.read_weights(folder)
-        _load_strictly(model.network, tensors, where=str(folder / model_folder.WEIGHTS))
-        model._weights = _Weights(State(model.network), file_sha256=sha256)
+        model = cls(config, Later(partial(_network_of, config.backbone, tensors, where)))
+        model._weights = _Weights(file_sha256=sha256)
+        model._weights.forward = kept_forward(model.runtime, model._kept_as(sha256))
+        if model._weights.forward is None:
+            model._own("network")
         model._lent = False
         return model
 
@@ -93,13 +102,13 @@ class BCDClassifier(Lending, Predictor):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits N x 2 (benign, malignant) of N x 3 x S x S pixels from ``preprocess``."""
-        logits: Tensor = self.network(pixels)
+        logits: Tensor = self._own("network")(pixels)
         return logits
 
     def preprocess(self, images: ImageSource | Several) -> Tensor:
         """The network's input, N x 3 x S x S float32, for one image or several."""
         ready = [self.ready(open_pixels(image)) for image in as_list(images)]
-        return self._inputs(ready, self._weights_now().state.device)
+        return self._inputs(ready, self._weights_now().device)
 
     def files(self) -> dict[str, bytes]:
         """``config.json`` and ``model.safetensors``, whose values are float16."""
@@ -119,7 +128,7 @@ class BCDClassifier(Lending, Predictor):
     def margins(self, inputs: Sequence[Tensor]) -> Margins:
         """The logit margins (malignant minus benign), one an image; an input may hold several."""
         weights = self._weights_now()
-        forward, pixels = self._forward_of(weights), self._inputs(inputs, weights.state.device)
+        forward, pixels = self._forward_of(weights), self._inputs(inputs, weights.device)
         margins = margins_of(forward, pixels, self.config.decision.views)
         return Margins(margins.tolist(), self._sha256_of(weights))
 
@@ -142,11 +151,16 @@ class BCDClassifier(Lending, Predictor):
 
         return grad_cam(self, image, prediction, label)
 
+    def _lend(self) -> None:
+        if not self._lent and self._weights:
+            self._weights.state = State(self._own("network"))
+        super()._lend()
+
     def _weights_now(self) -> _Weights:
         """What is known of the weights as they are: nothing, once they were changed."""
-        weights, network = self._weights, self._own("network")
-        if weights is None or (self._lent and not weights.state.lasts(network)):
-            weights = self._weights = _Weights(State(network))
+        weights = self._weights
+        if weights is None or (self._lent and not weights.last(self._own("network"))):
+            weights = self._weights = _Weights(State(self._own("network")))
         return weights
 
     def _sha256_of(self, weights: _Weights) -> str:
@@ -157,10 +171,17 @@ class BCDClassifier(Lending, Predictor):
 
     def _forward_of(self, weights: _Weights) -> Forward:
         """How logits are computed: chosen at first, and again where it has come not to fit."""
-        if weights.forward is None or not weights.forward.fits():
+        forward = weights.forward
+        if forward is None or (self._lent and not forward.fits(self._own("network"))):
             network, size = self._own("network"), self.config.preprocess.input_size
-            weights.forward = forward_of(network, size, self.runtime, weights.file_sha256)
-        return weights.forward
+            kept_as = self._kept_as(weights.file_sha256)
+            forward = weights.forward = forward_of(network, size, self.runtime, kept_as)
+        return forward
+
+    def _kept_as(self, file_sha256: str) -> str:
+        """What the export of a file's weights is kept as; "": weights of no file."""
+        named = f"{file_sha256}-{self.config.backbone}-{self.config.preprocess.input_size}"
+        return named if file_sha256 else ""
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what belongs to these very tensors: a copy has its own."""
@@ -172,16 +193,25 @@ class _Weights:
     """What is known of a network's weights while they stay as they are.
 
     Attributes:
-        state: As they are.
+        state: As they are; None: nobody got at them since they were read from a file.
         file_sha256: Of the file that they were read from; "": of none.
         packed_sha256: Of the file that they would make; "": not computed yet.
         forward: How their logits are computed; None: not chosen yet.
     """
 
-    state: State
+    state: State | None = None
     file_sha256: str = ""
     packed_sha256: str = ""
     forward: Forward | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.state.device if self.state else torch.device("cpu")
+
+    def last(self, network: nn.Module) -> bool:
+        """Whether a network, which somebody got hold of, still has them."""
+        return self.state is not None and self.state.lasts(network)
 
 
 def _joined(batches: Sequence[Tensor]) -> Tensor:
@@ -210,6 +240,12 @@ def margins_of(network: Callable[[Tensor], Tensor], inputs: Tensor, views: int =
 def _margins(logits: Tensor) -> Tensor:
     benign, malignant = logits.float().unbind(1)
     return malignant - benign
+
+
+def _network_of(backbone: str, tensors: dict[str, Tensor], where: str) -> nn.Module:
+    network = create(backbone)
+    _load_strictly(network, tensors, where)
+    return network.eval()
 
 
 def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

@@ -58,6 +58,7 @@ class Explanation:
         return Image.blend(self.image, self.coloured(), opacity)
 
 
+@torch.inference_mode(False)  # a gradient is needed, whatever the caller's mode
 def grad_cam(
     model: BCDClassifier, image: Image.Image, prediction: Prediction, label: Label
 ) -> Explanation:

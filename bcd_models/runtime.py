@@ -110,9 +110,9 @@ class TorchForward:
     def __init__(self, network: nn.Module) -> None:
         self._network = network
 
-    def fits(self) -> bool:
-        """Whether it answers as the network would: always, whatever becomes of it."""
-        return True
+    def fits(self, network: nn.Module) -> bool:
+        """Whether it answers as its network would: always, whatever becomes of that."""
+        return network is self._network
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits N x 2, float32, of N x 3 x S x S inputs on the network's device."""
@@ -129,21 +129,19 @@ class OnnxForward:
     don't depend on its company.
 
     Args:
-        network: Two logits, on the CPU, in evaluation.
-        exported: The same as ONNX.
+        exported: A network as ``onnx_bytes`` gives it.
     """
 
     name = "onnx"
 
-    def __init__(self, network: nn.Module, exported: bytes) -> None:
+    def __init__(self, exported: bytes) -> None:
         threads = torch.get_num_threads()
-        self._network = network
         self._alone, self._in_company = _session(exported, threads), _session(exported, 1)
         self._threads, self._shares = ThreadPoolExecutor(threads, "bcd-onnx"), threads
 
-    def fits(self) -> bool:
-        """Whether it answers as the network would, were it not for changed weights."""
-        return not self._network.training
+    def fits(self, network: nn.Module) -> bool:
+        """Whether it answers as its network would, were it not for changed weights."""
+        return not network.training
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Logits N x 2, float32, of N x 3 x S x S inputs."""
@@ -170,31 +168,41 @@ def _run(session: InferenceSession, images: NDArray[np.float32]) -> NDArray[np.f
 Forward = TorchForward | OnnxForward
 
 
-def forward_of(network: nn.Module, size: int, wanted: Runtime, file_sha256: str = "") -> Forward:
+def forward_of(network: nn.Module, size: int, wanted: Runtime, kept_as: str = "") -> Forward:
     """Choose how a network's logits are computed from now on.
 
     Args:
         network: Two logits.
         size: Side in pixels of its inputs.
         wanted: "auto": ONNX Runtime where it can and the weights are a file's, torch otherwise.
-        file_sha256: Of the file whose very weights the network has: its export is kept. "": none.
+        kept_as: Tells the weights of a file from all others: their export is kept. "": no file's.
 
     Raises:
         InputError: ONNX Runtime is asked for and can't be had; the message says why.
     """
-    if wanted == "torch" or (wanted == "auto" and not file_sha256):
+    if wanted == "torch" or (wanted == "auto" and not kept_as):
         return _torch(network)
     why = _why_no_onnx(network)
     if not why:
         try:
             with _one_export_at_a_time:
-                return OnnxForward(network, _exported(network, size, file_sha256))
+                return OnnxForward(_exported(network, size, kept_as))
         except Exception as error:  # whatever the exporter or the session throws
             why = f"ONNX Runtime can't be used ({type(error).__name__}: {error})"
             log.warning("%s: torch answers in its place", why)
     if wanted == "onnx":
         raise InputError(why)
     return _torch(network)
+
+
+def kept_forward(wanted: Runtime, kept_as: str) -> OnnxForward | None:
+    """The forward of an export that ``forward_of`` has kept; None where it must see to it."""
+    if wanted == "torch" or _missing() or not (exported := _kept(kept_as)):
+        return None
+    try:
+        return OnnxForward(exported)
+    except Exception:  # whatever the session throws: forward_of tells, where it meets it again
+        return None
 
 
 def onnx_bytes(network: nn.Module, size: int) -> bytes:
@@ -232,11 +240,15 @@ def _torch(network: nn.Module) -> TorchForward:
 
 def _why_no_onnx(network: nn.Module) -> str:
     """Why ONNX Runtime can't be used, or ""."""
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
+    if missing := _missing():
         return f"{' and '.join(missing)} not installed: {REMEDY}"
     if _device(network).type != "cpu":
         return f"the model is on {_device(network)}, ONNX Runtime is used on the CPU alone"
     return "the model is in training" if network.training else ""
+
+
+def _missing() -> list[str]:
+    return [name for name in NEEDED if find_spec(name) is None]
 
 
 def _session(model: bytes, threads: int) -> InferenceSession:
@@ -250,22 +262,25 @@ def _session(model: bytes, threads: int) -> InferenceSession:
     return InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _exported(network: nn.Module, size: int, file_sha256: str) -> bytes:
+def _exported(network: nn.Module, size: int, kept_as: str) -> bytes:
     """The export of these weights, from the cache where it is there and sound."""
-    if not file_sha256:
+    if not kept_as:
         return onnx_bytes(network, size)
-    folder = _cache_folder()
-    stem = f"{file_sha256}-{size}-{EXPORT}"
-    for path in sorted(folder.glob(f"{stem}-*.onnx")):
-        if kept := _sound(path):
-            return kept
-    made = onnx_bytes(network, size)
+    if kept := _kept(kept_as):
+        return kept
+    made, folder = onnx_bytes(network, size), _cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole({folder / f"{stem}-{_digest(made)}.onnx": made})
+        write_whole({folder / f"{kept_as}-{EXPORT}-{_digest(made)}.onnx": made})
     except OSError as error:
         log.warning("the export can't be kept in %s: %s", folder, error.strerror)
     return made
+
+
+def _kept(kept_as: str) -> bytes:
+    """An export from the cache; none where there is no sound one."""
+    found = sorted(_cache_folder().glob(f"{kept_as}-{EXPORT}-*.onnx"))
+    return next(filter(None, map(_sound, found)), b"")
 
 
 def _sound(path: Path) -> bytes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +19,16 @@ import onnxruntime
 import pytest
 import torch
 
-from bcd_models import BCDClassifier, BCDEnsemble, InputError, runtime
+from bcd_models import (
+    BCDClassifier,
+    BCDEnsemble,
+    InputError,
+    ModelFolderError,
+    classifier,
+    runtime,
+)
 from bcd_models.ahead import ahead
+from bcd_models.backbones import create
 from bcd_models.config import DecisionConfig
 from bcd_models.ensemble import EnsembleConfig
 from bcd_models.images import open_image
@@ -220,6 +230,48 @@ def test_whoever_takes_hold_of_the_network_is_noticed(loaded: BCDClassifier, how
     assert not loaded._lent  # so that an answer need not look at each weight
     TAKING_HOLD[how](loaded)
     assert loaded._lent
+
+
+def test_a_kept_export_answers_before_the_network_is_made(
+    folder: Path, loaded: BCDClassifier, monkeypatch
+) -> None:
+    by_export = probabilities(loaded)
+    made = []
+    monkeypatch.setattr(classifier, "create", lambda name: made.append(name) or create(name))
+    again = BCDClassifier.from_pretrained(folder)
+    assert np.array_equal(probabilities(again), by_export)
+    assert again.weights_sha256 == loaded.weights_sha256
+    assert not made
+    other = pickle.loads(pickle.dumps(again))
+    with torch.inference_mode():
+        again.explain(IMAGES[0])
+    assert len(made) == 1
+    again.runtime = "torch"
+    assert np.abs(probabilities(again) - by_export).max() < 1e-5
+    assert len(made) == 1
+    again.network.classifier(torch.zeros(1, 1280)).sum().backward()  # no tensors of inference mode
+    assert np.abs(probabilities(other) - by_export).max() < 1e-5
+
+
+def test_a_kept_export_vouches_for_no_other_backbone(
+    folder: Path, loaded: BCDClassifier, tmp_path: Path
+) -> None:
+    probabilities(loaded)
+    other = shutil.copytree(folder, tmp_path / "other")
+    config = (other / "config.json").read_text()
+    assert '"mobilenetv2"' in config
+    config = config.replace('"mobilenetv2"', '"efficientnet_b2"')
+    (other / "config.json").write_text(config.replace('"mobilenetv2_100"', '"efficientnet_b2"'))
+    with pytest.raises(ModelFolderError, match=r"lacks|has shape|holds surplus"):
+        BCDClassifier.from_pretrained(other)
+
+
+def test_threads_that_ask_first_make_one_network(loaded: BCDClassifier, folder: Path) -> None:
+    probabilities(loaded)
+    again = BCDClassifier.from_pretrained(folder)
+    with ThreadPoolExecutor(4) as pool:
+        networks = list(pool.map(lambda _: again.network, range(8)))
+    assert len(set(map(id, networks))) == 1
 
 
 def test_an_image_s_company_changes_no_digit(loaded: BCDClassifier) -> None:
