@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from bcd_models import BCDClassifier
+from clinic.slides import SLIDE
 from clinic.ui.slide_page import in_words
 from tests.support.clinic import PASSWORD, installation_with
-from tests.support.slides import small_slides
+from tests.support.slides import small_slides, write_repeated
 from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, watched_page
 from tests.ui.running_app import running_app
 
@@ -27,11 +29,17 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def url(telling: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    data = tmp_path_factory.mktemp("clinic")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The app's folder."""
+    return tmp_path_factory.mktemp("clinic")
+
+
+@pytest.fixture(scope="module")
+def url(telling: Path, data: Path) -> Iterator[str]:
     with installation_with(data, "ada"):
         pass
-    with running_app([telling], {"BCD_DATA_FOLDER": str(data), "BCD_RUNTIME": "torch"}) as address:
+    settings = {"BCD_DATA_FOLDER": str(data), "BCD_RUNTIME": "torch", "TMPDIR": str(data)}
+    with running_app([telling], settings) as address:
         yield address.rstrip("/")
 
 
@@ -90,3 +98,23 @@ def test_a_slide_is_mapped(
     page.get_by_role("button", name="Clear").click()
     page.get_by_text("The map appears here").wait_for()
     expect(page.get_by_role("button", name="Download map")).to_have_count(0)
+
+
+def test_an_analysis_that_nobody_waits_for_ends(page: Page, data: Path, tmp_path: Path) -> None:
+    """It would take all cores for a while, its slide would lie there as long."""
+    hand_in(page, write_repeated(tmp_path / "long.tif", 16_384, mpp=1.2, downsamples=(1, 4)))
+    page.get_by_text(READY).wait_for()
+    page.get_by_role("button", name="Analyse").click()
+    page.get_by_text("Looking at tissue").wait_for()
+    assert laid(data)
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("The map appears here").wait_for()
+    given_up = time.monotonic() + 5
+    while laid(data) and time.monotonic() < given_up:
+        time.sleep(0.1)
+    assert not laid(data)
+
+
+def laid(data: Path) -> list[Path]:
+    """Slides that are being looked at."""
+    return [path for path in data.rglob(SLIDE) if path.is_file()]

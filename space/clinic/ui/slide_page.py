@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -40,8 +43,35 @@ NOTHING = """
 """
 
 
+class _Ended(Exception):
+    """Nobody waits for the map any more."""
+
+
+class _UnderWay:
+    """The analyses that run, each for a page: what Gradio cancels runs on, with nobody waiting."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str | None, Event] = {}
+
+    @contextmanager
+    def begun(self, page: str | None) -> Iterator[Event]:
+        """One begins; what is given is set once it is to end."""
+        end = self._ends[page] = Event()
+        try:
+            yield end
+        finally:
+            if self._ends[page] is end:
+                del self._ends[page]
+
+    def end(self, page: str | None) -> None:
+        """A page's own is to end, if one runs."""
+        if end := self._ends.get(page):
+            end.set()
+
+
 def add_slide_page(models: Models) -> None:
     """Add the page to the Blocks being built."""
+    under_way = _UnderWay()
     gr.HTML(WHAT, elem_classes="bcd-heading")
     slide = gr.State(None, time_to_live=KEEP)
     with gr.Row(equal_height=False):
@@ -61,6 +91,7 @@ def add_slide_page(models: Models) -> None:
             download = gr.DownloadButton("Download map, regions and tiles (ZIP)", visible=False)
 
     def show(kept: bytes | None, um: str, request: gr.Request) -> tuple[Any, ...]:
+        under_way.end(request.session_hash)
         ready, words = kept is not None, NOTHING
         if kept is not None:
             try:
@@ -80,14 +111,19 @@ def add_slide_page(models: Models) -> None:
         progress: gr.Progress = gr.Progress(),
     ) -> tuple[str, dict[str, Any]]:
         def tell(done: int, total: int) -> None:
+            if end.is_set():
+                raise _Ended
             progress((done, total), desc="Looking at tissue", unit="tiles")
 
         try:
             progress(0, desc="Looking for tissue")
             data, loaded = needed(kept), models.loaded(name)
-            found = slides.mapped(
-                actor_of(request), loaded, data, _micrometres(um), own_folder(), tell
-            )
+            with under_way.begun(request.session_hash) as end:
+                found = slides.mapped(
+                    actor_of(request), loaded, data, _micrometres(um), own_folder(), tell
+                )
+        except _Ended:
+            return NOTHING, gr.update(visible=False)
         except Exception as error:
             return result.failed(told(error)), gr.update(visible=False)
         sha256 = hashlib.sha256(data).hexdigest()
