@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from bcd_models.errors import ImageError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+UPRIGHT = 1  # of EXIF's orientations
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
 ImageSource: TypeAlias = Union[str, Path, bytes, IO[bytes], Image.Image, "NDArray[np.uint8]"]
@@ -62,7 +63,8 @@ def open_image(source: ImageSource, limits: ImageLimits = ImageLimits()) -> Imag
     """
     if isinstance(source, Image.Image):
         with _refusals("image"):
-            return _to_rgb(source, limits, "image")
+            image = _to_rgb(source, limits, "image")
+            return image.copy() if image is source else image
     if isinstance(source, (str, Path)):
         return _decode(_read(Path(source)), limits, name=Path(source).name)
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -144,8 +146,9 @@ def _to_rgb(image: Image.Image, limits: ImageLimits, name: str) -> Image.Image:
     if frames > 1:
         raise ImageError(f"{name} holds {frames} frames or pages: hand in a single image")
     image.load()
-    upright = ImageOps.exif_transpose(image)
-    return _as_srgb(_on_white(_to_8_bit(upright, name)), name)
+    if image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT:
+        image = ImageOps.exif_transpose(image)
+    return _as_srgb(_on_white(_to_8_bit(image, name)), name)
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits, name: str) -> None:

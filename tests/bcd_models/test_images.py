@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from bcd_models.errors import ImageError
-from bcd_models.images import FORMATS, ImageLimits, image_paths, open_image
+from bcd_models.images import FORMATS, ImageLimits, image_paths, open_image, open_pixels
 from tests.support import synthetic
 
 PIXELS = synthetic.patch("malignant", seed=5)
@@ -66,6 +68,20 @@ def test_every_way_in_gives_the_same(tmp_path: Path) -> None:
         ways = [path, str(path), data, bytearray(data), file, PATCH, PIXELS]
         for way in ways:
             assert np.array_equal(np.asarray(open_image(way)), PIXELS)
+            file.seek(0)
+            assert np.array_equal(open_pixels(way), PIXELS)
+
+
+@pytest.mark.parametrize("kind", [Image.fromarray, np.array], ids=["a PIL image", "an array"])
+def test_what_is_opened_is_no_longer_the_caller_s(kind: Callable[..., Any]) -> None:
+    theirs = kind(PIXELS)
+    image, pixels = open_image(theirs), open_pixels(theirs)
+    if isinstance(theirs, Image.Image):
+        theirs.paste(0, (0, 0, *theirs.size))
+    else:
+        theirs[:] = 0
+    assert np.array_equal(np.asarray(image), PIXELS)
+    assert np.array_equal(pixels, PIXELS)
 
 
 def test_16_bit_grey_keeps_its_upper_bits() -> None:
