@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +34,6 @@ from bcd_models.runtime import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -134,15 +133,16 @@ class BCDClassifier(Lending, Predictor):
 
     def _inputs(self, ready: Sequence[Tensor], device: torch.device) -> Tensor:
         """What was made ready as one batch of the network's inputs on a device, in order."""
-        batches = []
-        for _, alike in groupby(ready, lambda one: one.shape[1:]):
-            batches.append(self._input(_joined(list(alike)).to(device)))
-        return _joined(batches)
+        if len(ready) == 1:
+            return self._input(ready[0].to(device))
+        alike = groupby(ready, lambda one: one.shape[1:])
+        return torch.cat([self._input(torch.cat(list(some)).to(device)) for _, some in alike])
 
     def _input(self, pixels: Tensor) -> Tensor:
         config = self.config.preprocess
-        values = 3 * len(pixels) * config.input_size**2
-        with one_core() if values >= SPLIT else nullcontext():
+        if 3 * pixels.shape[0] * config.input_size**2 < SPLIT:
+            return preprocess(pixels, config)
+        with one_core():
             return preprocess(pixels, config)
 
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
@@ -214,32 +214,29 @@ class _Weights:
         return self.state is not None and self.state.lasts(network)
 
 
-def _joined(batches: Sequence[Tensor]) -> Tensor:
-    return batches[0] if len(batches) == 1 else torch.cat(tuple(batches))
-
-
-def margins_of(network: Callable[[Tensor], Tensor], inputs: Tensor, views: int = 1) -> Tensor:
-    """Logit margins (malignant minus benign) of N x 3 x S x S inputs, N float32.
+def margins_of(forward: Forward, inputs: Tensor, views: int = 1) -> NDArray[np.float32]:
+    """Logit margins (malignant minus benign) of N x 3 x S x S inputs, shape (N,).
 
     Args:
-        network: Gives two logits an input.
+        forward: Gives two logits an input.
         inputs: As ``preprocess`` gives them.
         views: The mean over so many of the square's eight symmetries. Those of one input go
             through the network together, those of several one after the other.
     """
     if views == 1:
-        return _margins(network(inputs))
+        return _margins(forward(inputs))
     turned = (symmetry(inputs, which) for which in range(views))
     if len(inputs) == 1:
-        margins = _margins(network(torch.cat(tuple(turned)))).unsqueeze(1)
+        margins = _margins(forward(torch.cat(tuple(turned))))[:, None]
     else:
-        margins = torch.stack([_margins(network(one)) for one in turned])
-    return margins.double().mean(0).float()  # exact, so that company changes no digit
+        margins = np.stack([_margins(forward(one)) for one in turned])
+    exact: NDArray[np.float64] = margins.mean(0, dtype=np.float64)  # company changes no digit
+    return exact.astype(np.float32)
 
 
-def _margins(logits: Tensor) -> Tensor:
-    benign, malignant = logits.float().unbind(1)
-    return malignant - benign
+def _margins(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    margins: NDArray[np.float32] = logits[:, 1] - logits[:, 0]
+    return margins
 
 
 def _network_of(backbone: str, tensors: dict[str, Tensor], where: str) -> nn.Module:

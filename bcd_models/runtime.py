@@ -114,11 +114,11 @@ class TorchForward:
         """Whether it answers as its network would: always, whatever becomes of that."""
         return network is self._network
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits N x 2, float32, of N x 3 x S x S inputs on the network's device."""
+    def __call__(self, inputs: Tensor) -> NDArray[np.float32]:
+        """Logits N x 2 of N x 3 x S x S inputs on the network's device."""
         with torch.inference_mode(), _precision(inputs.device):
-            logits: Tensor = self._network(inputs)
-        return logits.float()
+            logits: NDArray[np.float32] = self._network(inputs).float().cpu().numpy()
+        return logits
 
 
 class OnnxForward:
@@ -143,14 +143,14 @@ class OnnxForward:
         """Whether it answers as its network would, were it not for changed weights."""
         return not network.training
 
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits N x 2, float32, of N x 3 x S x S inputs."""
+    def __call__(self, inputs: Tensor) -> NDArray[np.float32]:
+        """Logits N x 2 of N x 3 x S x S inputs."""
         images = inputs.contiguous().numpy()
         if len(images) == 1:
-            return torch.from_numpy(_run(self._alone, images))
+            return _run(self._alone, images)
         shares = np.array_split(images, self._shares)
         logits = self._threads.map(partial(_run_a_few_at_a_time, self._in_company), shares)
-        return torch.from_numpy(np.concatenate([few for share in logits for few in share]))
+        return np.concatenate([few for share in logits for few in share])
 
 
 def _run_a_few_at_a_time(

@@ -20,7 +20,7 @@ from tests.conftest import CARDS, MODELS
 from tests.ui.running_app import EXAMPLES
 
 FOLDER, LOOP = 2000, 100  # images of the folder; those that the loop takes, which is slow
-RUNS, SETTLED = 30, 3
+RUNS, SETTLED = 30, 20
 
 
 @pytest.fixture(scope="module")
