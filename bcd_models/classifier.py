@@ -75,10 +75,10 @@ class BCDClassifier(Lending, Predictor):
         tensors, sha256 = model_folder.read_weights(folder)
         model = cls(config, Later(partial(_network_of, config.backbone, tensors, where)))
         model._weights = _Weights(file_sha256=sha256)
-        model._weights.forward = kept_forward(model.runtime, model._kept_as(sha256))
+        model._lent = False
+        model._weights.forward = kept_forward(model.runtime, model._kept_as(model._weights))
         if model._weights.forward is None:
             model._own("network")
-        model._lent = False
         return model
 
     @property
@@ -106,8 +106,7 @@ class BCDClassifier(Lending, Predictor):
 
     def preprocess(self, images: ImageSource | Several) -> Tensor:
         """The network's input, N x 3 x S x S float32, for one image or several."""
-        ready = [self.ready(open_pixels(image)) for image in as_list(images)]
-        return self._inputs(ready, self._weights_now().device)
+        return self._inputs_of([open_pixels(image) for image in as_list(images)])
 
     def files(self) -> dict[str, bytes]:
         """``config.json`` and ``model.safetensors``, whose values are float16."""
@@ -130,6 +129,10 @@ class BCDClassifier(Lending, Predictor):
         forward, pixels = self._forward_of(weights), self._inputs(inputs, weights.device)
         margins = margins_of(forward, pixels, self.config.decision.views)
         return Margins(margins.tolist(), self._sha256_of(weights))
+
+    def _inputs_of(self, opened: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """The network's inputs, where the network is, of opened images."""
+        return self._inputs([self.ready(one) for one in opened], self._weights_now().device)
 
     def _inputs(self, ready: Sequence[Tensor], device: torch.device) -> Tensor:
         """What was made ready as one batch of the network's inputs on a device, in order."""
@@ -164,24 +167,32 @@ class BCDClassifier(Lending, Predictor):
         return weights
 
     def _sha256_of(self, weights: _Weights) -> str:
-        if not (weights.file_sha256 or weights.packed_sha256):
+        return weights.file_sha256 or self._packed_sha256(weights)
+
+    def _packed_sha256(self, weights: _Weights) -> str:
+        if not weights.packed_sha256:
             packed = model_folder.pack(self._own("network").state_dict())
             weights.packed_sha256 = hashlib.sha256(packed).hexdigest()
-        return weights.file_sha256 or weights.packed_sha256
+        return weights.packed_sha256
 
     def _forward_of(self, weights: _Weights) -> Forward:
         """How logits are computed: chosen at first, and again where it has come not to fit."""
         forward = weights.forward
         if forward is None or (self._lent and not forward.fits(self._own("network"))):
             network, size = self._own("network"), self.config.preprocess.input_size
-            kept_as = self._kept_as(weights.file_sha256)
+            kept_as = self._kept_as(weights)
             forward = weights.forward = forward_of(network, size, self.runtime, kept_as)
         return forward
 
-    def _kept_as(self, file_sha256: str) -> str:
-        """What the export of a file's weights is kept as; "": weights of no file."""
-        named = f"{file_sha256}-{self.config.backbone}-{self.config.preprocess.input_size}"
-        return named if file_sha256 else ""
+    def _kept_as(self, weights: _Weights) -> str:
+        """What the export of a file's weights is kept as; "": they are, or may be, of no file.
+
+        Others are never taken for a file's: those that somebody got hold of are compared by value.
+        """
+        sha256 = weights.file_sha256
+        if not sha256 or (self._lent and sha256 != self._packed_sha256(weights)):
+            return ""
+        return f"{sha256}-{self.config.backbone}-{self.config.preprocess.input_size}"
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what belongs to these very tensors: a copy has its own."""

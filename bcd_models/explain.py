@@ -69,7 +69,7 @@ def grad_cam(
     as the margin of an image that looked like this cell all over, and nothing before that place
     needs a gradient. Safe to call from threads.
     """
-    cells, bias = _margin_of_cells(model._own("network"), model.preprocess(image))
+    cells, bias = _margin_of_cells(model._own("network"), model._inputs_of([np.array(image)]))
     decision = model.config.decision
     calibrated = decision.slope * (cells + bias) + decision.intercept
     beyond = calibrated - float(log_odds(decision.threshold))

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from bcd_models import BCDClassifier
+from bcd_models import BCDClassifier, ImageError
 from bcd_models.config import DecisionConfig
 from bcd_models.explain import _margin_of_cells
+from bcd_models.images import ImageLimits
 from tests.support import synthetic
 
 
@@ -123,3 +124,11 @@ def test_two_hundred_runs_leave_no_hook_and_no_growing_memory(
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert hooks(model) == 0
     assert after < before * 1.03, f"peak memory rose from {before} to {after} KiB"
+
+
+def test_other_limits_hold_for_the_map_too(light_model: BCDClassifier) -> None:
+    sliver = np.zeros((8, 40, 3), np.uint8)
+    explained = light_model.explain(sliver, limits=ImageLimits(min_side=8))
+    assert explained.heatmap.shape == (8, 40)
+    with pytest.raises(ImageError, match="too small"):
+        light_model.explain(sliver)

@@ -209,6 +209,26 @@ def test_a_replaced_network_is_answered_for(loaded: BCDClassifier) -> None:
     assert (probabilities(loaded) != before).all()
 
 
+def test_weights_changed_unseen_before_the_first_answer_are_never_kept_as_the_file_s(
+    folder: Path, loaded: BCDClassifier, cache: Path
+) -> None:
+    """Past torch's count of changes: but an export that others find later must be the file's."""
+    loaded.network.classifier.bias.data.add_(torch.tensor([0.0, 1.0]))
+    changed = probabilities(loaded)
+    assert used(loaded) == "torch"
+    assert not cache.exists()
+    assert (probabilities(BCDClassifier.from_pretrained(folder)) < changed).all()
+
+
+def test_a_network_that_was_looked_at_is_exported_all_the_same(
+    loaded: BCDClassifier, cache: Path
+) -> None:
+    loaded.eval()
+    probabilities(loaded)
+    assert used(loaded) == "onnx"
+    assert list(cache.glob("*.onnx"))
+
+
 TAKING_HOLD = {
     "network": lambda model: model.network,
     "parameters": lambda model: next(model.parameters()),

@@ -60,7 +60,7 @@ class _UnderWay:
         try:
             yield end
         finally:
-            if self._ends[page] is end:
+            if self._ends.get(page) is end:
                 del self._ends[page]
 
     def end(self, page: str | None) -> None:
@@ -110,15 +110,16 @@ def add_slide_page(models: Models) -> None:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
     ) -> tuple[str, dict[str, Any]]:
-        def tell(done: int, total: int) -> None:
-            if end.is_set():
-                raise _Ended
-            progress((done, total), desc="Looking at tissue", unit="tiles")
-
         try:
-            progress(0, desc="Looking for tissue")
-            data, loaded = needed(kept), models.loaded(name)
             with under_way.begun(request.session_hash) as end:
+
+                def tell(done: int, total: int) -> None:
+                    if end.is_set():
+                        raise _Ended
+                    progress((done, total), desc="Looking at tissue", unit="tiles")
+
+                progress(0, desc="Looking for tissue")
+                data, loaded = needed(kept), models.loaded(name)
                 found = slides.mapped(
                     actor_of(request), loaded, data, _micrometres(um), own_folder(), tell
                 )
