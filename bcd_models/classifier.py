@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -225,11 +225,13 @@ class _Weights:
         return self.state is not None and self.state.lasts(network)
 
 
-def margins_of(forward: Forward, inputs: Tensor, views: int = 1) -> NDArray[np.float32]:
+def margins_of(
+    forward: Callable[[Tensor], NDArray[np.float32]], inputs: Tensor, views: int = 1
+) -> NDArray[np.float32]:
     """Logit margins (malignant minus benign) of N x 3 x S x S inputs, shape (N,).
 
     Args:
-        forward: Gives two logits an input.
+        forward: Gives two logits an input, N x 2.
         inputs: As ``preprocess`` gives them.
         views: The mean over so many of the square's eight symmetries. Those of one input go
             through the network together, those of several one after the other.

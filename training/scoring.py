@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from bcd_models.classifier import margins_of
 from bcd_models.config import PreprocessConfig
@@ -74,12 +74,17 @@ def score(
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
     batches = torch.arange(len(rows.pixels))[share].split(BATCH)
-    margins = [torch.empty(0)]
+
+    def logits(inputs: Tensor) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = network(inputs).float().cpu().numpy()
+        return found
+
+    margins = [np.empty(0, np.float32)]
     with torch.inference_mode():
         for found in map(rows.pixels.rows, batches):
             pixels = resized(found, size or preprocess.input_size, device)
-            margins.append(margins_of(network, normalise(pixels, preprocess), views).cpu())
-    return torch.cat(margins).double().numpy()
+            margins.append(margins_of(logits, normalise(pixels, preprocess), views))
+    return np.concatenate(margins).astype(np.float64)
 
 
 def auroc_within(rows: Rows, margins: NDArray[np.float64]) -> float | None:
