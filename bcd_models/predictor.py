@@ -302,8 +302,10 @@ class Predictor(nn.Module, ABC):
         Raises:
             ImageError: The image can't be used; the message says why.
         """
+        import numpy as np
+
         opened = open_image(image, limits)
-        prediction = self._answer_to(image, open_pixels(opened, limits))
+        prediction = self._answer_to(image, np.array(opened))
         return self.explained(opened, prediction, label or prediction.label)
 
     def _answer_to(self, source: ImageSource, pixels: NDArray[np.uint8]) -> Prediction:

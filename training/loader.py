@@ -78,11 +78,11 @@ class Pixels:
         places = self._place[asked]
         if len(self._groups) == 1:
             (pixels,) = self._groups.values()
-            return [(_EVERY, _chosen(pixels, places))]
+            return [(_EVERY, to_uint8(pixels[places]))]
         groups = self._group[asked]
         here = {group: np.flatnonzero(groups == group) for group in self._groups}
         return [
-            (here[group], _chosen(pixels, places[here[group]]))
+            (here[group], to_uint8(pixels[places[here[group]]]))
             for group, pixels in self._groups.items()
             if len(here[group])
         ]
@@ -155,10 +155,6 @@ def _pack(rows: datasets.Dataset, largest: int, folder: Path) -> None:
                     file.writelines(decoded[i].tobytes() for i in alike)
     np.save(folder / _HOME, home)
     (folder / _SHAPES).write_text(json.dumps({_named(shape): shape for shape in counts}))
-
-
-def _chosen(pixels: NDArray[np.uint8], places: NDArray[np.int64]) -> Tensor:
-    return to_uint8(pixels[places])
 
 
 def _named(shape: tuple[int, ...]) -> str:
