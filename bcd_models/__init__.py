@@ -8,6 +8,7 @@ The public names load on first use, so ``import bcd_models`` is cheap.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from bcd_models.images import ImageLimits
     from bcd_models.prediction import Prediction
     from bcd_models.slides.prediction import SlidePrediction
+
+# ONNX Runtime's Linux wheels tell their vendor of each use, unless this is set before their import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.1.0"
 

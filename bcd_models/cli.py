@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from bcd_models.decision import check_label
 from bcd_models.errors import BCDError, ImageError, InputError
 from bcd_models.images import image_paths
 
@@ -125,10 +126,9 @@ def explain(
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the heat map.")] = 0.5,
 ) -> None:
     """Show which regions of an image speak for a label."""
-    if label not in (None, "benign", "malignant"):
-        raise InputError(f"no label {label!r}: choose benign or malignant")
+    wanted = None if label is None else check_label(label)
     _refuse_to_overwrite([image], [out])
-    explanation = _load(model).explain(image, label)  # type: ignore[arg-type]
+    explanation = _load(model).explain(image, label=wanted)
     _write_png(explanation.overlay(opacity), out)
     _table_writer()(str(image), explanation.prediction)
     typer.echo(f"regions that speak for {explanation.label}: {_in_line(str(out))}")

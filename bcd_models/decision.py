@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+
+from bcd_models.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from bcd_models.config import DecisionConfig
 
 Label = Literal["benign", "malignant"]
+LABELS: tuple[Label, ...] = get_args(Label)
 Decision = Literal["benign", "malignant", "refer"]
 PROBABILITY_BINS = 20  # equally wide, wherever probabilities are counted
 
@@ -38,6 +41,14 @@ def calibrate(margins: ArrayLike, decision: DecisionConfig) -> NDArray[np.float6
         Probabilities in [0, 1] of the same shape.
     """
     return sigmoid(decision.slope * np.asarray(margins, dtype=np.float64) + decision.intercept)
+
+
+def check_label(label: object) -> Label:
+    """Return a label that was handed in; InputError where it is none of the two."""
+    for known in LABELS:
+        if label == known:
+            return known
+    raise InputError(f"no label {label!r}: choose one of {', '.join(LABELS)}")
 
 
 def label_of(probability: float, decision: DecisionConfig) -> Label:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bcd_models.decision import Label, log_odds
+from bcd_models.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +55,16 @@ class Explanation:
         return Image.fromarray(np.ascontiguousarray(rgba[..., :3]))
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """The image with the coloured heat map over it; opacity from 0 to 1."""
+        """Lay the coloured heat map over the image.
+
+        Args:
+            opacity: Of the heat map, from 0 (the image alone) to 1 (the map alone).
+
+        Raises:
+            InputError: The opacity is not from 0 to 1.
+        """
+        if not 0 <= opacity <= 1:
+            raise InputError(f"an opacity is from 0 to 1, not {opacity!r}")
         return Image.blend(self.image, self.coloured(), opacity)
 
 

@@ -16,8 +16,8 @@ from torch import nn
 from bcd_models import folder as model_folder
 from bcd_models import hub
 from bcd_models.ahead import ahead
-from bcd_models.decision import Label, calibrate, label_of, referred
-from bcd_models.errors import ImageError
+from bcd_models.decision import Label, calibrate, check_label, label_of, referred
+from bcd_models.errors import ImageError, InputError
 from bcd_models.images import ImageLimits, ImageSource, Several, open_image, open_pixels
 from bcd_models.prediction import Prediction
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 AHEAD = 2  # batches of images that are opened ahead of those with the network
+METHODS = ("gradcam",)  # of heat maps
 AT_ONCE = 2  # batches with the network: one is worked on, one waits
 
 
@@ -289,24 +290,31 @@ class Predictor(nn.Module, ABC):
     def explain(
         self,
         image: ImageSource,
-        label: Label | None = None,
         limits: ImageLimits = ImageLimits(),
+        *,
+        method: str = METHODS[0],
+        label: Label | None = None,
     ) -> Explanation:
-        """Show which regions speak for a label, as a Grad-CAM heat map.
+        """Show which regions speak for a label, as a heat map.
 
         Args:
             image: One image.
-            label: The label to explain; the predicted one by default.
             limits: What is refused by size.
+            method: How the map is made: "gradcam".
+            label: The label to explain, "benign" or "malignant"; the predicted one by default.
 
         Raises:
             ImageError: The image can't be used; the message says why.
+            InputError: No such method or label.
         """
         import numpy as np
 
+        if method not in METHODS:
+            raise InputError(f"no method {method!r}: choose one of {', '.join(METHODS)}")
+        wanted = None if label is None else check_label(label)
         opened = open_image(image, limits)
         prediction = self._answer_to(image, np.array(opened))
-        return self.explained(opened, prediction, label or prediction.label)
+        return self.explained(opened, prediction, wanted or prediction.label)
 
     def _answer_to(self, source: ImageSource, pixels: NDArray[np.uint8]) -> Prediction:
         """The prediction of one opened image."""

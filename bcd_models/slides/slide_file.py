@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from bcd_models.errors import ImageError, InputError
+from bcd_models.slides.slide_format import refuse_unsafe_slide
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -128,12 +130,12 @@ def open_slide(path: Path) -> OpenSlide:
     if path.is_dir():
         raise ImageError(f"{path} is a folder: of a DICOM slide, name one of the folder's files")
     try:
-        with path.open("rb"):
-            pass
+        refuse_unsafe_slide(path)
     except FileNotFoundError:
         raise ImageError(f"no such file: {path}") from None
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} can't be read: {error}") from None
+        said = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path} can't be read: {said}") from None
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError:
@@ -142,7 +144,14 @@ def open_slide(path: Path) -> OpenSlide:
             "or cut short: copy it again; an untiled TIFF must be saved tiled, with a pyramid"
         ) from None
     except openslide.OpenSlideError as error:
-        raise ImageError(f"{path} is damaged or cut short ({error}): copy it again") from None
+        raise ImageError(
+            f"{path} is damaged or cut short ({_decoder_words(error)}): copy it again"
+        ) from None
+
+
+def _decoder_words(error: Exception) -> str:
+    """Return what a decoder says up to the first path in it, which may be another file's."""
+    return re.split(r"\S*[/\\]", str(error))[0].strip(" :") or "unreadable"
 
 
 class SlideReader:
@@ -178,7 +187,7 @@ class SlideReader:
             region = self._slide.read_region(corner, level, shape)
         except openslide.OpenSlideError as error:
             self.close()
-            raise ImageError(str(error)) from None
+            raise ImageError(_decoder_words(error)) from None
         rgb = _on(self._facts.background, region)
         if rgb.size != size or box != (0, 0, *size):
             rgb = rgb.resize(size, FILTER, box=box, reducing_gap=REDUCING_GAP)

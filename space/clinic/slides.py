@@ -17,6 +17,7 @@ from bcd_models.errors import ImageError, InputError
 from bcd_models.predictor import Predictor
 from bcd_models.slides.prediction import UM2_IN_MM2, SlidePrediction
 from bcd_models.slides.slide_file import PLAUSIBLE_UM, PixelSizeError, SlideFacts, read_facts
+from bcd_models.slides.slide_format import HEAD_BYTES, is_self_contained
 from clinic.permissions import Actor, need_doctor
 
 # More takes minutes of everyone's processor.
@@ -84,7 +85,9 @@ def mapped(
 
 @contextmanager
 def _laid(data: bytes, folder: Path) -> Iterator[Path]:
-    """A slide as a file; what is said of it names no path."""
+    """A slide as a file; what is said of it names no path, and it can name no other file."""
+    if not is_self_contained(data[:HEAD_BYTES]):
+        raise ImageError(f"the file is no slide in TIFF (SVS, NDPI, ...) or DICOM: {ELSEWHERE}")
     with tempfile.TemporaryDirectory(dir=folder) as own:
         path = Path(own) / SLIDE
         path.write_bytes(data)

@@ -29,6 +29,7 @@ from bcd_models.ensemble import EnsembleConfig
 from bcd_models.images import open_image
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS
+from tests.support.processes import running
 
 MODEL = str(CARDS / "bcd-mobilenetv2")
 COMMAND = [sys.executable, "-m", "bcd_models.cli"]
@@ -61,7 +62,7 @@ def bcd(*arguments: str | Path) -> Done:
 def bcd_process(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], text=True, encoding="utf-8", timeout=240, **streams
+        [*COMMAND, *map(str, arguments)], text=True, encoding="utf-8", timeout=600, **streams
     )
 
 
@@ -313,36 +314,32 @@ def test_progress_is_shown_on_a_terminal_alone(patch_file: Path, terminal: bool)
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_reader_that_leaves_is_no_error(folder: Path, form: tuple[str, ...]) -> None:
-    running = subprocess.Popen(
+    with running(
         [*COMMAND, "predict", *[str(folder / "0.png")] * 70, "--model", MODEL, *form],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    )
-    assert running.stdout is not None
-    assert running.stderr is not None
-    running.stdout.read(1)
-    running.stdout.close()
-    assert running.wait(timeout=240) == 1
-    assert running.stderr.read() == b""
-    running.stderr.close()
+    ) as predicting:
+        predicting.stdout.read(1)
+        predicting.stdout.close()
+        assert predicting.wait() == 1
+        assert predicting.stderr.read() == b""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMATS)
 def test_ctrl_c_ends_quietly(folder: Path, form: tuple[str, ...]) -> None:
-    running = subprocess.Popen(
+    with running(
         [*COMMAND, "predict", *[str(folder / "0.png")] * 3000, "--model", MODEL, *form],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         # Whoever started the tests in the background has Ctrl-C ignored, and children inherit that.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    assert running.stdout is not None
-    running.stdout.readline()
-    running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=240)
-    assert running.returncode == 130
-    assert errors == b""
+    ) as predicting:
+        predicting.stdout.readline()
+        predicting.send_signal(signal.SIGINT)
+        _, errors = predicting.communicate()
+        assert predicting.returncode == 130
+        assert errors == b""
 
 
 def test_export_writes_what_onnx_runtime_runs(tmp_path: Path, light_model: BCDClassifier) -> None:

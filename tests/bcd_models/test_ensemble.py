@@ -61,8 +61,8 @@ def test_predictions_are_the_ensembles_own(ensemble: BCDEnsemble, patch_file: Pa
 def test_the_heat_map_is_the_mean_of_the_members(
     ensemble: BCDEnsemble, members: list[BCDClassifier], patches: list[Image.Image]
 ) -> None:
-    told = ensemble.explain(patches[1], "malignant")
-    theirs = [member.explain(patches[1], "malignant").heatmap for member in members]
+    told = ensemble.explain(patches[1], label="malignant")
+    theirs = [member.explain(patches[1], label="malignant").heatmap for member in members]
     assert told.heatmap == pytest.approx(np.mean(theirs, axis=0), abs=1e-6)
     assert told.heatmap.dtype == np.float32
     assert told.prediction == ensemble.predict(patches[1])

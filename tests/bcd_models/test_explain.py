@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import resource
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from bcd_models import BCDClassifier, ImageError
+from bcd_models import BCDClassifier, ImageError, InputError
 from bcd_models.config import DecisionConfig
 from bcd_models.explain import _margin_of_cells
 from bcd_models.images import ImageLimits
@@ -62,8 +63,8 @@ def test_the_two_labels_never_share_a_pixel(
 ) -> None:
     """What speaks for one label, beyond the threshold, can't speak for the other."""
     for patch in patches[:2]:
-        benign = model.explain(patch, "benign").heatmap
-        malignant = model.explain(patch, "malignant").heatmap
+        benign = model.explain(patch, label="benign").heatmap
+        malignant = model.explain(patch, label="malignant").heatmap
         assert not np.any((benign > 0) & (malignant > 0))
 
 
@@ -82,16 +83,16 @@ def test_an_image_without_evidence_stays_cold(
     model = BCDClassifier(
         light_model.config.model_copy(update={"decision": out_of_reach}), light_model.network
     )
-    assert model.explain(patches[1], "malignant").heatmap.max() == 0
+    assert model.explain(patches[1], label="malignant").heatmap.max() == 0
 
 
 def test_threads_get_what_one_thread_gets(
     light_model: BCDClassifier, patches: list[Image.Image]
 ) -> None:
-    alone = [light_model.explain(patch, "malignant").heatmap for patch in patches]
+    alone = [light_model.explain(patch, label="malignant").heatmap for patch in patches]
     probabilities = light_model.predict_proba(patches)
     with ThreadPoolExecutor(8) as pool:
-        explained = pool.map(lambda p: light_model.explain(p, "malignant"), patches * 2)
+        explained = pool.map(lambda p: light_model.explain(p, label="malignant"), patches * 2)
         predicted = pool.map(light_model.predict, patches * 2)
         for i, explanation in enumerate(explained):
             assert np.allclose(explanation.heatmap, alone[i % 8], atol=1e-5)
@@ -132,3 +133,26 @@ def test_other_limits_hold_for_the_map_too(light_model: BCDClassifier) -> None:
     assert explained.heatmap.shape == (8, 40)
     with pytest.raises(ImageError, match="too small"):
         light_model.explain(sliver)
+
+
+@pytest.mark.parametrize("label", ["Malignant", "MALIGNANT", "cancer", "", 1, 0, True])
+def test_an_unknown_label_is_refused(
+    light_model: BCDClassifier, patches: list[Image.Image], label: Any
+) -> None:
+    with pytest.raises(InputError, match="choose one of benign, malignant"):
+        light_model.explain(patches[1], label=label)
+
+
+def test_label_and_method_are_named(light_model: BCDClassifier, patches: list[Image.Image]) -> None:
+    with pytest.raises(InputError, match="no method 'nocam'"):
+        light_model.explain(patches[1], method="nocam")
+    with pytest.raises(TypeError, match="positional"):
+        light_model.explain(patches[1], ImageLimits(), "gradcam", "malignant")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 1.1, 2, float("nan")])
+def test_an_opacity_beyond_its_range_is_refused(
+    light_model: BCDClassifier, patches: list[Image.Image], opacity: float
+) -> None:
+    with pytest.raises(InputError, match="from 0 to 1"):
+        light_model.explain(patches[1]).overlay(opacity)

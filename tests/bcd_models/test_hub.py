@@ -288,5 +288,5 @@ told = {{answer["label"]: answer["score"] for answer in pipe({str(patch)!r})}}
 assert abs(told["malignant"] - uncalibrated) < 2e-3, (told, uncalibrated)
 print("equal")
 """
-    done = run_client(code, hub.environment(tmp_path), timeout=300)
+    done = run_client(code, hub.environment(tmp_path), timeout=600)
     assert done.stdout.split() == ["equal"], done.stderr

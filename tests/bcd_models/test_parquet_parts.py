@@ -15,6 +15,7 @@ import pytest
 
 from bcd_models import BCDClassifier, InputError
 from bcd_models.parquet_parts import PARTS, Share, predict_into
+from tests.support.processes import running
 from tests.ui.running_app import EXAMPLES, save_small_model
 
 IMAGES = sorted(EXAMPLES.glob("*.png"))
@@ -121,7 +122,7 @@ def test_two_processes_by_accelerate(folder: Path, tmp_path: Path) -> None:
     for number in range(600):  # more than one part
         shutil.copy(IMAGES[number % len(IMAGES)], many / f"{number:03}.png")
     command = predict(many, "--model", folder, "--parquet", out)
-    done = subprocess.run([*launch, *command], capture_output=True, text=True, timeout=280)
+    done = subprocess.run([*launch, *command], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "512 images (process 1 of 2)" in done.stdout
     assert "88 images (process 2 of 2)" in done.stdout
@@ -135,15 +136,12 @@ def test_a_killed_run_goes_on(folder: Path, tmp_path: Path) -> None:
     for number in range(1500):
         shutil.copy(IMAGES[number % len(IMAGES)], many / f"{number:04}.png")
     command = [sys.executable, *predict(many, "--model", folder, "--parquet", out)]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(out.glob(PARTS)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
+    with running(command, signal.SIGKILL, stdout=subprocess.PIPE) as predicting:
+        while not list(out.glob(PARTS)) and predicting.poll() is None:
+            time.sleep(0.05)
     written = {part.name: part.stat().st_mtime_ns for part in out.glob(PARTS)}
     assert 1 <= len(written) < 3
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert f"{512 * len(written)} were there" in done.stdout
     assert len(rows(out)) == 1500

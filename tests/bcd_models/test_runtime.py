@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import pickle
 import shutil
 import subprocess
@@ -33,6 +32,7 @@ from bcd_models.config import DecisionConfig
 from bcd_models.ensemble import EnsembleConfig
 from bcd_models.images import open_image
 from tests.conftest import CARDS, MODELS
+from tests.support.processes import running
 from tests.ui.running_app import EXAMPLES, save_small_model
 from training import sources
 from training.sources import idc
@@ -361,11 +361,12 @@ def test_two_processes_at_once_share_a_cache(folder: Path, cache: Path) -> None:
         "print(BCDClassifier.from_pretrained(sys.argv[1]).predict(sys.argv[2]).probability)"
     )
     command = [sys.executable, "-c", code, str(folder), str(IMAGES[0])]
-    both = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
-        for _ in range(2)
-    ]
-    first, second = (process.communicate(timeout=120)[0] for process in both)
+    with (
+        running(command, stdout=subprocess.PIPE, text=True) as one,
+        running(command, stdout=subprocess.PIPE, text=True) as other,
+    ):
+        both = one, other
+        first, second = (process.communicate()[0] for process in both)
     assert first == second != ""
     assert all(process.returncode == 0 for process in both)
     assert not list(cache.glob(".*"))

@@ -40,6 +40,7 @@ from bcd_models.slides.regions import outline, regions_of
 from bcd_models.slides.slide_file import SlideReader, read_facts
 from bcd_models.slides.tissue import is_tissue
 from tests.bcd_models.test_cli import COMMAND, bcd
+from tests.support.processes import running
 from tests.support.scanners import write_dicom, write_mrxs, write_ndpi, write_svs
 from tests.support.slides import (
     BENIGN,
@@ -510,18 +511,12 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def killed_run(slide: Path, telling: Path, out: Path) -> Path:
     """Kill ``bcd slide`` once it has finished a block; its journal."""
     journal = out / f"{slide.stem}-telling.unfinished"
-    running = subprocess.Popen(
-        [*COMMAND, "slide", str(slide), "--model", str(telling), "--out", str(out), "--batch", "4"],
-        stderr=subprocess.PIPE,
-    )
-    deadline = time.monotonic() + 120
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 2:
-        assert running.poll() is None, running.stderr and running.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    running.send_signal(signal.SIGKILL)
-    running.communicate()
-    assert running.returncode == -signal.SIGKILL
+    command = [*COMMAND, "slide", slide, "--model", telling, "--out", out, "--batch", "4"]
+    with running(command, signal.SIGKILL, stderr=subprocess.PIPE) as mapping:
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 2:
+            assert mapping.poll() is None, mapping.stderr.read()
+            time.sleep(0.005)
+    assert mapping.returncode == -signal.SIGKILL
     assert [path.name for path in out.iterdir()] == [journal.name]
     return journal
 

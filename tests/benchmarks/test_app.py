@@ -14,12 +14,14 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 
 from bcd_models import BCDClassifier
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import CARDS
+from tests.support.processes import running
+from tests.support.scripts import client_of
 from tests.ui.running_app import running_app
 
 MODEL = CARDS / "bcd-mobilenetv2"
@@ -40,12 +42,9 @@ def do_nothing_app(folder: Path) -> Iterator[str]:
     settings = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder)}
     script = Path(__file__).with_name("do_nothing_app.py")
     command = [sys.executable, str(script), url.rstrip("/").rpartition(":")[2]]
-    with subprocess.Popen(command, env={**os.environ, **settings}) as process:
-        try:
-            wait_for(url, process)
-            yield url
-        finally:
-            process.terminate()
+    with running(command, env={**os.environ, **settings}) as process:
+        wait_for(url, process)
+        yield url
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -58,14 +57,6 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.1)
     raise RuntimeError("the app that does nothing did not start")
-
-
-@contextmanager
-def client_of(url: str) -> Iterator[Client]:
-    """A client that reads no certificates: that takes it longer than either app's answer."""
-    client = Client(url, verbose=False, ssl_verify=False, analytics_enabled=False)
-    yield client
-    client.close()
 
 
 @pytest.mark.bench

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from tests.benchmarks.record import record
 from tests.conftest import ROOT
 from tests.support import synthetic
 from tests.support.bare_decoding import decode
+from tests.support.processes import running
 from training import corpus
 
 PROCESSES = 2
@@ -75,7 +75,7 @@ def build(archive: Path, out: Path) -> tuple[float, int, int]:
     """Seconds, peak memory of all processes together, and rows of a build as users start it."""
     started, peak = time.perf_counter(), 0
     command = [sys.executable, "-m", "training.corpus", "--idc", archive, "--out", out]
-    with subprocess.Popen([*map(str, command), "--processes", str(PROCESSES)], cwd=ROOT) as run:
+    with running([*command, "--processes", str(PROCESSES)], cwd=ROOT) as run:
         whole = psutil.Process(run.pid)
         while run.poll() is None:
             with suppress(psutil.NoSuchProcess, FileNotFoundError, KeyError):  # one just ended

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio, seconds
 from tests.conftest import CARDS
+from tests.support.scripts import client_of
 from tests.ui.running_app import running_app
 
 RUNS = 5
@@ -68,12 +69,9 @@ def test_first_predict_costs_little_more_than_torch_and_timm(patch_file: Path) -
 def test_the_app_answers_soon_after_its_start(patch_file: Path) -> None:
     def first_answer() -> float:
         started = time.perf_counter()
-        with running_app([MODEL]) as url:
-            client = Client(url, verbose=False, ssl_verify=False, analytics_enabled=False)
+        with running_app([MODEL]) as url, client_of(url) as client:
             assert client.predict(handle_file(patch_file), MODEL.name, api_name="/predict")
-            passed = time.perf_counter() - started
-            client.close()
-        return passed
+            return time.perf_counter() - started
 
     imports = python("-c", "import torch, timm, gradio")
     rounds = [(first_answer(), seconds(imports)) for _ in range(RUNS)]

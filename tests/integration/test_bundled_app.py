@@ -16,15 +16,14 @@ from PIL import Image
 from bcd_models import BCDClassifier
 from bcd_models.images import open_image
 from tests.conftest import CARDS, MODELS, ROOT
+from tests.support.scripts import client_of
 from tests.ui.running_app import EXAMPLES, running_app
 
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[Client]:
-    with running_app([CARDS / name for name in MODELS]) as url:
-        client = Client(url, verbose=False)
+    with running_app([CARDS / name for name in MODELS]) as url, client_of(url) as client:
         yield client
-        client.close()
 
 
 def agrees(app: Client, model: BCDClassifier, image: Path) -> None:

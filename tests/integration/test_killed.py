@@ -36,6 +36,7 @@ from clinic.permissions import Actor
 from clinic.tallies import EXAMINATIONS, WHATEVER
 from tests.conftest import ROOT
 from tests.support.clinic import PASSWORD, PATCHES, actor, installation_with
+from tests.support.processes import running
 from tests.support.serving import answer, in_json, sign_in
 from tests.ui.running_app import save_small_model
 
@@ -118,20 +119,18 @@ def place(tmp_path: Path) -> Place:
 
 @contextmanager
 def started(place: Place, *command: str) -> Iterator[subprocess.Popen[str]]:
-    with place.log.open("a") as log:
-        process = subprocess.Popen(
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with (
+        place.log.open("a") as log,
+        running(
             [sys.executable, *command],
+            signal.SIGKILL,
             env=place.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
-        )
-    try:
+            **pipes,
+        ) as process,
+    ):
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def line(process: subprocess.Popen[str], begin: str, place: Place) -> str:

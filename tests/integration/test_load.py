@@ -29,6 +29,7 @@ from clinic.verify import verify
 from tests.benchmarks.record import record
 from tests.support import synthetic
 from tests.support.clinic import NAMES, PASSWORD, installation_at
+from tests.support.scripts import connect
 from tests.support.serving import add_account
 from tests.ui.running_app import running_app, save_small_model
 
@@ -124,18 +125,8 @@ def endless(seed: int, step: int) -> Iterator[np.ndarray]:
 
 
 def client_of(url: str, folder: Path, name: str = "", **options: Any) -> Client:
-    """A client that doesn't read certificates for each request, which takes longer than a call."""
     auth = (name, PASSWORD) if name else None
-    return Client(
-        url,
-        auth=auth,
-        verbose=False,
-        download_files=str(folder),
-        ssl_verify=False,
-        analytics_enabled=False,
-        httpx_kwargs={"timeout": PATIENCE},
-        **options,
-    )
+    return connect(url, auth=auth, download_files=str(folder), **options)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from PIL import Image, ImageCms
 from bcd_models import BCDClassifier
 from tests.conftest import CARDS
 from tests.support import synthetic
+from tests.support.scripts import client_of
 from tests.ui.running_app import running_app
 
 MODEL = CARDS / "bcd-mobilenetv2"
@@ -73,10 +74,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[Client]:
-    with running_app([MODEL]) as url:
-        client = Client(url, verbose=False)
+    with running_app([MODEL]) as url, client_of(url) as client:
         yield client
-        client.close()
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import yaml
 from bcd_models import BCDClassifier
 from bcd_models.errors import InputError
 from tests.conftest import ROOT
+from tests.support.processes import running
 from training import card, pipeline
 from training.comparison.schema import Report
 from training.plan import read_plan
@@ -33,12 +34,11 @@ def command(corpus: Path, out: Path, cards: Path, workers: int) -> list[str]:
 @pytest.mark.timeout(1200)
 def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Path) -> None:
     out, cards = tmp_path / "study", tmp_path / "cards"
-    with subprocess.Popen(
+    with running(
         command(corpus_folder, out, cards, workers=2),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     ) as first:
         assert first.stdout is not None
         begun = [line.strip() for line, _ in zip(first.stdout, range(3), strict=False)]

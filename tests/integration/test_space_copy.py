@@ -16,6 +16,8 @@ from gradio_client import Client, handle_file
 from bcd_models import BCDClassifier
 from tests.conftest import CARDS, MODELS, ROOT
 from tests.support.hub import Hub, run_client, running_hub
+from tests.support.processes import running
+from tests.support.scripts import client_of
 from tests.ui.running_app import EXAMPLES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -61,7 +63,7 @@ def started(space: Path, environment: Mapping[str, str]) -> Iterator[Client]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     alone = {k: v for k, v in environment.items() if k != "PYTHONPATH"}
-    with subprocess.Popen(
+    with running(
         [space.parent / "venv" / "bin" / "python", "app.py"],
         cwd=space,
         env=alone
@@ -69,15 +71,11 @@ def started(space: Path, environment: Mapping[str, str]) -> Iterator[Client]:
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
-        try:
-            assert process.stdout
-            said = next((line for line in process.stdout if line.startswith("Open http")), "")
-            assert said, "the app did not start"
-            client = Client(said.split()[1], verbose=False)
+        assert process.stdout
+        said = next((line for line in process.stdout if line.startswith("Open http")), "")
+        assert said, "the app did not start"
+        with client_of(said.split()[1]) as client:
             yield client
-            client.close()
-        finally:
-            process.terminate()
 
 
 def test_predicts_with_the_models_its_card_names(hub: Hub, space: Path, tmp_path: Path) -> None:

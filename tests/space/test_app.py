@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from gradio_client.exceptions import AppError, AuthenticationError
 from PIL import Image
 from pypdf import PdfReader
 
 from bcd_models import BCDClassifier, ImageError
 from tests.support.clinic import NAMES, PATCHES, installation_at
+from tests.support.scripts import client_of, connect
 from tests.support.serving import PASSWORD, add_account
 from tests.ui.running_app import running_app, save_small_model
 
@@ -52,9 +53,8 @@ def url(folders, clinic, log):
 @pytest.fixture(scope="module")
 def client(url, tmp_path_factory):
     downloads = tmp_path_factory.mktemp("downloads")
-    client = Client(url, verbose=False, download_files=str(downloads))
-    yield client
-    client.close()
+    with client_of(url, download_files=str(downloads)) as client:
+        yield client
 
 
 def in_json(prediction):
@@ -90,7 +90,7 @@ def test_explain_is_the_library_s_without_loss(client, models, label, wanted):
     overlay, answer = client.predict(
         handle_file(PATCHES[2]), NAMES[0], label, 0.75, api_name="/explain"
     )
-    explanation = models[NAMES[0]].explain(PATCHES[2].read_bytes(), wanted)
+    explanation = models[NAMES[0]].explain(PATCHES[2].read_bytes(), label=wanted)
     assert answer == in_json(explanation.prediction)
     with Image.open(overlay) as image:
         assert image.format == "PNG"
@@ -165,8 +165,9 @@ def test_uploads_are_bounded(url):
 
 def test_a_doctor_s_scripts_sign_in(url, clinic):
     ada = add_account(clinic)
-    client = Client(url, auth=(ada.name, PASSWORD), verbose=False)
-    named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    with client_of(url, auth=(ada.name, PASSWORD)) as client:
+        named = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+        made = client.predict("AB-1234", 1957, "", api_name="/create_patient")
     assert sorted(named) == [
         "/create_patient",
         "/examination_report",
@@ -177,14 +178,12 @@ def test_a_doctor_s_scripts_sign_in(url, clinic):
         "/report",
         "/save_examination",
     ]
-    made = client.predict("AB-1234", 1957, "", api_name="/create_patient")
     assert made["patient"].startswith("P-")
-    client.close()
 
 
 def test_no_script_signs_in_with_a_wrong_password(url, clinic):
     with pytest.raises(AuthenticationError):
-        Client(url, auth=(add_account(clinic).name, "wrong"), verbose=False)
+        connect(url, auth=(add_account(clinic).name, "wrong"))
 
 
 def test_what_users_hand_in_and_type_is_in_no_log(client, url, log, tmp_path):
@@ -226,5 +225,5 @@ def test_the_first_admin_s_password_is_printed_once(url, log, folders, clinic, t
     again = tmp_path / "log"
     with running_app(folders[:1], {"BCD_DATA_FOLDER": str(clinic.settings.data)}, again) as second:
         for address in (url, second):
-            Client(address, auth=("admin", password), verbose=False).close()
+            connect(address, auth=("admin", password)).close()
     assert again.read_text().startswith(f"Open {second}")

@@ -224,7 +224,7 @@ def test_it_ends_with_the_app(clinic: Installation, small_models: Models, tmp_pa
     folders = [str(small_models.offered(name).folder) for name in NAMES]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'space'}"}
     command = [sys.executable, "-c", APP, str(tmp_path), *folders]
-    ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, timeout=120)
+    ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, timeout=600)
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert len(records(clinic)) < len(demo.PATIENTS)
     demo.fill(clinic, small_models)

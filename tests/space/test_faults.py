@@ -229,7 +229,7 @@ class Server:
         # Not to a pipe: the server would keep it open.
         with open(os.devnull, "w") as nowhere:
             subprocess.run(
-                command, cwd="/", stdout=nowhere, stderr=nowhere, check=True, timeout=120, **them
+                command, cwd="/", stdout=nowhere, stderr=nowhere, check=True, timeout=600, **them
             )
 
 
@@ -440,7 +440,7 @@ def test_a_start_with_a_model_that_can_not_be_used_ends_in_one_line(
         env=environment,
         text=True,
         capture_output=True,
-        timeout=200,
+        timeout=600,
     )
     lines = done.stdout.splitlines()
     assert len(lines) == len(ways), done.stdout + done.stderr

@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from clinic.db import Account, Examination, ExaminedImage, Patient
 from clinic.installation import Installation
 from clinic.storage import Storage, StorageError
 from tests.conftest import ROOT
+from tests.support.processes import running
 
 
 @pytest.fixture
@@ -73,16 +75,14 @@ while True:
 """
 
 
-def run(code: str, folder: Path, **options) -> subprocess.Popen[str]:
+def run(code: str, folder: Path, **options) -> AbstractContextManager[subprocess.Popen[str]]:
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'space'}"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(folder)], env=environment, text=True, **options
-    )
+    return running([sys.executable, "-c", code, folder], env=environment, text=True, **options)
 
 
 def test_a_full_disk_leaves_nothing(storage: Storage, tmp_path: Path) -> None:
     with run(FILL, tmp_path, stdout=subprocess.PIPE) as filling:
-        said, _ = filling.communicate(timeout=60)
+        said, _ = filling.communicate()
     assert "a file can't be stored: File too large" in said
     assert list(storage.all()) == storage.unfinished() == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000

@@ -97,7 +97,15 @@ def cut_short(whole: bytes) -> bytes:
     return whole[: len(whole) // 2]
 
 
-@pytest.mark.parametrize("spoilt", [text, cut_short])
+def list_of_files(_: bytes) -> bytes:
+    return b"[Virtual Microscope Specimen]\nImageFile=/etc/passwd\nMapFile=/etc/shadow\n"
+
+
+def database(_: bytes) -> bytes:
+    return b"SQLite format 3\0" + bytes(4096)
+
+
+@pytest.mark.parametrize("spoilt", [text, cut_short, list_of_files, database])
 def test_what_is_no_slide_is_refused_without_a_path(
     slide: Path, folder: Path, spoilt: Callable[[bytes], bytes]
 ) -> None:

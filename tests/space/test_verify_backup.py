@@ -70,7 +70,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=environment,
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=600,
     )
 
 

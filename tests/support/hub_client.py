@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.hub import NO_WAITS, ROOT
+from tests.support.processes import running
 
 LOOP = (
     NO_WAITS
@@ -88,7 +89,7 @@ def running_client(env: Mapping[str, str], log: Path) -> Iterator[Client]:
     """Start a client in an environment from ``Hub.environment``; it ends with the block."""
     with (
         log.open("w") as stderr,
-        subprocess.Popen(
+        running(
             [sys.executable, "-c", LOOP],
             env=dict(env),
             cwd=ROOT,
@@ -98,7 +99,4 @@ def running_client(env: Mapping[str, str], log: Path) -> Iterator[Client]:
             text=True,
         ) as process,
     ):
-        try:
-            yield Client(process, log)
-        finally:
-            process.kill()
+        yield Client(process, log)

@@ -17,6 +17,8 @@ from typing import Any
 
 import psycopg
 
+from tests.support.processes import running
+
 USER, DATABASE = "bcd", "postgres"
 ACCOUNTS = ("postgres", "nobody")  # PostgreSQL refuses to run as root
 PATIENCE = 60  # seconds for a start on a busy machine
@@ -58,15 +60,14 @@ def _serving(folder: Path, account: dict[str, Any]) -> Iterator[str]:
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     command = [str(program("postgres")), "-D", str(folder / "data"), "-p", str(port), *options]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **account)
-        try:
-            url = f"postgresql://{USER}@127.0.0.1:{port}/{DATABASE}"
-            _wait(server, url, folder / "log")
-            yield url
-        finally:
-            server.send_signal(signal.SIGINT)  # SIGTERM would wait for open connections
-            server.wait(PATIENCE)
+    fast = signal.SIGINT  # SIGTERM would wait for open connections
+    with (
+        (folder / "log").open("w") as log,
+        running(command, fast, stdout=log, stderr=log, cwd=folder, **account) as server,
+    ):
+        url = f"postgresql://{USER}@127.0.0.1:{port}/{DATABASE}"
+        _wait(server, url, folder / "log")
+        yield url
 
 
 def _initialise(data: Path, account: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ RECIPE: dict[str, Any] = {
     "ema": 0.9,
     "augment": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "mixup": 0.2},
 }
-PATIENCE = 120  # seconds
+PATIENCE = 600  # seconds, for a machine that does ten other things
 
 
 def write(path: Path, **changes: Any) -> Path:
@@ -98,20 +98,26 @@ def _run(
 
 
 def ended(process: ForkServerProcess) -> int | None:
-    """The exit code, once there is one."""
+    """The exit code, once there is one; None where it had to be killed."""
     process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        return None
     return process.exitcode
 
 
 def kill_when(process: ForkServerProcess, moment: Callable[[], bool]) -> None:
     """SIGKILL a process as soon as something is so; it may not end before."""
     deadline = time.monotonic() + PATIENCE
-    while not moment():
-        assert process.exitcode is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.kill()
-    process.join()
+    try:
+        while not moment():
+            assert process.exitcode is None
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.join()
 
 
 def lines(run: Path) -> list[dict[str, Any]]:

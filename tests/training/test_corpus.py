@@ -12,6 +12,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 from bcd_models.errors import InputError
 from tests.conftest import ROOT
 from tests.support import synthetic
+from tests.support.processes import running
 from training import command, corpus, corpus_page, splits
 from training.sources import FOREIGN, Refused
 from training.sources import breakhis as breakhis_source
@@ -241,14 +243,16 @@ def test_a_changed_folder_is_read_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert row["image"].getpixel((0, 0)) == (255, 192, 203)
 
 
-def command_line(*arguments: str | Path, most_bytes: int = -1) -> subprocess.Popen[str]:
+def command_line(
+    *arguments: str | Path, most_bytes: int = -1
+) -> AbstractContextManager[subprocess.Popen[str]]:
     """``training.corpus`` in a process that may write files of so many bytes."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
 
-    return subprocess.Popen(
-        [sys.executable, "-m", "training.corpus", *map(str, arguments)],
+    return running(
+        [sys.executable, "-m", "training.corpus", *arguments],
         preexec_fn=limit,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -265,15 +269,15 @@ def test_a_full_disk_loses_nothing(
     """Full while a part is written, and full while the corpus is."""
     out = tmp_path / "corpus"
     arguments = ["--idc", archives["idc"], "--breakhis", archives["breakhis"], "--out", out]
-    cut = command_line(*arguments, most_bytes=most_bytes)
-    said = cut.communicate(timeout=120)[1].strip().splitlines()
+    with command_line(*arguments, most_bytes=most_bytes) as cut:
+        said = cut.communicate()[1].strip().splitlines()
     assert cut.returncode == 2
     assert re.fullmatch(r"error: .*corpus can't be written: .*run the same again", said[-1])
     assert not any("Traceback" in line for line in said)
     assert not out.exists()
     read = [f for f in tmp_path.rglob("*.arrow") if f.parent.name != corpus.READY]
-    again = command_line(*arguments)
-    printed, errors = again.communicate(timeout=120)
+    with command_line(*arguments) as again:
+        printed, errors = again.communicate()
     assert again.returncode == 0, errors
     assert json.loads((corpus_folder / "corpus.json").read_text())["fingerprint"][:16] in printed
     assert len(read) == (33 if most_bytes > 10**6 else 0)
@@ -283,13 +287,12 @@ def test_a_full_disk_loses_nothing(
 def test_a_killed_build_goes_on(archives: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     arguments = ["--idc", archives["idc"], "--out", out, "--processes", "2"]
-    running = command_line(*arguments)
-    while len(list(tmp_path.rglob("*.arrow"))) < 3 and running.poll() is None:
-        time.sleep(0.002)
-    with pytest.raises(InputError, match="being built by another process"):
-        corpus.build({"idc": archives["idc"]}, out)
-    running.kill()
-    running.communicate()
+    with command_line(*arguments) as begun:
+        while len(list(tmp_path.rglob("*.arrow"))) < 3 and begun.poll() is None:
+            time.sleep(0.002)
+        with pytest.raises(InputError, match="being built by another process"):
+            corpus.build({"idc": archives["idc"]}, out)
+        begun.kill()
     assert not out.exists()
     before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.arrow")}
     about = corpus.build({"idc": archives["idc"]}, out)

@@ -14,7 +14,7 @@ from bcd_models.errors import BCDError
 from training import steps
 from training.steps import Step
 
-PATIENCE = 10  # seconds
+PATIENCE = 120  # seconds
 
 
 def step(name: str, result: Path | None = None, module: str = "floors") -> Step:

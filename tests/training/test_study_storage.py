@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
+from tests.support.processes import running
 from tests.support.studies import (
     arguments,
     measure_by_learning_rate,
@@ -95,8 +96,8 @@ def test_a_study_goes_on_in_any_storage(
     assert [t.state for t in trials_of(out, storage)] == [TrialState.COMPLETE] * 3
 
 
-def worker(*asked: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+def worker(*asked: Any) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return running(
         [sys.executable, "-m", "training.tune", *arguments(*asked)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -104,15 +105,13 @@ def worker(*asked: Any) -> subprocess.Popen[bytes]:
     )
 
 
-def kill_in_a_trial(process: subprocess.Popen[bytes], out: Path, storage: str) -> int:
+def kill_in_a_trial(asked: tuple[Any, ...], out: Path, storage: str) -> int:
     """Kill a worker while its first trial trains; returns the trial's number."""
-    deadline = time.monotonic() + 200
-    while not list((out / "trials").glob("*/*")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with worker(*asked) as process:
+        while not list((out / "trials").glob("*/*")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
     (trial,) = [t for t in trials_of(out, storage) if t.state == TrialState.RUNNING]
     assert len(trial.params) == 4
     return trial.number
@@ -134,7 +133,7 @@ def test_the_trial_of_a_killed_worker_is_run_again(
 ) -> None:
     out = tmp_path / f"study-{tmp_path.name}"
     asked = (config, corpus_folder, out, 2, "--storage", storage)
-    killed = kill_in_a_trial(worker(*asked), out, storage)
+    killed = kill_in_a_trial(asked, out, storage)
     run(*asked)
     assert_run_again(out, storage, killed)
     assert not list((out / "trials").iterdir())
@@ -146,9 +145,9 @@ def test_workers_share_a_study_and_take_over_from_a_killed_one(
 ) -> None:
     out = tmp_path / f"study-{tmp_path.name}"
     asked = (config, corpus_folder, out, 5, "--storage", storage)
-    killed = kill_in_a_trial(worker(*asked), out, storage)
-    both = [worker(*asked) for _ in range(2)]
-    assert [one.wait(240) for one in both] == [0, 0]
+    killed = kill_in_a_trial(asked, out, storage)
+    with worker(*asked) as one, worker(*asked) as other:
+        assert [one.wait(), other.wait()] == [0, 0]
     assert_run_again(out, storage, killed)
     found = [t for t in trials_of(out, storage) if t.state != TrialState.FAIL]
     assert len({tuple(trial.params.values()) for trial in found}) == len(found) == 5

@@ -16,6 +16,7 @@ import torch
 
 from bcd_models import BCDClassifier
 from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig
+from tests.support.processes import running
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "space" / "examples"
@@ -50,15 +51,11 @@ def _process(models: Sequence[str | Path], settings: Mapping[str, str], log: Pat
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, str(ROOT / "space" / "app.py"), "--port", str(_free_port())]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-        try:
-            yield _address(process, log)
-        finally:
-            process.terminate()
-            process.wait(20)
+    with (
+        log.open("w") as output,
+        running(command, env=environment, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
+        yield _address(process, log)
 
 
 def save_small_model(folder: Path, name: str, backbone: str = "mobilenetv2") -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gradio_client import Client, handle_file
+from gradio_client import handle_file
 from playwright.sync_api import Browser, Page, expect
 from pypdf import PdfReader
 
@@ -17,6 +17,7 @@ from bcd_models import BCDClassifier
 from bcd_models.prediction import NOTICE
 from clinic.wording import figure, heading
 from tests.support.clinic import PASSWORD, installation_with
+from tests.support.scripts import client_of
 from tests.ui.browsing import (
     DESK,
     LEAVING,
@@ -191,22 +192,21 @@ def test_answers_stay_hidden_until_asked_for(page: Page, url: str) -> None:
 
 
 def test_the_same_walk_by_script(url: str, folders: list[Path]) -> None:
-    app = Client(url, auth=("ada", PASSWORD), verbose=False)
-    expected = BCDClassifier.from_pretrained(folders[1]).predict(PATCH)
-    patient = app.predict("AB-1234", 1957, "synthetic", api_name="/create_patient")["patient"]
-    saved = app.predict(
-        patient, [handle_file(PATCH)], ["small-b2"], 800, api_name="/save_examination"
-    )
-    (image,) = saved["images"]
-    assert image["answers"][0]["probability"] == pytest.approx(expected.probability, abs=1e-9)
-    assert image["warnings"] == [
-        "the field is 800 µm wide; the models know fields about 200 µm wide"
-    ]
-    read = app.predict(saved["examination"], "none", "", api_name="/record_read")
-    assert read == {"examination": saved["examination"], "read": 1}
-    report = app.predict(saved["examination"], api_name="/examination_report")
-    again = app.predict(saved["examination"], api_name="/examination_report")
-    assert report == again
-    pdf = PdfReader(io.BytesIO(base64.b64decode(report["pdf"])))
-    assert report["report"] in pdf.pages[0].extract_text()
-    app.close()
+    with client_of(url, auth=("ada", PASSWORD)) as app:
+        expected = BCDClassifier.from_pretrained(folders[1]).predict(PATCH)
+        patient = app.predict("AB-1234", 1957, "synthetic", api_name="/create_patient")["patient"]
+        saved = app.predict(
+            patient, [handle_file(PATCH)], ["small-b2"], 800, api_name="/save_examination"
+        )
+        (image,) = saved["images"]
+        assert image["answers"][0]["probability"] == pytest.approx(expected.probability, abs=1e-9)
+        assert image["warnings"] == [
+            "the field is 800 µm wide; the models know fields about 200 µm wide"
+        ]
+        read = app.predict(saved["examination"], "none", "", api_name="/record_read")
+        assert read == {"examination": saved["examination"], "read": 1}
+        report = app.predict(saved["examination"], api_name="/examination_report")
+        again = app.predict(saved["examination"], api_name="/examination_report")
+        assert report == again
+        pdf = PdfReader(io.BytesIO(base64.b64decode(report["pdf"])))
+        assert report["report"] in pdf.pages[0].extract_text()

@@ -44,7 +44,7 @@ def add_endpoints(models: Models) -> None:
         The picture is a lossless PNG at the image's size. Research use only.
         """
         wanted = None if label == "predicted" else label
-        explanation = models.loaded(model).explain(needed(image), wanted)
+        explanation = models.loaded(model).explain(needed(image), label=wanted)
         buffer = io.BytesIO()
         explanation.overlay(opacity).save(buffer, "PNG")
         return made(buffer.getvalue(), "overlay.png"), explanation.prediction.to_dict()
