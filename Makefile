@@ -48,7 +48,7 @@ bench: .venv/.dev
 
 study: .venv/.dev
 	@test -n "$(CORPUS)" || { echo "make study CORPUS=FOLDER, as written by training.corpus"; exit 2; }
-	$(BIN)/python -m training.pipeline --corpus $(CORPUS) --out $(STUDY) --workers $(WORKERS) \
+	$(BIN)/python -m training.study --corpus $(CORPUS) --out $(STUDY) --workers $(WORKERS) \
 	  $(if $(STARTS),--starts $(STARTS)) $(if $(RECORDS),--records $(RECORDS)) --cards cards --readme README.md
 
 dist: .venv/.dev

@@ -12,11 +12,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bcd_models.classifier import BCDClassifier
-    from bcd_models.ensemble import BCDEnsemble
     from bcd_models.errors import BCDError, HubError, ImageError, InputError, ModelFolderError
-    from bcd_models.explain import Explanation
-    from bcd_models.images import ImageLimits
+    from bcd_models.explain.gradcam import Explanation
+    from bcd_models.images.open import ImageLimits
+    from bcd_models.models.classifier import BCDClassifier
+    from bcd_models.models.ensemble import BCDEnsemble
     from bcd_models.prediction import Prediction
     from bcd_models.slides.prediction import SlidePrediction
 
@@ -26,13 +26,13 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 __version__ = "0.1.0"
 
 _HOME = {
-    "BCDClassifier": "classifier",
-    "BCDEnsemble": "ensemble",
+    "BCDClassifier": "models.classifier",
+    "BCDEnsemble": "models.ensemble",
     "BCDError": "errors",
-    "Explanation": "explain",
+    "Explanation": "explain.gradcam",
     "HubError": "errors",
     "ImageError": "errors",
-    "ImageLimits": "images",
+    "ImageLimits": "images.open",
     "InputError": "errors",
     "ModelFolderError": "errors",
     "Prediction": "prediction",

@@ -18,13 +18,13 @@ import typer
 
 from bcd_models.decision import check_label
 from bcd_models.errors import BCDError, ImageError, InputError
-from bcd_models.images import image_paths
+from bcd_models.images.open import image_paths
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from bcd_models.models.predictor import Predictor
     from bcd_models.prediction import Prediction
-    from bcd_models.predictor import Predictor
 
     Writer = Callable[[str, Prediction], None]
 
@@ -92,7 +92,7 @@ def _predict_into(folder: Path, classifier: Predictor, paths: list[Path]) -> Non
     """Answer for this process' share of the images, into Parquet parts."""
     import torch
 
-    from bcd_models.parquet_parts import Share, predict_into
+    from bcd_models.batch import Share, predict_into
 
     share = Share.from_environment()
     if torch.cuda.is_available():
@@ -170,8 +170,8 @@ def export(
     out: Annotated[Path, typer.Option(help="ONNX file to write.")],
 ) -> None:
     """Write a model as ONNX, from "pixels" as its config.json makes them ready to "logits"."""
-    from bcd_models.classifier import BCDClassifier
-    from bcd_models.runtime import onnx_bytes
+    from bcd_models.models.classifier import BCDClassifier
+    from bcd_models.runtime.forward import onnx_bytes
 
     loaded = _load(model)
     if not isinstance(loaded, BCDClassifier):
@@ -216,8 +216,8 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
 
 def _own_facts(loaded: Predictor) -> dict[str, str]:
     """What is said of a model alone, or of an ensemble alone."""
-    from bcd_models.classifier import BCDClassifier
-    from bcd_models.ensemble import BCDEnsemble
+    from bcd_models.models.classifier import BCDClassifier
+    from bcd_models.models.ensemble import BCDEnsemble
 
     if isinstance(loaded, BCDEnsemble):
         members = (f"{m.config.name} {m.config.version}" for m in loaded.members)
@@ -273,9 +273,9 @@ def _images_at(path: Path) -> list[Path]:
 
 
 def _load(model: str) -> Predictor:
-    from bcd_models import folder as model_folder
-    from bcd_models.classifier import BCDClassifier
-    from bcd_models.ensemble import BCDEnsemble
+    from bcd_models.hub import folder as model_folder
+    from bcd_models.models.classifier import BCDClassifier
+    from bcd_models.models.ensemble import BCDEnsemble
 
     folder = model_folder.locate(model)
     kind = BCDEnsemble if model_folder.members_of(folder) else BCDClassifier
@@ -365,7 +365,7 @@ def _write_png(image: Image, path: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    from bcd_models.folder import write_whole
+    from bcd_models.hub.folder import write_whole
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bcd_models.backbones import backbone_named
 from bcd_models.errors import ModelFolderError
+from bcd_models.models.backbones import backbone_named
 
 SCHEMA_VERSION = 1
 LABELS = ("benign", "malignant")

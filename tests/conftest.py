@@ -122,7 +122,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def corpus_folder(archives: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus built from the miniature archives."""
-    from training import corpus
+    from training.corpus import build as corpus
 
     out = tmp_path_factory.mktemp("corpus") / "corpus"
     corpus.build(archives, out, processes=1)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from bcd_models.config import Provenance
 from bcd_models.errors import InputError
-from training.recipe import Recipe
+from training.recipes.schema import Recipe
 
 RECIPE = "recipe.yaml"
 RUN = "run.json"

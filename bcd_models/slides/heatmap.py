@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bcd_models.explain import COLOURS
+from bcd_models.explain.gradcam import COLOURS
 from bcd_models.prediction import NOTICE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bcd_models.errors import InputError
-from bcd_models.folder import write_whole
+from bcd_models.hub.folder import write_whole
 from bcd_models.prediction import NOTICE, WORDS
 from bcd_models.slides.heatmap import draw
 from bcd_models.slides.regions import Region, outline

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bcd_models.ahead import ahead
-from bcd_models.classifier import BCDClassifier
 from bcd_models.decision import calibrate
-from bcd_models.ensemble import BCDEnsemble
 from bcd_models.errors import InputError
-from bcd_models.predictor import AT_ONCE, BATCH, Predictor
-from bcd_models.preprocess import to_uint8
+from bcd_models.images.preprocess import to_uint8
+from bcd_models.models.classifier import BCDClassifier
+from bcd_models.models.ensemble import BCDEnsemble
+from bcd_models.models.predictor import AT_ONCE, BATCH, Predictor
+from bcd_models.runtime.ahead import ahead
 from bcd_models.slides.grid import (
     SOURCE_MPP,
     Block,

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from bcd_models.ahead import ahead
+from bcd_models.runtime.ahead import ahead
 from bcd_models.slides.slide_file import SlideFacts, SlideReader
 
 DEPTH = 4  # reads under way or waiting: they bound memory, whatever the slide's size

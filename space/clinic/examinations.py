@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import ImageError, InputError
-from bcd_models.explain import Explanation
-from bcd_models.images import open_image
-from bcd_models.predictor import Predictor
+from bcd_models.explain.gradcam import Explanation
+from bcd_models.images.open import open_image
+from bcd_models.models.predictor import Predictor
 from clinic import clock, patients, tallies
 from clinic.db import Examination, ExaminedImage, Look, Patient, Read, Result
 from clinic.display import display_size

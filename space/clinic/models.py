@@ -10,11 +10,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from bcd_models.backbones import backbone_named
-from bcd_models.classifier import BCDClassifier
 from bcd_models.config import ModelConfig
 from bcd_models.errors import BCDError, InputError, ModelFolderError
-from bcd_models.folder import locate, read_config, read_weights
+from bcd_models.hub.folder import locate, read_config, read_weights
+from bcd_models.models.backbones import backbone_named
+from bcd_models.models.classifier import BCDClassifier
 
 METRICS = "metrics.json"
 

@@ -32,7 +32,7 @@ from reportlab.platypus import (
     TableStyle,
 )
 
-from bcd_models.explain import COLOURS, Explanation
+from bcd_models.explain.gradcam import COLOURS, Explanation
 from bcd_models.prediction import NOTICE, Prediction
 from clinic import wording
 from clinic.display import for_display

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bcd_models.errors import ImageError, InputError
-from bcd_models.predictor import Predictor
+from bcd_models.models.predictor import Predictor
 from bcd_models.slides.prediction import UM2_IN_MM2, SlidePrediction
 from bcd_models.slides.slide_file import PLAUSIBLE_UM, PixelSizeError, SlideFacts, read_facts
 from bcd_models.slides.slide_format import HEAD_BYTES, is_self_contained

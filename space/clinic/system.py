@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import BCDError
-from bcd_models.folder import read_weights
+from bcd_models.hub.folder import read_weights
 from clinic.db import Account, Database, Examination, Patient, Result
 from clinic.installation import Installation
 from clinic.models import Models

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from scipy.special import logit
 
 from bcd_models import BCDClassifier, ImageError, ImageLimits, ModelFolderError
-from bcd_models.backbones import BACKBONES
 from bcd_models.config import LABELS, DecisionConfig, ModelConfig, PreprocessConfig
+from bcd_models.models.backbones import BACKBONES
 from bcd_models.prediction import NOTICE
 
 

@@ -25,8 +25,8 @@ from PIL import Image
 
 from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.cli import _paths, main
-from bcd_models.ensemble import EnsembleConfig
-from bcd_models.images import open_image
+from bcd_models.images.open import open_image
+from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS
 from tests.support.processes import running

@@ -14,7 +14,7 @@ from PIL import Image
 from bcd_models import BCDClassifier, BCDEnsemble, ImageError, InputError, ModelFolderError
 from bcd_models.config import DecisionConfig
 from bcd_models.decision import log_odds, sigmoid
-from bcd_models.ensemble import EnsembleConfig
+from bcd_models.models.ensemble import EnsembleConfig
 from tests.conftest import CARDS, MODELS
 
 NAMES = ("light", "other")

@@ -14,8 +14,8 @@ from PIL import Image
 
 from bcd_models import BCDClassifier, ImageError, InputError
 from bcd_models.config import DecisionConfig
-from bcd_models.explain import _margin_of_cells
-from bcd_models.images import ImageLimits
+from bcd_models.explain.gradcam import _margin_of_cells
+from bcd_models.images.open import ImageLimits
 from tests.support import synthetic
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bcd_models import BCDClassifier, HubError, ModelFolderError
-from bcd_models.hub import check_token
+from bcd_models.hub.repository import check_token
 from tests.conftest import CARDS
 from tests.support.hub import Hub, run_client, running_hub
 from tests.support.hub_client import Client, running_client

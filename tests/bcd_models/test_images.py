@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from bcd_models.errors import ImageError
-from bcd_models.images import FORMATS, ImageLimits, image_paths, open_image, open_pixels
+from bcd_models.images.open import FORMATS, ImageLimits, image_paths, open_image, open_pixels
 from tests.support import synthetic
 
 PIXELS = synthetic.patch("malignant", seed=5)

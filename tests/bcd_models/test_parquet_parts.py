@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bcd_models import BCDClassifier, InputError
-from bcd_models.parquet_parts import PARTS, Share, predict_into
+from bcd_models.batch import PARTS, Share, predict_into
 from tests.support.processes import running
 from tests.ui.running_app import EXAMPLES, save_small_model
 

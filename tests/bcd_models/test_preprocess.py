@@ -15,7 +15,7 @@ from timm.data import create_transform
 
 from bcd_models import BCDClassifier
 from bcd_models.decision import calibrate
-from bcd_models.preprocess import preprocess, resize, to_uint8
+from bcd_models.images.preprocess import preprocess, resize, to_uint8
 from tests.support import synthetic
 
 

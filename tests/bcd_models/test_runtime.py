@@ -18,24 +18,19 @@ import onnxruntime
 import pytest
 import torch
 
-from bcd_models import (
-    BCDClassifier,
-    BCDEnsemble,
-    InputError,
-    ModelFolderError,
-    classifier,
-    runtime,
-)
-from bcd_models.ahead import ahead
-from bcd_models.backbones import create
+from bcd_models import BCDClassifier, BCDEnsemble, InputError, ModelFolderError
 from bcd_models.config import DecisionConfig
-from bcd_models.ensemble import EnsembleConfig
-from bcd_models.images import open_image
+from bcd_models.images.open import open_image
+from bcd_models.models import classifier
+from bcd_models.models.backbones import create
+from bcd_models.models.ensemble import EnsembleConfig
+from bcd_models.runtime import forward as runtime
+from bcd_models.runtime.ahead import ahead
 from tests.conftest import CARDS, MODELS
 from tests.support.processes import running
 from tests.ui.running_app import EXAMPLES, save_small_model
-from training import sources
-from training.sources import idc
+from training.corpus import sources
+from training.corpus.sources import idc
 
 IMAGES = sorted(EXAMPLES.glob("*.png"))
 REAL = 1000

@@ -28,11 +28,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from bcd_models import BCDClassifier, BCDEnsemble, ImageError
-from bcd_models.ensemble import EnsembleConfig
 from bcd_models.errors import InputError
-from bcd_models.images import open_image
+from bcd_models.images.open import open_image
+from bcd_models.models.ensemble import EnsembleConfig
+from bcd_models.models.predictor import Margins
 from bcd_models.prediction import NOTICE, WORDS
-from bcd_models.predictor import Margins
 from bcd_models.slides.command import ProgressLine
 from bcd_models.slides.grid import Block, level_for, plan_grid
 from bcd_models.slides.prediction import SlidePrediction

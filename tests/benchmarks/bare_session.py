@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from bcd_models import BCDClassifier
-from bcd_models.runtime import INPUT, OUTPUT, _session, onnx_bytes
+from bcd_models.runtime.forward import INPUT, OUTPUT, _session, onnx_bytes
 
 
 def bare(model: BCDClassifier, images: int) -> Callable[[], object]:

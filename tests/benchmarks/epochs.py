@@ -13,9 +13,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from training import engine, scoring, train
-from training.loader import Pixels
-from training.recipe import Recipe
+from training.corpus.pixels import Pixels
+from training.evaluate import scoring
+from training.recipes.schema import Recipe
+from training.train import engine
+from training.train import run as train
 
 SIDE, SIZE, BATCH = 50, 96, 32  # of a packed patch, and by default of the network's input; rows
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from training.card import put_between
+from training.card.write import put_between
 
 RESULTS = Path(__file__).parents[2] / "bench.json"
 WANTED = "BCD_BENCH"

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.support import synthetic
 from tests.support.bare_decoding import decode
 from tests.support.processes import running
-from training import corpus
+from training.corpus import build as corpus
 
 PROCESSES = 2
 RUNS = 3

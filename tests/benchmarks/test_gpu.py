@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from bcd_models import BCDClassifier
-from bcd_models.backbones import backbone_named
+from bcd_models.models.backbones import backbone_named
 from tests.benchmarks.epochs import epoch_of, packed, pixels_of
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from bcd_models import BCDClassifier
-from bcd_models.predictor import BATCH
+from bcd_models.models.predictor import BATCH
 from tests.benchmarks.bare_session import bare
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio

@@ -14,7 +14,7 @@ from tests.benchmarks.epochs import BATCH, SIDE, SIZE, Resident, epoch_of, packe
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import ROOT
-from training import engine
+from training.train import engine
 
 SAMPLE, FULL = 9_767, 277_524
 STEPS, RUNS = 6, 7

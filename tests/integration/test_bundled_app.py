@@ -14,7 +14,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from bcd_models import BCDClassifier
-from bcd_models.images import open_image
+from bcd_models.images.open import open_image
 from tests.conftest import CARDS, MODELS, ROOT
 from tests.support.scripts import client_of
 from tests.ui.running_app import EXAMPLES, running_app

@@ -17,9 +17,10 @@ from bcd_models import BCDClassifier
 from bcd_models.errors import InputError
 from tests.conftest import ROOT
 from tests.support.processes import running
-from training import card, pipeline
-from training.comparison.schema import Report
-from training.plan import read_plan
+from training.card import write as card
+from training.compare.schema import Report
+from training.study import stages as pipeline
+from training.study.plan import read_plan
 
 SMOKE = ROOT / "tests" / "support" / "smoke"
 
@@ -27,7 +28,7 @@ SMOKE = ROOT / "tests" / "support" / "smoke"
 def command(corpus: Path, out: Path, cards: Path, workers: int) -> list[str]:
     asked = ["--corpus", str(corpus), "--out", str(out), "--cards", str(cards)]
     asked += ["--plan", str(SMOKE / "study.yaml"), "--workers", str(workers)]
-    return [sys.executable, "-m", "training.pipeline", *asked]
+    return [sys.executable, "-m", "training.study", *asked]
 
 
 @pytest.mark.slow

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bcd_models import folder as model_folder
+from bcd_models.hub import folder as model_folder
 from bcd_models.prediction import NOTICE
 from tests.benchmarks.record import put_table
 from tests.conftest import CARDS, MODELS, ROOT
-from training import card
+from training.card import write as card
 
 ASKED = {"0.92", "0.85", "0.93", "0.86"}  # of the study, before it began
 README = (ROOT / "README.md").read_text()

@@ -10,7 +10,7 @@ from PIL import Image
 from pypdf import PdfReader
 
 from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig
-from bcd_models.explain import Explanation
+from bcd_models.explain.gradcam import Explanation
 from bcd_models.prediction import NOTICE, Prediction
 from clinic.report import report
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.sources.files import png_files
+from training.corpus.sources.files import png_files
 
 
 def decode(path: Path, part: int, parts: int) -> int:

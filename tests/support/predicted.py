@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training import predictions
+from training.corpus import predictions
 from training.run_folder import PREDICTIONS
 
 

@@ -19,7 +19,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from training import command, train
+from training import command
+from training.train import run as train
 
 RECIPE: dict[str, Any] = {
     "name": "bcd-small",

@@ -11,8 +11,10 @@ import optuna
 import pytest
 import yaml
 
-from training import command, recipe, tune
-from training.tuning.storage import close, opened, sqlite_url
+from training import command
+from training.recipes import schema as recipe
+from training.tune import search as tune
+from training.tune.storage import close, opened, sqlite_url
 
 RECIPE: dict[str, Any] = {
     "name": "bcd-small",

@@ -8,8 +8,8 @@ import torch
 from skimage.color import rgb2hed
 
 from tests.support import synthetic
-from training.augment import augment, hed, mixed, rgb
-from training.recipe import Augment
+from training.recipes.schema import Augment
+from training.train.augment import augment, hed, mixed, rgb
 
 EVERY = Augment(brightness=0.1, contrast=0.1, saturation=0.1, stain=0.1)
 

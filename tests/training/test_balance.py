@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bcd_models.errors import InputError
-from training import balance
-from training.recipe import Phase, Recipe
+from training.recipes.schema import Phase, Recipe
+from training.train import balance
 
 FRAME = pd.DataFrame(
     {

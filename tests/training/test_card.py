@@ -23,14 +23,18 @@ from huggingface_hub import parse_eval_result_entries as parsed
 from typer.testing import CliRunner
 
 from bcd_models import BCDClassifier, cli
-from bcd_models import folder as model_folder
 from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.errors import InputError
+from bcd_models.hub import folder as model_folder
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, MODELS
-from training import card, card_metadata, card_provenance, command, measured
-from training.parts import SOURCES
-from training.recipe import Recipe
+from training import command
+from training.card import metadata as card_metadata
+from training.card import provenance as card_provenance
+from training.card import write as card
+from training.corpus.parts import SOURCES
+from training.evaluate import schema as measured
+from training.recipes.schema import Recipe
 
 SECTIONS = [
     "Intended use",

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from tests.support.predicted import predicted
-from training import choice
-from training.recipe import Recipe
+from training.recipes.schema import Recipe
+from training.study import choice
 
 PLAIN = Recipe.model_validate(
     {

@@ -18,27 +18,24 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from bcd_models import BCDClassifier
-from bcd_models import folder as model_folder
-from bcd_models.backbones import BACKBONES
 from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
+from bcd_models.hub import folder as model_folder
+from bcd_models.models.backbones import BACKBONES
 from bcd_models.prediction import NOTICE
-from training import (
-    card,
-    command,
-    compare,
-    cost,
-    evaluate,
-    measured,
-    predictions,
-    recipe,
-    run_folder,
-    train,
-)
-from training.comparison import page as report_page
-from training.comparison import schema, tables
-from training.data import Held, data_of
+from training import command, run_folder
+from training.card import write as card
+from training.compare import page as report_page
+from training.compare import report as compare
+from training.compare import schema, tables
+from training.corpus import predictions
+from training.corpus.selection import Held, data_of
+from training.evaluate import cost
+from training.evaluate import measure as evaluate
+from training.evaluate import schema as measured
+from training.recipes import schema as recipe
+from training.train import run as train
 
 RECIPE: dict[str, Any] = {
     "name": "bcd-small",

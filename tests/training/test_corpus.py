@@ -23,10 +23,13 @@ from bcd_models.errors import InputError
 from tests.conftest import ROOT
 from tests.support import synthetic
 from tests.support.processes import running
-from training import command, corpus, corpus_page, splits
-from training.sources import FOREIGN, Refused
-from training.sources import breakhis as breakhis_source
-from training.sources import idc as idc_source
+from training import command
+from training.corpus import build as corpus
+from training.corpus import page as corpus_page
+from training.corpus import splits
+from training.corpus.sources import FOREIGN, Refused
+from training.corpus.sources import breakhis as breakhis_source
+from training.corpus.sources import idc as idc_source
 
 
 def test_counts_and_rows(corpus_folder: Path) -> None:

@@ -17,9 +17,12 @@ from bcd_models.errors import InputError
 from tests.conftest import ROOT
 from tests.support import small_runs
 from tests.support.small_runs import RECIPE, arguments, assert_equal, furthest, lines, parameters
-from training import command, engine, scoring, train
-from training.data import Data, data_of
-from training.recipe import Recipe
+from training import command
+from training.corpus.selection import Data, data_of
+from training.evaluate import scoring
+from training.recipes.schema import Recipe
+from training.train import engine
+from training.train import run as train
 
 ONE_PHASE = [{"size": 32, "epochs": 1, "learning_rate": 0.002}]
 SUMMED_OTHERWISE = 1e-6  # seen: 0 for two gradients, 5e-10 for four after one step

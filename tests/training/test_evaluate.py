@@ -15,8 +15,13 @@ from bcd_models import BCDClassifier
 from bcd_models.config import DecisionConfig, ModelConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
-from training import command, corpus, evaluate, figures, measured, predictions, splits
-from training.data import Held
+from training import command
+from training.corpus import build as corpus
+from training.corpus import predictions, splits
+from training.corpus.selection import Held
+from training.evaluate import figures
+from training.evaluate import measure as evaluate
+from training.evaluate import schema as measured
 
 RECIPE = {
     "name": "bcd-small",

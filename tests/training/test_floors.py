@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from training import command, corpus, floors, predictions, scoring, splits
+from training import command
+from training.corpus import build as corpus
+from training.corpus import predictions, splits
+from training.evaluate import floors, scoring
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from bcd_models.errors import InputError
-from bcd_models.preprocess import preprocess, resize, to_uint8
-from training import corpus, loader
-from training.loader import Pixels
+from bcd_models.images.preprocess import preprocess, resize, to_uint8
+from training.corpus import build as corpus
+from training.corpus import pixels as loader
+from training.corpus.pixels import Pixels
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,8 @@ from sklearn import metrics as sk
 from bcd_models.decision import sigmoid
 from bcd_models.errors import InputError
 from tests.conftest import CARDS, MODELS, ROOT
-from training import measured, metrics
+from training.evaluate import metrics
+from training.evaluate import schema as measured
 
 THRESHOLD = 0.4
 

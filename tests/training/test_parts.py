@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bcd_models.decision import calibrate, sigmoid
-from training import metrics
-from training.calibration import best_threshold, fit_decision
+from training.evaluate import metrics
+from training.evaluate.calibration import best_threshold, fit_decision
 
 FRAME = pd.DataFrame(
     {

@@ -12,9 +12,10 @@ import yaml
 from bcd_models.errors import InputError
 from tests.conftest import ROOT
 from tests.support.predicted import predicted
-from training import pipeline, recipe
-from training.plan import Plan
-from training.steps import Step
+from training.recipes import schema as recipe
+from training.study import stages as pipeline
+from training.study.plan import Plan
+from training.study.steps import Step
 
 LABELS = "mmbb"
 PERFECT, GOOD, PLAIN, BAD = [4.0, 3, 2, 1], [4.0, 2, 3, 1], [4.0, 1, 3, 2], [1.0, 2, 3, 4]

@@ -22,24 +22,29 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from bcd_models import BCDClassifier, BCDEnsemble
-from bcd_models.ensemble import EnsembleConfig
 from bcd_models.errors import InputError
+from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, ROOT
 from tests.support.hub import Hub, run_client, running_hub
 from tests.support.hub_client import running_client
 from tests.ui.running_app import save_small_model
-from training import card, command, corpus, publish, splits
-from training.publishing import dataset, space
+from training import command
+from training.card import write as card
+from training.corpus import build as corpus
+from training.corpus import splits
+from training.publish import dataset, space
+from training.publish import send as publish
 
 RUN = """
 import contextlib, io, os
-from training import command, publish
+from training import command
+from training.publish import send
 os.environ["HF_TOKEN"] = {token!r}
 out, err, code = io.StringIO(), io.StringIO(), 0
 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
     try:
-        command.run(publish.main, {arguments!r})
+        command.run(send.main, {arguments!r})
     except SystemExit as stop:
         code = stop.code
 value = [code, out.getvalue(), err.getvalue()]
@@ -327,7 +332,10 @@ def test_the_space_is_the_app_with_the_library_beside_it(run: Publish, hub: Hub)
     files = hub.files("org/app", "space")
     for name in ("app.py", "requirements.txt", "clinic/settings.py"):
         assert files[name] == (ROOT / "space" / name).read_bytes()
-    assert files["bcd_models/classifier.py"] == (ROOT / "bcd_models/classifier.py").read_bytes()
+    assert (
+        files["bcd_models/models/classifier.py"]
+        == (ROOT / "bcd_models/models/classifier.py").read_bytes()
+    )
     assert "bcd_models/py.typed" in files
     assert not [name for name in files if "__pycache__" in name or "test" in name.split("/")[0]]
     before = front_matter((ROOT / "space" / "README.md").read_text("utf-8"))
@@ -511,7 +519,7 @@ def test_wrong_usage_is_one_line(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        command.run(publish.main, [*arguments, "--repo-id", "org/name"])
+        command.run(send.main, [*arguments, "--repo-id", "org/name"])
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
 

@@ -13,9 +13,12 @@ from optuna.trial import TrialState
 
 from bcd_models.errors import InputError
 from tests.support import small_runs, studies
-from training import compare, records, train, tune
-from training.data import Held
-from training.tuning import trials
+from training.compare import report as compare
+from training.corpus.selection import Held
+from training.study import records
+from training.train import run as train
+from training.tune import search as tune
+from training.tune import trials
 
 ARM = Path("runs/mobilenetv2/plain")
 

@@ -11,7 +11,9 @@ import yaml
 
 from bcd_models.errors import InputError
 from tests.conftest import CARDS
-from training import card, measured, release
+from training.card import write as card
+from training.evaluate import schema as measured
+from training.study import release
 
 MODEL = CARDS / "bcd-mobilenetv2"
 LINES = [{"seconds": 4000.5, "hardware": "1 x CPU process of 1 threads"}, {"seconds": 30}]

@@ -8,8 +8,8 @@ import pytest
 
 from bcd_models.errors import InputError
 from tests.support.studies import DEFAULT, RECIPE, planned, write
-from training import recipe
-from training.tuning.space import parameters_of, recipe_of, trial_recipe
+from training.recipes import schema as recipe
+from training.tune.space import parameters_of, recipe_of, trial_recipe
 
 
 def test_parameters_become_a_recipe_and_the_default_is_one_of_them() -> None:

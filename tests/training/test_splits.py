@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bcd_models.errors import InputError
-from training import corpus, splits
+from training.corpus import build as corpus
+from training.corpus import splits
 
 
 def frame(cases: dict[str, int]) -> pd.DataFrame:

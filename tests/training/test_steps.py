@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bcd_models.errors import BCDError
-from training import steps
-from training.steps import Step
+from training.study import steps
+from training.study.steps import Step
 
 PATIENCE = 120  # seconds
 
@@ -50,7 +50,7 @@ def test_two_at_a_time_share_the_cores(monkeypatch: pytest.MonkeyPatch, capsys) 
     processes = began(monkeypatch, a=lambda: meet.wait() * 0, b=lambda: meet.wait() * 0)
     monkeypatch.setattr(steps.os, "cpu_count", lambda: 5)
     steps.do([step("a"), step("b")], [], 2)
-    commands = [[sys.executable, "-m", "training.floors", "--of", name] for name in "ab"]
+    commands = [[sys.executable, "-m", "training.evaluate.floors", "--of", name] for name in "ab"]
     assert sorted(processes.begun) == commands
     assert processes.threads == ["2", "2"]
     assert sorted(capsys.readouterr().out.splitlines()) == ["== a", "== b"]

@@ -24,9 +24,10 @@ from tests.support.studies import (
     trials_of,
     write,
 )
-from training import recipe, tune
-from training.tuning import trials
-from training.tuning.storage import sqlite_url
+from training.recipes import schema as recipe
+from training.tune import search as tune
+from training.tune import trials
+from training.tune.storage import sqlite_url
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,14 @@ from sklearn.metrics import roc_auc_score
 
 from bcd_models.errors import InputError
 from tests.support import small_runs
-from training import command, corpus, engine, floors, predictions, splits, teach
-from training.data import Held, data_of
-from training.recipe import read
-from training.scoring import Rows
+from training import command
+from training.corpus import build as corpus
+from training.corpus import predictions, splits
+from training.corpus.selection import Held, data_of
+from training.evaluate import floors
+from training.evaluate.scoring import Rows
+from training.recipes.schema import read
+from training.train import engine, teach
 
 FOLD = 1
 SHORT = [{"size": 32, "epochs": 1, "learning_rate": 0.002}]

@@ -19,8 +19,14 @@ from bcd_models import BCDClassifier
 from bcd_models.errors import InputError
 from tests.support import small_runs
 from tests.support.small_runs import RECIPE, arguments, assert_equal
-from training import card, command, corpus, evaluate, recipe, splits, train
-from training.data import Held, data_of
+from training import command
+from training.card import write as card
+from training.corpus import build as corpus
+from training.corpus import splits
+from training.corpus.selection import Held, data_of
+from training.evaluate import measure as evaluate
+from training.recipes import schema as recipe
+from training.train import run as train
 
 
 @pytest.fixture(scope="module")

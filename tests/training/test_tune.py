@@ -28,10 +28,15 @@ from tests.support.studies import (
     trials_of,
     write,
 )
-from training import command, corpus, recipe, splits, train, tune
-from training.checkpoint import TrainingStopped
-from training.tuning import confirm, trials
-from training.tuning.space import recipe_of
+from training import command
+from training.corpus import build as corpus
+from training.corpus import splits
+from training.recipes import schema as recipe
+from training.train import run as train
+from training.train.checkpoint import TrainingStopped
+from training.tune import confirm, trials
+from training.tune import search as tune
+from training.tune.space import recipe_of
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +203,8 @@ def test_a_trial_is_worth_its_auroc_within_the_larger_source(
     margins = held_out.truth.astype(float)
     margins[:3] = 1 - margins[:3]  # wrong, and of another source
     held_out.frame.loc[:2, "source"] = "elsewhere"
-    monkeypatch.setattr("training.engine.fit", lambda network, *_: network)
-    monkeypatch.setattr("training.scoring.score", lambda *_: margins)
+    monkeypatch.setattr("training.train.engine.fit", lambda network, *_: network)
+    monkeypatch.setattr("training.evaluate.scoring.score", lambda *_: margins)
     assert trials.measure(bench, DEFAULT, 0, 0, tmp_path / "trial") == 1
 
 
@@ -262,7 +267,7 @@ def test_what_diverges_is_pruned_and_the_study_goes_on(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "training.balance.weighted_loss", lambda logits, *_: logits.sum() * float("nan")
+        "training.train.balance.weighted_loss", lambda logits, *_: logits.sum() * float("nan")
     )
     space = {"dropout": {"low": 0, "high": 0.5}}
     config = write(tmp_path / "recipe.yaml", tune=RECIPE["tune"] | {"space": space})
@@ -281,7 +286,7 @@ def test_a_full_disk_stops_the_study_and_is_no_trials_fault(
 
     out = tmp_path / "study"
     with monkeypatch.context() as patch:
-        patch.setattr("training.engine.fit", full)
+        patch.setattr("training.train.engine.fit", full)
         run(config, corpus_folder, out, 1, code=2)
     said = capsys.readouterr().err
     assert "error: the checkpoint can't be written: no space left; make room\n" in said

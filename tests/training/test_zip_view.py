@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from training.sources.zip_view import open_part
+from training.corpus.sources.zip_view import open_part
 
 COMMENTS = st.binary(max_size=60).filter(lambda data: b"PK" not in data)  # nor can zipfile
 NAMES = st.text(

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.data_classes import FileData
 
-from bcd_models.classifier import BCDClassifier
 from bcd_models.errors import ImageError
-from bcd_models.explain import Explanation
+from bcd_models.explain.gradcam import Explanation
+from bcd_models.models.classifier import BCDClassifier
 from clinic.report import report
 
 T = TypeVar("T")

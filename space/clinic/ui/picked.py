@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from bcd_models.images import SUFFIXES, open_image
+from bcd_models.images.open import SUFFIXES, open_image
 from clinic.examinations import MOST_IMAGES
 from clinic.failures import told
 from clinic.ui import result

@@ -1,0 +1,1 @@
+"""Model folders: their format, and their way to and from the Hub."""

@@ -1,0 +1,171 @@
+"""A model folder or Hub id: found, read strictly, written whole.
+
+Weights are only ever safetensors: nothing here unpickles anything.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from bcd_models.config import ModelConfig
+from bcd_models.errors import HubError, InputError, ModelFolderError
+from bcd_models.hub.repository import HubOptions, fetch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+METRICS = "metrics.json"
+ENSEMBLE = "bcd_ensemble"  # the object of an ensemble's config.json
+MEMBER = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # a name that can't lead out of the folder
+REMEDY = "download or save the model again"
+
+
+def locate(folder_or_id: str | Path, options: HubOptions = HubOptions()) -> Path:
+    """Find a model's or ensemble's folder: an existing folder wins, else the Hub is asked.
+
+    Raises:
+        ModelFolderError: Neither a folder nor a repository that can be fetched.
+    """
+    folder = Path(folder_or_id)
+    if folder.is_dir():
+        return folder
+    name = str(folder_or_id)
+    if folder.is_absolute() or name.count("/") != 1 or name.startswith("."):
+        raise ModelFolderError(f"no model folder {name}, and it is no Hub id (owner/name) either")
+    try:
+        return fetch(name, CONFIG, _parts, [METRICS], options)
+    except HubError as error:
+        raise ModelFolderError(f"no model folder {name}, and {error}") from None
+
+
+def members_of(folder: Path) -> list[str]:
+    """The sub-folders of an ensemble's members; none where the folder holds a single model.
+
+    Raises:
+        ModelFolderError: The config can't be read, or a name could lead out of the folder.
+    """
+    document = read_document(folder)
+    ensemble = document.get(ENSEMBLE) if isinstance(document, dict) else None
+    names = ensemble.get("members") if isinstance(ensemble, dict) else []
+    if not isinstance(names, list) or not all(re.fullmatch(MEMBER, str(name)) for name in names):
+        raise ModelFolderError(f"{folder / CONFIG}: {ENSEMBLE}.members must be sub-folders' names")
+    return names
+
+
+def read_document(folder: Path) -> Any:
+    """What ``config.json`` holds, unchecked; ModelFolderError where it isn't JSON."""
+    path = folder / CONFIG
+    try:
+        return json.loads(_read(path).decode())
+    except (ValueError, RecursionError) as error:
+        raise ModelFolderError(f"{path} is not JSON in UTF-8 ({error}): {REMEDY}") from None
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read and check ``config.json``; ModelFolderError where it can't be used."""
+    path = folder / CONFIG
+    document = read_document(folder)
+    if isinstance(document, dict) and ENSEMBLE in document:
+        raise ModelFolderError(f"{folder} holds an ensemble: load it with BCDEnsemble")
+    try:
+        return ModelConfig.from_json(path.read_text("utf-8"), str(path))
+    except ModelFolderError:
+        raise
+    except InputError as error:  # a backbone that this release doesn't know
+        raise ModelFolderError(f"{path}: {error}") from None
+
+
+def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
+    """Read ``model.safetensors``.
+
+    Returns:
+        The tensors as stored, and the file's SHA-256 in hex.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = folder / WEIGHTS
+    data = _read(path)
+    try:
+        return load(data), hashlib.sha256(data).hexdigest()
+    except (SafetensorError, KeyError) as error:  # KeyError: a number format torch has none for
+        raise ModelFolderError(f"{path} is not a safetensors file ({error}): {REMEDY}") from None
+
+
+def files_of(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
+    """A model folder's files; floating-point tensors are stored as float16."""
+    return {WEIGHTS: pack(tensors), CONFIG: config.to_json().encode()}
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder's files, named relative to it: all, or none."""
+    try:
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_whole({folder / name: data for name, data in files.items()})
+    except OSError as error:
+        raise ModelFolderError(f"{folder} can't be written: {error.strerror}") from None
+
+
+def write_whole(contents: Mapping[Path, bytes]) -> None:
+    """Write files into existing folders: no file is ever seen half-written.
+
+    All are written beside their places before the first takes its own, so that on a full disk all
+    old files stay.
+
+    Raises:
+        OSError: The disk's refusal, or something other than a file is in a file's place.
+    """
+    for path in contents:
+        if path.exists() and not path.is_file():
+            raise FileExistsError(errno.EEXIST, "something other than a file is there", str(path))
+    beside = {path: path.with_name(f".{uuid4().hex}") for path in contents}
+    try:
+        for path, data in contents.items():
+            with beside[path].open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in beside.items():
+            os.replace(temporary, path)
+    finally:
+        for temporary in beside.values():
+            temporary.unlink(missing_ok=True)
+
+
+def pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """The bytes of a weights file: float16, plus what makes it readable by other tools."""
+    from safetensors.torch import save
+
+    halved = {
+        name: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for name, tensor in tensors.items()
+    }
+    return save(halved, metadata={"format": "pt"})
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise ModelFolderError(f"model folder {path.parent} has no {path.name}: {REMEDY}")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFolderError(f"{path} can't be read: {error.strerror}") from None
+
+
+def _parts(folder: Path) -> list[str]:
+    """What a folder needs beside its config: weights, or each member's config and weights."""
+    members = members_of(folder)
+    if not members:
+        return [WEIGHTS]
+    return [f"{member}/{name}" for member in members for name in (CONFIG, WEIGHTS)]

@@ -1,0 +1,1 @@
+"""Untrusted file to RGB pixels, and pixels to a network's input."""

@@ -1,0 +1,1 @@
+"""The classifier, the ensemble, what they share, and the registry of backbones."""

@@ -1,0 +1,193 @@
+"""BCDEnsemble: several classifiers that answer as one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self, cast
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from torch import Tensor, nn
+
+from bcd_models.config import DecisionConfig, refuse_newer
+from bcd_models.errors import InputError, ModelFolderError
+from bcd_models.hub import folder as model_folder
+from bcd_models.models.classifier import BCDClassifier
+from bcd_models.models.predictor import Margins, Predictor, as_list
+from bcd_models.runtime.forward import Runtime
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from bcd_models.decision import Label
+    from bcd_models.explain.gradcam import Explanation
+    from bcd_models.images.open import ImageSource, Several
+    from bcd_models.prediction import Prediction
+
+SCHEMA_VERSION = 1
+
+MemberName = Annotated[str, Field(pattern=f"^{model_folder.MEMBER}$")]
+
+
+class EnsembleConfig(BaseModel):
+    """The ``bcd_ensemble`` object of an ensemble's ``config.json``.
+
+    Attributes:
+        name: The ensemble's name.
+        version: Its version.
+        members: The sub-folder of each member, a model folder in itself.
+        decision: What is made of the mean of the members' calibrated log-odds: ``slope`` and
+            ``intercept`` calibrate it once more, threshold and referral band are the ensemble's
+            own. Views are each member's own affair.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+    name: str
+    version: str
+    members: tuple[MemberName, ...] = Field(min_length=2)
+    decision: DecisionConfig = DecisionConfig()
+
+    @model_validator(mode="after")
+    def _members_differ(self) -> Self:
+        if len({name.casefold() for name in self.members}) < len(self.members):
+            raise ValueError("two members have one name")
+        if self.decision.views != 1:
+            raise ValueError("decision.views must be 1: each member's config has its own")
+        return self
+
+
+class BCDEnsemble(Predictor):
+    """Several classifiers whose mean calibrated log-odds is the answer.
+
+    Each member's margin is first calibrated by its own decision rule, so that all speak on one
+    scale, and the log-odds are averaged: a logarithmic opinion pool. The mean of probabilities
+    would draw every answer towards one half and be less sure than its calibrated members have
+    reason to be (Ranjan & Gneiting, JRSS B 2010); a mean of log-odds, calibrated once more, does
+    not (Satopaa et al., International Journal of Forecasting 2014).
+
+    Research use only: an aid to, and no replacement for, a pathologist.
+
+    Args:
+        config: Names the members, in their order, and holds the ensemble's decision rule.
+        members: The classifiers.
+
+    Raises:
+        InputError: Not as many members as the config names.
+    """
+
+    config: EnsembleConfig
+
+    def __init__(self, config: EnsembleConfig, members: Sequence[BCDClassifier]) -> None:
+        super().__init__()
+        if len(members) != len(config.members):
+            raise InputError(
+                f"{len(members)} members, the config names {len(config.members)}: "
+                f"{', '.join(config.members)}"
+            )
+        self.config = config
+        self._members = nn.ModuleList(members)
+
+    @property
+    def members(self) -> list[BCDClassifier]:
+        """The classifiers, in the order of the config's names."""
+        return [cast(BCDClassifier, member) for member in self._members]
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Load an ensemble's folder; ModelFolderError where it or a member can't be used."""
+        config = read_config(folder)
+        return cls(config, [BCDClassifier.from_folder(folder / name) for name in config.members])
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 over the members' own in their order, each in hex and a line of its own."""
+        return _together(member.weights_sha256 for member in self.members)
+
+    def forward(self, pixels: Sequence[Tensor]) -> Tensor:
+        """Logits N x 2 (benign, malignant), whose difference is the mean calibrated log-odds.
+
+        Args:
+            pixels: What ``preprocess`` gives: each member's input, in their order.
+        """
+        log_odds = []
+        for member, own in zip(self.members, pixels, strict=True):
+            logits, decision = member(own), member.config.decision
+            log_odds.append(decision.slope * (logits[:, 1] - logits[:, 0]) + decision.intercept)
+        half = torch.stack(log_odds).mean(0) / 2
+        return torch.stack([-half, half], dim=1)
+
+    def preprocess(self, images: ImageSource | Several) -> list[Tensor]:
+        """Each member's input, N x 3 x S x S float32, for one image or several."""
+        return [member.preprocess(as_list(images)) for member in self.members]
+
+    def files(self) -> dict[str, bytes]:
+        """``config.json``, and a model folder for each member."""
+        ours = {model_folder.ENSEMBLE: self.config.model_dump(mode="json")}
+        files = {
+            f"{name}/{path}": data
+            for name, member in zip(self.config.members, self.members, strict=True)
+            for path, data in member.files().items()
+        }
+        return {**files, model_folder.CONFIG: (json.dumps(ours, indent=2) + "\n").encode()}
+
+    @property
+    def runtime(self) -> Runtime:
+        """What computes the members' logits, as in ``BCDClassifier``; set for all of them."""
+        return self.members[0].runtime
+
+    @runtime.setter
+    def runtime(self, wanted: str) -> None:
+        for member in self.members:
+            member.runtime = wanted
+
+    def ready(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        """Each member's input of an image's pixels."""
+        return tuple(member.ready(pixels) for member in self.members)
+
+    def margins(self, inputs: Sequence[tuple[Tensor, ...]]) -> Margins:
+        """The mean of the members' calibrated log-odds of malignant, one an image."""
+        log_odds, weights = [], []
+        for member, own in zip(self.members, zip(*inputs, strict=True), strict=True):
+            decision, given = member.config.decision, member.margins(own)
+            log_odds.append(decision.slope * np.array(given.values) + decision.intercept)
+            weights.append(given.weights_sha256)
+        return Margins(np.mean(log_odds, axis=0).tolist(), _together(weights))
+
+    def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
+        """The mean of the members' heat maps, each beyond that member's own threshold."""
+        from bcd_models.explain.gradcam import Explanation
+
+        maps = [m.explained(image, prediction, label).heatmap for m in self.members]
+        return Explanation(image, label, np.mean(maps, axis=0, dtype=np.float32), prediction)
+
+
+def _together(sha256s: Iterable[str]) -> str:
+    return hashlib.sha256("".join(f"{one}\n" for one in sha256s).encode()).hexdigest()
+
+
+def read_config(folder: Path) -> EnsembleConfig:
+    """Read and check an ensemble's ``config.json``; ModelFolderError where it can't be used."""
+    where = folder / model_folder.CONFIG
+    document = model_folder.read_document(folder)
+    ours = document.get(model_folder.ENSEMBLE) if isinstance(document, dict) else None
+    if not isinstance(ours, dict):
+        raise ModelFolderError(
+            f"{where} has no {model_folder.ENSEMBLE!r} object: load a single model with "
+            "BCDClassifier"
+        )
+    refuse_newer(ours, SCHEMA_VERSION, str(where))
+    if surplus := sorted(document.keys() - {model_folder.ENSEMBLE}):
+        raise ModelFolderError(f"{where}: unknown key {surplus[0]!r}")
+    try:
+        return EnsembleConfig.model_validate(ours)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, (model_folder.ENSEMBLE, *first["loc"])))
+        raise ModelFolderError(f"{where}: {place}: {first['msg']}") from None

@@ -1,0 +1,359 @@
+"""Predictor: what a single classifier and an ensemble share once either gives a margin."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from operator import length_hint
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, overload
+
+from torch import nn
+
+from bcd_models.decision import Label, calibrate, check_label, label_of, referred
+from bcd_models.errors import ImageError, InputError
+from bcd_models.hub import folder as model_folder
+from bcd_models.hub import repository as hub
+from bcd_models.images.open import ImageLimits, ImageSource, Several, open_image, open_pixels
+from bcd_models.prediction import Prediction
+from bcd_models.runtime.ahead import ahead
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from bcd_models.config import DecisionConfig
+    from bcd_models.explain.gradcam import Explanation
+    from bcd_models.runtime.forward import Runtime
+    from bcd_models.slides.prediction import SlidePrediction
+
+BATCH = 32
+AHEAD = 2  # batches of images that are opened ahead of those with the network
+METHODS = ("gradcam",)  # of heat maps
+AT_ONCE = 2  # batches with the network: one is worked on, one waits
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An image whose input is ready; its pixels are not kept."""
+
+    source: ImageSource
+    size: tuple[int, int]
+    ready: Any
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An image that can't be used."""
+
+    source: ImageSource
+    error: ImageError
+
+
+class Margins(NamedTuple):
+    """What a model says of some images.
+
+    Attributes:
+        values: What the config's decision rule is applied to, one number an image.
+        weights_sha256: Which weights gave them.
+    """
+
+    values: list[float]
+    weights_sha256: str
+
+
+class Config(Protocol):
+    """What every config says of its model."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+
+    @property
+    def version(self) -> str:
+        """The model's version."""
+
+    @property
+    def decision(self) -> DecisionConfig:
+        """What makes a probability, a label and a referral of a margin."""
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """All of it; with ``mode="json"``, as JSON knows it."""
+
+
+class Predictor(nn.Module, ABC):
+    """Answers about images, from margins that a subclass computes."""
+
+    config: Config
+
+    @classmethod
+    @abstractmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Load a folder; ModelFolderError where it can't be used."""
+
+    @property
+    @abstractmethod
+    def weights_sha256(self) -> str:
+        """What the answers' ``weights_sha256`` says: which weights gave them."""
+
+    @abstractmethod
+    def files(self) -> dict[str, bytes]:
+        """The files of the folder that ``save_pretrained`` writes, by path within it."""
+
+    @abstractmethod
+    def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
+        """Which regions of an opened image, already predicted, speak for a label."""
+
+    @property
+    @abstractmethod
+    def runtime(self) -> Runtime:
+        """What computes the logits of ``predict``."""
+
+    @runtime.setter
+    @abstractmethod
+    def runtime(self, wanted: str) -> None: ...
+
+    @abstractmethod
+    def ready(self, pixels: NDArray[np.uint8]) -> Any:
+        """What ``margins`` takes of an image's pixels; may be called from threads."""
+
+    @abstractmethod
+    def margins(self, inputs: Sequence[Any]) -> Margins:
+        """What the model says of images that ``ready`` made ready, in their order."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder_or_id: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> Self:
+        """Load a folder, or a Hub repository of the same files.
+
+        Args:
+            folder_or_id: An existing folder wins; anything else is a Hub id, "owner/name".
+            revision: Branch, tag or commit on the Hub; all files come from one commit.
+            token: Hub token, for private repositories; by default the one saved on this machine,
+                False for none.
+            cache_dir: Where downloads are kept; the Hub's usual cache by default.
+            local_files_only: Never reach for the network.
+            force_download: Download even what is in the cache.
+
+        Raises:
+            ModelFolderError: Missing, incomplete, of another format, or newer than this release.
+        """
+        options = hub.HubOptions(revision, token, cache_dir, local_files_only, force_download)
+        folder = model_folder.locate(folder_or_id, options)
+        return cls.from_folder(folder)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config and weights (float16 safetensors) into a folder: all of them, or none."""
+        model_folder.write(Path(folder), self.files())
+
+    def push_to_hub(
+        self, repo_id: str, *, token: str | None = None, private: bool | None = None
+    ) -> str:
+        """Publish config and weights on the Hub in one commit, or none where they are there.
+
+        Args:
+            repo_id: "owner/name"; made where it doesn't exist.
+            token: Hub token; the one saved on this machine by default.
+            private: Whether a new repository is closed to others; its owner's default by default.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            HubError: The Hub refuses, or stays out of reach.
+        """
+        message = f"{self.config.name} {self.config.version}, weights {self.weights_sha256}"
+        with tempfile.TemporaryDirectory() as temporary:
+            self.save_pretrained(temporary)
+            return hub.push(Path(temporary), repo_id, message, token, private)
+
+    @overload
+    def predict(self, images: Several, limits: ImageLimits = ...) -> list[Prediction]: ...
+
+    @overload
+    def predict(self, images: ImageSource, limits: ImageLimits = ...) -> Prediction: ...
+
+    def predict(
+        self,
+        images: ImageSource | Several,
+        limits: ImageLimits = ImageLimits(),
+    ) -> Prediction | list[Prediction]:
+        """Answer for one image, or for each of a list or tuple.
+
+        Raises:
+            ImageError: An image can't be used; the message says which and why.
+        """
+        if not isinstance(images, (list, tuple)):
+            return self._answer_to(images, open_pixels(images, limits))
+        answers = []
+        for _, answer in self.stream(images, limits):
+            if isinstance(answer, ImageError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def stream(
+        self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
+    ) -> Iterator[tuple[ImageSource, Prediction | ImageError]]:
+        """Answer for each of any number of images, in order; a bad image costs itself only.
+
+        Images are opened in threads, a few batches ahead; while the network works on a batch, the
+        next one is made ready and waits for it.
+        """
+
+        def opened(source: ImageSource) -> _Opened | _Failed:
+            try:
+                pixels = open_pixels(source, limits)
+            except ImageError as error:
+                return _Failed(source, error)
+            return _Opened(source, _size(pixels), self.ready(pixels))
+
+        def answered(some: list[_Opened | _Failed]) -> tuple[list[_Opened | _Failed], Margins]:
+            inputs = [one.ready for one in some if isinstance(one, _Opened)]
+            return some, self.margins(inputs) if inputs else Margins([], "")
+
+        made = ahead(opened, images, AHEAD * BATCH)
+        batches = iter(lambda: list(islice(made, BATCH)), [])
+        several = length_hint(images, BATCH + 1) > BATCH
+        answers = ahead(answered, batches, AT_ONCE) if several else map(answered, batches)
+        for some, (values, weights) in answers:
+            margins = iter(values)
+            for one in some:
+                if isinstance(one, _Failed):
+                    yield one.source, one.error
+                else:
+                    name = _name_of(one.source)
+                    yield one.source, self.answer(one.size, next(margins), name, weights)
+
+    def explanations(
+        self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
+    ) -> Iterator[tuple[ImageSource, Explanation | ImageError]]:
+        """Answer for each of any number of images and explain its label, as ``stream`` does.
+
+        Each image is opened once more for its map, so that only a few are in memory at a time.
+        """
+        for source, answer in self.stream(images, limits):
+            if isinstance(answer, ImageError):
+                yield source, answer
+                continue
+            try:
+                image = open_image(source, limits)
+            except ImageError as error:  # a file that went meanwhile
+                yield source, error
+                continue
+            yield source, self.explained(image, answer, answer.label)
+
+    def predict_proba(self, images: Several) -> NDArray[np.float64]:
+        """Calibrated P(malignant) of each image, shape (N,), in [0, 1]."""
+        import numpy as np
+
+        return np.array([answer.probability for answer in self.predict(images)])
+
+    def predict_slide(
+        self,
+        slide: str | Path,
+        *,
+        out: str | Path | None = None,
+        mpp: float | None = None,
+        batch: int = BATCH,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> SlidePrediction:
+        """Answer for all tissue of a whole slide, tile by tile.
+
+        Args:
+            slide: Path of what OpenSlide reads: SVS, NDPI, MRXS, tiled TIFF, DICOM.
+            out: Folder for heat map, regions, tiles and summary; a killed call goes on there.
+            mpp: Micrometres a level-0 pixel, where the slide doesn't say or is wrong.
+            batch: Tiles that go through the model at once.
+            progress: Called with how many tiles are done, and how many there are.
+
+        Raises:
+            ImageError: The slide can't be used; the message says why.
+            InputError: OpenSlide is missing, ``out`` can't be written or is in use otherwise.
+        """
+        from bcd_models.slides.predict import predict_slide
+
+        return predict_slide(self, slide, out=out, mpp=mpp, batch=batch, progress=progress)
+
+    def explain(
+        self,
+        image: ImageSource,
+        limits: ImageLimits = ImageLimits(),
+        *,
+        method: str = METHODS[0],
+        label: Label | None = None,
+    ) -> Explanation:
+        """Show which regions speak for a label, as a heat map.
+
+        Args:
+            image: One image.
+            limits: What is refused by size.
+            method: How the map is made: "gradcam".
+            label: The label to explain, "benign" or "malignant"; the predicted one by default.
+
+        Raises:
+            ImageError: The image can't be used; the message says why.
+            InputError: No such method or label.
+        """
+        import numpy as np
+
+        if method not in METHODS:
+            raise InputError(f"no method {method!r}: choose one of {', '.join(METHODS)}")
+        wanted = None if label is None else check_label(label)
+        opened = open_image(image, limits)
+        prediction = self._answer_to(image, np.array(opened))
+        return self.explained(opened, prediction, wanted or prediction.label)
+
+    def _answer_to(self, source: ImageSource, pixels: NDArray[np.uint8]) -> Prediction:
+        """The prediction of one opened image."""
+        (margin,), weights = self.margins([self.ready(pixels)])
+        return self.answer(_size(pixels), margin, _name_of(source), weights)
+
+    def answer(
+        self, size: tuple[int, int], margin: float, name: str, weights_sha256: str
+    ) -> Prediction:
+        """The prediction that follows from the margin of an image of some width and height."""
+        decision = self.config.decision
+        probability = float(calibrate(margin, decision))
+        label = label_of(probability, decision)
+        refer = referred(probability, decision)
+        return Prediction(
+            name=name,
+            label=label,
+            probability=probability,
+            decision="refer" if refer else label,
+            reasons=("the probability lies within the referral band",) if refer else (),
+            threshold=decision.threshold,
+            refer=decision.refer,
+            model=self.config.name,
+            model_version=self.config.version,
+            weights_sha256=weights_sha256,
+            width=size[0],
+            height=size[1],
+        )
+
+
+def as_list(images: ImageSource | Several) -> Several:
+    """The images as a list or tuple, whether one was handed in or several."""
+    return images if isinstance(images, (list, tuple)) else [images]
+
+
+def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
+    """Width and height."""
+    return pixels.shape[1], pixels.shape[0]
+
+
+def _name_of(source: ImageSource) -> str:
+    return Path(source).name if isinstance(source, (str, Path)) else "image"

@@ -1,0 +1,1 @@
+"""Model cards, written from ``metrics.json`` and ``config.json``."""

@@ -1,0 +1,106 @@
+"""The part of a model card that machines read: front matter, and the Hub's own eval results."""
+
+from __future__ import annotations
+
+import yaml
+from huggingface_hub import (
+    EvalResult,
+    EvalResultEntry,
+    ModelCardData,
+    eval_result_entries_to_yaml,
+)
+
+from bcd_models.config import ModelConfig
+from training.card.provenance import SHORT, hub_start, taken
+from training.evaluate.schema import Estimate, Metrics, Within
+
+TASK = "image-classification"
+# Our figures under the names that the Hub gives them.
+HUB_METRICS = {
+    "auroc": "roc_auc",
+    "balanced_accuracy": "balanced_accuracy",
+    "accuracy": "accuracy",
+    "recall": "recall",
+    "specificity": "specificity",
+    "precision": "precision",
+    "f1": "f1",
+    "brier": "brier_score",
+}
+TAGS = ["bcd-models", "histopathology", "breast-cancer", "medical", "research-use-only"]
+DIGITS = 4
+
+
+def metadata(
+    config: ModelConfig, metrics: Metrics, within: Within, words: dict[str, str], dataset: str
+) -> ModelCardData:
+    """The front matter.
+
+    Args:
+        config: What travels with the weights.
+        metrics: What was measured.
+        within: The headline part of it.
+        words: What the card calls each figure.
+        dataset: Hub id of the published corpus, or "".
+    """
+    base = hub_start(config)
+    sources = [one.source.name for one in taken(config.provenance)]
+    return ModelCardData(
+        license="apache-2.0",
+        library_name="timm",
+        pipeline_tag=TASK,
+        tags=TAGS,
+        datasets=[dataset] if dataset else sources or None,
+        metrics=list(HUB_METRICS.values()),
+        base_model=base,
+        model_name=config.name,
+        eval_results=_model_index(metrics, within, words, dataset),
+        base_model_relation="finetune" if base else None,
+    )
+
+
+def eval_results(metrics: Metrics, within: Within, dataset: str) -> str:
+    """The text of a ``.eval_results`` file, the Hub's newer form, for a published corpus.
+
+    Args:
+        metrics: What was measured.
+        within: The headline part of it.
+        dataset: Hub id of the published corpus.
+    """
+    where = _measured_on(metrics, within)
+    entries = [
+        EvalResultEntry(
+            dataset_id=dataset,
+            task_id=f"{metrics.data.split}-{metrics.data.part}-{task}",
+            value=round(getattr(within.figures, name).value, DIGITS),
+            notes=f"{where}; 95% interval {_interval(getattr(within.figures, name))}",
+        )
+        for name, task in HUB_METRICS.items()
+    ]
+    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+
+
+def _model_index(
+    metrics: Metrics, within: Within, words: dict[str, str], dataset: str
+) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type=TASK,
+            dataset_type=dataset or within.source,
+            dataset_name=_measured_on(metrics, within),
+            dataset_config=metrics.data.split,
+            dataset_split=metrics.data.part,
+            metric_type=task,
+            metric_name=words[name],
+            metric_value=round(getattr(within.figures, name).value, DIGITS),
+        )
+        for name, task in HUB_METRICS.items()
+    ]
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.low:.{DIGITS}f} to {estimate.high:.{DIGITS}f}"
+
+
+def _measured_on(metrics: Metrics, within: Within) -> str:
+    source = SHORT.get(within.source, within.source)
+    return f"{source}, {metrics.data.part} part of the {metrics.data.split} split"

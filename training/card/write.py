@@ -1,0 +1,251 @@
+"""``metrics.json`` + ``config.json`` -> a model card; nothing in it is typed by hand.
+
+python -m training.card --model FOLDER [--model FOLDER --readme README.md] [--dataset OWNER/NAME]
+
+A folder of an ensemble gets a card of its members.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from huggingface_hub import ModelCard
+
+from bcd_models.errors import InputError
+from bcd_models.hub import folder as model_folder
+from bcd_models.models.backbones import backbone_named
+from bcd_models.prediction import NOTICE
+from training.card import ensemble as ensemble_card
+from training.card import provenance as card_provenance
+from training.card.metadata import eval_results, metadata
+from training.evaluate import schema as measured
+
+METRICS = "metrics.json"
+CURVES = "learning-curves.png"
+EVAL_RESULTS = Path(".eval_results", "bcd-models.yaml")
+TEMPLATE = Path(__file__).with_name("card.md")
+WORDS = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "recall": "recall (sensitivity) of malignant",
+    "false_negative_rate": "false negative rate",
+    "specificity": "specificity",
+    "precision": "precision",
+    "f1": "F1",
+    "sensitivity_at_90_specificity": "sensitivity at 90% specificity",
+    "sensitivity_at_95_specificity": "sensitivity at 95% specificity",
+    "brier": "Brier score",
+    "ece": "ECE",
+}
+FLOOR_WORDS = {
+    "source_alone": "the source alone",
+    "colour_statistics": "colour statistics (moments in RGB and HED, gradient boosting)",
+}
+HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate")
+RESULTS_BEGIN = "<!-- results: written by python -m training.card -->"
+RESULTS_END = "<!-- end of results -->"
+_PLAIN = {"auroc", "auprc", "brier", "ece"}
+
+
+def render(folder: Path, dataset: str = "") -> str:
+    """The text of a model folder's card.
+
+    Args:
+        folder: Model folder with ``metrics.json``; a figure beside it is shown where it is there.
+        dataset: Hub id of the published corpus, or "".
+
+    Raises:
+        InputError: ``metrics.json`` is missing, can't be read or measures other weights.
+    """
+    if model_folder.members_of(folder):
+        return ensemble_card.render(folder)
+    config, metrics = model_folder.read_config(folder), _metrics(folder)
+    within = headline(metrics)
+    card = ModelCard.from_template(
+        metadata(config, metrics, within, WORDS, dataset),
+        template_path=str(TEMPLATE),
+        config=config,
+        measured=metrics.model_dump(),
+        within=within.model_dump(),
+        near=metrics.neighbours,
+        source=_source(within),
+        title=backbone_named(config.backbone).title,
+        layer=backbone_named(config.backbone).cam_layer,
+        where=f"cards/{config.name}",
+        megabytes=(folder / model_folder.WEIGHTS).stat().st_size / 1e6,
+        origin=card_provenance,
+        words=WORDS,
+        floor_words=FLOOR_WORDS,
+        counts=counts,
+        cell=_cell,
+        ends=_ends,
+        percent=percent,
+        spread=spread,
+        verdict=verdict(within),
+        plots={file: says for file, says in _plots(metrics).items() if (folder / file).is_file()},
+        curves=CURVES if (folder / CURVES).is_file() else "",
+        notice=NOTICE,
+    )
+    return str(card)
+
+
+def write(folder: Path, dataset: str = "") -> list[Path]:
+    """Write a folder's card, and the Hub's own form of its figures where a corpus is published.
+
+    Args:
+        folder: Of a model with ``metrics.json``, or of an ensemble.
+        dataset: Hub id of the published corpus, or "".
+
+    Returns:
+        The files written.
+    """
+    readme = folder / "README.md"
+    readme.write_text(render(folder, dataset), "utf-8")
+    if not dataset or model_folder.members_of(folder):
+        return [readme]
+    metrics, path = _metrics(folder), folder / EVAL_RESULTS
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(eval_results(metrics, headline(metrics), dataset), "utf-8")
+    return [readme, path]
+
+
+def headline(metrics: measured.Metrics) -> measured.Within:
+    """What is measured within the larger source; in older files, of the whole part."""
+    return metrics.within or measured.Within(
+        source=" and ".join(metrics.per_source),
+        counts=metrics.data.counts,
+        figures=metrics.overall,
+        calibration=metrics.calibration,
+        referral=metrics.referral,
+        macro_over_cases=metrics.macro_over_cases,
+        floors=metrics.floors,
+    )
+
+
+def counts(group: dict[str, int]) -> str:
+    """Images, cases and labels in words."""
+    return (
+        f"{group['images']:,} images of {group['cases']:,} cases "
+        f"({group['benign']:,} benign, {group['malignant']:,} malignant)"
+    )
+
+
+def percent(name: str, value: float) -> str:
+    """A figure as people write it: areas and errors as they are, shares in percent."""
+    return f"{value:.3f}" if name in _PLAIN else f"{100 * value:.1f}%"
+
+
+def spread(entry: dict[str, float]) -> str:
+    """A figure with its interval."""
+    return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
+
+
+def verdict(within: measured.Within) -> str:
+    """Whether the model stands above the colour floor, in one sentence."""
+    gap = within.floors.colour_statistics.model_minus_floor
+    if gap.low > 0:
+        return "The model is above the colour floor: the whole interval of the difference is."
+    if gap.value > 0:
+        return (
+            "The model is above the colour floor, but not clearly: the interval of the difference "
+            "reaches down to zero or below."
+        )
+    return "**The model is not above the colour floor.**"
+
+
+def _plots(metrics: measured.Metrics) -> dict[str, str]:
+    part = metrics.data.part
+    return {
+        f"evaluation-{part}.png": "The whole part: ROC, precision and recall, reliability, counts",
+        f"risk-by-case-{part}.png": "Mean probability of each case beside its malignant share",
+    }
+
+
+def _metrics(folder: Path) -> measured.Metrics:
+    path = folder / METRICS
+    if not path.is_file():
+        raise InputError(f"{folder} has no {METRICS}: run python -m training.evaluate first")
+    metrics = measured.read(path)
+    _, sha256 = model_folder.read_weights(folder)
+    if metrics.model.weights_sha256 != sha256:
+        raise InputError(f"{path} measures other weights: run python -m training.evaluate again")
+    return metrics
+
+
+def _source(within: measured.Within) -> str:
+    return card_provenance.SHORT.get(within.source, within.source)
+
+
+def results_table(folders: list[Path]) -> str:
+    """A Markdown table of models, their headline figures and the colour floor.
+
+    Raises:
+        InputError: The models were not measured on the same images.
+    """
+    documents = {folder: _metrics(folder) for folder in folders}
+    first = documents[folders[0]]
+    if {_images_of(one) for one in documents.values()} != {_images_of(first)}:
+        raise InputError("the models were measured on different images: no table can hold them")
+    rows = [("", *(WORDS[name] for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
+    floors: dict[str, None] = {}  # each once, in order
+    for folder, metrics in documents.items():
+        within = headline(metrics).model_dump()
+        title = backbone_named(model_folder.read_config(folder).backbone).title
+        rows.append((title, *(_cell(name, within["figures"][name]) for name in HEADLINE)))
+        floors[_cell("auroc", within["floors"]["colour_statistics"]["auroc"])] = None
+    empty = ("",) * (len(HEADLINE) - 1)
+    rows += [("colour statistics alone", floor, *empty) for floor in floors]
+    within = headline(first)
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    part = f"{first.data.part} part of the {first.data.split} split, within {_source(within)}"
+    return "\n".join([*lines, "", f"On the {part}: {counts(within.counts.model_dump())}."])
+
+
+def put_results(readme: str, table: str) -> str:
+    """The README's text with the results between its two markers replaced."""
+    return put_between(readme, RESULTS_BEGIN, RESULTS_END, table)
+
+
+def put_between(page: str, begin: str, end: str, table: str) -> str:
+    """A page's text with what stands between two markers replaced; InputError without them."""
+    before, _, rest = page.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise InputError(f"the README lacks the markers {begin!r} and {end!r}")
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def _images_of(metrics: measured.Metrics) -> tuple[Any, ...]:
+    data = metrics.data
+    return data.corpus_fingerprint, data.split_sha256, data.part
+
+
+def _ends(name: str, entry: dict[str, float]) -> str:
+    """The ends of a figure's interval."""
+    return f"{percent(name, entry['low'])} to {percent(name, entry['high'])}"
+
+
+def _cell(name: str, entry: dict[str, float]) -> str:
+    """A figure and its interval, as a table's cell."""
+    return f"{percent(name, entry['value'])} ({_ends(name, entry)})"
+
+
+def main(
+    model: Annotated[list[Path], typer.Option(help="Model folder with metrics.json.")],
+    readme: Annotated[Path | None, typer.Option(help="Also put the results in here.")] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Hub id of the published corpus: also write .eval_results/.")
+    ] = "",
+) -> None:
+    """Write the README.md of model folders, and the results of them all into the project's."""
+    for folder in model:
+        for path in write(folder, dataset):
+            typer.echo(f"card: {path}")
+    if readme:
+        text = put_results(readme.read_text("utf-8"), results_table(model))
+        readme.write_text(text, "utf-8")
+        typer.echo(f"results: {readme}")

@@ -1,0 +1,1 @@
+"""Comparing finished runs: runs read back, sections, tables, the page."""

@@ -1,0 +1,219 @@
+"""What is compared on held-out folds: arms, backbone by tuning, shares of the cases."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from training.compare import schema
+from training.compare.rows import (
+    auroc_minus,
+    auroc_of,
+    balanced_accuracy_of,
+    counts_of,
+    joined,
+    within,
+)
+from training.compare.runs import Missing, Pool, Run, pooled, pools
+from training.corpus import splits
+from training.corpus.selection import data_of
+from training.evaluate.schema import Neighbours
+
+ARMS = ("plain", "tuned")
+FLOOR = ("colour statistics", "floor")
+
+
+def out_of_fold(
+    runs: list[Run], larger: str, warnings: list[str], floor: pd.DataFrame | None = None
+) -> tuple[schema.OutOfFold, ...]:
+    """Each arm's pooled folds, beside the same backbone's plain arm and the colour floor."""
+    whole = _whole_pools(runs)
+    if not whole:
+        raise Missing("no run holds out a fold")
+    plain = {pool.first.backbone: pool for pool in whole if pool.first.plan.arm == "plain"}
+    found = []
+    for pool in whole:
+        line = _pooled_line(pool, larger)
+        base = plain.get(pool.first.backbone)
+        if base and base is not pool:
+            line = line.model_copy(update=_minus_plain(pool, base, larger, warnings))
+        if floor is not None:
+            above, _ = auroc_minus(pool.frame, floor, larger)
+            line = line.model_copy(update={"minus_floor": above})
+        found.append(line)
+    if floor is not None:
+        found.append(_floor_line(floor, larger))
+    return tuple(found)
+
+
+def _floor_line(floor: pd.DataFrame, larger: str) -> schema.OutOfFold:
+    frame = within(floor, larger)
+    backbone, arm = FLOOR
+    return schema.OutOfFold(
+        backbone=backbone,
+        arm=arm,
+        learnt_share=1,
+        folds=tuple(range(splits.FOLDS)),
+        counts=counts_of(frame),
+        auroc=auroc_of(frame),
+        balanced_accuracy=balanced_accuracy_of(frame),
+    )
+
+
+def _whole_pools(runs: list[Run]) -> list[Pool]:
+    whole = [pool for pool in pools(runs) if pool.first.plan.learnt_share == 1]
+    return sorted(
+        whole, key=lambda pool: (pool.first.plan.backbone, pool.first.plan.arm != "plain")
+    )
+
+
+def _pooled_line(pool: Pool, larger: str) -> schema.OutOfFold:
+    frame = within(pool.frame, larger)
+    return schema.OutOfFold(
+        backbone=pool.first.backbone,
+        arm=pool.first.plan.arm,
+        learnt_share=pool.first.plan.learnt_share,
+        folds=tuple(pool.runs),
+        counts=counts_of(frame),
+        auroc=auroc_of(frame),
+        balanced_accuracy=balanced_accuracy_of(frame),
+    )
+
+
+def _minus_plain(pool: Pool, plain: Pool, larger: str, warnings: list[str]) -> dict[str, Any]:
+    if set(pool.runs) != set(plain.runs):
+        warnings.append(
+            f"{pool.first.backbone}: arm '{pool.first.plan.arm}' holds folds {_named(pool.runs)}, "
+            f"'plain' folds {_named(plain.runs)}; their difference is over the images of both"
+        )
+    if not set(pool.runs) & set(plain.runs):
+        return {}
+    difference, images = auroc_minus(pool.frame, plain.frame, larger)
+    return {"minus_plain": difference, "paired_images": images}
+
+
+def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
+    """Backbone x (plain, tuned) over the folds that all four hold, with what each was given."""
+    four = [pool for pool in _whole_pools(runs) if pool.first.plan.arm in ARMS]
+    if len(four) < 4:
+        names = [f"{pool.first.backbone} {pool.first.plan.arm}" for pool in four]
+        raise Missing(
+            "it takes fold runs of arms plain and tuned of both backbones; there are "
+            f"{', '.join(names) or 'none'}"
+        )
+    folds = sorted(set.intersection(*(set(pool.runs) for pool in four)))
+    if not folds:
+        raise Missing("the four arms hold no fold in common")
+    four = [pooled(pool.runs, folds) for pool in four]
+    frames = joined([within(pool.frame, larger) for pool in four])
+    corners = tuple(_corner(pool, frame, corpus) for pool, frame in zip(four, frames, strict=True))
+    return schema.Square(
+        folds=tuple(folds),
+        counts=counts_of(frames[0]),
+        corners=corners,
+        unequal=_unequal(corners),
+    )
+
+
+def _corner(pool: Pool, frame: pd.DataFrame, corpus: Path | None) -> schema.Corner:
+    return schema.Corner(
+        backbone=pool.first.backbone,
+        arm=pool.first.plan.arm,
+        auroc=auroc_of(frame),
+        balanced_accuracy=balanced_accuracy_of(frame),
+        budget=_budget(pool, corpus),
+    )
+
+
+def _budget(pool: Pool, corpus: Path | None) -> schema.Budget:
+    phases = pool.first.plan.phases
+    passes = None
+    if corpus:
+        passes = sum(
+            run.plan.epochs * len(data_of(corpus, run.plan, run.held).training.frame)
+            for run in pool.runs.values()
+        )
+    return schema.Budget(
+        phases=", ".join(f"{phase.epochs} at {phase.size} px" for phase in phases),
+        epochs=sum(run.plan.epochs for run in pool.runs.values()),
+        image_passes=passes,
+        seconds=sum(run.seconds for run in pool.runs.values()),
+    )
+
+
+def _unequal(corners: tuple[schema.Corner, ...]) -> tuple[str, ...]:
+    """What the four were not given alike, one line each."""
+    lines = []
+    for name, words in {"phases": "epochs a fold", "image_passes": "image passes"}.items():
+        given = [getattr(corner.budget, name) for corner in corners]
+        if len(set(given)) > 1:
+            each = (f"{c.backbone} {c.arm} {g}" for c, g in zip(corners, given, strict=True))
+            lines.append(f"{words}: {'; '.join(each)}")
+    return tuple(lines)
+
+
+def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve, ...]:
+    """Arms that learnt from a share of the cases, with the one of the same recipe that had all.
+
+    Each curve is over the folds that all its shares hold; arms of one recipe and share are alike.
+    """
+    series: dict[str, dict[float, Pool]] = defaultdict(dict)
+    for pool in pools(runs):
+        recipe = str(pool.first.decided("arm", "learnt_share", "seed"))
+        series[recipe].setdefault(pool.first.plan.learnt_share, pool)
+    curves = []
+    for by_share in series.values():
+        of_recipe = [by_share[share] for share in sorted(by_share)]
+        whole = of_recipe[-1].first
+        if of_recipe[0].first.plan.learnt_share == 1:
+            continue
+        folds = sorted(set.intersection(*(set(pool.runs) for pool in of_recipe)))
+        if not folds:
+            raise Missing(f"the shares of {whole.backbone} hold no fold in common")
+        points = tuple(_pooled_line(pooled(pool.runs, folds), larger) for pool in of_recipe)
+        curves.append(
+            schema.LearningCurve(backbone=whole.backbone, arm=whole.plan.arm, points=points)
+        )
+    if not curves:
+        raise Missing("no run that holds out a fold learnt from a share of the cases")
+    return tuple(curves)
+
+
+def neighbours(runs: list[Run], larger: str) -> tuple[Neighbours, ...]:
+    """Arms whose folds were held out both by case and by runs of neighbouring case ids."""
+    by_case = {_recipe_of(pool): pool for pool in pools(runs)}
+    both = [
+        (by_case[_recipe_of(pool)], pool)
+        for pool in pools(runs, "neighbours")
+        if _recipe_of(pool) in by_case
+    ]
+    if not both:
+        raise Missing(
+            "it takes fold runs of one recipe on the grouped split and on the neighbours split"
+        )
+    return tuple(_beside(*pair, larger) for pair in both)
+
+
+def _recipe_of(pool: Pool) -> str:
+    return str(pool.first.decided("split", "seed"))
+
+
+def _beside(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
+    one, other = joined([within(pool.frame, larger) for pool in (by_case, by_run)])
+    difference, _ = auroc_minus(by_run.frame, by_case.frame, larger)
+    return Neighbours(
+        backbone=by_case.first.backbone,
+        arm=by_case.first.plan.arm,
+        counts=counts_of(one),
+        by_case=auroc_of(one),
+        by_run=auroc_of(other),
+        difference=difference,
+    )
+
+
+def _named(folds: Iterable[int]) -> str:
+    return ", ".join(map(str, folds))

@@ -1,0 +1,243 @@
+"""Compare finished runs: the original's figures beside ours, arms, splits, floors and costs.
+
+python -m training.compare RUN... --out REPORT [--corpus CORPUS]
+
+A section that lacks runs is left out, and the report says which runs it takes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from bcd_models.errors import InputError
+from bcd_models.hub.folder import WEIGHTS
+from bcd_models.prediction import NOTICE
+from training import run_folder
+from training.card import write as card
+from training.compare import folds, page, parts, schema, tables
+from training.compare.runs import Missing, Run, read_all
+from training.corpus import build as corpus
+from training.corpus import predictions, splits
+from training.evaluate import cost, figures, metrics
+from training.evaluate.schema import Estimate
+from training.train import engine
+
+REPORT, PAGE = "report.json", "report.md"
+ORIGINAL = (
+    schema.Claim(
+        backbone="MobileNetV2", accuracy=0.8778, recall=0.8591, false_negative_rate=0.1409
+    ),
+    schema.Claim(
+        backbone="EfficientNet-B2", accuracy=0.9215, recall=0.9128, false_negative_rate=0.0872
+    ),
+)
+
+Row = tuple[str, float, float, float]
+
+
+def compare(
+    folders: list[Path], corpus_folder: Path | None = None, floor_folder: Path | None = None
+) -> schema.Report:
+    """Make every section that the runs allow.
+
+    Args:
+        folders: Run folders written by ``training.train``.
+        corpus_folder: The corpus they were trained on; with it, image passes are counted.
+        floor_folder: As written by ``training.evaluate.floors``: a floor to set arms beside.
+
+    Raises:
+        InputError: A folder holds no finished run, or the runs don't belong together.
+    """
+    runs = read_all(folders)
+    provenance = runs[0].provenance
+    if corpus_folder:
+        _check_corpus(corpus_folder, provenance.corpus_fingerprint)
+    floor = predictions.read(floor_folder / run_folder.PREDICTIONS) if floor_folder else None
+    larger = _larger_source(runs)
+    missing: dict[str, str] = {}
+    warnings: list[str] = []
+
+    def section(name: str, make: Callable[..., Any], *given: Any, empty: Any = ()) -> Any:
+        try:
+            return make(runs, *given)
+        except Missing as reason:
+            missing[name] = str(reason)
+            return empty
+
+    return schema.Report(
+        corpus=provenance.corpus,
+        corpus_fingerprint=provenance.corpus_fingerprint,
+        larger_source=larger,
+        intervals="95%, bootstrap over whole cases within source, "
+        f"{metrics.RESAMPLES} resamples; differences are paired over the same resamples",
+        runs=tuple(map(_line, runs)),
+        hours=sum(run.seconds for run in runs) / 3600,
+        original=ORIGINAL,
+        on_same_terms=section("on_same_terms", parts.on_same_terms, larger),
+        tested=section("tested", parts.tested),
+        pairs=section("pairs", parts.pairs, larger),
+        out_of_fold=section("out_of_fold", folds.out_of_fold, larger, warnings, floor),
+        square=section("square", folds.square, larger, corpus_folder, empty=None),
+        leaks=section("leaks", parts.leaks, larger),
+        neighbours=section("neighbours", folds.neighbours, larger),
+        leave_one_out=section("leave_one_out", parts.leave_one_out),
+        learning_curves=section("learning_curves", folds.learning_curves, larger),
+        costs=_costs(runs),
+        machine=cost.machine(),
+        missing=missing,
+        warnings=tuple(warnings),
+        notice=NOTICE,
+    )
+
+
+def _check_corpus(folder: Path, fingerprint: str) -> None:
+    _, about = corpus.load(folder)
+    if about["fingerprint"] != fingerprint:
+        raise InputError(
+            f"the runs were trained on corpus {fingerprint[:16]}, {folder} is "
+            f"{about['fingerprint'][:16]}"
+        )
+
+
+def _larger_source(runs: list[Run]) -> str:
+    """The source with most of the images that any run was scored on."""
+    frames = [run.held_out for run in runs if run.held_out is not None]
+    frames += [run.test.frame for run in runs if run.test]
+    if not frames:
+        raise InputError("no run was scored: run training.evaluate --out RUN/metrics-test.json")
+    return splits.larger_source(pd.concat(frames).drop_duplicates("sha256"))
+
+
+def _line(run: Run) -> schema.RunLine:
+    return schema.RunLine(
+        name=run.name,
+        backbone=run.backbone,
+        arm=run.plan.arm,
+        split=run.provenance.split,
+        seed=run.plan.seed,
+        seconds=run.seconds,
+        git_commit=run.provenance.git_commit,
+    )
+
+
+def _costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
+    """Of one run of each backbone, input size and number of views, which decide it.
+
+    Runs from records have no weights: they can't be timed.
+    """
+    first: dict[tuple[str, int, int], Run] = {}
+    for run in runs:
+        if (run.folder / run_folder.MODEL / WEIGHTS).is_file():
+            first.setdefault((run.backbone, run.plan.input_size, run.plan.views), run)
+    return tuple(
+        schema.CostLine(
+            backbone=run.backbone, run=run.name, cost=cost.cost(run.folder / run_folder.MODEL)
+        )
+        for run in first.values()
+    )
+
+
+def draw(report: schema.Report, folder: Path) -> None:
+    """Draw the figures of the sections there are; those of an earlier report go."""
+    forests = {
+        tables.TESTED: _tested_rows(report),
+        tables.LEAKS: _leak_rows(report),
+    }
+    for name, rows in forests.items():
+        (folder / name).unlink(missing_ok=True)
+        if rows:
+            figures.forest(rows, f"AUROC within {report.larger_source}", folder / name)
+    (folder / tables.OUT_OF_FOLD).unlink(missing_ok=True)
+    if arms := _arm_rows(report):
+        words = f"AUROC minus plain on the same images, within {report.larger_source}"
+        figures.forest(arms, words, folder / tables.OUT_OF_FOLD, differences=True)
+    (folder / tables.SHARES).unlink(missing_ok=True)
+    if report.learning_curves:
+        series = {
+            f"{curve.backbone}, {curve.arm}": [
+                (point.learnt_share, *_ends(point.auroc)) for point in curve.points
+            ]
+            for curve in report.learning_curves
+        }
+        figures.by_share(series, folder / tables.SHARES)
+
+
+def _tested_rows(report: schema.Report) -> list[Row]:
+    models = [_row(tables.title(one), one.within.figures.auroc) for one in report.tested]
+    floors = [
+        _row(f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", floor.auroc)
+        for one in report.tested[:1]
+        for name, floor in one.within.floors
+    ]
+    return models + floors
+
+
+def _arm_rows(report: schema.Report) -> list[Row]:
+    """Differences alone: the AUROCs of arms that hold different folds can't stand side by side."""
+    return [
+        _row(f"{one.backbone}, {one.arm} (folds {', '.join(map(str, one.folds))})", one.minus_plain)
+        for one in report.out_of_fold
+        if one.minus_plain
+    ]
+
+
+def _leak_rows(report: schema.Report) -> list[Row]:
+    rows = [
+        _row(f"{leak.backbone}, {leak.arm}, {split}", estimate)
+        for leak in report.leaks
+        for split, estimate in (("grouped", leak.grouped.auroc), ("leaky", leak.leaky.auroc))
+    ]
+    random = [one for one in report.on_same_terms if one.split == "random" and rows]
+    return rows + [
+        _row(f"{one.backbone}, {one.arm}, random {one.part}", one.auroc_within) for one in random
+    ]
+
+
+def _row(name: str, estimate: Estimate) -> Row:
+    return name, *_ends(estimate)
+
+
+def _ends(estimate: Estimate) -> tuple[float, float, float]:
+    return estimate.value, estimate.low, estimate.high
+
+
+def write(report: schema.Report, folder: Path) -> None:
+    """Write ``report.json``, ``report.md`` and the figures."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(report, folder)
+        texts = {
+            REPORT: report.model_dump_json(indent=1) + "\n",
+            PAGE: page.page(report),
+        }
+        for name, text in texts.items():
+            beside = folder / f".{name}.new"
+            beside.write_text(text, "utf-8")
+            os.replace(beside, folder / name)
+    except OSError as error:
+        raise InputError(f"{folder} can't be written: {error}") from None
+
+
+def main(
+    run: Annotated[list[Path], typer.Argument(help="Run folders of training.train.")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")],
+    corpus: Annotated[
+        Path | None, typer.Option(help="Their corpus: image passes are then counted.")
+    ] = None,
+    floor: Annotated[
+        Path | None, typer.Option(help="Folder written by training.evaluate.floors.")
+    ] = None,
+) -> None:
+    """Compare finished runs, and write report.json, report.md and figures."""
+    engine.keep_freed_memory()
+    report = compare(run, corpus, floor)
+    write(report, out)
+    for name, reason in report.missing.items():
+        typer.echo(f"left out: {page.TITLES[name]}: {reason}")
+    typer.echo(f"report: {out / PAGE}")

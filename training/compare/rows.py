@@ -1,0 +1,76 @@
+"""Rows of predictions: which to compare, and what is estimated of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bcd_models.errors import InputError
+from training.evaluate import metrics
+from training.evaluate.schema import Counts, Estimate
+
+
+def truth_of(frame: pd.DataFrame) -> metrics.Bools:
+    """Whether each row is malignant."""
+    truth: metrics.Bools = (frame["label"] == "malignant").to_numpy()
+    return truth
+
+
+def within(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The rows of one source."""
+    return frame[frame["source"] == source].reset_index(drop=True)
+
+
+def joined(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """The same frames, each with the images that all of them hold, in the first one's order.
+
+    Raises:
+        InputError: What they share holds one label only, or nothing.
+    """
+    shared = set.intersection(*(set(frame["sha256"]) for frame in frames))
+    first = frames[0][frames[0]["sha256"].isin(shared)]
+    if first["label"].nunique() < 2:
+        raise InputError(
+            f"the {len(first)} images that runs to be compared have both scored do not hold both "
+            "labels: leave one of the runs out"
+        )
+    order = first["sha256"]
+    return [frame.set_index("sha256").loc[order].reset_index() for frame in frames]
+
+
+def counts_of(frame: pd.DataFrame) -> Counts:
+    """Images, cases and labels."""
+    return Counts(**metrics.counts(frame))
+
+
+def drawn_of(frame: pd.DataFrame) -> metrics.Resamples:
+    """Resamples of whole cases; the same for frames of the same rows."""
+    return metrics.resamples(frame["case_id"], frame["source"])
+
+
+def margins_of(frame: pd.DataFrame) -> metrics.Floats:
+    """Logit margins, shape (N,)."""
+    margins: metrics.Floats = frame["margin"].to_numpy(np.float64)
+    return margins
+
+
+def auroc_of(frame: pd.DataFrame) -> Estimate:
+    """AUROC of the margins."""
+    found = metrics.interval(metrics.auroc, truth_of(frame), margins_of(frame), drawn_of(frame))
+    return Estimate(**found)
+
+
+def balanced_accuracy_of(frame: pd.DataFrame) -> Estimate:
+    """Balanced accuracy at the threshold where it is largest on these very images."""
+    best = metrics.best_balanced_accuracy
+    found = metrics.interval(best, truth_of(frame), margins_of(frame), drawn_of(frame))
+    return Estimate(**found)
+
+
+def auroc_minus(ours: pd.DataFrame, theirs: pd.DataFrame, source: str) -> tuple[Estimate, int]:
+    """Paired difference of AUROC over a source's images that both scored; how many these are."""
+    one, other = joined([within(frame, source) for frame in (ours, theirs)])
+    gap = metrics.difference(
+        metrics.auroc, truth_of(one), margins_of(one), margins_of(other), drawn_of(one)
+    )
+    return Estimate(**gap), len(one)

@@ -1,0 +1,208 @@
+"""Run folders read back: what each run is, and which of them belong together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from bcd_models.config import Provenance
+from bcd_models.errors import InputError
+from bcd_models.hub import folder as model_folder
+from bcd_models.models.backbones import backbone_named
+from training import run_folder
+from training.corpus import predictions
+from training.corpus.selection import Held, held_of
+from training.evaluate import schema as measured
+from training.recipes import schema as recipe
+from training.train import checkpoint
+
+METRICS = "metrics-test.json"
+TESTED = "predictions-test.parquet"
+_NAMES = {"name", "version", "tune"}  # of a recipe: what decides nothing of the weights
+
+
+class Missing(Exception):
+    """A section can't be made; the message says what it lacks."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """What was measured of a run on the test part.
+
+    Attributes:
+        metrics: All of it.
+        within: Within the larger source.
+        frame: The predictions, one line a row.
+    """
+
+    metrics: measured.Metrics
+    within: measured.Within
+    frame: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        name: Its folder, below the one that all runs share.
+        folder: Its folder.
+        plan: Its recipe.
+        provenance: What ``run.json`` says.
+        kind: The manifest it was trained on.
+        held: What it held out.
+        threshold: Of its model.
+        seconds: Of all its epochs.
+        held_out: Predictions for the rows held out; None where nothing was.
+        test: Its test figures; None where it was not evaluated.
+    """
+
+    name: str
+    folder: Path
+    plan: recipe.Recipe
+    provenance: Provenance
+    kind: str
+    held: Held
+    threshold: float
+    seconds: float
+    held_out: pd.DataFrame | None
+    test: Test | None
+
+    @property
+    def backbone(self) -> str:
+        """What people call its backbone."""
+        return backbone_named(self.plan.backbone).title
+
+    @property
+    def learnt(self) -> str:
+        """What of the split it has learnt from."""
+        if self.held.nothing:
+            return "train and validation"
+        held = str(self.held).removeprefix(", ").removeprefix("without ")
+        return f"all but {held}" if held else "train"
+
+    def decided(self, *apart_from: str) -> dict[str, Any]:
+        """What decided its weights, but for some keys of the recipe."""
+        return self.plan.model_dump(mode="json", exclude={*_NAMES, *apart_from})
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The fold runs of one arm.
+
+    Attributes:
+        runs: By fold, in order.
+        frame: Their held-out rows, one below the other.
+    """
+
+    runs: dict[int, Run]
+    frame: pd.DataFrame
+
+    @property
+    def first(self) -> Run:
+        """Of all its runs, for what they share."""
+        return next(iter(self.runs.values()))
+
+
+def read_all(folders: list[Path]) -> list[Run]:
+    """Read finished runs of one corpus.
+
+    Raises:
+        InputError: A folder holds no finished run, figures of other weights, or a run of another
+            corpus; or runs of one arm differ in their recipes.
+    """
+    resolved = [folder.resolve() for folder in folders]
+    if len(set(resolved)) < len(resolved):
+        raise InputError("a run is named twice")
+    above = os.path.commonpath([folder.parent for folder in resolved])
+    runs = [_read(folder, os.path.relpath(folder, above)) for folder in resolved]
+    for run in runs[1:]:
+        if run.provenance.corpus_fingerprint != runs[0].provenance.corpus_fingerprint:
+            raise InputError(f"{run.name} and {runs[0].name} are runs of two corpora")
+    _check_manifests(runs)
+    _check_arms(runs)
+    return runs
+
+
+def _read(folder: Path, name: str) -> Run:
+    plan = recipe.read(folder / run_folder.RECIPE)
+    try:
+        provenance = Provenance.model_validate_json((folder / run_folder.RUN).read_bytes())
+        lines = (folder / checkpoint.EPOCHS).read_text("utf-8").splitlines()
+        seconds = sum(json.loads(line)["seconds"] for line in lines)
+    except (OSError, ValidationError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} is no run of training.train: {_first_line(error)}") from None
+    config = model_folder.read_config(folder / run_folder.MODEL)
+    kind, held = held_of(provenance.split)
+    held_out = None if held.nothing else predictions.read(folder / run_folder.PREDICTIONS)
+    threshold, test = config.decision.threshold, _test_of(folder)
+    return Run(name, folder, plan, provenance, kind, held, threshold, seconds, held_out, test)
+
+
+def _test_of(folder: Path) -> Test | None:
+    if not (folder / METRICS).is_file():
+        return None
+    metrics = measured.read(folder / METRICS)
+    again = f"run training.evaluate --out {folder / METRICS} again"
+    if metrics.model.weights_sha256 != model_folder.read_weights(folder / run_folder.MODEL)[1]:
+        raise InputError(f"{folder / METRICS} measures other weights: {again}")
+    if metrics.data.part != "test" or metrics.within is None:
+        raise InputError(
+            f"{folder / METRICS} lacks the test part within the larger source: {again}"
+        )
+    return Test(metrics, metrics.within, predictions.read(folder / TESTED))
+
+
+def _check_manifests(runs: list[Run]) -> None:
+    first: dict[str, Run] = {}
+    for run in runs:
+        other = first.setdefault(run.kind, run)
+        if run.provenance.split_sha256 != other.provenance.split_sha256:
+            raise InputError(f"{run.name} and {other.name} are of two {run.kind} splits")
+
+
+def _check_arms(runs: list[Run]) -> None:
+    first: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        key = (run.plan.backbone, run.plan.arm, run.kind, run.plan.learnt_share)
+        other = first.setdefault(key, run)
+        ours, theirs = (r.decided("seed") for r in (run, other))
+        changed = [name for name in ours if ours[name] != theirs[name]]
+        if changed:
+            raise InputError(
+                f"{run.name} and {other.name} are both arm {run.plan.arm!r} of {run.backbone} but "
+                f"differ in {changed[0]}: give them two names"
+            )
+
+
+def pools(runs: list[Run], kind: str = "grouped") -> list[Pool]:
+    """The fold runs of a split by backbone, arm and share of the cases learnt from."""
+    groups: dict[tuple[Any, ...], dict[int, Run]] = {}
+    for run in runs:
+        if run.kind != kind or run.held.fold is None:
+            continue
+        key = (run.plan.backbone, run.plan.arm, run.plan.learnt_share)
+        other = groups.setdefault(key, {}).setdefault(run.held.fold, run)
+        if other is not run:
+            raise InputError(
+                f"{other.name} and {run.name} are the same arm and fold: name one of them"
+            )
+    return [pooled(group, sorted(group)) for group in groups.values()]
+
+
+def pooled(runs: Mapping[int, Run], folds: Iterable[int]) -> Pool:
+    """Some of an arm's folds as one."""
+    chosen = {fold: runs[fold] for fold in folds}
+    frames = [run.held_out for run in chosen.values()]
+    return Pool(chosen, pd.concat(frames, ignore_index=True))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

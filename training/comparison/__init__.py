@@ -1,1 +1,0 @@
-"""What `training.compare` is made of: runs read back, sections, tables, the page."""

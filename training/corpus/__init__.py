@@ -1,0 +1,1 @@
+"""The merged corpus: sources read, checked, split, and given out row by row."""

@@ -1,0 +1,266 @@
+"""Sources -> one checked, de-duplicated `datasets` corpus with a fingerprint and its splits.
+
+python -m training.corpus --idc PATH --breakhis PATH --out CORPUS
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import datasets
+import pandas as pd
+import typer
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from bcd_models.config import LABELS
+from bcd_models.errors import InputError
+from training.corpus import page as corpus_page
+from training.corpus import splits
+from training.corpus.parts import SOURCES, begin_process, read_part
+from training.corpus.sources import FOREIGN, Refused, Source
+from training.corpus.sources.files import check, splittable, stamp
+
+SCHEMA_VERSION = 1
+ABOUT = "corpus.json"
+READY = "ready"
+PARTS = 32
+REPEATED = "same pixels as another image"
+CONTRADICTED = "same pixels as an image of the other label (both dropped)"
+FEATURES = datasets.Features(
+    {
+        "image": datasets.Image(),
+        "label": datasets.ClassLabel(names=list(LABELS)),
+        "source": datasets.ClassLabel(names=list(SOURCES)),
+        "case_id": datasets.Value("string"),
+        "subtype": datasets.Value("string"),
+        "magnification": datasets.Value("string"),
+        "name": datasets.Value("string"),
+        "sha256": datasets.Value("string"),
+    }
+)
+
+
+def build(paths: dict[str, Path], out: Path, processes: int | None = None) -> dict[str, Any]:
+    """Build a corpus from source folders or archives.
+
+    Files are read in parallel, in parts that are kept beside ``out`` until it is complete: a build
+    that was interrupted goes on where it was.
+
+    Args:
+        paths: Source name -> folder or archive.
+        out: The corpus folder; must not exist yet, appears only when complete.
+        processes: How many read at once; as many as there are cores by default.
+
+    Returns:
+        What ``corpus.json`` says.
+
+    Raises:
+        InputError: A path or archive can't be used, the corpus lacks a class, or ``out`` exists.
+    """
+    if out.exists():
+        raise InputError(f"{out} exists: choose another folder, a corpus is never overwritten")
+    for path in paths.values():
+        check(path)
+    datasets.disable_progress_bars()  # there is one of our own
+    beside = out.with_name(f".{out.name}.building")
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        with FileLock(beside / "lock", timeout=0):
+            about = _build(paths, beside, processes or os.cpu_count() or 1)
+            (beside / READY).rename(out)
+    except Timeout:
+        raise InputError(f"{out} is being built by another process: wait for it") from None
+    except InputError:
+        shutil.rmtree(beside, ignore_errors=True)  # the same input would end here again
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{out} can't be written: {error}; what has been read is kept, run the same again"
+        ) from None
+    shutil.rmtree(beside)
+    return about
+
+
+def load(corpus: Path) -> tuple[datasets.Dataset, dict[str, Any]]:
+    """Open a corpus folder: its rows, and what ``corpus.json`` says."""
+    if not (corpus / ABOUT).is_file():
+        raise InputError(f"{corpus} is no corpus: build one with python -m training.corpus")
+    return datasets.load_from_disk(str(corpus)), json.loads((corpus / ABOUT).read_text())
+
+
+def fingerprint(table: pd.DataFrame) -> str:
+    """SHA-256 of the sorted rows' identity and content; the same on every machine and order.
+
+    Args:
+        table: As ``splits.table`` gives it.
+    """
+    numbered = table.assign(
+        source=table["source"].map(_numbers(SOURCES)), label=table["label"].map(_numbers(LABELS))
+    )
+    lines = numbered["source"]
+    for column in ("name", "label", "case_id", "sha256"):
+        lines = lines + "\t" + numbered[column]
+    digest = hashlib.sha256()
+    for place, line in enumerate(lines.sort_values()):
+        digest.update(f"\n{line}".encode() if place else line.encode())
+    return digest.hexdigest()
+
+
+def _numbers(names: Iterable[str]) -> dict[str, str]:
+    return {name: str(number) for number, name in enumerate(names)}
+
+
+def _build(paths: dict[str, Path], beside: Path, processes: int) -> dict[str, Any]:
+    """Everything of a corpus, in a folder ``ready`` within ``beside``."""
+    ready = beside / READY
+    shutil.rmtree(ready, ignore_errors=True)
+    rows, refused = _merge(read_parts(paths, beside, processes))
+    rows.save_to_disk(ready)
+    rows = datasets.load_from_disk(str(ready))  # in its final order, which costs least to read
+    table = splits.table(rows)
+    about = _about(table, refused)
+    (ready / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+    splits.write_all(table, about["fingerprint"], ready)
+    corpus_page.write(rows, table, about, ready)
+    return about
+
+
+def read_parts(paths: dict[str, Path], folder: Path, processes: int) -> list[Path]:
+    """Read every source in parts, each by one process; parts that are there already stay."""
+    folder = folder / _key(paths)
+    folder.mkdir(parents=True, exist_ok=True)
+    whole_first = sorted(paths.items(), key=lambda item: splittable(item[1]))
+    asked = [
+        (name, path, part, parts)
+        for name, path in whole_first
+        for parts in (PARTS if splittable(path) else 1,)
+        for part in range(parts)
+    ]
+    files = [folder / f"{name}-{part}.arrow" for name, _, part, _ in asked]
+    missing = [
+        (*what, file, FEATURES.arrow_schema)
+        for what, file in zip(asked, files, strict=True)
+        if not file.exists()
+    ]
+    done = _one_by_one(missing) if processes == 1 else _in_parallel(missing, processes)
+    for _ in tqdm(done, "reading", len(missing), unit=" parts", disable=None):
+        pass
+    return files
+
+
+def _one_by_one(missing: list[tuple[Any, ...]]) -> Iterator[None]:
+    for what in missing:
+        yield read_part(*what)
+
+
+def _in_parallel(missing: list[tuple[Any, ...]], processes: int) -> Iterator[None]:
+    with ProcessPoolExecutor(processes, get_context("spawn"), begin_process) as pool:
+        reading = [pool.submit(read_part, *what) for what in missing]
+        try:
+            for done in as_completed(reading):
+                yield done.result()
+        except BrokenProcessPool:
+            raise OSError("a reading process was killed, perhaps for want of memory") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _key(paths: dict[str, Path]) -> str:
+    """Names what the parts were read from: other files never go on from these parts."""
+    stamps = [(name, str(path.resolve()), stamp(path)) for name, path in paths.items()]
+    return hashlib.sha256(repr((SCHEMA_VERSION, PARTS, stamps)).encode()).hexdigest()[:16]
+
+
+def _merge(parts: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
+    """All parts in one order, whatever the order of files; duplicates kept once or not at all."""
+    refused = [
+        Refused(*r) for part in parts for r in json.loads(part.with_suffix(".json").read_text())
+    ]
+    read = [datasets.Dataset.from_file(str(part)) for part in parts]
+    filled = [rows for rows in read if len(rows)]
+    if not filled:
+        first = f", the first, {refused[0].name}: {refused[0].reason}" if refused else ""
+        raise InputError(f"no usable image; {len(refused)} files left out{first}")
+    everything = datasets.concatenate_datasets(filled)
+    table = splits.table(everything).sort_values(["source", "name"], kind="stable")
+    alike = table.groupby("sha256")
+    contradicted = alike["label"].transform("nunique") > 1
+    repeated = table.duplicated("sha256") & ~contradicted
+    for which, reason in ((contradicted, CONTRADICTED), (repeated, REPEATED)):
+        refused += [Refused(n, reason) for n in (table["source"] + "/" + table["name"])[which]]
+    kept = table.index[~(contradicted | repeated)]
+    if kept.empty:
+        raise InputError(f"no usable image: all {len(table)} have the same pixels as another")
+    return everything.select(kept), sorted(refused, key=lambda r: (r.reason, r.name))
+
+
+def _about(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
+    if missing := set(LABELS) - set(table["label"]):
+        raise InputError(f"the corpus has no {missing.pop()} image: both classes are needed")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "fingerprint": fingerprint(table),
+        "rows": len(table),
+        "sources": {
+            name: _about_source(SOURCES[name], part, _belonging(name, refused))
+            for name, part in table.groupby("source")
+        },
+        "skipped": dict(Counter(r.reason for r in refused)),
+        "skipped_files": [[r.name, r.reason] for r in refused],
+    }
+
+
+def _belonging(source: str, refused: list[Refused]) -> int:
+    """How many of the files left out belong to a source's images."""
+    return sum(r.name.startswith(f"{source}/") and r.reason != FOREIGN for r in refused)
+
+
+def _about_source(source: Source, part: pd.DataFrame, left_out: int) -> dict[str, Any]:
+    labels = {label: int((part["label"] == label).sum()) for label in LABELS}
+    both = part.groupby("case_id")["label"].nunique()
+    if source.one_label_a_case and (both > 1).any():
+        raise InputError(f"{source.title}: case {both.idxmax()} is both benign and malignant")
+    return {
+        "title": source.title,
+        "licence": source.licence,
+        "citation": source.citation,
+        "url": source.url,
+        "labels_mean": source.labels_mean,
+        "images": len(part),
+        "labels": labels,
+        "cases": int(part["case_id"].nunique()),
+        "magnifications": {k: int(v) for k, v in part["magnification"].value_counts().items() if k},
+        "full_set": {"labels": source.expected, "cases": source.expected_cases},
+        "found": len(part) + left_out,
+    }
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
+    idc: Annotated[Path | None, typer.Option(help="IDC folder or archive.")] = None,
+    breakhis: Annotated[Path | None, typer.Option(help="BreaKHis folder or archive.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="How many read at once; all cores by default.")
+    ] = None,
+) -> None:
+    """Merge the sources into a corpus with both splits."""
+    paths = {name: path for name, path in (("idc", idc), ("breakhis", breakhis)) if path}
+    if not paths:
+        raise InputError("name at least one source: --idc PATH, --breakhis PATH")
+    about = build(paths, out, processes)
+    for name, source in about["sources"].items():
+        typer.echo(f"{name}: {corpus_page.extent(source)}; kept {source['labels']}")
+    for reason, count in about["skipped"].items():
+        typer.echo(f"skipped {count}: {reason}")
+    typer.echo(f"{out}: {about['rows']:,} rows, fingerprint {about['fingerprint'][:16]}")

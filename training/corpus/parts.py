@@ -1,0 +1,100 @@
+"""One part of a source, read by one process into an Arrow file: what a corpus is merged from.
+
+Imports little, since every process of a build starts here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bcd_models.config import LABELS
+from bcd_models.errors import ImageError
+from bcd_models.images.open import ImageLimits, open_image
+from training.corpus.sources import Image, Refused, Source
+from training.corpus.sources.breakhis import BREAKHIS
+from training.corpus.sources.idc import IDC
+
+SOURCES = {source.name: source for source in (IDC, BREAKHIS)}
+WRITE_BATCH = 256
+_LIMITS = ImageLimits(min_side=1)
+
+
+def begin_process() -> None:
+    """What a reading process does first.
+
+    Ctrl-C is for its parent to answer: the part at hand is ended and kept. A parent that is killed
+    must not leave it waiting for ever.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def read_part(name: str, path: Path, part: int, parts: int, file: Path, schema: pa.Schema) -> None:
+    """Write the rows of one part into an Arrow file, and what was left out beside it.
+
+    Args:
+        name: The source.
+        path: Its folder or archive.
+        part: Which part, from 0.
+        parts: Of how many.
+        file: What to write; appears only when complete. What was left out goes beside it as JSON.
+        schema: Of a corpus row, its labels and sources as numbers.
+    """
+    refused: list[Refused] = []
+    beside = file.with_suffix(".new")
+    rows = _rows(SOURCES[name], path, part, parts, refused)
+    with pa.OSFile(str(beside), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
+        while batch := list(islice(rows, WRITE_BATCH)):
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+    left_out = [[f"{name}/{r.name}", r.reason] for r in refused]
+    file.with_suffix(".json").write_text(json.dumps(left_out))
+    beside.rename(file)
+
+
+def _rows(
+    source: Source, path: Path, part: int, parts: int, refused: list[Refused]
+) -> Iterator[dict[str, Any]]:
+    for found in source.read(path, part, parts):
+        row = found if isinstance(found, Refused) else _row(source, found)
+        if isinstance(row, Refused):
+            refused.append(row)
+        else:
+            yield row
+
+
+def _row(source: Source, found: Image) -> dict[str, Any] | Refused:
+    try:
+        image = open_image(found.data, _LIMITS)
+    except ImageError as error:
+        return Refused(found.name, f"unreadable: {error}")
+    if source.size and image.size != source.size:
+        return Refused(found.name, f"not {source.size[0]}x{source.size[1]} pixels")
+    pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    return {
+        "image": {"bytes": found.data, "path": None},
+        "label": LABELS.index(found.label),
+        "source": list(SOURCES).index(source.name),
+        "case_id": found.case_id,
+        "subtype": found.subtype,
+        "magnification": found.magnification,
+        "name": found.name,
+        "sha256": pixels,
+    }

@@ -1,0 +1,66 @@
+"""BreaKHis: images of breast tumours at four magnifications."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.corpus.sources import FOREIGN, Image, Refused, Source
+from training.corpus.sources.files import png_files
+
+# SOB_<B or M>_<subtype>-<year>-<slide>-<magnification>-<number>.png
+_NAME = re.compile(r"(?:^|/)SOB_([BM])_([A-Z]+)-(\d+)-(\d+)[A-Z]*-(\d+)-(\d+)\.png$")
+_LABELS = {"B": "benign", "M": "malignant"}
+_SUBTYPES = {
+    "A": "adenosis",
+    "F": "fibroadenoma",
+    "PT": "phyllodes_tumor",
+    "TA": "tubular_adenoma",
+    "DC": "ductal_carcinoma",
+    "LC": "lobular_carcinoma",
+    "MC": "mucinous_carcinoma",
+    "PC": "papillary_carcinoma",
+}
+
+
+def read(path: Path, part: int = 0, parts: int = 1) -> Iterator[Image | Refused]:
+    """Yield the images of a folder or of the archive as downloaded.
+
+    A patient is year and digits of the slide id: the letters after them are blocks of one patient.
+    """
+    for name, content in png_files(path, part, parts):
+        match = _NAME.search(name)
+        if not match or match[2] not in _SUBTYPES:
+            yield Refused(name, FOREIGN)
+            continue
+        label, subtype = _LABELS[match[1]], _SUBTYPES[match[2]]
+        folders = name.split("/")[:-1]
+        contradicts = {*_LABELS.values(), *_SUBTYPES.values()}.intersection(folders)
+        if not contradicts <= {label, subtype} or _other_magnification(folders, match[5]):
+            yield Refused(name, "folder and file name disagree on label, subtype or magnification")
+            continue
+        case = f"breakhis/{match[3]}-{match[4]}"
+        yield Image(name.rpartition("/")[2], content(), label, case, subtype, f"{match[5]}X")
+
+
+def _other_magnification(folders: list[str], magnification: str) -> bool:
+    return any(re.fullmatch(r"\d+X", f) and f != f"{magnification}X" for f in folders)
+
+
+BREAKHIS = Source(
+    name="breakhis",
+    title="BreaKHis: Breast Cancer Histopathological Database",
+    licence="CC-BY-4.0",
+    citation=(
+        "Spanhol, Oliveira, Petitjean and Heutte, A Dataset for Breast Cancer "
+        "Histopathological Image Classification, IEEE TBME 2016"
+    ),
+    url="https://web.inf.ufpr.br/vri/databases/breast-cancer-histopathological-database-breakhis/",
+    expected={"benign": 2_480, "malignant": 5_429},
+    expected_cases=82,
+    labels_mean="the patient's tumour: benign (four subtypes) or malignant (four subtypes)",
+    one_label_a_case=True,
+    size=None,
+    read=read,
+)

@@ -1,0 +1,58 @@
+"""The Kaggle IDC patches: 50 x 50 pixels, about 4 micrometres each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from training.corpus.sources import FOREIGN, Image, Refused, Source
+from training.corpus.sources.files import png_files
+
+# <case>/<0 or 1>/<case>_idx5_x<x>_y<y>_class<0 or 1>.png
+_NAME = re.compile(r"(?:^|/)(\d+)/([01])/(\d+)_idx5_x\d+_y\d+_class([01])\.png$")
+_LABELS = {"0": "benign", "1": "malignant"}
+
+
+def read(path: Path, part: int = 0, parts: int = 1) -> Iterator[Image | Refused]:
+    """Yield the patches of a folder or of the archive as downloaded.
+
+    The archive holds every patch twice, once below ``IDC_regular_ps50_idx5/``: the second copy of
+    a file name is passed over without a word.
+    """
+    seen: set[str] = set()
+    for name, content in png_files(path, part, parts):
+        match = _NAME.search(name)
+        if not match:
+            yield Refused(name, FOREIGN)
+            continue
+        case, folder, case_again, label = match.groups()
+        short = name.rpartition("/")[2]
+        if short in seen:
+            continue
+        seen.add(short)
+        if (case, folder) != (case_again, label):
+            yield Refused(name, "folder and file name disagree on case or class")
+            continue
+        yield Image(f"{case}/{label}/{short}", content(), _LABELS[label], f"idc/{case}")
+
+
+IDC = Source(
+    name="idc",
+    title="Breast Histopathology Images (invasive ductal carcinoma patches)",
+    licence="CC0-1.0",
+    citation=(
+        "Cruz-Roa et al., SPIE Medical Imaging 2014; Janowczyk and Madabhushi, "
+        "Journal of Pathology Informatics 2016"
+    ),
+    url="https://www.kaggle.com/datasets/paultimothymooney/breast-histopathology-images",
+    expected={"benign": 198_738, "malignant": 78_786},
+    expected_cases=279,
+    labels_mean=(
+        "malignant: invasive ductal carcinoma in the patch; benign: none there, "
+        "which is normal tissue, fat, perhaps in-situ disease, and not a benign lesion"
+    ),
+    one_label_a_case=False,
+    size=(50, 50),
+    read=read,
+)

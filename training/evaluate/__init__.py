@@ -1,0 +1,1 @@
+"""Measuring: figures with intervals, floors, costs, and the schema of ``metrics.json``."""

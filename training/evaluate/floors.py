@@ -1,0 +1,118 @@
+"""What a network has to earn its keep above: the source alone, and colour statistics alone.
+
+python -m training.evaluate.floors --corpus CORPUS --out FOLDER
+
+writes what colour statistics alone say of each fold's images, fitted on the other folds: what
+``training.compare`` sets beside the runs, and a teacher for ``training.train``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+from numpy.typing import NDArray
+from skimage.color import rgb2hed
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from bcd_models.decision import log_odds
+from training import command
+from training.corpus import build as corpus
+from training.corpus import predictions, splits
+from training.corpus.pixels import Pixels
+from training.evaluate.scoring import Rows, rows_of
+from training.run_folder import PREDICTIONS
+
+CHUNK = 256
+SIZE = 50  # pixels
+
+
+def colour_floor(train: Rows, scored: Rows, size: int, seed: int = 0) -> NDArray[np.float64]:
+    """P(malignant) by gradient boosting on colour moments, fitted on ``train``.
+
+    The features are mean, standard deviation, skewness and kurtosis of each channel in RGB and in
+    HED (haematoxylin, eosin, DAB: Ruifrok and Johnston 2001): nothing of shape or texture.
+    """
+    return _boosted(
+        colour_moments(train.pixels, size), train.truth, colour_moments(scored.pixels, size), seed
+    )
+
+
+def out_of_fold(corpus_folder: Path, size: int = SIZE) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """The rows of all grouped folds, and the colour floor of each, fitted on the other folds.
+
+    Images that are only ever trained on are part of every fit.
+    """
+    rows, about = corpus.load(corpus_folder)
+    split = splits.read(corpus_folder, rows, "grouped", about["fingerprint"])
+    usable = (split.part != "test").to_numpy()
+    known = rows_of(rows, splits.table(rows), np.flatnonzero(usable), size)
+    fold = split.fold.to_numpy()[usable]
+    probability = across(known, fold, size)
+    placed = fold >= 0
+    return known.frame[placed].reset_index(drop=True), probability[placed]
+
+
+def across(known: Rows, fold: NDArray[np.int64], size: int = SIZE) -> NDArray[np.float64]:
+    """The colour floor of each fold's rows, fitted on all other rows; NaN for rows of no fold."""
+    moments = colour_moments(known.pixels, size)
+    probability = np.full(len(fold), np.nan)
+    for held in np.unique(fold[fold >= 0]):
+        out = fold == held
+        probability[out] = _boosted(moments[~out], known.truth[~out], moments[out])
+    return probability
+
+
+def _boosted(
+    learnt: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    asked: NDArray[np.float64],
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    model = HistGradientBoostingClassifier(random_state=seed, class_weight="balanced")
+    probability: NDArray[np.float64] = model.fit(learnt, truth).predict_proba(asked)
+    return probability[:, 1]
+
+
+def source_floor(train: pd.DataFrame, scored: pd.DataFrame) -> NDArray[np.float64]:
+    """P(malignant) as the share of malignant images of the same source in ``train``."""
+    malignant = (train["label"] == "malignant").groupby(train["source"]).mean()
+    return scored["source"].map(malignant).to_numpy(np.float64)
+
+
+def colour_moments(pixels: Pixels, size: int) -> NDArray[np.float64]:
+    """Four moments of six channels, shape (N, 24), of images squashed to ``size``."""
+    import torch
+
+    features = []
+    for positions in torch.arange(len(pixels)).split(CHUNK):
+        batch = pixels.batch(positions, size, torch.device("cpu"))
+        rgb = batch.permute(0, 2, 3, 1).numpy() / 255
+        channels = np.concatenate([rgb, rgb2hed(rgb)], axis=3).reshape(len(batch), -1, 6)
+        features.append(_moments(channels.astype(np.float64)))
+    return np.concatenate(features)
+
+
+def _moments(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    mean = values.mean(1)
+    spread = values.std(1)
+    standard = (values - mean[:, None]) / (spread[:, None] + 1e-9)
+    return np.concatenate([mean, spread, (standard**3).mean(1), (standard**4).mean(1)], axis=1)
+
+
+def main(
+    corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.parquet.")],
+) -> None:
+    """Predict every fold's images by colour statistics alone."""
+    frame, probability = out_of_fold(corpus)
+    out.mkdir(parents=True, exist_ok=True)
+    predictions.write(frame, log_odds(probability), probability, out / PREDICTIONS)
+    typer.echo(f"colour floor: {out / PREDICTIONS}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,263 @@
+"""Measure a model on a part of a corpus, with intervals and beside the two floors.
+
+python -m training.evaluate --model FOLDER --corpus CORPUS --part test --out METRICS.json
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from bcd_models.config import DecisionConfig, Provenance
+from bcd_models.decision import PROBABILITY_BINS, calibrate
+from bcd_models.errors import InputError
+from bcd_models.models.classifier import BCDClassifier
+from bcd_models.prediction import NOTICE
+from training.corpus import build as corpus
+from training.corpus import predictions, splits
+from training.corpus.selection import Held, data_of, held_of
+from training.evaluate import figures, floors, metrics, scoring
+from training.evaluate import schema as measured
+from training.recipes.schema import Recipe
+from training.train import engine
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was said of some rows, by the model and by the two floors.
+
+    Attributes:
+        frame: One line a row.
+        margins: The model's logit margins.
+        probability: The model's calibrated P(malignant).
+        floors: P(malignant) that each floor gives.
+    """
+
+    frame: pd.DataFrame
+    margins: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    floors: dict[str, NDArray[np.float64]]
+
+    @property
+    def truth(self) -> NDArray[np.bool_]:
+        """Whether each row is malignant."""
+        truth: NDArray[np.bool_] = (self.frame["label"] == "malignant").to_numpy()
+        return truth
+
+    def of(self, column: str, value: str) -> Scored:
+        """The rows with a value in a column."""
+        rows = (self.frame[column] == value).to_numpy()
+        return Scored(
+            self.frame[rows].reset_index(drop=True),
+            self.margins[rows],
+            self.probability[rows],
+            {name: said[rows] for name, said in self.floors.items()},
+        )
+
+
+def evaluate(
+    model: BCDClassifier, corpus_folder: Path, part: str
+) -> tuple[measured.Metrics, Scored]:
+    """Score a model on one part of its own split.
+
+    Returns:
+        The metrics document, and what was said of each row.
+
+    Raises:
+        InputError: The model was made of another corpus or split, has learnt from the part, or
+            the part holds one label only within the larger source.
+    """
+    rows, about = corpus.load(corpus_folder)
+    provenance = model.config.provenance
+    if provenance.corpus_fingerprint != about["fingerprint"]:
+        raise InputError(
+            f"the model was trained on corpus {provenance.corpus_fingerprint[:16] or 'unknown'}, "
+            f"this one is {about['fingerprint'][:16]}: its parts say nothing about this model"
+        )
+    kind, held = held_of(provenance.split)
+    split = splits.read(corpus_folder, rows, kind, about["fingerprint"])
+    if provenance.split_sha256 != split.sha256:
+        raise InputError(
+            f"{corpus_folder}/{kind}.json is not the split the model was trained on: its parts "
+            "hold what the model has learnt from"
+        )
+    if held != Held() and part != "test":
+        raise InputError(f"the model (split {provenance.split}) is measured on test, not {part!r}")
+    table = splits.table(rows)
+    larger = splits.larger_source(table)
+    tested = (split.part == part).to_numpy()
+    _check_both_labels(table[tested & (table["source"] == larger)], part, larger)
+    learnt = data_of(corpus_folder, _recipe_of(provenance), held).training
+    scored = _scored(
+        model,
+        scoring.rows_of(rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
+        learnt,
+    )
+    decision = model.config.decision
+    within = scored.of("source", larger)
+    document = {
+        "schema_version": measured.SCHEMA_VERSION,
+        "model": {
+            "name": model.config.name,
+            "version": model.config.version,
+            "weights_sha256": model.weights_sha256,
+            "threshold": decision.threshold,
+        },
+        "data": {
+            "corpus_fingerprint": about["fingerprint"],
+            "split": kind,
+            "split_sha256": split.sha256,
+            "part": part,
+            "counts": metrics.counts(scored.frame),
+            "train_counts": metrics.counts(learnt.frame),
+            "only_trained_on": _counts_of_untested(learnt.frame, scored.frame),
+        },
+        "intervals": "95%, bootstrap over whole cases within source, "
+        f"{metrics.RESAMPLES} resamples",
+        **_measured(scored, decision, "overall"),
+        "per_source": _subgroups(scored, "source", decision.threshold),
+        "per_magnification": _subgroups(scored, "magnification", decision.threshold),
+        "probabilities": metrics.histogram(scored.probability, PROBABILITY_BINS),
+        "within": {
+            "source": larger,
+            "counts": metrics.counts(within.frame),
+            **_measured(within, decision, "figures"),
+        },
+        "notice": NOTICE,
+    }
+    return measured.Metrics.model_validate(document), scored
+
+
+def _recipe_of(provenance: Provenance) -> Recipe:
+    try:
+        return Recipe.model_validate(provenance.recipe)
+    except ValidationError as error:
+        key = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(
+            f"the model's own recipe can't be read ({key}: {error.errors()[0]['msg']}): what it "
+            "learnt from is not known"
+        ) from None
+
+
+def _scored(model: BCDClassifier, rows: scoring.Rows, learnt: scoring.Rows) -> Scored:
+    views = model.config.decision.views
+    margins = scoring.score(model.network, rows, model.config.preprocess, views=views)
+    rivals = {
+        "source_alone": floors.source_floor(learnt.frame, rows.frame),
+        "colour_statistics": floors.colour_floor(learnt, rows, floors.SIZE),
+    }
+    return Scored(rows.frame, margins, calibrate(margins, model.config.decision), rivals)
+
+
+def _measured(scored: Scored, decision: DecisionConfig, name: str) -> dict[str, Any]:
+    """Everything that is measured of a set of images, its figures by the name given."""
+    drawn = metrics.resamples(scored.frame["case_id"], scored.frame["source"])
+    truth, probability = scored.truth, scored.probability
+    return {
+        name: metrics.with_intervals(truth, probability, decision.threshold, drawn),
+        "calibration": metrics.calibration(truth, probability),
+        "referral": _referral(truth, probability, decision),
+        "macro_over_cases": metrics.macro_over_cases(scored.frame, probability),
+        "floors": {
+            floor: {
+                "auroc": metrics.interval(metrics.auroc, truth, rival, drawn),
+                "model_minus_floor": metrics.difference(
+                    metrics.auroc, truth, probability, rival, drawn
+                ),
+            }
+            for floor, rival in scored.floors.items()
+        },
+    }
+
+
+def _referral(
+    truth: NDArray[np.bool_], probability: NDArray[np.float64], decision: DecisionConfig
+) -> dict[str, float | None]:
+    low, high = decision.refer or (1.0, 0.0)
+    outside = (probability < low) | (probability > high)
+    right = (probability >= decision.threshold) == truth
+    return {
+        "referred_share": float(1 - outside.mean()),
+        "accuracy_of_the_rest": float(right[outside].mean()) if outside.any() else None,
+    }
+
+
+def _subgroups(scored: Scored, column: str, threshold: float) -> dict[str, Any]:
+    groups = {}
+    for name in sorted(filter(None, scored.frame[column].unique())):
+        group = scored.of(column, name)
+        found: Any = measured.NOT_ESTIMABLE
+        if metrics.estimable(group.frame):
+            drawn = metrics.resamples(group.frame["case_id"], group.frame["source"])
+            found = metrics.with_intervals(group.truth, group.probability, threshold, drawn)
+        groups[str(name)] = {"counts": metrics.counts(group.frame), "figures": found}
+    return groups
+
+
+def _counts_of_untested(learnt: pd.DataFrame, scored: pd.DataFrame) -> dict[str, Any]:
+    absent = sorted(set(learnt["source"]) - set(scored["source"]))
+    return {name: metrics.counts(learnt[learnt["source"] == name]) for name in absent}
+
+
+def _check_both_labels(frame: pd.DataFrame, part: str, source: str) -> None:
+    if frame["label"].nunique() < 2:
+        raise InputError(
+            f"part {part!r} does not hold both labels within {source}: {metrics.counts(frame)}"
+        )
+
+
+def write(document: measured.Metrics, scored: Scored, out: Path) -> None:
+    """Write the metrics, and beside them the predictions and the figures."""
+    part, threshold = document.data.part, document.model.threshold
+    try:
+        beside = out.with_name(f".{out.name}.new")
+        beside.write_text(document.model_dump_json(indent=1) + "\n", "utf-8")
+        predictions.write(
+            scored.frame,
+            scored.margins,
+            scored.probability,
+            out.with_name(f"predictions-{part}.parquet"),
+        )
+        figures.evaluation(
+            scored.truth, scored.probability, threshold, out.with_name(f"evaluation-{part}.png")
+        )
+        figures.risk_by_case(
+            scored.frame, scored.probability, out.with_name(f"risk-by-case-{part}.png")
+        )
+        os.replace(beside, out)
+    except OSError as error:
+        raise InputError(f"{out} can't be written: {error}") from None
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="Model folder.")],
+    corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write; figures go beside it.")],
+    part: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+) -> None:
+    """Measure a model on a part of the corpus it was made from."""
+    if part not in splits.SHARES:
+        raise InputError(f"no part {part!r}: choose one of {', '.join(splits.SHARES)}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} can't be written: {error}") from None
+    engine.keep_freed_memory()
+    document, scored = evaluate(BCDClassifier.from_pretrained(model), corpus, part)
+    write(document, scored, out)
+    within = document.within
+    assert within is not None  # evaluate always measures it
+    typer.echo(f"within {within.source}, {document.intervals}:")
+    for name in ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate"):
+        entry: measured.Estimate = getattr(within.figures, name)
+        typer.echo(f"{name:20} {entry.value:.4f} ({entry.low:.4f} to {entry.high:.4f})")
+    for name, floor in within.floors:
+        typer.echo(f"{name:20} AUROC {floor.auroc.value:.4f}")

@@ -1,0 +1,242 @@
+"""The schema of ``metrics.json``, checked strictly when it is written and when it is read.
+
+python -m training.evaluate.schema --schema docs/metrics.schema.json
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bcd_models.decision import PROBABILITY_BINS
+from bcd_models.errors import InputError
+from training import command
+
+SCHEMA_VERSION = 1
+NOT_ESTIMABLE: Literal["not estimable"] = "not estimable"
+
+
+class Strict(BaseModel):
+    """No unknown key, no number in words, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+# Images in each bin.
+Histogram = Annotated[list[int], Field(min_length=PROBABILITY_BINS, max_length=PROBABILITY_BINS)]
+
+
+class Estimate(Strict):
+    """A figure, and the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Estimate:
+        if self.low > self.high:
+            raise ValueError(f"the interval's low end {self.low} is above its high end {self.high}")
+        return self
+
+
+class Counts(Strict):
+    """Images, their cases, and images of each label."""
+
+    images: int = Field(ge=0)
+    cases: int = Field(ge=0)
+    benign: int = Field(ge=0)
+    malignant: int = Field(ge=0)
+
+
+class Figures(Strict):
+    """The figures of one set of images; "recall" and what follows from it are of malignant."""
+
+    auroc: Estimate
+    auprc: Estimate
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    recall: Estimate
+    false_negative_rate: Estimate
+    specificity: Estimate
+    precision: Estimate
+    f1: Estimate
+    sensitivity_at_90_specificity: Estimate
+    sensitivity_at_95_specificity: Estimate
+    brier: Estimate
+    ece: Estimate
+
+
+class Calibration(Strict):
+    """Slope and intercept of truth on log-odds, and the ECE that perfect calibration would show."""
+
+    slope: float
+    intercept: float
+    ece_if_perfectly_calibrated: float
+
+
+class Referral(Strict):
+    """Share of images in the referral band; accuracy of the rest, none where nothing is left."""
+
+    referred_share: float = Field(ge=0, le=1)
+    accuracy_of_the_rest: float | None
+
+
+class MacroOverCases(Strict):
+    """Mean AUROC within the cases that hold both labels; none below ten of them."""
+
+    cases: int = Field(ge=0)
+    auroc: float | None
+
+
+class Subgroup(Strict):
+    """One source or magnification."""
+
+    counts: Counts
+    figures: Figures | Literal["not estimable"]
+
+
+class Floor(Strict):
+    """A floor's AUROC, and the model's minus it over the same resamples."""
+
+    auroc: Estimate
+    model_minus_floor: Estimate
+
+
+class Floors(Strict):
+    """What a network has to earn its keep above."""
+
+    source_alone: Floor
+    colour_statistics: Floor
+
+
+class Within(Strict):
+    """The headline: the same measurements within the larger source alone."""
+
+    source: str
+    counts: Counts
+    figures: Figures
+    calibration: Calibration
+    referral: Referral
+    macro_over_cases: MacroOverCases
+    floors: Floors
+
+
+class Model(Strict):
+    """Which weights were measured, and the threshold they were measured at."""
+
+    name: str
+    version: str
+    weights_sha256: str
+    threshold: float
+
+
+class Data(Strict):
+    """What was measured on, and what was learnt from."""
+
+    corpus_fingerprint: str
+    split: Literal["grouped", "neighbours", "random", "leaky"]
+    split_sha256: str
+    part: Literal["train", "validation", "test"]
+    counts: Counts
+    train_counts: Counts
+    only_trained_on: dict[str, Counts]
+
+
+class Training(Strict):
+    """What the weights cost.
+
+    Attributes:
+        epochs: Of all phases.
+        seconds: Of all epochs, scoring after each one included.
+        hardware: What they ran on, in words; "" where it was not recorded.
+    """
+
+    epochs: int
+    seconds: float
+    hardware: str
+
+
+class Neighbours(Strict):
+    """Folds by case beside folds that keep neighbouring case ids together, on the same images.
+
+    Attributes:
+        backbone: What people call it.
+        arm: Of the recipes.
+        counts: Images of the larger source that both scored.
+        by_case: AUROC with folds by case.
+        by_run: AUROC with neighbouring case ids in one fold.
+        difference: The second minus the first, paired.
+    """
+
+    backbone: str
+    arm: str
+    counts: Counts
+    by_case: Estimate
+    by_run: Estimate
+    difference: Estimate
+
+
+class Metrics(Strict):
+    """A ``metrics.json``.
+
+    ``within`` and ``probabilities`` are missing in files written before they were measured,
+    ``training`` where the cost is not known: evaluation sees a model, its release its run,
+    and ``neighbours`` where no comparison measured it, of this backbone or another.
+    """
+
+    schema_version: Literal[1]
+    model: Model
+    data: Data
+    intervals: str
+    overall: Figures
+    calibration: Calibration
+    referral: Referral
+    macro_over_cases: MacroOverCases
+    per_source: dict[str, Subgroup]
+    per_magnification: dict[str, Subgroup]
+    floors: Floors
+    probabilities: Histogram | None = None
+    within: Within | None = None
+    training: Training | None = None
+    neighbours: Neighbours | None = None
+    notice: str
+
+
+def read(path: Path) -> Metrics:
+    """Read a ``metrics.json``; InputError names the key and what is wrong with it."""
+    try:
+        text = path.read_text("utf-8")
+        version = json.loads(text).get("schema_version")
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise InputError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}")
+        return Metrics.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the whole"
+        raise InputError(f"{path}: {key}: {first['msg']}") from None
+    except InputError:
+        raise
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is no metrics file ({error}): run training.evaluate") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of ``metrics.json``."""
+    return Metrics.model_json_schema()
+
+
+def main(
+    schema: Annotated[Path, typer.Option(help="JSON schema to write.")],
+) -> None:
+    """Write the JSON schema of metrics.json."""
+    schema.write_text(json.dumps(json_schema(), indent=1) + "\n", "utf-8")
+    typer.echo(f"schema: {schema}")
+
+
+if __name__ == "__main__":
+    command.run(main)

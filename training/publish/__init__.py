@@ -1,0 +1,1 @@
+"""Publishing to the Hub: models, the corpus, the Space."""

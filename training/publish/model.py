@@ -1,0 +1,95 @@
+"""A model folder, or an ensemble's, as the Hub shall hold it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import metadata_load
+from yaml import YAMLError
+
+from bcd_models import BCDClassifier, BCDEnsemble
+from bcd_models.errors import HubError, InputError
+from bcd_models.hub import folder as model_folder
+from bcd_models.runtime.forward import onnx_bytes
+from training.card import write as card
+from training.publish.hub import Content
+
+CARD, ONNX = "README.md", "model.onnx"
+
+
+def stage(folder: Path, beside: Path) -> Content:
+    """Check a folder, and copy it to where it gets its ``model.onnx``, an ensemble's each member.
+
+    Args:
+        folder: The model's, which stays as it is.
+        beside: An empty folder.
+
+    Raises:
+        InputError: It can't be loaded, or its card is missing or not what its figures make.
+    """
+    model = _load(folder)
+    name = f"{model.config.name} {model.config.version}"
+    if not _has_its_card(folder):
+        raise InputError(
+            f"{folder / CARD} is not what the folder's other files make: "
+            f"run python -m training.card --model {folder}"
+        )
+    copied = shutil.copytree(folder, beside / "model")
+    if isinstance(model, BCDEnsemble):
+        for place, member in zip(model.config.members, model.members, strict=True):
+            _add_onnx(member, copied / place)
+        members = "; ".join(_origin(member) for member in model.members)
+        return Content("model", copied, f"{name}: ensemble of {members}")
+    _add_onnx(model, copied)
+    return Content("model", copied, f"{name}: {_origin(model)}")
+
+
+def _add_onnx(model: BCDClassifier, folder: Path) -> None:
+    exported = onnx_bytes(model.network, model.config.preprocess.input_size)
+    (folder / ONNX).write_bytes(exported)
+
+
+def check_logits(published: Path, downloaded: Path) -> None:
+    """HubError where the downloaded model answers otherwise than the published one."""
+    noise = np.random.default_rng(0).integers(0, 256, (2, 50, 50, 3), np.uint8)
+    ours, theirs = (_logits(folder, list(noise)) for folder in (published, downloaded))
+    if not torch.equal(ours, theirs):
+        raise HubError("the downloaded model gives other logits than the published one")
+
+
+def _load(folder: Path) -> BCDClassifier | BCDEnsemble:
+    if model_folder.members_of(folder):
+        return BCDEnsemble.from_pretrained(folder)
+    return BCDClassifier.from_pretrained(folder)
+
+
+def _has_its_card(folder: Path) -> bool:
+    """Whether the card is what the figures make, be it with a published corpus named in it."""
+    path = folder / CARD
+    if not path.is_file():
+        return False
+    try:
+        named = (metadata_load(path) or {}).get("datasets") or []
+    except (YAMLError, ValueError):
+        return False
+    text = path.read_text("utf-8")
+    return any(text == card.render(folder, dataset) for dataset in ("", *named))
+
+
+def _origin(model: BCDClassifier) -> str:
+    """What recipe made it, and from what."""
+    provenance = model.config.provenance
+    return (
+        f"recipe {provenance.recipe.get('arm', 'plain')} of {model.config.backbone}, "
+        f"corpus {provenance.corpus_fingerprint[:16]}"
+    )
+
+
+def _logits(folder: Path, images: list[np.ndarray]) -> torch.Tensor:
+    model = _load(folder)
+    with torch.inference_mode():
+        logits: torch.Tensor = model(model.preprocess(images))
+    return logits

@@ -1,0 +1,1 @@
+"""A whole study: its plan and stages, the choice of recipes, records and release."""

@@ -1,0 +1,171 @@
+"""What a study found, without its weights: small enough to publish, enough to compare again.
+
+python -m training.study.records STUDY --out RECORDS
+
+``runs.json`` holds the texts of each finished run that held something out, and of each tuning;
+``predictions.parquet`` has a line a row of the corpus and a column of margins a run. A study begun
+with ``training.study --records RECORDS`` has those runs already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from pydantic import BaseModel, ValidationError
+
+from bcd_models.config import ModelConfig
+from bcd_models.decision import calibrate
+from bcd_models.errors import InputError
+from bcd_models.hub.folder import CONFIG
+from training import command
+from training.corpus import predictions
+from training.run_folder import MODEL, PREDICTIONS, RECIPE, RUN
+from training.train.checkpoint import EPOCHS
+from training.tune.search import WINNER
+from training.tune.storage import DATABASE, copy_finished, sqlite_url
+
+RUNS = "runs.json"
+JOURNAL = "trials.journal"
+RUN_TEXTS = (RECIPE, RUN, EPOCHS, f"{MODEL}/{CONFIG}")
+TUNED_TEXTS = (".yaml", ".json", ".md")
+KEY = list(predictions.COLUMNS)
+ORDER = ["source", "name"]  # as a corpus has its rows
+
+
+class Records(BaseModel):
+    """``runs.json``.
+
+    Attributes:
+        runs: Texts by file, by run; a run by its path below the study's ``runs``.
+        tuned: Texts by path below the study.
+    """
+
+    runs: dict[str, dict[str, str]]
+    tuned: dict[str, str]
+
+
+def gather(study: Path, out: Path) -> Records:
+    """Write the records of a study as far as it has come.
+
+    Raises:
+        InputError: It has no finished run yet, or the records can't be written.
+    """
+    finished = sorted(folder.parent for folder in (study / "runs").glob(f"*/*/*/{MODEL}"))
+    held_out = [run for run in finished if (run / PREDICTIONS).is_file()]
+    if not held_out:
+        raise InputError(f"{study} has no finished run yet")
+    named = {run.relative_to(study / "runs").as_posix(): run for run in held_out}
+    texts = {name: dict(_texts(run)) for name, run in named.items()}
+    tuned = {
+        path.relative_to(study).as_posix(): path.read_text("utf-8")
+        for path in sorted((study / "tune").glob("*/*"))
+        if path.suffix in TUNED_TEXTS
+    }
+    for folder in sorted((study / "tune").glob("*")):
+        if not (folder / WINNER).exists() and (folder / DATABASE).exists():
+            tuned[f"tune/{folder.name}/{JOURNAL}"] = _journal(folder)
+    records = Records(runs=texts, tuned=tuned)
+    out.mkdir(parents=True, exist_ok=True)
+    _put_table(_table(named), out / PREDICTIONS)
+    _put(out / RUNS, json.dumps(records.model_dump(), indent=1, ensure_ascii=False) + "\n")
+    return records
+
+
+def restore(folder: Path, study: Path) -> list[str]:
+    """Give a study the recorded runs that it lacks; returns their names.
+
+    Raises:
+        InputError: The records can't be read.
+    """
+    try:
+        records = Records.model_validate_json((folder / RUNS).read_bytes())
+        table = pd.read_parquet(folder / PREDICTIONS)
+    except (OSError, ValidationError, ValueError) as error:
+        raise InputError(f"{folder} holds no records of a study: {error}") from None
+    missing = [name for name in records.runs if not (study / "runs" / name / MODEL).exists()]
+    for name in missing:
+        _restore_run(records.runs[name], table[name], table[KEY], study / "runs" / name)
+    for name, text in records.tuned.items():
+        path = study / name
+        if path.name == JOURNAL:
+            _restore_tuning(path.parent, text)
+        elif not path.exists():
+            _put(path, text)
+    return missing
+
+
+def _journal(tuning: Path) -> str:
+    """The trials of a tuning that goes on, as Optuna's own text."""
+    with TemporaryDirectory() as beside:
+        path = Path(beside) / JOURNAL
+        copy_finished(tuning.name, sqlite_url(tuning), str(path))
+        return path.read_text("utf-8")
+
+
+def _restore_tuning(tuning: Path, text: str) -> None:
+    """Make a tuning's database anew, where there is none yet."""
+    if (tuning / DATABASE).exists() or (tuning / WINNER).exists():
+        return
+    with TemporaryDirectory() as beside:
+        path = Path(beside) / JOURNAL
+        path.write_text(text, "utf-8")
+        tuning.mkdir(parents=True, exist_ok=True)
+        copy_finished(tuning.name, str(path), sqlite_url(tuning))
+
+
+def _texts(run: Path) -> Iterator[tuple[str, str]]:
+    for name in RUN_TEXTS:
+        yield name, (run / name).read_text("utf-8")
+
+
+def _table(runs: dict[str, Path]) -> pd.DataFrame:
+    """A line a row held out anywhere, a column of margins a run; NaN where a run has none."""
+    frames = [predictions.read(run / PREDICTIONS).set_index(KEY)["margin"] for run in runs.values()]
+    table = pd.concat(frames, axis=1, keys=list(runs)).reset_index()
+    return table.sort_values(ORDER, kind="stable", ignore_index=True)
+
+
+def _restore_run(texts: dict[str, str], margins: Any, rows: pd.DataFrame, run: Path) -> None:
+    """Its model's config comes last: where a model's folder is, the run is finished."""
+    held_out = margins.notna()
+    config = ModelConfig.from_json(texts[RUN_TEXTS[-1]], str(run))
+    own = margins[held_out].to_numpy(dtype=np.float64)
+    run.mkdir(parents=True, exist_ok=True)
+    probability = calibrate(own, config.decision)
+    predictions.write(rows[held_out], own, probability, run / PREDICTIONS)
+    for name, text in texts.items():
+        _put(run / name, text)
+
+
+def _put_table(table: pd.DataFrame, path: Path) -> None:
+    beside = path.with_name(f".{path.name}.new")
+    table.to_parquet(beside, index=False, compression="zstd")
+    os.replace(beside, path)
+
+
+def _put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(text, "utf-8")
+    os.replace(beside, path)
+
+
+def main(
+    study: Annotated[Path, typer.Argument(help="The study's folder.")],
+    out: Annotated[Path, typer.Option(help="Folder of the records.")],
+) -> None:
+    """Write what a study found so far."""
+    records = gather(study, out)
+    typer.echo(f"{len(records.runs)} runs: {out}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,111 @@
+"""Tested runs -> what ``cards`` holds: model folders with their figures and cards, and the report.
+
+python -m training.study.release RUN... --report REPORT --cards cards --readme README.md
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from bcd_models.errors import InputError
+from bcd_models.hub import folder as model_folder
+from bcd_models.models.backbones import backbone_named
+from training import command
+from training.card import write as card
+from training.compare import report as compare
+from training.compare.runs import METRICS
+from training.compare.schema import Report
+from training.evaluate import schema as measured
+from training.run_folder import MODEL
+from training.train.checkpoint import EPOCHS
+
+FIGURES = ("evaluation-test.png", "risk-by-case-test.png", card.CURVES)
+NEEDED = (f"{MODEL}/config.json", f"{MODEL}/model.safetensors", METRICS, EPOCHS, *FIGURES[:2])
+
+
+def release(
+    run: Path, cards: Path, dataset: str = "", near: Sequence[measured.Neighbours] = ()
+) -> Path:
+    """Put a run's model, figures and card into its folder; returns the folder.
+
+    Args:
+        run: A run's folder.
+        cards: Folder of model folders.
+        dataset: Hub id of the published corpus, or "".
+        near: What a comparison found of neighbouring cases; that of the run's own backbone goes
+            into its figures, or the first.
+
+    Raises:
+        InputError: The run was not finished or not tested.
+    """
+    missing = [name for name in NEEDED if not (run / name).is_file()]
+    if missing:
+        raise InputError(f"{run} lacks {missing[0]}: finish training and evaluation first")
+    config = model_folder.read_config(run / MODEL)
+    folder = cards / config.name
+    beside = cards / f".{folder.name}.new"
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(run / MODEL, beside)
+    title = backbone_named(config.backbone).title
+    own_first = sorted(near, key=lambda one: one.backbone != title)
+    known = {"training": training_of(run), "neighbours": next(iter(own_first), None)}
+    metrics = measured.read(run / METRICS).model_copy(update=known)
+    (beside / card.METRICS).write_text(metrics.model_dump_json(indent=1) + "\n", "utf-8")
+    for name in FIGURES:
+        if (run / name).is_file():
+            shutil.copy(run / name, beside)
+    card.write(beside, dataset)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+    return folder
+
+
+def training_of(run: Path) -> measured.Training:
+    """What a run cost, by its own lines; InputError where these can't be read."""
+    try:
+        lines = [json.loads(line) for line in (run / EPOCHS).read_text("utf-8").splitlines()]
+        seconds = sum(line["seconds"] for line in lines)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{run / EPOCHS} can't be read: {error!r}") from None
+    hardware = dict.fromkeys(line.get("hardware", "") for line in lines)
+    return measured.Training(
+        epochs=len(lines), seconds=round(seconds, 1), hardware="; ".join(filter(None, hardware))
+    )
+
+
+def _neighbours(path: Path) -> Sequence[measured.Neighbours]:
+    try:
+        return Report.model_validate_json(path.read_bytes()).neighbours
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path} is no report of training.compare: {error}") from None
+
+
+def main(
+    runs: Annotated[list[Path], typer.Argument(help="Tested runs, one a model.")],
+    cards: Annotated[Path, typer.Option(help="Folder of model folders.")],
+    report: Annotated[Path | None, typer.Option(help="Folder written by compare.")] = None,
+    readme: Annotated[Path | None, typer.Option(help="Also put the results in here.")] = None,
+    dataset: Annotated[str, typer.Option(help="Hub id of the published corpus.")] = "",
+) -> None:
+    """Publish tested runs into a folder of model folders."""
+    near = _neighbours(report / compare.REPORT) if report else ()
+    folders = [release(run, cards, dataset, near) for run in runs]
+    for folder in folders:
+        typer.echo(f"model: {folder}")
+    if report:
+        for file in sorted(report.glob("*.*")):
+            shutil.copy(file, cards)
+    if readme:
+        text = card.put_results(readme.read_text("utf-8"), card.results_table(folders))
+        readme.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,358 @@
+"""The whole way from a corpus to the comparison, stage by stage, going on where it was left.
+
+python -m training.study --plan training/study/study.yaml --corpus CORPUS --out STUDY [--workers N]
+
+Each step of a stage is one of this package's commands; a step whose result is there is passed over,
+one that was cut off is resumed. So the same command begins and goes on.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from bcd_models.errors import InputError
+from bcd_models.models.backbones import backbone_named
+from training.compare.runs import METRICS
+from training.recipes import schema as recipe
+from training.run_folder import MODEL, PREDICTIONS
+from training.study import choice, steps
+from training.study.plan import Change, Plan, read_plan
+from training.study.records import restore
+from training.study.steps import Step
+from training.tune.search import BEST, WINNER
+
+REPORT, FLOOR, TEACHERS = "report", "floor", "teachers"
+SPLITS = ("grouped", "random")  # the same recipe in each: what a split flatters by
+PLAN = Path(__file__).with_name("study.yaml")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where everything is.
+
+    Attributes:
+        plan: What is to be done.
+        recipes: The plain recipes, by backbone.
+        corpus: As written by ``training.corpus``.
+        out: The study's folder.
+        starts: Folder of start weights, ``ARCHITECTURE_init.safetensors``; None: as recipes say.
+        cards: Folder to publish the chosen models into; None: they stay where they are.
+        readme: File to put their results into.
+    """
+
+    plan: Plan
+    recipes: dict[str, recipe.Recipe]
+    corpus: Path
+    out: Path
+    starts: Path | None
+    cards: Path | None
+    readme: Path | None
+
+    def run_folder(self, trained: recipe.Recipe, held: str) -> Path:
+        """Folder of one run."""
+        return self.out / "runs" / trained.backbone / _file_name(trained.arm) / held
+
+    def config(self, trained: recipe.Recipe) -> Path:
+        """A recipe's file in the study, written first."""
+        name = f"{trained.backbone}-{_file_name(trained.arm)}-{trained.split}.yaml"
+        path = self.out / "recipes" / name
+        document = trained.model_dump(mode="json", exclude_unset=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+        return path
+
+    def start(self, trained: recipe.Recipe) -> list[str]:
+        """The option that names a recipe's start weights."""
+        if self.starts is None or trained.start == "none":
+            return []
+        file = self.starts / f"{backbone_named(trained.backbone).timm_name}_init.safetensors"
+        if not file.is_file():
+            raise InputError(f"start weights {file} are missing: look at --starts")
+        return ["--start", str(file)]
+
+
+def stages(study: Study) -> Iterator[list[Step]]:
+    """All steps; those of a stage wait for none of each other.
+
+    What is in a stage depends on what earlier ones found: ask for it once they are done.
+    """
+    for both in zip_longest(_plain_and_tuned(study), _race(study), fillvalue=[]):
+        yield [step for part in both for step in part]
+    together = {backbone: _combined(study, plain) for backbone, plain in study.recipes.items()}
+    yield [
+        _compare(study, "each change alone, and the tuned recipes"),
+        *_folds(study, (trained for trained, _ in together.values()), study.plan.folds),
+    ]
+    averaged = [
+        _rescore(study, several, fold, of=trained)
+        for trained, several in together.values()
+        if several
+        for fold in study.plan.folds
+    ]
+    if averaged:
+        yield averaged
+    chosen = [_chosen(study, study.recipes[name], *pair) for name, pair in together.items()]
+    yield [
+        _compare(study, "the changes together"),
+        *(_refit(study, trained) for trained in chosen),
+        *_on_the_first(study, chosen[0]),
+    ]
+    yield [
+        *(_test(study, trained, "all") for trained in chosen),
+        *(_test(study, trained, trained.split) for trained in _by_split(chosen[0])),
+    ]
+    yield [_compare(study, "the comparison")]
+    if study.cards:
+        yield [_release(study, chosen, study.cards)]
+
+
+def _plain_and_tuned(study: Study) -> Iterator[list[Step]]:
+    """What needs nothing, the longest first; then what needs the tunings or the plain runs."""
+    plan, recipes = study.plan, study.recipes.values()
+    tunings = [_tune(study, plain) for plain in recipes]
+    yield [*tunings, _floor(study), *_folds(study, recipes, plan.folds)]
+    tuned = [_tuned(study, plain) for plain in recipes]
+    views = [changed for changed in single_changes(study) if _of_views(study, changed)]
+    rescored = [
+        _rescore(study, changed, fold, of=study.recipes[changed.backbone])
+        for changed in views
+        for fold in plan.change_folds
+    ]
+    yield [*_folds(study, tuned, plan.change_folds), *rescored]
+
+
+def _race(study: Study) -> Iterator[list[Step]]:
+    """All changes that are trained, on one fold; on each next fold those not behind plain."""
+    folds = study.plan.change_folds
+    racing = [changed for changed in single_changes(study) if not _of_views(study, changed)]
+    for number, fold in enumerate(folds):
+        seen = folds[:number]
+        racing = [one for one in racing if not seen or _gain(study, one, seen) >= 0]
+        yield _folds(study, racing, (fold,))
+
+
+def _refit(study: Study, chosen: recipe.Recipe) -> Step:
+    """The best recipe, learnt from all but test."""
+    folds = [study.run_folder(chosen, f"fold-{fold}") for fold in study.plan.folds]
+    decided = [part for run in folds for part in ("--decision-from", str(run))]
+    return _train(study, chosen, "all", decided)
+
+
+def _on_the_first(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
+    """What is looked at with the first backbone alone: splits, held-out cases, learning curve."""
+    plan = study.plan
+    for trained in _by_split(chosen):
+        yield _train(study, trained, trained.split, [])
+    for case in plan.leave_out:
+        held = f"without-{case.replace('/', '-')}"
+        yield _train(study, chosen, held, ["--leave-out", case])
+    near = chosen.model_copy(update={"split": "neighbours"})
+    parts = [
+        chosen.model_copy(update={"learnt_share": share, "arm": f"{share:g} of the cases"})
+        for share in plan.shares
+    ]
+    yield from _folds(study, [near, *parts], plan.change_folds)
+
+
+def _by_split(chosen: recipe.Recipe) -> list[recipe.Recipe]:
+    return [chosen.model_copy(update={"split": split}) for split in SPLITS]
+
+
+def _floor(study: Study) -> Step:
+    out = study.out / FLOOR
+    arguments = ["--corpus", str(study.corpus), "--out", str(out)]
+    return Step("colour statistics alone", "floors", arguments, out / PREDICTIONS)
+
+
+def _folds(study: Study, arms: Iterable[recipe.Recipe], folds: tuple[int, ...]) -> list[Step]:
+    return [_fold(study, trained, fold) for trained in arms for fold in folds]
+
+
+def _fold(study: Study, trained: recipe.Recipe, fold: int) -> Step:
+    of_split = "" if trained.split == "grouped" else f"{trained.split}-"
+    return _train(study, trained, f"{of_split}fold-{fold}", ["--fold", str(fold)])
+
+
+def _of_views(study: Study, changed: recipe.Recipe) -> bool:
+    """Whether only the views differ from plain: then nothing is to be trained."""
+    plain = study.recipes[changed.backbone]
+    return changed == plain.model_copy(update={"arm": changed.arm, "views": changed.views})
+
+
+def _rescore(study: Study, changed: recipe.Recipe, fold: int, of: recipe.Recipe) -> Step:
+    """The weights of another recipe's run scored anew."""
+    held = f"fold-{fold}"
+    run = study.run_folder(changed, held)
+    arguments = [study.run_folder(of, held), "--corpus", study.corpus, "--out", run]
+    arguments += ["--arm", changed.arm, "--views", changed.views]
+    return Step(_named(changed, held), "rescore", list(map(str, arguments)), run / MODEL)
+
+
+def _test(study: Study, trained: recipe.Recipe, held: str) -> Step:
+    """Read the test part once."""
+    run = study.run_folder(trained, held)
+    arguments = ["--model", run / MODEL, "--corpus", study.corpus, "--out", run / METRICS]
+    name = f"{_named(trained, held)}: test part"
+    return Step(name, "evaluate", list(map(str, arguments)), run / METRICS)
+
+
+def _train(study: Study, trained: recipe.Recipe, held: str, options: list[str]) -> Step:
+    run = study.run_folder(trained, held)
+    arguments = ["--config", study.config(trained), "--corpus", study.corpus, "--out", run]
+    arguments += [*study.start(trained), *options, "--resume"]
+    teachers = None
+    if trained.teachers:
+        out = study.out / TEACHERS / trained.backbone / _file_name(trained.arm) / held
+        teachers = _teach(study, trained, held, options, out)
+        arguments += ["--teacher", out]
+    return Step(_named(trained, held), "train", list(map(str, arguments)), run / MODEL, teachers)
+
+
+def _teach(study: Study, trained: recipe.Recipe, held: str, options: list[str], out: Path) -> Step:
+    """Teachers of one run alone, which see no more than it does."""
+    arguments = ["--config", study.config(trained), "--corpus", study.corpus, "--out", out]
+    arguments += study.start(trained)
+    arguments += ["--hold-nothing"] if "--decision-from" in options else options
+    name = f"{_named(trained, held)}: teachers"
+    return Step(name, "teach", list(map(str, arguments)), out / PREDICTIONS)
+
+
+def _tune(study: Study, plain: recipe.Recipe) -> Step:
+    plan, out = study.plan, study.out / "tune" / plain.backbone
+    arguments = ["--config", study.config(plain), "--corpus", study.corpus, "--out", out]
+    arguments += ["--trials", plan.trials, "--seeds", plan.seeds, "--top", plan.top]
+    arguments += study.start(plain)
+    return Step(f"{plain.backbone}: study", "tune", list(map(str, arguments)), out / WINNER)
+
+
+def _compare(study: Study, name: str) -> Step:
+    """Never passed over: it is quick, and runs may have come since."""
+    runs = (study.out / "runs").glob(f"*/*/*/{MODEL}")
+    arguments = sorted(str(model.parent) for model in runs)
+    arguments += ["--corpus", str(study.corpus), "--out", str(study.out / REPORT)]
+    arguments += ["--floor", str(study.out / FLOOR)]
+    return Step(name, "compare", arguments, None)
+
+
+def _release(study: Study, chosen: list[recipe.Recipe], cards: Path) -> Step:
+    runs = [str(study.run_folder(trained, "all")) for trained in chosen]
+    arguments = [*runs, "--report", str(study.out / REPORT), "--cards", str(cards)]
+    if study.readme:
+        arguments += ["--readme", str(study.readme)]
+    return Step("the model folders", "release", arguments, None)
+
+
+def _tuned(study: Study, plain: recipe.Recipe) -> recipe.Recipe:
+    """The study's best trial, which may or may not be better than the plain recipe."""
+    return recipe.read(study.out / "tune" / plain.backbone / BEST)
+
+
+def single_changes(study: Study) -> list[recipe.Recipe]:
+    """Each of the plan's changes alone, on the recipe that it is tried on."""
+    return [_changed(study, change) for change in study.plan.changes]
+
+
+def _changed(study: Study, change: Change) -> recipe.Recipe:
+    plain = study.recipes[change.backbone or next(iter(study.recipes))]
+    document = plain.model_dump(mode="json", exclude_unset=True)
+    return recipe.Recipe.model_validate(choice.merged(document, change.set) | {"arm": change.arm})
+
+
+def _gain(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> float:
+    """Of AUROC over the plain recipe, on those of the folds that are finished."""
+    held = [f"fold-{fold}" for fold in folds]
+    held = [name for name in held if (study.run_folder(trained, name) / MODEL).exists()]
+    plain = study.recipes[trained.backbone]
+    ours, theirs = ([study.run_folder(r, name) for name in held] for r in (trained, plain))
+    return choice.gain(ours, theirs)
+
+
+def _combined(study: Study, plain: recipe.Recipe) -> tuple[recipe.Recipe, recipe.Recipe | None]:
+    """What helps, together: as it is trained, with one view; and with several, where these help.
+
+    What is the plain or the tuned recipe again goes by that name, so that its runs are used.
+    """
+    tuned, folds = _tuned(study, plain), study.plan.change_folds
+    changes = [one for one in study.plan.changes if one.backbone in (None, plain.backbone)]
+    gains = {one.arm: _gain(study, _changed(study, one), folds) for one in changes}
+    sets = {one.arm: one.set for one in changes}
+    together = choice.combined(plain, tuned, _gain(study, tuned, folds), sets, gains)
+    trained = together.model_copy(update={"views": 1})
+    for known in (plain, tuned):
+        if known == trained.model_copy(update={"arm": known.arm}):
+            trained = known
+    if together.views == 1:
+        return trained, None
+    arm = f"{trained.arm}, {together.views} views"
+    return trained, trained.model_copy(update={"arm": arm, "views": together.views})
+
+
+def _chosen(
+    study: Study, plain: recipe.Recipe, trained: recipe.Recipe, several: recipe.Recipe | None
+) -> recipe.Recipe:
+    """Views multiply what each answer costs: they stay where they gain enough, on all folds."""
+
+    def runs(of: recipe.Recipe) -> list[Path]:
+        return [study.run_folder(of, f"fold-{fold}") for fold in study.plan.folds]
+
+    if several and choice.worth_their_cost(runs(several), runs(trained)):
+        trained = several
+    return choice.best(plain, trained, _gain(study, trained, study.plan.folds))
+
+
+def _named(trained: recipe.Recipe, held: str) -> str:
+    return f"{trained.backbone}, {trained.arm}, {held}"
+
+
+def _file_name(arm: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", arm)
+
+
+def go(study: Study, launch: list[str], workers: int) -> None:
+    """Do every step that isn't done.
+
+    Args:
+        study: Where and what.
+        launch: What starts a training, up to the module's name; empty: this process trains.
+        workers: Steps done at a time, each a process of its own; of one, this process does them.
+
+    Raises:
+        BCDError: A step failed; the same command goes on from it.
+        InputError: Both a launcher and several workers are asked for.
+    """
+    if launch and workers > 1:
+        raise InputError(f"--launch and --workers {workers} would share the machine: choose one")
+    for stage in stages(study):
+        steps.do(stage, launch, workers)
+
+
+def main(
+    corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
+    out: Annotated[Path, typer.Option(help="The study's folder.")],
+    plan: Annotated[Path, typer.Option(help="What is trained.")] = PLAN,
+    starts: Annotated[Path | None, typer.Option(help="Folder of start weights.")] = None,
+    launch: Annotated[
+        str, typer.Option(help='Starts trainings: "accelerate launch ... -m". This process does.')
+    ] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Steps done at a time.")] = 1,
+    cards: Annotated[Path | None, typer.Option(help="Publish the models into here.")] = None,
+    readme: Annotated[Path | None, typer.Option(help="Put their results in here.")] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="Begin with these records of another's runs.")
+    ] = None,
+) -> None:
+    """Train, tune and compare everything; run it again to go on."""
+    study = Study(*read_plan(plan), corpus, out, starts, cards, readme)
+    if records:
+        typer.echo(f"{len(restore(records, out))} runs from {records}")
+    go(study, shlex.split(launch), workers)
+    typer.echo(f"report: {out / REPORT / 'report.md'}")

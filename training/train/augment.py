@@ -1,0 +1,105 @@
+"""Augmentation of whole batches on the device: turns, colour and stain jitter, MixUp.
+
+All draws come from torch's default generator on the CPU: one seed decides them on every device.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skimage.color import hed_from_rgb, rgb_from_hed
+from torch import Tensor
+from torchvision.transforms import v2
+
+from bcd_models.images.preprocess import symmetry
+from training.recipes.schema import Augment
+
+_DARKEST = 1e-6  # skimage's own floor, so that black has a logarithm
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def augment(pixels: Tensor, strengths: Augment) -> Tensor:
+    """Vary each image of a batch in its own way.
+
+    Args:
+        pixels: N x 3 x S x S, float from 0 to 255.
+        strengths: How much; zero strengths leave the pixels as they are.
+
+    Returns:
+        The same shape, from 0 to 255.
+    """
+    if strengths.flips:
+        pixels = _turned(pixels)
+    if strengths.stain:
+        pixels = _stained(pixels, strengths.stain)
+    return _jittered(pixels, strengths)
+
+
+def mixed(inputs: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """MixUp (Zhang et al., ICLR 2018) of a batch: each image with the one before it.
+
+    Args:
+        inputs: N x 3 x S x S.
+        targets: Soft targets, N x 2.
+        alpha: Of the Beta distribution the share is drawn from; 0 mixes nothing.
+    """
+    if alpha > 0:
+        inputs, targets = v2.MixUp(alpha=alpha)(inputs, targets)
+    return inputs, targets
+
+
+def hed(pixels: Tensor) -> Tensor:
+    """Amounts of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001), N x 3 x S x S.
+
+    scikit-image's ``rgb2hed`` but for one thing: amounts below zero stay, so that ``rgb`` of them
+    gives back every colour.
+    """
+    density = (pixels / 255).clamp(min=_DARKEST).log() / math.log(_DARKEST)
+    return torch.einsum("nihw,ij->njhw", density, _matrix(hed_from_rgb, pixels))
+
+
+def rgb(stains: Tensor) -> Tensor:
+    """Pixels from 0 to 255 of amounts of the three stains; undoes ``hed``."""
+    density = torch.einsum("nihw,ij->njhw", stains, _matrix(rgb_from_hed, stains))
+    return (density * math.log(_DARKEST)).exp().mul(255).clamp(0, 255)
+
+
+def _matrix(of: NDArray[np.float64], like: Tensor) -> Tensor:
+    return torch.as_tensor(of).to(like)
+
+
+def _stained(pixels: Tensor, strength: float) -> Tensor:
+    """More or less of each stain in each image (after Tellez et al., IEEE TMI 2018)."""
+    factors = torch.empty(len(pixels), 3, 1, 1).uniform_(1 - strength, 1 + strength)
+    return rgb(hed(pixels) * factors.to(pixels))
+
+
+def _turned(pixels: Tensor) -> Tensor:
+    """One of the square's eight symmetries for each image."""
+    drawn = torch.randint(8, (len(pixels),)).to(pixels.device)
+    turned = pixels.clone()
+    for which in range(1, 8):
+        turned[drawn == which] = symmetry(pixels[drawn == which], which)
+    return turned
+
+
+def _jittered(pixels: Tensor, strengths: Augment) -> Tensor:
+    """Brightness, then contrast about the image's mean luma, then saturation about its luma."""
+
+    def factors(strength: float) -> Tensor:
+        drawn = torch.empty(len(pixels), 1, 1, 1).uniform_(1 - strength, 1 + strength)
+        return drawn.to(pixels)
+
+    if strengths.brightness:
+        pixels = (pixels * factors(strengths.brightness)).clamp(0, 255)
+    luma = torch.tensor(_LUMA).to(pixels).view(3, 1, 1)
+    if strengths.contrast:
+        mean = (pixels * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+        pixels = torch.lerp(mean, pixels, factors(strengths.contrast)).clamp(0, 255)
+    if strengths.saturation:
+        grey = (pixels * luma).sum(1, keepdim=True)
+        pixels = torch.lerp(grey, pixels, factors(strengths.saturation)).clamp(0, 255)
+    return pixels

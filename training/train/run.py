@@ -1,0 +1,200 @@
+"""Train one model from a recipe.
+
+python -m training.train --config training/recipes/NAME.yaml --corpus CORPUS --out RUN
+
+Held out is the validation part, or with ``--fold`` one fold of what isn't test, or with
+``--leave-out`` one case, or with ``--decision-from`` nothing: then everything but test is learnt
+from, and the decision rule is fitted on what other runs predicted for their folds.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+import typer
+from accelerate.utils import set_seed
+from numpy.typing import NDArray
+
+from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig, Provenance
+from bcd_models.decision import calibrate
+from bcd_models.errors import InputError
+from bcd_models.models.backbones import create
+from bcd_models.models.classifier import BCDClassifier
+from training import run_folder
+from training.corpus import predictions, splits
+from training.corpus.selection import Data, Held, data_of, taught
+from training.evaluate import scoring
+from training.evaluate.calibration import fit_decision
+from training.recipes import schema as recipe
+from training.run_folder import MODEL, PREDICTIONS
+from training.train import engine, start
+
+
+def network_of(plan: recipe.Recipe, file: Path | None) -> tuple[Any, PreprocessConfig, str]:
+    """A network as training begins with it, its preprocessing, its start's SHA-256 or ""."""
+    set_seed(plan.seed)
+    network = create(plan.backbone, plan.drop_path, plan.dropout)
+    start.silence_head(network)
+    mean, std, sha256 = _start(network, plan, file)
+    return network, PreprocessConfig(input_size=plan.input_size, mean=mean, std=std), sha256
+
+
+def train(
+    config: Path,
+    corpus_folder: Path,
+    out: Path,
+    start_file: Path | None = None,
+    held: Held = Held(),
+    teachers: Sequence[Path] = (),
+    decision_from: Sequence[Path] = (),
+) -> Path:
+    """Train, fit the decision rule, write ``RUN/model`` and predictions; returns the model folder.
+
+    Args:
+        config: The recipe.
+        corpus_folder: As written by ``training.corpus``.
+        out: The run's folder.
+        start_file: Start weights.
+        held: What is held out.
+        teachers: Folders whose predictions are part of the targets.
+        decision_from: Runs whose predictions decide the decision rule where nothing is held out.
+    """
+    plan = recipe.read(config)
+    state = engine.processes()
+    with state.main_process_first():
+        data = data_of(corpus_folder, plan, held)
+    network, preprocess, start_sha256 = network_of(plan, start_file)
+    began_with = (start_file.name if start_file else plan.start, start_sha256)
+    provenance = provenance_of(plan, data, held, began_with, (*teachers, *decision_from))
+    described = ModelConfig(
+        name=plan.name,
+        version=plan.version,
+        backbone=plan.backbone,
+        preprocess=preprocess,
+        provenance=provenance,
+    )
+    training = replace(data.training, taught=taught(data.training.frame, plan, teachers))
+    with run_folder.hold(out, plan, provenance, state):
+        network = engine.fit(network, plan, preprocess, training, data.held_out, out)
+        if state.is_main_process:
+            save(described, network, data.held_out, decision_from, out)
+        state.wait_for_everyone()
+    return out / MODEL
+
+
+def provenance_of(
+    plan: recipe.Recipe, data: Data, held: Held, began_with: tuple[str, str], inputs: Sequence[Path]
+) -> Provenance:
+    """What decides a run.
+
+    Args:
+        plan: Its recipe.
+        data: Its rows.
+        held: What it holds out.
+        began_with: Its start weights' name and SHA-256.
+        inputs: Folders of predictions that it takes something from.
+    """
+    start_name, start_sha256 = began_with
+    return Provenance(
+        corpus=", ".join(f"{n}: {s['images']}" for n, s in data.about["sources"].items()),
+        corpus_fingerprint=data.about["fingerprint"],
+        split=f"{data.split.kind}{held}",
+        split_sha256=data.split.sha256,
+        recipe=plan.as_trained(),
+        seed=plan.seed,
+        start=start_name,
+        start_sha256=start_sha256,
+        inputs={"/".join(p.parts[-3:]): run_folder.sha256(p / PREDICTIONS) for p in inputs},
+        git_commit=run_folder.git_commit(),
+        versions=run_folder.versions(),
+    )
+
+
+def save(
+    config: ModelConfig,
+    network: Any,
+    held_out: scoring.Rows | None,
+    decision_from: Sequence[Path],
+    out: Path,
+) -> None:
+    """Fit the decision rule on the float16 weights as they come back; the model appears last.
+
+    Args:
+        config: Of the model, but for its decision rule.
+        network: Trained.
+        held_out: Rows to predict, and to fit the rule on; None where nothing is held out.
+        decision_from: Runs whose predictions the rule is fitted on then.
+        out: The run's folder.
+    """
+    beside, folder = out / f".{MODEL}.new", out / MODEL
+    BCDClassifier(config, network).save_pretrained(beside)
+    reloaded = BCDClassifier.from_pretrained(beside)
+    plan = recipe.Recipe(**config.provenance.recipe)
+    if held_out is None:
+        known = pd.concat([predictions.read(run / PREDICTIONS) for run in decision_from])
+        margins = known["margin"].to_numpy()
+    else:
+        known = held_out.frame
+        margins = scoring.score(reloaded.network, held_out, config.preprocess, views=plan.views)
+    decision = decision_on(known, margins, plan)
+    reloaded.config = config.model_copy(update={"decision": decision})
+    reloaded.save_pretrained(beside)
+    if held_out is not None:
+        predictions.write(known, margins, calibrate(margins, decision), out / PREDICTIONS)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+
+
+def decision_on(
+    frame: pd.DataFrame, margins: NDArray[np.float64], plan: recipe.Recipe
+) -> DecisionConfig:
+    """The decision rule within the larger source; the plain one where a label is missing."""
+    larger = (frame["source"] == splits.larger_source(frame)).to_numpy()
+    truth = (frame["label"] == "malignant").to_numpy()[larger]
+    if truth.all() or not truth.any():
+        return DecisionConfig(views=plan.views)
+    fitted = fit_decision(margins[larger], truth, plan.refer_share)
+    return fitted.model_copy(update={"views": plan.views})
+
+
+def _start(network: Any, plan: recipe.Recipe, file: Path | None) -> tuple[Any, Any, str]:
+    if file:
+        return start.from_file(network, file)
+    if plan.start == "imagenet":
+        return start.from_imagenet(network, plan.backbone)
+    half = (0.5, 0.5, 0.5)
+    return half, half, ""
+
+
+def main(
+    config: Annotated[Path, typer.Option(help="Recipe, one of training/recipes/.")],
+    corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
+    out: Annotated[Path, typer.Option(help="Run folder.")],
+    start: Annotated[Path | None, typer.Option(help="Start weights, safetensors.")] = None,
+    fold: Annotated[int | None, typer.Option(min=0, max=4, help="Hold out this fold.")] = None,
+    leave_out: Annotated[str | None, typer.Option(help="Hold out this case alone.")] = None,
+    decision_from: Annotated[
+        list[Path] | None,
+        typer.Option(help="Hold out nothing; fit the decision on these runs' held-out rows."),
+    ] = None,
+    teacher: Annotated[
+        list[Path] | None, typer.Option(help="Folder whose predictions are part of the targets.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")] = False,
+) -> None:
+    """Train one model from a recipe."""
+    if (fold is not None) + bool(leave_out) + bool(decision_from) > 1:
+        raise InputError("choose one of --fold, --leave-out and --decision-from")
+    if out.exists() and any(f.name != ".lock" for f in out.iterdir()) and not resume:
+        raise InputError(f"{out} is not empty: choose another folder, or go on with --resume")
+    engine.keep_freed_memory()
+    held = Held(fold, leave_out, bool(decision_from))
+    folder = train(config, corpus, out, start, held, teacher or [], decision_from or [])
+    if engine.processes().is_main_process:
+        typer.echo(f"model: {folder}")

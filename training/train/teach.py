@@ -1,0 +1,125 @@
+"""Teachers for a training: what models say of its rows that have not learnt from their cases.
+
+python -m training.train.teach --config RECIPE --corpus CORPUS --out TEACHERS [--fold K]
+
+The rows that ``training.train`` would learn from are learnt from by folds: one network a fold, by
+the same recipe without teachers, and colour statistics alone; each calibrated, their mean is what
+``training.train --teacher TEACHERS`` hears of a row. Whatever that run holds out, no teacher has
+seen, so its figures stay those of unseen cases.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from bcd_models.decision import calibrate, log_odds
+from bcd_models.errors import InputError
+from training import command, run_folder
+from training.corpus import predictions
+from training.corpus.selection import Held, data_of
+from training.evaluate import floors, scoring
+from training.recipes import schema as recipe
+from training.run_folder import PREDICTIONS
+from training.train import engine
+from training.train.run import decision_on, network_of, provenance_of
+
+
+def teach(
+    config: Path, corpus: Path, out: Path, start: Path | None = None, held: Held = Held()
+) -> Path:
+    """Write what teachers say of the rows that a run would learn from; returns the file.
+
+    Rows of no fold, which are only ever trained on, get no teacher.
+
+    Args:
+        config: The run's recipe.
+        corpus: As written by ``training.corpus``.
+        out: Folder of the predictions; a training cut off goes on from its checkpoint there.
+        start: Start weights.
+        held: What the run holds out.
+
+    Raises:
+        InputError: The rows lie in fewer than two folds, or the folder was begun with something
+            else.
+    """
+    plan = recipe.read(config).model_copy(update={"teachers": 0.0})
+    data = data_of(corpus, plan, held)
+    known, fold = data.training, data.training.frame["fold"].to_numpy()
+    if len(np.unique(fold[fold >= 0])) < 2:
+        raise InputError(f"what is learnt from{held} lies in fewer than two folds: no teachers")
+    _, _, sha256 = network_of(plan, start)
+    began_with = (start.name if start else plan.start, sha256)
+    provenance = provenance_of(plan, data, held, began_with, ())
+    with run_folder.hold(out, plan, provenance, engine.processes()):
+        margins = _by_networks(known, fold, plan, start, out)
+        placed = fold >= 0
+        colour = log_odds(floors.across(known, fold)[placed])
+        both = [_calibrated(known.where(placed), one, plan) for one in (margins[placed], colour)]
+        mean = np.mean(both, axis=0)
+        frame = known.frame[placed].reset_index(drop=True)
+        predictions.write(frame, log_odds(mean), mean, out / PREDICTIONS)
+    return out / PREDICTIONS
+
+
+def _by_networks(
+    known: scoring.Rows,
+    fold: NDArray[np.int64],
+    plan: recipe.Recipe,
+    start: Path | None,
+    out: Path,
+) -> NDArray[np.float64]:
+    """Margins of each fold's rows by a network trained on all other rows; NaN for no fold's."""
+    margins = np.full(len(fold), np.nan)
+    for asked in np.unique(fold[fold >= 0]):
+        kept = out / f"fold-{asked}.npy"
+        if not kept.exists():
+            network, preprocess, _ = network_of(plan, start)
+            inside = out / f"fold-{asked}"
+            inside.mkdir(exist_ok=True)
+            learnt = known.where(fold != asked)
+            network = engine.fit(network, plan, preprocess, learnt, None, inside)
+            said = scoring.score(network, known.where(fold == asked), preprocess, views=plan.views)
+            beside = kept.with_suffix(".new.npy")
+            np.save(beside, said)
+            beside.rename(kept)
+            shutil.rmtree(inside)
+        margins[fold == asked] = np.load(kept)
+    return margins
+
+
+def _calibrated(
+    rows: scoring.Rows, margins: NDArray[np.float64], plan: recipe.Recipe
+) -> NDArray[np.float64]:
+    return calibrate(margins, decision_on(rows.frame, margins, plan))
+
+
+def main(
+    config: Annotated[Path, typer.Option(help="Recipe of the run to teach.")],
+    corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.parquet.")],
+    start: Annotated[Path | None, typer.Option(help="Start weights, safetensors.")] = None,
+    fold: Annotated[
+        int | None, typer.Option(min=0, max=4, help="The fold that the run holds out.")
+    ] = None,
+    leave_out: Annotated[str | None, typer.Option(help="The case that it holds out.")] = None,
+    hold_nothing: Annotated[bool, typer.Option(help="The run holds nothing out.")] = False,
+) -> None:
+    """Make teachers for a run."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("teachers are made by one process: start it without accelerate launch")
+    if (fold is not None) + bool(leave_out) + hold_nothing > 1:
+        raise InputError("choose one of --fold, --leave-out and --hold-nothing")
+    engine.keep_freed_memory()
+    said = teach(config, corpus, out, start, Held(fold, leave_out, hold_nothing))
+    typer.echo(f"teachers: {said}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,1 +1,0 @@
-"""What `training.tune` is made of: the space, the trials, where they are kept, what they show."""
