@@ -244,6 +244,18 @@ class Look(Base):
     examination: Mapped[Examination] = relationship(back_populates="looks")
 
 
+class ShownImage(Base):
+    """That a model's answer about an image was shown to somebody, on any page, and when last."""
+
+    __tablename__ = "shown_image"
+
+    account_id: Mapped[int] = mapped_column(
+        ForeignKey("account.id", ondelete="RESTRICT"), primary_key=True
+    )
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    at: Mapped[datetime]
+
+
 class Read(Base):
     """A pathologist's verdict; an amendment is a further row, never a change of this one."""
 
@@ -261,7 +273,7 @@ class Read(Base):
     reason: Mapped[str] = mapped_column(Text, default="")  # of an amendment
     by: Mapped[int] = mapped_column(ForeignKey("account.id", ondelete="RESTRICT"))
     at: Mapped[datetime]
-    result_shown: Mapped[bool]  # had the models' results been shown to the reader before?
+    result_shown: Mapped[bool]  # had answers about its images been shown to the reader before?
 
     examination: Mapped[Examination] = relationship(back_populates="reads")
     reader: Mapped[Account] = relationship()

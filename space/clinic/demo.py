@@ -19,7 +19,7 @@ from sqlalchemy import select
 from bcd_models.errors import BCDError, InputError
 from clinic import accounts, examinations, passwords, patients, reads
 from clinic.db import Account
-from clinic.examinations import Analysed, Details, HandedIn
+from clinic.examinations import Analysed, Analysis, Details, HandedIn
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.patients import PatientForm, PatientRow
@@ -275,10 +275,10 @@ def _examine(
     doctor: Actor,
     patient_id: str,
     one: MadeUpExamination,
-    analysed: Sequence[Analysed],
+    analysed: tuple[Analysed, ...],
 ) -> None:
     details = Details(specimen=one.specimen, comment=f"{SYNTHETIC} {one.comment}")
-    examinations.save(clinic, doctor, patient_id, analysed, details, shown=False)
+    examinations.save(clinic, doctor, patient_id, Analysis(analysed, shown=False), details)
 
 
 def _read(

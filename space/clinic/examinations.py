@@ -5,7 +5,6 @@ Kept of an image are its pixels as the models saw them, never the file: that may
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from bcd_models.errors import ImageError, InputError
 from bcd_models.explain.gradcam import Explanation
 from bcd_models.images.open import open_image
 from bcd_models.models.predictor import Predictor
-from clinic import clock, patients, tallies
+from clinic import clock, patients, shown_images, tallies
 from clinic.db import Examination, ExaminedImage, Look, Patient, Read, Result
 from clinic.display import display_size
 from clinic.ids import issued
@@ -30,6 +29,7 @@ from clinic.installation import Installation
 from clinic.models import Models
 from clinic.pages import Page, paged
 from clinic.permissions import Actor, NotAllowed, NotFound, Refused, need_doctor
+from clinic.shown_images import encode_png, hash_png
 from clinic.texts import checked_text
 
 MOST_IMAGES = 16
@@ -57,15 +57,32 @@ class Analysed:
 
     Attributes:
         image: Upright RGB, as the models saw it.
+        png: The same, as it is stored once it is saved.
         field_width_um: As handed in.
         explanations: By model.
         warnings: Why its scale makes the answers less to be relied on.
     """
 
     image: Image.Image
+    png: bytes
     field_width_um: float | None
     explanations: dict[str, Explanation]
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What models said of images, kept on the server until it is saved.
+
+    Attributes:
+        images: Each of them, in order.
+        shown: Whether the doctor saw what they said; decides how it is saved.
+        shown_before: Whether an answer about one of the images was shown to the doctor before.
+    """
+
+    images: tuple[Analysed, ...]
+    shown: bool
+    shown_before: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,6 +169,7 @@ def analyse(
     return tuple(
         Analysed(
             image,
+            encode_png(image),
             one.field_width_um,
             {name: said[name][index] for name in names},
             scale_warnings(models, names, one.field_width_um),
@@ -168,8 +186,10 @@ def analyse_of(
     handed_in: Sequence[HandedIn],
     names: Sequence[str],
     shown: bool,
-) -> tuple[Analysed, ...]:
+) -> Analysis:
     """Let some models answer about images of a patient; that they did is logged, saved or not.
+
+    Where the doctor sees what they say, that is kept before it is returned.
 
     Args:
         clinic: The installation.
@@ -188,6 +208,7 @@ def analyse_of(
     with clinic.database.reading() as session:
         patients.own(session, doctor, patient_id)
     found = analyse(models, handed_in, names)
+    hashes = [hash_png(one.png) for one in found]
     said = {
         "images": len(found),
         "models": list(names),
@@ -198,7 +219,10 @@ def analyse_of(
         patients.own(session, doctor, patient_id)
         subject = f"patient {patient_id}"
         clinic.log.write(session, "images_analysed", actor=doctor, subject=subject, **said)
-    return found
+        shown_before = shown_images.were_shown(session, doctor.account_id, hashes)
+        if shown:
+            shown_images.note_shown(session, doctor.account_id, hashes)
+    return Analysis(found, shown, shown_before)
 
 
 def scale_warnings(
@@ -213,19 +237,19 @@ def save(
     clinic: Installation,
     actor: Actor | None,
     patient_id: str,
-    analysed: Sequence[Analysed],
+    analysis: Analysis,
     details: Details,
-    shown: bool,
 ) -> str:
     """Save an examination whole, or not at all; returns the id issued for it.
+
+    Where the analysis says that its answers were shown, it is saved as one whose answers were.
 
     Args:
         clinic: The installation.
         actor: A doctor.
         patient_id: Of one of the doctor's patients.
-        analysed: Of its images.
+        analysis: Of its images.
         details: Stain, specimen, comment.
-        shown: Whether the doctor has seen what the models said.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
@@ -246,13 +270,13 @@ def save(
             stain=details.stain,
             specimen=details.specimen,
             comment=comment,
-            images=[_row(clinic, one, place, now) for place, one in enumerate(analysed, 1)],
+            images=[_row(clinic, one, place, now) for place, one in enumerate(analysis.images, 1)],
         )
         session.add(examination)
         session.flush()
         tallies.change(session, Counter(), tallies.contribution(doctor.account_id, [examination]))
-        log(clinic, session, "examined", doctor, examination, images=len(analysed))
-        if shown:
+        log(clinic, session, "examined", doctor, examination, images=len(analysis.images))
+        if analysis.shown:
             look(clinic, session, doctor, examination)
         return examination.id
 
@@ -283,6 +307,17 @@ def view(
             look(clinic, session, doctor, found)
         _load(found)
         return found, has_looked(session, doctor, examination_id)
+
+
+def answers_were_seen(clinic: Installation, actor: Actor | None, examination_id: str) -> bool:
+    """Return whether a read that the doctor makes now is one after the models' answers.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        return has_seen_answers(session, doctor, own(session, doctor, examination_id))
 
 
 def of_patient(clinic: Installation, actor: Actor | None, patient_id: str) -> list[ExaminationRow]:
@@ -350,12 +385,20 @@ def look(clinic: Installation, session: Session, doctor: Actor, examination: Exa
     if has_looked(session, doctor, examination.id):
         return
     session.add(Look(examination_id=examination.id, account_id=doctor.account_id, at=clock.now()))
+    shown_images.note_shown(session, doctor.account_id, _hashes(examination))
     log(clinic, session, "results_shown", doctor, examination)
 
 
 def has_looked(session: Session, doctor: Actor, examination_id: str) -> bool:
-    """Whether the models' answers were shown to a doctor."""
+    """Whether the models' answers were shown to a doctor, as those of this examination."""
     return session.get(Look, (examination_id, doctor.account_id)) is not None
+
+
+def has_seen_answers(session: Session, doctor: Actor, examination: Examination) -> bool:
+    """Return whether answers about an examination's images were shown to a doctor, anywhere."""
+    return has_looked(session, doctor, examination.id) or shown_images.were_shown(
+        session, doctor.account_id, _hashes(examination)
+    )
 
 
 def log(
@@ -401,7 +444,7 @@ def _off_scale(field: float | None, trained: PreprocessConfig) -> str:
 def _row(clinic: Installation, one: Analysed, position: int, now: datetime) -> ExaminedImage:
     return ExaminedImage(
         position=position,
-        sha256=clinic.storage.put(_png(one.image)),
+        sha256=clinic.storage.put(one.png),
         format="PNG",
         width=one.image.width,
         height=one.image.height,
@@ -427,15 +470,9 @@ def _result(clinic: Installation, said: Explanation, now: datetime) -> Result:
         refer_low=low,
         refer_high=high,
         heat_sha256=clinic.storage.put(
-            _png(grey.resize(display_size(grey.size), Image.Resampling.BILINEAR))
+            encode_png(grey.resize(display_size(grey.size), Image.Resampling.BILINEAR))
         ),
     )
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _checked(details: Details) -> str:
@@ -452,6 +489,10 @@ def _image(session: Session, doctor: Actor, examination_id: str, position: int) 
         if one.position == position:
             return one
     raise NotFound("there is no such image")
+
+
+def _hashes(examination: Examination) -> list[str]:
+    return [image.sha256 for image in examination.images]
 
 
 def _load(examination: Examination) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from bcd_models.prediction import NOTICE
-from clinic import patients
+from clinic import patients, shown_images
 from clinic.db import Examination, ExaminedImage, Patient, Read, Result
 from clinic.installation import Installation
 from clinic.permissions import Actor, need_doctor
@@ -26,7 +26,8 @@ A heat map is grey: black is 0, white is 1.
 def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
     """A patient's record, examinations, images, heat maps, reads and reports.
 
-    The same record gives the same bytes. Names in the zip are ids that the app issued.
+    The same record gives the same bytes. Names in the zip are ids that the app issued. It holds
+    hidden answers too, so it counts as having shown them.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
@@ -37,6 +38,8 @@ def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
         patient = patients.own(session, doctor, patient_id)
         files: dict[str, str] = {}
         document = _patient(patient, files)
+        hashes = (image.sha256 for one in patient.examinations for image in one.images)
+        shown_images.note_shown(session, doctor.account_id, hashes)
         clinic.log.write(
             session,
             "patient_exported",

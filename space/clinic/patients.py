@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
 from bcd_models.errors import BCDError, InputError
-from clinic import clock, references, tallies
+from clinic import clock, references, shown_images, tallies
 from clinic.db import Account, Examination, Patient, Read
 from clinic.ids import issued
 from clinic.installation import Installation
@@ -184,6 +184,8 @@ def restore(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
 def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmation: str) -> None:
     """Delete a record with its examinations, results, reads, reports and their files.
 
+    To whom answers about its images were shown goes too, where no other record has the image.
+
     Args:
         clinic: The installation.
         actor: A doctor.
@@ -201,6 +203,8 @@ def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmat
         counted = tallies.contribution(patient.owner_id, patient.examinations)
         tallies.change(session, counted, Counter())
         session.delete(patient)
+        session.flush()
+        shown_images.forget_deleted(session, files)
         _log(clinic, session, "patient_deleted", doctor, patient_id, files=len(set(files)))
     references.forget(clinic.database, clinic.storage, files)
 

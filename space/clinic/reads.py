@@ -23,7 +23,7 @@ def sentence(read: Read) -> str:
 
 
 def noted(read: Read) -> str:
-    """Whether the models' answers had been shown to the reader."""
+    """Whether the models' answers about its images had been shown to the reader, on any page."""
     return f"{'after' if read.result_shown else 'before'} the models' answers were shown"
 
 
@@ -37,7 +37,8 @@ def record(
 ) -> int:
     """Record a read; returns its number, from 1.
 
-    Whether the models' answers had been shown to the reader before is noted with it.
+    Whether an answer about one of the images had been shown to the reader before, in this
+    examination or elsewhere, is noted with it.
 
     Args:
         clinic: The installation.
@@ -72,7 +73,7 @@ def record(
                 reason=reason,
                 by=doctor.account_id,
                 at=clock.now(),
-                result_shown=examinations.has_looked(session, doctor, examination_id),
+                result_shown=examinations.has_seen_answers(session, doctor, examination),
             )
         )
         after = tallies.contribution(doctor.account_id, [examination])

@@ -21,7 +21,7 @@ TITLE = "Image analysis report"
 SUBTITLE = "One H&E image of breast tissue and what a classification model says of it"
 EXAMINATION = "Examination report"
 SYNTHETIC = "A synthetic record of a demonstration: images drawn by a program, of no patient."
-HIDDEN = "The models' answers had not been shown to its maker and are not part of this report."
+HIDDEN = "The models' answers were kept hidden in this examination and are not part of this report."
 LARGE, SMALL = 206.0, 158.0  # points of a picture's longer side
 UNREAD = "This examination has not been read by a pathologist."
 

@@ -11,7 +11,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import BCDError, InputError
-from clinic import clock, lockout, passwords
+from clinic import clock, lockout, passwords, shown_images
 from clinic.db import Account, SignIn
 from clinic.installation import Installation
 from clinic.pages import Page, paged
@@ -199,6 +199,7 @@ def check_own_password(clinic: Installation, actor: Actor, password: str) -> Non
 def _begun(clinic: Installation, session: Session, account: Account, address: str) -> str:
     token, now = secrets.token_urlsafe(32), clock.now()
     session.execute(delete(SignIn).where(SignIn.expires_at <= now))
+    shown_images.forget_old(session)
     session.add(
         SignIn(
             token_sha256=_hash(token),

@@ -82,7 +82,7 @@ def served(clinic: Installation, models: Models, folder: Path) -> Gate:
     granted = Grants()
     own = own_app(clinic, models, folder, granted)
     blocks = {
-        "guest": guests_app(models),
+        "guest": guests_app(clinic, models),
         "doctor": doctors_app(clinic, models),
         "admin": admins_app(clinic, models),
     }

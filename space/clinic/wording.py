@@ -9,6 +9,10 @@ from bcd_models.prediction import WORDS, Prediction
 CELL_PIXELS = 32  # of the network's input, per cell of its last feature map
 DARK = "nothing speaks for it"
 BRIGHT = "would be called so with certainty"
+SEEN_BEFORE = (
+    "Answers about one or more of these images have been shown to you before, so a read will be "
+    "recorded as made after the models' answers."
+)
 
 
 def figure(probability: float) -> str:

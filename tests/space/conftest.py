@@ -13,7 +13,7 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from bcd_models import Prediction
 from clinic import clock, examinations, passwords, patients
 from clinic.db import Account
-from clinic.examinations import Analysed, Details, HandedIn
+from clinic.examinations import Analysed, Analysis, Details, HandedIn
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.patients import PatientForm
@@ -96,7 +96,9 @@ def saved(
     clinic: Installation, ada: Actor, patient: str, analysed: tuple[Analysed, ...]
 ) -> Callable[..., str]:
     """Saves an examination of the patient; returns its id."""
-    return lambda shown=True: examinations.save(clinic, ada, patient, analysed, Details(), shown)
+    return lambda shown=True: examinations.save(
+        clinic, ada, patient, Analysis(analysed, shown), Details()
+    )
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def save_on(
         at = datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=UTC)
         with monkeypatch.context() as then:
             then.setattr(clock, "now", lambda: at)
-            return examinations.save(clinic, doctor, patient, analysed, Details(), shown)
+            return examinations.save(clinic, doctor, patient, Analysis(analysed, shown), Details())
 
     return save
 

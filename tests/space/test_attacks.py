@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from clinic import examinations, patients, reads, reports
 from clinic.db import AuditEntry, Examination, Look, Patient, Read, StoredReport
-from clinic.examinations import Analysed, Details
+from clinic.examinations import Analysed, Analysis, Details
 from clinic.models import Models
 from clinic.patients import PatientForm
 from clinic.permissions import Actor
@@ -45,7 +45,7 @@ def kept(serving: Serving, models: Models, analysed: tuple[Analysed, ...], words
     external = f"ZZ-{secrets.randbelow(10**10):010}"
     patient = patients.create(clinic, owner, PatientForm(external, 1950, f"{words} note"))
     details = Details(comment=f"{words} comment")
-    examination = examinations.save(clinic, owner, patient, analysed, details, shown=True)
+    examination = examinations.save(clinic, owner, patient, Analysis(analysed, True), details)
     reads.record(clinic, owner, examination, "none", f"{words} read")
     reads.record(clinic, owner, examination, "invasive", f"{words} again", f"{words} reason")
     reports.handed_out(clinic, owner, models, examination)

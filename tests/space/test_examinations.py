@@ -15,7 +15,7 @@ from bcd_models import BCDClassifier, ImageError
 from bcd_models.errors import InputError
 from clinic import examinations, patients, reads, references, verify
 from clinic.db import AuditEntry, Examination
-from clinic.examinations import Analysed, Details, HandedIn, field_width
+from clinic.examinations import Analysed, Analysis, Details, HandedIn, field_width
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.permissions import Actor, NotAllowed, NotFound, NotSignedIn
@@ -61,7 +61,7 @@ def test_what_a_file_says_besides_its_pixels_is_not_kept(
     buffer = io.BytesIO()
     Image.open(PATCHES[0]).save(buffer, "PNG", pnginfo=told)
     (one,) = examinations.analyse(small_models, [HandedIn(buffer.getvalue())], NAMES[:1])
-    number = examinations.save(clinic, ada, patient, [one], Details(), shown=True)
+    number = examinations.save(clinic, ada, patient, Analysis((one,), True), Details())
     assert b"Jane" not in examinations.image(clinic, ada, number, 1)
     files = [path for path in clinic.settings.data.rglob("*") if path.is_file()]
     assert not any(b"Jane" in path.read_bytes() for path in files)
@@ -110,10 +110,10 @@ def test_what_can_not_be_analysed_or_saved(
         Details(comment="x" * 2001),
     ):
         with pytest.raises(InputError):
-            examinations.save(clinic, ada, patient, analysed, details, shown=True)
+            examinations.save(clinic, ada, patient, Analysis(analysed, True), details)
     patients.archive(clinic, ada, patient)
     with pytest.raises(InputError, match="put aside"):
-        examinations.save(clinic, ada, patient, analysed, Details(), shown=True)
+        examinations.save(clinic, ada, patient, Analysis(analysed, True), Details())
     assert examinations.of_patient(clinic, ada, patient) == []
 
 
@@ -225,14 +225,16 @@ def test_saving_and_listing_are_the_owner_s(
         (doctors["grace"], NotFound),
     ):
         with pytest.raises(refusal):
-            examinations.save(clinic, actor, patient, analysed, Details(), shown=True)
+            examinations.save(clinic, actor, patient, Analysis(analysed, True), Details())
         with pytest.raises(refusal):
             examinations.of_patient(clinic, actor, patient)
     for actor, refusal in ((None, NotSignedIn), (doctors["admin"], NotAllowed)):
         with pytest.raises(refusal):
             examinations.worklist(clinic, actor)
     for position, model in ((3, NAMES[0]), (1, "other")):
-        number = examinations.save(clinic, doctors["ada"], patient, analysed, Details(), shown=True)
+        number = examinations.save(
+            clinic, doctors["ada"], patient, Analysis(analysed, True), Details()
+        )
         with pytest.raises(NotFound):
             examinations.heat(clinic, doctors["ada"], number, position, model)
 
@@ -265,7 +267,7 @@ def test_what_models_were_asked_is_logged_saved_or_not(
 ) -> None:
     images = [HandedIn(path.read_bytes()) for path in PATCHES[:2]]
     found = examinations.analyse_of(clinic, ada, small_models, patient, images, NAMES, False)
-    assert [len(one.explanations) for one in found] == [2, 2]
+    assert [len(one.explanations) for one in found.images] == [2, 2]
     bad = [HandedIn(b"no image")]
     with pytest.raises(ImageError):
         examinations.analyse_of(clinic, ada, small_models, patient, bad, NAMES, True)

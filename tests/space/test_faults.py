@@ -37,7 +37,7 @@ from clinic import (
 )
 from clinic.analytics import Period
 from clinic.db import Account, AuditEntry, SignIn
-from clinic.examinations import Analysed, Details
+from clinic.examinations import Analysed, Analysis, Details
 from clinic.failures import UNREACHABLE
 from clinic.installation import Installation, open_installation
 from clinic.lockout import TooManyAttempts
@@ -91,7 +91,7 @@ class Ill:
 
     def save(self, analysed: tuple[Analysed, ...]) -> str:
         return examinations.save(
-            self.clinic, self.owner, self.patient, analysed, Details(), shown=True
+            self.clinic, self.owner, self.patient, Analysis(analysed, True), Details()
         )
 
 
@@ -253,7 +253,7 @@ def test_a_server_that_was_stopped_and_started_is_used_again(
         owner = add_account(clinic)
         client = serving.visitor(owner)
         patient = patients.create(clinic, owner, PatientForm())
-        number = examinations.save(clinic, owner, patient, analysed, Details(), shown=True)
+        number = examinations.save(clinic, owner, patient, Analysis(analysed, True), Details())
         paths = [f"/files/examinations/{number}/report.pdf", f"/files/patients/{patient}.zip"]
         server.stop()
         nothing_without_the_database(client, owner, paths)
@@ -261,7 +261,7 @@ def test_a_server_that_was_stopped_and_started_is_used_again(
         assert client.get("/patients", headers=PAGE).status_code == 200
         assert client.get("/healthz").status_code == 200
         assert client.get(paths[0]).content.startswith(b"%PDF")
-        examinations.save(clinic, owner, patient, analysed, Details(), shown=True)
+        examinations.save(clinic, owner, patient, Analysis(analysed, True), Details())
         assert verify.verify(clinic).problems == []
 
 

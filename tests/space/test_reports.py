@@ -13,7 +13,7 @@ from sqlalchemy import select
 from bcd_models.prediction import NOTICE
 from clinic import clock, examinations, patients, reads, reports
 from clinic.db import AuditEntry, StoredReport
-from clinic.examinations import Details
+from clinic.examinations import Analysis, Details
 from clinic.export import export
 from clinic.models import Models
 from clinic.patients import PatientForm
@@ -81,7 +81,7 @@ def test_an_examination_that_nobody_read_says_so(handed_out):
 def test_answers_that_were_not_shown_are_not_told(clinic, ada, saved, handed_out):
     hidden = saved(shown=False)
     report_id, pdf = handed_out(hidden)
-    assert "had not been shown" in text_of(pdf)
+    assert "were kept hidden in this examination" in text_of(pdf)
     assert "Estimated probability" not in text_of(pdf)
     examinations.view(clinic, ada, hidden, reveal=True)
     later_id, later = handed_out(hidden)
@@ -91,7 +91,7 @@ def test_answers_that_were_not_shown_are_not_told(clinic, ada, saved, handed_out
 
 def test_a_user_s_words_are_shown_and_never_interpreted(clinic, ada, patient, analysed, handed_out):
     details = Details(comment=f"{HOSTILE}\nsecond line")
-    examination = examinations.save(clinic, ada, patient, analysed, details, True)
+    examination = examinations.save(clinic, ada, patient, Analysis(analysed, True), details)
     reads.record(clinic, ada, examination, "none", HOSTILE)
     text = text_of(handed_out(examination)[1])
     assert text.count(HOSTILE) == 2
@@ -120,7 +120,7 @@ def test_a_letterhead_stands_first(clinic, ada, small_models, saved):
 
 def test_a_demonstration_s_report_says_so(clinic, ada, analysed, handed_out):
     drawn = patients.create(clinic, ada, PatientForm(), synthetic=True)
-    examination = examinations.save(clinic, ada, drawn, analysed, Details(), True)
+    examination = examinations.save(clinic, ada, drawn, Analysis(analysed, True), Details())
     assert "synthetic record of a demonstration" in text_of(handed_out(examination)[1])
 
 

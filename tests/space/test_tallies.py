@@ -10,7 +10,7 @@ from sqlalchemy import delete, update
 
 from clinic import accounts, examinations, patients, reads, tallies, verify
 from clinic.db import Tally
-from clinic.examinations import Analysed, Details
+from clinic.examinations import Analysed, Analysis, Details
 from clinic.installation import Installation, open_installation
 from clinic.patients import PatientForm
 from clinic.permissions import Actor
@@ -75,7 +75,7 @@ def test_acts_at_once_lose_no_count(
     def work(doctor: Actor) -> None:
         patient = patients.create(clinic, doctor, PatientForm())
         for verdict in ("none", "invasive"):
-            saved = examinations.save(clinic, doctor, patient, analysed, Details(), True)
+            saved = examinations.save(clinic, doctor, patient, Analysis(analysed, True), Details())
             reads.record(clinic, doctor, saved, verdict)
 
     with ThreadPoolExecutor(8) as pool:

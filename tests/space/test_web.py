@@ -36,7 +36,7 @@ from clinic import (
     web,
 )
 from clinic.db import Failures
-from clinic.examinations import Analysed, Details
+from clinic.examinations import Analysed, Analysis, Details
 from clinic.grants import Grants
 from clinic.installation import Installation, open_installation
 from clinic.models import Models
@@ -319,7 +319,7 @@ def led_to(serving: Serving, actor: Actor, wanted: str) -> str:
 def records(serving: Serving, analysed: tuple[Analysed, ...]) -> dict[str, Any]:
     owner = add_account(serving.clinic)
     patient = patients.create(serving.clinic, owner, PatientForm("AB-1234", 1957, ""))
-    made = examinations.save(serving.clinic, owner, patient, analysed, Details(), True)
+    made = examinations.save(serving.clinic, owner, patient, Analysis(analysed, True), Details())
     return {"owner": owner, "patient": patient, "examination": made}
 
 

@@ -24,7 +24,7 @@ from clinic import (
     system,
 )
 from clinic.db import Account
-from clinic.examinations import Analysed, Details, HandedIn
+from clinic.examinations import Analysed, Analysis, Details, HandedIn
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.patients import PatientForm
@@ -46,9 +46,12 @@ OWNED: dict[str, Act] = {
         c, a, k.models, k.patient, [HandedIn(PATCHES[0].read_bytes())], k.models.names, True
     ),
     "examinations.save": lambda c, a, k: examinations.save(
-        c, a, k.patient, k.analysed, Details(), True
+        c, a, k.patient, Analysis(k.analysed, True), Details()
     ),
     "examinations.view": lambda c, a, k: examinations.view(c, a, k.examination),
+    "examinations.answers_were_seen": lambda c, a, k: examinations.answers_were_seen(
+        c, a, k.examination
+    ),
     "examinations.of_patient": lambda c, a, k: examinations.of_patient(c, a, k.patient),
     "examinations.image": lambda c, a, k: examinations.image(c, a, k.examination, 1),
     "examinations.heat": lambda c, a, k: examinations.heat(c, a, k.examination, 1, k.model),

@@ -332,10 +332,8 @@ def test_the_space_is_the_app_with_the_library_beside_it(run: Publish, hub: Hub)
     files = hub.files("org/app", "space")
     for name in ("app.py", "requirements.txt", "clinic/settings.py"):
         assert files[name] == (ROOT / "space" / name).read_bytes()
-    assert (
-        files["bcd_models/models/classifier.py"]
-        == (ROOT / "bcd_models/models/classifier.py").read_bytes()
-    )
+    module = "bcd_models/models/classifier.py"
+    assert files[module] == (ROOT / module).read_bytes()
     assert "bcd_models/py.typed" in files
     assert not [name for name in files if "__pycache__" in name or "test" in name.split("/")[0]]
     before = front_matter((ROOT / "space" / "README.md").read_text("utf-8"))
@@ -519,7 +517,7 @@ def test_wrong_usage_is_one_line(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        command.run(send.main, [*arguments, "--repo-id", "org/name"])
+        command.run(publish.main, [*arguments, "--repo-id", "org/name"])
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
 

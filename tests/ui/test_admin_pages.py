@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from clinic import examinations, patients, reports, sign_ins
-from clinic.examinations import Details, HandedIn
+from clinic.examinations import Analysis, Details, HandedIn
 from clinic.installation import Installation
 from clinic.models import Models
 from clinic.pages import SIZE
@@ -228,7 +228,7 @@ def handed_out(clinic: Installation, models: Models) -> tuple[str, bytes]:
     handed_in = [HandedIn((EXAMPLES / "synthetic-benign-1.png").read_bytes())]
     analysed = examinations.analyse(models, handed_in, models.names)
     patient = patients.create(clinic, grace, PatientForm())
-    saved = examinations.save(clinic, grace, patient, analysed, Details(), True)
+    saved = examinations.save(clinic, grace, patient, Analysis(analysed, True), Details())
     return reports.handed_out(clinic, grace, models, saved)
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gradio_client import handle_file
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from pypdf import PdfReader
 
 from bcd_models import BCDClassifier
 from bcd_models.prediction import NOTICE
-from clinic.wording import figure, heading
+from clinic.wording import SEEN_BEFORE, figure, heading
+from tests.support import synthetic
 from tests.support.clinic import PASSWORD, installation_with
 from tests.support.scripts import client_of
 from tests.ui.browsing import (
@@ -96,6 +99,7 @@ def test_from_guest_to_report_and_out(
     page.get_by_text("Ready to analyse").wait_for()
     page.get_by_label("width of the field, µm").check()
     page.get_by_label("Micrometres").fill("800")
+    page.get_by_label("Read first").uncheck()
     page.get_by_role("button", name="Analyse").click()
     expect(page.get_by_role("heading", level=2)).to_contain_text(heading(expected))
     expect(page.locator(".bcd-mind")).to_contain_text("the field is 800 µm wide")
@@ -160,23 +164,28 @@ def test_from_guest_to_report_and_out(
     expect(page.get_by_label("Password")).to_be_visible()
 
 
-def test_answers_stay_hidden_until_asked_for(page: Page, url: str) -> None:
+def test_answers_stay_hidden_until_asked_for(page: Page, url: str, tmp_path: Path) -> None:
+    images = [tmp_path / f"{kind}.png" for kind in ("malignant", "benign")]
+    for path in images:  # of this walk alone: what was shown of an image is remembered
+        drawn = synthetic.patch(path.stem, seed=secrets.randbelow(1 << 30))
+        Image.fromarray(drawn).save(path)
     page.goto(f"{url}login?next=/patients")
     sign_in(page, "ada", PASSWORD)
     unfold(page, "New patient")
     page.get_by_role("button", name="Make the record").click()
     page.get_by_role("link", name="Examine images").click()
-    page.locator("input[type=file]").first.set_input_files(
-        [PATCH, EXAMPLES / "synthetic-benign-1.png"]
-    )
+    expect(page.get_by_label("Read first")).to_be_checked()
+    page.locator("input[type=file]").first.set_input_files(images)
     page.get_by_text("Image 2 of 2: ready to analyse").wait_for()
-    page.get_by_label("Read first").check()
+    examine = page.url
     page.get_by_role("button", name="Analyse").click()
     page.get_by_text("kept for after your read").wait_for()
+    expect(page.get_by_text(SEEN_BEFORE)).to_have_count(0)
     page.get_by_role("button", name="Save examination").click()
 
     page.get_by_role("button", name="Record read").wait_for()
     expect(page.locator(".bcd-here")).to_have_count(0)
+    expect(page.get_by_text("have not been shown to you")).to_be_visible()
     page.get_by_label("No pattern of invasive carcinoma").check()
     page.get_by_role("button", name="Record read").click()
     expect(page.get_by_label("Reads")).to_contain_text("before the models' answers were shown")
@@ -189,6 +198,17 @@ def test_answers_stay_hidden_until_asked_for(page: Page, url: str) -> None:
     page.get_by_label("Why the read is amended").fill("seen again")
     page.get_by_role("button", name="Record read").click()
     expect(page.get_by_label("Reads")).to_contain_text("Amended because: seen again")
+
+    page.goto(examine)
+    page.locator("input[type=file]").first.set_input_files(images[1:])
+    page.get_by_text("Ready to analyse").wait_for()
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_text(SEEN_BEFORE)).to_be_visible()
+    page.get_by_role("button", name="Save examination").click()
+    page.get_by_role("button", name="Record read").wait_for()
+    expect(page.get_by_text(SEEN_BEFORE)).to_be_visible()
+    expect(page.locator(".bcd-here")).to_have_count(0)
+    assert fits(page)
 
 
 def test_the_same_walk_by_script(url: str, folders: list[Path]) -> None:

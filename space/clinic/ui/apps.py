@@ -38,12 +38,12 @@ WRONG_CALL = (FnIndexInferError, LookupError, TypeError, ValueError)
 AT_ONCE = 8  # calls of one listener; of those that analyse images, two
 
 
-def guests_app(models: Models) -> gr.Blocks:
+def guests_app(clinic: Installation, models: Models) -> gr.Blocks:
     """One page: try images."""
     with _blocks() as app:
         add_head(app, "guest", "/")
-        add_try_page(models)
-        add_endpoints(models)
+        add_try_page(clinic, models)
+        add_endpoints(clinic, models)
     return app
 
 
@@ -52,7 +52,7 @@ def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
     with _blocks() as app:
         add_head(app, "doctor", "/")
         add_worklist_page(app, clinic)
-        add_endpoints(models)
+        add_endpoints(clinic, models)
         add_record_endpoints(clinic, models)
     with app.route("Patients", "/patients"):
         add_head(app, "doctor", "/patients")
@@ -68,10 +68,10 @@ def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
         add_examination_page(app, clinic, models)
     with app.route("Try images", "/try"):
         add_head(app, "doctor", "/try")
-        add_try_page(models)
+        add_try_page(clinic, models)
     with app.route("Whole slide", "/slide"):
         add_head(app, "doctor", "/slide")
-        add_slide_page(models)
+        add_slide_page(clinic, models)
     _add_everyones(app, "doctor", clinic, models)
     return app
 

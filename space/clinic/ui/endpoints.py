@@ -8,14 +8,18 @@ from typing import Any
 
 import gradio as gr
 
+from bcd_models.images import open_image
+from clinic import shown_images
+from clinic.installation import Installation
 from clinic.models import Models
 from clinic.ui.files import made, made_report, needed, upload
+from clinic.ui.frame import actor_of
 from clinic.ui.look import IN_LINE
 
 LABELS = ("predicted", "benign", "malignant")
 
 
-def add_endpoints(models: Models) -> None:
+def add_endpoints(clinic: Installation, models: Models) -> None:
     """Add the endpoints to the Blocks being built."""
     with gr.Row(visible=False):
         image = upload(label="Image: PNG, JPEG, TIFF, BMP or WebP")
@@ -31,28 +35,38 @@ def add_endpoints(models: Models) -> None:
         """The models on offer: name, title, version, weights_sha256 and threshold of each."""
         return [models.offered(name).to_dict() for name in models.names]
 
-    def predict(image: bytes, model: str) -> dict[str, Any]:
+    def note_shown(image: bytes, request: gr.Request) -> None:
+        """Keep that the caller is about to be answered; of a guest the image isn't even opened."""
+        shown_images.note_shown_to(clinic.database, actor_of(request), map(open_image, [image]))
+
+    def predict(image: bytes, model: str, request: gr.Request) -> dict[str, Any]:
         """A model's answer about an image. Research use only.
 
         The answer holds the fields of bcd_models.Prediction, its words and the notice.
         """
-        return models.loaded(model).predict(needed(image)).to_dict()
+        prediction = models.loaded(model).predict(needed(image))
+        note_shown(image, request)
+        return prediction.to_dict()
 
-    def explain(image: bytes, model: str, label: str, opacity: float) -> tuple[str, dict[str, Any]]:
+    def explain(
+        image: bytes, model: str, label: str, opacity: float, request: gr.Request
+    ) -> tuple[str, dict[str, Any]]:
         """The image with a heat map over it of what speaks for a label, and the answer.
 
         The picture is a lossless PNG at the image's size. Research use only.
         """
         wanted = None if label == "predicted" else label
         explanation = models.loaded(model).explain(needed(image), label=wanted)
+        note_shown(image, request)
         buffer = io.BytesIO()
         explanation.overlay(opacity).save(buffer, "PNG")
         return made(buffer.getvalue(), "overlay.png"), explanation.prediction.to_dict()
 
-    def report(image: bytes, model: str) -> str:
+    def report(image: bytes, model: str, request: gr.Request) -> str:
         """The answer about an image as one page of PDF. Research use only."""
         loaded = models.loaded(model)
         explanation = loaded.explain(needed(image))
+        note_shown(image, request)
         return made_report([image], [explanation], loaded, datetime.now(UTC))
 
     gr.on([], list_models, None, offered, api_name="models", **IN_LINE)

@@ -14,15 +14,15 @@ from clinic.models import Models
 from clinic.ui import result
 from clinic.ui.frame import PRIVATE, actor_of, alert, asked
 from clinic.ui.tables import cell, facts, lines, link, moment
-from clinic.wording import capitalised
+from clinic.wording import SEEN_BEFORE, capitalised
 
 PATH = "/examination"
 FILES = "/files/examinations"
 CHOICES = [(capitalised(words), verdict) for verdict, words in reads.VERDICTS.items()]
-ASK = """
-<p>The models' answers have not been shown to you. A read made now is noted as made before they
-  were.</p>
-"""
+UNSEEN = (
+    "The models' answers have not been shown to you. A read made now will be recorded as made "
+    "before they were."
+)
 
 
 def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
@@ -31,7 +31,7 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
     with gr.Row(equal_height=False, visible=False) as all_of_it:
         with gr.Column(scale=8, min_width=320):
             with gr.Column(visible=False) as hidden:
-                gr.HTML(ASK)
+                ask = gr.HTML()
                 reveal = gr.Button("Show the models' answers")
             shown = gr.HTML(js_on_load=result.LISTEN, elem_id="bcd-shown")
         with gr.Column(scale=5, min_width=320):
@@ -45,10 +45,12 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
     def page(request: gr.Request, reveal_now: bool = False) -> tuple[Any, ...]:
         number = asked(request, "id")
         found, may_see = examinations.view(clinic, actor_of(request), number, reveal_now)
+        seen = examinations.answers_were_seen(clinic, actor_of(request), number)
         return (
             _heading(found),
             gr.update(visible=True),
             gr.update(visible=not may_see),
+            f"<p>{SEEN_BEFORE if seen else UNSEEN}</p>",
             _images(found, models, may_see),
             _history(found),
             gr.update(visible=bool(found.reads)),
@@ -59,7 +61,7 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
         try:
             return page(request)
         except Exception as error:
-            return (alert(told(error)), *[gr.skip()] * 6)
+            return (alert(told(error)), *[gr.skip()] * 7)
 
     def show_answers(request: gr.Request) -> tuple[Any, ...]:
         return page(request, reveal_now=True)
@@ -72,7 +74,7 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
         reads.record(clinic, actor_of(request), number, *words)
         return (*page(request), None, "", "")
 
-    outputs = [heading, all_of_it, hidden, shown, history, reason, facts]
+    outputs = [heading, all_of_it, hidden, ask, shown, history, reason, facts]
     app.load(begin, None, outputs, **PRIVATE)
     reveal.click(show_answers, None, outputs, show_progress_on=shown, **PRIVATE)
     record.click(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from bcd_models.errors import InputError
 from clinic import examinations, patients
-from clinic.examinations import SPECIMENS, STAINS, Analysed, Details, HandedIn
+from clinic.examinations import SPECIMENS, STAINS, Analysis, Details, HandedIn
 from clinic.failures import told
 from clinic.installation import Installation
 from clinic.models import Models
@@ -19,6 +18,7 @@ from clinic.ui.look import IN_LINE
 from clinic.ui.patient_page import ASIDE
 from clinic.ui.picked import Images, add, images_input, numbers, waiting
 from clinic.ui.tables import cell, link
+from clinic.wording import SEEN_BEFORE
 
 PATH = "/examine"
 KEEP = 3600  # seconds that images and answers stay in memory
@@ -36,7 +36,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     """Add the page to the Blocks being built."""
     heading = gr.HTML(elem_classes="bcd-heading")
     images = gr.State([], time_to_live=KEEP)
-    analysed = gr.State(None, time_to_live=KEEP)
+    analysis = gr.State(None, time_to_live=KEEP)
     saved = gr.Textbox(visible=False)
     with gr.Row(equal_height=False, visible=False) as form:
         with gr.Column(scale=5, min_width=320):
@@ -55,7 +55,9 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
                 value=models.names[:1],
                 label="Models",
             )
-            hide = gr.Checkbox(label="Read first: keep the models' answers hidden until I ask")
+            hide = gr.Checkbox(
+                True, label="Read first: keep the models' answers hidden until I ask"
+            )
             with gr.Row():
                 analyse = gr.Button("Analyse", variant="primary", interactive=False)
                 clear = gr.Button("Clear", interactive=False)
@@ -96,21 +98,20 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
             names,
             not hidden,
         )
-        return _answers(found, hidden), gr.update(visible=True), found
+        return _answers(found), gr.update(visible=True), found
 
     def save_examination(
-        found: tuple[Analysed, ...] | None,
+        found: Analysis | None,
         stain: str,
         specimen: str,
         comment: str,
-        hidden: bool,
         request: gr.Request,
     ) -> str:
         if not found:
             raise InputError("analyse the images first")
         details = Details(stain, specimen, comment or "")
         patient = asked(request, "patient")
-        return examinations.save(clinic, actor_of(request), patient, found, details, not hidden)
+        return examinations.save(clinic, actor_of(request), patient, found, details)
 
     quick = {"show_progress": "hidden", **PRIVATE}
     app.load(begin, None, [heading, form], **PRIVATE)
@@ -118,7 +119,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     run = analyse.click(
         analyse_images,
         [images, chosen, known, width, hide],
-        [shown, save, analysed],
+        [shown, save, analysis],
         show_progress_on=shown,
         scroll_to_output=True,
         **PRIVATE,
@@ -133,9 +134,9 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         ),
     ]
     for change in changes:
-        change.then(show, images, [shown, analyse, clear, save, analysed], **quick)
+        change.then(show, images, [shown, analyse, clear, save, analysis], **quick)
     details = [stain, specimen, comment]
-    save.click(save_examination, [analysed, *details, hide], saved, **PRIVATE).success(
+    save.click(save_examination, [analysis, *details], saved, **PRIVATE).success(
         None, saved, None, js=go_to("/examination?id="), **PRIVATE
     )
 
@@ -150,16 +151,18 @@ def _handed_in(images: Images, scale: str, um: float | None) -> list[HandedIn]:
     return [examinations.scaled(data, **known) for data in images]
 
 
-def _answers(found: Sequence[Analysed], hidden: bool) -> str:
+def _answers(found: Analysis) -> str:
     """The answers about each image, or that they are hidden."""
-    if hidden:
+    images = found.images
+    if not found.shown:
         pictures = (
             result.chosen(one.image, which)
-            for one, which in zip(found, numbers(found), strict=True)
+            for one, which in zip(images, numbers(images), strict=True)
         )
-        return f'<p class="bcd-lead" role="status">{HIDDEN}</p>{"".join(pictures)}'
+        seen = f"<p>{SEEN_BEFORE}</p>" if found.shown_before else ""
+        return f'<p class="bcd-lead" role="status">{HIDDEN}</p>{seen}{"".join(pictures)}'
     return "".join(
         f'{result.warned(one.warnings)}<div class="bcd-pair">'
         f"{''.join(result.result(said, which) for said in one.explanations.values())}</div>"
-        for one, which in zip(found, numbers(found), strict=True)
+        for one, which in zip(images, numbers(images), strict=True)
     )

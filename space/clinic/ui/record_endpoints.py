@@ -59,15 +59,16 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
     ) -> dict[str, Any]:
         """Analyse images of a patient and save them with the models' answers. Research use only.
 
-        Where the answers are not asked for, a read that follows is noted as made before them.
+        Where the answers are not asked for, a read that follows is recorded as made before them,
+        unless an answer about one of the images was shown otherwise.
         """
         actor = actor_of(request)
         patients.view(clinic, actor, patient)  # before anything is analysed
         scale = (field_width_um or None, um_per_pixel or None)
         handed_in = [examinations.scaled(data, *scale) for data in images or ()]
-        analysed = examinations.analyse_of(clinic, actor, models, patient, handed_in, names, shown)
+        analysis = examinations.analyse_of(clinic, actor, models, patient, handed_in, names, shown)
         details = Details(stain, specimen, comment or "")
-        number = examinations.save(clinic, actor, patient, analysed, details, shown)
+        number = examinations.save(clinic, actor, patient, analysis, details)
         found, may_see = examinations.view(clinic, actor, number)
         told = [_told(models, one, names, may_see) for one in found.images]
         return {"examination": number, "images": told}

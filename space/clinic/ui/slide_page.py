@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
-from bcd_models.errors import InputError
+from bcd_models.errors import ImageError, InputError
+from bcd_models.images import open_image
 from bcd_models.prediction import WORDS
 from bcd_models.slides.heatmap import colours
 from bcd_models.slides.prediction import TOP_REGIONS, SlidePrediction
 from bcd_models.slides.slide_file import SlideFacts
-from clinic import slides, wording
+from clinic import shown_images, slides, wording
 from clinic.failures import told
+from clinic.installation import Installation
 from clinic.models import Models
 from clinic.ui import result
 from clinic.ui.files import made, needed, own_folder, upload
@@ -69,7 +71,7 @@ class _UnderWay:
             end.set()
 
 
-def add_slide_page(models: Models) -> None:
+def add_slide_page(clinic: Installation, models: Models) -> None:
     """Add the page to the Blocks being built."""
     under_way = _UnderWay()
     gr.HTML(WHAT, elem_classes="bcd-heading")
@@ -123,6 +125,7 @@ def add_slide_page(models: Models) -> None:
                 found = slides.mapped(
                     actor_of(request), loaded, data, _micrometres(um), own_folder(), tell
                 )
+            shown_images.note_shown_to(clinic.database, actor_of(request), _as_image(data))
         except _Ended:
             return NOTHING, gr.update(visible=False)
         except Exception as error:
@@ -149,6 +152,12 @@ def add_slide_page(models: Models) -> None:
     ]
     for change in changes:
         change.then(show, [slide, mpp], [shown, analyse, clear, download], **quick)
+
+
+def _as_image(slide: bytes) -> Iterator[Image.Image]:
+    """The slide as a doctor may examine it too, where it is a single image of a small size."""
+    with suppress(ImageError):
+        yield open_image(slide)
 
 
 def _micrometres(typed: str) -> float | None:

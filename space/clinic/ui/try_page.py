@@ -10,11 +10,14 @@ import gradio as gr
 from PIL import Image
 
 from bcd_models.errors import ImageError
+from clinic import shown_images
 from clinic.failures import told
+from clinic.installation import Installation
 from clinic.models import Models
+from clinic.permissions import Actor
 from clinic.ui import result
 from clinic.ui.files import made_report, needed
-from clinic.ui.frame import PRIVATE
+from clinic.ui.frame import PRIVATE, actor_of
 from clinic.ui.look import IN_LINE
 from clinic.ui.picked import Images, add, images_input, numbers, waiting
 
@@ -24,7 +27,9 @@ KEEP = 1800  # seconds that images stay in memory
 
 KEPT = """
 <p class="bcd-quiet">Use images without names or numbers of patients. Images are kept in memory
-  while this page is open, and never stored; a report is deleted within the hour.</p>
+  while this page is open, and never stored; a report is deleted within the hour. If you are signed
+  in, a hash of each image is kept for 90 days, so that a later read of it does not count as made
+  before the answers.</p>
 """
 
 # Tells which example was clicked; the server looks the name up in its own list.
@@ -38,7 +43,7 @@ element.addEventListener('click', (event) => {
 Update = dict[str, Any]
 
 
-def add_try_page(models: Models) -> None:
+def add_try_page(clinic: Installation, models: Models) -> None:
     """Add the page to the Blocks being built."""
     examples = {path.stem: path for path in sorted(EXAMPLES.glob("*.png"))}
     images = gr.State([], time_to_live=KEEP)
@@ -65,9 +70,9 @@ def add_try_page(models: Models) -> None:
         some = gr.update(interactive=bool(kept))
         return waiting(kept, result.EMPTY), some, some, gr.update(visible=False), ""
 
-    def analyse_images(kept: Images, name: str) -> tuple[str, Update, str]:
+    def analyse_images(kept: Images, name: str, request: gr.Request) -> tuple[str, Update, str]:
         try:
-            return _analysed(models, kept, name)
+            return _analysed(clinic, actor_of(request), models, kept, name)
         except Exception as error:
             return result.failed(told(error)), gr.update(visible=False), ""
 
@@ -93,7 +98,9 @@ def add_try_page(models: Models) -> None:
         change.then(show, images, outputs, show_progress_on=shown, **hidden)
 
 
-def _analysed(models: Models, images: Images, name: str) -> tuple[str, Update, str]:
+def _analysed(
+    clinic: Installation, actor: Actor | None, models: Models, images: Images, name: str
+) -> tuple[str, Update, str]:
     """Answers, report and details; a bad image costs itself only."""
     model, when = models.loaded(name), datetime.now(UTC)
     cards, explanations = [], []
@@ -106,6 +113,7 @@ def _analysed(models: Models, images: Images, name: str) -> tuple[str, Update, s
             cards.append(result.result(answer, which))
     if not explanations:
         return "".join(cards), gr.update(visible=False), ""
+    shown_images.note_shown_to(clinic.database, actor, (one.image for one in explanations))
     pdf = made_report(images, explanations, model, when)
     return (
         "".join(cards),
