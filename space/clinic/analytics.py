@@ -29,6 +29,7 @@ from clinic.tallies import (
     EVERYBODY,
     EXAMINATIONS,
     IMAGES,
+    POSITIVES,
     PROBABILITIES,
     WHATEVER,
     agreement_key,
@@ -45,7 +46,10 @@ MONTHS = "M"  # days sort before it, months after
 _OF = "FROM tally WHERE owner_id = :owner AND span BETWEEN :first AND :last"
 _ALL, _MODELS = (
     "', '".join(kinds)
-    for kinds in ((EXAMINATIONS, IMAGES), (EXAMINATIONS, DECISIONS, PROBABILITIES, AGREEMENT))
+    for kinds in (
+        (EXAMINATIONS, IMAGES),
+        (EXAMINATIONS, DECISIONS, POSITIVES, PROBABILITIES, AGREEMENT),
+    )
 )
 SUMS = text(
     f"SELECT model, kind, key, SUM(count) {_OF} AND model = '' AND kind IN ('{_ALL}') "
@@ -93,6 +97,7 @@ class Overview:
         answered: Examinations that the model answered about.
         volume: Images by day, or by month where the period is long, and by decision; no gaps.
         decisions: Images by decision.
+        positives: Images at or above the threshold, those left to a pathologist included.
         probabilities: Images in each of ``PROBABILITY_BINS`` bins.
         agreement: Of examinations read "before" the answers were shown, and of those "after".
     """
@@ -102,6 +107,7 @@ class Overview:
     answered: int
     volume: dict[str, dict[str, int]]
     decisions: dict[str, int]
+    positives: int
     probabilities: list[int]
     agreement: dict[str, Agreement]
 
@@ -151,6 +157,7 @@ def overview(clinic: Installation, actor: Actor | None, model: str, period: Peri
         answered=found.get((model, EXAMINATIONS, ""), 0),
         volume=_volume(volume, period),
         decisions={key: n for (_, kind, key), n in found.items() if kind == DECISIONS},
+        positives=found.get((model, POSITIVES, ""), 0),
         probabilities=[
             found.get((model, PROBABILITIES, bin_key(number)), 0)
             for number in range(PROBABILITY_BINS)

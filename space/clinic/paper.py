@@ -42,6 +42,7 @@ WIDTH = A4[0] - 2 * MARGIN
 OPACITY = 0.5
 SCALE_WIDTH = 12.0
 NAMES = 122.0  # width of the column of a fact's names
+TALLEST = A4[1] / 3  # points of a piece that stays whole; two of them fit on a page
 INK, QUIET, LINE = HexColor("#1b1f2a"), HexColor("#565d6d"), HexColor("#c4c8d2")
 TINT, BAND = HexColor("#f3f1f8"), HexColor("#d9d3ea")
 REGULAR, BOLD = "DejaVuSans", "DejaVuSans-Bold"
@@ -69,7 +70,7 @@ def written(story: Callable[[], Story], title: str, mark: str = "") -> bytes:
 
 
 def text(words: str, size: float = 9.5, *, bold: bool = False, quiet: bool = False) -> Paragraph:
-    """A paragraph of plain text; lines of the text stay lines."""
+    """A paragraph of plain text."""
     style = ParagraphStyle(
         "",
         fontName=BOLD if bold else REGULAR,
@@ -78,7 +79,7 @@ def text(words: str, size: float = 9.5, *, bold: bool = False, quiet: bool = Fal
         textColor=QUIET if quiet else INK,
         splitLongWords=1,
     )
-    return Paragraph(escape(words, quote=False).replace("\n", "<br/>"), style)
+    return Paragraph(escape(words, quote=False), style)
 
 
 def gap(height: float) -> Spacer:
@@ -101,22 +102,9 @@ def notice() -> Table:
     )
 
 
-def facts(pairs: Sequence[tuple[str, str]]) -> Table:
-    """Names and values, a line each."""
-    rows = [[text(name, 8, quiet=True), text(value, 8)] for name, value in pairs]
-    return Table(
-        rows,
-        [NAMES, WIDTH - NAMES],
-        style=TableStyle(
-            [
-                ("LINEABOVE", (0, 0), (-1, -1), 0.4, LINE),
-                ("VALIGN", (0, 0), (-1, -1), "TOP"),
-                ("LEFTPADDING", (0, 0), (-1, -1), 0),
-                ("TOPPADDING", (0, 0), (-1, -1), 2),
-                ("BOTTOMPADDING", (0, 0), (-1, -1), 2),
-            ]
-        ),
-    )
+def facts(pairs: Sequence[tuple[str, str]]) -> Story:
+    """Names and values; lines of a value stay lines, and go on over as many pages as they need."""
+    return [_fact(name, value) for name, value in pairs]
 
 
 def answer(prediction: Prediction) -> Story:
@@ -194,6 +182,39 @@ class Pictures(Flowable):
             self.canv.drawString(left, self.side + 6, title)
             _picture(self.canv, image, left, self.side)
         _colour_scale(self.canv, 2 * (self.side + 14), self.side)
+
+
+def _fact(name: str, value: str) -> Table:
+    """Lay out a name and its value, a row for each line of it, none of them taller than a page."""
+    # reportlab 5.1 could break within a row (splitInRow), but then begins the next page with a
+    # blank line, and with an empty row where a row misses the page by its padding alone.
+    pieces = [piece for line in value.split("\n") for piece in _pieces(line)]
+    first = [text(name, 8, quiet=True), pieces[:2]]  # beside a name that may take two lines
+    return Table(
+        [first, *([[], piece] for piece in pieces[2:])],
+        [NAMES, WIDTH - NAMES],
+        style=TableStyle(
+            [
+                ("LINEABOVE", (0, 0), (-1, 0), 0.4, LINE),
+                ("VALIGN", (0, 0), (-1, -1), "TOP"),
+                ("LEFTPADDING", (0, 0), (-1, -1), 0),
+                ("TOPPADDING", (0, 0), (-1, -1), 0),
+                ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
+                ("TOPPADDING", (0, 0), (-1, 0), 2),
+                ("BOTTOMPADDING", (0, -1), (-1, -1), 2),
+            ]
+        ),
+    )
+
+
+def _pieces(line: str) -> Story:
+    """Break a line into paragraphs, none of them taller than ``TALLEST``."""
+    rest = text(line.strip() or "\N{NO-BREAK SPACE}", 8)  # without a letter it would have no height
+    pieces = []
+    while len(broken := rest.split(WIDTH - NAMES, TALLEST)) > 1:
+        piece, rest = broken
+        pieces.append(piece)
+    return [*pieces, rest]
 
 
 def _build(buffer: io.BytesIO, story: Story, title: str, mark: str, pages: int) -> int:

@@ -114,7 +114,7 @@ def _page(explanation: Explanation, config: ModelConfig, when: datetime) -> Stor
         *answer(prediction),
         *_pictures(explanation, LARGE, wording.cell_line(config.preprocess)),
         gap(10),
-        facts(
+        *facts(
             [
                 ("Image", wording.printable(prediction.name)),
                 ("Image size", f"{prediction.width} × {prediction.height} pixels"),
@@ -138,7 +138,7 @@ def examination_report(told: ReportedExamination) -> bytes:
             *_head(EXAMINATION, mark),
             *([text(SYNTHETIC, bold=True), gap(6)] if told.synthetic else []),
             *_reads(told),
-            facts(_printable(told.facts)),
+            *facts(_printable(told.facts)),
             *([] if told.shown else [gap(10), text(HIDDEN)]),
             *(part for image in told.images for part in _image(image)),
             *(part for model in told.models for part in _model(model)),
@@ -185,7 +185,7 @@ def _reads(told: ReportedExamination) -> Story:
         text("The pathologist's read", quiet=True),
         text(told.read, 15, bold=True),
         gap(4),
-        facts(_printable(told.reads)),
+        *facts(_printable(told.reads)),
         gap(10),
     ]
 
@@ -218,7 +218,7 @@ def _model(model: ReportedModel) -> Story:
         gap(12),
         text(f"The model {model.name}", 11, bold=True),
         gap(2),
-        facts(model.facts),
+        *facts(model.facts),
     ]
 
 

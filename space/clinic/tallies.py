@@ -23,10 +23,11 @@ from bcd_models.errors import InputError
 from clinic.db import POSTGRESQL, Examination, ExaminedImage, Patient, Tally
 
 AT_ONCE = 500  # examinations counted in one go, rows written in one go
-EXAMINATIONS, IMAGES, DECISIONS, PROBABILITIES, AGREEMENT = (
+EXAMINATIONS, IMAGES, DECISIONS, POSITIVES, PROBABILITIES, AGREEMENT = (
     "examinations",
     "images",
     "decision",
+    "positive",  # at or above the threshold, whatever the decision
     "probability",
     "agreement",
 )
@@ -129,7 +130,7 @@ def hand_over(session: Session, giver: int, taker: int) -> None:
 
 
 def fill(session: Session) -> None:
-    """Count what there was before there were tallies."""
+    """Count what there was before there were these tallies."""
     _alone(session)
     if session.scalar(select(Tally.owner_id).limit(1)) is None:
         change(session, Counter(), counted(session))
@@ -165,6 +166,8 @@ def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
         for result in image.results:
             model = model_key(result.model, result.model_version, result.weights_sha256)
             found[model, DECISIONS, result.decision] += 1
+            if result.label == "malignant":
+                found[model, POSITIVES, ""] += 1
             found[model, PROBABILITIES, bin_key(bin_of(result.probability))] += 1
             labels.setdefault(model, set()).add(result.label)
     read = examination.reads[-1] if examination.reads else None

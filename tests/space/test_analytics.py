@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
 
 from bcd_models import Prediction
 from bcd_models.errors import InputError
-from clinic import analytics, patients, reads
+from clinic import analytics, clock, examinations, patients, reads
 from clinic.agreement import Agreement
 from clinic.analytics import Period
+from clinic.examinations import Analysed, Details
 from clinic.installation import Installation
 from clinic.patients import PatientForm
 from clinic.permissions import Actor, NotSignedIn
 from clinic.tallies import model_key
+from clinic.ui.dashboard_figures import volume
+from clinic.ui.dashboard_page import _head
 
 Save = Callable[..., str]
 Said = list[list[Prediction]]
@@ -74,6 +78,30 @@ def test_answers_and_bins_are_those_of_the_model(
             assert found.decisions[answer.decision] >= 1
             assert found.probabilities[int(answer.probability * 20)] >= 1
     assert analytics.began(clinic, ada) == TODAY
+
+
+def test_at_or_above_the_threshold_are_those_left_to_a_pathologist_too(
+    clinic: Installation, ada: Actor, patient: str, analysed: tuple[Analysed, ...], keys: list[str]
+) -> None:
+    """Twice each: label and decision, of which a page's share must go by the label."""
+    answers = [("malignant", "refer"), ("benign", "refer"), ("malignant", "malignant")] * 2
+    for label, decision in answers:
+        image = analysed[0]
+        said = {
+            name: replace(one, prediction=replace(one.prediction, label=label, decision=decision))
+            for name, one in image.explanations.items()
+        }
+        one = (replace(image, explanations=said),)
+        examinations.save(clinic, ada, patient, one, Details(), True)
+    today = clock.now().date()
+    period = Period(today, today)
+    found = analytics.overview(clinic, ada, keys[0], period)
+    assert found.decisions == {"refer": 4, "malignant": 2}
+    assert found.positives == 4
+    head = _head(found, period)
+    assert "66.7% (4 of 6;" in head.partition("At or above the threshold")[2]
+    assert "2 of them left to a pathologist" in head
+    assert not any("threshold" in bar.name for bar in volume(found).data)  # they show decisions
 
 
 def test_reads_are_compared_by_whether_the_answers_had_been_shown(

@@ -18,6 +18,7 @@ from clinic.export import export
 from clinic.models import Models
 from clinic.patients import PatientForm
 from clinic.permissions import NotAllowed, NotFound, NotSignedIn
+from clinic.texts import LENGTH
 
 HOSTILE = '<img src="file:///etc/passwd"> <b>größer</b> &amp; {7*7} Жизнь'
 
@@ -96,6 +97,27 @@ def test_a_user_s_words_are_shown_and_never_interpreted(clinic, ada, patient, an
     text = text_of(handed_out(examination)[1])
     assert text.count(HOSTILE) == 2
     assert "second line" in text
+
+
+def test_the_longest_comments_and_reasons_are_all_there(clinic, ada, patient, analysed, handed_out):
+    def longest(mark):
+        words = ("\n".join(f"{mark}{number}." for number in range(LENGTH)))[:LENGTH]
+        return words.rpartition("\n")[0]
+
+    details = Details(comment=longest("C"))
+    examination = examinations.save(clinic, ada, patient, analysed, details, True)
+    reads.record(clinic, ada, examination, "none", longest("D"))
+    reads.record(clinic, ada, examination, "indeterminate", "W" * LENGTH, longest("E"))
+    reads.record(clinic, ada, examination, "invasive", "x" + "\n" * (LENGTH - 2) + "y", "levels")
+    first = handed_out(examination)
+    words = text_of(first[1]).split()
+    for mark in "CDE":
+        own = [one for one in words if one[0] == mark and one[1:-1].isdigit()]
+        assert own == longest(mark).split()
+    assert "".join(words).count("W") >= LENGTH
+    with clinic.database.transaction() as session:  # made anew, it is the same
+        session.delete(session.get(StoredReport, first[0]))
+    assert handed_out(examination) == first
 
 
 def test_the_same_examination_gives_the_same_bytes_whenever(

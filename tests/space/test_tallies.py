@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, text, update
 
 from clinic import accounts, examinations, patients, reads, tallies, verify
 from clinic.db import Tally
@@ -14,7 +14,7 @@ from clinic.examinations import Analysed, Analysis, Details
 from clinic.installation import Installation, open_installation
 from clinic.patients import PatientForm
 from clinic.permissions import Actor
-from clinic.tallies import AGREEMENT, EVERYBODY, EXAMINATIONS, WHATEVER
+from clinic.tallies import AGREEMENT, EVERYBODY, EXAMINATIONS, POSITIVES, WHATEVER
 
 Saved = Callable[..., str]
 
@@ -98,6 +98,19 @@ def test_what_was_there_before_them_is_counted_at_a_start(
     again = open_installation(clinic.settings)  # what is there is not counted once more
     again.database.engine.dispose()
     assert not sound(clinic)
+
+
+def test_an_installation_whose_tallies_hold_no_positives_is_counted_anew(
+    clinic: Installation, saved: Saved
+) -> None:
+    saved()
+    with clinic.database.transaction() as session:
+        session.execute(delete(Tally).where(Tally.kind == POSITIVES))
+        session.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+    again = open_installation(clinic.settings)
+    again.database.engine.dispose()
+    assert sound(clinic)
+    assert verify.verify(clinic).problems == []
 
 
 def test_verify_finds_and_mends_a_wrong_count(clinic: Installation, saved: Saved) -> None:

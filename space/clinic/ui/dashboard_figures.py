@@ -8,11 +8,12 @@ from typing import Any
 import plotly.graph_objects as go
 
 from bcd_models.decision import PROBABILITY_BINS
+from bcd_models.prediction import WORDS
 from clinic.analytics import Overview
 
 DECISIONS = {
-    "benign": ("below the threshold", "#0f766e"),
-    "malignant": ("at or above the threshold", "#86198f"),
+    "benign": (WORDS["benign"], "#0f766e"),
+    "malignant": (WORDS["malignant"], "#86198f"),
     "refer": ("left to a pathologist", "#b45309"),
 }
 HEIGHT = 200  # pixels, of what is drawn

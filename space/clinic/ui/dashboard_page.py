@@ -153,6 +153,8 @@ def _head(found: Overview, period: Period) -> str:
             f"The model answered about no examination from {period.first} to {period.last}.",
         )
     answers = sum(found.decisions.values())
+    left = found.positives - found.decisions.get("malignant", 0)
+    positives = f"{_share(Share(found.positives, answers))}, {left:,} of them left to a pathologist"
     return f"""
 <section class="bcd-card"><dl class="bcd-facts">{
         facts(
@@ -160,9 +162,7 @@ def _head(found: Overview, period: Period) -> str:
                 "Time": f"{period.first} to {period.last}",
                 "Examinations saved": f"{found.examinations:,}, of {found.images:,} images",
                 "This model answered about": f"{found.answered:,} examinations, {answers:,} images",
-                "At or above the threshold": _share(
-                    Share(found.decisions.get("malignant", 0), answers)
-                ),
+                "At or above the threshold": positives,
                 "Left to a pathologist": _share(Share(found.decisions.get("refer", 0), answers)),
             }
         )
