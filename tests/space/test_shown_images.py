@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 from sqlalchemy import MetaData, select, text
 from starlette.testclient import TestClient
 
-from bcd_models.images import open_image
+from bcd_models.images.open import open_image
 from clinic import (
     accounts,
     analytics,

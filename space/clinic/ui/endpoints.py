@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from bcd_models.images import open_image
+from bcd_models.images.open import open_image
 from clinic import shown_images
 from clinic.installation import Installation
 from clinic.models import Models

@@ -12,7 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from bcd_models.errors import ImageError, InputError
-from bcd_models.images import open_image
+from bcd_models.images.open import open_image
 from bcd_models.prediction import WORDS
 from bcd_models.slides.heatmap import colours
 from bcd_models.slides.prediction import TOP_REGIONS, SlidePrediction
