@@ -16,7 +16,7 @@ from bcd_models.errors import BCDError
 from clinic.settings import Settings
 
 if TYPE_CHECKING:
-    from clinic.gate import Gate
+    from clinic.http.gate import Gate
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,9 +52,10 @@ def build(settings: Settings, folder: Path) -> Gate:
     Raises:
         BCDError: A model, the data folder or the database can't be used.
     """
-    from clinic import accounts, demo
+    from clinic.accounts import accounts
+    from clinic.analysis.models import Models
     from clinic.installation import open_installation
-    from clinic.models import Models
+    from clinic.upkeep import demo
     from clinic.web import served
 
     models = Models(settings.models)

@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from bcd_models.errors import BCDError
-from clinic import backup as backups
-from clinic import verify as checks
 from clinic.installation import Installation, open_installation
 from clinic.settings import Settings
+from clinic.upkeep import backup as backups
+from clinic.upkeep import verify as checks
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import InputError
-from clinic import tallies
-from clinic.audit import HEAD, AuditLog
-from clinic.db import Database
-from clinic.ids import RECORD
-from clinic.migrations import migrate
-from clinic.permissions import Refused
 from clinic.settings import DATABASE, Settings
-from clinic.storage import Storage
+from clinic.storage import tallies
+from clinic.storage.actor import Refused
+from clinic.storage.audit_log import HEAD, AuditLog
+from clinic.storage.files import Storage
+from clinic.storage.ids import RECORD
+from clinic.storage.migrations import migrate
+from clinic.storage.tables import Database
 
 
 @dataclass(frozen=True)

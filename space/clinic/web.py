@@ -19,32 +19,26 @@ from fastapi import Depends, FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from bcd_models.errors import BCDError, InputError
-from clinic import (
-    answers_csv,
-    cookies,
-    demo,
-    examinations,
-    export,
-    grants,
-    reports,
-    sign_ins,
-    system,
-    visitors,
-)
-from clinic.analytics import Period
-from clinic.display import coloured
-from clinic.failures import UNEXPECTED, UNREACHABLE, is_passing, status_of
-from clinic.gate import Apps, Gate
-from clinic.grants import Grants
+from clinic.accounts import sign_ins
+from clinic.accounts.lockout import TooManyAttempts
+from clinic.accounts.sign_ins import SignInFailed
+from clinic.analysis.display import coloured
+from clinic.analysis.models import Models
+from clinic.dashboard import answers_csv
+from clinic.dashboard.analytics import Period
+from clinic.http import cookies, grants, visitors
+from clinic.http.failures import UNEXPECTED, UNREACHABLE, is_passing, status_of
+from clinic.http.gate import Apps, Gate
+from clinic.http.grants import Grants
+from clinic.http.plain_pages import one_sentence, sign_in_page
 from clinic.installation import Installation
-from clinic.lockout import TooManyAttempts
-from clinic.models import Models
-from clinic.permissions import NotAllowed, NotFound, NotSignedIn, Refused
-from clinic.plain_pages import one_sentence, sign_in_page
-from clinic.sign_ins import SignInFailed
-from clinic.storage import NotStored, StorageError
+from clinic.records import examinations, export
+from clinic.reports import service as reports
+from clinic.storage.actor import NotAllowed, NotFound, NotSignedIn, Refused
+from clinic.storage.files import NotStored, StorageError
 from clinic.ui.apps import admins_app, doctors_app, guests_app, mounted
 from clinic.ui.files import sweep
+from clinic.upkeep import demo, system
 
 SWEEP, AGE = 300, 1800  # seconds: how often Gradio's folder is looked at, how long a file stays
 MOST_FILES = 64  # of one upload

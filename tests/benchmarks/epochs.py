@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from training.corpus.pixels import Pixels
-from training.evaluate import scoring
+from training.corpus.rows import Rows
 from training.recipes.schema import Recipe
 from training.train import engine
 from training.train import run as train
@@ -82,6 +82,6 @@ def epoch_of(
         }
     )
     network, preprocess, _ = train.network_of(plan, None)
-    rows = scoring.Rows(frame, pixels)  # type: ignore[arg-type]
+    rows = Rows(frame, pixels)  # type: ignore[arg-type]
     loop = engine._Loop(accelerator or Accelerator(), network, plan, preprocess, rows)
     return lambda: loop.train_epoch(1)

@@ -21,8 +21,8 @@ from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import CARDS
 from tests.support.processes import running
+from tests.support.running_app import running_app
 from tests.support.scripts import client_of
-from tests.ui.running_app import running_app
 
 MODEL = CARDS / "bcd-mobilenetv2"
 RUNS, WARM_UPS = 40, 5

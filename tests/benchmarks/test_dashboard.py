@@ -11,13 +11,14 @@ import pytest
 from sqlalchemy import Insert, event, func, insert, select
 
 from bcd_models.decision import Decision
-from clinic import analytics, tallies
-from clinic.analytics import Period
-from clinic.db import Account, Examination, ExaminedImage, Patient, Read, Result, Tally
+from clinic.dashboard import analytics
+from clinic.dashboard.analytics import Period
 from clinic.installation import Installation, open_installation
-from clinic.permissions import Actor
 from clinic.settings import Settings
-from clinic.tallies import model_key
+from clinic.storage import tallies
+from clinic.storage.actor import Actor
+from clinic.storage.tables import Account, Examination, ExaminedImage, Patient, Read, Result, Tally
+from clinic.storage.tallies import model_key
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio
 

@@ -17,7 +17,7 @@ from tests.benchmarks.bare_session import bare
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import CARDS, MODELS
-from tests.ui.running_app import EXAMPLES
+from tests.support.running_app import EXAMPLES
 
 FOLDER, LOOP = 2000, 100  # images of the folder; those that the loop takes, which is slow
 RUNS, SETTLED = 30, 20

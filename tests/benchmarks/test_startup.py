@@ -14,8 +14,8 @@ from gradio_client import handle_file
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio, seconds
 from tests.conftest import CARDS
+from tests.support.running_app import running_app
 from tests.support.scripts import client_of
-from tests.ui.running_app import running_app
 
 RUNS = 5
 MODEL = CARDS / "bcd-mobilenetv2"

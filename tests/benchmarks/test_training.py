@@ -14,7 +14,7 @@ from tests.benchmarks.epochs import BATCH, SIDE, SIZE, Resident, epoch_of, packe
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio
 from tests.conftest import ROOT
-from training.train import engine
+from training import command
 
 SAMPLE, FULL = 9_767, 277_524
 STEPS, RUNS = 6, 7
@@ -36,7 +36,7 @@ print(sum(int(fields[key].split()[0]) for key in ("RssAnon", "RssShmem")))
 @pytest.mark.parametrize("backbone", ["mobilenetv2", "efficientnet_b2"])
 def test_a_step_through_the_loader(backbone: str, tmp_path: Path, two_threads: None) -> None:
     pixels = pixels_of(packed(tmp_path, BATCH * STEPS), BATCH * STEPS)
-    engine.keep_freed_memory()  # as training does
+    command.keep_freed_memory()  # as training does
     acts = epoch_of(backbone, pixels), epoch_of(backbone, Resident(pixels))
     ours, resident = in_turn(*acts, runs=RUNS)
     record(
@@ -52,7 +52,7 @@ def test_the_loader_keeps_pace_with_bare_slicing(tmp_path: Path) -> None:
     pixels = pixels_of(packed(tmp_path, SAMPLE), SAMPLE)
     file = tmp_path / f".pixels-{SIZE}" / "50x50.u8"
     bare = np.memmap(file, np.uint8, "r").reshape(-1, SIDE, SIDE, 3)
-    engine.keep_freed_memory()
+    command.keep_freed_memory()
     batches = [torch.randint(SAMPLE, (64,)) for _ in range(2000)]
 
     def slicing() -> None:

@@ -16,8 +16,8 @@ from PIL import Image
 from bcd_models import BCDClassifier
 from bcd_models.images.open import open_image
 from tests.conftest import CARDS, MODELS, ROOT
+from tests.support.running_app import EXAMPLES, running_app
 from tests.support.scripts import client_of
-from tests.ui.running_app import EXAMPLES, running_app
 
 
 @pytest.fixture(scope="module")

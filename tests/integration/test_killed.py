@@ -28,17 +28,19 @@ from alembic.script import ScriptDirectory
 from PIL import Image
 from sqlalchemy import func, select
 
-from clinic import migrations, patients, tallies, verify
-from clinic.db import Examination, Tally
 from clinic.installation import Installation
-from clinic.patients import PatientForm
-from clinic.permissions import Actor
-from clinic.tallies import EXAMINATIONS, WHATEVER
+from clinic.records import patients
+from clinic.records.patients import PatientForm
+from clinic.storage import migrations, tallies
+from clinic.storage.actor import Actor
+from clinic.storage.tables import Examination, Tally
+from clinic.storage.tallies import EXAMINATIONS, WHATEVER
+from clinic.upkeep import verify
 from tests.conftest import ROOT
 from tests.support.clinic import PASSWORD, PATCHES, actor, installation_with
 from tests.support.processes import running
+from tests.support.running_app import save_small_model
 from tests.support.serving import answer, in_json, sign_in
-from tests.ui.running_app import save_small_model
 
 KILLS = 20
 WHOLE_STARTS = (0, KILLS // 2)  # kills of `python space/app.py` itself; the others are of its forks

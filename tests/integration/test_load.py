@@ -22,16 +22,16 @@ from PIL import Image
 from sqlalchemy import select
 
 from bcd_models import BCDClassifier
-from clinic.db import Examination
 from clinic.installation import Installation
+from clinic.storage.tables import Examination
 from clinic.ui.apps import MAX_WAITING
-from clinic.verify import verify
+from clinic.upkeep.verify import verify
 from tests.benchmarks.record import record
 from tests.support import synthetic
 from tests.support.clinic import NAMES, PASSWORD, installation_at
+from tests.support.running_app import running_app, save_small_model
 from tests.support.scripts import connect
 from tests.support.serving import add_account
-from tests.ui.running_app import running_app, save_small_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

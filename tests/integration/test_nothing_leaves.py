@@ -18,8 +18,8 @@ import pytest
 
 from tests.conftest import CARDS, ROOT, absent
 from tests.support import small_runs
+from tests.support.running_app import EXAMPLES, running_app
 from tests.support.slides import small_slides
-from tests.ui.running_app import EXAMPLES, running_app
 
 MODEL = CARDS / "bcd-mobilenetv2"
 PATCH = EXAMPLES / "synthetic-malignant-1.png"

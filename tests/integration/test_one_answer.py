@@ -17,8 +17,8 @@ from PIL import Image, ImageCms
 from bcd_models import BCDClassifier
 from tests.conftest import CARDS
 from tests.support import synthetic
+from tests.support.running_app import running_app
 from tests.support.scripts import client_of
-from tests.ui.running_app import running_app
 
 MODEL = CARDS / "bcd-mobilenetv2"
 

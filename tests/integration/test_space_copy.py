@@ -17,8 +17,8 @@ from bcd_models import BCDClassifier
 from tests.conftest import CARDS, MODELS, ROOT
 from tests.support.hub import Hub, run_client, running_hub
 from tests.support.processes import running
+from tests.support.running_app import EXAMPLES
 from tests.support.scripts import client_of
-from tests.ui.running_app import EXAMPLES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 IMAGE = EXAMPLES / "synthetic-malignant-1.png"

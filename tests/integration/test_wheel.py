@@ -14,7 +14,7 @@ import pytest
 
 from bcd_models import BCDClassifier, __version__
 from tests.conftest import CARDS, ROOT
-from tests.ui.running_app import EXAMPLES
+from tests.support.running_app import EXAMPLES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -11,17 +11,19 @@ from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from bcd_models import Prediction
-from clinic import clock, examinations, passwords, patients
-from clinic.db import Account
-from clinic.examinations import Analysed, Analysis, Details, HandedIn
+from clinic.accounts import passwords
+from clinic.analysis.models import Models
 from clinic.installation import Installation
-from clinic.models import Models
-from clinic.patients import PatientForm
-from clinic.permissions import Actor, Role
-from clinic.tallies import model_key
+from clinic.records import examinations, patients
+from clinic.records.examinations import Analysed, Analysis, Details, HandedIn
+from clinic.records.patients import PatientForm
+from clinic.storage import clock
+from clinic.storage.actor import Actor, Role
+from clinic.storage.tables import Account
+from clinic.storage.tallies import model_key
 from tests.support.clinic import DATABASES, NAMES, PATCHES, empty_database, installation_at
+from tests.support.running_app import save_small_model
 from tests.support.serving import Serving, serving_at
-from tests.ui.running_app import save_small_model
 
 
 @pytest.fixture(autouse=True)

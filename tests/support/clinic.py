@@ -10,11 +10,11 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from clinic import accounts, sign_ins
+from clinic.accounts import accounts, sign_ins
 from clinic.installation import Installation, open_installation
-from clinic.permissions import Actor
 from clinic.settings import Settings
-from tests.ui.running_app import EXAMPLES
+from clinic.storage.actor import Actor
+from tests.support.running_app import EXAMPLES
 
 DATABASES = ("sqlite", "postgresql")
 PASSWORD = "correct horse battery"  # of every account that tests sign in as

@@ -18,13 +18,14 @@ from anyio.from_thread import BlockingPortal
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from clinic import clock, passwords
-from clinic.db import Account
-from clinic.gate import Gate
-from clinic.grants import Grants
+from clinic.accounts import passwords
+from clinic.analysis.models import Models
+from clinic.http.gate import Gate
+from clinic.http.grants import Grants
 from clinic.installation import Installation
-from clinic.models import Models
-from clinic.permissions import Actor, Role
+from clinic.storage import clock
+from clinic.storage.actor import Actor, Role
+from clinic.storage.tables import Account
 from tests.support.clinic import PASSWORD, installation_at
 
 SITE = "http://clinic.example"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
+from tests.support.running_app import running_app
 from tests.ui.browsing import analyse, choose_example, download_report, running_browser, sign_in
-from tests.ui.running_app import running_app
 
 WIDTHS = (1280, 390)
 REPORT_DPI = "110"

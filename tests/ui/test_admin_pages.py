@@ -9,15 +9,17 @@ from contextlib import ExitStack
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from clinic import examinations, patients, reports, sign_ins
-from clinic.examinations import Analysis, Details, HandedIn
+from clinic.accounts import sign_ins
+from clinic.analysis.models import Models
 from clinic.installation import Installation
-from clinic.models import Models
-from clinic.pages import SIZE
-from clinic.patients import PatientForm
+from clinic.records import examinations, patients
+from clinic.records.examinations import Analysis, Details, HandedIn
+from clinic.records.patients import PatientForm
+from clinic.reports import service as reports
+from clinic.storage.paging import SIZE
 from tests.support.clinic import PASSWORD, actor, installation_with
+from tests.support.running_app import EXAMPLES, running_app, save_small_model
 from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, watched_page
-from tests.ui.running_app import EXAMPLES, running_app, save_small_model
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -17,9 +17,10 @@ from pypdf import PdfReader
 
 from bcd_models import BCDClassifier
 from bcd_models.prediction import NOTICE
-from clinic.wording import SEEN_BEFORE, figure, heading
+from clinic.analysis.wording import SEEN_BEFORE, figure, heading
 from tests.support import synthetic
 from tests.support.clinic import PASSWORD, installation_with
+from tests.support.running_app import EXAMPLES, running_app, save_small_model
 from tests.support.scripts import client_of
 from tests.ui.browsing import (
     DESK,
@@ -32,7 +33,6 @@ from tests.ui.browsing import (
     unfold,
     watched_page,
 )
-from tests.ui.running_app import EXAMPLES, running_app, save_small_model
 
 pytestmark = pytest.mark.browser
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from clinic import patients
 from clinic.installation import Installation
-from clinic.patients import PatientForm
-from clinic.permissions import Actor, NotFound
+from clinic.records import patients
+from clinic.records.patients import PatientForm
+from clinic.storage.actor import Actor, NotFound
 from tests.support.clinic import PASSWORD, actor, installation_with
+from tests.support.running_app import running_app, save_small_model
 from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, unfold, watched_page
-from tests.ui.running_app import running_app, save_small_model
 
 pytestmark = pytest.mark.browser
 

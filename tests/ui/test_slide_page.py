@@ -11,12 +11,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from bcd_models import BCDClassifier
-from clinic.slides import SLIDE
-from clinic.ui.slide_page import in_words
+from clinic.analysis.slide_jobs import SLIDE
+from clinic.ui.doctor.slide_page import in_words
 from tests.support.clinic import PASSWORD, installation_with
+from tests.support.running_app import running_app
 from tests.support.slides import small_slides, write_repeated
 from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, watched_page
-from tests.ui.running_app import running_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

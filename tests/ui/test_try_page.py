@@ -11,8 +11,9 @@ from pypdf import PdfReader
 
 from bcd_models import BCDClassifier
 from bcd_models.prediction import NOTICE
-from clinic.examinations import MOST_IMAGES
-from clinic.wording import figure, heading
+from clinic.analysis.wording import figure, heading
+from clinic.records.examinations import MOST_IMAGES
+from tests.support.running_app import EXAMPLES, running_app, save_small_model
 from tests.ui.browsing import (
     DESK,
     PHONE,
@@ -22,7 +23,6 @@ from tests.ui.browsing import (
     fits,
     watched_page,
 )
-from tests.ui.running_app import EXAMPLES, running_app, save_small_model
 
 pytestmark = pytest.mark.browser
 

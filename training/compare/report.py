@@ -18,7 +18,7 @@ import typer
 from bcd_models.errors import InputError
 from bcd_models.hub.folder import WEIGHTS
 from bcd_models.prediction import NOTICE
-from training import run_folder
+from training import command, run_folder
 from training.card import write as card
 from training.compare import folds, page, parts, schema, tables
 from training.compare.runs import Missing, Run, read_all
@@ -26,7 +26,6 @@ from training.corpus import build as corpus
 from training.corpus import predictions, splits
 from training.evaluate import cost, figures, metrics
 from training.evaluate.schema import Estimate
-from training.train import engine
 
 REPORT, PAGE = "report.json", "report.md"
 ORIGINAL = (
@@ -235,7 +234,7 @@ def main(
     ] = None,
 ) -> None:
     """Compare finished runs, and write report.json, report.md and figures."""
-    engine.keep_freed_memory()
+    command.keep_freed_memory()
     report = compare(run, corpus, floor)
     write(report, out)
     for name, reason in report.missing.items():

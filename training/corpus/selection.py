@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bcd_models.errors import InputError
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.evaluate.scoring import Rows, rows_of
+from training.corpus.rows import Rows, rows_of
 from training.recipes import schema as recipe
 from training.run_folder import PREDICTIONS
 

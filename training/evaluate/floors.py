@@ -23,7 +23,7 @@ from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
 from training.corpus.pixels import Pixels
-from training.evaluate.scoring import Rows, rows_of
+from training.corpus.rows import Rows, rows_of
 from training.run_folder import PREDICTIONS
 
 CHUNK = 256

@@ -21,13 +21,14 @@ from bcd_models.decision import PROBABILITY_BINS, calibrate
 from bcd_models.errors import InputError
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
+from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
+from training.corpus.rows import Rows, rows_of
 from training.corpus.selection import Held, data_of, held_of
 from training.evaluate import figures, floors, metrics, scoring
 from training.evaluate import schema as measured
 from training.recipes.schema import Recipe
-from training.train import engine
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def evaluate(
     learnt = data_of(corpus_folder, _recipe_of(provenance), held).training
     scored = _scored(
         model,
-        scoring.rows_of(rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
+        rows_of(rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
         learnt,
     )
     decision = model.config.decision
@@ -147,7 +148,7 @@ def _recipe_of(provenance: Provenance) -> Recipe:
         ) from None
 
 
-def _scored(model: BCDClassifier, rows: scoring.Rows, learnt: scoring.Rows) -> Scored:
+def _scored(model: BCDClassifier, rows: Rows, learnt: Rows) -> Scored:
     views = model.config.decision.views
     margins = scoring.score(model.network, rows, model.config.preprocess, views=views)
     rivals = {
@@ -250,7 +251,7 @@ def main(
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out} can't be written: {error}") from None
-    engine.keep_freed_memory()
+    command.keep_freed_memory()
     document, scored = evaluate(BCDClassifier.from_pretrained(model), corpus, part)
     write(document, scored, out)
     within = document.within

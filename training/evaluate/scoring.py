@@ -1,12 +1,8 @@
-"""Rows of a corpus, and what a network says of them."""
+"""What a network says of rows of a corpus."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import datasets
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -15,43 +11,11 @@ from bcd_models.config import PreprocessConfig
 from bcd_models.images.preprocess import normalise
 from bcd_models.models.classifier import margins_of
 from training.corpus import splits
-from training.corpus.pixels import Pixels, resized
+from training.corpus.pixels import resized
+from training.corpus.rows import Rows
 from training.evaluate import metrics
 
 BATCH = 128
-
-
-@dataclass
-class Rows:
-    """Some rows of a corpus, ready to train or evaluate on.
-
-    Attributes:
-        frame: One line a row: label, source, case_id.
-        pixels: Their pixels, in the same order.
-        taught: P(malignant) that teachers give each row, NaN where they say nothing; or None.
-    """
-
-    frame: pd.DataFrame
-    pixels: Pixels
-    taught: NDArray[np.float64] | None = None
-
-    @property
-    def truth(self) -> NDArray[np.bool_]:
-        """Whether each row is malignant."""
-        return (self.frame["label"] == "malignant").to_numpy()
-
-    def where(self, mask: NDArray[np.bool_]) -> Rows:
-        """Some of the rows."""
-        taught = None if self.taught is None else self.taught[mask]
-        return Rows(self.frame[mask].reset_index(drop=True), self.pixels.where(mask), taught)
-
-
-def rows_of(
-    corpus: datasets.Dataset, frame: pd.DataFrame, indices: NDArray[np.int64], largest: int
-) -> Rows:
-    """Rows of a corpus by position; ``frame`` is the whole corpus' table."""
-    chosen = frame.iloc[indices].reset_index(drop=True)
-    return Rows(chosen, Pixels(corpus, indices, largest))
 
 
 def score(

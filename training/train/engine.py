@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,15 +23,15 @@ from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
 from bcd_models.images.preprocess import normalise
 from training.corpus.pixels import Found, resized
+from training.corpus.rows import Rows
 from training.evaluate import figures
-from training.evaluate.scoring import Rows, auroc_within, score
+from training.evaluate.scoring import auroc_within, score
 from training.recipes.schema import Phase, Recipe
 from training.train import balance, checkpoint
 from training.train.augment import augment, mixed
 from training.train.checkpoint import TrainingStopped
 
 CHECKED_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 class Diverged(TrainingStopped):
@@ -283,18 +281,6 @@ class _Loop:
             found = self.train.pixels.rows(positions)
             inputs, _ = self._inputs(found, self.targets[positions], phase.size)
             self.network(inputs)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what a training step frees, instead of asking the kernel anew at each step.
-
-    On a CPU, steps at 224 pixels spend most of their time in page faults otherwise (measured on
-    two cores: MobileNetV2 7 images a second without, 23 with; EfficientNet-B2 4 and 9).
-    """
-    if sys.platform != "linux" or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        return
-    libc.mallopt(_M_MMAP_MAX, 0)
-    libc.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def _stop_unless_finite(loss: float, epoch: int) -> None:

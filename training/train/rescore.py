@@ -52,7 +52,7 @@ def main(
         raise InputError(f"views can't be {views}: choose 1 or 8")
     document = recipe.read(run / run_folder.RECIPE).model_dump(mode="json", exclude_unset=True)
     plan = recipe.Recipe.model_validate(document | {"arm": arm, "views": views})
-    engine.keep_freed_memory()
+    command.keep_freed_memory()
     typer.echo(f"model: {rescore(run, plan, corpus, out)}")
 
 

@@ -28,6 +28,7 @@ from bcd_models.models.backbones import create
 from bcd_models.models.classifier import BCDClassifier
 from training import run_folder
 from training.corpus import predictions, splits
+from training.corpus.rows import Rows
 from training.corpus.selection import Data, Held, data_of, taught
 from training.evaluate import scoring
 from training.evaluate.calibration import fit_decision
@@ -119,7 +120,7 @@ def provenance_of(
 def save(
     config: ModelConfig,
     network: Any,
-    held_out: scoring.Rows | None,
+    held_out: Rows | None,
     decision_from: Sequence[Path],
     out: Path,
 ) -> None:
@@ -193,7 +194,7 @@ def main(
         raise InputError("choose one of --fold, --leave-out and --decision-from")
     if out.exists() and any(f.name != ".lock" for f in out.iterdir()) and not resume:
         raise InputError(f"{out} is not empty: choose another folder, or go on with --resume")
-    engine.keep_freed_memory()
+    command.keep_freed_memory()
     held = Held(fold, leave_out, bool(decision_from))
     folder = train(config, corpus, out, start, held, teacher or [], decision_from or [])
     if engine.processes().is_main_process:

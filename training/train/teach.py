@@ -23,6 +23,7 @@ from bcd_models.decision import calibrate, log_odds
 from bcd_models.errors import InputError
 from training import command, run_folder
 from training.corpus import predictions
+from training.corpus.rows import Rows
 from training.corpus.selection import Held, data_of
 from training.evaluate import floors, scoring
 from training.recipes import schema as recipe
@@ -69,7 +70,7 @@ def teach(
 
 
 def _by_networks(
-    known: scoring.Rows,
+    known: Rows,
     fold: NDArray[np.int64],
     plan: recipe.Recipe,
     start: Path | None,
@@ -95,7 +96,7 @@ def _by_networks(
 
 
 def _calibrated(
-    rows: scoring.Rows, margins: NDArray[np.float64], plan: recipe.Recipe
+    rows: Rows, margins: NDArray[np.float64], plan: recipe.Recipe
 ) -> NDArray[np.float64]:
     return calibrate(margins, decision_on(rows.frame, margins, plan))
 
@@ -116,7 +117,7 @@ def main(
         raise InputError("teachers are made by one process: start it without accelerate launch")
     if (fold is not None) + bool(leave_out) + hold_nothing > 1:
         raise InputError("choose one of --fold, --leave-out and --hold-nothing")
-    engine.keep_freed_memory()
+    command.keep_freed_memory()
     said = teach(config, corpus, out, start, Held(fold, leave_out, hold_nothing))
     typer.echo(f"teachers: {said}")
 

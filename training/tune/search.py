@@ -24,9 +24,8 @@ import yaml
 from filelock import FileLock, Timeout
 
 from bcd_models.errors import InputError
-from training import run_folder
+from training import command, run_folder
 from training.recipes import schema as recipe
-from training.train import engine
 from training.tune import confirm, page
 from training.tune.plots import complete_trials
 from training.tune.space import Parameters, parameters_of, recipe_of
@@ -116,7 +115,7 @@ def main(
         raise InputError("a worker is one process: start several, not one with accelerate launch")
     plan = recipe.read(config)
     parameters_of(plan)
-    engine.keep_freed_memory()
+    command.keep_freed_memory()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what a reader needs, we say
     where = storage or sqlite_url(out)
     with reached(where), ExitStack() as held:

@@ -10,26 +10,26 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from gradio.route_utils import FnIndexInferError
 
-from clinic.failures import told
+from clinic.analysis.models import Models
+from clinic.http.failures import told
 from clinic.installation import Installation
-from clinic.models import Models
 from clinic.ui import look
-from clinic.ui.account_page import add_account_page
-from clinic.ui.accounts_page import add_accounts_page
-from clinic.ui.audit_page import add_audit_page
-from clinic.ui.check_page import add_check_page
-from clinic.ui.dashboard_page import add_dashboard_page
-from clinic.ui.endpoints import add_endpoints
-from clinic.ui.examination_page import add_examination_page
-from clinic.ui.examine_page import add_examine_page
+from clinic.ui.admin.accounts_page import add_accounts_page
+from clinic.ui.admin.audit_page import add_audit_page
+from clinic.ui.admin.settings_page import add_settings_page
+from clinic.ui.doctor.examination_page import add_examination_page
+from clinic.ui.doctor.examine_page import add_examine_page
+from clinic.ui.doctor.patient_page import add_patient_page
+from clinic.ui.doctor.patients_page import add_patients_page
+from clinic.ui.doctor.record_endpoints import add_record_endpoints
+from clinic.ui.doctor.slide_page import add_slide_page
+from clinic.ui.doctor.worklist_page import add_worklist_page
 from clinic.ui.frame import TITLE, add_head
-from clinic.ui.patient_page import add_patient_page
-from clinic.ui.patients_page import add_patients_page
-from clinic.ui.record_endpoints import add_record_endpoints
-from clinic.ui.settings_page import add_settings_page
-from clinic.ui.slide_page import add_slide_page
-from clinic.ui.try_page import add_try_page
-from clinic.ui.worklist_page import add_worklist_page
+from clinic.ui.shared.account_page import add_account_page
+from clinic.ui.shared.check_page import add_check_page
+from clinic.ui.shared.dashboard_page import add_dashboard_page
+from clinic.ui.shared.endpoints import add_endpoints
+from clinic.ui.shared.try_page import add_try_page
 
 MAX_UPLOAD = "64mb"
 MAX_WAITING = 64

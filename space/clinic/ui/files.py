@@ -19,7 +19,7 @@ from gradio.data_classes import FileData
 from bcd_models.errors import ImageError
 from bcd_models.explain.gradcam import Explanation
 from bcd_models.models.classifier import BCDClassifier
-from clinic.report import report
+from clinic.reports.layout import report
 
 T = TypeVar("T")
 

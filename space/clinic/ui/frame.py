@@ -10,9 +10,9 @@ from typing import ParamSpec
 import gradio as gr
 
 from bcd_models.prediction import NOTICE
-from clinic.failures import told
-from clinic.permissions import Actor
-from clinic.wording import printable
+from clinic.analysis.wording import printable
+from clinic.http.failures import told
+from clinic.storage.actor import Actor
 
 TITLE = "Breast histology patch check"
 WHAT = """

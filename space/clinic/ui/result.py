@@ -17,8 +17,8 @@ from bcd_models.config import ModelConfig
 from bcd_models.decision import Label
 from bcd_models.explain.gradcam import COLOURS, Explanation
 from bcd_models.prediction import Prediction
-from clinic import wording
-from clinic.display import SIDE, display_size, enlarged, for_display
+from clinic.analysis import wording
+from clinic.analysis.display import SIDE, display_size, enlarged, for_display
 from clinic.ui.tables import facts
 
 OPACITY = 50  # per cent, at first

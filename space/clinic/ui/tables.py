@@ -7,8 +7,8 @@ from datetime import datetime
 from html import escape
 from urllib.parse import quote, urlencode
 
-from clinic.pages import Page
-from clinic.wording import printable
+from clinic.analysis.wording import printable
+from clinic.storage.paging import Page
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> str:

@@ -1,0 +1,213 @@
+"""Accounts: made, listed and closed by an admin; each changes its own password."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from bcd_models.errors import InputError
+from clinic.accounts import passwords, sign_ins
+from clinic.accounts.permissions import need_account, need_admin
+from clinic.installation import Installation
+from clinic.storage import clock
+from clinic.storage.actor import Actor, NotFound, Role
+from clinic.storage.tables import Account, Patient, SignIn
+
+NAME = r"[a-z0-9][a-z0-9._-]{1,63}"
+FIRST = "admin"
+
+
+@dataclass(frozen=True)
+class AccountRow:
+    """What an admin sees of an account.
+
+    Attributes:
+        id: Its number.
+        name: What it signs in with.
+        role: "admin" or "doctor".
+        active: Whether it may sign in.
+        hub_name: The Hub account that signs in as it, or None.
+        created_at: When it was made.
+        patients: How many it has; which, no admin sees.
+        sign_ins: How many sessions are open.
+    """
+
+    id: int
+    name: str
+    role: Role
+    active: bool
+    hub_name: str | None
+    created_at: datetime
+    patients: int
+    sign_ins: int
+
+
+def make(
+    clinic: Installation, actor: Actor | None, name: str, role: Role, password: str = ""
+) -> tuple[int, str]:
+    """Make an account; returns its number and its password, made up where none is given.
+
+    Raises:
+        NotSignedIn, NotAllowed: The actor is no admin.
+        InputError: The name is taken or can't be one, or the password is weak.
+    """
+    admin = need_admin(actor)
+    with clinic.database.transaction() as session:
+        account, password = _made(session, name, role, password)
+        clinic.log.write(
+            session, "account_made", actor=admin, subject=f"account {account.id}", role=role
+        )
+        return account.id, password
+
+
+def first_admin(clinic: Installation) -> str | None:
+    """Make the first admin where there is no account yet.
+
+    Returns:
+        The password that was made up, to be shown once; None where there was nothing to make or
+        the settings name a password.
+    """
+    given = clinic.settings.admin_password
+    with clinic.database.transaction() as session:
+        if session.scalar(select(func.count()).select_from(Account)):
+            return None
+        account, password = _made(session, FIRST, "admin", given)
+        clinic.log.write(
+            session, "account_made", actor=None, subject=f"account {account.id}", role="admin"
+        )
+    return None if given else password
+
+
+def listed(clinic: Installation, actor: Actor | None) -> list[AccountRow]:
+    """All accounts, by name; NotSignedIn or NotAllowed where the actor is no admin."""
+    need_admin(actor)
+    patients = (
+        select(func.count())
+        .select_from(Patient)
+        .where(Patient.owner_id == Account.id)
+        .scalar_subquery()
+    )
+    open_ones = (
+        select(func.count())
+        .select_from(SignIn)
+        .where(SignIn.account_id == Account.id, SignIn.expires_at > clock.now())
+        .scalar_subquery()
+    )
+    with clinic.database.reading() as session:
+        rows = session.execute(select(Account, patients, open_ones).order_by(Account.name))
+        return [_row(*row) for row in rows]
+
+
+def reset_password(clinic: Installation, actor: Actor | None, account_id: int) -> str:
+    """Give an account a new password, made up; its sessions end.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no admin, or there is no such account.
+    """
+    admin, password = need_admin(actor), passwords.generated()
+    kept = passwords.hash_of(password)
+    with clinic.database.transaction() as session:
+        _set_password(clinic, session, _account(session, account_id), kept, admin)
+    return password
+
+
+def change_password(clinic: Installation, actor: Actor | None, old: str, new: str) -> None:
+    """Change one's own password; all of one's sessions end, this one too.
+
+    Raises:
+        NotSignedIn: Nobody is signed in.
+        InputError: The old one is wrong, or the new one weak.
+        TooManyAttempts: Old ones were wrong too often.
+    """
+    known = need_account(actor)
+    passwords.refuse_weak(new, known.name)
+    sign_ins.check_own_password(clinic, known, old)
+    kept = passwords.hash_of(new)
+    with clinic.database.transaction() as session:
+        _set_password(clinic, session, _account(session, known.account_id), kept, known)
+
+
+def set_active(clinic: Installation, actor: Actor | None, account_id: int, active: bool) -> None:
+    """Let an account sign in, or no longer: then its sessions end.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no admin, or there is no such account.
+        InputError: It is the last admin that may sign in.
+    """
+    admin = need_admin(actor)
+    with clinic.database.transaction() as session:
+        account = _account(session, account_id)
+        account.active = active
+        if not active:
+            _refuse_without_admin(session)
+            sign_ins.end_all(session, account_id)
+        clinic.log.write(
+            session,
+            "account_changed",
+            actor=admin,
+            subject=f"account {account_id}",
+            active=active,
+        )
+
+
+def _made(session: Session, name: str, role: Role, password: str) -> tuple[Account, str]:
+    if not re.fullmatch(NAME, name):
+        raise InputError(
+            "an account's name has 2 to 64 small letters, digits, dots, dashes and underscores"
+        )
+    if role not in ("admin", "doctor"):
+        raise InputError(f"no role {role!r}: choose admin or doctor")
+    if session.scalar(select(Account.id).where(Account.name == name)):
+        raise InputError(f"there is an account {name!r} already: choose another name")
+    if password:
+        passwords.refuse_weak(password, name)
+    password = password or passwords.generated()
+    account = Account(
+        name=name,
+        role=role,
+        password_hash=passwords.hash_of(password),
+        created_at=clock.now(),
+        password_changed_at=clock.now(),
+    )
+    session.add(account)
+    session.flush()
+    return account, password
+
+
+def _set_password(
+    clinic: Installation, session: Session, account: Account, kept: str, actor: Actor
+) -> None:
+    account.password_hash, account.password_changed_at = kept, clock.now()
+    sign_ins.end_all(session, account.id)
+    clinic.log.write(session, "password_changed", actor=actor, subject=f"account {account.id}")
+
+
+def _account(session: Session, account_id: int) -> Account:
+    account = session.get(Account, account_id, with_for_update=True)
+    if account is None:
+        raise NotFound(f"there is no account {account_id}")
+    return account
+
+
+def _refuse_without_admin(session: Session) -> None:
+    session.flush()
+    left = select(func.count()).select_from(Account).where(Account.role == "admin", Account.active)
+    if not session.scalar(left):
+        raise InputError("this is the last admin: make another one first")
+
+
+def _row(account: Account, patients: int, open_ones: int) -> AccountRow:
+    return AccountRow(
+        account.id,
+        account.name,
+        account.role,
+        account.active,
+        account.hub_name,
+        account.created_at,
+        patients,
+        open_ones,
+    )

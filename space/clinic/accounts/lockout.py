@@ -1,0 +1,92 @@
+"""Guessing is made slow: attempts to sign in are counted by account name and by address.
+
+An attempt counts before its password is looked at, so that many at once gain nothing, and a
+refused one costs no hashing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from bcd_models.errors import BCDError
+from clinic.storage import clock
+from clinic.storage.tables import Failures
+
+FREE = {"account": 4, "address": 20}  # attempts without a wait
+LONGEST = 900  # seconds
+FADES = timedelta(days=1)  # after the last attempt
+
+
+@dataclass
+class TooManyAttempts(BCDError):
+    """It takes a wait until the next attempt.
+
+    Attributes:
+        seconds: How long.
+    """
+
+    seconds: int
+
+    def __str__(self) -> str:
+        return f"too many attempts: wait {self.seconds} seconds, then try again"
+
+
+def begin(session: Session, name: str, address: str) -> None:
+    """Count an attempt.
+
+    Raises:
+        TooManyAttempts: It has to wait; it doesn't count.
+    """
+    counters = [_counter(session, kind, of) for kind, of in _of(name, address)]
+    now = clock.now()
+    until = max(_until(counter, now) for counter in counters)
+    if until > now:
+        raise TooManyAttempts(int((until - now).total_seconds()) + 1)
+    for counter, kind in zip(counters, FREE, strict=True):
+        _count(counter, FREE[kind], now)
+
+
+def succeeded(session: Session, name: str, address: str) -> None:
+    """Forget an account's attempts, and the last one of its address.
+
+    The address' others stay: whoever knows one password shall not buy guesses of others with it.
+    """
+    account, place = (_counter(session, kind, of) for kind, of in _of(name, address))
+    account.count, account.locked_until = 0, None
+    place.count -= 1
+    if place.count <= FREE["address"]:
+        place.locked_until = None
+
+
+def _of(name: str, address: str) -> list[tuple[str, str]]:
+    """A name may be anything, as long as a request: its hash stands for it."""
+    return [("account", hashlib.sha256(name.encode()).hexdigest()), ("address", address[:64])]
+
+
+def _counter(session: Session, kind: str, of: str) -> Failures:
+    key = f"{kind}:{of}"
+    counter = session.get(Failures, key, with_for_update=True)
+    if counter is None:
+        counter = Failures(of=key, count=0, last_at=clock.now())
+        session.add(counter)
+    return counter
+
+
+def _until(counter: Failures, now: datetime) -> datetime:
+    """Until when it is locked; a clock that was set back since makes that no longer."""
+    if counter.locked_until is None or counter.last_at > now:
+        return now
+    return counter.locked_until
+
+
+def _count(counter: Failures, free: int, now: datetime) -> None:
+    if now - counter.last_at > FADES:
+        counter.count = 0
+    counter.count, counter.last_at = counter.count + 1, now
+    beyond = counter.count - free
+    wait = min(2**beyond, LONGEST) if beyond >= 0 else 0
+    counter.locked_until = now + timedelta(seconds=wait) if wait else None

@@ -1,0 +1,243 @@
+"""Signing in and out: sessions in the database, known by the hash of a token."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from bcd_models.errors import BCDError, InputError
+from clinic.accounts import lockout, passwords
+from clinic.accounts.permissions import need_account, need_admin
+from clinic.installation import Installation
+from clinic.storage import clock, shown_images
+from clinic.storage.actor import Actor, NotAllowed
+from clinic.storage.paging import Page, paged
+from clinic.storage.tables import Account, SignIn
+
+AT_MOST = 3  # times the hours without use
+SEEN_EVERY = timedelta(minutes=1)  # a request writes no more often
+
+
+@dataclass(frozen=True)
+class SessionRow:
+    """What an admin sees of a session.
+
+    Attributes:
+        account_id: Whose it is.
+        account: That account's name.
+        address: Where it was begun from.
+        created_at: When.
+        seen_at: When it was last used, to the minute.
+        expires_at: When it ends unless it is used.
+    """
+
+    account_id: int
+    account: str
+    address: str
+    created_at: datetime
+    seen_at: datetime
+    expires_at: datetime
+
+
+class SignInFailed(BCDError):
+    """Name and password don't belong together; which of them is wrong is never said."""
+
+    def __init__(self) -> None:
+        super().__init__("name or password is wrong")
+
+
+def sign_in(clinic: Installation, name: str, password: str, address: str) -> str:
+    """Begin a session; returns its token, which is kept nowhere.
+
+    Raises:
+        SignInFailed: No such account, another password, or the account is closed: all alike, in
+            words and time.
+        TooManyAttempts: The account or the address has to wait.
+    """
+    name = name.strip().lower()
+    try:
+        with clinic.database.transaction() as session:
+            lockout.begin(session, name, address)
+            account = session.scalar(select(Account).where(Account.name == name))
+    except lockout.TooManyAttempts:
+        _log_failure(clinic, address, "locked out")
+        raise
+    # Hashing takes a quarter of a second: no transaction waits for it.
+    right, renewed = passwords.check(password, account.password_hash if account else None)
+    if account is None or not right or not account.active:
+        _log_failure(clinic, address, "refused")
+        raise SignInFailed
+    with clinic.database.transaction() as session:
+        lockout.succeeded(session, name, address)
+        account = session.get_one(Account, account.id)
+        account.password_hash = renewed or account.password_hash
+        return _begun(clinic, session, account, address)
+
+
+def sign_in_from_hub(clinic: Installation, hub_name: str, address: str) -> str:
+    """Begin a session for a Hub account that the settings allow; its first makes a doctor.
+
+    Raises:
+        NotAllowed: It is not on the list, or its account is closed.
+    """
+    known = {name.casefold() for name in clinic.settings.hub_accounts}
+    hub_name = hub_name.casefold()
+    if hub_name not in known:
+        _log_failure(clinic, address, "not on the list")
+        raise NotAllowed("this Hub account may not sign in here")
+    with clinic.database.transaction() as session:
+        account = session.scalar(select(Account).where(Account.hub_name == hub_name))
+        if account is None:
+            account = Account(
+                name=f"hub:{hub_name}"[:64],
+                role="doctor",
+                hub_name=hub_name,
+                created_at=clock.now(),
+            )
+            session.add(account)
+            session.flush()
+        if not account.active:
+            raise NotAllowed("this account is closed")
+        return _begun(clinic, session, account, address)
+
+
+def actor_of(clinic: Installation, token: str | None, address: str) -> Actor | None:
+    """Whose session a token is; None where it is unknown or over, or the account is closed."""
+    if not token:
+        return None
+    with clinic.database.reading() as session:
+        found = session.get(SignIn, _hash(token))
+        now = clock.now()
+        if found is None or found.expires_at <= now or not found.account.active:
+            return None
+        unused = abs(now - found.seen_at)  # the clock may have been set back
+        if unused >= _idle(clinic):
+            return None
+        account = found.account
+        actor = _actor(account, address)
+        is_fresh = unused < SEEN_EVERY
+    if not is_fresh:
+        _prolong(clinic, _hash(token), now)
+    return actor
+
+
+def sign_out(clinic: Installation, token: str | None) -> None:
+    """End a session, where there is one."""
+    with clinic.database.transaction() as session:
+        found = session.get(SignIn, _hash(token or ""))
+        if found is None:
+            return
+        session.delete(found)
+        clinic.log.write(session, "signed_out", actor=_actor(found.account, found.address))
+
+
+def open_sessions(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[SessionRow]:
+    """Sessions that are open, the last used first.
+
+    Raises:
+        NotSignedIn, NotAllowed: The actor is no admin.
+    """
+    need_admin(actor)
+    columns = (
+        Account.id,
+        Account.name,
+        SignIn.address,
+        SignIn.created_at,
+        SignIn.seen_at,
+        SignIn.expires_at,
+    )
+    rows = (
+        select(*columns)
+        .join(Account)
+        .where(SignIn.expires_at > clock.now())
+        .order_by(SignIn.seen_at.desc(), SignIn.token_sha256)
+    )
+    with clinic.database.reading() as session:
+        return paged(session, rows, page, SessionRow)
+
+
+def end_sessions(clinic: Installation, actor: Actor | None, account_id: int) -> int:
+    """End all sessions of an account: one's own, or as an admin anyone's; returns how many.
+
+    Raises:
+        NotSignedIn, NotAllowed: It is another's, and the actor no admin.
+    """
+    known = need_account(actor)
+    if known.account_id != account_id and known.role != "admin":
+        raise NotAllowed("only an admin may end another's sessions")
+    with clinic.database.transaction() as session:
+        ended = end_all(session, account_id)
+        clinic.log.write(
+            session, "session_ended", actor=known, subject=f"account {account_id}", count=ended
+        )
+    return ended
+
+
+def end_all(session: Session, account_id: int) -> int:
+    """Within a transaction, end all sessions of an account; returns how many."""
+    ended = session.execute(
+        delete(SignIn).where(SignIn.account_id == account_id).returning(SignIn.token_sha256)
+    )
+    return len(ended.all())
+
+
+def check_own_password(clinic: Installation, actor: Actor, password: str) -> None:
+    """InputError where it isn't the actor's password, TooManyAttempts where guessed too often."""
+    with clinic.database.transaction() as session:
+        lockout.begin(session, actor.name, actor.address)
+        kept = session.get_one(Account, actor.account_id).password_hash
+    right, _ = passwords.check(password, kept)
+    if not right:
+        raise InputError("the present password is wrong")
+    with clinic.database.transaction() as session:
+        lockout.succeeded(session, actor.name, actor.address)
+
+
+def _begun(clinic: Installation, session: Session, account: Account, address: str) -> str:
+    token, now = secrets.token_urlsafe(32), clock.now()
+    session.execute(delete(SignIn).where(SignIn.expires_at <= now))
+    shown_images.forget_old(session)
+    session.add(
+        SignIn(
+            token_sha256=_hash(token),
+            account_id=account.id,
+            created_at=now,
+            seen_at=now,
+            expires_at=now + _idle(clinic),
+            address=address[:64],
+        )
+    )
+    clinic.log.write(session, "signed_in", actor=_actor(account, address))
+    return token
+
+
+def _actor(account: Account, address: str) -> Actor:
+    return Actor(account.id, account.name, account.role, address)
+
+
+def _prolong(clinic: Installation, token_sha256: str, now: datetime) -> None:
+    with clinic.database.transaction() as session:
+        found = session.get(SignIn, token_sha256)
+        if found:  # it may have ended meanwhile
+            found.seen_at = now
+            found.created_at = min(found.created_at, now)
+            latest = found.created_at + AT_MOST * _idle(clinic)
+            found.expires_at = min(now + _idle(clinic), latest)
+
+
+def _log_failure(clinic: Installation, address: str, why: str) -> None:
+    with clinic.database.transaction() as session:
+        clinic.log.write(session, "sign_in_failed", actor=None, address=address[:64], why=why)
+
+
+def _idle(clinic: Installation) -> timedelta:
+    return timedelta(hours=clinic.settings.session_hours)
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Models on offer and what they say of images and slides."""

@@ -1,0 +1,131 @@
+"""Whole slides that a doctor tries: small ones, analysed at once, of which nothing is kept.
+
+A slide lies in a file only while it is looked at, in a folder that is the caller's.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bcd_models.errors import ImageError, InputError
+from bcd_models.models.predictor import Predictor
+from bcd_models.slides.prediction import UM2_IN_MM2, SlidePrediction
+from bcd_models.slides.slide_file import PLAUSIBLE_UM, PixelSizeError, SlideFacts, read_facts
+from bcd_models.slides.slide_format import HEAD_BYTES, is_self_contained
+from clinic.accounts.permissions import need_doctor
+from clinic.storage.actor import Actor
+
+# More takes minutes of everyone's processor.
+MOST_PIXELS, MOST_MM2 = 4_000_000_000, 400
+SLIDE = "slide"  # what the file is called, whatever the user called it
+ELSEWHERE = "analyse it with bcd slide on a machine of yours"
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What a model says all over a slide.
+
+    Attributes:
+        prediction: The answers.
+        files: Heat map, regions, tiles and summary, as a zip.
+    """
+
+    prediction: SlidePrediction
+    files: bytes
+
+
+def looked_at(actor: Actor | None, data: bytes, mpp: float | None, folder: Path) -> SlideFacts:
+    """What a slide says of itself, if it can be analysed here.
+
+    Args:
+        actor: A doctor.
+        data: The slide's file.
+        mpp: Micrometres a pixel, in place of what the slide says.
+        folder: Where the file may lie for the moment.
+
+    Raises:
+        ImageError: No slide, damaged, too large, or without the size of its pixels.
+        InputError: ``mpp`` is not a pixel's.
+    """
+    need_doctor(actor)
+    with _laid(data, folder) as path:
+        return _facts(path, mpp)
+
+
+def mapped(
+    actor: Actor | None,
+    model: Predictor,
+    data: bytes,
+    mpp: float | None,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> Mapped:
+    """Let a model answer all over a slide; the rest is as in ``looked_at``.
+
+    Args:
+        actor: A doctor.
+        model: Whose answers.
+        data: The slide's file.
+        mpp: Micrometres a pixel, in place of what the slide says.
+        folder: Where files may lie for the moment.
+        progress: Called with how many tiles are done, and how many there are.
+    """
+    need_doctor(actor)
+    with _laid(data, folder) as path:
+        _facts(path, mpp)
+        prediction = model.predict_slide(path, mpp=mpp, progress=progress)
+        written = prediction.write(path.parent)
+        return Mapped(prediction, _zipped(written))
+
+
+@contextmanager
+def _laid(data: bytes, folder: Path) -> Iterator[Path]:
+    """A slide as a file; what is said of it names no path, and it can name no other file."""
+    if not is_self_contained(data[:HEAD_BYTES]):
+        raise ImageError(f"the file is no slide in TIFF (SVS, NDPI, ...) or DICOM: {ELSEWHERE}")
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        path = Path(own) / SLIDE
+        path.write_bytes(data)
+        try:
+            yield path
+        except PixelSizeError:
+            raise ImageError(
+                "the slide does not say how large its pixels are, or says what can't be: type the "
+                "micrometres of a pixel, such as 0.25 for a 40x scan and 0.5 for 20x"
+            ) from None
+        except ImageError as error:
+            raise ImageError(str(error).replace(str(path), "the file")) from None
+
+
+def _facts(path: Path, mpp: float | None) -> SlideFacts:
+    low, high = PLAUSIBLE_UM
+    if mpp is not None and not low <= mpp <= high:
+        raise InputError(f"a slide's pixel is {low:g} to {high:g} µm wide, not {mpp:g}")
+    facts = read_facts(path, mpp)
+    if facts.width * facts.height > MOST_PIXELS:
+        raise ImageError(
+            f"the slide has {facts.width:,} x {facts.height:,} pixels, more than the "
+            f"{MOST_PIXELS:,} that are analysed here: {ELSEWHERE}"
+        )
+    _, _, width, height = facts.bounds
+    area = width * facts.mpp_x * height * facts.mpp_y / UM2_IN_MM2
+    if area > MOST_MM2:
+        raise ImageError(
+            f"the slide shows {area:,.0f} mm², more than the {MOST_MM2} that are analysed here: "
+            f"{ELSEWHERE}"
+        )
+    return facts
+
+
+def _zipped(files: list[Path]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            archive.write(path, path.name)
+    return buffer.getvalue()

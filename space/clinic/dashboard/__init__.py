@@ -1,0 +1,1 @@
+"""What a clinic's answers add up to: counts, agreement, drift, CSV."""

@@ -1,0 +1,1 @@
+"""The gate before everything, and what a request may reach."""

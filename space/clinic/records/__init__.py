@@ -1,0 +1,1 @@
+"""Patients, examinations, reads, and their export."""

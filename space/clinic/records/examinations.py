@@ -1,0 +1,521 @@
+"""Examinations: a patient's images analysed together, saved with what each model said.
+
+Kept of an image are its pixels as the models saw them, never the file: that may tell a name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import Session
+
+from bcd_models.config import PreprocessConfig
+from bcd_models.errors import ImageError, InputError
+from bcd_models.explain.gradcam import Explanation
+from bcd_models.images.open import open_image
+from bcd_models.models.predictor import Predictor
+from clinic.accounts.permissions import need_doctor
+from clinic.analysis.display import display_size
+from clinic.analysis.models import Models
+from clinic.installation import Installation
+from clinic.records import patients
+from clinic.records.texts import checked_text
+from clinic.storage import clock, shown_images, tallies
+from clinic.storage.actor import Actor, NotAllowed, NotFound, Refused
+from clinic.storage.ids import issued
+from clinic.storage.paging import Page, paged
+from clinic.storage.shown_images import encode_png, hash_png
+from clinic.storage.tables import Examination, ExaminedImage, Look, Patient, Read, Result
+
+MOST_IMAGES = 16
+OFF_SCALE = 2.0  # times, or part of, the field trained on
+STAINS = ("H&E", "other", "not known")
+SPECIMENS = ("core biopsy", "excision", "mastectomy", "other", "not known")
+
+
+@dataclass(frozen=True)
+class HandedIn:
+    """One image to analyse.
+
+    Attributes:
+        data: The file's bytes.
+        field_width_um: How many micrometres wide its field is; None: not known.
+    """
+
+    data: bytes
+    field_width_um: float | None = None
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """What models said of one image.
+
+    Attributes:
+        image: Upright RGB, as the models saw it.
+        png: The same, as it is stored once it is saved.
+        field_width_um: As handed in.
+        explanations: By model.
+        warnings: Why its scale makes the answers less to be relied on.
+    """
+
+    image: Image.Image
+    png: bytes
+    field_width_um: float | None
+    explanations: dict[str, Explanation]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What models said of images, kept on the server until it is saved.
+
+    Attributes:
+        images: Each of them, in order.
+        shown: Whether the doctor saw what they said; decides how it is saved.
+        shown_before: Whether an answer about one of the images was shown to the doctor before.
+    """
+
+    images: tuple[Analysed, ...]
+    shown: bool
+    shown_before: bool = False
+
+
+@dataclass(frozen=True)
+class Details:
+    """What is asked of an examination besides its images.
+
+    Attributes:
+        stain: One of ``STAINS``.
+        specimen: One of ``SPECIMENS``.
+        comment: Free text without names.
+    """
+
+    stain: str = STAINS[0]
+    specimen: str = SPECIMENS[-1]
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class ExaminationRow:
+    """One line of a list.
+
+    Attributes:
+        id: Issued by the app.
+        patient_id: Whose it is.
+        created_at: When it was saved.
+        images: How many.
+        read: Whether somebody has read it.
+    """
+
+    id: str
+    patient_id: str
+    created_at: datetime
+    images: int
+    read: bool
+
+
+def scaled(data: bytes, um: float | None = None, um_per_pixel: float | None = None) -> HandedIn:
+    """An image with the width of its field, said by either of two ways or not known.
+
+    Raises:
+        InputError: Both are given, or one that no field has.
+        ImageError: Its width in pixels is needed, and it can't be used.
+    """
+    width = open_image(data).width if um_per_pixel else 0
+    return HandedIn(data, field_width(width, um, um_per_pixel))
+
+
+def field_width(
+    width: int, um: float | None = None, um_per_pixel: float | None = None
+) -> float | None:
+    """Micrometres that an image is wide, by either of two ways to say it; None: not known.
+
+    Args:
+        width: Of the image, in pixels.
+        um: Micrometres of the whole field.
+        um_per_pixel: Micrometres of a pixel.
+
+    Raises:
+        InputError: Both are given, or one that no field has.
+    """
+    if um is not None and um_per_pixel is not None:
+        raise InputError("give the field's width or the size of a pixel, not both")
+    found = um if um_per_pixel is None else um_per_pixel * width
+    if found is not None and not 1 <= found <= 100_000:
+        raise InputError(f"a field is 1 to 100,000 µm wide, this one {found:g}")
+    return found
+
+
+def analyse(
+    models: Models, handed_in: Sequence[HandedIn], names: Sequence[str]
+) -> tuple[Analysed, ...]:
+    """Let some models answer about some images; nothing is stored.
+
+    Raises:
+        InputError: No image or too many, or no model of a name.
+        ImageError: One can't be used; the message says which, by its number.
+    """
+    if not 1 <= len(handed_in) <= MOST_IMAGES:
+        raise InputError(f"hand in 1 to {MOST_IMAGES} images, not {len(handed_in)}")
+    if not names or len(set(names)) < len(names):
+        raise InputError("choose one or more models, each once")
+    opened = [_opened(one, number) for number, one in enumerate(handed_in, 1)]
+    said = {name: _explained(models.loaded(name), opened) for name in names}
+    return tuple(
+        Analysed(
+            image,
+            encode_png(image),
+            one.field_width_um,
+            {name: said[name][index] for name in names},
+            scale_warnings(models, names, one.field_width_um),
+        )
+        for index, (one, image) in enumerate(zip(handed_in, opened, strict=True))
+    )
+
+
+def analyse_of(
+    clinic: Installation,
+    actor: Actor | None,
+    models: Models,
+    patient_id: str,
+    handed_in: Sequence[HandedIn],
+    names: Sequence[str],
+    shown: bool,
+) -> Analysis:
+    """Let some models answer about images of a patient; that they did is logged, saved or not.
+
+    Where the doctor sees what they say, that is kept before it is returned.
+
+    Args:
+        clinic: The installation.
+        actor: A doctor.
+        models: On offer.
+        patient_id: Of one of the doctor's patients.
+        handed_in: Images.
+        names: Of models.
+        shown: Whether the doctor sees what they say.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
+        InputError, ImageError: As in ``analyse``.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        patients.own(session, doctor, patient_id)
+    found = analyse(models, handed_in, names)
+    hashes = [hash_png(one.png) for one in found]
+    said = {
+        "images": len(found),
+        "models": list(names),
+        "weights": [models.loaded(name).weights_sha256 for name in names],
+        "shown": shown,
+    }
+    with clinic.database.transaction() as session:
+        patients.own(session, doctor, patient_id)
+        subject = f"patient {patient_id}"
+        clinic.log.write(session, "images_analysed", actor=doctor, subject=subject, **said)
+        shown_before = shown_images.were_shown(session, doctor.account_id, hashes)
+        if shown:
+            shown_images.note_shown(session, doctor.account_id, hashes)
+    return Analysis(found, shown, shown_before)
+
+
+def scale_warnings(
+    models: Models, names: Iterable[str], field_width_um: float | None
+) -> tuple[str, ...]:
+    """Why an image's scale speaks against some models' answers; of those still on offer."""
+    trained = (models.offered(name).config.preprocess for name in names if name in models.names)
+    return tuple(dict.fromkeys(filter(None, (_off_scale(field_width_um, one) for one in trained))))
+
+
+def save(
+    clinic: Installation,
+    actor: Actor | None,
+    patient_id: str,
+    analysis: Analysis,
+    details: Details,
+) -> str:
+    """Save an examination whole, or not at all; returns the id issued for it.
+
+    Where the analysis says that its answers were shown, it is saved as one whose answers were.
+
+    Args:
+        clinic: The installation.
+        actor: A doctor.
+        patient_id: Of one of the doctor's patients.
+        analysis: Of its images.
+        details: Stain, specimen, comment.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
+        InputError: The details can't be accepted, or the patient is put aside.
+        StorageError: There is no room.
+    """
+    doctor, comment = need_doctor(actor), _checked(details)
+    with clinic.storage.saving(), clinic.database.transaction() as session:
+        patient = patients.own(session, doctor, patient_id)
+        if patient.archived_at:
+            raise InputError("this patient is put aside: take the record back first")
+        now = clock.now()
+        examination = Examination(
+            id=issued("E"),
+            patient_id=patient_id,
+            made_by=doctor.account_id,
+            created_at=now,
+            stain=details.stain,
+            specimen=details.specimen,
+            comment=comment,
+            images=[_row(clinic, one, place, now) for place, one in enumerate(analysis.images, 1)],
+        )
+        session.add(examination)
+        session.flush()
+        tallies.change(session, Counter(), tallies.contribution(doctor.account_id, [examination]))
+        log(clinic, session, "examined", doctor, examination, images=len(analysis.images))
+        if analysis.shown:
+            look(clinic, session, doctor, examination)
+        return examination.id
+
+
+def view(
+    clinic: Installation, actor: Actor | None, examination_id: str, reveal: bool = False
+) -> tuple[Examination, bool]:
+    """One examination of one's own patients; looking is logged.
+
+    Args:
+        clinic: The installation.
+        actor: A doctor.
+        examination_id: Which.
+        reveal: Show what the models said, from now on.
+
+    Returns:
+        The examination with images, results and reads loaded, and whether the results may be shown
+        to this doctor.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.transaction() as session:
+        found = own(session, doctor, examination_id)
+        log(clinic, session, "examination_viewed", doctor, found)
+        if reveal:
+            look(clinic, session, doctor, found)
+        _load(found)
+        return found, has_looked(session, doctor, examination_id)
+
+
+def answers_were_seen(clinic: Installation, actor: Actor | None, examination_id: str) -> bool:
+    """Return whether a read that the doctor makes now is one after the models' answers.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        return has_seen_answers(session, doctor, own(session, doctor, examination_id))
+
+
+def of_patient(clinic: Installation, actor: Actor | None, patient_id: str) -> list[ExaminationRow]:
+    """A patient's examinations, newest first; NotFound where it is none of the doctor's."""
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        patients.own(session, doctor, patient_id)
+        wanted = _lines().where(Examination.patient_id == patient_id)
+        rows = session.execute(wanted.order_by(Examination.created_at.desc(), Examination.id))
+        return [ExaminationRow(*row) for row in rows]
+
+
+def worklist(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
+    """Examinations of one's own patients that nobody has read, oldest first."""
+    doctor = need_doctor(actor)
+    wanted = (
+        Patient.owner_id == doctor.account_id,
+        Patient.archived_at.is_(None),
+        ~_has_read(),
+    )
+    rows = _lines().join(Patient).where(*wanted)
+    with clinic.database.reading() as session:
+        oldest_first = rows.order_by(Examination.created_at, Examination.id)
+        return paged(session, oldest_first, page, ExaminationRow)
+
+
+def image(clinic: Installation, actor: Actor | None, examination_id: str, position: int) -> bytes:
+    """An examination's image as PNG; NotFound where there is none of the doctor's."""
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        found = _image(session, doctor, examination_id, position).sha256
+    return clinic.storage.read(found)
+
+
+def heat(
+    clinic: Installation, actor: Actor | None, examination_id: str, position: int, model: str
+) -> bytes:
+    """A model's heat map as grey PNG, 0 black and 1 white.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs; or
+            the results have not been shown to the doctor yet.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        found = _image(session, doctor, examination_id, position)
+        if not has_looked(session, doctor, examination_id):
+            raise NotAllowed("the models' answers have not been shown yet")
+        hashes = [result.heat_sha256 for result in found.results if result.model == model]
+    if not hashes:
+        raise NotFound("there is no answer of this model")
+    return clinic.storage.read(hashes[0])
+
+
+def own(session: Session, doctor: Actor, examination_id: str) -> Examination:
+    """An examination of the doctor's patients; Refused where there is none, or it is another's."""
+    found = session.get(Examination, examination_id)
+    if found is None or found.patient.owner_id != doctor.account_id:
+        raise Refused(doctor, "examination", examination_id)
+    return found
+
+
+def look(clinic: Installation, session: Session, doctor: Actor, examination: Examination) -> None:
+    """Note that the models' answers were shown to a doctor, the first time."""
+    if has_looked(session, doctor, examination.id):
+        return
+    session.add(Look(examination_id=examination.id, account_id=doctor.account_id, at=clock.now()))
+    shown_images.note_shown(session, doctor.account_id, _hashes(examination))
+    log(clinic, session, "results_shown", doctor, examination)
+
+
+def has_looked(session: Session, doctor: Actor, examination_id: str) -> bool:
+    """Whether the models' answers were shown to a doctor, as those of this examination."""
+    return session.get(Look, (examination_id, doctor.account_id)) is not None
+
+
+def has_seen_answers(session: Session, doctor: Actor, examination: Examination) -> bool:
+    """Return whether answers about an examination's images were shown to a doctor, anywhere."""
+    return has_looked(session, doctor, examination.id) or shown_images.were_shown(
+        session, doctor.account_id, _hashes(examination)
+    )
+
+
+def log(
+    clinic: Installation,
+    session: Session,
+    action: str,
+    doctor: Actor,
+    examination: Examination,
+    **detail: Any,
+) -> None:
+    """Write an act on an examination into the audit log."""
+    subject = f"examination {examination.id}"
+    detail = {"patient": examination.patient_id, **detail}
+    clinic.log.write(session, action, actor=doctor, subject=subject, **detail)
+
+
+def _opened(one: HandedIn, number: int) -> Image.Image:
+    try:
+        return open_image(one.data)
+    except InputError as error:
+        raise type(error)(f"image {number}: {error}") from None
+
+
+def _explained(model: Predictor, images: Sequence[Image.Image]) -> list[Explanation]:
+    explanations = []
+    for _, found in model.explanations(images):
+        if isinstance(found, ImageError):
+            raise found
+        explanations.append(found)
+    return explanations
+
+
+def _off_scale(field: float | None, trained: PreprocessConfig) -> str:
+    """Why an image's scale speaks against an answer about it, or ""."""
+    usual = trained.field_width_um
+    if field is None:
+        return f"the field's width is not known; the models know fields about {usual:g} µm wide"
+    if usual / OFF_SCALE <= field <= usual * OFF_SCALE:
+        return ""
+    return f"the field is {field:g} µm wide; the models know fields about {usual:g} µm wide"
+
+
+def _row(clinic: Installation, one: Analysed, position: int, now: datetime) -> ExaminedImage:
+    return ExaminedImage(
+        position=position,
+        sha256=clinic.storage.put(one.png),
+        format="PNG",
+        width=one.image.width,
+        height=one.image.height,
+        field_width_um=one.field_width_um,
+        results=[_result(clinic, said, now) for said in one.explanations.values()],
+    )
+
+
+def _result(clinic: Installation, said: Explanation, now: datetime) -> Result:
+    answer = said.prediction
+    low, high = answer.refer or (None, None)
+    grey = Image.fromarray(np.rint(said.heatmap * 255).astype(np.uint8))
+    return Result(
+        made_at=now,
+        model=answer.model,
+        model_version=answer.model_version,
+        weights_sha256=answer.weights_sha256,
+        label=answer.label,
+        probability=answer.probability,
+        decision=answer.decision,
+        reasons=list(answer.reasons),
+        threshold=answer.threshold,
+        refer_low=low,
+        refer_high=high,
+        heat_sha256=clinic.storage.put(
+            encode_png(grey.resize(display_size(grey.size), Image.Resampling.BILINEAR))
+        ),
+    )
+
+
+def _checked(details: Details) -> str:
+    """The comment as it is kept."""
+    for value, known in ((details.stain, STAINS), (details.specimen, SPECIMENS)):
+        if value not in known:
+            raise InputError(f"no {value!r}: choose one of {', '.join(known)}")
+    return checked_text(details.comment, "comment")
+
+
+def _image(session: Session, doctor: Actor, examination_id: str, position: int) -> ExaminedImage:
+    found = own(session, doctor, examination_id)
+    for one in found.images:
+        if one.position == position:
+            return one
+    raise NotFound("there is no such image")
+
+
+def _hashes(examination: Examination) -> list[str]:
+    return [image.sha256 for image in examination.images]
+
+
+def _load(examination: Examination) -> None:
+    """Read what lies below, while there is a session."""
+    for one in examination.images:
+        _ = one.results
+    for read in examination.reads:
+        _ = read.reader
+    _ = examination.maker
+
+
+def _has_read() -> ColumnElement[bool]:
+    return select(Read.id).where(Read.examination_id == Examination.id).exists()
+
+
+def _lines() -> Select[Any]:
+    images = select(func.count()).where(ExaminedImage.examination_id == Examination.id)
+    return select(
+        Examination.id,
+        Examination.patient_id,
+        Examination.created_at,
+        images.scalar_subquery(),
+        _has_read(),
+    )

@@ -1,0 +1,143 @@
+"""One patient as a zip: what the app keeps of the record, in forms that other programs read."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from datetime import datetime
+from typing import Any
+
+from bcd_models.prediction import NOTICE
+from clinic.accounts.permissions import need_doctor
+from clinic.installation import Installation
+from clinic.records import patients
+from clinic.records.reads import VERDICTS
+from clinic.storage import shown_images
+from clinic.storage.actor import Actor
+from clinic.storage.tables import Examination, ExaminedImage, Patient, Read, Result
+
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file, so that equal records give equal bytes
+READ_ME = f"""patient.json holds the record; images, heatmaps and reports the files that it names.
+A heat map is grey: black is 0, white is 1.
+
+{NOTICE}
+"""
+
+
+def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
+    """A patient's record, examinations, images, heat maps, reads and reports.
+
+    The same record gives the same bytes. Names in the zip are ids that the app issued. It holds
+    hidden answers too, so it counts as having shown them.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
+        StorageError: A stored file is missing or damaged.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.transaction() as session:
+        patient = patients.own(session, doctor, patient_id)
+        files: dict[str, str] = {}
+        document = _patient(patient, files)
+        hashes = (image.sha256 for one in patient.examinations for image in one.images)
+        shown_images.note_shown(session, doctor.account_id, hashes)
+        clinic.log.write(
+            session,
+            "patient_exported",
+            actor=doctor,
+            subject=f"patient {patient_id}",
+            files=len(files),
+        )
+        # Within the transaction: nothing may be deleted between the rows and their files.
+        contents = {name: clinic.storage.read(sha256) for name, sha256 in files.items()}
+    text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    return _zip({"README.txt": READ_ME.encode(), "patient.json": text.encode(), **contents})
+
+
+def _zip(contents: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in sorted(contents.items()):
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), data)
+    return buffer.getvalue()
+
+
+def _patient(patient: Patient, files: dict[str, str]) -> dict[str, Any]:
+    """The record for JSON; hashes of the files that it names go into ``files``."""
+    return {
+        "notice": NOTICE,
+        "id": patient.id,
+        "external_id": patient.external_id,
+        "birth_year": patient.birth_year,
+        "note": patient.note,
+        "synthetic": patient.synthetic,
+        "created_at": _moment(patient.created_at),
+        "changed_at": _moment(patient.changed_at),
+        "archived_at": patient.archived_at and _moment(patient.archived_at),
+        "examinations": [_examination(one, files) for one in patient.examinations],
+    }
+
+
+def _examination(examination: Examination, files: dict[str, str]) -> dict[str, Any]:
+    reports = {f"reports/{report.id}.pdf": report.sha256 for report in examination.reports}
+    files |= reports
+    return {
+        "id": examination.id,
+        "created_at": _moment(examination.created_at),
+        "made_by": examination.maker.name,
+        "stain": examination.stain,
+        "specimen": examination.specimen,
+        "comment": examination.comment,
+        "images": [_image(image, files) for image in examination.images],
+        "reads": [_read(read) for read in examination.reads],
+        "reports": list(reports),
+    }
+
+
+def _image(image: ExaminedImage, files: dict[str, str]) -> dict[str, Any]:
+    stem = f"{image.examination_id}-{image.position}"
+    files[f"images/{stem}.png"] = image.sha256
+    return {
+        "file": f"images/{stem}.png",
+        "sha256": image.sha256,
+        "width": image.width,
+        "height": image.height,
+        "field_width_um": image.field_width_um,
+        "results": [_result(n, stem, result, files) for n, result in enumerate(image.results, 1)],
+    }
+
+
+def _result(number: int, stem: str, result: Result, files: dict[str, str]) -> dict[str, Any]:
+    name = f"heatmaps/{stem}-{number}.png"
+    files[name] = result.heat_sha256
+    refer = None if result.refer_low is None else [result.refer_low, result.refer_high]
+    return {
+        "heat_map": name,
+        "made_at": _moment(result.made_at),
+        "model": result.model,
+        "model_version": result.model_version,
+        "weights_sha256": result.weights_sha256,
+        "label": result.label,
+        "probability": result.probability,
+        "decision": result.decision,
+        "reasons": result.reasons,
+        "threshold": result.threshold,
+        "refer": refer,
+    }
+
+
+def _read(read: Read) -> dict[str, Any]:
+    return {
+        "number": read.number,
+        "verdict": VERDICTS[read.verdict],
+        "comment": read.comment,
+        "reason": read.reason,
+        "by": read.reader.name,
+        "at": _moment(read.at),
+        "result_shown": read.result_shown,
+    }
+
+
+def _moment(at: datetime) -> str:
+    return at.isoformat(timespec="seconds")

@@ -1,0 +1,331 @@
+"""Patients: records without names, each a doctor's own.
+
+Another's record reads as one that isn't there. Every act is checked and logged here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
+
+from bcd_models.errors import BCDError, InputError
+from clinic.accounts.permissions import need_admin, need_doctor
+from clinic.installation import Installation
+from clinic.records.texts import checked_text
+from clinic.storage import clock, references, shown_images, tallies
+from clinic.storage.actor import Actor, Refused
+from clinic.storage.ids import issued
+from clinic.storage.paging import Page, paged
+from clinic.storage.tables import Account, Examination, Patient, Read
+
+OLDEST = 1900
+
+
+class Conflict(BCDError):
+    """Somebody has changed it meanwhile."""
+
+
+@dataclass(frozen=True)
+class PatientForm:
+    """What is asked of a patient; no name, so that none can get out.
+
+    Attributes:
+        external_id: The department's own pseudonym, of the pattern in the settings, or None.
+        birth_year: Or None.
+        note: Free text without names.
+    """
+
+    external_id: str | None = None
+    birth_year: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PatientRow:
+    """What is shown of a patient.
+
+    Attributes:
+        id: Issued by the app.
+        external_id: As in the form.
+        birth_year: As in the form.
+        note: As in the form.
+        synthetic: Whether it is a demonstration's.
+        created_at: When the record was made.
+        changed_at: When the form was last changed.
+        archived_at: When it was put aside, or None.
+        version: Counted up by each change; an edit names the one it was made on.
+        examinations: How many there are.
+        unread: How many of them nobody has read.
+    """
+
+    id: str
+    external_id: str | None
+    birth_year: int | None
+    note: str
+    synthetic: bool
+    created_at: datetime
+    changed_at: datetime
+    archived_at: datetime | None
+    version: int
+    examinations: int
+    unread: int
+
+
+def create(
+    clinic: Installation, actor: Actor | None, form: PatientForm, synthetic: bool = False
+) -> str:
+    """Make a record; returns the id issued for it.
+
+    Raises:
+        NotSignedIn, NotAllowed: The actor is no doctor.
+        InputError: The form can't be accepted.
+    """
+    doctor, now = need_doctor(actor), clock.now()
+    form = _checked(clinic, form)
+    with clinic.database.transaction() as session:
+        _refuse_taken(session, doctor.account_id, form.external_id, None)
+        patient = Patient(
+            id=issued("P"),
+            owner_id=doctor.account_id,
+            synthetic=synthetic,
+            created_at=now,
+            changed_at=now,
+            **vars(form),
+        )
+        session.add(patient)
+        _log(clinic, session, "patient_made", doctor, patient.id)
+        return patient.id
+
+
+def view(clinic: Installation, actor: Actor | None, patient_id: str) -> PatientRow:
+    """One of one's own patients; looking is logged.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.transaction() as session:
+        own(session, doctor, patient_id)
+        _log(clinic, session, "patient_viewed", doctor, patient_id)
+        rows = session.execute(_rows().where(Patient.id == patient_id))
+        return _row(*rows.one())
+
+
+def found(
+    clinic: Installation,
+    actor: Actor | None,
+    words: str = "",
+    *,
+    archived: bool = False,
+    page: int = 1,
+) -> Page[PatientRow]:
+    """One's own patients, last changed first.
+
+    Args:
+        clinic: The installation.
+        actor: A doctor.
+        words: Each must occur in id, external id or note; case doesn't matter.
+        archived: Those put aside instead of the others.
+        page: Which 25 of them.
+    """
+    doctor = need_doctor(actor)
+    wanted = [
+        Patient.owner_id == doctor.account_id,
+        Patient.archived_at.is_not(None) if archived else Patient.archived_at.is_(None),
+        *map(_holds, words.split()),
+    ]
+    rows = _rows().where(*wanted).order_by(Patient.changed_at.desc(), Patient.id)
+    with clinic.database.reading() as session:
+        return paged(session, rows, page, _row)
+
+
+def edit(
+    clinic: Installation, actor: Actor | None, patient_id: str, form: PatientForm, version: int
+) -> None:
+    """Change a record that was shown as of some version.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
+        InputError: The form can't be accepted.
+        Conflict: The record has changed since that version.
+    """
+    form = _checked(clinic, form)
+    with _changing(clinic, actor, patient_id, version) as (session, doctor, patient):
+        _refuse_taken(session, doctor.account_id, form.external_id, patient_id)
+        changed = [name for name, value in vars(form).items() if getattr(patient, name) != value]
+        for name in changed:
+            setattr(patient, name, getattr(form, name))
+        patient.changed_at = clock.now()
+        _log(clinic, session, "patient_changed", doctor, patient_id, fields=changed)
+
+
+def archive(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
+    """Put a record aside; NotSignedIn, NotAllowed or NotFound as in ``view``."""
+    with _changing(clinic, actor, patient_id) as (session, doctor, patient):
+        patient.archived_at = patient.archived_at or clock.now()
+        _log(clinic, session, "patient_archived", doctor, patient_id)
+
+
+def restore(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
+    """Take a record back from aside; NotSignedIn, NotAllowed or NotFound as in ``view``."""
+    with _changing(clinic, actor, patient_id) as (session, doctor, patient):
+        patient.archived_at = None
+        _log(clinic, session, "patient_restored", doctor, patient_id)
+
+
+def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmation: str) -> None:
+    """Delete a record with its examinations, results, reads, reports and their files.
+
+    To whom answers about its images were shown goes too, where no other record has the image.
+
+    Args:
+        clinic: The installation.
+        actor: A doctor.
+        patient_id: Whose record.
+        confirmation: The id once more.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: As in ``view``.
+        InputError: The confirmation is another.
+    """
+    with _changing(clinic, actor, patient_id) as (session, doctor, patient):
+        if confirmation.strip() != patient_id:
+            raise InputError(f"to delete this patient, type its id: {patient_id}")
+        files = list(_files(patient))
+        counted = tallies.contribution(patient.owner_id, patient.examinations)
+        tallies.change(session, counted, Counter())
+        session.delete(patient)
+        session.flush()
+        shown_images.forget_deleted(session, files)
+        _log(clinic, session, "patient_deleted", doctor, patient_id, files=len(set(files)))
+    references.forget(clinic.database, clinic.storage, files)
+
+
+def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int) -> int:
+    """Give all patients of a closed account to another doctor; returns how many.
+
+    Raises:
+        NotSignedIn, NotAllowed: The actor is no admin.
+        InputError: The giver may still sign in, the taker is no open doctor's account, or both
+            have a patient of one external id.
+    """
+    admin = need_admin(actor)
+    with clinic.database.transaction() as session:
+        before, after = (session.get(Account, number) for number in (giver, taker))
+        if before is None or before.active:
+            raise InputError("only patients of a closed account are handed over: close it first")
+        if after is None or not after.active or after.role != "doctor":
+            raise InputError("patients are handed over to a doctor who may sign in")
+        theirs = select(Patient.external_id).where(Patient.owner_id == taker)
+        mine = select(Patient).where(Patient.owner_id == giver)
+        if both := len(session.scalars(mine.where(Patient.external_id.in_(theirs))).all()):
+            raise InputError(f"both have patients of the same external id: {both}; change these")
+        patients = session.scalars(mine).all()
+        for patient in patients:
+            patient.owner_id = taker
+        tallies.hand_over(session, giver, taker)
+        clinic.log.write(
+            session,
+            "patients_handed_over",
+            actor=admin,
+            subject=f"account {giver}",
+            to=taker,
+            count=len(patients),
+        )
+        return len(patients)
+
+
+def own(session: Session, doctor: Actor, patient_id: str) -> Patient:
+    """A patient of the doctor's; Refused where there is none, or it is another's."""
+    patient = session.get(Patient, patient_id)
+    if patient is None or patient.owner_id != doctor.account_id:
+        raise Refused(doctor, "patient", patient_id)
+    return patient
+
+
+@contextmanager
+def _changing(
+    clinic: Installation, actor: Actor | None, patient_id: str, version: int | None = None
+) -> Iterator[tuple[Session, Actor, Patient]]:
+    doctor = need_doctor(actor)
+    try:
+        with clinic.database.transaction() as session:
+            patient = own(session, doctor, patient_id)
+            if version not in (None, patient.version):
+                raise Conflict("somebody has changed this patient meanwhile: look at it again")
+            yield session, doctor, patient
+    except StaleDataError:
+        raise Conflict("somebody has changed this patient meanwhile: look at it again") from None
+
+
+def _log(
+    clinic: Installation, session: Session, action: str, doctor: Actor, patient: str, **detail: Any
+) -> None:
+    clinic.log.write(session, action, actor=doctor, subject=f"patient {patient}", **detail)
+
+
+def _checked(clinic: Installation, form: PatientForm) -> PatientForm:
+    external_id = (form.external_id or "").strip() or None
+    pattern = clinic.settings.external_id
+    if external_id and (len(external_id) > 64 or not re.fullmatch(pattern, external_id)):
+        raise InputError(
+            f"an external id must look like {pattern}: it is a pseudonym, and names are not asked "
+            "for, so that none can get out"
+        )
+    if form.birth_year is not None and not OLDEST <= form.birth_year <= clock.now().year:
+        raise InputError(f"a year of birth lies between {OLDEST} and {clock.now().year}")
+    return PatientForm(external_id, form.birth_year, checked_text(form.note, "note"))
+
+
+def _refuse_taken(session: Session, owner: int, external_id: str | None, but: str | None) -> None:
+    if external_id is None:
+        return
+    taken = select(Patient.id).where(
+        Patient.owner_id == owner, Patient.external_id == external_id, Patient.id != (but or "")
+    )
+    if other := session.scalar(taken):
+        raise InputError(f"you have a patient of this external id already: {other}")
+
+
+def _holds(word: str) -> ColumnElement[bool]:
+    columns = (Patient.id, Patient.external_id, Patient.note)
+    return or_(*(column.icontains(word, autoescape=True) for column in columns))
+
+
+def _rows() -> Select[Any]:
+    read = select(Read.id).where(Read.examination_id == Examination.id).exists()
+    of_patient = select(func.count()).where(Examination.patient_id == Patient.id)
+    return select(Patient, of_patient.scalar_subquery(), of_patient.where(~read).scalar_subquery())
+
+
+def _row(patient: Patient, examinations: int, unread: int) -> PatientRow:
+    return PatientRow(
+        patient.id,
+        patient.external_id,
+        patient.birth_year,
+        patient.note,
+        patient.synthetic,
+        patient.created_at,
+        patient.changed_at,
+        patient.archived_at,
+        patient.version,
+        examinations,
+        unread,
+    )
+
+
+def _files(patient: Patient) -> Iterator[str]:
+    for examination in patient.examinations:
+        yield from (report.sha256 for report in examination.reports)
+        for image in examination.images:
+            yield image.sha256
+            yield from (result.heat_sha256 for result in image.results)

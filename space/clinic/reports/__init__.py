@@ -1,0 +1,1 @@
+"""Reports as PDF: which, laid out how, on what paper."""

@@ -1,0 +1,227 @@
+"""Reports as PDF: of images that somebody tries, and of an examination.
+
+The same inputs, times included, give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from reportlab.platypus import CondPageBreak, KeepTogether, PageBreak
+
+from bcd_models.config import ModelConfig
+from bcd_models.explain.gradcam import Explanation
+from bcd_models.prediction import Prediction
+from clinic.analysis import wording
+from clinic.reports.paper import Pictures, Story, answer, facts, gap, notice, text, written
+
+TITLE = "Image analysis report"
+SUBTITLE = "One H&E image of breast tissue and what a classification model says of it"
+EXAMINATION = "Examination report"
+SYNTHETIC = "A synthetic record of a demonstration: images drawn by a program, of no patient."
+HIDDEN = "The models' answers were kept hidden in this examination and are not part of this report."
+LARGE, SMALL = 206.0, 158.0  # points of a picture's longer side
+UNREAD = "This examination has not been read by a pathologist."
+
+
+@dataclass(frozen=True)
+class ReportedImage:
+    """One image of an examination.
+
+    Attributes:
+        position: From 1.
+        size: Width and height in pixels.
+        scale: How large its field is, or why that is not known.
+        warnings: What speaks against the answers about it.
+        explanations: What the models said of it; empty where that is not to be told.
+    """
+
+    position: int
+    size: tuple[int, int]
+    scale: str
+    warnings: tuple[str, ...]
+    explanations: tuple[Explanation, ...]
+
+
+@dataclass(frozen=True)
+class ReportedModel:
+    """A model that answered.
+
+    Attributes:
+        facts: Names and values: version, hash, threshold, test figures, what it was trained on.
+        name: Of the model.
+    """
+
+    name: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class ReportedExamination:
+    """All that a report of an examination tells, as it is told.
+
+    Attributes:
+        id: The report's.
+        letterhead: First line; may be "".
+        facts: Names and values of patient and examination.
+        synthetic: Whether it is a demonstration's.
+        read: The read that counts, in a sentence; "" where there is none.
+        reads: Each read, the newest first: when and by whom, and the rest of it.
+        images: In order.
+        models: In order.
+        shown: Whether the models' answers are part of it.
+    """
+
+    id: str
+    letterhead: str
+    facts: tuple[tuple[str, str], ...]
+    synthetic: bool
+    read: str
+    reads: tuple[tuple[str, str], ...]
+    images: tuple[ReportedImage, ...]
+    models: tuple[ReportedModel, ...]
+    shown: bool
+
+
+def report(explanations: Sequence[Explanation], config: ModelConfig, when: datetime) -> bytes:
+    """Write the report of some images, a page each.
+
+    Args:
+        explanations: Each image with its heat map and the model's answer.
+        config: The config of the model that gave the answers.
+        when: When they were given; must know its time zone, and is shown in UTC.
+
+    Raises:
+        ValueError: ``when`` has no time zone.
+    """
+    if when.tzinfo is None:
+        raise ValueError("the time of a report needs a time zone")
+
+    def story() -> Story:
+        pages = [_page(one, config, when) for one in explanations]
+        return [*pages[0], *(part for page in pages[1:] for part in (PageBreak(), *page))]
+
+    return written(story, TITLE)
+
+
+def _page(explanation: Explanation, config: ModelConfig, when: datetime) -> Story:
+    prediction = explanation.prediction
+    return [
+        *_head(TITLE, SUBTITLE),
+        text("The model's answer", quiet=True),
+        *answer(prediction),
+        *_pictures(explanation, LARGE, wording.cell_line(config.preprocess)),
+        gap(10),
+        *facts(
+            [
+                ("Image", wording.printable(prediction.name)),
+                ("Image size", f"{prediction.width} × {prediction.height} pixels"),
+                ("Analysed", f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"),
+                ("Model", f"{prediction.model}, version {prediction.model_version}"),
+                *model_facts(prediction),
+                ("Trained on fields", wording.field_line(config.preprocess)),
+                ("What the answers cover", wording.classes_line()),
+            ]
+        ),
+    ]
+
+
+def examination_report(told: ReportedExamination) -> bytes:
+    """Write the report of an examination: the read first, then each image with its answers."""
+    mark = f"Report {told.id}"
+
+    def story() -> Story:
+        return [
+            *([text(wording.printable(told.letterhead), 11), gap(6)] if told.letterhead else []),
+            *_head(EXAMINATION, mark),
+            *([text(SYNTHETIC, bold=True), gap(6)] if told.synthetic else []),
+            *_reads(told),
+            *facts(_printable(told.facts)),
+            *([] if told.shown else [gap(10), text(HIDDEN)]),
+            *(part for image in told.images for part in _image(image)),
+            *(part for model in told.models for part in _model(model)),
+            *([gap(10), text(wording.classes_line(), 8, quiet=True)] if told.models else []),
+        ]
+
+    return written(story, EXAMINATION, mark)
+
+
+def model_facts(prediction: Prediction) -> list[tuple[str, str]]:
+    """Names and values of the model behind an answer."""
+    return [
+        ("SHA-256 of its weights", prediction.weights_sha256),
+        ("Threshold", wording.figure(prediction.threshold)),
+        ("Referral band", wording.band_words(prediction)),
+    ]
+
+
+def _head(title: str, subtitle: str) -> Story:
+    return [
+        text(title, 17, bold=True),
+        gap(2),
+        text(subtitle, 10, quiet=True),
+        gap(8),
+        notice(),
+        gap(12),
+    ]
+
+
+def _pictures(explanation: Explanation, side: float, cells: str = "") -> Story:
+    words = f"{wording.map_line(explanation.label)} {cells}".strip()
+    return [
+        Pictures(explanation, side),
+        gap(4),
+        text(words, 8, quiet=True),
+        text("The scale is the same for every image.", 8, quiet=True),
+    ]
+
+
+def _reads(told: ReportedExamination) -> Story:
+    if not told.read:
+        return [text(UNREAD, 11, bold=True), gap(8)]
+    return [
+        text("The pathologist's read", quiet=True),
+        text(told.read, 15, bold=True),
+        gap(4),
+        *facts(_printable(told.reads)),
+        gap(10),
+    ]
+
+
+def _image(image: ReportedImage) -> Story:
+    width, height = image.size
+    head: Story = [
+        text(f"Image {image.position}", 12, bold=True),
+        text(f"{width} × {height} pixels; {image.scale}.", quiet=True),
+        *(text(f"Mind: {warning}.") for warning in image.warnings),
+        gap(4),
+    ]
+    first, *others = [_answer(one) for one in image.explanations] or [[]]
+    return [gap(14), KeepTogether([*head, *first]), *map(KeepTogether, others)]
+
+
+def _answer(explanation: Explanation) -> Story:
+    model = explanation.prediction.model
+    return [
+        text(f"What {model} says of it", quiet=True),
+        *answer(explanation.prediction),
+        *_pictures(explanation, SMALL),
+        gap(10),
+    ]
+
+
+def _model(model: ReportedModel) -> Story:
+    return [
+        CondPageBreak(120),
+        gap(12),
+        text(f"The model {model.name}", 11, bold=True),
+        gap(2),
+        *facts(model.facts),
+    ]
+
+
+def _printable(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Lines of users' text, each letter visible."""
+    return [(name, "\n".join(map(wording.printable, value.split("\n")))) for name, value in pairs]

@@ -1,0 +1,218 @@
+"""Reports of examinations: made once for each state, kept as handed out, known again later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+
+from clinic.accounts.permissions import need_account, need_doctor
+from clinic.analysis import answers
+from clinic.analysis.models import Models
+from clinic.installation import Installation
+from clinic.records import examinations
+from clinic.records.reads import VERDICTS, noted, sentence
+from clinic.reports.layout import (
+    ReportedExamination,
+    ReportedImage,
+    ReportedModel,
+    examination_report,
+    model_facts,
+)
+from clinic.storage import clock
+from clinic.storage.actor import Actor
+from clinic.storage.ids import derived
+from clinic.storage.tables import Examination, ExaminedImage, Patient, Read, Result, StoredReport
+
+UNKNOWN = "No report of this installation has these bytes."
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Whether a report is one that was handed out.
+
+    Attributes:
+        genuine: It is, byte for byte.
+        words: That in a sentence.
+    """
+
+    genuine: bool
+    words: str
+
+
+def handed_out(
+    clinic: Installation, actor: Actor | None, models: Models, examination_id: str
+) -> tuple[str, bytes]:
+    """The report of an examination as it stands, and its id.
+
+    The same state of the examination gives the same id and the same bytes, whenever. What the
+    models said is part of it once that has been shown to the doctor.
+
+    Args:
+        clinic: The installation.
+        actor: A doctor.
+        models: On offer, for their test figures.
+        examination_id: Of one of the doctor's patients.
+
+    Raises:
+        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
+        StorageError: A stored file is missing or damaged, or there is no room.
+    """
+    doctor = need_doctor(actor)
+    with clinic.database.reading() as session:
+        found = examinations.own(session, doctor, examination_id)
+        shown = examinations.has_looked(session, doctor, examination_id)
+        told = _told(clinic, models, found, shown)
+        kept = session.get(StoredReport, told.id)
+        sha256 = kept.sha256 if kept else ""
+    pdf = clinic.storage.read(sha256) if sha256 else examination_report(told)
+    with clinic.storage.saving(), clinic.database.transaction() as session:
+        found = examinations.own(session, doctor, examination_id)
+        if session.get(StoredReport, told.id) is None:
+            session.add(
+                StoredReport(
+                    id=told.id,
+                    examination_id=examination_id,
+                    sha256=clinic.storage.put(pdf),
+                    made_at=clock.now(),
+                    made_by=doctor.account_id,
+                )
+            )
+        examinations.log(clinic, session, "report_handed_out", doctor, found, report=told.id)
+    return told.id, pdf
+
+
+def check(clinic: Installation, actor: Actor | None, sha256: str, report_id: str = "") -> Checked:
+    """Whether the bytes of a hash are a report that was handed out here.
+
+    Args:
+        clinic: The installation.
+        actor: Of either role.
+        sha256: Of the PDF.
+        report_id: Printed on it; "": not looked at.
+
+    Raises:
+        NotSignedIn: Nobody is signed in.
+    """
+    known = need_account(actor)
+    sha256, report_id = sha256.strip().lower(), report_id.strip().upper()
+    with clinic.database.reading() as session:
+        for kept in session.scalars(select(StoredReport).where(StoredReport.sha256 == sha256)):
+            if report_id in ("", kept.id):
+                when = f"{kept.made_at:%Y-%m-%d %H:%M} UTC"
+                return Checked(
+                    True, f"This is report {kept.id} as it was handed out on {when}, byte for byte."
+                )
+        own = (
+            select(StoredReport.id)
+            .join(Examination)
+            .join(Patient)
+            .where(StoredReport.id == report_id, Patient.owner_id == known.account_id)
+        )
+        if session.scalar(own):
+            return Checked(False, f"Report {report_id} was handed out with other bytes than these.")
+    return Checked(False, UNKNOWN)
+
+
+def _told(
+    clinic: Installation, models: Models, found: Examination, shown: bool
+) -> ReportedExamination:
+    results = [(image, result) for image in found.images for result in image.results]
+    told = ReportedExamination(
+        id="",
+        letterhead=clinic.settings.letterhead,
+        facts=_facts(found),
+        synthetic=found.patient.synthetic,
+        read=sentence(found.reads[-1]) if found.reads else "",
+        reads=tuple(map(_read, reversed(found.reads))),
+        images=tuple(_image(clinic, models, image, shown) for image in found.images),
+        models=_models(models, results) if shown else (),
+        shown=shown,
+    )
+    return replace(told, id=derived("R", _state(told, found)))
+
+
+def _state(told: ReportedExamination, found: Examination) -> bytes:
+    """All that the report tells, and where; pictures by their hash."""
+    said = [told.letterhead, told.facts, told.synthetic, told.read, told.reads, told.shown]
+    said += [found.id, [(model.name, model.facts) for model in told.models]]
+    for image, row in zip(told.images, found.images, strict=True):
+        said += [image.scale, image.warnings, row.sha256]
+        said += [(one.model, one.probability, one.heat_sha256) for one in row.results]
+    return json.dumps(said, ensure_ascii=False).encode()
+
+
+def _facts(found: Examination) -> tuple[tuple[str, str], ...]:
+    patient = found.patient
+    told = {
+        "Patient": patient.id,
+        "External id": patient.external_id or "",
+        "Year of birth": str(patient.birth_year or ""),
+        "Examination": found.id,
+        "Saved": f"{_moment(found.created_at)} by {found.maker.name}",
+        "Stain": found.stain,
+        "Specimen": found.specimen,
+        "Comment": found.comment,
+    }
+    return tuple((name, value) for name, value in told.items() if value)
+
+
+def _read(read: Read) -> tuple[str, str]:
+    lines = [
+        VERDICTS[read.verdict],
+        f"by {read.reader.name}, {noted(read)}",
+        *([f"Comment: {read.comment}"] if read.comment else []),
+        *([f"Amended because: {read.reason}"] if read.reason else []),
+    ]
+    return f"Read {read.number}, {_moment(read.at)}", "\n".join(lines)
+
+
+def _image(
+    clinic: Installation, models: Models, image: ExaminedImage, shown: bool
+) -> ReportedImage:
+    width = image.field_width_um
+    results = image.results if shown else []
+    return ReportedImage(
+        position=image.position,
+        size=(image.width, image.height),
+        scale=f"the field is {width:g} µm wide" if width else "how wide its field is, is not known",
+        warnings=examinations.scale_warnings(models, [one.model for one in results], width),
+        explanations=tuple(
+            answers.explanation(
+                answers.prediction(image, result),
+                clinic.storage.read(image.sha256),
+                clinic.storage.read(result.heat_sha256),
+            )
+            for result in results
+        ),
+    )
+
+
+def _models(
+    models: Models, results: list[tuple[ExaminedImage, Result]]
+) -> tuple[ReportedModel, ...]:
+    """Each model that answered, once; its test figures where these very weights are on offer."""
+    said = {result.weights_sha256: answers.prediction(image, result) for image, result in results}
+    return tuple(
+        ReportedModel(
+            one.model,
+            (
+                ("Version", one.model_version),
+                *model_facts(one),
+                ("How it was measured", models.figures(one.model, one.weights_sha256)),
+            ),
+        )
+        for one in said.values()
+    )
+
+
+def _moment(when: datetime) -> str:
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def sha256_of(pdf: bytes) -> str:
+    """What ``check`` asks for."""
+    return hashlib.sha256(pdf).hexdigest()

@@ -1,0 +1,1 @@
+"""Tables, database, stored files, the audit log, tallies, migrations."""

@@ -1,0 +1,53 @@
+"""Who acts, and what comes of asking for what isn't theirs: all below knows these alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bcd_models.errors import BCDError
+
+Role = Literal["admin", "doctor"]
+
+
+class NotSignedIn(BCDError):
+    """The act needs a sign-in."""
+
+
+class NotAllowed(BCDError):
+    """The act is not this account's."""
+
+
+class NotFound(BCDError):
+    """There is none, or none that this account may know of: both read alike."""
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts.
+
+    Attributes:
+        account_id: The account's.
+        name: The account's.
+        role: What it may do.
+        address: Where the request came from.
+    """
+
+    account_id: int
+    name: str
+    role: Role
+    address: str
+
+
+class Refused(NotFound):
+    """A record was asked for that isn't there, or is another's: both read alike, and are logged.
+
+    Args:
+        actor: Who asked.
+        kind: Of the record, such as "patient".
+        record_id: As asked for.
+    """
+
+    def __init__(self, actor: Actor, kind: str, record_id: str) -> None:
+        super().__init__(f"there is no such {kind}")
+        self.actor, self.kind, self.record_id = actor, kind, record_id

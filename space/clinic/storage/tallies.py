@@ -1,0 +1,204 @@
+"""Tallies: how many there are of everything the dashboard shows, kept up with each act.
+
+Counting 100,000 examinations anew takes SQLite longer than a page may. So each act that changes
+what there is to count changes the counts too, in its own transaction: by what its examinations
+come to after it, less what they came to before. ``python -m clinic verify`` counts anew and
+compares.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import date
+from itertools import product
+from typing import NamedTuple
+
+from sqlalchemy import delete, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, selectinload
+
+from bcd_models.decision import PROBABILITY_BINS
+from bcd_models.errors import InputError
+from clinic.storage.tables import POSTGRESQL, Examination, ExaminedImage, Patient, Tally
+
+AT_ONCE = 500  # examinations counted in one go, rows written in one go
+EXAMINATIONS, IMAGES, DECISIONS, POSITIVES, PROBABILITIES, AGREEMENT = (
+    "examinations",
+    "images",
+    "decision",
+    "positive",  # at or above the threshold, whatever the decision
+    "probability",
+    "agreement",
+)
+EVERYBODY = 0  # in place of an owner: of all doctors together
+WHATEVER = ""  # in place of a model: counted whatever the models
+BEFORE, AFTER = "before", "after"  # the answers were shown, somebody read
+APART = "\t"  # stands between the parts of a model's key
+
+
+class Cell(NamedTuple):
+    """What is counted together.
+
+    Attributes:
+        owner_id: Whose patients', or ``EVERYBODY``.
+        span: A day or a month of UTC, as ``day`` and ``month`` write it.
+        model: As ``model_key`` writes it, or ``WHATEVER``.
+        kind: What is counted.
+        key: Which of its kind: a decision, or as ``bin_key`` and ``agreement_key`` write it; ""
+            where there is one only.
+    """
+
+    owner_id: int
+    span: str
+    model: str
+    kind: str
+    key: str
+
+
+Counts = Counter[Cell]
+
+
+def day(when: date) -> str:
+    """A day, as spans are written; they sort by time within their kind."""
+    return f"D{when:%Y-%m-%d}"
+
+
+def month(when: date) -> str:
+    """A month, as spans are written."""
+    return f"M{when:%Y-%m}"
+
+
+def model_key(name: str, version: str, weights_sha256: str) -> str:
+    """One very model."""
+    return APART.join((name, version, weights_sha256))
+
+
+def model_parts(key: str) -> tuple[str, str, str]:
+    """Name, version and weights' SHA-256 of a model by its key; InputError where it is none."""
+    parts = key.split(APART)
+    if len(parts) != 3:
+        raise InputError(f"no model {key!r}")
+    return parts[0], parts[1], parts[2]
+
+
+def bin_of(probability: float) -> int:
+    """Number of the bin, from 0; the last one holds 1 too."""
+    return min(int(probability * PROBABILITY_BINS), PROBABILITY_BINS - 1)
+
+
+def bin_key(number: int) -> str:
+    """A bin of probability."""
+    return f"{number:02}"
+
+
+def agreement_key(shown: str, verdict: str, label: str) -> str:
+    """An examination that was read: ``BEFORE`` or ``AFTER``, the verdict, the model's label."""
+    return f"{shown}/{verdict}/{label}"
+
+
+def contribution(owner_id: int, examinations: Iterable[Examination]) -> Counts:
+    """What some examinations of one doctor's patients come to."""
+    found: Counts = Counter()
+    for examination in examinations:
+        spans = day(examination.created_at), month(examination.created_at)
+        for (model, kind, key), number in _of_one(examination).items():
+            for owner, span in product((owner_id, EVERYBODY), spans):
+                found[Cell(owner, span, model, kind, key)] += number
+    return found
+
+
+def change(session: Session, before: Counts, after: Counts) -> None:
+    """Bring the tallies from what some examinations came to before an act to what they do now."""
+    # In order, so that two acts at once never wait for each other.
+    changed = [(cell, after[cell] - before[cell]) for cell in sorted({*before, *after})]
+    rows = [{**cell._asdict(), "count": number} for cell, number in changed if number]
+    dialect = session.get_bind().dialect.name
+    insert = (postgresql if dialect == POSTGRESQL else sqlite).insert(Tally)
+    add = insert.on_conflict_do_update(
+        index_elements=list(Cell._fields), set_={"count": Tally.count + insert.excluded.count}
+    )
+    for first in range(0, len(rows), AT_ONCE):
+        session.execute(add, rows[first : first + AT_ONCE])
+
+
+def hand_over(session: Session, giver: int, taker: int) -> None:
+    """Let all that one doctor's patients come to count as another's."""
+    theirs = _stored(session, giver)
+    given = Counter({cell._replace(owner_id=taker): number for cell, number in theirs.items()})
+    change(session, theirs, given)
+
+
+def fill(session: Session) -> None:
+    """Count what there was before there were these tallies."""
+    _alone(session)
+    if session.scalar(select(Tally.owner_id).limit(1)) is None:
+        change(session, Counter(), counted(session))
+
+
+def rebuild(session: Session) -> None:
+    """Count everything anew."""
+    _alone(session)
+    session.execute(delete(Tally))
+    change(session, Counter(), counted(session))
+
+
+def sound(session: Session) -> bool:
+    """Whether the tallies are what a new count finds."""
+    return +_stored(session) == counted(session)
+
+
+def counted(session: Session) -> Counts:
+    """What all examinations come to."""
+    found: Counts = Counter()
+    for owner_id, examination in _everything(session):
+        found.update(contribution(owner_id, [examination]))
+    return found
+
+
+def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
+    """What one examination comes to, by model, kind and key."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    found[WHATEVER, EXAMINATIONS, ""] = 1
+    found[WHATEVER, IMAGES, ""] = len(examination.images)
+    labels: dict[str, set[str]] = {}
+    for image in examination.images:
+        for result in image.results:
+            model = model_key(result.model, result.model_version, result.weights_sha256)
+            found[model, DECISIONS, result.decision] += 1
+            if result.label == "malignant":
+                found[model, POSITIVES, ""] += 1
+            found[model, PROBABILITIES, bin_key(bin_of(result.probability))] += 1
+            labels.setdefault(model, set()).add(result.label)
+    read = examination.reads[-1] if examination.reads else None
+    for model, said in labels.items():
+        found[model, EXAMINATIONS, ""] += 1
+        if read:
+            shown = AFTER if read.result_shown else BEFORE
+            label = "malignant" if "malignant" in said else "benign"
+            found[model, AGREEMENT, agreement_key(shown, read.verdict, label)] += 1
+    return found
+
+
+def _everything(session: Session) -> Iterator[tuple[int, Examination]]:
+    loaded = (
+        selectinload(Examination.images).selectinload(ExaminedImage.results),
+        selectinload(Examination.reads),
+    )
+    rows = select(Patient.owner_id, Examination).join(Examination.patient).options(*loaded)
+    for owner_id, examination in session.execute(rows.execution_options(yield_per=AT_ONCE)):
+        yield owner_id, examination
+        session.expunge(examination)
+
+
+def _alone(session: Session) -> None:
+    """Let no act change the tallies meanwhile; on SQLite there is one writer anyway."""
+    if session.get_bind().dialect.name == POSTGRESQL:
+        session.execute(text("LOCK TABLE tally IN EXCLUSIVE MODE"))
+
+
+def _stored(session: Session, owner: int | None = None) -> Counts:
+    rows = select(*(getattr(Tally, name) for name in Cell._fields), Tally.count)
+    if owner is not None:
+        rows = rows.where(Tally.owner_id == owner)
+    return Counter({Cell(*cell): number for *cell, number in session.execute(rows)})

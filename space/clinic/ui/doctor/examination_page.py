@@ -1,0 +1,170 @@
+"""One examination: its images, what the models said of them once that is asked for, the reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from clinic.analysis import answers
+from clinic.analysis.models import Models
+from clinic.analysis.wording import SEEN_BEFORE, capitalised
+from clinic.http.failures import told
+from clinic.installation import Installation
+from clinic.records import examinations, reads
+from clinic.storage.tables import Examination, ExaminedImage, Read, Result
+from clinic.ui import result
+from clinic.ui.frame import PRIVATE, actor_of, alert, asked
+from clinic.ui.tables import cell, facts, lines, link, moment
+
+PATH = "/examination"
+FILES = "/files/examinations"
+CHOICES = [(capitalised(words), verdict) for verdict, words in reads.VERDICTS.items()]
+UNSEEN = (
+    "The models' answers have not been shown to you. A read made now will be recorded as made "
+    "before they were."
+)
+
+
+def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
+    """Add the page to the Blocks being built."""
+    heading = gr.HTML(elem_classes="bcd-heading")
+    with gr.Row(equal_height=False, visible=False) as all_of_it:
+        with gr.Column(scale=8, min_width=320):
+            with gr.Column(visible=False) as hidden:
+                ask = gr.HTML()
+                reveal = gr.Button("Show the models' answers")
+            shown = gr.HTML(js_on_load=result.LISTEN, elem_id="bcd-shown")
+        with gr.Column(scale=5, min_width=320):
+            history = gr.HTML()
+            verdict = gr.Radio(CHOICES, label="Your read")
+            comment = gr.Textbox(label="Comment, without names", lines=3, max_length=2000)
+            reason = gr.Textbox(label="Why the read is amended", visible=False, max_length=2000)
+            record = gr.Button("Record read", variant="primary")
+            facts = gr.HTML()
+
+    def page(request: gr.Request, reveal_now: bool = False) -> tuple[Any, ...]:
+        number = asked(request, "id")
+        found, may_see = examinations.view(clinic, actor_of(request), number, reveal_now)
+        seen = examinations.answers_were_seen(clinic, actor_of(request), number)
+        return (
+            _heading(found),
+            gr.update(visible=True),
+            gr.update(visible=not may_see),
+            f"<p>{SEEN_BEFORE if seen else UNSEEN}</p>",
+            _images(found, models, may_see),
+            _history(found),
+            gr.update(visible=bool(found.reads)),
+            _facts(found),
+        )
+
+    def begin(request: gr.Request) -> tuple[Any, ...]:
+        try:
+            return page(request)
+        except Exception as error:
+            return (alert(told(error)), *[gr.skip()] * 7)
+
+    def show_answers(request: gr.Request) -> tuple[Any, ...]:
+        return page(request, reveal_now=True)
+
+    def record_read(
+        verdict: str | None, comment: str | None, reason: str | None, request: gr.Request
+    ) -> tuple[Any, ...]:
+        number = asked(request, "id")
+        words = (verdict or "", comment or "", reason or "")  # hidden fields say None
+        reads.record(clinic, actor_of(request), number, *words)
+        return (*page(request), None, "", "")
+
+    outputs = [heading, all_of_it, hidden, ask, shown, history, reason, facts]
+    app.load(begin, None, outputs, **PRIVATE)
+    reveal.click(show_answers, None, outputs, show_progress_on=shown, **PRIVATE)
+    record.click(
+        record_read,
+        [verdict, comment, reason],
+        [*outputs, verdict, comment, reason],
+        show_progress_on=history,
+        **PRIVATE,
+    )
+
+
+def _heading(found: Examination) -> str:
+    synthetic = '<p class="bcd-quiet">A synthetic record of a demonstration.</p>'
+    return f"""
+<div class="bcd-top">
+  <h1>Examination {cell(found.id)} of {link("/patient", found.patient_id, id=found.patient_id)}</h1>
+  <a class="bcd-sign" href="{FILES}/{found.id}/report.pdf">Report (PDF)</a>
+</div>
+{synthetic if found.patient.synthetic else ""}
+"""
+
+
+def _images(found: Examination, models: Models, may_see: bool) -> str:
+    count = len(found.images)
+    return "".join(
+        _image(one, models, f"Image {one.position} of {count}" if count > 1 else "", may_see)
+        for one in found.images
+    )
+
+
+def _image(image: ExaminedImage, models: Models, which: str, may_see: bool) -> str:
+    if not may_see:
+        return result.alone(_address(image), (image.width, image.height), which)
+    names = [one.model for one in image.results]
+    warnings = examinations.scale_warnings(models, names, image.field_width_um)
+    cards = "".join(_answer(image, one, which) for one in image.results)
+    return f'{result.warned(warnings)}<div class="bcd-pair">{cards}</div>'
+
+
+def _answer(image: ExaminedImage, said: Result, which: str) -> str:
+    heat = f"{FILES}/{image.examination_id}/{image.position}/heat/{said.model}.png"
+    pictures = result.Pictures(_address(image), heat, (image.width, image.height))
+    prediction = answers.prediction(image, said)
+    return result.answer(prediction, prediction.label, pictures, which)
+
+
+def _address(image: ExaminedImage) -> str:
+    return f"{FILES}/{image.examination_id}/{image.position}/image.png"
+
+
+def _history(found: Examination) -> str:
+    """The reads, the one that counts first."""
+    if not found.reads:
+        return '<p class="bcd-lead">Nobody has read this examination yet.</p>'
+    newest, *earlier = reversed(found.reads)
+    return f"""
+<section class="bcd-card" aria-label="Reads">
+  <p class="bcd-quiet">The read that counts</p>
+  {_read(newest)}
+  {f'<p class="bcd-quiet">Earlier</p>{"".join(map(_read, earlier))}' if earlier else ""}
+</section>
+"""
+
+
+def _read(read: Read) -> str:
+    said = [
+        f'<p class="bcd-lead">{reads.sentence(read)}</p>',
+        f'<p class="bcd-quiet">Read {read.number} by {cell(read.reader.name)}, '
+        f"{moment(read.at)}, {reads.noted(read)}</p>",
+    ]
+    if read.comment:
+        said.append(f'<p class="bcd-text">{lines(read.comment)}</p>')
+    if read.reason:
+        said.append(f'<p class="bcd-text">Amended because: {lines(read.reason)}</p>')
+    return f'<div class="bcd-read">{"".join(said)}</div>'
+
+
+def _facts(found: Examination) -> str:
+    known = {
+        "Saved": f"{moment(found.created_at)} by {cell(found.maker.name)}",
+        "Stain": cell(found.stain),
+        "Specimen": cell(found.specimen),
+        "Comment": lines(found.comment),
+        **{f"Field of image {one.position}": _field(one) for one in found.images},
+    }
+    return f'<div class="bcd-details"><dl>{facts(known)}</dl></div>'
+
+
+def _field(image: ExaminedImage) -> str:
+    if image.field_width_um is None:
+        return "width not known"
+    return f"{image.field_width_um:g} µm wide"

@@ -1,0 +1,168 @@
+"""A doctor examines images of a patient: hands them in, sees the answers or not yet, saves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from bcd_models.errors import InputError
+from clinic.analysis.models import Models
+from clinic.analysis.wording import SEEN_BEFORE
+from clinic.http.failures import told
+from clinic.installation import Installation
+from clinic.records import examinations, patients
+from clinic.records.examinations import SPECIMENS, STAINS, Analysis, Details, HandedIn
+from clinic.ui import result
+from clinic.ui.doctor.patient_page import ASIDE
+from clinic.ui.frame import PRIVATE, actor_of, alert, asked, go_to
+from clinic.ui.look import IN_LINE
+from clinic.ui.shared.picked import Images, add, images_input, numbers, waiting
+from clinic.ui.tables import cell, link
+
+PATH = "/examine"
+KEEP = 3600  # seconds that images and answers stay in memory
+FIELD, PIXEL, UNKNOWN = "width of the field, µm", "size of a pixel, µm", "not known"
+HIDDEN = "Analysed. The models' answers are kept for after your read."
+NOTHING = """
+<section class="bcd-card bcd-empty">
+  <p class="bcd-lead">No image yet</p>
+  <p>Hand in one or more images of this patient's tissue, without names on them.</p>
+</section>
+"""
+
+
+def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
+    """Add the page to the Blocks being built."""
+    heading = gr.HTML(elem_classes="bcd-heading")
+    images = gr.State([], time_to_live=KEEP)
+    analysis = gr.State(None, time_to_live=KEEP)
+    saved = gr.Textbox(visible=False)
+    with gr.Row(equal_height=False, visible=False) as form:
+        with gr.Column(scale=5, min_width=320):
+            file = images_input()
+            with gr.Row():
+                known = gr.Radio([FIELD, PIXEL, UNKNOWN], value=UNKNOWN, label="Scale")
+                width = gr.Number(label="Micrometres", minimum=0, visible=False)
+            with gr.Row():
+                stain = gr.Dropdown(STAINS, value=STAINS[0], label="Stain", interactive=True)
+                specimen = gr.Dropdown(
+                    SPECIMENS, value=SPECIMENS[-1], label="Specimen", interactive=True
+                )
+            comment = gr.Textbox(label="Comment, without names", lines=2, max_length=2000)
+            chosen = gr.CheckboxGroup(
+                [(models.offered(name).title, name) for name in models.names],
+                value=models.names[:1],
+                label="Models",
+            )
+            hide = gr.Checkbox(
+                True, label="Read first: keep the models' answers hidden until I ask"
+            )
+            with gr.Row():
+                analyse = gr.Button("Analyse", variant="primary", interactive=False)
+                clear = gr.Button("Clear", interactive=False)
+        with gr.Column(scale=8, min_width=320):
+            save = gr.Button("Save examination", variant="primary", visible=False)
+            shown = gr.HTML(NOTHING, js_on_load=result.LISTEN, elem_id="bcd-shown")
+
+    def begin(request: gr.Request) -> tuple[str, Any]:
+        try:
+            patient = patients.view(clinic, actor_of(request), asked(request, "patient"))
+        except Exception as error:
+            return alert(told(error)), gr.update(visible=False)
+        words = f"<h1>New examination of {link('/patient', patient.id, id=patient.id)}</h1>"
+        if patient.external_id:
+            words += f'<p class="bcd-quiet">External id {cell(patient.external_id)}</p>'
+        if patient.archived_at:
+            words += ASIDE
+        return words, gr.update(visible=not patient.archived_at)
+
+    def show(kept: Images) -> tuple[Any, ...]:
+        some = gr.update(interactive=bool(kept))
+        return waiting(kept, NOTHING), some, some, gr.update(visible=False), None
+
+    def analyse_images(
+        kept: Images,
+        names: list[str],
+        scale: str,
+        um: float | None,
+        hidden: bool,
+        request: gr.Request,
+    ) -> tuple[str, Any, Any]:
+        found = examinations.analyse_of(
+            clinic,
+            actor_of(request),
+            models,
+            asked(request, "patient"),
+            _handed_in(kept, scale, um),
+            names,
+            not hidden,
+        )
+        return _answers(found), gr.update(visible=True), found
+
+    def save_examination(
+        found: Analysis | None,
+        stain: str,
+        specimen: str,
+        comment: str,
+        request: gr.Request,
+    ) -> str:
+        if not found:
+            raise InputError("analyse the images first")
+        details = Details(stain, specimen, comment or "")
+        patient = asked(request, "patient")
+        return examinations.save(clinic, actor_of(request), patient, found, details)
+
+    quick = {"show_progress": "hidden", **PRIVATE}
+    app.load(begin, None, [heading, form], **PRIVATE)
+    known.change(lambda scale: gr.update(visible=scale != UNKNOWN), known, width, **quick)
+    run = analyse.click(
+        analyse_images,
+        [images, chosen, known, width, hide],
+        [shown, save, analysis],
+        show_progress_on=shown,
+        scroll_to_output=True,
+        **PRIVATE,
+        **IN_LINE,
+    )
+    changes = [
+        file.upload(add, [file, images], [images, file], cancels=run, **quick),
+        clear.click(list, None, images, cancels=run, **quick),
+        *(
+            one.change(None, None, None, cancels=run, **PRIVATE)
+            for one in (chosen, known, width, hide)
+        ),
+    ]
+    for change in changes:
+        change.then(show, images, [shown, analyse, clear, save, analysis], **quick)
+    details = [stain, specimen, comment]
+    save.click(save_examination, [analysis, *details], saved, **PRIVATE).success(
+        None, saved, None, js=go_to("/examination?id="), **PRIVATE
+    )
+
+
+def _handed_in(images: Images, scale: str, um: float | None) -> list[HandedIn]:
+    """The images with the width of each one's field."""
+    if scale == UNKNOWN:
+        return [examinations.scaled(data) for data in images]
+    if not um:
+        raise InputError(f"type the {scale.removesuffix(', µm')}, or say that it is not known")
+    known = {"um": um} if scale == FIELD else {"um_per_pixel": um}
+    return [examinations.scaled(data, **known) for data in images]
+
+
+def _answers(found: Analysis) -> str:
+    """The answers about each image, or that they are hidden."""
+    images = found.images
+    if not found.shown:
+        pictures = (
+            result.chosen(one.image, which)
+            for one, which in zip(images, numbers(images), strict=True)
+        )
+        seen = f"<p>{SEEN_BEFORE}</p>" if found.shown_before else ""
+        return f'<p class="bcd-lead" role="status">{HIDDEN}</p>{seen}{"".join(pictures)}'
+    return "".join(
+        f'{result.warned(one.warnings)}<div class="bcd-pair">'
+        f"{''.join(result.result(said, which) for said in one.explanations.values())}</div>"
+        for one, which in zip(images, numbers(images), strict=True)
+    )

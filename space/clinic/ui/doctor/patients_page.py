@@ -1,0 +1,133 @@
+"""A doctor's patients: searched, listed, and new ones made."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from clinic.installation import Installation
+from clinic.records import patients
+from clinic.records.patients import PatientRow
+from clinic.storage.paging import Page
+from clinic.ui.doctor.patient_form import add_fields, form_of
+from clinic.ui.frame import PRIVATE, actor_of, asked, go_to, safely
+from clinic.ui.tables import cell, empty, link, moment, page_number, pager, table
+
+PATH = "/patients"
+HEADS = (
+    "Patient",
+    "External id",
+    "Year of birth",
+    "Examinations",
+    "Of these unread",
+    "Last changed",
+)
+SYNTHETIC = '<span class="bcd-badge">synthetic</span>'
+
+
+# A search stays in the browser's tab until the sign-out, and out of addresses: Back and the pager
+# find it again.
+REMEMBER = f"""
+(words, aside) => {{
+  sessionStorage.setItem('search', JSON.stringify([words, aside]));
+  history.replaceState(null, '', '{PATH}');
+  window.bcdSearched = true;
+  return [words, aside];
+}}
+"""
+# The first listing, unless a search was begun meanwhile: however late, it takes no answer's place.
+FIRST = "(listed, now) => window.bcdSearched ? now : listed"
+RECALL = "() => JSON.parse(sessionStorage.getItem('search') || '[\"\", false]')"
+
+
+def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
+    """Add the page to the Blocks being built."""
+    gr.HTML("<h1>Patients</h1>", elem_classes="bcd-heading")
+    _add_new_patient(clinic)
+    words = gr.Textbox(
+        label="Words in id, external id or note",
+        html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="search"),
+        submit_btn="Search",
+        elem_classes="bcd-search",
+    )
+    aside = gr.Checkbox(label="Only those put aside")
+    shown = gr.HTML()
+    listed = gr.Textbox(visible=False)
+
+    @safely
+    def show(words: str, aside: bool, request: gr.Request, number: int = 1) -> str:
+        found = patients.found(clinic, actor_of(request), words, archived=aside, page=number)
+        return _found(found, words.strip(), aside)
+
+    def begin(words: str, aside: bool, request: gr.Request) -> str:
+        return show(words, aside, request, page_number(asked(request, "sheet")))
+
+    # The fields are filled in by the browser: a server's answer would undo what is typed meanwhile.
+    recalled = app.load(None, None, [words, aside], js=RECALL, **PRIVATE)
+    listing = recalled.then(begin, [words, aside], listed, **PRIVATE)
+    listing.then(None, [listed, shown], shown, js=FIRST, **PRIVATE)
+    gr.on(
+        [words.submit, aside.input],
+        show,
+        [words, aside],
+        shown,
+        js=REMEMBER,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        **PRIVATE,
+    )
+
+
+def _add_new_patient(clinic: Installation) -> None:
+    made = gr.Textbox(visible=False)
+    with gr.Accordion("New patient", open=False):
+        fields = add_fields(clinic.settings.external_id)
+        button = gr.Button("Make the record", variant="primary", elem_classes="bcd-do")
+
+    def create(external_id: str, birth_year: str, note: str, request: gr.Request) -> str:
+        form = form_of(external_id, birth_year, note)
+        return patients.create(clinic, actor_of(request), form)
+
+    button.click(create, fields, made, show_progress="hidden", **PRIVATE).success(
+        None, made, None, js=go_to("/patient?id="), **PRIVATE
+    )
+
+
+def _found(page: Page[PatientRow], words: str, aside: bool) -> str:
+    if not page.total:
+        return _nothing(words, aside)
+    rows = [_row(one) for one in page.rows]
+    return table(HEADS, rows, "Patients") + pager(page, PATH)
+
+
+def _nothing(words: str, aside: bool) -> str:
+    """Why the list is empty."""
+    if words and aside:
+        return empty(
+            "No patient found",
+            "None that is put aside has all these words in id, external id or note.",
+        )
+    if words:
+        return empty(
+            "No patient found",
+            "None has all these words in id, external id or note. Patients put aside are searched "
+            "with “Only those put aside” ticked.",
+        )
+    if aside:
+        return empty(
+            "No patient is put aside", "A patient is put aside, and taken back, on its own page."
+        )
+    return empty(
+        "No patients yet",
+        "Make a record above, under “New patient”; then images can be examined for it.",
+    )
+
+
+def _row(one: PatientRow) -> tuple[str, ...]:
+    return (
+        link("/patient", one.id, id=one.id) + (f" {SYNTHETIC}" if one.synthetic else ""),
+        cell(one.external_id or ""),
+        cell(str(one.birth_year or "")),
+        str(one.examinations),
+        str(one.unread),
+        moment(one.changed_at),
+    )

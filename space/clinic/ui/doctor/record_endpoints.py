@@ -1,0 +1,117 @@
+"""What a doctor's scripts may call besides the models: patients, examinations, reads, reports."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import gradio as gr
+
+from clinic.analysis import answers
+from clinic.analysis.models import Models
+from clinic.installation import Installation
+from clinic.records import examinations, patients, reads
+from clinic.records.examinations import SPECIMENS, STAINS, Details
+from clinic.records.patients import PatientForm
+from clinic.records.reads import VERDICTS
+from clinic.reports import service as reports
+from clinic.storage.tables import ExaminedImage
+from clinic.ui.files import upload
+from clinic.ui.frame import actor_of
+from clinic.ui.look import IN_LINE
+
+
+def add_record_endpoints(clinic: Installation, models: Models) -> None:
+    """Add the endpoints to the Blocks being built."""
+    with gr.Row(visible=False):
+        external_id = gr.Textbox("", label="External id, a pseudonym, or empty")
+        birth_year = gr.Number(0, precision=0, label="Year of birth, or 0")
+        text = gr.Textbox("", label="Free text without names")
+        patient = gr.Textbox(label="Id of the patient")
+        examination = gr.Textbox(label="Id of the examination")
+        images = upload(file_count="multiple", label="Images")
+        names = gr.CheckboxGroup(models.names, value=models.names[:1], label="Names of models")
+        field = gr.Number(0, label="Width of the field in micrometres; 0: not known")
+        pixel = gr.Number(0, label="Micrometres of a pixel; 0: not known")
+        stain = gr.Dropdown(STAINS, value=STAINS[0], label="Stain")
+        specimen = gr.Dropdown(SPECIMENS, value=SPECIMENS[-1], label="Specimen")
+        shown = gr.Checkbox(True, label="Answer with what the models say")
+        verdict = gr.Dropdown(list(VERDICTS), value="none", label="Verdict")
+        reason = gr.Textbox("", label="Why an earlier read is amended, or empty")
+        answer = gr.JSON(label="Answer")
+
+    def create_patient(
+        external_id: str, birth_year: int, note: str, request: gr.Request
+    ) -> dict[str, Any]:
+        """Make a record without a name; answers with the id issued for it."""
+        form = PatientForm(external_id or None, birth_year or None, note or "")
+        return {"patient": patients.create(clinic, actor_of(request), form)}
+
+    def save_examination(
+        patient: str,
+        images: list[bytes],
+        names: list[str],
+        field_width_um: float,
+        um_per_pixel: float,
+        stain: str,
+        specimen: str,
+        comment: str,
+        shown: bool,
+        request: gr.Request,
+    ) -> dict[str, Any]:
+        """Analyse images of a patient and save them with the models' answers. Research use only.
+
+        Where the answers are not asked for, a read that follows is recorded as made before them,
+        unless an answer about one of the images was shown otherwise.
+        """
+        actor = actor_of(request)
+        patients.view(clinic, actor, patient)  # before anything is analysed
+        scale = (field_width_um or None, um_per_pixel or None)
+        handed_in = [examinations.scaled(data, *scale) for data in images or ()]
+        analysis = examinations.analyse_of(clinic, actor, models, patient, handed_in, names, shown)
+        details = Details(stain, specimen, comment or "")
+        number = examinations.save(clinic, actor, patient, analysis, details)
+        found, may_see = examinations.view(clinic, actor, number)
+        told = [_told(models, one, names, may_see) for one in found.images]
+        return {"examination": number, "images": told}
+
+    def record_read(
+        examination: str, verdict: str, comment: str, reason: str, request: gr.Request
+    ) -> dict[str, Any]:
+        """Record a read of an examination; a later one amends it and needs a reason."""
+        actor = actor_of(request)
+        number = reads.record(clinic, actor, examination, verdict, comment or "", reason or "")
+        return {"examination": examination, "read": number}
+
+    def examination_report(examination: str, request: gr.Request) -> dict[str, Any]:
+        """The report of an examination as it stands: PDF in base64, its id and SHA-256."""
+        number, pdf = reports.handed_out(clinic, actor_of(request), models, examination)
+        return {
+            "report": number,
+            "sha256": reports.sha256_of(pdf),
+            "pdf": base64.b64encode(pdf).decode(),
+        }
+
+    gr.on([], create_patient, [external_id, birth_year, text], answer, api_name="create_patient")
+    gr.on(
+        [],
+        save_examination,
+        [patient, images, names, field, pixel, stain, specimen, text, shown],
+        answer,
+        api_name="save_examination",
+        **IN_LINE,
+    )
+    gr.on([], record_read, [examination, verdict, text, reason], answer, api_name="record_read")
+    gr.on([], examination_report, [examination], answer, api_name="examination_report")
+
+
+def _told(models: Models, image: ExaminedImage, names: list[str], may_see: bool) -> dict[str, Any]:
+    """What is told of one image: what its scale makes of the answers, and these where asked for."""
+    said = [answers.prediction(image, one).to_dict() for one in image.results] if may_see else []
+    return {
+        "position": image.position,
+        "sha256": image.sha256,
+        "field_width_um": image.field_width_um,
+        "warnings": list(examinations.scale_warnings(models, names, image.field_width_um)),
+        "answers": said,
+    }

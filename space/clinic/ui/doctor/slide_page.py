@@ -1,0 +1,256 @@
+"""The page "Whole slide": a small slide, one model, its map; nothing kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from bcd_models.errors import ImageError, InputError
+from bcd_models.images.open import open_image
+from bcd_models.prediction import WORDS
+from bcd_models.slides.heatmap import colours
+from bcd_models.slides.prediction import TOP_REGIONS, SlidePrediction
+from bcd_models.slides.slide_file import SlideFacts
+from clinic.analysis import slide_jobs as slides
+from clinic.analysis import wording
+from clinic.analysis.models import Models
+from clinic.http.failures import told
+from clinic.installation import Installation
+from clinic.storage import shown_images
+from clinic.ui import result
+from clinic.ui.files import made, needed, own_folder, upload
+from clinic.ui.frame import PRIVATE, actor_of
+from clinic.ui.tables import cell, facts, table
+
+KEEP = 1800  # seconds that a slide stays in memory
+SUFFIXES = [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".dcm"]
+ALONE = {"concurrency_id": "slides", "concurrency_limit": 1}  # each takes all cores
+HEADS = ("Place", "mm²", "Mean", "Highest")
+WHAT = f"""
+<h1>Whole slide</h1>
+<p class="bcd-quiet">A small slide or a cut of one, in one file of up to 64 MB (SVS, NDPI, SCN, BIF,
+  pyramidal TIFF, DICOM), up to {slides.MOST_MM2} mm². Larger ones: <code>bcd slide</code> on a
+  machine of yours. The slide stays in memory while this page is open and is never stored; its
+  label is not read.</p>
+"""
+NOTHING = """
+<section class="bcd-card bcd-empty">
+  <p class="bcd-lead">The map appears here</p>
+  <p>Choose a slide of H&amp;E-stained breast tissue, then press Analyse.</p>
+</section>
+"""
+
+
+class _Ended(Exception):
+    """Nobody waits for the map any more."""
+
+
+class _UnderWay:
+    """The analyses that run, each for a page: what Gradio cancels runs on, with nobody waiting."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str | None, Event] = {}
+
+    @contextmanager
+    def begun(self, page: str | None) -> Iterator[Event]:
+        """One begins; what is given is set once it is to end."""
+        end = self._ends[page] = Event()
+        try:
+            yield end
+        finally:
+            if self._ends.get(page) is end:
+                del self._ends[page]
+
+    def end(self, page: str | None) -> None:
+        """A page's own is to end, if one runs."""
+        if end := self._ends.get(page):
+            end.set()
+
+
+def add_slide_page(clinic: Installation, models: Models) -> None:
+    """Add the page to the Blocks being built."""
+    under_way = _UnderWay()
+    gr.HTML(WHAT, elem_classes="bcd-heading")
+    slide = gr.State(None, time_to_live=KEEP)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320):
+            file = upload(label="Slide", file_types=SUFFIXES, height=140)
+            mpp = gr.Textbox(
+                label="Micrometres of a pixel, where the slide does not say",
+                placeholder="as the slide says",
+                html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
+            )
+            model = gr.Radio(models.choices, value=models.names[0], label="Model")
+            with gr.Row():
+                analyse = gr.Button("Analyse", variant="primary", interactive=False)
+                clear = gr.Button("Clear", interactive=False)
+        with gr.Column(scale=8, min_width=320):
+            shown = gr.HTML(NOTHING, js_on_load=result.LISTEN, elem_id="bcd-shown")
+            download = gr.DownloadButton("Download map, regions and tiles (ZIP)", visible=False)
+
+    def show(kept: bytes | None, um: str, request: gr.Request) -> tuple[Any, ...]:
+        under_way.end(request.session_hash)
+        ready, words = kept is not None, NOTHING
+        if kept is not None:
+            try:
+                words = _ready(
+                    slides.looked_at(actor_of(request), kept, _micrometres(um), own_folder())
+                )
+            except Exception as error:
+                ready, words = False, result.failed(told(error))
+        some, any_ = gr.update(interactive=ready), gr.update(interactive=kept is not None)
+        return words, some, any_, gr.update(visible=False)
+
+    def analyse_slide(
+        kept: bytes | None,
+        um: str,
+        name: str,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),
+    ) -> tuple[str, dict[str, Any]]:
+        try:
+            with under_way.begun(request.session_hash) as end:
+
+                def tell(done: int, total: int) -> None:
+                    if end.is_set():
+                        raise _Ended
+                    progress((done, total), desc="Looking at tissue", unit="tiles")
+
+                progress(0, desc="Looking for tissue")
+                data, loaded = needed(kept), models.loaded(name)
+                found = slides.mapped(
+                    actor_of(request), loaded, data, _micrometres(um), own_folder(), tell
+                )
+            shown_images.note_shown_to(clinic.database, actor_of(request), _as_image(data))
+        except _Ended:
+            return NOTHING, gr.update(visible=False)
+        except Exception as error:
+            return result.failed(told(error)), gr.update(visible=False)
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = made(found.files, f"bcd-slide-{sha256[:8]}.zip")
+        return _answer(found.prediction), gr.update(value=path, visible=True)
+
+    quick = {"show_progress": "hidden", **PRIVATE}
+    run = analyse.click(
+        analyse_slide,
+        [slide, mpp, model],
+        [shown, download],
+        show_progress_on=shown,
+        scroll_to_output=True,
+        **PRIVATE,
+        **ALONE,
+    )
+    # A late answer must not land beside another slide.
+    changes = [
+        file.upload(lambda data: (data, None), file, [slide, file], cancels=run, **quick),
+        clear.click(lambda: None, None, slide, cancels=run, **quick),
+        *(one.change(None, None, None, cancels=run, **PRIVATE) for one in (mpp, model)),
+    ]
+    for change in changes:
+        change.then(show, [slide, mpp], [shown, analyse, clear, download], **quick)
+
+
+def _as_image(slide: bytes) -> Iterator[Image.Image]:
+    """The slide as a doctor may examine it too, where it is a single image of a small size."""
+    with suppress(ImageError):
+        yield open_image(slide)
+
+
+def _micrometres(typed: str) -> float | None:
+    """A number as people type it, with a point or a comma; None where nothing is typed."""
+    if not typed.strip():
+        return None
+    try:
+        return float(typed.replace(",", "."))
+    except ValueError:
+        raise InputError("type the micrometres of a pixel as a number, such as 0.25") from None
+
+
+def _ready(seen: SlideFacts) -> str:
+    return f"""
+<section class="bcd-card">
+  <p class="bcd-lead">Ready to analyse</p>
+  <dl class="bcd-facts">{facts(_slide_facts(seen))}</dl>
+</section>
+"""
+
+
+def _answer(found: SlidePrediction) -> str:
+    """What was found in a sentence, the map over the slide, the largest regions."""
+    mark = next((one for one in ("malignant", "refer") if found.tiles(one)), "benign")
+    sign = "–" if not found.predicted else result.MARKS[mark]
+    height, width = found.thumbnail.shape[:2]
+    pictures = result.Pictures(
+        result.data_uri(Image.fromarray(found.thumbnail)),
+        result.data_uri(colours(found)),
+        (width, height),
+    )
+    known = {
+        **_slide_facts(found.facts),
+        "Fields": f"{found.predicted:,} with an answer, {found.grid.tile_um:g} µm wide each",
+        "Model": cell(f"{found.model} {found.model_version}"),
+        "Threshold": wording.figure(found.rule.threshold),
+        "SHA-256 of its weights": cell(found.weights_sha256),
+    }
+    return f"""
+{result.warned(_warnings(found))}
+<section class="bcd-card">
+  <p class="bcd-quiet">The model's answer</p>
+  <h2 class="bcd-answer bcd-{mark}"><span class="bcd-mark" aria-hidden="true">{sign}</span>
+    {cell(in_words(found))}</h2>
+  {result.viewer(pictures)}
+  <p>The brighter a field, the higher the estimated probability of an {WORDS["malignant"]} in it.
+    Fields without colour show no tissue.</p>
+  <p class="bcd-quiet">Of thousands of fields a few are answered wrongly at any threshold: look at
+    each region yourself. A share of fields is not a tumour's size.</p>
+</section>
+{_regions(found)}
+<details class="bcd-details"><summary>Slide, model and settings</summary>
+  <dl>{facts(known)}</dl></details>
+"""
+
+
+def in_words(found: SlidePrediction) -> str:
+    """What was found, as a heading."""
+    return wording.capitalised(found.words).replace("mm2", "mm²")
+
+
+def _regions(found: SlidePrediction) -> str:
+    """The largest regions of the pattern; nothing where there are none."""
+    regions = found.regions("malignant")
+    if not regions:
+        return ""
+    rows = []
+    for one in map(found.describe, regions[:TOP_REGIONS]):
+        across, down = one["x"] * found.facts.mpp_x / 1000, one["y"] * found.facts.mpp_y / 1000
+        rows.append(
+            (
+                f"{across:.1f} mm from the left, {down:.1f} mm from the top",
+                f"{one['area_mm2']:.2f}",
+                wording.figure(one["mean_probability"]),
+                wording.figure(one["highest_probability"]),
+            )
+        )
+    title = f"The {len(rows)} largest of {len(regions)} regions, by the probability of their fields"
+    return f'<h3 class="bcd-sub">{title}</h3>{table(HEADS, rows, "Largest regions")}'
+
+
+def _warnings(found: SlidePrediction) -> list[str]:
+    if not found.failed:
+        return []
+    return [f"{len(found.failed):,} fields with tissue could not be read and have no answer"]
+
+
+def _slide_facts(seen: SlideFacts) -> dict[str, str]:
+    said = "as typed" if seen.mpp_given else "as the slide says"
+    return {
+        "Format": cell(seen.vendor),
+        "Pixels": f"{seen.width:,} × {seen.height:,}",
+        "Size of a pixel": f"{seen.mpp_x:.3g} × {seen.mpp_y:.3g} µm, {said}",
+    }

@@ -1,0 +1,1 @@
+"""Pages and endpoints of more than one role."""

@@ -1,0 +1,82 @@
+"""What scripts may call over gradio_client: /models, /predict, /explain and /report."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import gradio as gr
+
+from bcd_models.images.open import open_image
+from clinic.analysis.models import Models
+from clinic.installation import Installation
+from clinic.storage import shown_images
+from clinic.ui.files import made, made_report, needed, upload
+from clinic.ui.frame import actor_of
+from clinic.ui.look import IN_LINE
+
+LABELS = ("predicted", "benign", "malignant")
+
+
+def add_endpoints(clinic: Installation, models: Models) -> None:
+    """Add the endpoints to the Blocks being built."""
+    with gr.Row(visible=False):
+        image = upload(label="Image: PNG, JPEG, TIFF, BMP or WebP")
+        model = gr.Dropdown(models.names, value=models.names[0], label="Name of the model")
+        label = gr.Dropdown(LABELS, value="predicted", label="Label to explain")
+        opacity = gr.Number(0.5, minimum=0, maximum=1, label="Opacity of the heat map, 0 to 1")
+        answer = gr.JSON(label="Answer")
+        offered = gr.JSON(label="Models")
+        overlay = gr.File(label="PNG")
+        pdf = gr.File(label="PDF")
+
+    def list_models() -> list[dict[str, Any]]:
+        """The models on offer: name, title, version, weights_sha256 and threshold of each."""
+        return [models.offered(name).to_dict() for name in models.names]
+
+    def note_shown(image: bytes, request: gr.Request) -> None:
+        """Keep that the caller is about to be answered; of a guest the image isn't even opened."""
+        shown_images.note_shown_to(clinic.database, actor_of(request), map(open_image, [image]))
+
+    def predict(image: bytes, model: str, request: gr.Request) -> dict[str, Any]:
+        """A model's answer about an image. Research use only.
+
+        The answer holds the fields of bcd_models.Prediction, its words and the notice.
+        """
+        prediction = models.loaded(model).predict(needed(image))
+        note_shown(image, request)
+        return prediction.to_dict()
+
+    def explain(
+        image: bytes, model: str, label: str, opacity: float, request: gr.Request
+    ) -> tuple[str, dict[str, Any]]:
+        """The image with a heat map over it of what speaks for a label, and the answer.
+
+        The picture is a lossless PNG at the image's size. Research use only.
+        """
+        wanted = None if label == "predicted" else label
+        explanation = models.loaded(model).explain(needed(image), label=wanted)
+        note_shown(image, request)
+        buffer = io.BytesIO()
+        explanation.overlay(opacity).save(buffer, "PNG")
+        return made(buffer.getvalue(), "overlay.png"), explanation.prediction.to_dict()
+
+    def report(image: bytes, model: str, request: gr.Request) -> str:
+        """The answer about an image as one page of PDF. Research use only."""
+        loaded = models.loaded(model)
+        explanation = loaded.explain(needed(image))
+        note_shown(image, request)
+        return made_report([image], [explanation], loaded, datetime.now(UTC))
+
+    gr.on([], list_models, None, offered, api_name="models", **IN_LINE)
+    gr.on([], predict, [image, model], answer, api_name="predict", **IN_LINE)
+    gr.on(
+        [],
+        explain,
+        [image, model, label, opacity],
+        [overlay, answer],
+        api_name="explain",
+        **IN_LINE,
+    )
+    gr.on([], report, [image, model], pdf, api_name="report", **IN_LINE)

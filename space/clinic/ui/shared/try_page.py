@@ -1,0 +1,145 @@
+"""The page "Try images": some images, one model, its answers, nothing kept."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from bcd_models.errors import ImageError
+from clinic.analysis.models import Models
+from clinic.http.failures import told
+from clinic.installation import Installation
+from clinic.storage import shown_images
+from clinic.storage.actor import Actor
+from clinic.ui import result
+from clinic.ui.files import made_report, needed
+from clinic.ui.frame import PRIVATE, actor_of
+from clinic.ui.look import IN_LINE
+from clinic.ui.shared.picked import Images, add, images_input, numbers, waiting
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+THUMBNAIL = 128  # pixels
+KEEP = 1800  # seconds that images stay in memory
+
+KEPT = """
+<p class="bcd-quiet">Use images without names or numbers of patients. Images are kept in memory
+  while this page is open, and never stored; a report is deleted within the hour. If you are signed
+  in, a hash of each image is kept for 90 days, so that a later read of it does not count as made
+  before the answers.</p>
+"""
+
+# Tells which example was clicked; the server looks the name up in its own list.
+PICK = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-example]');
+  if (button) trigger('click', {example: button.dataset.example});
+});
+"""
+
+Update = dict[str, Any]
+
+
+def add_try_page(clinic: Installation, models: Models) -> None:
+    """Add the page to the Blocks being built."""
+    examples = {path.stem: path for path in sorted(EXAMPLES.glob("*.png"))}
+    images = gr.State([], time_to_live=KEEP)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320):
+            file = images_input()
+            picker = gr.HTML(_examples_html(examples), js_on_load=PICK)
+            model = gr.Radio(
+                models.choices, value=models.names[0], label="Model", elem_id="bcd-model"
+            )
+            with gr.Row():
+                analyse = gr.Button("Analyse", variant="primary", interactive=False)
+                clear = gr.Button("Clear", interactive=False)
+            gr.HTML(KEPT)
+        with gr.Column(scale=8, min_width=320):
+            shown = gr.HTML(result.EMPTY, js_on_load=result.LISTEN, elem_id="bcd-shown")
+            download = gr.DownloadButton("Download report (PDF)", visible=False)
+            details = gr.HTML()
+
+    def pick(event: gr.EventData) -> Images:
+        return [examples[event.example].read_bytes()]
+
+    def show(kept: Images) -> tuple[str, Update, Update, Update, str]:
+        some = gr.update(interactive=bool(kept))
+        return waiting(kept, result.EMPTY), some, some, gr.update(visible=False), ""
+
+    def analyse_images(kept: Images, name: str, request: gr.Request) -> tuple[str, Update, str]:
+        try:
+            return _analysed(clinic, actor_of(request), models, kept, name)
+        except Exception as error:
+            return result.failed(told(error)), gr.update(visible=False), ""
+
+    hidden = {**PRIVATE, **IN_LINE}
+    quick = {**hidden, "show_progress": "hidden"}
+    outputs = [shown, analyse, clear, download, details]
+    run = analyse.click(
+        analyse_images,
+        [images, model],
+        [shown, download, details],
+        show_progress_on=shown,
+        scroll_to_output=True,
+        **hidden,
+    )
+    # A late answer must not land beside other images.
+    changed = [
+        file.upload(add, [file, images], [images, file], cancels=run, **quick),
+        picker.click(pick, None, images, cancels=run, **quick),
+        clear.click(list, None, images, cancels=run, **quick),
+        model.change(None, None, None, cancels=run, **PRIVATE),
+    ]
+    for change in changed:
+        change.then(show, images, outputs, show_progress_on=shown, **hidden)
+
+
+def _analysed(
+    clinic: Installation, actor: Actor | None, models: Models, images: Images, name: str
+) -> tuple[str, Update, str]:
+    """Answers, report and details; a bad image costs itself only."""
+    model, when = models.loaded(name), datetime.now(UTC)
+    cards, explanations = [], []
+    found = model.explanations(needed(images))
+    for which, (_, answer) in zip(numbers(images), found, strict=True):
+        if isinstance(answer, ImageError):
+            cards.append(result.failed(told(answer), which))
+        else:
+            explanations.append(answer)
+            cards.append(result.result(answer, which))
+    if not explanations:
+        return "".join(cards), gr.update(visible=False), ""
+    shown_images.note_shown_to(clinic.database, actor, (one.image for one in explanations))
+    pdf = made_report(images, explanations, model, when)
+    return (
+        "".join(cards),
+        gr.update(value=pdf, visible=True),
+        result.details(explanations[0], model.config, when),
+    )
+
+
+def _examples_html(examples: dict[str, Path]) -> str:
+    buttons = "".join(_example_button(name, path) for name, path in examples.items())
+    return f"""
+<fieldset class="bcd-pick">
+  <legend>Or try synthetic tissue</legend>
+  <div class="bcd-examples"><span>No tumour drawn</span><span>Tumour drawn</span>{buttons}</div>
+  <p>Drawn by a program, from no patient, to show how the page works. No answer about it means
+    anything.</p>
+</fieldset>
+"""
+
+
+def _example_button(name: str, path: Path) -> str:
+    _, kind, number = name.split("-")
+    drawn = {"benign": "no tumour drawn", "malignant": "tumour drawn"}[kind]
+    with Image.open(path) as image:
+        source = result.data_uri(image.resize((THUMBNAIL, THUMBNAIL)))
+    return f"""
+<button type="button" data-example="{name}" aria-label="Synthetic tissue {number}, {drawn}">
+  <img src="{source}" alt="">
+</button>"""

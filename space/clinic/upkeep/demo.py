@@ -1,0 +1,302 @@
+"""A demonstration: a doctor whose password everybody is shown, with synthetic patients.
+
+All is made through the services, as a doctor at the page would. A start that was cut off is gone on
+with by the next one; once all is there, what visitors change or delete stays so.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Thread, main_thread
+
+from sqlalchemy import select
+
+from bcd_models.errors import BCDError, InputError
+from clinic.accounts import accounts, passwords
+from clinic.analysis.models import Models
+from clinic.installation import Installation
+from clinic.records import examinations, patients, reads
+from clinic.records.examinations import Analysed, Analysis, Details, HandedIn
+from clinic.records.patients import PatientForm, PatientRow
+from clinic.settings import Settings
+from clinic.storage.actor import Actor
+from clinic.storage.tables import Account
+
+NAME = "demo"
+PASSWORD = "demo.password"  # file in the data folder
+FILLED = "demo.filled"  # file in the data folder, there once all patients are
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+FIELD = 200.0  # micrometres that a drawn image stands for
+SYNTHETIC = "Synthetic: made up by a program, of no patient."
+APP = Actor(0, "the app", "admin", "")  # makes the doctor, as the audit log says
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MadeUpRead:
+    """A read, and whether the models' answers are shown before it."""
+
+    verdict: str
+    comment: str = ""
+    reason: str = ""
+    shown: bool = True
+
+
+@dataclass(frozen=True)
+class MadeUpExamination:
+    """An examination of some drawn images, by name."""
+
+    images: tuple[str, ...]
+    specimen: str
+    comment: str
+    reads: tuple[MadeUpRead, ...] = ()
+
+
+@dataclass(frozen=True)
+class MadeUpPatient:
+    """A patient with examinations, the oldest first."""
+
+    birth_year: int
+    note: str
+    examinations: tuple[MadeUpExamination, ...]
+
+
+PATIENTS = (
+    MadeUpPatient(
+        1957,
+        "Lump in the left breast.",
+        (
+            MadeUpExamination(
+                ("malignant-1", "malignant-2"),
+                "core biopsy",
+                "Two fields of one core.",
+                (MadeUpRead("invasive", "Both fields alike.", shown=False),),
+            ),
+        ),
+    ),
+    MadeUpPatient(
+        1964,
+        "Found at screening.",
+        (
+            MadeUpExamination(
+                ("benign-1",),
+                "core biopsy",
+                "",
+                (
+                    MadeUpRead("indeterminate", "Few glands in this field.", shown=False),
+                    MadeUpRead("none", "", "Looked at once more beside the models' answers."),
+                ),
+            ),
+        ),
+    ),
+    MadeUpPatient(
+        1971,
+        "Second look after a fibroadenoma.",
+        (
+            MadeUpExamination(
+                ("benign-2", "benign-3"), "excision", "Both margins.", (MadeUpRead("none"),)
+            ),
+        ),
+    ),
+    MadeUpPatient(
+        1949,
+        "Biopsy first, then excision.",
+        (
+            MadeUpExamination(
+                ("malignant-3",), "core biopsy", "", (MadeUpRead("invasive", shown=False),)
+            ),
+            MadeUpExamination(
+                ("malignant-3", "benign-2"),
+                "excision",
+                "Tumour and tissue beside it.",
+                (MadeUpRead("invasive", "The second field shows none."),),
+            ),
+        ),
+    ),
+    MadeUpPatient(
+        1980,
+        "Cyst on the right side.",
+        (MadeUpExamination(("benign-3",), "core biopsy", "", (MadeUpRead("none"),)),),
+    ),
+    MadeUpPatient(
+        1953,
+        "Sent for a second opinion.",
+        (
+            MadeUpExamination(
+                ("malignant-2", "benign-1", "malignant-1"),
+                "mastectomy",
+                "Three fields, chosen at random.",
+                (MadeUpRead("indeterminate", "The fields differ: more levels needed."),),
+            ),
+        ),
+    ),
+    MadeUpPatient(
+        1968,
+        "Sent in by the surgery.",
+        (MadeUpExamination(("malignant-1",), "core biopsy", "One field."),),
+    ),
+    MadeUpPatient(
+        1975,
+        "Both sides sampled.",
+        (MadeUpExamination(("benign-1", "malignant-3"), "core biopsy", "Right side, then left."),),
+    ),
+)
+
+
+def login(settings: Settings) -> tuple[str, str]:
+    """Name and password of the demonstration's doctor; the password is made up once and kept."""
+    path = settings.data / PASSWORD
+    if not path.exists():
+        path.write_text(passwords.generated(), "utf-8")
+        path.chmod(0o600)
+    return NAME, path.read_text("utf-8").strip()
+
+
+def begin(clinic: Installation, models: Models) -> Thread:
+    """Fill the installation beside the app, until that ends.
+
+    A failure is logged in one line and ends nothing.
+    """
+    # No daemon: torch aborts the process where such a thread is cut off within it.
+    thread = Thread(target=_try_to_fill, args=(clinic, models), name="demo")
+    thread.start()
+    return thread
+
+
+def fill(clinic: Installation, models: Models) -> None:
+    """Make the demonstration's doctor and, where it has none yet, its patients.
+
+    Raises:
+        InputError: The account of that name is an admin's.
+        BCDError: A model can't be used, or there is no room.
+    """
+    doctor = _doctor(clinic)
+    filled = clinic.settings.data / FILLED
+    if doctor is None or (filled.exists() and _has_patients(clinic, doctor)):
+        return
+
+    @cache
+    def analysed(image: str) -> Analysed:
+        if _app_has_ended():
+            raise SystemExit  # of this thread; the next start goes on
+        handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), FIELD)
+        return examinations.analyse(models, [handed_in], models.names)[0]
+
+    for number, patient in enumerate(PATIENTS, 1):
+        _complete(clinic, doctor, number, patient, analysed)
+    filled.touch()
+
+
+def _try_to_fill(clinic: Installation, models: Models) -> None:
+    try:
+        fill(clinic, models)
+    except Exception as error:
+        why = str(error) if isinstance(error, BCDError) else type(error).__name__
+        if not _app_has_ended():
+            log.error("the demonstration is not complete: %s", why)
+
+
+def _app_has_ended() -> bool:
+    return not main_thread().is_alive()
+
+
+def _doctor(clinic: Installation) -> Actor | None:
+    """The demonstration's doctor, with the password that everybody is shown; None if closed."""
+    name, password = login(clinic.settings)
+    with clinic.database.reading() as session:
+        account = session.scalar(select(Account).where(Account.name == name))
+    if account is None:
+        number, _ = accounts.make(clinic, APP, name, "doctor", password)
+        return Actor(number, name, "doctor", "")
+    if account.role != "doctor":
+        raise InputError(
+            f"the account {name} is an admin's: the demonstration's doctor needs that name"
+        )
+    if not account.active:
+        return None
+    doctor = Actor(account.id, name, "doctor", "")
+    if not passwords.check(password, account.password_hash)[0]:
+        other = accounts.reset_password(clinic, APP, account.id)
+        accounts.change_password(clinic, doctor, other, password)
+    return doctor
+
+
+def _has_patients(clinic: Installation, doctor: Actor) -> bool:
+    return any(patients.found(clinic, doctor, archived=aside).total for aside in (False, True))
+
+
+def _complete(
+    clinic: Installation,
+    doctor: Actor,
+    number: int,
+    patient: MadeUpPatient,
+    analysed: Callable[[str], Analysed],
+) -> None:
+    """Make what is missing of a patient."""
+    form = _form(clinic, number, patient)
+    row = _made(clinic, doctor, form)
+    if row and row.archived_at:
+        return
+    done = row.examinations if row else 0
+    # All that takes long comes before the record, so that it is hardly ever half made.
+    images = [tuple(map(analysed, one.images)) for one in patient.examinations[done:]]
+    record = row.id if row else patients.create(clinic, doctor, form, synthetic=True)
+    for one, found in zip(patient.examinations[done:], images, strict=True):
+        _examine(clinic, doctor, record, one, found)
+    oldest_first = examinations.of_patient(clinic, doctor, record)[::-1]
+    for kept, one in zip(oldest_first, patient.examinations, strict=False):
+        _read(clinic, doctor, kept.id, one.reads)
+
+
+def _form(clinic: Installation, number: int, patient: MadeUpPatient) -> PatientForm:
+    external_id = f"DEMO-{number:02}"
+    known = re.fullmatch(clinic.settings.external_id, external_id)
+    note = f"{SYNTHETIC} {patient.note}"
+    return PatientForm(external_id if known else None, patient.birth_year, note)
+
+
+def _made(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow | None:
+    """The patient of a form, where it has been made."""
+    for aside in (False, True):
+        words = form.external_id or form.note
+        for row in patients.found(clinic, doctor, words, archived=aside).rows:
+            if (row.external_id or row.note) == words:
+                return row
+    return None
+
+
+def _examine(
+    clinic: Installation,
+    doctor: Actor,
+    patient_id: str,
+    one: MadeUpExamination,
+    analysed: tuple[Analysed, ...],
+) -> None:
+    details = Details(specimen=one.specimen, comment=f"{SYNTHETIC} {one.comment}")
+    examinations.save(clinic, doctor, patient_id, Analysis(analysed, shown=False), details)
+
+
+def _read(
+    clinic: Installation, doctor: Actor, examination_id: str, wanted: Sequence[MadeUpRead]
+) -> None:
+    """Record the reads that are missing."""
+    if not wanted:
+        return
+    found, _ = examinations.view(clinic, doctor, examination_id)
+    for read in wanted[len(found.reads) :]:
+        if read.shown:
+            examinations.view(clinic, doctor, examination_id, reveal=True)
+        reads.record(
+            clinic,
+            doctor,
+            examination_id,
+            read.verdict,
+            f"{SYNTHETIC} {read.comment}",
+            f"{SYNTHETIC} {read.reason}" if read.reason else "",
+        )

@@ -1,0 +1,201 @@
+"""The installation itself, as its admin sees it: health, models in use, room, settings."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from bcd_models.errors import BCDError
+from bcd_models.hub.folder import read_weights
+from clinic.accounts.permissions import need_admin
+from clinic.analysis.models import Models
+from clinic.installation import Installation
+from clinic.settings import Settings
+from clinic.storage.actor import Actor
+from clinic.storage.tables import Account, Database, Examination, Patient, Result
+
+LEAST_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that has to be well.
+
+    Attributes:
+        name: What was looked at.
+        fault: What is wrong with it, in words; "": nothing is.
+    """
+
+    name: str
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class ModelInUse:
+    """Weights that are on offer, or that gave answers which are kept.
+
+    Attributes:
+        name: The model's.
+        version: Its version.
+        weights_sha256: SHA-256 of its weights.
+        offered: Whether they are on offer now.
+        answers: How many of their answers are kept.
+        newest: When the last of those was given; None where there is none.
+    """
+
+    name: str
+    version: str
+    weights_sha256: str
+    offered: bool
+    answers: int
+    newest: datetime | None
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the records take.
+
+    Attributes:
+        patients: Records of patients, those put aside too.
+        examinations: Of all of them.
+        files: Stored images, heat maps and reports.
+        file_bytes: Of those together.
+        database: "SQLite" or "PostgreSQL".
+        database_bytes: Of its file; None: another machine's affair.
+        free_bytes: Of the disk that the data folder is on.
+    """
+
+    patients: int
+    examinations: int
+    files: int
+    file_bytes: int
+    database: str
+    database_bytes: int | None
+    free_bytes: int
+
+
+def database_answers(database: Database) -> bool:
+    """Whether the database can be read."""
+    try:
+        with database.reading() as session:
+            session.execute(select(Account.id).limit(1))
+    except SQLAlchemyError:
+        return False
+    return True
+
+
+def health(clinic: Installation, actor: Actor | None, models: Models) -> list[Check]:
+    """Everything that a look from inside can tell; NotSignedIn or NotAllowed to all but admins."""
+    need_admin(actor)
+    return [
+        Check("Database", "" if database_answers(clinic.database) else "it can't be reached"),
+        Check("Room on the disk", _room_fault(clinic)),
+        Check("Audit log", _log_fault(clinic)),
+        *(Check(f"Model {name}", _model_fault(models, name)) for name in models.names),
+    ]
+
+
+def models_in_use(clinic: Installation, actor: Actor | None, models: Models) -> list[ModelInUse]:
+    """Those on offer first, in their order; NotSignedIn or NotAllowed to all but admins."""
+    need_admin(actor)
+    weights = (Result.model, Result.model_version, Result.weights_sha256)
+    kept = select(*weights, func.count(), func.max(Result.made_at)).group_by(*weights)
+    with clinic.database.reading() as session:
+        answered = {tuple(row[:3]): (row[3], row[4]) for row in session.execute(kept)}
+    offered = [_identity(models, name) for name in models.names]
+    earlier = sorted(answered.keys() - set(offered))
+    return [
+        ModelInUse(*one, one in offered, *answered.get(one, (0, None)))
+        for one in (*offered, *earlier)
+    ]
+
+
+def room(clinic: Installation, actor: Actor | None) -> Room:
+    """What is kept and how much of it; NotSignedIn or NotAllowed to all but admins."""
+    need_admin(actor)
+    with clinic.database.reading() as session:
+        patients, examinations = (
+            session.scalar(select(func.count()).select_from(table)) or 0
+            for table in (Patient, Examination)
+        )
+    sizes = list(clinic.storage.sizes())
+    file = clinic.database.sqlite_file
+    return Room(
+        patients=patients,
+        examinations=examinations,
+        files=len(sizes),
+        file_bytes=sum(sizes),
+        database="SQLite" if file else "PostgreSQL",
+        database_bytes=_database_bytes(file) if file else None,
+        free_bytes=_free(clinic),
+    )
+
+
+def in_force(clinic: Installation, actor: Actor | None) -> dict[str, str]:
+    """Settings in words, by variable, no secret among them.
+
+    NotSignedIn or NotAllowed to all but admins.
+    """
+    need_admin(actor)
+    return dict(_said(clinic.settings, clinic.database))
+
+
+def _said(settings: Settings, database: Database) -> Iterator[tuple[str, str]]:
+    yield "BCD_MODELS", ", ".join(settings.models)
+    yield "BCD_DATA_FOLDER", str(settings.data)
+    yield "BCD_DATABASE_URL", database.url.render_as_string(hide_password=True)
+    yield "BCD_GUESTS", "yes" if settings.guests else "no"
+    yield "BCD_DEMO", "yes" if settings.demo else "no"
+    yield "BCD_LETTERHEAD", settings.letterhead
+    yield "BCD_EXTERNAL_ID", settings.external_id
+    yield "BCD_SESSION_HOURS", f"{settings.session_hours:g}"
+    yield "BCD_HOSTS", ", ".join(settings.hosts) or "any"
+    yield "BCD_PROXIES", ", ".join(settings.proxies) or "none"
+    yield "BCD_HUB_ACCOUNTS", ", ".join(settings.hub_accounts) or "none"
+
+
+def _identity(models: Models, name: str) -> tuple[str, ...]:
+    offered = models.offered(name)
+    return name, offered.config.version, offered.weights_sha256
+
+
+def _room_fault(clinic: Installation) -> str:
+    free = _free(clinic)
+    if free >= LEAST_FREE:
+        return ""
+    return f"{free >> 20} MB are free: uploads are refused below {LEAST_FREE >> 20} MB"
+
+
+def _log_fault(clinic: Installation) -> str:
+    try:
+        with clinic.database.reading() as session:
+            kept = clinic.log.ends_as_known(session)
+    except (BCDError, SQLAlchemyError):
+        return "it can't be read"
+    return "" if kept else "its newest rows were cut off or changed: run python -m clinic verify"
+
+
+def _model_fault(models: Models, name: str) -> str:
+    offered = models.offered(name)
+    try:
+        _, sha256 = read_weights(offered.folder)
+    except BCDError as error:
+        return f"{error}; what is loaded already answers until the app is started anew"
+    if sha256 == offered.weights_sha256:
+        return ""
+    return f"{offered.folder} holds other weights than at the start: start the app anew"
+
+
+def _database_bytes(file: Path) -> int:
+    """Of SQLite's file, and of what it has not taken over from its log yet."""
+    return sum(part.stat().st_size for part in file.parent.glob(f"{file.name}*"))
+
+
+def _free(clinic: Installation) -> int:
+    return shutil.disk_usage(clinic.settings.data).free

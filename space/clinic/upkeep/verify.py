@@ -1,0 +1,80 @@
+"""Whether an installation is sound: rows against stored files, and the audit log's chain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clinic.installation import Installation
+from clinic.storage import tallies
+from clinic.storage.files import StorageError
+from clinic.storage.references import referred
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found.
+
+    Attributes:
+        files: How many stored files rows name.
+        broken: What is wrong and can't be mended here, in words.
+        orphans: Hashes of stored files that no row names.
+        unfinished: How many files killed writers have left.
+        miscounted: Whether the dashboard's tallies are not what a new count finds.
+    """
+
+    files: int
+    broken: tuple[str, ...]
+    orphans: tuple[str, ...]
+    unfinished: int
+    miscounted: bool
+
+    @property
+    def problems(self) -> list[str]:
+        """All of it in words; empty where the installation is sound."""
+        found = list(self.broken)
+        if self.orphans:
+            found.append(f"{len(self.orphans)} stored files belong to nothing")
+        if self.unfinished:
+            found.append(f"{self.unfinished} files were never finished")
+        if self.miscounted:
+            found.append("the dashboard's tallies are not what its examinations come to")
+        return found
+
+
+def verify(clinic: Installation, repair: bool = False) -> Findings:
+    """Look at everything; savers wait while it looks at files.
+
+    Args:
+        clinic: The installation.
+        repair: Take away files that belong to nothing, and unfinished ones; count tallies anew.
+    """
+    storage = clinic.storage
+    with storage.forgetting():
+        with clinic.database.reading() as session:
+            # The log first: acts go on meanwhile, and its head must not be newer than these rows.
+            broken = clinic.log.problems(session)
+            named = referred(session)
+        for sha256 in sorted(named):
+            try:
+                storage.read(sha256)
+            except StorageError as error:
+                broken.append(str(error))
+        orphans = tuple(sha256 for sha256 in storage.all() if sha256 not in named)
+        unfinished = storage.unfinished()
+        if repair:
+            for sha256 in orphans:
+                storage.delete(sha256)
+            for path in unfinished:
+                path.unlink()
+    miscounted = _miscounted(clinic, repair)
+    return Findings(len(named), tuple(broken), orphans, len(unfinished), miscounted)
+
+
+def _miscounted(clinic: Installation, repair: bool) -> bool:
+    """Whether the tallies were wrong; savers of images need not wait for this."""
+    with clinic.database.reading() as session:
+        miscounted = not tallies.sound(session)
+    if repair and miscounted:
+        with clinic.database.transaction() as session:
+            tallies.rebuild(session)
+    return miscounted

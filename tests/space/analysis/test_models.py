@@ -1,0 +1,85 @@
+"""Models are offered by name, found faulty at start, and loaded once."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from bcd_models.errors import InputError, ModelFolderError
+from clinic.analysis.models import Models
+from clinic.settings import Settings, published_models
+from tests.support.running_app import save_small_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_small_model(tmp_path_factory.mktemp("models"), "small")
+
+
+def with_metrics(folder, tmp_path, sha256):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    counts = {"images": 1500, "cases": 34}
+    interval = {"value": 0.912, "low": 0.884, "high": 0.939}
+    metrics = {
+        "model": {"weights_sha256": sha256},
+        "data": {"counts": counts, "train_counts": counts, "part": "test", "split": "grouped"},
+        "overall": dict.fromkeys(("auroc", "recall", "specificity"), interval),
+    }
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    return Models([str(copy)]).offered("small")
+
+
+def test_a_model_loads_once_also_from_threads(folder):
+    models = Models([str(folder)])
+    with ThreadPoolExecutor(8) as pool:
+        loaded = list(pool.map(models.loaded, ["small"] * 8))
+    assert len({id(model) for model in loaded}) == 1
+    assert loaded[0].weights_sha256 == models.offered("small").weights_sha256
+
+
+def test_an_unknown_name_lists_those_there_are(folder):
+    with pytest.raises(InputError, match="no model 'other': choose one of small"):
+        Models([str(folder)]).loaded("other")
+
+
+def test_a_missing_folder_is_said_at_start(tmp_path):
+    with pytest.raises(ModelFolderError, match=r"no model folder .*gone"):
+        Models([str(tmp_path / "gone")])
+
+
+def test_one_name_twice_is_refused(folder):
+    with pytest.raises(ModelFolderError, match="both hold a model named small"):
+        Models([str(folder), str(folder)])
+
+
+def test_test_figures_are_shown_for_the_weights_they_were_measured_with(folder, tmp_path):
+    sha256 = Models([str(folder)]).offered("small").weights_sha256
+    offered = with_metrics(folder, tmp_path, sha256)
+    assert offered.hint == "AUROC 0.91 (0.88 to 0.94) on 34 held-out cases"
+
+
+def test_test_figures_of_other_weights_are_not_shown(folder, tmp_path):
+    assert with_metrics(folder, tmp_path, "0" * 64).hint == ""
+
+
+def test_models_come_from_the_environment():
+    settings = Settings.from_environment({"BCD_MODELS": " a/b, /c ,"})
+    assert settings.models == ("a/b", "/c")
+
+
+def test_where_nothing_is_set_the_spaces_card_names_the_models(tmp_path):
+    assert published_models() == ("bcd-models/bcd-efficientnet-b2", "bcd-models/bcd-mobilenetv2")
+    card = tmp_path / "README.md"
+    card.write_text("---\nmodels: [a/b]\n---\n")
+    assert published_models(card) == ("a/b",)
+
+
+@pytest.mark.parametrize("text", ["no front matter", "---\ntitle: x\n---\n"])
+def test_a_card_that_names_no_models_says_what_to_set(tmp_path, text):
+    card = tmp_path / "README.md"
+    card.write_text(text)
+    with pytest.raises(InputError, match="set BCD_MODELS"):
+        published_models(card)

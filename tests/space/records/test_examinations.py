@@ -1,0 +1,300 @@
+"""Examinations and reads on both databases, with real models and images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from bcd_models import BCDClassifier, ImageError
+from bcd_models.errors import InputError
+from clinic.analysis.models import Models
+from clinic.installation import Installation
+from clinic.records import examinations, patients, reads
+from clinic.records.examinations import Analysed, Analysis, Details, HandedIn, field_width
+from clinic.storage import references
+from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
+from clinic.storage.tables import AuditEntry, Examination
+from clinic.upkeep import verify
+from tests.support.clinic import NAMES, PATCHES
+
+Saved = Callable[..., str]
+
+
+def test_an_examination_comes_back_whole(
+    clinic: Installation,
+    ada: Actor,
+    saved: Saved,
+    small_models: Models,
+    analysed: tuple[Analysed, ...],
+) -> None:
+    number = saved()
+    found, shown = examinations.view(clinic, ada, number)
+    assert shown
+    assert [image.position for image in found.images] == [1, 2]
+    assert [image.field_width_um for image in found.images] == [200, None]
+    for image, path in zip(found.images, PATCHES, strict=False):
+        assert [result.model for result in image.results] == list(NAMES)
+        for result in image.results:
+            expected = small_models.loaded(result.model).predict(path)
+            assert result.probability == expected.probability
+            assert result.weights_sha256 == expected.weights_sha256
+            assert (result.refer_low, result.refer_high) == expected.refer
+        stored = examinations.image(clinic, ada, number, image.position)
+        with Image.open(io.BytesIO(stored)) as back, Image.open(path) as original:
+            assert np.array_equal(np.asarray(back), np.asarray(original.convert("RGB")))
+    with Image.open(io.BytesIO(examinations.heat(clinic, ada, number, 1, NAMES[0]))) as grey:
+        heat = np.asarray(grey) / 255
+    wanted = analysed[0].explanations[NAMES[0]].heatmap
+    assert heat.max() == pytest.approx(wanted.max(), abs=0.01)
+    assert verify.verify(clinic).problems == []
+
+
+def test_what_a_file_says_besides_its_pixels_is_not_kept(
+    clinic: Installation, ada: Actor, patient: str, small_models: Models
+) -> None:
+    told = PngImagePlugin.PngInfo()
+    told.add_text("Comment", "Jane Doe, 1957")
+    buffer = io.BytesIO()
+    Image.open(PATCHES[0]).save(buffer, "PNG", pnginfo=told)
+    (one,) = examinations.analyse(small_models, [HandedIn(buffer.getvalue())], NAMES[:1])
+    number = examinations.save(clinic, ada, patient, Analysis((one,), True), Details())
+    assert b"Jane" not in examinations.image(clinic, ada, number, 1)
+    files = [path for path in clinic.settings.data.rglob("*") if path.is_file()]
+    assert not any(b"Jane" in path.read_bytes() for path in files)
+
+
+def test_scale_is_said(small_models: Models) -> None:
+    data = PATCHES[0].read_bytes()
+    widths = (200, 101, 399, None, 50, 2000)
+    said = examinations.analyse(
+        small_models, [HandedIn(data, width) for width in widths], NAMES[:1]
+    )
+    assert [len(one.warnings) for one in said] == [0, 0, 0, 1, 1, 1]
+    assert "not known" in said[3].warnings[0]
+    assert "2000 µm" in said[5].warnings[0]
+    assert field_width(50, um_per_pixel=4) == 200
+    assert field_width(50, um=180) == 180
+    assert field_width(50) is None
+    for wrong in ({"um": 1, "um_per_pixel": 1}, {"um": 0}, {"um": float("nan")}, {"um": 1e9}):
+        with pytest.raises(InputError):
+            field_width(50, **wrong)
+
+
+def test_what_can_not_be_analysed_or_saved(
+    clinic: Installation,
+    ada: Actor,
+    patient: str,
+    small_models: Models,
+    analysed: tuple[Analysed, ...],
+) -> None:
+    good = HandedIn(PATCHES[0].read_bytes())
+    with pytest.raises(ImageError, match="image 2: "):
+        examinations.analyse(small_models, [good, HandedIn(b"no image")], NAMES)
+    for images, names in (
+        ([], NAMES),
+        ([good] * 17, NAMES),
+        ([good], []),
+        ([good], ["a", "a"]),
+        ([good], ["x"]),
+    ):
+        with pytest.raises(InputError):
+            examinations.analyse(small_models, images, names)
+    for details in (
+        Details(stain="ink"),
+        Details(specimen="x"),
+        Details(comment="a\0b"),
+        Details(comment="x" * 2001),
+    ):
+        with pytest.raises(InputError):
+            examinations.save(clinic, ada, patient, Analysis(analysed, True), details)
+    patients.archive(clinic, ada, patient)
+    with pytest.raises(InputError, match="put aside"):
+        examinations.save(clinic, ada, patient, Analysis(analysed, True), Details())
+    assert examinations.of_patient(clinic, ada, patient) == []
+
+
+def test_answers_stay_hidden_until_they_are_asked_for(
+    clinic: Installation, ada: Actor, saved: Saved
+) -> None:
+    number = saved(shown=False)
+    assert examinations.view(clinic, ada, number)[1] is False
+    with pytest.raises(NotAllowed, match="not been shown"):
+        examinations.heat(clinic, ada, number, 1, NAMES[0])
+    reads.record(clinic, ada, number, "none", "before the models")
+    assert examinations.view(clinic, ada, number, reveal=True)[1] is True
+    assert examinations.view(clinic, ada, number)[1] is True
+    reads.record(clinic, ada, number, "invasive", reason="looked again")
+    found, _ = examinations.view(clinic, ada, number)
+    assert [(r.number, r.verdict, r.result_shown) for r in found.reads] == [
+        (1, "none", False),
+        (2, "invasive", True),
+    ]
+    assert found.reads[0].comment == "before the models"
+    assert found.reads[1].reader.name == "ada"
+
+
+def test_a_read_names_a_verdict_and_an_amendment_its_reason(
+    clinic: Installation, ada: Actor, saved: Saved
+) -> None:
+    number = saved()
+    for wrong in (
+        {"verdict": "malignant"},
+        {"verdict": "none", "reason": "why"},
+        {"verdict": "none", "comment": "\x1b"},
+    ):
+        with pytest.raises(InputError):
+            reads.record(clinic, ada, number, **wrong)
+    assert reads.record(clinic, ada, number, "indeterminate") == 1
+    with pytest.raises(InputError, match="why"):
+        reads.record(clinic, ada, number, "none")
+    assert reads.record(clinic, ada, number, "none", reason="second look") == 2
+
+
+def test_the_worklist_holds_what_nobody_has_read(
+    clinic: Installation, doctors: dict[str, Actor], patient: str, saved: Saved
+) -> None:
+    ada = doctors["ada"]
+    first, second = saved(), saved()
+    assert [row.id for row in examinations.worklist(clinic, ada).rows] == [first, second]
+    reads.record(clinic, ada, first, "none")
+    left = examinations.worklist(clinic, ada)
+    assert ([row.id for row in left.rows], left.total, left.pages) == ([second], 1, 1)
+    assert [row.read for row in examinations.of_patient(clinic, ada, patient)] == [False, True]
+    assert examinations.worklist(clinic, doctors["grace"]).rows == ()
+    patients.archive(clinic, ada, patient)
+    assert examinations.worklist(clinic, ada).total == 0
+
+
+def test_a_full_disk_saves_nothing(
+    clinic: Installation, ada: Actor, patient: str, saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved()
+    before = sorted(clinic.storage.all())
+    put, calls = type(clinic.storage).put, []
+
+    def full(storage, data: bytes) -> str:
+        calls.append(data)
+        if len(calls) == 5:
+            raise examinations.InputError("no room")
+        return put(storage, data)
+
+    monkeypatch.setattr(type(clinic.storage), "put", full)
+    with pytest.raises(InputError):
+        saved()
+    monkeypatch.undo()
+    assert len(examinations.of_patient(clinic, ada, patient)) == 1
+    references.forget(clinic.database, clinic.storage, clinic.storage.all())
+    assert sorted(clinic.storage.all()) == before
+
+
+ACTS: dict[str, Callable] = {
+    "view": examinations.view,
+    "reveal": lambda clinic, actor, number: examinations.view(clinic, actor, number, reveal=True),
+    "image": lambda clinic, actor, number: examinations.image(clinic, actor, number, 1),
+    "heat": lambda clinic, actor, number: examinations.heat(clinic, actor, number, 1, NAMES[0]),
+    "read": lambda clinic, actor, number: reads.record(clinic, actor, number, "none"),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_nobody_else_reaches_an_examination(
+    clinic: Installation, doctors: dict[str, Actor], saved: Saved, act: str
+) -> None:
+    number = saved()
+    for actor, refusal in (
+        (None, NotSignedIn),
+        (doctors["admin"], NotAllowed),
+        (doctors["grace"], NotFound),
+    ):
+        with pytest.raises(refusal):
+            ACTS[act](clinic, actor, number)
+    with clinic.database.reading() as session:
+        assert session.get_one(Examination, number).reads == []
+
+
+def test_saving_and_listing_are_the_owner_s(
+    clinic: Installation, doctors: dict[str, Actor], patient: str, analysed: tuple[Analysed, ...]
+) -> None:
+    for actor, refusal in (
+        (None, NotSignedIn),
+        (doctors["admin"], NotAllowed),
+        (doctors["grace"], NotFound),
+    ):
+        with pytest.raises(refusal):
+            examinations.save(clinic, actor, patient, Analysis(analysed, True), Details())
+        with pytest.raises(refusal):
+            examinations.of_patient(clinic, actor, patient)
+    for actor, refusal in ((None, NotSignedIn), (doctors["admin"], NotAllowed)):
+        with pytest.raises(refusal):
+            examinations.worklist(clinic, actor)
+    for position, model in ((3, NAMES[0]), (1, "other")):
+        number = examinations.save(
+            clinic, doctors["ada"], patient, Analysis(analysed, True), Details()
+        )
+        with pytest.raises(NotFound):
+            examinations.heat(clinic, doctors["ada"], number, position, model)
+
+
+def test_what_happens_is_logged_with_ids_alone(
+    clinic: Installation, ada: Actor, patient: str, saved: Saved
+) -> None:
+    number = saved(shown=False)
+    examinations.view(clinic, ada, number, reveal=True)
+    reads.record(clinic, ada, number, "none", "a secret")
+    with clinic.database.reading() as session:
+        rows = [
+            row
+            for row in session.query(AuditEntry).order_by(AuditEntry.number)
+            if number in row.subject
+        ]
+        assert clinic.log.problems(session) == []
+    assert [row.action for row in rows] == [
+        "examined",
+        "examination_viewed",
+        "results_shown",
+        "read_recorded",
+    ]
+    assert all(row.detail["patient"] == patient for row in rows)
+    assert not any("secret" in str(row.detail) for row in rows)
+
+
+def test_what_models_were_asked_is_logged_saved_or_not(
+    clinic: Installation, ada: Actor, patient: str, small_models: Models
+) -> None:
+    images = [HandedIn(path.read_bytes()) for path in PATCHES[:2]]
+    found = examinations.analyse_of(clinic, ada, small_models, patient, images, NAMES, False)
+    assert [len(one.explanations) for one in found.images] == [2, 2]
+    bad = [HandedIn(b"no image")]
+    with pytest.raises(ImageError):
+        examinations.analyse_of(clinic, ada, small_models, patient, bad, NAMES, True)
+    with clinic.database.reading() as session:
+        (row,) = session.query(AuditEntry).filter_by(action="images_analysed")
+        assert (row.account_id, row.subject) == (ada.account_id, f"patient {patient}")
+        assert row.detail == {
+            "images": 2,
+            "models": list(NAMES),
+            "weights": [small_models.offered(name).weights_sha256 for name in NAMES],
+            "shown": False,
+        }
+        assert session.query(Examination).count() == 0
+
+
+def test_deleting_the_patient_takes_the_files(
+    clinic: Installation, ada: Actor, patient: str, saved: Saved
+) -> None:
+    saved()
+    assert len(list(clinic.storage.all())) == 6
+    patients.delete(clinic, ada, patient, patient)
+    assert list(clinic.storage.all()) == []
+    assert not [p for p in Path(clinic.settings.data / "files").rglob("*") if p.is_file()]
+    assert hashlib.sha256(b"").hexdigest() not in set(clinic.storage.all())
+
+
+def test_the_models_are_the_library_s(small_models: Models) -> None:
+    assert all(isinstance(small_models.loaded(name), BCDClassifier) for name in NAMES)

@@ -1,0 +1,101 @@
+"""Tables are brought up to date from nothing and from every earlier revision, and lose nothing."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+
+from bcd_models.errors import InputError
+from clinic.installation import open_installation
+from clinic.storage import clock, migrations
+from clinic.storage.tables import Account, Base, Database, Patient
+from tests.support.clinic import settings_at
+
+FOLDER = Path(migrations.__file__).parent
+CONFIG = Config()
+CONFIG.set_main_option("script_location", str(FOLDER))
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(CONFIG).walk_revisions()]
+
+
+@pytest.fixture
+def database(database_url: str, tmp_path: Path):
+    opened = Database(database_url or f"sqlite:///{tmp_path / 'clinic.db'}")
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_every_revision_leads_to_the_tables_of_the_code(database: Database, revision: str) -> None:
+    migrations.migrate(database, revision)
+    migrations.migrate(database)
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+        assert context.get_current_revision() == REVISIONS[0]
+
+
+def test_again_changes_nothing(database: Database) -> None:
+    migrations.migrate(database)
+    with database.transaction() as session:
+        made = {"created_at": clock.now(), "changed_at": clock.now()}
+        owner = Account(name="ada", role="doctor", created_at=clock.now())
+        session.add(Patient(id="P-1", owner=owner, **made))
+    migrations.migrate(database)
+    with database.reading() as session:
+        patient = session.get_one(Patient, "P-1")
+        assert patient.created_at == made["created_at"]
+        assert patient.owner.name == "ada"
+
+
+def test_two_at_once_wait_for_each_other(database: Database) -> None:
+    errors: list[BaseException] = []
+
+    def migrate() -> None:
+        own = Database(database.url.render_as_string(hide_password=False))
+        try:
+            migrations.migrate(own)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            own.engine.dispose()
+
+    workers = [threading.Thread(target=migrate) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert errors == []
+    assert set(inspect(database.engine).get_table_names()) == {
+        "alembic_version",
+        *Base.metadata.tables,
+    }
+
+
+def test_a_migration_that_fails_leaves_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("alembic.op.batch_alter_table", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        migrations.migrate(database)
+    assert inspect(database.engine).get_table_names() == []
+
+
+def test_a_refusal_names_no_password(tmp_path: Path) -> None:
+    url = "postgresql://bcd:geheim@127.0.0.1:1/none"
+    with pytest.raises(InputError, match="BCD_DATABASE_URL") as told:
+        open_installation(settings_at(tmp_path, url))
+    assert "geheim" not in str(told.value)
+    with pytest.raises(InputError, match="no database 'mysql'"):
+        open_installation(settings_at(tmp_path, "mysql://somewhere/none"))
+    with pytest.raises(InputError, match="can't be read"):
+        open_installation(settings_at(tmp_path, "nonsense"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="data folder"):
+        open_installation(settings_at(tmp_path / "file"))
