@@ -26,7 +26,7 @@ from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.models.backbones import create
 from bcd_models.models.classifier import BCDClassifier
-from training import run_folder
+from training import command, run_folder
 from training.corpus import predictions, splits
 from training.corpus.rows import Rows
 from training.corpus.selection import Data, Held, data_of, taught
