@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bcd_models.errors import ImageError, InputError
-from bcd_models.hub.folder import write_whole
+from bcd_models.hub.atomic import write_files
 
 if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
@@ -148,6 +148,6 @@ def _write(part: Path, rows: list[dict[str, Any]]) -> None:
     buffer = io.BytesIO()
     parquet.write_table(pa.Table.from_pylist(rows, schema), buffer)
     try:
-        write_whole({part: buffer.getvalue()})
+        write_files({part: buffer.getvalue()})
     except OSError as error:
         raise InputError(f"{part} can't be written: {error.strerror}") from None

@@ -365,11 +365,11 @@ def _write_png(image: Image, path: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    from bcd_models.hub.folder import write_whole
+    from bcd_models.hub.atomic import write_files
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole({path: data})
+        write_files({path: data})
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror}") from None
 

@@ -20,8 +20,23 @@ LABELS = ("benign", "malignant")
 RGB = tuple[float, float, float]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A document checked strictly: unknown keys and numbers that are none are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def first_error(error: ValidationError, where: str = "", root: str = "") -> str:
+    """Return the first thing that is wrong with a document, in one line: where, and what.
+
+    Args:
+        error: Of pydantic.
+        where: What the document is called, such as its file.
+        root: The key that the checked part stands under.
+    """
+    first = error.errors()[0]
+    place = ".".join(filter(None, (root, *map(str, first["loc"]))))
+    return ": ".join(filter(None, (where, place, first["msg"])))
 
 
 def refuse_newer(document: dict[str, Any], newest: int, where: str) -> None:
@@ -34,7 +49,7 @@ def refuse_newer(document: dict[str, Any], newest: int, where: str) -> None:
         )
 
 
-class PreprocessConfig(_Strict):
+class PreprocessConfig(Strict):
     """How an RGB image becomes the network's input.
 
     Attributes:
@@ -53,7 +68,7 @@ class PreprocessConfig(_Strict):
     field_width_um: float = Field(200.0, gt=0)
 
 
-class DecisionConfig(_Strict):
+class DecisionConfig(Strict):
     """From a logit margin to a probability, a label and a referral: three separate things.
 
     Attributes:
@@ -77,7 +92,7 @@ class DecisionConfig(_Strict):
         return self
 
 
-class Provenance(_Strict):
+class Provenance(Strict):
     """Where the weights come from; empty strings where a part does not apply.
 
     ``inputs`` holds the SHA-256 of other runs' predictions that were learnt from or calibrated on.
@@ -96,7 +111,7 @@ class Provenance(_Strict):
     versions: dict[str, str] = {}
 
 
-class ModelConfig(_Strict):
+class ModelConfig(Strict):
     """The ``bcd`` object of a model folder's ``config.json``."""
 
     schema_version: Literal[1] = 1
@@ -148,9 +163,7 @@ class ModelConfig(_Strict):
             config = cls.model_validate(ours)
             expected = json.loads(config.to_json())
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, ("bcd", *first["loc"])))
-            raise ModelFolderError(f"{where}: {place}: {first['msg']}") from None
+            raise ModelFolderError(first_error(error, where, "bcd")) from None
         for key in ("architecture", "num_classes", "label_names", "pretrained_cfg"):
             if document.get(key) != expected[key]:
                 raise ModelFolderError(f"{where}: {key!r} contradicts the 'bcd' object beside it")

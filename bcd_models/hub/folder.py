@@ -5,18 +5,16 @@ Weights are only ever safetensors: nothing here unpickles anything.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from bcd_models.config import ModelConfig
 from bcd_models.errors import HubError, InputError, ModelFolderError
+from bcd_models.hub.atomic import write_files
 from bcd_models.hub.repository import HubOptions, fetch
 
 if TYPE_CHECKING:
@@ -112,35 +110,9 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         for name in files:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_whole({folder / name: data for name, data in files.items()})
+        write_files({folder / name: data for name, data in files.items()})
     except OSError as error:
         raise ModelFolderError(f"{folder} can't be written: {error.strerror}") from None
-
-
-def write_whole(contents: Mapping[Path, bytes]) -> None:
-    """Write files into existing folders: no file is ever seen half-written.
-
-    All are written beside their places before the first takes its own, so that on a full disk all
-    old files stay.
-
-    Raises:
-        OSError: The disk's refusal, or something other than a file is in a file's place.
-    """
-    for path in contents:
-        if path.exists() and not path.is_file():
-            raise FileExistsError(errno.EEXIST, "something other than a file is there", str(path))
-    beside = {path: path.with_name(f".{uuid4().hex}") for path in contents}
-    try:
-        for path, data in contents.items():
-            with beside[path].open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for path, temporary in beside.items():
-            os.replace(temporary, path)
-    finally:
-        for temporary in beside.values():
-            temporary.unlink(missing_ok=True)
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:

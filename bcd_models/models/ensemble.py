@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
-from bcd_models.config import DecisionConfig, refuse_newer
+from bcd_models.config import DecisionConfig, Strict, first_error, refuse_newer
 from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.hub import folder as model_folder
 from bcd_models.models.classifier import BCDClassifier
@@ -34,7 +34,7 @@ SCHEMA_VERSION = 1
 MemberName = Annotated[str, Field(pattern=f"^{model_folder.MEMBER}$")]
 
 
-class EnsembleConfig(BaseModel):
+class EnsembleConfig(Strict):
     """The ``bcd_ensemble`` object of an ensemble's ``config.json``.
 
     Attributes:
@@ -45,8 +45,6 @@ class EnsembleConfig(BaseModel):
             ``intercept`` calibrate it once more, threshold and referral band are the ensemble's
             own. Views are each member's own affair.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     schema_version: Literal[1] = 1
     name: str
@@ -188,6 +186,4 @@ def read_config(folder: Path) -> EnsembleConfig:
     try:
         return EnsembleConfig.model_validate(ours)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, (model_folder.ENSEMBLE, *first["loc"])))
-        raise ModelFolderError(f"{where}: {place}: {first['msg']}") from None
+        raise ModelFolderError(first_error(error, str(where), model_folder.ENSEMBLE)) from None

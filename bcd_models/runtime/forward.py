@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from bcd_models.errors import InputError
-from bcd_models.hub.folder import write_whole
+from bcd_models.hub.atomic import write_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -272,7 +272,7 @@ def _exported(network: nn.Module, size: int, kept_as: str) -> bytes:
     made, folder = onnx_bytes(network, size), _cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole({folder / f"{kept_as}-{EXPORT}-{_digest(made)}.onnx": made})
+        write_files({folder / f"{kept_as}-{EXPORT}-{_digest(made)}.onnx": made})
     except OSError as error:
         log.warning("the export can't be kept in %s: %s", folder, error.strerror)
     return made

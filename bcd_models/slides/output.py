@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bcd_models.errors import InputError
-from bcd_models.hub.folder import write_whole
+from bcd_models.hub.atomic import write_files
 from bcd_models.prediction import NOTICE, WORDS
 from bcd_models.slides.heatmap import draw
 from bcd_models.slides.regions import Region, outline
@@ -40,7 +40,7 @@ def write(prediction: SlidePrediction, folder: Path) -> list[Path]:
     files = dict(zip(files_of(prediction, folder), contents, strict=True))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(files)
+        write_files(files)
     except OSError as error:
         raise InputError(f"{folder} can't be written: {error.strerror}") from None
     return list(files)

@@ -1,0 +1,57 @@
+"""Writing files whole: never seen half-written, and still there after a loss of power."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import uuid4
+
+UNFINISHED = ".unfinished-"  # begins the names of files that are being written
+
+
+def write_files(contents: Mapping[Path, bytes], mode: int = 0o666) -> None:
+    """Write files into existing folders: all of them, or none.
+
+    Each is written beside its place under a name of its own and made durable before the first takes
+    its place, so that on a full disk all old files stay.
+
+    Args:
+        contents: The bytes of each file.
+        mode: Permissions of new files, less the process' umask.
+
+    Raises:
+        OSError: The disk's refusal, or something other than a file is in a file's place.
+
+    Example:
+        >>> write_files({Path("/tmp/answers.csv"): b"name,label"})
+    """
+    for path in contents:
+        if path.exists() and not path.is_file():
+            raise FileExistsError(errno.EEXIST, "something other than a file is there", str(path))
+    beside = {path: path.with_name(f"{UNFINISHED}{uuid4().hex}") for path in contents}
+    try:
+        for path, data in contents.items():
+            descriptor = os.open(beside[path], os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for path, temporary in beside.items():
+            os.replace(temporary, path)
+        if os.name == "posix":  # elsewhere a folder can't be opened
+            for folder in {path.parent for path in contents}:
+                _fsync_folder(folder)
+    finally:
+        for temporary in beside.values():
+            temporary.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    """Keep renames in a folder across a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
