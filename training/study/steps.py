@@ -82,7 +82,10 @@ def _run(step: Step, launch: list[str], workers: int) -> int:
     if launch and step.module == "train":
         return subprocess.run([*launch, module, *step.arguments], check=False).returncode
     try:
-        command.run(import_module(module).main, step.arguments)
+        named = import_module(module)
+        if hasattr(named, "__path__"):  # a package, whose command is its __main__
+            named = import_module(f"{module}.__main__")
+        command.run(named.main, step.arguments)
     except SystemExit as end:
         return int(end.code or 0)
     return 0

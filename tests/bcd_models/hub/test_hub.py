@@ -215,7 +215,7 @@ def test_an_ensemble_goes_to_the_hub_and_comes_back(
     hub: Hub, client: Client, answer: list[object], tmp_path: Path
 ) -> None:
     code = f"""
-from bcd_models.ensemble import EnsembleConfig
+from bcd_models.models.ensemble import EnsembleConfig
 member = BCDClassifier.from_pretrained({str(LIGHT)!r})
 config = EnsembleConfig(name="twins", version="1", members=("one", "two"))
 twins = BCDEnsemble(config, [member, member])

@@ -15,7 +15,7 @@ from clinic.dashboard.agreement import Agreement
 from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Details
+from clinic.records.examinations import Analysed, Analysis, Details
 from clinic.records.patients import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotSignedIn
@@ -94,7 +94,7 @@ def test_at_or_above_the_threshold_are_those_left_to_a_pathologist_too(
             for name, one in image.explanations.items()
         }
         one = (replace(image, explanations=said),)
-        examinations.save(clinic, ada, patient, one, Details(), True)
+        examinations.save(clinic, ada, patient, Analysis(one, True), Details())
     today = clock.now().date()
     period = Period(today, today)
     found = analytics.overview(clinic, ada, keys[0], period)

@@ -107,7 +107,7 @@ def test_the_longest_comments_and_reasons_are_all_there(clinic, ada, patient, an
         return words.rpartition("\n")[0]
 
     details = Details(comment=longest("C"))
-    examination = examinations.save(clinic, ada, patient, analysed, details, True)
+    examination = examinations.save(clinic, ada, patient, Analysis(analysed, True), details)
     reads.record(clinic, ada, examination, "none", longest("D"))
     reads.record(clinic, ada, examination, "indeterminate", "W" * LENGTH, longest("E"))
     reads.record(clinic, ada, examination, "invasive", "x" + "\n" * (LENGTH - 2) + "y", "levels")
