@@ -27,6 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from shapely import Polygon
 
 from bcd_models import BCDClassifier, BCDEnsemble, ImageError
 from bcd_models.config import DecisionConfig
@@ -259,6 +260,16 @@ def test_without_openslide_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "openslide", None)
     with pytest.raises(InputError, match=r"pip install 'bcd-models\[slides\]'"):
         model.predict_slide(slide)
+
+
+@pytest.mark.parametrize("missing", ["pyarrow", "scipy", "shapely"])
+def test_without_what_slides_need_it_says_what_to_install(
+    found: SlidePrediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputError, match=rf"need {missing} .*pip install 'bcd-models\[slides\]'"):
+        write(found, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -532,6 +543,7 @@ def test_outlines_enclose_what_they_should(mask: np.ndarray) -> None:
         for ring in (outer, *holes):
             assert ring[0] == ring[-1]
             assert len(set(ring[1:])) == len(ring) - 1
+        assert Polygon(outer, holes).is_valid
     assert (again == mask).all()
     assert sum(len(region.cells) for region in regions) == mask.sum()
 
