@@ -130,6 +130,15 @@ class BCDClassifier(Lending, Predictor):
         margins = margins_of(forward, pixels, self.config.decision.views)
         return Margins(margins.tolist(), self._sha256_of(weights))
 
+    @property
+    def field_um(self) -> float:
+        """Side in micrometres of the field that the training patches show."""
+        return self.config.preprocess.field_width_um
+
+    def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the logit margins of N x H x W x 3 RGB tiles of one size, shape (N,)."""
+        return np.array(self.margins([to_uint8(tiles)]).values)
+
     def _inputs_of(self, opened: Sequence[NDArray[np.uint8]]) -> Tensor:
         """The network's inputs, where the network is, of opened images."""
         return self._inputs([self.ready(one) for one in opened], self._weights_now().device)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bcd_models.config import DecisionConfig, Strict, first_error, refuse_newer
 from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.hub import folder as model_folder
+from bcd_models.images.preprocess import to_uint8
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.models.predictor import Margins, Predictor, as_list
 from bcd_models.runtime.forward import Runtime
@@ -157,6 +158,26 @@ class BCDEnsemble(Predictor):
             log_odds.append(decision.slope * np.array(given.values) + decision.intercept)
             weights.append(given.weights_sha256)
         return Margins(np.mean(log_odds, axis=0).tolist(), _together(weights))
+
+    @property
+    def field_um(self) -> float:
+        """Side in micrometres of the field that the members' training patches show.
+
+        Raises:
+            InputError: The members' fields differ.
+        """
+        fields = {member.field_um for member in self.members}
+        if len(fields) != 1:
+            widths = ", ".join(f"{width:g}" for width in sorted(fields))
+            raise InputError(
+                f"{self.config.name}: the members' fields differ ({widths} micrometres): "
+                "predict the slide with each member alone"
+            )
+        return fields.pop()
+
+    def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the mean log-odds of N x H x W x 3 RGB tiles of one size, shape (N,)."""
+        return np.array(self.margins([(to_uint8(tiles),) * len(self.members)]).values)
 
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
         """The mean of the members' heat maps, each beyond that member's own threshold."""

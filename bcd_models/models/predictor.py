@@ -125,6 +125,15 @@ class Predictor(nn.Module, ABC):
     def margins(self, inputs: Sequence[Any]) -> Margins:
         """What the model says of images that ``ready`` made ready, in their order."""
 
+    @property
+    @abstractmethod
+    def field_um(self) -> float:
+        """Side in micrometres of the field that the training patches show."""
+
+    @abstractmethod
+    def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return what the model says of N x H x W x 3 RGB tiles of one size, shape (N,)."""
+
     @classmethod
     def from_pretrained(
         cls,

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cache
-from typing import Any
 
+import torch
 from threadpoolctl import ThreadpoolController
 
 
-@contextmanager
-def one_core() -> Iterator[None]:
-    """A context in which torch computes in the calling thread alone.
+def one_core() -> AbstractContextManager[object]:
+    """Return a context in which torch computes in the calling thread alone.
 
     Small images gain nothing from more threads, and OpenMP's, once woken, wait spinning: they take
     the cores from the network and from the other threads that make images ready.
     """
-    before = [(library, library.get_num_threads()) for library in _openmp()]
-    try:
-        for library, _ in before:
-            library.set_num_threads(1)
-        yield
-    finally:
-        for library, threads in before:
-            library.set_num_threads(threads)
+    torch.get_num_threads()  # or its first use in a thread would set torch's own number again
+    limited: AbstractContextManager[object] = _openmp().limit(limits=1)  # 5 us a use
+    return limited
 
 
 @cache
-def _openmp() -> list[Any]:
-    """Looked for at the first use, when torch has brought its OpenMP."""
-    found: list[Any] = ThreadpoolController().select(user_api="openmp").lib_controllers
-    return found
+def _openmp() -> ThreadpoolController:
+    """Return OpenMP's threads, looked for at the first use, when torch has brought them.
+
+    Selected here and not in ``limit``, which would put back other libraries' numbers as well.
+    """
+    return ThreadpoolController().select(user_api="openmp")

@@ -1,5 +1,6 @@
 """Whole slides: found tissue, tile by tile through a model, to a map and files of it.
 
 ``Predictor.predict_slide`` and ``bcd slide`` are the ways in; ``predict.py`` is where to start
-reading. OpenSlide and pyarrow come with ``pip install 'bcd-models[slides]'``.
+reading. OpenSlide, pyarrow, scipy and shapely come with
+``pip install 'bcd-models[slides]'``.
 """

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bcd_models.explain.gradcam import COLOURS
 from bcd_models.prediction import NOTICE
 
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from bcd_models.slides.prediction import SlidePrediction
 
+COLOUR_MAP = "inferno"  # as for the heat maps of patches
 OPACITY = 0.5
 LEAST_SIDE = 600  # a small slide's map is enlarged to about this, by a whole number
 MARGIN, BAR_WIDTH, LINE, TEXT = 16, 24, 20, 13
@@ -73,7 +73,7 @@ def _coloured(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     """... x 3 of values from 0 to 1, in the colours of the patches' heat maps."""
     from matplotlib import colormaps
 
-    rgba: NDArray[np.uint8] = colormaps[COLOURS](values, bytes=True)
+    rgba: NDArray[np.uint8] = colormaps[COLOUR_MAP](values, bytes=True)
     return np.ascontiguousarray(rgba[..., :3])
 
 

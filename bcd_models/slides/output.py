@@ -29,14 +29,19 @@ def write(prediction: SlidePrediction, folder: Path) -> list[Path]:
         Heat map, regions, tiles and summary.
 
     Raises:
-        InputError: The folder can't be written, or pyarrow is not installed.
+        InputError: The folder can't be written, or a package that slides need is not installed.
     """
-    contents = (
-        _png(prediction),
-        _json(geojson(prediction)),
-        parquet(prediction),
-        _json(prediction.to_dict()),
-    )
+    try:
+        contents = (
+            _png(prediction),
+            _json(geojson(prediction)),
+            parquet(prediction),
+            _json(prediction.to_dict()),
+        )
+    except ImportError as error:
+        raise InputError(
+            f"slides need {error.name} ({error}): pip install 'bcd-models[slides]'"
+        ) from None
     files = dict(zip(files_of(prediction, folder), contents, strict=True))
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,13 +79,9 @@ def geojson(prediction: SlidePrediction) -> dict[str, Any]:
 
 def parquet(prediction: SlidePrediction) -> bytes:
     """All tiles with tissue, one a row, places in level-0 pixels; no answer where one failed."""
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise InputError(
-            f"slides need pyarrow ({error}): pip install 'bcd-models[slides]'"
-        ) from None
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     rows, columns = np.nonzero(prediction.tissue)
     edges = np.array(
         [

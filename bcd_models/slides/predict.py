@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bcd_models import __version__
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
-from bcd_models.images.preprocess import to_uint8
-from bcd_models.models.classifier import BCDClassifier
-from bcd_models.models.ensemble import BCDEnsemble
-from bcd_models.models.predictor import AT_ONCE, BATCH, Predictor
 from bcd_models.runtime.ahead import ahead
 from bcd_models.slides.grid import (
     SOURCE_MPP,
@@ -29,7 +26,7 @@ from bcd_models.slides.grid import (
     read_block,
 )
 from bcd_models.slides.journal import Journal, about_run, open_journal
-from bcd_models.slides.output import beside
+from bcd_models.slides.output import beside, write
 from bcd_models.slides.prediction import FailedTile, SlidePrediction
 from bcd_models.slides.read_ahead import read_ahead
 from bcd_models.slides.slide_file import SlideFacts, SlideReader, read_facts
@@ -38,8 +35,13 @@ from bcd_models.slides.tissue import find_tissue
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bcd_models.slides.model import TileModel
+
     Progress = Callable[[int, int], None]
     Cell = tuple[int, int]
+
+BATCH_TILES = 32
+MAX_BATCHES_IN_MODEL = 2  # one is worked on, one waits
 
 
 @dataclass
@@ -62,12 +64,12 @@ class _BlockTiles:
 
 
 def predict_slide(
-    model: Predictor,
+    model: TileModel,
     slide: str | Path,
     *,
     out: str | Path | None = None,
     mpp: float | None = None,
-    batch: int = BATCH,
+    batch: int = BATCH_TILES,
     progress: Progress | None = None,
 ) -> SlidePrediction:
     """Answer for all tissue of a slide, tile by tile.
@@ -81,7 +83,7 @@ def predict_slide(
     Memory depends on the batch and on how many tiles the grid has, not on the slide's pixels.
 
     Args:
-        model: A classifier or an ensemble.
+        model: A classifier, an ensemble, or any other ``TileModel``.
         slide: Path of an SVS, NDPI, MRXS, tiled TIFF or DICOM slide, or what else OpenSlide reads.
         out: Folder for heat map, regions, tiles and summary. What is finished is kept there, so
             that the same call goes on where it was after a kill.
@@ -96,48 +98,48 @@ def predict_slide(
     if batch < 1:
         raise InputError(f"a batch of {batch} tiles: it must hold 1 or more")
     facts = read_facts(Path(slide), mpp)
-    grid = plan_grid(facts, _field_um(model))
+    grid = plan_grid(facts, model.field_um)
     folder = Path(out) if out is not None else None
     path = beside(folder, facts.path, model.config.name, ".unfinished") if folder else None
-    about = about_run(facts, grid, model.weights_sha256, _release())
+    about = about_run(facts, grid, model.weights_sha256, __version__)
     with open_journal(path, about) as journal:
         prediction = _predict(model, facts, grid, journal, batch, progress)
     if folder and path:
-        prediction.write(folder)
+        write(prediction, folder)
         if not prediction.failed:  # or the next run would not try those tiles alone
             path.unlink(missing_ok=True)
     return prediction
 
 
 def _predict(
-    model: Predictor,
+    model: TileModel,
     facts: SlideFacts,
     grid: Grid,
     journal: Journal,
     batch: int,
     progress: Progress | None,
 ) -> SlidePrediction:
-    found = find_tissue(facts, grid)
+    tissue = find_tissue(facts, grid)
     level = level_for(facts, SOURCE_MPP)
     margins = np.full((grid.rows, grid.columns), np.nan)
     failed: dict[Cell, str] = {}
-    total, done = int(found.tiles.sum()), 0
+    total, done = int(tissue.tiles.sum()), 0
     rest = []
-    for block in blocks_of(grid, facts, level, found.tiles):
-        tissue = found.tiles[block.cells]
+    for block in blocks_of(grid, facts, level, tissue.tiles):
+        wanted = tissue.tiles[block.cells]
         known = journal.margins_of(block)
-        if known is None or len(known) != tissue.sum():
+        if known is None or len(known) != wanted.sum():
             rest.append(block)
         else:
-            margins[block.cells][tissue] = known
+            margins[block.cells][wanted] = known
             done += len(known)
     if progress:
         progress(done, total)
 
     def read(reader: SlideReader, block: Block) -> _BlockTiles:
-        return _read_tiles(reader, grid, block, level, found.tiles)
+        return _read_tiles(reader, grid, block, level, tissue.tiles)
 
-    for finished in _answered(model, read_ahead(facts, rest, read), batch):
+    for finished in _answer_blocks(model, read_ahead(facts, rest, read), batch):
         for cell, margin in zip(finished.cells, finished.margins, strict=True):
             margins[cell] = margin
         failed |= finished.failed
@@ -146,16 +148,16 @@ def _predict(
         done += len(finished.cells) + len(finished.failed)
         if progress:
             progress(done, total)
-    for row, column in np.argwhere(found.tiles & np.isnan(margins)).tolist():
+    for row, column in np.argwhere(tissue.tiles & np.isnan(margins)).tolist():
         failed.setdefault((row, column), "the model gave no number")
     return SlidePrediction(
         facts=facts,
         grid=grid,
         level=level,
         probabilities=calibrate(margins, model.config.decision),
-        tissue=found.tiles,
+        tissue=tissue.tiles,
         failed=tuple(FailedTile(*cell, reason) for cell, reason in sorted(failed.items())),
-        thumbnail=found.thumbnail,
+        thumbnail=tissue.thumbnail,
         rule=model.config.decision,
         model=model.config.name,
         model_version=model.config.version,
@@ -175,62 +177,31 @@ def _read_tiles(
     return _BlockTiles(block, [cells[index] for index in kept], tiles, failed)
 
 
-def _answered(model: Predictor, blocks: Iterator[_BlockTiles], batch: int) -> Iterator[_BlockTiles]:
-    """Each block once all its tiles have their margin; batches run on over the blocks' ends.
+def _answer_blocks(
+    model: TileModel, blocks: Iterator[_BlockTiles], batch: int
+) -> Iterator[_BlockTiles]:
+    """Yield each block once all its tiles have their margin; a batch may span several blocks.
 
-    The next batch is made ready while the network works on one.
+    The next batch is stacked while the model works on one.
     """
     waiting: deque[_BlockTiles] = deque()
 
-    def batches() -> Iterator[list[tuple[_BlockTiles, NDArray[np.uint8]]]]:
-        stream = ((block, tile) for block in _noted(blocks, waiting) for tile in block.tiles)
-        while several := list(islice(stream, batch)):
-            yield several
+    def stream_tiles() -> Iterator[tuple[_BlockTiles, NDArray[np.uint8]]]:
+        for block in blocks:
+            waiting.append(block)
+            yield from ((block, tile) for tile in block.tiles)
 
-    def answered(
-        several: list[tuple[_BlockTiles, NDArray[np.uint8]]],
+    def answer(
+        tiles: list[tuple[_BlockTiles, NDArray[np.uint8]]],
     ) -> tuple[list[_BlockTiles], list[float]]:
-        ready = _ready(model, np.stack([tile for _, tile in several]))
-        return [block for block, _ in several], model.margins([ready]).values
+        margins = model.margins_of(np.stack([tile for _, tile in tiles]))
+        return [block for block, _ in tiles], margins.tolist()
 
-    for owners, values in ahead(answered, batches(), AT_ONCE):
-        for block, margin in zip(owners, values, strict=True):
+    tiles = stream_tiles()
+    batches = iter(lambda: list(islice(tiles, batch)), [])
+    for owners, margins in ahead(answer, batches, MAX_BATCHES_IN_MODEL):
+        for block, margin in zip(owners, margins, strict=True):
             block.margins.append(margin)
         while waiting and len(waiting[0].margins) == len(waiting[0].cells):
             yield waiting.popleft()
     yield from waiting  # those whose tiles have all failed
-
-
-def _noted(blocks: Iterable[_BlockTiles], waiting: deque[_BlockTiles]) -> Iterator[_BlockTiles]:
-    for block in blocks:
-        waiting.append(block)
-        yield block
-
-
-def _ready(model: Predictor, tiles: NDArray[np.uint8]) -> Any:
-    """N x side x side x 3 tiles as ``model.margins`` takes them: one input that holds all N."""
-    pixels = to_uint8(tiles)
-    return (pixels,) * len(model.members) if isinstance(model, BCDEnsemble) else pixels
-
-
-def _field_um(model: Predictor) -> float:
-    """Width in micrometres of the tissue that the model's training patches show."""
-    members = model.members if isinstance(model, BCDEnsemble) else [model]
-    fields = {
-        member.config.preprocess.field_width_um
-        for member in members
-        if isinstance(member, BCDClassifier)
-    }
-    if len(fields) != 1:
-        widths = ", ".join(f"{width:g}" for width in sorted(fields)) or "none"
-        raise InputError(
-            f"{model.config.name}: the members' fields differ ({widths} micrometres): "
-            "predict the slide with each member alone"
-        )
-    return fields.pop()
-
-
-def _release() -> str:
-    from bcd_models import __version__
-
-    return __version__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -200,13 +199,3 @@ class SlidePrediction:
             "width": x_end - x,
             "height": y_end - y,
         }
-
-    def write(self, folder: str | Path) -> list[Path]:
-        """Write heat map, regions, tiles and summary into a folder: all of them, or none.
-
-        Raises:
-            InputError: The folder can't be written, or pyarrow is not installed.
-        """
-        from bcd_models.slides.output import write
-
-        return write(self, Path(folder))

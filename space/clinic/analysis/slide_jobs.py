@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bcd_models.errors import ImageError, InputError
 from bcd_models.models.predictor import Predictor
+from bcd_models.slides.output import write
 from bcd_models.slides.prediction import UM2_IN_MM2, SlidePrediction
 from bcd_models.slides.slide_file import PLAUSIBLE_UM, PixelSizeError, SlideFacts, read_facts
 from bcd_models.slides.slide_format import HEAD_BYTES, is_self_contained
@@ -80,7 +81,7 @@ def mapped(
     with _laid(data, folder) as path:
         _facts(path, mpp)
         prediction = model.predict_slide(path, mpp=mpp, progress=progress)
-        written = prediction.write(path.parent)
+        written = write(prediction, path.parent)
         return Mapped(prediction, _zipped(written))
 
 

@@ -12,9 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from shapely import Polygon
 
 from bcd_models import BCDClassifier, BCDEnsemble, ImageError
+from bcd_models.config import DecisionConfig
 from bcd_models.errors import InputError
 from bcd_models.images.open import open_image
 from bcd_models.models.ensemble import EnsembleConfig
@@ -35,6 +38,8 @@ from bcd_models.models.predictor import Margins
 from bcd_models.prediction import NOTICE, WORDS
 from bcd_models.slides.command import ProgressLine
 from bcd_models.slides.grid import Block, level_for, plan_grid
+from bcd_models.slides.output import geojson, write
+from bcd_models.slides.predict import predict_slide
 from bcd_models.slides.prediction import SlidePrediction
 from bcd_models.slides.regions import outline, regions_of
 from bcd_models.slides.slide_file import SlideReader, read_facts
@@ -257,6 +262,16 @@ def test_without_openslide_it_says_what_to_install(
         model.predict_slide(slide)
 
 
+@pytest.mark.parametrize("missing", ["pyarrow", "scipy", "shapely"])
+def test_without_what_slides_need_it_says_what_to_install(
+    found: SlidePrediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputError, match=rf"need {missing} .*pip install 'bcd-models\[slides\]'"):
+        write(found, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("vendor", "write", "beside", "off"),
     [
@@ -396,6 +411,40 @@ def test_an_ensemble_answers_too(
         both.predict_slide(slide)
 
 
+@dataclass(frozen=True)
+class GreenModel:
+    """A model of numpy alone: the less green a tile is, the more malignant."""
+
+    config: SimpleNamespace
+    field_um: float = 200.0
+    weights_sha256: str = "0" * 64
+
+    def margins_of(self, tiles: np.ndarray) -> np.ndarray:
+        return 1 - tiles[..., 1].mean((1, 2)) / 128
+
+
+def test_any_object_with_the_members_is_mapped(
+    slide: Path, picture: np.ndarray, found: SlidePrediction, tmp_path: Path
+) -> None:
+    config = SimpleNamespace(name="green", version="3", decision=DecisionConfig())
+    answer = predict_slide(GreenModel(config), slide, out=tmp_path)
+    assert (answer.tissue == found.tissue).all()
+    cell = (4, 5)
+    tile = np.asarray(tile_of(reduced(picture, 2), *cell, side=50))
+    margin = 1 - tile[..., 1].mean() / 128
+    assert answer.probabilities[cell] == pytest.approx(1 / (1 + math.exp(-margin)), abs=1e-3)
+    assert (answer.model, answer.model_version) == ("green", "3")
+    assert {path.stem for path in tmp_path.iterdir()} == {"drawn-green"}
+
+
+def test_slides_need_no_torch() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from bcd_models.slides import command, output, predict"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_what_the_files_hold(
     model: BCDClassifier, slide: Path, found: SlidePrediction, tmp_path: Path
 ) -> None:
@@ -435,7 +484,7 @@ def test_regions_are_what_qupath_reads(
     model: BCDClassifier, slide: Path, found: SlidePrediction, tmp_path: Path
 ) -> None:
     """QuPath's own names: see its QuPathTypeAdapters."""
-    found.write(tmp_path)
+    write(found, tmp_path)
     document = json.loads((tmp_path / "drawn-telling.geojson").read_text())
     assert document["type"] == "FeatureCollection"
     area = {WORDS["malignant"]: 0.0, WORDS["refer"]: 0.0}
@@ -459,8 +508,6 @@ def test_regions_are_what_qupath_reads(
 
 def test_regions_are_placed_where_qupath_shows_them(found: SlidePrediction, tmp_path: Path) -> None:
     """QuPath cuts a slide to its bounds."""
-    from bcd_models.slides.output import geojson
-
     moved = replace(
         found,
         facts=replace(found.facts, bounds=(1000, 50, 1800, 1400)),
@@ -496,6 +543,7 @@ def test_outlines_enclose_what_they_should(mask: np.ndarray) -> None:
         for ring in (outer, *holes):
             assert ring[0] == ring[-1]
             assert len(set(ring[1:])) == len(ring) - 1
+        assert Polygon(outer, holes).is_valid
     assert (again == mask).all()
     assert sum(len(region.cells) for region in regions) == mask.sum()
 
