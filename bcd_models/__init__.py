@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bcd_models.errors import BCDError, HubError, ImageError, InputError, ModelFolderError
-    from bcd_models.explain.gradcam import Explanation
+    from bcd_models.explanation import Explanation
     from bcd_models.images.open import ImageLimits
     from bcd_models.models.classifier import BCDClassifier
     from bcd_models.models.ensemble import BCDEnsemble
@@ -29,7 +29,7 @@ _HOME = {
     "BCDClassifier": "models.classifier",
     "BCDEnsemble": "models.ensemble",
     "BCDError": "errors",
-    "Explanation": "explain.gradcam",
+    "Explanation": "explanation",
     "HubError": "errors",
     "ImageError": "errors",
     "ImageLimits": "images.open",

@@ -171,12 +171,12 @@ def export(
 ) -> None:
     """Write a model as ONNX, from "pixels" as its config.json makes them ready to "logits"."""
     from bcd_models.models.classifier import BCDClassifier
-    from bcd_models.runtime.forward import onnx_bytes
+    from bcd_models.runtime.graph import export_self_contained
 
     loaded = _load(model)
     if not isinstance(loaded, BCDClassifier):
         raise InputError("an ensemble can't be exported as one: export each of its members")
-    _write(out, onnx_bytes(loaded.network, loaded.config.preprocess.input_size))
+    _write(out, export_self_contained(loaded.network, loaded.config.preprocess.input_size))
     typer.echo(f"{_in_line(str(out))}: {loaded.config.name} {loaded.config.version}")
     _notice()
 
@@ -207,7 +207,7 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
     band = config.decision.refer
     return {
         "model": f"{config.name} {config.version}",
-        "parameters": f"{sum(p.numel() for p in loaded.parameters()):,}",
+        "parameters": f"{loaded.parameter_count:,}",
         "weights SHA-256": loaded.weights_sha256,
         "threshold": f"{config.decision.threshold:.3f}",
         "referral band": f"{band[0]:.3f} to {band[1]:.3f}" if band else "none",

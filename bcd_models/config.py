@@ -12,7 +12,6 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bcd_models.errors import ModelFolderError
-from bcd_models.models.backbones import backbone_named
 
 SCHEMA_VERSION = 1
 LABELS = ("benign", "malignant")
@@ -111,8 +110,31 @@ class Provenance(Strict):
     versions: dict[str, str] = {}
 
 
+class Graph(Strict):
+    """An ONNX graph beside the weights: it answers only for the weights that it names.
+
+    Attributes:
+        sha256: Of the graph's file.
+        weights_sha256: Of the weights' file that it points into.
+    """
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class ModelConfig(Strict):
-    """The ``bcd`` object of a model folder's ``config.json``."""
+    """The ``bcd`` object of a model folder's ``config.json``.
+
+    Attributes:
+        schema_version: Of this object.
+        name: The model's name.
+        version: Its version.
+        backbone: Its entry of the registry of backbones.
+        preprocess: How an image becomes its input.
+        decision: How a margin becomes an answer.
+        provenance: Where the weights come from.
+        graphs: Graphs in the folder, by file name.
+    """
 
     schema_version: Literal[1] = 1
     name: str
@@ -121,16 +143,22 @@ class ModelConfig(Strict):
     preprocess: PreprocessConfig
     decision: DecisionConfig = DecisionConfig()
     provenance: Provenance = Provenance()
+    graphs: dict[str, Graph] = {}
 
-    def to_json(self) -> str:
-        """The whole ``config.json``, timm's part included."""
-        backbone = backbone_named(self.backbone)
+    def to_json(self, architecture: str, pretrained: dict[str, Any]) -> str:
+        """Return the whole ``config.json``.
+
+        Args:
+            architecture: What timm calls the network.
+            pretrained: What timm has to know of it besides the preprocessing, such as the names of
+                its first and last layer.
+        """
         document = {
-            "architecture": backbone.timm_name,
+            "architecture": architecture,
             "num_classes": len(LABELS),
             "label_names": list(LABELS),
-            "pretrained_cfg": self._pretrained_cfg(),
-            "bcd": self.model_dump(mode="json"),
+            "pretrained_cfg": pretrained | self._timm_preprocessing(),
+            "bcd": self.model_dump(mode="json", exclude=None if self.graphs else {"graphs"}),
         }
         return json.dumps(document, indent=2) + "\n"
 
@@ -161,26 +189,29 @@ class ModelConfig(Strict):
         refuse_newer(ours, SCHEMA_VERSION, where)
         try:
             config = cls.model_validate(ours)
-            expected = json.loads(config.to_json())
         except ValidationError as error:
             raise ModelFolderError(first_error(error, where, "bcd")) from None
-        for key in ("architecture", "num_classes", "label_names", "pretrained_cfg"):
-            if document.get(key) != expected[key]:
+        timm_part = document.get("pretrained_cfg")
+        shared = {
+            "num_classes": (document.get("num_classes"), len(LABELS)),
+            "label_names": (document.get("label_names"), list(LABELS)),
+        }
+        for key, expected in config._timm_preprocessing().items():
+            shared[f"pretrained_cfg.{key}"] = (timm_part or {}).get(key), expected
+        for key, (found, expected) in shared.items():
+            if found != expected:
                 raise ModelFolderError(f"{where}: {key!r} contradicts the 'bcd' object beside it")
         return config
 
-    def _pretrained_cfg(self) -> dict[str, Any]:
+    def _timm_preprocessing(self) -> dict[str, Any]:
+        """Return what timm is told of the preprocessing."""
         size = self.preprocess.input_size
         return {
             "input_size": [3, size, size],
-            "fixed_input_size": False,
             "interpolation": self.preprocess.interpolation,
             "crop_pct": 1.0,
             "crop_mode": self.preprocess.resize,
             "mean": list(self.preprocess.mean),
             "std": list(self.preprocess.std),
             "num_classes": len(LABELS),
-            "first_conv": "conv_stem",
-            "classifier": "classifier",
-            "license": "apache-2.0",
         }

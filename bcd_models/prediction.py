@@ -36,6 +36,7 @@ class Prediction:
         weights_sha256: SHA-256 of the weights file, or of what it would hold if never saved.
         width: Width of the image in pixels, upright.
         height: Height of the image in pixels, upright.
+        runtime: What answered and in which precision, such as "onnx float32"; "": not known.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Prediction:
     weights_sha256: str
     width: int
     height: int
+    runtime: str = ""
 
     @property
     def words(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 METRICS = "metrics.json"
+GRAPH = "model.onnx"
 ENSEMBLE = "bcd_ensemble"  # the object of an ensemble's config.json
 MEMBER = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # a name that can't lead out of the folder
 REMEDY = "download or save the model again"
@@ -83,26 +85,59 @@ def read_config(folder: Path) -> ModelConfig:
         raise ModelFolderError(f"{path}: {error}") from None
 
 
-def read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
+def read_weights(folder: Path) -> tuple[bytes, str]:
     """Read ``model.safetensors``.
 
     Returns:
-        The tensors as stored, and the file's SHA-256 in hex.
+        The file's bytes, and their SHA-256 in hex.
     """
+    data = _read(folder / WEIGHTS)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def read_graph(folder: Path, config: ModelConfig, weights_sha256: str) -> bytes | None:
+    """Read ``model.onnx``; None where the config names no graph of that name.
+
+    Raises:
+        ModelFolderError: It is missing, or graph or weights are others than those that were
+            exported.
+    """
+    named = config.graphs.get(GRAPH)
+    if named is None:
+        return None
+    path = folder / GRAPH
+    graph = _read(path)
+    if hashlib.sha256(graph).hexdigest() != named.sha256:
+        raise ModelFolderError(f"{path} is not the graph that {CONFIG} names: {REMEDY}")
+    if weights_sha256 != named.weights_sha256:
+        raise ModelFolderError(
+            f"{path} is of other weights than those in {WEIGHTS}: {REMEDY}, or write the graph "
+            "anew with bcd export"
+        )
+    return graph
+
+
+def count_parameters(weights: bytes) -> int:
+    """Return how many learnt numbers a weights file holds: all but batch norms' statistics."""
+    length = int.from_bytes(weights[:8], "little")
+    header = json.loads(weights[8 : 8 + length])
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    return sum(
+        math.prod(entry["shape"])
+        for name, entry in header.items()
+        if name != "__metadata__" and not name.endswith(statistics)
+    )
+
+
+def unpack(weights: bytes, where: str) -> dict[str, Tensor]:
+    """Return the tensors of a weights file; ModelFolderError where it is none."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    path = folder / WEIGHTS
-    data = _read(path)
     try:
-        return load(data), hashlib.sha256(data).hexdigest()
+        return load(weights)
     except (SafetensorError, KeyError) as error:  # KeyError: a number format torch has none for
-        raise ModelFolderError(f"{path} is not a safetensors file ({error}): {REMEDY}") from None
-
-
-def files_of(config: ModelConfig, tensors: Mapping[str, Tensor]) -> dict[str, bytes]:
-    """A model folder's files; floating-point tensors are stored as float16."""
-    return {WEIGHTS: pack(tensors), CONFIG: config.to_json().encode()}
+        raise ModelFolderError(f"{where} is not a safetensors file ({error}): {REMEDY}") from None
 
 
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -136,8 +171,11 @@ def _read(path: Path) -> bytes:
 
 
 def _parts(folder: Path) -> list[str]:
-    """What a folder needs beside its config: weights, or each member's config and weights."""
+    """Return what a folder needs beside its config: weights and graphs, or those of each member."""
     members = members_of(folder)
-    if not members:
-        return [WEIGHTS]
-    return [f"{member}/{name}" for member in members for name in (CONFIG, WEIGHTS)]
+    if members:
+        return [f"{member}/{name}" for member in members for name in (CONFIG, WEIGHTS)]
+    document = read_document(folder)
+    ours = document.get("bcd") if isinstance(document, dict) else None
+    graphs = ours.get("graphs") if isinstance(ours, dict) else None
+    return [WEIGHTS, *([GRAPH] if isinstance(graphs, dict) and GRAPH in graphs else [])]

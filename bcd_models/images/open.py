@@ -44,6 +44,12 @@ class ImageLimits:
     min_side: int = 16
 
 
+def is_one_image(images: Any) -> bool:
+    """Return whether something is one image to open, and not several."""
+    is_single = isinstance(images, (str, Path, bytes, bytearray, memoryview, Image.Image))
+    return is_single or hasattr(images, "read") or getattr(images, "ndim", 4) == 3
+
+
 def open_image(source: ImageSource, limits: ImageLimits = ImageLimits()) -> Image.Image:
     """Open anything a user may hand in as an upright 8-bit sRGB image.
 

@@ -1,92 +1,61 @@
-"""RGB uint8 -> the network's input: the only definition, for training and inference alike."""
+"""RGB pixels -> the network's input, by numpy and Pillow alone, whichever runtime answers."""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+import numpy as np
+from PIL import Image
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from bcd_models.config import PreprocessConfig
 
-
-def to_uint8(pixels: NDArray[np.uint8]) -> Tensor:
-    """Pixels of N x H x W x 3 as a tensor of N x 3 x H x W over the same memory."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+SYMMETRIES = 8  # turns and reflections of a square
 
 
-def resize(images: Tensor, size: int) -> Tensor:
-    """Squash images to a square, bicubic with antialiasing, as Pillow does.
+def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Squash an image to a square by Pillow's bicubic filter, which antialiases.
 
-    Pillow resizes rows, then columns, and holds whole numbers from 0 to 255 in between; doing both
-    at once in floating point differs by up to 19 where contrast is hard. On a CPU torch does it
-    with bytes as well, in a tenth of the time that floating point takes. Either way less than one
-    value in a hundred differs from Pillow's, by 1, rarely 2.
+    torch's kernel for bytes, which training uses on whole batches, differs from it in under 0.5% of
+    values, by at most 2.
 
     Args:
-        images: N x 3 x H x W, uint8 or float from 0 to 255, on any device.
+        pixels: H x W x 3, 0 to 255.
         size: Side of the square in pixels.
 
     Returns:
-        N x 3 x size x size, float32 holding whole numbers from 0 to 255, on the same device.
+        size x size x 3.
     """
-    if images.dtype is torch.uint8 and images.device.type == "cpu":
-        return _resized_as_bytes(images, size)
-    pixels = images.float()
-    for shape in ((pixels.shape[-2], size), (size, size)):
-        if pixels.shape[-2:] != shape:
-            pixels = functional.interpolate(pixels, shape, mode="bicubic", antialias=True)
-            pixels = pixels.clamp_(0, 255).round_()
-    return pixels
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    square = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(square)
 
 
-def _resized_as_bytes(images: Tensor, size: int) -> Tensor:
-    """Torch's kernel for bytes is made for pixels whose colours lie side by side."""
-    pixels = images.contiguous(memory_format=torch.channels_last)
-    if pixels.shape[-2:] != (size, size):
-        pixels = functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format)
-
-
-def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:
-    """Bring values from 0 to 255 to the mean and deviation the network expects, in place."""
-    mean, std = _of_channels(config.mean, config.std, pixels.device)
-    return pixels.sub_(mean).div_(std)
-
-
-@lru_cache
-@torch.inference_mode(False)
-def _of_channels(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Values for each channel, of 0 to 1, as those of 0 to 255: 3 x 1 x 1."""
-    both = torch.tensor((mean, std), device=device).view(2, 3, 1, 1) * 255
-    return both[0], both[1]
-
-
-def symmetry(images: Tensor, which: int) -> Tensor:
-    """One of the eight turns and reflections of a square, 0 being none, of ... x S x S pixels."""
-    if not which:
-        return images
-    turned = torch.rot90(images, which % 4, (-2, -1))
-    return turned.flip(-1) if which >= 4 else turned
-
-
-def preprocess(images: Tensor, config: PreprocessConfig, size: int | None = None) -> Tensor:
-    """Make the network's input.
+def normalise(images: Sequence[NDArray[np.uint8]], config: PreprocessConfig) -> NDArray[np.float32]:
+    """Bring resized images to the mean and deviation that the network expects.
 
     Args:
-        images: N x 3 x H x W, uint8, on any device.
+        images: S x S x 3 each, 0 to 255.
         config: The preprocessing that travels with the weights.
-        size: Another side than the config's, as training's low-resolution phases use.
 
     Returns:
-        N x 3 x size x size, float32, on the same device.
+        N x 3 x S x S, contiguous.
     """
-    return normalise(resize(images, size or config.input_size), config)
+    # As one product and one difference: half the time of two passes over the pixels.
+    scale = (1 / (255 * np.array(config.std))).astype(np.float32)
+    shift = (np.array(config.mean) / np.array(config.std)).astype(np.float32)
+    stacked = np.stack(images).transpose(0, 3, 1, 2)
+    inputs = np.empty(stacked.shape, np.float32)
+    np.multiply(stacked, scale[:, None, None], out=inputs)
+    inputs -= shift[:, None, None]
+    return inputs
+
+
+def turn(inputs: NDArray[np.float32], which: int) -> NDArray[np.float32]:
+    """Return one of the eight turns and reflections of ... x S x S inputs, 0 being none."""
+    turned = np.rot90(inputs, which % 4, (-2, -1))
+    return np.ascontiguousarray(turned[..., ::-1] if which >= 4 else turned)

@@ -1,14 +1,18 @@
-"""The registry of backbones: our name -> timm model, input size, where the heat map is taken."""
+"""The registry of backbones: one entry an architecture; everything else is asked of timm."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bcd_models.config import LABELS, ModelConfig
 from bcd_models.errors import InputError
+from bcd_models.runtime.choice import require_torch
 
 if TYPE_CHECKING:
     from torch import nn
+
+ASKED_OF_TIMM = ("first_conv", "classifier", "fixed_input_size", "license")
 
 
 @dataclass(frozen=True)
@@ -19,23 +23,23 @@ class Backbone:
         name: What recipes and model folders call it.
         timm_name: What timm calls it.
         title: What people call it.
-        cam_layer: Module whose output the class-activation map is made of: the last feature map,
-            straight before global average pooling and the linear classifier.
+        cam_layer: Module whose output the class-activation map is made of; "": the last feature
+            map, straight before global average pooling and the linear classifier.
         input_size: Side in pixels of the input.
     """
 
     name: str
     timm_name: str
     title: str
-    cam_layer: str
+    cam_layer: str = ""
     input_size: int = 224
 
 
 BACKBONES = {
     backbone.name: backbone
     for backbone in (
-        Backbone("mobilenetv2", "mobilenetv2_100", "MobileNetV2", "bn2"),
-        Backbone("efficientnet_b2", "efficientnet_b2", "EfficientNet-B2", "bn2"),
+        Backbone("mobilenetv2", "mobilenetv2_100", "MobileNetV2"),
+        Backbone("efficientnet_b2", "efficientnet_b2", "EfficientNet-B2"),
     )
 }
 
@@ -52,13 +56,42 @@ def backbone_named(name: str) -> Backbone:
 
 
 def create(name: str, drop_path: float = 0.0, dropout: float = 0.0) -> nn.Module:
-    """A fresh timm network with two logits (benign, malignant) and random weights."""
+    """Make a fresh timm network with two logits (benign, malignant) and random weights.
+
+    Raises:
+        InputError: No such backbone, or torch or timm is missing.
+    """
+    backbone = backbone_named(name)
+    require_torch("a network")
     import timm
 
+    # Transformers take one size, unless they are told to interpolate their positions.
+    sizes: dict[str, Any] = (
+        {"dynamic_img_size": True} if _timm_says(backbone)["fixed_input_size"] else {}
+    )
     network: nn.Module = timm.create_model(
-        backbone_named(name).timm_name,
-        num_classes=2,
+        backbone.timm_name,
+        num_classes=len(LABELS),
         drop_path_rate=drop_path,
         drop_rate=dropout,
+        **sizes,
     )
     return network
+
+
+def write_config(config: ModelConfig) -> str:
+    """Return a model's whole ``config.json``, timm's part included.
+
+    Raises:
+        InputError: timm, which knows the names of the network's layers, is missing.
+    """
+    backbone = backbone_named(config.backbone)
+    return config.to_json(backbone.timm_name, _timm_says(backbone))
+
+
+def _timm_says(backbone: Backbone) -> dict[str, Any]:
+    require_torch("a model's config.json")
+    import timm
+
+    known = timm.get_pretrained_cfg(backbone.timm_name)
+    return {key: getattr(known, key) for key in ASKED_OF_TIMM}

@@ -1,134 +1,241 @@
-"""BCDClassifier: logits, calibrated probabilities, decisions and heat maps of images."""
+"""BCDClassifier: calibrated probabilities, decisions and heat maps of images, by one network."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from bcd_models.config import ModelConfig
-from bcd_models.errors import ModelFolderError
+from bcd_models.config import Graph, ModelConfig
+from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.hub import folder as model_folder
 from bcd_models.images.open import ImageSource, Several, open_pixels
-from bcd_models.images.preprocess import preprocess, resize, symmetry, to_uint8
-from bcd_models.models.backbones import backbone_named, create
-from bcd_models.models.lending import Later, Lending
+from bcd_models.images.preprocess import normalise, resize, turn
+from bcd_models.models.backbones import backbone_named, create, write_config
 from bcd_models.models.predictor import Margins, Predictor, as_list
-from bcd_models.runtime.forward import (
-    Forward,
-    Runtime,
-    State,
-    checked,
-    default_runtime,
-    forward_of,
-    kept_forward,
-)
-from bcd_models.runtime.one_core import one_core
+from bcd_models.runtime.choice import Runtime, check_runtime, default_runtime
+from bcd_models.runtime.graph import can_export, export_graph
+from bcd_models.runtime.onnx_forward import OnnxForward, is_onnxruntime_installed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from torch import Tensor, nn
 
     from bcd_models.decision import Label
-    from bcd_models.explain.gradcam import Explanation
+    from bcd_models.explanation import Explanation
     from bcd_models.prediction import Prediction
+    from bcd_models.runtime.torch_forward import TorchForward
 
-SPLIT = 32_768  # values: torch shares an act upon so many among its threads, none upon fewer
+    Forward = OnnxForward | TorchForward
+
+log = logging.getLogger(__name__)
 
 
-class BCDClassifier(Lending, Predictor):
+@dataclass(frozen=True)
+class _Stored:
+    """What a model's folder holds.
+
+    Attributes:
+        weights: The bytes of its weights file.
+        sha256: Their SHA-256.
+        where: The file, as errors call it.
+        graph: The ONNX graph that points into them; None where there is none.
+    """
+
+    weights: bytes
+    sha256: str
+    where: str
+    graph: bytes | None
+
+
+class BCDClassifier(Predictor):
     """A breast-histopathology patch classifier: benign or malignant.
 
     Research use only: an aid to, and no replacement for, a pathologist.
 
+    A model from a folder that carries an export (``model.onnx``) answers by ONNX Runtime and never
+    imports torch. ``network`` is the one door to the torch network, also behind ``model(pixels)``,
+    ``to``, ``half``, ``train``, ``eval``, ``parameters`` and ``state_dict``: whoever has taken it
+    gets the live network, and torch answers from then on. A network in training mode is answered
+    for in evaluation mode; predicting changes no weight and no batch-norm statistic.
+
     Args:
         config: What travels with the weights.
         network: A timm network with two logits; a fresh one with random weights by default.
+
+    Example:
+        >>> from bcd_models import BCDClassifier
+        >>> model = BCDClassifier.from_pretrained("cards/bcd-mobilenetv2")
+        >>> model.predict("space/examples/synthetic-benign-1.png").decision
+        'benign'
     """
 
     config: ModelConfig
 
     def __init__(self, config: ModelConfig, network: nn.Module | None = None) -> None:
-        super().__init__()
+        self._set_up(config, None)
+        self.network = (network or create(config.backbone)).eval()
+
+    def _set_up(self, config: ModelConfig, stored: _Stored | None) -> None:
         self.config = config
         self.backbone = backbone_named(config.backbone)
-        self.network = (network or create(config.backbone)).eval()
+        self._stored = stored
+        self._network: nn.Module | None = None
+        self._is_taken = False
         self._runtime = default_runtime()
-        self._weights: _Weights | None = None
+        self._forward: Forward | None = None
+        self._lock = RLock()
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
-        """Load a model folder; ModelFolderError where it can't be used.
-
-        Where an export of these very weights is kept, they were checked when it was made, and the
-        network is made when somebody asks for it.
-        """
-        config, where = model_folder.read_config(folder), str(folder / model_folder.WEIGHTS)
-        tensors, sha256 = model_folder.read_weights(folder)
-        model = cls(config, Later(partial(_network_of, config.backbone, tensors, where)))
-        model._weights = _Weights(file_sha256=sha256)
-        model._lent = False
-        model._weights.forward = kept_forward(model.runtime, model._kept_as(model._weights))
-        if model._weights.forward is None:
-            model._own("network")
+        """Load a model folder; ModelFolderError where it can't be used."""
+        config = model_folder.read_config(folder)
+        weights, sha256 = model_folder.read_weights(folder)
+        graph = model_folder.read_graph(folder, config, sha256)
+        model = cls.__new__(cls)
+        model._set_up(config, _Stored(weights, sha256, str(folder / model_folder.WEIGHTS), graph))
+        if graph is None:  # with an export, the weights were checked when it was made
+            model._own_network()
         return model
 
     @property
-    def runtime(self) -> Runtime:
-        """What computes the logits of ``predict``: "onnx", "torch", or "auto", the quicker here.
+    def network(self) -> nn.Module:
+        """The torch network, live: from now on torch answers, by whatever becomes of it."""
+        with self._lock:
+            network = self._own_network()
+            if not self._is_taken:
+                self._is_taken, self._forward = True, None
+            return network
 
-        Setting it takes effect at the next prediction; ``BCD_RUNTIME`` says what it is at first.
+    @network.setter
+    def network(self, network: nn.Module) -> None:
+        with self._lock:
+            self._network, self._is_taken, self._forward = network, True, None
+
+    def __call__(self, pixels: NDArray[np.float32] | Tensor) -> Tensor:
+        """Return the live network's logits N x 2 (benign, malignant).
+
+        Args:
+            pixels: N x 3 x S x S, as ``preprocess`` gives them.
+        """
+        import torch
+
+        network = self.network
+        first = next(network.parameters())
+        inputs = pixels if isinstance(pixels, torch.Tensor) else torch.from_numpy(pixels)
+        logits: Tensor = network(inputs.to(first.device, first.dtype))
+        return logits
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the network to a device or dtype, as ``torch.nn.Module.to`` does; returns self."""
+        self.network.to(*args, **kwargs)
+        return self
+
+    def half(self) -> Self:
+        """Turn the network's numbers into float16; returns self."""
+        return self.to(_torch().float16)
+
+    def train(self, mode: bool = True) -> Self:
+        """Put the network into training mode, or out of it; returns self."""
+        self.network.train(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Put the network into evaluation mode; returns self."""
+        return self.train(False)
+
+    def parameters(self) -> Any:
+        """Return an iterator over the network's parameters."""
+        return self.network.parameters()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the network's tensors by name."""
+        return self.network.state_dict()
+
+    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
+        """Put other tensors into the network, all of them."""
+        self.network.load_state_dict(tensors)
+
+    @property
+    def runtime(self) -> Runtime:
+        """What computes the logits of ``predict``: "onnx", "torch", or "auto".
+
+        "auto" is ONNX Runtime where it is installed, the folder carries an export and nobody has
+        taken the network; torch elsewhere. Setting it takes effect at the next prediction;
+        ``BCD_RUNTIME`` says what it is at first.
         """
         return self._runtime
 
     @runtime.setter
     def runtime(self, wanted: str) -> None:
-        self._runtime = checked(wanted)
-        self._weights_now().forward = None
+        with self._lock:
+            self._runtime, self._forward = check_runtime(wanted), None
+
+    @property
+    def has_export(self) -> bool:
+        """Whether the folder that it was loaded from carries an ONNX graph of its weights."""
+        return self._stored is not None and self._stored.graph is not None
 
     @property
     def weights_sha256(self) -> str:
-        """SHA-256 of the weights file, or of the file these weights would be saved as."""
-        return self._sha256_of(self._weights_now())
+        """SHA-256 of the weights file, or of the file that a taken network would be saved as."""
+        if self._stored and not self._is_taken:
+            return self._stored.sha256
+        return hashlib.sha256(model_folder.pack(self._own_network().state_dict())).hexdigest()
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Logits N x 2 (benign, malignant) of N x 3 x S x S pixels from ``preprocess``."""
-        logits: Tensor = self._own("network")(pixels)
-        return logits
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers of the network are learnt."""
+        if self._stored and not self._is_taken:
+            return model_folder.count_parameters(self._stored.weights)
+        return sum(parameter.numel() for parameter in self._own_network().parameters())
 
     def preprocess(self, images: ImageSource | Several) -> Tensor:
-        """The network's input, N x 3 x S x S float32, for one image or several."""
-        return self._inputs_of([open_pixels(image) for image in as_list(images)])
+        """Return the network's input, N x 3 x S x S float32 on the CPU, of one image or several."""
+        ready = [self.ready(open_pixels(image)) for image in as_list(images)]
+        inputs: Tensor = _torch().from_numpy(self._inputs(ready))
+        return inputs
 
     def files(self) -> dict[str, bytes]:
-        """``config.json`` and ``model.safetensors``, whose values are float16."""
-        return model_folder.files_of(self.config, self._own("network").state_dict())
+        """Return ``config.json``, ``model.safetensors`` and, where it can be made, ``model.onnx``.
 
-    def ready(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """An image's pixels as 1 x 3 x H x W uint8 on the CPU, no larger than the network's input.
-
-        What is smaller stays so: it is enlarged together with others, on a GPU where there is one.
+        Weights are float16. Where nobody has taken the network, they are those it came with.
         """
-        image, size = to_uint8(pixels[None]), self.config.preprocess.input_size
-        if max(image.shape) <= size:
-            return image
-        with one_core():
-            return resize(image, size).to(torch.uint8)
+        if self._stored and not self._is_taken:
+            weights, graph = self._stored.weights, self._stored.graph
+        else:
+            weights, graph = model_folder.pack(self._own_network().state_dict()), None
+        if graph is None and can_export():
+            fresh = create(self.config.backbone)
+            _load_strictly(fresh, model_folder.unpack(weights, "the model"), "the model")
+            graph = export_graph(fresh.eval(), self.config.preprocess.input_size, weights)
+        graphs = {}
+        if graph is not None:
+            sha256, weights_sha256 = (hashlib.sha256(data).hexdigest() for data in (graph, weights))
+            graphs[model_folder.GRAPH] = Graph(sha256=sha256, weights_sha256=weights_sha256)
+        config = self.config.model_copy(update={"graphs": graphs})
+        files = {
+            model_folder.WEIGHTS: weights,
+            model_folder.CONFIG: write_config(config).encode(),
+        }
+        return files if graph is None else {**files, model_folder.GRAPH: graph}
 
-    def margins(self, inputs: Sequence[Tensor]) -> Margins:
-        """The logit margins (malignant minus benign), one an image; an input may hold several."""
-        weights = self._weights_now()
-        forward, pixels = self._forward_of(weights), self._inputs(inputs, weights.device)
-        margins = margins_of(forward, pixels, self.config.decision.views)
-        return Margins(margins.tolist(), self._sha256_of(weights))
+    def ready(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return an image's pixels as the square that the network takes, S x S x 3."""
+        return resize(pixels, self.config.preprocess.input_size)
+
+    def margins(self, inputs: Sequence[NDArray[np.uint8]]) -> Margins:
+        """Return the logit margins (malignant minus benign) of images that ``ready`` made ready."""
+        forward, sha256 = self._answering(), self.weights_sha256
+        margins = average_margins(forward.logits, self._inputs(inputs), self.config.decision.views)
+        return Margins(margins.tolist(), sha256, forward.name)
 
     @property
     def field_um(self) -> float:
@@ -137,121 +244,97 @@ class BCDClassifier(Lending, Predictor):
 
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the logit margins of N x H x W x 3 RGB tiles of one size, shape (N,)."""
-        return np.array(self.margins([to_uint8(tiles)]).values)
-
-    def _inputs_of(self, opened: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """The network's inputs, where the network is, of opened images."""
-        return self._inputs([self.ready(one) for one in opened], self._weights_now().device)
-
-    def _inputs(self, ready: Sequence[Tensor], device: torch.device) -> Tensor:
-        """What was made ready as one batch of the network's inputs on a device, in order."""
-        if len(ready) == 1:
-            return self._input(ready[0].to(device))
-        alike = groupby(ready, lambda one: one.shape[1:])
-        return torch.cat([self._input(torch.cat(list(some)).to(device)) for _, some in alike])
-
-    def _input(self, pixels: Tensor) -> Tensor:
-        config = self.config.preprocess
-        if 3 * pixels.shape[0] * config.input_size**2 < SPLIT:
-            return preprocess(pixels, config)
-        with one_core():
-            return preprocess(pixels, config)
+        inputs = self._inputs([self.ready(tile) for tile in tiles])
+        views = self.config.decision.views
+        return average_margins(self._answering().logits, inputs, views).astype(np.float64)
 
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
-        """Grad-CAM of an opened image, already predicted."""
-        from bcd_models.explain.gradcam import grad_cam
+        """Return the Grad-CAM map of an opened image, already predicted."""
+        from bcd_models.explain.gradcam import draw_gradcam
+        from bcd_models.explanation import Explanation
 
-        return grad_cam(self, image, prediction, label)
+        forward = self._answering()
+        if not forward.has_cells:
+            forward = self._torch_forward()
+        cells = forward.cells(self._inputs([self.ready(np.asarray(image))]))[0]
+        heatmap = draw_gradcam(cells, self.config.decision, label, image.size)
+        return Explanation(image, label, heatmap, prediction)
 
-    def _lend(self) -> None:
-        if not self._lent and self._weights:
-            self._weights.state = State(self._own("network"))
-        super()._lend()
+    def _inputs(self, ready: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return normalise(ready, self.config.preprocess)
 
-    def _weights_now(self) -> _Weights:
-        """What is known of the weights as they are: nothing, once they were changed."""
-        weights = self._weights
-        if weights is None or (self._lent and not weights.last(self._own("network"))):
-            weights = self._weights = _Weights(State(self._own("network")))
-        return weights
-
-    def _sha256_of(self, weights: _Weights) -> str:
-        return weights.file_sha256 or self._packed_sha256(weights)
-
-    def _packed_sha256(self, weights: _Weights) -> str:
-        if not weights.packed_sha256:
-            packed = model_folder.pack(self._own("network").state_dict())
-            weights.packed_sha256 = hashlib.sha256(packed).hexdigest()
-        return weights.packed_sha256
-
-    def _forward_of(self, weights: _Weights) -> Forward:
-        """How logits are computed: chosen at first, and again where it has come not to fit."""
-        forward = weights.forward
-        if forward is None or (self._lent and not forward.fits(self._own("network"))):
-            network, size = self._own("network"), self.config.preprocess.input_size
-            kept_as = self._kept_as(weights)
-            forward = weights.forward = forward_of(network, size, self.runtime, kept_as)
+    def _answering(self) -> Forward:
+        """Return what computes logits, chosen at the first answer."""
+        forward = self._forward
+        if forward is None:
+            with self._lock:
+                forward = self._forward = self._forward or self._choose_forward()
         return forward
 
-    def _kept_as(self, weights: _Weights) -> str:
-        """What the export of a file's weights is kept as; "": they are, or may be, of no file.
+    def _choose_forward(self) -> Forward:
+        if self._runtime == "torch":
+            return self._torch_forward()
+        if self._is_taken:
+            why = "the network was taken, so torch answers for whatever becomes of it"
+        elif self._stored is None or self._stored.graph is None:
+            why = f"the model carries no {model_folder.GRAPH}: bcd export writes it"
+        elif not is_onnxruntime_installed():
+            why = "onnxruntime isn't installed: pip install onnxruntime"
+        else:
+            try:
+                return OnnxForward(self._stored.graph, self._stored.weights)
+            except Exception as error:  # whatever the session throws
+                why = f"ONNX Runtime can't be used ({type(error).__name__}: {error})"
+                log.warning("%s: torch answers in its place", why)
+        if self._runtime == "onnx":
+            raise InputError(why)
+        return self._torch_forward()
 
-        Others are never taken for a file's: those that somebody got hold of are compared by value.
-        """
-        sha256 = weights.file_sha256
-        if not sha256 or (self._lent and sha256 != self._packed_sha256(weights)):
-            return ""
-        return f"{sha256}-{self.config.backbone}-{self.config.preprocess.input_size}"
+    def _torch_forward(self) -> TorchForward:
+        network = self._own_network()
+        from bcd_models.runtime.torch_forward import TorchForward
+
+        return TorchForward(network, self.backbone.cam_layer)
+
+    def _own_network(self) -> nn.Module:
+        """Return the network, made of the stored weights where nobody has asked for it before."""
+        with self._lock:
+            if self._network is None:
+                assert self._stored is not None
+                network = create(self.config.backbone)
+                tensors = model_folder.unpack(self._stored.weights, self._stored.where)
+                _load_strictly(network, tensors, self._stored.where)
+                self._network = network.eval()
+            return self._network
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but what belongs to these very tensors: a copy has its own."""
-        return {**self.__dict__, "_weights": None}
+        """Leave out what belongs to this process: sessions and the lock."""
+        return {**self.__dict__, "_forward": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=RLock())
 
 
-@dataclass
-class _Weights:
-    """What is known of a network's weights while they stay as they are.
-
-    Attributes:
-        state: As they are; None: nobody got at them since they were read from a file.
-        file_sha256: Of the file that they were read from; "": of none.
-        packed_sha256: Of the file that they would make; "": not computed yet.
-        forward: How their logits are computed; None: not chosen yet.
-    """
-
-    state: State | None = None
-    file_sha256: str = ""
-    packed_sha256: str = ""
-    forward: Forward | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where they are."""
-        return self.state.device if self.state else torch.device("cpu")
-
-    def last(self, network: nn.Module) -> bool:
-        """Whether a network, which somebody got hold of, still has them."""
-        return self.state is not None and self.state.lasts(network)
-
-
-def margins_of(
-    forward: Callable[[Tensor], NDArray[np.float32]], inputs: Tensor, views: int = 1
+def average_margins(
+    logits_of: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    inputs: NDArray[np.float32],
+    views: int = 1,
 ) -> NDArray[np.float32]:
-    """Logit margins (malignant minus benign) of N x 3 x S x S inputs, shape (N,).
+    """Return the logit margins (malignant minus benign) of N x 3 x S x S inputs, shape (N,).
 
     Args:
-        forward: Gives two logits an input, N x 2.
+        logits_of: Gives two logits an input, N x 2.
         inputs: As ``preprocess`` gives them.
         views: The mean over so many of the square's eight symmetries. Those of one input go
             through the network together, those of several one after the other.
     """
     if views == 1:
-        return _margins(forward(inputs))
-    turned = (symmetry(inputs, which) for which in range(views))
+        return _margins(logits_of(inputs))
+    turned = (turn(inputs, which) for which in range(views))
     if len(inputs) == 1:
-        margins = _margins(forward(torch.cat(tuple(turned))))[:, None]
+        margins = _margins(logits_of(np.concatenate(tuple(turned))))[:, None]
     else:
-        margins = np.stack([_margins(forward(one)) for one in turned])
+        margins = np.stack([_margins(logits_of(one)) for one in turned])
     exact: NDArray[np.float64] = margins.mean(0, dtype=np.float64)  # company changes no digit
     return exact.astype(np.float32)
 
@@ -261,10 +344,10 @@ def _margins(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return margins
 
 
-def _network_of(backbone: str, tensors: dict[str, Tensor], where: str) -> nn.Module:
-    network = create(backbone)
-    _load_strictly(network, tensors, where)
-    return network.eval()
+def _torch() -> Any:
+    import torch
+
+    return torch
 
 
 def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

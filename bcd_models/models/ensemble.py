@@ -6,27 +6,25 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-import torch
 from pydantic import Field, ValidationError, model_validator
-from torch import Tensor, nn
 
 from bcd_models.config import DecisionConfig, Strict, first_error, refuse_newer
 from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.hub import folder as model_folder
-from bcd_models.images.preprocess import to_uint8
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.models.predictor import Margins, Predictor, as_list
-from bcd_models.runtime.forward import Runtime
+from bcd_models.runtime.choice import Runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
+    from torch import Tensor
 
     from bcd_models.decision import Label
-    from bcd_models.explain.gradcam import Explanation
+    from bcd_models.explanation import Explanation
     from bcd_models.images.open import ImageSource, Several
     from bcd_models.prediction import Prediction
 
@@ -82,21 +80,16 @@ class BCDEnsemble(Predictor):
     """
 
     config: EnsembleConfig
+    members: list[BCDClassifier]
 
     def __init__(self, config: EnsembleConfig, members: Sequence[BCDClassifier]) -> None:
-        super().__init__()
         if len(members) != len(config.members):
             raise InputError(
                 f"{len(members)} members, the config names {len(config.members)}: "
                 f"{', '.join(config.members)}"
             )
         self.config = config
-        self._members = nn.ModuleList(members)
-
-    @property
-    def members(self) -> list[BCDClassifier]:
-        """The classifiers, in the order of the config's names."""
-        return [cast(BCDClassifier, member) for member in self._members]
+        self.members = list(members)
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:
@@ -109,12 +102,14 @@ class BCDEnsemble(Predictor):
         """SHA-256 over the members' own in their order, each in hex and a line of its own."""
         return _together(member.weights_sha256 for member in self.members)
 
-    def forward(self, pixels: Sequence[Tensor]) -> Tensor:
-        """Logits N x 2 (benign, malignant), whose difference is the mean calibrated log-odds.
+    def __call__(self, pixels: Sequence[Tensor]) -> Tensor:
+        """Return logits N x 2, whose difference is the mean calibrated log-odds of malignant.
 
         Args:
             pixels: What ``preprocess`` gives: each member's input, in their order.
         """
+        import torch
+
         log_odds = []
         for member, own in zip(self.members, pixels, strict=True):
             logits, decision = member(own), member.config.decision
@@ -122,9 +117,20 @@ class BCDEnsemble(Predictor):
         half = torch.stack(log_odds).mean(0) / 2
         return torch.stack([-half, half], dim=1)
 
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the members' networks, as ``torch.nn.Module.to`` does; returns self."""
+        for member in self.members:
+            member.to(*args, **kwargs)
+        return self
+
     def preprocess(self, images: ImageSource | Several) -> list[Tensor]:
-        """Each member's input, N x 3 x S x S float32, for one image or several."""
+        """Return each member's input, N x 3 x S x S float32, for one image or several."""
         return [member.preprocess(as_list(images)) for member in self.members]
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers of all members are learnt."""
+        return sum(member.parameter_count for member in self.members)
 
     def files(self) -> dict[str, bytes]:
         """``config.json``, and a model folder for each member."""
@@ -146,18 +152,22 @@ class BCDEnsemble(Predictor):
         for member in self.members:
             member.runtime = wanted
 
-    def ready(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, ...]:
-        """Each member's input of an image's pixels."""
+    def ready(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+        """Return the square that each member takes of an image's pixels."""
         return tuple(member.ready(pixels) for member in self.members)
 
-    def margins(self, inputs: Sequence[tuple[Tensor, ...]]) -> Margins:
-        """The mean of the members' calibrated log-odds of malignant, one an image."""
-        log_odds, weights = [], []
+    def margins(self, inputs: Sequence[tuple[NDArray[np.uint8], ...]]) -> Margins:
+        """Return the mean of the members' calibrated log-odds of malignant, one an image."""
+        log_odds, given = [], []
         for member, own in zip(self.members, zip(*inputs, strict=True), strict=True):
-            decision, given = member.config.decision, member.margins(own)
-            log_odds.append(decision.slope * np.array(given.values) + decision.intercept)
-            weights.append(given.weights_sha256)
-        return Margins(np.mean(log_odds, axis=0).tolist(), _together(weights))
+            decision, said = member.config.decision, member.margins(own)
+            log_odds.append(decision.slope * np.array(said.values) + decision.intercept)
+            given.append(said)
+        return Margins(
+            np.mean(log_odds, axis=0).tolist(),
+            _together(said.weights_sha256 for said in given),
+            ", ".join(dict.fromkeys(said.runtime for said in given)),
+        )
 
     @property
     def field_um(self) -> float:
@@ -177,11 +187,11 @@ class BCDEnsemble(Predictor):
 
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the mean log-odds of N x H x W x 3 RGB tiles of one size, shape (N,)."""
-        return np.array(self.margins([(to_uint8(tiles),) * len(self.members)]).values)
+        return np.array(self.margins([self.ready(tile) for tile in tiles]).values)
 
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
         """The mean of the members' heat maps, each beyond that member's own threshold."""
-        from bcd_models.explain.gradcam import Explanation
+        from bcd_models.explanation import Explanation
 
         maps = [m.explained(image, prediction, label).heatmap for m in self.members]
         return Explanation(image, label, np.mean(maps, axis=0, dtype=np.float32), prediction)

@@ -11,13 +11,18 @@ from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, overload
 
-from torch import nn
-
 from bcd_models.decision import Label, calibrate, check_label, label_of, referred
 from bcd_models.errors import ImageError, InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub import repository as hub
-from bcd_models.images.open import ImageLimits, ImageSource, Several, open_image, open_pixels
+from bcd_models.images.open import (
+    ImageLimits,
+    ImageSource,
+    Several,
+    is_one_image,
+    open_image,
+    open_pixels,
+)
 from bcd_models.prediction import Prediction
 from bcd_models.runtime.ahead import ahead
 
@@ -27,8 +32,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from bcd_models.config import DecisionConfig
-    from bcd_models.explain.gradcam import Explanation
-    from bcd_models.runtime.forward import Runtime
+    from bcd_models.explanation import Explanation
+    from bcd_models.runtime.choice import Runtime
     from bcd_models.slides.prediction import SlidePrediction
 
 BATCH = 32
@@ -60,10 +65,12 @@ class Margins(NamedTuple):
     Attributes:
         values: What the config's decision rule is applied to, one number an image.
         weights_sha256: Which weights gave them.
+        runtime: What computed them, and in which precision.
     """
 
     values: list[float]
     weights_sha256: str
+    runtime: str
 
 
 class Config(Protocol):
@@ -85,7 +92,7 @@ class Config(Protocol):
         """All of it; with ``mode="json"``, as JSON knows it."""
 
 
-class Predictor(nn.Module, ABC):
+class Predictor(ABC):
     """Answers about images, from margins that a subclass computes."""
 
     config: Config
@@ -100,6 +107,11 @@ class Predictor(nn.Module, ABC):
     def weights_sha256(self) -> str:
         """What the answers' ``weights_sha256`` says: which weights gave them."""
 
+    @property
+    @abstractmethod
+    def parameter_count(self) -> int:
+        """How many numbers are learnt."""
+
     @abstractmethod
     def files(self) -> dict[str, bytes]:
         """The files of the folder that ``save_pretrained`` writes, by path within it."""
@@ -107,6 +119,10 @@ class Predictor(nn.Module, ABC):
     @abstractmethod
     def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
         """Which regions of an opened image, already predicted, speak for a label."""
+
+    @abstractmethod
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move the network to a device or dtype, as ``torch.nn.Module.to`` does."""
 
     @property
     @abstractmethod
@@ -231,20 +247,20 @@ class Predictor(nn.Module, ABC):
 
         def answered(some: list[_Opened | _Failed]) -> tuple[list[_Opened | _Failed], Margins]:
             inputs = [one.ready for one in some if isinstance(one, _Opened)]
-            return some, self.margins(inputs) if inputs else Margins([], "")
+            return some, self.margins(inputs) if inputs else Margins([], "", "")
 
         made = ahead(opened, images, AHEAD * BATCH)
         batches = iter(lambda: list(islice(made, BATCH)), [])
         several = length_hint(images, BATCH + 1) > BATCH
         answers = ahead(answered, batches, AT_ONCE) if several else map(answered, batches)
-        for some, (values, weights) in answers:
-            margins = iter(values)
+        for some, margins in answers:
+            values = iter(margins.values)
             for one in some:
                 if isinstance(one, _Failed):
                     yield one.source, one.error
                 else:
                     name = _name_of(one.source)
-                    yield one.source, self.answer(one.size, next(margins), name, weights)
+                    yield one.source, self._answer(one.size, next(values), name, margins)
 
     def explanations(
         self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
@@ -264,11 +280,27 @@ class Predictor(nn.Module, ABC):
                 continue
             yield source, self.explained(image, answer, answer.label)
 
-    def predict_proba(self, images: Several) -> NDArray[np.float64]:
-        """Calibrated P(malignant) of each image, shape (N,), in [0, 1]."""
+    def predict_proba(
+        self, images: ImageSource | Iterable[ImageSource], limits: ImageLimits = ImageLimits()
+    ) -> NDArray[np.float64]:
+        """Return the calibrated P(malignant) of each image, shape (N,), in [0, 1].
+
+        Args:
+            images: One image, any iterable of images, or an array N x H x W x 3.
+            limits: What is refused by size.
+
+        Raises:
+            ImageError: An image can't be used; the message says which and why.
+        """
         import numpy as np
 
-        return np.array([answer.probability for answer in self.predict(images)])
+        several: Any = [images] if is_one_image(images) else images
+        answers = []
+        for _, answer in self.stream(several, limits):
+            if isinstance(answer, ImageError):
+                raise answer
+            answers.append(answer.probability)
+        return np.array(answers)
 
     def predict_slide(
         self,
@@ -327,11 +359,11 @@ class Predictor(nn.Module, ABC):
 
     def _answer_to(self, source: ImageSource, pixels: NDArray[np.uint8]) -> Prediction:
         """The prediction of one opened image."""
-        (margin,), weights = self.margins([self.ready(pixels)])
-        return self.answer(_size(pixels), margin, _name_of(source), weights)
+        margins = self.margins([self.ready(pixels)])
+        return self._answer(_size(pixels), margins.values[0], _name_of(source), margins)
 
-    def answer(
-        self, size: tuple[int, int], margin: float, name: str, weights_sha256: str
+    def _answer(
+        self, size: tuple[int, int], margin: float, name: str, given: Margins
     ) -> Prediction:
         """The prediction that follows from the margin of an image of some width and height."""
         decision = self.config.decision
@@ -348,9 +380,10 @@ class Predictor(nn.Module, ABC):
             refer=decision.refer,
             model=self.config.name,
             model_version=self.config.version,
-            weights_sha256=weights_sha256,
+            weights_sha256=given.weights_sha256,
             width=size[0],
             height=size[1],
+            runtime=given.runtime,
         )
 
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from bcd_models.errors import InputError
 from bcd_models.images.open import ImageLimits, open_pixels
-from bcd_models.images.preprocess import resize, to_uint8
+from training.corpus.device import resize, to_uint8
 
 _CHUNK = 512
 _HOME, _SHAPES = "home.npy", "shapes.json"

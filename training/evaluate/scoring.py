@@ -8,9 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bcd_models.config import PreprocessConfig
-from bcd_models.images.preprocess import normalise
-from bcd_models.models.classifier import margins_of
 from training.corpus import splits
+from training.corpus.device import margins_of, normalise
 from training.corpus.pixels import resized
 from training.corpus.rows import Rows
 from training.evaluate import metrics

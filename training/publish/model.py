@@ -13,7 +13,6 @@ from yaml import YAMLError
 from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.errors import HubError, InputError
 from bcd_models.hub import folder as model_folder
-from bcd_models.runtime.forward import onnx_bytes
 from training.card import write as card
 from training.publish.hub import Content
 
@@ -39,17 +38,9 @@ def stage(folder: Path, beside: Path) -> Content:
         )
     copied = shutil.copytree(folder, beside / "model")
     if isinstance(model, BCDEnsemble):
-        for place, member in zip(model.config.members, model.members, strict=True):
-            _add_onnx(member, copied / place)
         members = "; ".join(_origin(member) for member in model.members)
         return Content("model", copied, f"{name}: ensemble of {members}")
-    _add_onnx(model, copied)
     return Content("model", copied, f"{name}: {_origin(model)}")
-
-
-def _add_onnx(model: BCDClassifier, folder: Path) -> None:
-    exported = onnx_bytes(model.network, model.config.preprocess.input_size)
-    (folder / ONNX).write_bytes(exported)
 
 
 def check_logits(published: Path, downloaded: Path) -> None:

@@ -14,7 +14,7 @@ from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
 from torchvision.transforms import v2
 
-from bcd_models.images.preprocess import symmetry
+from training.corpus.device import symmetry
 from training.recipes.schema import Augment
 
 _DARKEST = 1e-6  # skimage's own floor, so that black has a logarithm

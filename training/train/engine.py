@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
-from bcd_models.images.preprocess import normalise
+from training.corpus.device import normalise
 from training.corpus.pixels import Found, resized
 from training.corpus.rows import Rows
 from training.evaluate import figures

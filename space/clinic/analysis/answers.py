@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from bcd_models.explain.gradcam import Explanation
+from bcd_models.explanation import Explanation
 from bcd_models.prediction import Prediction
 from clinic.storage.tables import ExaminedImage, Result
 

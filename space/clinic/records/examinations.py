@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import ImageError, InputError
-from bcd_models.explain.gradcam import Explanation
+from bcd_models.explanation import Explanation
 from bcd_models.images.open import open_image
 from bcd_models.models.predictor import Predictor
 from clinic.accounts.permissions import need_doctor

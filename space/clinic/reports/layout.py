@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from reportlab.platypus import CondPageBreak, KeepTogether, PageBreak
 
 from bcd_models.config import ModelConfig
-from bcd_models.explain.gradcam import Explanation
+from bcd_models.explanation import Explanation
 from bcd_models.prediction import Prediction
 from clinic.analysis import wording
 from clinic.reports.paper import Pictures, Story, answer, facts, gap, notice, text, written

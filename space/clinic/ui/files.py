@@ -17,7 +17,7 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 from bcd_models.errors import ImageError
-from bcd_models.explain.gradcam import Explanation
+from bcd_models.explanation import Explanation
 from bcd_models.models.classifier import BCDClassifier
 from clinic.reports.layout import report
 

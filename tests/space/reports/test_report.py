@@ -12,7 +12,7 @@ from pypdf import PdfReader
 from reportlab.pdfbase import pdfmetrics
 
 from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig
-from bcd_models.explain.gradcam import Explanation
+from bcd_models.explanation import Explanation
 from bcd_models.prediction import NOTICE, Prediction
 from clinic.records.texts import LENGTH, checked_text
 from clinic.reports.layout import (

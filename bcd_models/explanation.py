@@ -1,0 +1,64 @@
+"""An explanation: an image, the heat map of a label, and its colours. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from bcd_models.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bcd_models.decision import Label
+    from bcd_models.prediction import Prediction
+
+COLOURS = "inferno"
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which regions of an image speak for a label.
+
+    The heat map has the same scale for every image. 0 means: an image that looked like this region
+    all over would not be given the label. 1 means: it would be given the label with certainty.
+    Between them stands ``tanh(e / 2)``, where e is how far, in calibrated log-odds, the region lies
+    beyond the model's threshold. An image with nothing that speaks for the label stays at 0.
+
+    Regions, not cells: the map has one value for each 32 x 32 pixels of the network's input,
+    enlarged bilinearly; a model's card says how much tissue that is.
+
+    Attributes:
+        image: The image as the model saw it, upright RGB, before resizing.
+        label: The label explained.
+        heatmap: H x W float32 in [0, 1], at the image's size.
+        prediction: The model's answer about the image.
+    """
+
+    image: Image.Image
+    label: Label
+    heatmap: NDArray[np.float32]
+    prediction: Prediction
+
+    def coloured(self) -> Image.Image:
+        """The heat map alone, in colour: dark is 0, bright yellow is 1."""
+        from matplotlib import colormaps
+
+        rgba = colormaps[COLOURS](self.heatmap, bytes=True)
+        return Image.fromarray(np.ascontiguousarray(rgba[..., :3]))
+
+    def overlay(self, opacity: float = 0.5) -> Image.Image:
+        """Lay the coloured heat map over the image.
+
+        Args:
+            opacity: Of the heat map, from 0 (the image alone) to 1 (the map alone).
+
+        Raises:
+            InputError: The opacity is not from 0 to 1.
+        """
+        if not 0 <= opacity <= 1:
+            raise InputError(f"an opacity is from 0 to 1, not {opacity!r}")
+        return Image.blend(self.image, self.coloured(), opacity)

@@ -1,0 +1,110 @@
+"""The library's preprocessing on a device, batch by batch: what it makes, but for a rounding.
+
+The library resizes by Pillow, image by image; torch's kernels differ from that in under 0.5% of
+values, by at most 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bcd_models.config import PreprocessConfig
+
+
+def to_uint8(pixels: NDArray[np.uint8]) -> Tensor:
+    """Pixels of N x H x W x 3 as a tensor of N x 3 x H x W over the same memory."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Squash images to a square, bicubic with antialiasing, as Pillow does.
+
+    Pillow resizes rows, then columns, and holds whole numbers from 0 to 255 in between; doing both
+    at once in floating point differs by up to 19 where contrast is hard. On a CPU torch does it
+    with bytes as well, in a tenth of the time that floating point takes. Either way less than one
+    value in a hundred differs from Pillow's, by 1, rarely 2.
+
+    Args:
+        images: N x 3 x H x W, uint8 or float from 0 to 255, on any device.
+        size: Side of the square in pixels.
+
+    Returns:
+        N x 3 x size x size, float32 holding whole numbers from 0 to 255, on the same device.
+    """
+    if images.dtype is torch.uint8 and images.device.type == "cpu":
+        return _resized_as_bytes(images, size)
+    pixels = images.float()
+    for shape in ((pixels.shape[-2], size), (size, size)):
+        if pixels.shape[-2:] != shape:
+            pixels = functional.interpolate(pixels, shape, mode="bicubic", antialias=True)
+            pixels = pixels.clamp_(0, 255).round_()
+    return pixels
+
+
+def _resized_as_bytes(images: Tensor, size: int) -> Tensor:
+    """Torch's kernel for bytes is made for pixels whose colours lie side by side."""
+    pixels = images.contiguous(memory_format=torch.channels_last)
+    if pixels.shape[-2:] != (size, size):
+        pixels = functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:
+    """Bring values from 0 to 255 to the mean and deviation the network expects, in place."""
+    mean, std = _of_channels(config.mean, config.std, pixels.device)
+    return pixels.sub_(mean).div_(std)
+
+
+@lru_cache
+@torch.inference_mode(False)
+def _of_channels(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Values for each channel, of 0 to 1, as those of 0 to 255: 3 x 1 x 1."""
+    both = torch.tensor((mean, std), device=device).view(2, 3, 1, 1) * 255
+    return both[0], both[1]
+
+
+def symmetry(images: Tensor, which: int) -> Tensor:
+    """One of the eight turns and reflections of a square, 0 being none, of ... x S x S pixels."""
+    if not which:
+        return images
+    turned = torch.rot90(images, which % 4, (-2, -1))
+    return turned.flip(-1) if which >= 4 else turned
+
+
+def margins_of(
+    forward: Callable[[Tensor], NDArray[np.float32]], inputs: Tensor, views: int = 1
+) -> NDArray[np.float32]:
+    """Logit margins (malignant minus benign) of N x 3 x S x S inputs, shape (N,).
+
+    Args:
+        forward: Gives two logits an input, N x 2.
+        inputs: As ``preprocess`` gives them.
+        views: The mean over so many of the square's eight symmetries. Those of one input go
+            through the network together, those of several one after the other.
+    """
+    if views == 1:
+        return _margins(forward(inputs))
+    turned = (symmetry(inputs, which) for which in range(views))
+    if len(inputs) == 1:
+        margins = _margins(forward(torch.cat(tuple(turned))))[:, None]
+    else:
+        margins = np.stack([_margins(forward(one)) for one in turned])
+    exact: NDArray[np.float64] = margins.mean(0, dtype=np.float64)  # company changes no digit
+    return exact.astype(np.float32)
+
+
+def _margins(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    margins: NDArray[np.float32] = logits[:, 1] - logits[:, 0]
+    return margins
