@@ -28,7 +28,7 @@ def slide(
     batch: Annotated[int, typer.Option(min=1, help="Tiles through the model at once.")] = 32,
 ) -> None:
     """Map a whole slide; exit code 1 where some tiles could not be read, 2 where none could."""
-    from bcd_models.slides.output import files_of
+    from bcd_models.slides.output import output_paths
 
     progress = ProgressLine()
     try:
@@ -37,7 +37,7 @@ def slide(
         )
     finally:
         progress.end()
-    for line in _report(prediction, files_of(prediction, out)):
+    for line in _report(prediction, output_paths(prediction, out)):
         typer.echo(escape_controls(line))
     for tile in prediction.failed:
         print_error(f"tile in row {tile.row}, column {tile.column}: {tile.reason}")
