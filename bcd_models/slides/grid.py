@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 SOURCE_MPP = 4.0
 # Scans of one nominal magnification differ by a few per cent: a level that much coarser will do,
 # where the next would cost sixteen times the pixels.
-COARSER = 1.05
-REGION_PIXELS = 2048  # about the most a block measures across, in the pixels read
-BLOCK_TILES = 16  # the most tiles across a block, so that a killed run loses little
+MAX_MPP_RATIO = 1.05
+MAX_BLOCK_PIXELS = 2048  # about the most a block measures across, in the pixels read
+MAX_BLOCK_TILES = 16  # the most tiles across a block, so that a killed run loses little
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Grid:
         return max(1, round(self.tile_um / SOURCE_MPP))
 
     def area(self, block: Block) -> Area:
-        """What a block covers."""
+        """Return what a block covers."""
         return Area(
             self.left + block.column * self.tile_width,
             self.top + block.row * self.tile_height,
@@ -61,7 +61,7 @@ class Grid:
         )
 
     def edges(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """A tile's left, top, right and lower edge in whole level-0 pixels."""
+        """Return a tile's left, top, right and lower edge in whole level-0 pixels."""
         return (
             round(self.left + column * self.tile_width),
             round(self.top + row * self.tile_height),
@@ -98,7 +98,7 @@ def plan_grid(facts: SlideFacts, tile_um: float) -> Grid:
     Raises:
         ImageError: Less than one tile was scanned, or more coarsely than the model needs.
     """
-    if max(facts.mpp_x, facts.mpp_y) > SOURCE_MPP * COARSER:
+    if max(facts.mpp_x, facts.mpp_y) > SOURCE_MPP * MAX_MPP_RATIO:
         raise ImageError(
             f"{facts.path} has {facts.mpp_x:g} x {facts.mpp_y:g} micrometres a pixel, the model "
             f"needs {SOURCE_MPP:g} or fewer: scan at a higher magnification, or hand in the true "
@@ -116,34 +116,38 @@ def plan_grid(facts: SlideFacts, tile_um: float) -> Grid:
     return Grid(left, top, across, down, columns, rows, tile_um)
 
 
-def level_for(facts: SlideFacts, mpp: float) -> int:
-    """The coarsest level that has at most ``mpp`` micrometres a pixel, or a few per cent more."""
+def choose_level(facts: SlideFacts, mpp: float) -> int:
+    """Return the coarsest level of at most ``mpp`` micrometres a pixel, or a few per cent more."""
     finest = max(facts.mpp_x, facts.mpp_y)
     return max(
         (
             level
             for level, downsample in enumerate(facts.downsamples)
-            if downsample * finest <= mpp * COARSER
+            if downsample * finest <= mpp * MAX_MPP_RATIO
         ),
         key=lambda level: facts.downsamples[level],
         default=0,
     )
 
 
-def blocks_of(
-    grid: Grid, facts: SlideFacts, level: int, wanted: NDArray[np.bool_], most: int = BLOCK_TILES
+def split_into_blocks(
+    grid: Grid,
+    facts: SlideFacts,
+    level: int,
+    wanted: NDArray[np.bool_],
+    max_tiles: int = MAX_BLOCK_TILES,
 ) -> Iterator[Block]:
-    """Blocks that hold all wanted tiles, no larger than they need.
+    """Yield blocks that hold all wanted tiles, no larger than they need.
 
     Args:
         grid: The tiles.
         facts: Of the slide.
         level: Where they will be read.
         wanted: Rows x columns.
-        most: Tiles across a block.
+        max_tiles: Across a block.
     """
     pixels = max(grid.tile_width, grid.tile_height) / facts.downsamples[level]
-    side = min(max(int(REGION_PIXELS / pixels), 1), most)
+    side = min(max(int(MAX_BLOCK_PIXELS / pixels), 1), max_tiles)
     for row in range(0, grid.rows, side):
         for column in range(0, grid.columns, side):
             inside = wanted[row : row + side, column : column + side]
@@ -184,7 +188,7 @@ def read_block(
             }
     image = np.full((block.rows * pixels, block.columns * pixels, 3), 255, np.uint8)
     failed: dict[tuple[int, int], str] = {}
-    for part in _quarters(block):
+    for part in _quarter(block):
         if wanted[part.cells].any():
             down, right = (part.row - block.row) * pixels, (part.column - block.column) * pixels
             place = np.s_[down : down + part.rows * pixels, right : right + part.columns * pixels]
@@ -193,8 +197,8 @@ def read_block(
     return image, failed
 
 
-def _quarters(block: Block) -> Iterator[Block]:
-    """Up to four blocks in a block's place."""
+def _quarter(block: Block) -> Iterator[Block]:
+    """Yield up to four blocks in a block's place."""
     upper, left = (block.rows + 1) // 2, (block.columns + 1) // 2
     for row, rows in ((block.row, upper), (block.row + upper, block.rows - upper)):
         for column, columns in ((block.column, left), (block.column + left, block.columns - left)):
@@ -202,7 +206,7 @@ def _quarters(block: Block) -> Iterator[Block]:
                 yield Block(row, column, rows, columns)
 
 
-def cut(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
-    """A block's image as rows x columns x pixels x pixels x 3 tiles."""
+def cut_tiles(image: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+    """Return a block's image as rows x columns x pixels x pixels x 3 tiles."""
     rows, columns = image.shape[0] // pixels, image.shape[1] // pixels
     return image.reshape(rows, pixels, columns, pixels, 3).swapaxes(1, 2)

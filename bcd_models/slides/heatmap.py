@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 COLOUR_MAP = "inferno"  # as for the heat maps of patches
 OPACITY = 0.5
-LEAST_SIDE = 600  # a small slide's map is enlarged to about this, by a whole number
+MIN_SIDE = 600  # a small slide's map is enlarged to about this, by a whole number
 MARGIN, BAR_WIDTH, LINE, TEXT = 16, 24, 20, 13
 FAILED = (0, 190, 255)  # a colour neither stain nor scale has
 
 
-def draw(prediction: SlidePrediction) -> Image.Image:
-    """The thumbnail with P(malignant) of each tile over it in colour, dark is 0 and yellow is 1.
+def draw_heat_map(prediction: SlidePrediction) -> Image.Image:
+    """Draw P(malignant) of each tile over the thumbnail in colour: dark is 0, yellow is 1.
 
     Tiles without tissue are left as they are; those that failed are crossed out in blue.
     """
-    picture = _map(prediction)
+    picture = _draw_map(prediction)
     bar = max(picture.height, 240)
     font = ImageFont.load_default(TEXT)
-    lines = _captions(prediction)
+    lines = _write_captions(prediction)
     wide = max(round(font.getlength(line)) for line in lines)
     right = max(picture.width + BAR_WIDTH + 190, wide) + 2 * MARGIN
     below = bar + 2 * MARGIN
@@ -43,20 +43,20 @@ def draw(prediction: SlidePrediction) -> Image.Image:
 
 
 def colours(prediction: SlidePrediction) -> Image.Image:
-    """P(malignant) in colour, RGBA of the thumbnail's size; clear where nothing was answered."""
+    """Return P(malignant) in colour, RGBA of the thumbnail's size; clear where there is none."""
     shown = ~np.isnan(prediction.probabilities)
-    picture = Image.fromarray(_coloured(np.where(shown, prediction.probabilities, 0)))
+    picture = Image.fromarray(_apply_colour_map(np.where(shown, prediction.probabilities, 0)))
     picture.putalpha(Image.fromarray(np.where(shown, 255, 0).astype(np.uint8)))
     height, width = prediction.thumbnail.shape[:2]
     return picture.resize((width, height), Image.Resampling.NEAREST)
 
 
-def _map(prediction: SlidePrediction) -> Image.Image:
+def _draw_map(prediction: SlidePrediction) -> Image.Image:
     picture = Image.fromarray(prediction.thumbnail)
     over = colours(prediction)
     picture.paste(over, mask=over.getchannel("A").point(lambda alpha: round(alpha * OPACITY)))
     side = picture.height // prediction.grid.rows
-    factor = max(1, LEAST_SIDE // max(picture.size))
+    factor = max(1, MIN_SIDE // max(picture.size))
     picture = picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
     )
@@ -69,8 +69,8 @@ def _map(prediction: SlidePrediction) -> Image.Image:
     return picture
 
 
-def _coloured(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """... x 3 of values from 0 to 1, in the colours of the patches' heat maps."""
+def _apply_colour_map(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return values from 0 to 1 as ... x 3 RGB, in the colours of the patches' heat maps."""
     from matplotlib import colormaps
 
     rgba: NDArray[np.uint8] = colormaps[COLOUR_MAP](values, bytes=True)
@@ -85,7 +85,7 @@ def _draw_bar(
     prediction: SlidePrediction,
 ) -> None:
     left, top, height = place
-    column = _coloured(np.linspace(1, 0, height))[:, None]
+    column = _apply_colour_map(np.linspace(1, 0, height))[:, None]
     page.paste(Image.fromarray(np.repeat(column, BAR_WIDTH, axis=1)), (left, top))
     rule = prediction.rule
     marks = {1.0: "1  P(malignant)", 0.0: "0", rule.threshold: f"{rule.threshold:.2f}  threshold"}
@@ -98,10 +98,10 @@ def _draw_bar(
         pen.line((left - 4, low, left - 4, high), fill="black", width=3)
 
 
-def _captions(prediction: SlidePrediction) -> list[str]:
+def _write_captions(prediction: SlidePrediction) -> list[str]:
     lines = [
-        _plain(prediction.facts.path.name),
-        _plain(f"{prediction.model} {prediction.model_version}: {prediction.words}"),
+        _replace_unprintable(prediction.facts.path.name),
+        _replace_unprintable(f"{prediction.model} {prediction.model_version}: {prediction.words}"),
     ]
     if prediction.failed:
         lines.append(f"{len(prediction.failed)} tiles could not be read: crossed out in blue")
@@ -110,6 +110,6 @@ def _captions(prediction: SlidePrediction) -> list[str]:
     return [*lines, NOTICE]
 
 
-def _plain(text: str) -> str:
-    """Characters that Pillow's own font has; a line break would shift the lines below."""
+def _replace_unprintable(text: str) -> str:
+    """Keep to what Pillow's own font has; a line break would shift the lines below."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bcd_models.slides.grid import Block, Grid
     from bcd_models.slides.slide_file import SlideFacts
 
-FORMAT = 1
+FORMAT_VERSION = 1
 
 
 class Journal:
@@ -42,7 +42,7 @@ class Journal:
             _append(self._file, {**asdict(block), "margins": margins})
 
     def margins_of(self, block: Block) -> list[float] | None:
-        """A block's margins, where an earlier run finished it."""
+        """Return a block's margins, where an earlier run finished it."""
         return self.done.get((block.row, block.column, block.rows, block.columns))
 
 
@@ -67,19 +67,21 @@ def open_journal(path: Path | None, about: dict[str, Any]) -> Iterator[Journal]:
         raise InputError(f"{path} can't be written: {error.strerror}") from None
     with file:
         file.seek(0)
-        lines = list(_whole_lines(file.read()))
+        lines = list(_read_whole_lines(file.read()))
         if lines:
             _refuse_another(path, lines[0][0], about)
         file.truncate(lines[-1][1] if lines else 0)
         if not lines:
             _append(file, about)
-        yield Journal(file, dict(map(_block, (line for line, _ in lines[1:]))))
+        yield Journal(file, dict(map(_parse_block, (line for line, _ in lines[1:]))))
 
 
-def about_run(facts: SlideFacts, grid: Grid, weights_sha256: str, version: str) -> dict[str, Any]:
-    """What a journal is about: its margins hold for nothing else."""
+def describe_run(
+    facts: SlideFacts, grid: Grid, weights_sha256: str, version: str
+) -> dict[str, Any]:
+    """Return what a journal is about: its margins hold for nothing else."""
     slide = asdict(facts) | {"path": str(facts.path.resolve())}
-    about = {"format": FORMAT, "release": version, "weights_sha256": weights_sha256}
+    about = {"format": FORMAT_VERSION, "release": version, "weights_sha256": weights_sha256}
     return json.loads(json.dumps({**about, "slide": slide, "grid": asdict(grid)}))  # type: ignore[no-any-return]
 
 
@@ -93,8 +95,8 @@ def _append(file: IO[bytes], document: dict[str, Any]) -> None:
         raise InputError(f"{file.name} can't be written: {error.strerror}") from None
 
 
-def _whole_lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each object up to the first damaged line, and where its line ends."""
+def _read_whole_lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield each object up to the first damaged line, and where its line ends."""
     end = 0
     for line in data.splitlines(keepends=True):
         try:
@@ -107,12 +109,12 @@ def _whole_lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
         yield document, end
 
 
-def _block(line: dict[str, Any]) -> tuple[tuple[int, int, int, int], list[float]]:
+def _parse_block(line: dict[str, Any]) -> tuple[tuple[int, int, int, int], list[float]]:
     return (line["row"], line["column"], line["rows"], line["columns"]), line["margins"]
 
 
-def _refuse_another(path: Path, found: dict[str, Any], about: dict[str, Any]) -> None:
-    if found == about:
+def _refuse_another(path: Path, kept: dict[str, Any], about: dict[str, Any]) -> None:
+    if kept == about:
         return
     names = {
         "slide": "another slide, or the slide has changed",
@@ -120,7 +122,7 @@ def _refuse_another(path: Path, found: dict[str, Any], about: dict[str, Any]) ->
         "grid": "another pixel size or field of view",
         "release": "another release of bcd-models",
     }
-    reason = next((names[key] for key in names if found.get(key) != about[key]), "another format")
+    reason = next((names[key] for key in names if kept.get(key) != about[key]), "another format")
     raise InputError(
         f"{path} is of an unfinished run with something else ({reason}): choose another folder, or "
         "delete that file to begin anew"

@@ -43,7 +43,8 @@ class TileModel(Protocol):
         """SHA-256 of the weights: an unfinished run goes on with the same ones only."""
 
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.floating]:
-        """Return logit margins (malignant minus benign), shape (N,), of N x H x W x 3 RGB tiles.
+        """Return the margins of N x H x W x 3 RGB tiles, shape (N,).
 
-        Called in threads, for two batches at a time.
+        A margin is what the decision rule calibrates: malignant logit minus benign logit. NaN says
+        that there is none. Called in threads, for two batches at a time.
         """

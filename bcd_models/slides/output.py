@@ -12,7 +12,7 @@ import numpy as np
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.prediction import NOTICE, WORDS
-from bcd_models.slides.heatmap import draw
+from bcd_models.slides.heatmap import draw_heat_map
 from bcd_models.slides.regions import Region, outline
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ def write(prediction: SlidePrediction, folder: Path) -> list[Path]:
     """
     try:
         contents = (
-            _png(prediction),
-            _json(geojson(prediction)),
-            parquet(prediction),
-            _json(prediction.to_dict()),
+            _encode_png(prediction),
+            _encode_json(build_geojson(prediction)),
+            encode_parquet(prediction),
+            _encode_json(prediction.to_dict()),
         )
     except ImportError as error:
         raise InputError(
             f"slides need {error.name} ({error}): pip install 'bcd-models[slides]'"
         ) from None
-    files = dict(zip(files_of(prediction, folder), contents, strict=True))
+    files = dict(zip(output_paths(prediction, folder), contents, strict=True))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_files(files)
@@ -51,34 +51,35 @@ def write(prediction: SlidePrediction, folder: Path) -> list[Path]:
     return list(files)
 
 
-def files_of(prediction: SlidePrediction, folder: Path) -> list[Path]:
-    """Where heat map, regions, tiles and summary go."""
-    return [beside(folder, prediction.facts.path, prediction.model, kind) for kind in KINDS]
+def output_paths(prediction: SlidePrediction, folder: Path) -> list[Path]:
+    """Return where heat map, regions, tiles and summary go."""
+    return [output_path(folder, prediction.facts.path, prediction.model, kind) for kind in KINDS]
 
 
-def beside(folder: Path, slide: Path, model: str, kind: str) -> Path:
-    """Where a file of a slide and a model goes: ``<slide>-<model><kind>``."""
+def output_path(folder: Path, slide: Path, model: str, kind: str) -> Path:
+    """Return where a file of a slide and a model goes: ``<slide>-<model><kind>``."""
     return folder / f"{slide.stem}-{Path(model).name}{kind}"
 
 
-def geojson(prediction: SlidePrediction) -> dict[str, Any]:
-    """Regions as QuPath reads them: a FeatureCollection of annotations with classification,
-    measurements and metadata, in pixels of the image that QuPath shows.
+def build_geojson(prediction: SlidePrediction) -> dict[str, Any]:
+    """Return the regions as QuPath reads them, in pixels of the image that QuPath shows.
+
+    They are a FeatureCollection of annotations with classification, measurements and metadata.
 
     That image is level 0, cut to the slide's bounds where the slide states some (MRXS does).
     """
     return {
         "type": "FeatureCollection",
         "features": [
-            _feature(prediction, region, decision)
+            _build_feature(prediction, region, decision)
             for decision in ("malignant", "refer")
             for region in prediction.regions(decision)
         ],
     }
 
 
-def parquet(prediction: SlidePrediction) -> bytes:
-    """All tiles with tissue, one a row, places in level-0 pixels; no answer where one failed."""
+def encode_parquet(prediction: SlidePrediction) -> bytes:
+    """Return all tiles with tissue, one a row, in level-0 pixels; no answer where one failed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -123,13 +124,13 @@ def parquet(prediction: SlidePrediction) -> bytes:
     return buffer.getvalue()
 
 
-def _feature(
+def _build_feature(
     prediction: SlidePrediction, region: Region, decision: Literal["malignant", "refer"]
 ) -> dict[str, Any]:
     facts = prediction.describe(region)
     return {
         "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": _coordinates(prediction, region)},
+        "geometry": {"type": "Polygon", "coordinates": _build_coordinates(prediction, region)},
         "properties": {
             "objectType": "annotation",
             "classification": {"name": WORDS[decision], "color": COLOURS[decision]},
@@ -149,7 +150,7 @@ def _feature(
     }
 
 
-def _coordinates(prediction: SlidePrediction, region: Region) -> list[list[list[int]]]:
+def _build_coordinates(prediction: SlidePrediction, region: Region) -> list[list[list[int]]]:
     grid, (left, top, _, _) = prediction.grid, prediction.facts.bounds
     rings = []
     for ring in outline(region):
@@ -158,11 +159,11 @@ def _coordinates(prediction: SlidePrediction, region: Region) -> list[list[list[
     return rings
 
 
-def _png(prediction: SlidePrediction) -> bytes:
+def _encode_png(prediction: SlidePrediction) -> bytes:
     buffer = io.BytesIO()
-    draw(prediction).save(buffer, format="PNG")
+    draw_heat_map(prediction).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def _json(document: dict[str, Any]) -> bytes:
+def _encode_json(document: dict[str, Any]) -> bytes:
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()

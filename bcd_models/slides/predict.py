@@ -19,14 +19,14 @@ from bcd_models.slides.grid import (
     SOURCE_MPP,
     Block,
     Grid,
-    blocks_of,
-    cut,
-    level_for,
+    choose_level,
+    cut_tiles,
     plan_grid,
     read_block,
+    split_into_blocks,
 )
-from bcd_models.slides.journal import Journal, about_run, open_journal
-from bcd_models.slides.output import beside, write
+from bcd_models.slides.journal import Journal, describe_run, open_journal
+from bcd_models.slides.output import output_path, write
 from bcd_models.slides.prediction import FailedTile, SlidePrediction
 from bcd_models.slides.read_ahead import read_ahead
 from bcd_models.slides.slide_file import SlideFacts, SlideReader, read_facts
@@ -100,8 +100,8 @@ def predict_slide(
     facts = read_facts(Path(slide), mpp)
     grid = plan_grid(facts, model.field_um)
     folder = Path(out) if out is not None else None
-    path = beside(folder, facts.path, model.config.name, ".unfinished") if folder else None
-    about = about_run(facts, grid, model.weights_sha256, __version__)
+    path = output_path(folder, facts.path, model.config.name, ".unfinished") if folder else None
+    about = describe_run(facts, grid, model.weights_sha256, __version__)
     with open_journal(path, about) as journal:
         prediction = _predict(model, facts, grid, journal, batch, progress)
     if folder and path:
@@ -120,12 +120,12 @@ def _predict(
     progress: Progress | None,
 ) -> SlidePrediction:
     tissue = find_tissue(facts, grid)
-    level = level_for(facts, SOURCE_MPP)
+    level = choose_level(facts, SOURCE_MPP)
     margins = np.full((grid.rows, grid.columns), np.nan)
     failed: dict[Cell, str] = {}
     total, done = int(tissue.tiles.sum()), 0
     rest = []
-    for block in blocks_of(grid, facts, level, tissue.tiles):
+    for block in split_into_blocks(grid, facts, level, tissue.tiles):
         wanted = tissue.tiles[block.cells]
         known = journal.margins_of(block)
         if known is None or len(known) != wanted.sum():
@@ -173,7 +173,7 @@ def _read_tiles(
     places = [tuple(place) for place in np.argwhere(wanted[block.cells]).tolist()]
     cells = [(block.row + down, block.column + right) for down, right in places]
     kept = [index for index, cell in enumerate(cells) if cell not in failed]
-    tiles = cut(image, side)[tuple(np.array(places).T)][kept]
+    tiles = cut_tiles(image, side)[tuple(np.array(places).T)][kept]
     return _BlockTiles(block, [cells[index] for index in kept], tiles, failed)
 
 

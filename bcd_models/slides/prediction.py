@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 TOP_REGIONS = 10
 UM2_IN_MM2 = 1e6
-FOUND: tuple[Decision, ...] = ("malignant", "refer")
-ALL: tuple[Decision, ...] = (*FOUND, "benign")
+REPORTED: tuple[Decision, ...] = ("malignant", "refer")
+DECISIONS: tuple[Decision, ...] = (*REPORTED, "benign")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class SlidePrediction:
         return (self.probabilities >= low) & (self.probabilities <= high)
 
     def where(self, decision: Decision) -> NDArray[np.bool_]:
-        """Rows x columns: the tiles with a decision; each predicted tile has just one."""
+        """Return which tiles have a decision, rows x columns; each predicted tile has just one."""
         if decision == "refer":
             return self.referred
         predicted = ~np.isnan(self.probabilities)
@@ -93,7 +93,7 @@ class SlidePrediction:
         return predicted & label & ~self.referred
 
     def tiles(self, decision: Decision) -> int:
-        """How many tiles have a decision."""
+        """Count the tiles with a decision."""
         return int(self.where(decision).sum())
 
     @property
@@ -102,15 +102,15 @@ class SlidePrediction:
         return int((~np.isnan(self.probabilities)).sum())
 
     def share(self, decision: Decision) -> float | None:
-        """Share of the predicted tiles with a decision, 0 to 1; None where none was predicted."""
+        """Return the share of predicted tiles with a decision, 0 to 1; None: none predicted."""
         return self.tiles(decision) / self.predicted if self.predicted else None
 
     def area_mm2(self, tiles: int) -> float:
-        """Square millimetres of so many tiles."""
+        """Return the area of so many tiles in square millimetres."""
         return tiles * self.grid.tile_um**2 / UM2_IN_MM2
 
     def regions(self, decision: Decision) -> list[Region]:
-        """Connected regions of tiles with a decision, the largest first."""
+        """Return connected regions of tiles with a decision, the largest first."""
         return regions_of(self.where(decision))
 
     @property
@@ -121,15 +121,15 @@ class SlidePrediction:
             return "no tissue found: nothing was looked at"
         if not self.predicted:
             return "no tile of the tissue found could be read: nothing was looked at"
-        said = [
+        shares = [
             f"{WORDS[decision]} in {100 * tiles / self.predicted:.1f}%"
-            for decision in FOUND
+            for decision in REPORTED
             if (tiles := self.tiles(decision))
         ]
-        return f"{' and '.join(said)} of {tissue}" if said else f"{WORDS['benign']} in {tissue}"
+        return f"{' and '.join(shares)} of {tissue}" if shares else f"{WORDS['benign']} in {tissue}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the tiles, with the research-use notice, ready for JSON."""
+        """Return everything but the tiles, with the research-use notice, ready for JSON."""
         facts, grid = self.facts, self.grid
         return {
             "words": self.words,
@@ -175,7 +175,7 @@ class SlidePrediction:
                     "share_of_predicted": self.share(decision),
                     "area_mm2": self.area_mm2(self.tiles(decision)),
                 }
-                for decision in ALL
+                for decision in DECISIONS
             },
             "top_regions": [
                 self.describe(region) for region in self.regions("malignant")[:TOP_REGIONS]
@@ -184,7 +184,7 @@ class SlidePrediction:
         }
 
     def describe(self, region: Region) -> dict[str, Any]:
-        """A region's size, probabilities and place in level-0 pixels."""
+        """Return a region's size, probabilities and place in level-0 pixels."""
         top, left, bottom, right = region.box
         x, y, *_ = self.grid.edges(top, left)
         *_, x_end, y_end = self.grid.edges(bottom, right)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from bcd_models.runtime.ahead import ahead
 from bcd_models.slides.slide_file import SlideFacts, SlideReader
 
-DEPTH = 4  # reads under way or waiting: they bound memory, whatever the slide's size
+MAX_READS_AHEAD = 4  # reads under way or waiting: they bound memory, whatever the slide's size
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 def read_ahead(
     facts: SlideFacts, jobs: Iterable[Job], read: Callable[[SlideReader, Job], Result]
 ) -> Iterator[Result]:
-    """What ``read`` makes of each job, in their order; it is called in threads."""
+    """Yield what ``read`` makes of each job, in their order; it is called in threads."""
     own = threading.local()
     readers: list[SlideReader] = []
 
@@ -29,7 +29,7 @@ def read_ahead(
         return read(own.reader, job)
 
     try:
-        yield from ahead(work, jobs, DEPTH)
+        yield from ahead(work, jobs, MAX_READS_AHEAD)
     finally:
         for reader in readers:
             reader.close()

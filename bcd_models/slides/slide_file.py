@@ -91,10 +91,10 @@ def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
         InputError: ``mpp`` is not a pixel's, or OpenSlide is not installed.
     """
     if mpp is not None and not PLAUSIBLE_UM[0] <= mpp <= PLAUSIBLE_UM[1]:
-        raise InputError(f"--mpp {mpp:g} is {_implausible()}")
+        raise InputError(f"--mpp {mpp:g} is {_name_plausible_sizes()}")
     with open_slide(path) as slide:
         properties = dict(slide.properties)
-        mpp_x, mpp_y = (mpp, mpp) if mpp is not None else _pixel_size(properties, path)
+        mpp_x, mpp_y = (mpp, mpp) if mpp is not None else _read_pixel_size(properties, path)
         status = path.stat()
         return SlideFacts(
             path=path,
@@ -107,10 +107,10 @@ def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
             mpp_x=mpp_x,
             mpp_y=mpp_y,
             mpp_given=mpp is not None,
-            bounds=_bounds(properties, slide.dimensions),
+            bounds=_read_bounds(properties, slide.dimensions),
             levels=tuple(slide.level_dimensions),
             downsamples=tuple(slide.level_downsamples),
-            background=_background(properties),
+            background=_read_background(properties),
         )
 
 
@@ -165,7 +165,7 @@ class SlideReader:
         self._slide: OpenSlide | None = None
 
     def read(self, area: Area, level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """An area's pixels at another size.
+        """Read an area's pixels at another size.
 
         Args:
             area: Within level 0.
@@ -181,14 +181,14 @@ class SlideReader:
         """
         import openslide
 
-        corner, shape, box = _pixels_of(area, self._facts, level)
+        corner, shape, box = _locate(area, self._facts, level)
         self._slide = self._slide or open_slide(self._facts.path)
         try:
             region = self._slide.read_region(corner, level, shape)
         except openslide.OpenSlideError as error:
             self.close()
             raise ImageError(_decoder_words(error)) from None
-        rgb = _on(self._facts.background, region)
+        rgb = _lay_on(self._facts.background, region)
         if rgb.size != size or box != (0, 0, *size):
             rgb = rgb.resize(size, FILTER, box=box, reducing_gap=REDUCING_GAP)
         return np.asarray(rgb)
@@ -200,10 +200,10 @@ class SlideReader:
         self._slide = None
 
 
-def _pixels_of(
+def _locate(
     area: Area, facts: SlideFacts, level: int
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[float, float, float, float]]:
-    """What to ask OpenSlide for: corner in level-0 pixels, size in the level's, and the area there.
+    """Return what to ask for: corner in level-0 pixels, size in the level's, and the area there.
 
     The area is cut at the level's edges, which rounding may leave a pixel short.
     """
@@ -219,7 +219,8 @@ def _pixels_of(
     return (round(x * downsample), round(y * downsample)), shape, box
 
 
-def _on(background: tuple[int, int, int], region: Image.Image) -> Image.Image:
+def _lay_on(background: tuple[int, int, int], region: Image.Image) -> Image.Image:
+    """Return RGBA as RGB, with the background where nothing was scanned."""
     alpha = region.getchannel("A")
     if alpha.getextrema()[0] == 255:
         return region.convert("RGB")
@@ -228,7 +229,7 @@ def _on(background: tuple[int, int, int], region: Image.Image) -> Image.Image:
     return rgb
 
 
-def _pixel_size(properties: dict[str, str], path: Path) -> tuple[float, float]:
+def _read_pixel_size(properties: dict[str, str], path: Path) -> tuple[float, float]:
     sizes = []
     for name in ("openslide.mpp-x", "openslide.mpp-y"):
         text = properties.get(name)
@@ -242,12 +243,12 @@ def _pixel_size(properties: dict[str, str], path: Path) -> tuple[float, float]:
         except ValueError:
             size = math.nan
         if not PLAUSIBLE_UM[0] <= size <= PLAUSIBLE_UM[1]:
-            raise PixelSizeError(f"{path} says {name} = {text}, {_implausible()}")
+            raise PixelSizeError(f"{path} says {name} = {text}, {_name_plausible_sizes()}")
         sizes.append(size)
     return sizes[0], sizes[1]
 
 
-def _implausible() -> str:
+def _name_plausible_sizes() -> str:
     low, high = PLAUSIBLE_UM
     return (
         f"no size of a slide's pixel ({low:g} to {high:g} micrometres): hand in the true one with "
@@ -255,8 +256,8 @@ def _implausible() -> str:
     )
 
 
-def _bounds(properties: dict[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """What was scanned, where the slide says so and it lies within level 0."""
+def _read_bounds(properties: dict[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return what was scanned, where the slide says so and it lies within level 0."""
     try:
         left, top, width, height = (
             int(properties[f"openslide.bounds-{name}"]) for name in ("x", "y", "width", "height")
@@ -267,7 +268,7 @@ def _bounds(properties: dict[str, str], size: tuple[int, int]) -> tuple[int, int
     return (left, top, width, height) if inside and min(width, height) > 0 else (0, 0, *size)
 
 
-def _background(properties: dict[str, str]) -> tuple[int, int, int]:
+def _read_background(properties: dict[str, str]) -> tuple[int, int, int]:
     try:
         red, green, blue = bytes.fromhex(properties["openslide.background-color"])
     except (KeyError, ValueError):

@@ -75,10 +75,10 @@ def _refuse_names_elsewhere(path: Path, text: bytes, names: str) -> None:
     """
     folder = path.parent
     for line in text.decode("utf-8", "surrogateescape").split("\n"):
-        found = re.fullmatch(rf"\s*(?:{names})\s*=\s*(.*?)\s*", line, re.S)
-        if not found:
+        match = re.fullmatch(rf"\s*(?:{names})\s*=\s*(.*?)\s*", line, re.S)
+        if not match:
             continue
-        name = found[1]
+        name = match[1]
         is_plain = name not in (".", "..") and not re.search(r"[/\\\0]", name)
         if not (is_plain and (folder / name).resolve().is_relative_to(folder.resolve())):
             raise ImageError(f"{path} names a file outside its own folder: {name!r}")

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bcd_models.slides.grid import (
-    REGION_PIXELS,
+    MAX_BLOCK_PIXELS,
     Block,
     Grid,
-    blocks_of,
-    level_for,
+    choose_level,
     read_block,
+    split_into_blocks,
 )
 from bcd_models.slides.read_ahead import read_ahead
 
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 THUMBNAIL_PIXELS = 8  # across a tile: 25 micrometres each
 # Otsu's threshold, but never so high that pale stroma beside dark tumour is lost, nor so low that a
 # slide of glass alone is parted in two.
-LOWEST, HIGHEST = 0.02, 0.03
-LEAST_TISSUE = 0.1  # of a tile's thumbnail pixels: fat is mostly holes
-GREY = 0.15  # of green's optical density: half and more in H&E, under a tenth in black ink
+MIN_THRESHOLD, MAX_THRESHOLD = 0.02, 0.03
+MIN_TISSUE_SHARE = 0.1  # of a tile's thumbnail pixels: fat is mostly holes
+# Of green's optical density: half and more in H&E, under a tenth in black ink.
+MIN_STAIN_SHARE = 0.15
 DENSITY = -np.log10(np.arange(1, 257, dtype=np.float32) / 256)  # of each grey level
-INK = 0.85  # green's optical density to red's: about 1 and more in H&E, under 0.8 in blue ink
+# Of their optical densities: about 1 and more in H&E, under 0.8 in blue ink.
+MIN_GREEN_TO_RED = 0.85
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Tissue:
 
 
 def find_tissue(facts: SlideFacts, grid: Grid) -> Tissue:
-    """Look for tissue on the level that is just sharp enough for a thumbnail."""
+    """Find tissue on the level that is just sharp enough for a thumbnail."""
     side = THUMBNAIL_PIXELS
-    level = level_for(facts, grid.tile_um / side)
+    level = choose_level(facts, grid.tile_um / side)
     everywhere = np.ones((grid.rows, grid.columns), bool)
     thumbnail = np.full((grid.rows * side, grid.columns * side, 3), 255, np.uint8)
     unread = np.zeros_like(everywhere)
@@ -65,18 +67,18 @@ def find_tissue(facts: SlideFacts, grid: Grid) -> Tissue:
     ) -> tuple[Block, NDArray[np.uint8], dict[tuple[int, int], str]]:
         return block, *read_block(reader, grid, block, level, side, everywhere)
 
-    blocks = blocks_of(grid, facts, level, everywhere, most=REGION_PIXELS // side)
+    blocks = split_into_blocks(grid, facts, level, everywhere, max_tiles=MAX_BLOCK_PIXELS // side)
     for block, image, failed in read_ahead(facts, blocks, read):
         top, left = block.row * side, block.column * side
         thumbnail[top : top + image.shape[0], left : left + image.shape[1]] = image
         for cell in failed:
             unread[cell] = True
     pixels = is_tissue(thumbnail).reshape(grid.rows, side, grid.columns, side)
-    return Tissue(thumbnail, (pixels.mean((1, 3)) >= LEAST_TISSUE) | unread)
+    return Tissue(thumbnail, (pixels.mean((1, 3)) >= MIN_TISSUE_SHARE) | unread)
 
 
 def is_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which pixels show H&E-stained tissue.
+    """Return which pixels show H&E-stained tissue.
 
     Args:
         rgb: H x W x 3.
@@ -86,13 +88,20 @@ def is_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """
     red, green, blue = (DENSITY[rgb[..., channel]] for channel in range(3))
     stain = green - np.minimum(red, blue)
-    threshold = float(np.clip(_otsu(stain), LOWEST, HIGHEST))
-    found: NDArray[np.bool_] = (stain >= threshold) & (stain >= GREY * green) & (green >= INK * red)
-    return found
+    threshold = float(np.clip(_find_otsu_threshold(stain), MIN_THRESHOLD, MAX_THRESHOLD))
+    mask: NDArray[np.bool_] = (
+        (stain >= threshold)
+        & (stain >= MIN_STAIN_SHARE * green)
+        & (green >= MIN_GREEN_TO_RED * red)
+    )
+    return mask
 
 
-def _otsu(values: NDArray[np.float32]) -> float:
-    """The threshold that parts values from 0 to 0.5 best in two (Otsu, IEEE Trans. SMC 1979)."""
+def _find_otsu_threshold(values: NDArray[np.float32]) -> float:
+    """Return the threshold that parts values from 0 to 0.5 best in two.
+
+    Otsu, IEEE Transactions on Systems, Man, and Cybernetics 1979.
+    """
     counts, edges = np.histogram(np.clip(values, 0, 0.5), bins=128, range=(0, 0.5))
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)

@@ -1,8 +1,9 @@
-"""Documents name tests that exist."""
+"""Documents name tests, modules and functions that exist."""
 
 from __future__ import annotations
 
 import re
+from pkgutil import resolve_name
 
 import pytest
 
@@ -16,3 +17,11 @@ def test_every_test_named_in_the_documents_exists(document: str) -> None:
     missing = [name for name in named if f"def {name}(" not in written]
     assert len(named) > 25
     assert missing == []
+
+
+def test_every_module_and_function_named_in_the_architecture_exists() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"`((?:bcd_models|training|clinic)\.[\w.]+)`", page))
+    assert len(named) > 45
+    for name in named:
+        resolve_name(name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -60,7 +60,8 @@ class Fibres(NamedTuple):
         here, right, down = (
             frame.at(self.across, points + step) for step in ((0, 0), (12.0, 0), (0, 12.0))
         )
-        return np.arctan2(down - here, right - here) + math.pi / 2
+        angle: np.ndarray = np.arctan2(down - here, right - here) + math.pi / 2
+        return angle
 
 
 class Stain(NamedTuple):
@@ -77,7 +78,9 @@ class Layers(NamedTuple):
     eosin: np.ndarray
     solid: np.ndarray  # 1 where there is tissue, 0 in fat vacuoles and lumina
 
-    def blend(self, where: tuple | slice, weight: np.ndarray, *, h: float, e: float) -> None:
+    def blend(
+        self, where: tuple[Any, ...] | slice, weight: np.ndarray, *, h: float, e: float
+    ) -> None:
         """Paints amounts h and e over a region, in place, with weights 0 to 1."""
         self.haematoxylin[where] += weight * (h - self.haematoxylin[where])
         self.eosin[where] += weight * (e - self.eosin[where])
@@ -387,7 +390,8 @@ def stain_maps(
         glass = _rough(_generator(seed, 8), frame, 300.0) + 0.06 * fibres.fine - 3.0 * cancer
         maps *= _ramp(float(np.quantile(glass, 1.0 - slide_background)) - glass, 0.04)
     blur = 0.3 + 0.25 / frame.mpp
-    return ndimage.gaussian_filter(maps, (0.0, blur, blur), truncate=2.5)
+    blurred: np.ndarray = ndimage.gaussian_filter(maps, (0.0, blur, blur), truncate=2.5)
+    return blurred
 
 
 def stain(seed: int) -> Stain:

@@ -6,16 +6,16 @@ python -m tests.support.full_size --out FOLDER
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tests.support import synthetic
 
 # 277,524 patches of 279 cases, each in the archive twice, as in Kaggle's.
-IDC = {"cases": 279, "patches_per_case": 994, "slivers": 198, "twice": True}
+IDC: dict[str, Any] = {"cases": 279, "patches_per_case": 994, "slivers": 198, "twice": True}
 # 7,910 images where BreaKHis has 7,909, of patients with equally many.
-BREAKHIS = {"patients_per_class": 35, "images_per_patient": 113}
+BREAKHIS: dict[str, Any] = {"patients_per_class": 35, "images_per_patient": 113}
 
 
 def main(

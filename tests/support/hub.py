@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from tests.support import hub_api, hub_files  # noqa: F401 - they register their answers
 from tests.support.hub_http import Handler, Rights
@@ -248,7 +249,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that has gone away is no news; anything else is a bug of this Hub."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)

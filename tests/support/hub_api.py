@@ -139,7 +139,7 @@ def tree(ask: Handler, repo: Repo, revision: str, path: str) -> None:
         base = urlsplit(ask.path).path
         query = f"recursive={ask.query.get('recursive', 'False')}&cursor={end}"
         headers["Link"] = f'<{ask.hub.url}{base}?{query}>; rel="next"'
-    ask.send_json(entries[start:end], **headers)
+    ask.send_json(entries[start:end], 200, **headers)
 
 
 @route("POST", REPO + "/paths-info/(?P<revision>[^/]+)")

@@ -128,7 +128,9 @@ class Handler(BaseHTTPRequestHandler):
         for method, pattern, answer in ROUTES:
             found = pattern.fullmatch(url.path)
             if method == self.command and found:
-                named = {k: unquote(v) for k, v in found.groupdict(default="").items()}
+                named: dict[str, Any] = {
+                    k: unquote(v) for k, v in found.groupdict(default="").items()
+                }
                 if "id" in named:
                     kind = named.pop("kind", "") or named.pop("kinds", "")[:-1] or "model"
                     named.pop("kinds", None)

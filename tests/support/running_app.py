@@ -88,7 +88,7 @@ def save_small_model(folder: Path, name: str, backbone: str = "mobilenetv2") -> 
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:

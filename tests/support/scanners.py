@@ -167,11 +167,12 @@ def _whole_tiles(image: np.ndarray) -> Iterator[tuple[int, int, np.ndarray]]:
 
 
 def _mirax_index(
-    slide_id: str, pages: list[list[tuple[int, ...]]], macro: tuple[int, int, int]
+    slide_id: str, pages: Sequence[Sequence[tuple[int, ...]]], macro: tuple[int, int, int]
 ) -> bytes:
     """Two roots, each the place of a list of places of lists of tiles or, once, the macro image."""
     head = f"01.02{slide_id}".encode()
-    entries = [*pages, [(0, 0, *macro)]]  # two numbers before the macro's that nobody reads
+    # Two numbers before the macro's that nobody reads.
+    entries: list[Sequence[tuple[int, ...]]] = [*pages, [(0, 0, *macro)]]
     lists = len(head) + 8
     begins = lists + 4 * len(entries)
     places, body = [], b""

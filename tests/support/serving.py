@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -95,7 +95,8 @@ class Serving:
             "query_string": b"",
             "headers": [(name.encode(), text.encode()) for name, text in names.items()],
         }
-        return self.portal.call(_raw, self.gate, scope, iter(body))
+        answered: tuple[int, str] = self.portal.call(_raw, self.gate, scope, iter(body))
+        return answered
 
     def set_up(self, **settings: Any) -> Serving:
         """The same apps with other settings."""
@@ -114,7 +115,9 @@ class Serving:
 
 
 async def _raw(gate: Gate, scope: dict[str, Any], body: Iterator[bytes]) -> tuple[int, str]:
-    pieces = chain(({"body": piece, "more_body": True} for piece in body), [{"body": b""}])
+    pieces: Iterator[dict[str, Any]] = chain(
+        ({"body": piece, "more_body": True} for piece in body), [{"body": b""}]
+    )
     begun, status, parts = asyncio.Event(), 0, []
 
     async def receive() -> dict[str, Any]:
@@ -125,7 +128,7 @@ async def _raw(gate: Gate, scope: dict[str, Any], body: Iterator[bytes]) -> tupl
         await asyncio.sleep(0.1)
         return {"type": "http.disconnect"}
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         nonlocal status
         if message["type"] == "http.response.start":
             status = message["status"]
@@ -166,7 +169,7 @@ def upload(client: TestClient, data: bytes, name: str = "patch.png") -> str:
     reply = client.post("/gradio_api/upload", files={"files": (name, data)})
     assert reply.status_code == 200
     (path,) = reply.json()
-    return path
+    return str(path)
 
 
 def in_json(path: str) -> dict[str, Any]:
@@ -178,7 +181,7 @@ def begun(client: TestClient, endpoint: str, *data: Any) -> str:
     """Call an endpoint; returns the event."""
     reply = client.post(f"/gradio_api/call/{endpoint}", json={"data": data})
     assert reply.status_code == 200, reply.text
-    return reply.json()["event_id"]
+    return str(reply.json()["event_id"])
 
 
 def answer(client: TestClient, endpoint: str, *data: Any) -> list[Any]:
@@ -186,4 +189,5 @@ def answer(client: TestClient, endpoint: str, *data: Any) -> list[Any]:
     event = begun(client, endpoint, *data)
     stream = client.get(f"/gradio_api/call/{endpoint}/{event}").text
     assert "event: complete" in stream, stream
-    return json.loads(stream.rpartition("data: ")[2])
+    answered: list[Any] = json.loads(stream.rpartition("data: ")[2])
+    return answered

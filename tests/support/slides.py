@@ -70,7 +70,7 @@ def write_slide(
     across, down = mpp if isinstance(mpp, tuple) else (mpp, mpp)
     with tifffile.TiffWriter(path) as file:
         for factor in downsamples:
-            resolution = {} if across is None or down is None else {
+            resolution: dict[str, Any] = {} if across is None or down is None else {
                 "resolution": (1e4 / across / factor, 1e4 / down / factor),
                 "resolutionunit": "CENTIMETER",
             }  # fmt: skip
@@ -95,8 +95,9 @@ def encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
 
 def say_jpeg(path: Path) -> None:
     """tifffile writes encoded images as they are, but knows no JPEG."""
-    with tifffile.TiffFile(path, mode="r+b") as file:
+    with tifffile.TiffFile(path, mode="r+") as file:
         for page in file.pages:
+            assert isinstance(page, tifffile.TiffPage)
             page.tags["Compression"].overwrite(7)
 
 
@@ -118,6 +119,7 @@ def damage_tile(path: Path, level: int, x: int, y: int) -> None:
     """Overwrite the TIFF tile that holds a pixel of a level with bytes that don't decode."""
     with tifffile.TiffFile(path) as file:
         page = file.pages[level]
+        assert isinstance(page, tifffile.TiffPage)
         index = (y // TILE_PIXELS) * -(-page.imagewidth // TILE_PIXELS) + x // TILE_PIXELS
         offset, length = page.dataoffsets[index], page.databytecounts[index]
     with path.open("r+b") as data:
@@ -145,7 +147,7 @@ def telling_model(name: str = "telling") -> BCDClassifier:
     kinds = ("benign", "malignant")
     pictures = [Image.fromarray(patch(kinds[i % 2], seed=500 + i)) for i in range(160)]
     with torch.inference_mode():
-        network = model.network
+        network: Any = model.network
         features = network.forward_head(
             network.forward_features(model.preprocess(pictures)), pre_logits=True
         ).double()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,14 @@ def trials_of(out: Path, storage: str | None = None) -> list[optuna.trial.Frozen
 def measure_by_learning_rate(seen: list[dict[str, float]]) -> Any:
     """Trainings that take no time, and whose AUROC is best at a learning rate of 0.001."""
 
-    def measure(bench, parameters, seed, fold, folder, on_epoch=None) -> float:
+    def measure(
+        bench: Any,
+        parameters: dict[str, float],
+        seed: int,
+        fold: int,
+        folder: Path,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+    ) -> float:
         seen.append(dict(parameters))
         auroc = 0.9 - abs(parameters["phases.learning_rate"] - 0.001) + seed * 1e-4
         if on_epoch:

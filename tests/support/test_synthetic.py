@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ BREAKHIS_NAME = re.compile(
 def haematoxylin(image: np.ndarray) -> np.ndarray:
     """Amount of haematoxylin in each pixel, whatever the amount of eosin."""
     density = -np.log10((image.astype(float) + 1.0) / 256.0)
-    return density @ np.linalg.pinv(MACENKO)[:, 0]
+    amount: np.ndarray = density @ np.linalg.pinv(MACENKO)[:, 0]
+    return amount
 
 
 def read(data: bytes) -> np.ndarray:
@@ -41,7 +43,7 @@ def relative(paths: list[Path], root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("size", [(70, 50), (1, 9), (33, 1)])
-def test_tissue_has_the_asked_size_and_repeats(size):
+def test_tissue_has_the_asked_size_and_repeats(size: tuple[int, int]) -> None:
     first = synthetic.tissue(3, size=size, mpp=4.0, malignant=0.5, slide_background=0.2)
     again = synthetic.tissue(3, size=size, mpp=4.0, malignant=0.5, slide_background=0.2)
     other = synthetic.tissue(4, size=size, mpp=4.0, malignant=0.5, slide_background=0.2)
@@ -51,25 +53,25 @@ def test_tissue_has_the_asked_size_and_repeats(size):
     assert not np.array_equal(first, other)
 
 
-def test_mask_says_where_the_tumour_is():
+def test_mask_says_where_the_tumour_is() -> None:
     mask = np.zeros((160, 200), bool)
     mask[:, 100:] = True
     amount = haematoxylin(synthetic.tissue(1, size=(200, 160), mpp=4.0, malignant=mask))
     assert amount[:, 110:].mean() > 2.0 * amount[:, :90].mean()
 
 
-def test_mask_of_another_size_is_refused():
+def test_mask_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="mask"):
         synthetic.tissue(1, size=(20, 10), mpp=4.0, malignant=np.zeros((20, 10)))
 
 
-def test_slide_background_is_bare_glass():
+def test_slide_background_is_bare_glass() -> None:
     image = synthetic.tissue(5, size=(120, 120), mpp=4.0, slide_background=0.4)
     unstained = (image.min(axis=2) > 225).mean()
     assert 0.35 < unstained < 0.8
 
 
-def test_patch_is_the_same_scene_at_any_pixel_size():
+def test_patch_is_the_same_scene_at_any_pixel_size() -> None:
     for kind in synthetic.KINDS:
         coarse = synthetic.patch(kind, 2)
         sharp = Image.fromarray(synthetic.patch(kind, 2, pixels=(400, 400)))
@@ -78,12 +80,12 @@ def test_patch_is_the_same_scene_at_any_pixel_size():
         assert np.corrcoef(coarse.ravel(), shrunk.ravel())[0, 1] > 0.85
 
 
-def test_unknown_kind_is_refused():
+def test_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="kind"):
         synthetic.patch("other", 0)
 
 
-def test_kinds_differ_in_dark_nuclei_under_any_stain():
+def test_kinds_differ_in_dark_nuclei_under_any_stain() -> None:
     crowded = {
         kind: [(haematoxylin(synthetic.patch(kind, seed)) > 0.3).mean() for seed in range(20)]
         for kind in synthetic.KINDS
@@ -91,14 +93,14 @@ def test_kinds_differ_in_dark_nuclei_under_any_stain():
     assert np.median(crowded["malignant"]) > 2.5 * np.median(crowded["benign"])
 
 
-def test_idc_tree_has_the_official_layout(tmp_path):
+def test_idc_tree_has_the_official_layout(tmp_path: Path) -> None:
     paths = synthetic.idc_tree(tmp_path, cases=5, patches_per_case=20, slivers=6)
     names = relative(paths, tmp_path)
-    matches = [IDC_NAME.fullmatch(name) for name in names]
-    assert all(matches)
+    matches = [match for name in names if (match := IDC_NAME.fullmatch(name))]
+    assert len(matches) == len(names)
     assert len(set(names)) == 5 * 20 + 6
     assert all(int(match[axis]) % 50 == 1 for match in matches for axis in "xy")
-    labels = {case: set() for case in map(str, range(8863, 8868))}
+    labels: dict[str, set[str]] = {case: set() for case in map(str, range(8863, 8868))}
     for match in matches:
         labels[match["case"]].add(match["label"])
     assert all(found == {"0", "1"} for found in labels.values())
@@ -108,15 +110,15 @@ def test_idc_tree_has_the_official_layout(tmp_path):
     assert all(min(shape) < 50 == max(shape) for shape in set(shapes) - {(50, 50)})
 
 
-def test_idc_patches_match_their_labels(tmp_path):
+def test_idc_patches_match_their_labels(tmp_path: Path) -> None:
     paths = synthetic.idc_tree(tmp_path, cases=4, patches_per_case=24)
-    amounts = {"0": [], "1": []}
+    amounts: dict[str, list[float]] = {"0": [], "1": []}
     for path in paths:
         amounts[path.parent.name].append(haematoxylin(read(path.read_bytes())).mean())
     assert np.median(amounts["1"]) > 2.0 * np.median(amounts["0"])
 
 
-def test_every_case_holds_both_labels_even_when_tiny(tmp_path):
+def test_every_case_holds_both_labels_even_when_tiny(tmp_path: Path) -> None:
     paths = synthetic.idc_tree(tmp_path, cases=6, patches_per_case=2, slivers=3)
     full = [path for path in paths if read(path.read_bytes()).shape == (50, 50, 3)]
     assert Counter(path.parent.name for path in full) == {"0": 6, "1": 6}
@@ -124,8 +126,8 @@ def test_every_case_holds_both_labels_even_when_tiny(tmp_path):
         synthetic.idc_tree(tmp_path, cases=1, patches_per_case=1)
 
 
-def test_zip_holds_the_tree_and_repeats(tmp_path):
-    arguments = {"cases": 3, "patches_per_case": 9, "seed": 7, "slivers": 2}
+def test_zip_holds_the_tree_and_repeats(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"cases": 3, "patches_per_case": 9, "seed": 7, "slivers": 2}
     root = tmp_path / "tree"
     paths = synthetic.idc_tree(root, **arguments)
     first = synthetic.idc_zip(tmp_path / "first.zip", **arguments)
@@ -136,7 +138,7 @@ def test_zip_holds_the_tree_and_repeats(tmp_path):
         assert all(archive.read(name) == (root / name).read_bytes() for name in archive.namelist())
 
 
-def test_twice_writes_every_patch_under_both_folders(tmp_path):
+def test_twice_writes_every_patch_under_both_folders(tmp_path: Path) -> None:
     path = synthetic.idc_zip(tmp_path / "idc.zip", cases=3, patches_per_case=9, twice=True)
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -147,7 +149,9 @@ def test_twice_writes_every_patch_under_both_folders(tmp_path):
             assert archive.read(name) == archive.read(f"IDC_regular_ps50_idx5/{name}")
 
 
-def test_pixels_stay_unique_when_cases_share_a_slide(tmp_path, monkeypatch):
+def test_pixels_stay_unique_when_cases_share_a_slide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(synthetic, "FRESH_PATCHES", 10)
     path = synthetic.idc_zip(tmp_path / "idc.zip", cases=10, patches_per_case=12, slivers=10)
     with zipfile.ZipFile(path) as archive:
@@ -158,11 +162,12 @@ def test_pixels_stay_unique_when_cases_share_a_slide(tmp_path, monkeypatch):
     assert found == {f"{case}/{label}" for case in range(8863, 8873) for label in (0, 1)}
 
 
-def test_breakhis_has_the_official_layout(tmp_path):
-    arguments = {"patients_per_class": 4, "images_per_patient": 4, "size": (70, 46)}
+def test_breakhis_has_the_official_layout(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"patients_per_class": 4, "images_per_patient": 4, "size": (70, 46)}
     paths = synthetic.breakhis_tree(tmp_path, **arguments)
-    matches = [BREAKHIS_NAME.fullmatch(name) for name in relative(paths, tmp_path)]
-    assert all(matches)
+    names = relative(paths, tmp_path)
+    matches = [match for name in names if (match := BREAKHIS_NAME.fullmatch(name))]
+    assert len(matches) == len(names)
     assert len({match[0] for match in matches}) == 32
     assert {match["code"] for match in matches} == {"A", "F", "PT", "TA", "DC", "LC", "MC", "PC"}
     assert {match["zoom"] for match in matches} == {"40", "100", "200", "400"}
@@ -174,8 +179,8 @@ def test_breakhis_has_the_official_layout(tmp_path):
     assert len({image.tobytes() for image in images}) == 32
 
 
-def test_breakhis_tar_holds_the_tree_and_repeats(tmp_path):
-    arguments = {"patients_per_class": 2, "images_per_patient": 3, "size": (35, 23)}
+def test_breakhis_tar_holds_the_tree_and_repeats(tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"patients_per_class": 2, "images_per_patient": 3, "size": (35, 23)}
     root = tmp_path / "tree"
     names = relative(synthetic.breakhis_tree(root, **arguments), root)
     first = synthetic.breakhis_tar(tmp_path / "first.tar.gz", **arguments)
@@ -183,10 +188,13 @@ def test_breakhis_tar_holds_the_tree_and_repeats(tmp_path):
     assert first.read_bytes() == again.read_bytes()
     with tarfile.open(first) as archive:
         assert archive.getnames() == names
-        assert all(archive.extractfile(name).read() == (root / name).read_bytes() for name in names)
+        for name in names:
+            member = archive.extractfile(name)
+            assert member
+            assert member.read() == (root / name).read_bytes()
 
 
-def test_examples_command(tmp_path, capsys):
+def test_examples_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     synthetic.main(["--examples", str(tmp_path), "--count", "1", "--pixels", "60"])
     names = ["synthetic-benign-1.png", "synthetic-malignant-1.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names

@@ -58,7 +58,7 @@ def cost(folder: Path) -> Cost:
     """Measure the model of a model folder, on the CPU."""
     model = BCDClassifier.from_pretrained(folder).eval()
     return Cost(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=model.parameter_count,
         macs=multiply_adds(model, model.config.preprocess.input_size),
         views=model.config.decision.views,
         input_size=model.config.preprocess.input_size,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from bcd_models.explain.gradcam import COLOURS, Explanation
+from bcd_models.explanation import COLOURS, Explanation
 
 SIDE = 800
 

@@ -32,7 +32,7 @@ from reportlab.platypus import (
     TableStyle,
 )
 
-from bcd_models.explain.gradcam import COLOURS, Explanation
+from bcd_models.explanation import COLOURS, Explanation
 from bcd_models.prediction import NOTICE, Prediction
 from clinic.analysis import wording
 from clinic.analysis.display import for_display

@@ -15,7 +15,7 @@ from PIL import Image
 
 from bcd_models.config import ModelConfig
 from bcd_models.decision import Label
-from bcd_models.explain.gradcam import COLOURS, Explanation
+from bcd_models.explanation import COLOURS, Explanation
 from bcd_models.prediction import Prediction
 from clinic.analysis import wording
 from clinic.analysis.display import SIDE, display_size, enlarged, for_display

@@ -11,10 +11,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import warnings
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,39 +20,16 @@ import pytest
 from PIL import Image
 
 from bcd_models import BCDClassifier, BCDEnsemble
-from bcd_models.cli import _paths, main
+from bcd_models.cli.arguments import find_images
 from bcd_models.images.open import open_image
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS
+from tests.support.command_line import COMMAND, Done, bcd
 from tests.support.processes import running
 
 MODEL = str(CARDS / "bcd-mobilenetv2")
-COMMAND = [sys.executable, "-m", "bcd_models.cli"]
-
-
 FORMATS = [(), ("--csv",), ("--json",)]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What is left of a command that ran in this process."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def bcd(*arguments: str | Path) -> Done:
-    """Run the command here: a process of its own takes seconds to import torch."""
-    written = io.BytesIO(), io.BytesIO()
-    out, err = (io.TextIOWrapper(b, "utf-8", newline="", write_through=True) for b in written)
-    with warnings.catch_warnings(), redirect_stdout(out), redirect_stderr(err):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["bcd", *map(str, arguments)])
-            with pytest.raises(SystemExit) as ended:
-                main()
-    return Done(ended.value.code or 0, *(b.getvalue().decode() for b in written))
 
 
 def bcd_process(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -185,11 +158,13 @@ def test_a_pattern_takes_each_image_once(folder: Path, patches: list[Image.Image
     (folder / "empty").mkdir()
     for name in ("0-huge.png", "0-text.png"):
         (folder / name).unlink()
-    found = {str(p.relative_to(folder)) for p in _paths([str(folder / "**")])}
+    found = {str(p.relative_to(folder)) for p in find_images([str(folder / "**")])}
     assert found == {"0.png", "1.png", "[01].png", "deep/a.PNG"}
-    assert len(_paths([str(folder / "**")])) == 4
-    assert _paths([str(folder / "[01].png")]) == [folder / "[01].png"]  # literally, as it exists
-    assert _paths([str(folder / "d*")]) == [folder / "deep" / "a.PNG"]
+    assert len(find_images([str(folder / "**")])) == 4
+    assert find_images([str(folder / "[01].png")]) == [
+        folder / "[01].png"
+    ]  # literally, as it exists
+    assert find_images([str(folder / "d*")]) == [folder / "deep" / "a.PNG"]
 
 
 ODD_NAMES = [

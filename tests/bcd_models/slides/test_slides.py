@@ -30,21 +30,21 @@ from PIL import Image
 from shapely import Polygon
 
 from bcd_models import BCDClassifier, BCDEnsemble, ImageError
+from bcd_models.cli.slide import ProgressLine
 from bcd_models.config import DecisionConfig
 from bcd_models.errors import InputError
 from bcd_models.images.open import open_image
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.models.predictor import Margins
 from bcd_models.prediction import NOTICE, WORDS
-from bcd_models.slides.command import ProgressLine
-from bcd_models.slides.grid import Block, level_for, plan_grid
-from bcd_models.slides.output import geojson, write
+from bcd_models.slides.grid import Block, choose_level, plan_grid
+from bcd_models.slides.output import build_geojson, write
 from bcd_models.slides.predict import predict_slide
 from bcd_models.slides.prediction import SlidePrediction
 from bcd_models.slides.regions import outline, regions_of
 from bcd_models.slides.slide_file import SlideReader, read_facts
 from bcd_models.slides.tissue import is_tissue
-from tests.bcd_models.cli.test_cli import COMMAND, bcd
+from tests.support.command_line import COMMAND, bcd
 from tests.support.processes import running
 from tests.support.scanners import write_dicom, write_mrxs, write_ndpi, write_svs
 from tests.support.slides import (
@@ -154,7 +154,7 @@ def test_the_coarsest_level_that_is_sharp_enough(
     slide: Path, mpp: float, downsamples: tuple[float, ...], level: int
 ) -> None:
     facts = replace(read_facts(slide), mpp_x=mpp, mpp_y=mpp, downsamples=downsamples)
-    assert level_for(facts, 4.0) == level
+    assert choose_level(facts, 4.0) == level
 
 
 def test_pixels_need_not_be_square(
@@ -438,10 +438,7 @@ def test_any_object_with_the_members_is_mapped(
 
 
 def test_slides_need_no_torch() -> None:
-    code = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from bcd_models.slides import command, output, predict"
-    )
+    code = "import sys; sys.modules['torch'] = None\nfrom bcd_models.slides import output, predict"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -513,7 +510,7 @@ def test_regions_are_placed_where_qupath_shows_them(found: SlidePrediction, tmp_
         facts=replace(found.facts, bounds=(1000, 50, 1800, 1400)),
         grid=replace(found.grid, left=1000, top=50),
     )
-    assert geojson(moved) == geojson(found)
+    assert build_geojson(moved) == build_geojson(found)
 
 
 def signed_area(ring: list[Any]) -> float:

@@ -1,0 +1,37 @@
+"""``bcd explain``: the heat map of one image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bcd_models.cli.arguments import Model, load_model
+from bcd_models.cli.output import (
+    escape_controls,
+    print_table_head,
+    print_table_row,
+    refuse_to_overwrite,
+    write_png,
+)
+from bcd_models.decision import check_label
+
+
+def explain(
+    image: Annotated[Path, typer.Argument(help="One image file.")],
+    model: Model,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    label: Annotated[
+        str | None, typer.Option(help="benign or malignant; the predicted label by default.")
+    ] = None,
+    opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the heat map.")] = 0.5,
+) -> None:
+    """Show which regions of an image speak for a label."""
+    wanted = None if label is None else check_label(label)
+    refuse_to_overwrite([image], [out])
+    explanation = load_model(model).explain(image, label=wanted)
+    write_png(explanation.overlay(opacity), out)
+    print_table_head()
+    print_table_row(str(image), explanation.prediction)
+    typer.echo(f"regions that speak for {explanation.label}: {escape_controls(str(out))}")

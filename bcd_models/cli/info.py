@@ -1,0 +1,64 @@
+"""``bcd info``: what a model is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bcd_models.cli.arguments import MODEL_HELP, load_model
+from bcd_models.cli.output import print_notice
+
+if TYPE_CHECKING:
+    from bcd_models.models.predictor import Predictor
+
+
+def info(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what a model is, where it comes from and how it decides."""
+    loaded = load_model(model)
+    if json:
+        from json import dumps
+
+        document = loaded.config.model_dump(mode="json") | {"weights_sha256": loaded.weights_sha256}
+        typer.echo(dumps(document, indent=2))
+        return
+    for name, value in (_shared_facts(loaded) | _own_facts(loaded)).items():
+        typer.echo(f"{name:16} {value}")
+    print_notice()
+
+
+def _shared_facts(loaded: Predictor) -> dict[str, str]:
+    """What is said of a model and of an ensemble alike."""
+    config = loaded.config
+    band = config.decision.refer
+    return {
+        "model": f"{config.name} {config.version}",
+        "parameters": f"{loaded.parameter_count:,}",
+        "weights SHA-256": loaded.weights_sha256,
+        "threshold": f"{config.decision.threshold:.3f}",
+        "referral band": f"{band[0]:.3f} to {band[1]:.3f}" if band else "none",
+    }
+
+
+def _own_facts(loaded: Predictor) -> dict[str, str]:
+    """What is said of a model alone, or of an ensemble alone."""
+    from bcd_models.models.classifier import BCDClassifier
+    from bcd_models.models.ensemble import BCDEnsemble
+
+    if isinstance(loaded, BCDEnsemble):
+        members = (f"{m.config.name} {m.config.version}" for m in loaded.members)
+        return {"members": ", ".join(members)}
+    assert isinstance(loaded, BCDClassifier)
+    config = loaded.config
+    return {
+        "backbone": loaded.backbone.title,
+        "export": "model.onnx" if loaded.has_export else "none: torch answers",
+        "input": f"{config.preprocess.input_size} px",
+        "trained field": f"{config.preprocess.field_width_um:g} micrometres wide",
+        "corpus": config.provenance.corpus or "unknown",
+        "split": config.provenance.split or "unknown",
+        "start weights": config.provenance.start or "unknown",
+    }

@@ -1,0 +1,173 @@
+"""``bcd predict``: labels of images, as a table, CSV, JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from bcd_models.cli.arguments import Images, Model, find_images, load_model
+from bcd_models.cli.output import (
+    escape_controls,
+    print_error,
+    print_notice,
+    print_table_head,
+    print_table_row,
+    refuse_to_overwrite,
+    write_png,
+)
+from bcd_models.errors import ImageError, InputError
+
+if TYPE_CHECKING:
+    from bcd_models.models.predictor import Predictor
+    from bcd_models.prediction import Prediction
+
+    PrintAnswer = Callable[[str, Prediction], None]
+
+CSV_COLUMNS = (
+    "label",
+    "probability",
+    "decision",
+    "threshold",
+    "model",
+    "model_version",
+    "weights_sha256",
+)
+
+Answer = TypeVar("Answer")
+
+
+def predict(
+    images: Images,
+    model: Model,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
+    overlay: Annotated[
+        Path | None, typer.Option(help="Also write a heat-map overlay of each image here.")
+    ] = None,
+    parquet: Annotated[
+        Path | None,
+        typer.Option(help="Write the answers into this folder in parts, going on after a kill."),
+    ] = None,
+) -> None:
+    """Label images; exit code 1 where some could not be used, 2 where none could.
+
+    With --parquet, `accelerate launch -m bcd_models.cli predict ...` shares the images among
+    processes and machines.
+    """
+    from bcd_models.prediction import Prediction
+
+    if sum(map(bool, (json, csv, parquet))) > 1:
+        raise InputError("choose one of --json, --csv and --parquet")
+    if parquet and overlay:
+        raise InputError("--overlay doesn't go with --parquet")
+    paths = find_images(images)
+    classifier = load_model(model)
+    if parquet:
+        return _predict_into(parquet, classifier, paths)
+    targets = _overlay_files(paths, overlay, classifier.config.name) if overlay else {}
+    print_answer = _choose_printer(json, csv)
+    failures = []
+    stream = classifier.explanations(paths) if overlay else classifier.stream(paths)
+    for path, (_, answer) in zip(paths, _with_progress(stream, len(paths)), strict=True):
+        if isinstance(answer, ImageError):
+            failures.append(f"{path}: {answer}")  # the error itself would keep the file's bytes
+        elif isinstance(answer, Prediction):
+            print_answer(str(path), answer)
+        else:
+            print_answer(str(path), answer.prediction)
+            write_png(answer.overlay(), targets[path])
+    _finish(failures, len(paths), notice=not json)
+    return None
+
+
+def _predict_into(folder: Path, classifier: Predictor, paths: list[Path]) -> None:
+    """Answer for this process' share of the images, into Parquet parts."""
+    import torch
+
+    from bcd_models.batch import Share, predict_into
+
+    share = Share.from_environment()
+    if torch.cuda.is_available():
+        classifier.to(f"cuda:{share.here % torch.cuda.device_count()}")
+    done = predict_into(classifier, paths, folder, share)
+    of = f" (process {share.rank + 1} of {share.of})" if share.of > 1 else ""
+    kept = f", {done.kept} were there" if done.kept else ""
+    typer.echo(f"{escape_controls(str(folder))}: {done.answered} images{kept}{of}")
+    _finish(done.failed, done.answered)
+
+
+def _finish(failures: Sequence[str], total: int, notice: bool = True) -> None:
+    """Name the images that can't be used, and end with the exit code that this means."""
+    for failure in failures:
+        print_error(failure)
+    if notice:
+        print_notice()
+    if failures:
+        typer.echo(f"{len(failures)} of {total} images could not be used", err=True)
+        raise typer.Exit(2 if len(failures) == total else 1)
+
+
+def _with_progress(answers: Iterable[Answer], total: int) -> Iterator[Answer]:
+    """Pass the answers on, with a bar on a terminal that waits for many."""
+    if total < 2 or not sys.stderr.isatty() or sys.stdout.isatty():
+        yield from answers
+        return
+    with typer.progressbar(answers, length=total, file=sys.stderr, label="predicting") as bar:
+        yield from bar
+
+
+def _choose_printer(json: bool, csv: bool) -> PrintAnswer:
+    """Return what prints an answer in the form asked for; the head of a table is printed here."""
+    if json:
+        from json import dumps
+
+        return lambda path, answer: typer.echo(dumps({"path": path, **answer.to_dict()}))
+    if csv:
+        _print_csv(("path", *CSV_COLUMNS))
+        return lambda path, answer: _print_csv(
+            (path, *(answer.to_dict()[name] for name in CSV_COLUMNS))
+        )
+    print_table_head()
+    return print_table_row
+
+
+def _print_csv(cells: Iterable[Any]) -> None:
+    line = io.StringIO()
+    csv_module.writer(line).writerow(cells)
+    print(line.getvalue(), end="", flush=True)  # typer.echo would take escape codes out of names
+
+
+def _overlay_files(images: list[Path], folder: Path, model: str) -> dict[Path, Path]:
+    """Return where each image's overlay goes, checked before any work is done.
+
+    A file is named after the image's stem where nothing else claims that name, else after its path
+    below the folder that holds all images, suffix and all: ``a/1.png-<model>.png``. So no two
+    images share one.
+    """
+    places = {image: Path(os.path.abspath(image)) for image in images}
+    top = os.path.commonpath([place.parent for place in places.values()])
+    claims: Counter[str] = Counter()
+    for place in set(places.values()):
+        claims.update({place.stem.casefold(), str(place.relative_to(top)).casefold()})
+    files = {}
+    for image, place in places.items():
+        unique = claims[place.stem.casefold()] == 1
+        name = place.stem if unique else str(place.relative_to(top))
+        files[image] = folder / f"{name}-{os.path.basename(model)}.png"
+    refuse_to_overwrite(images, files.values())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder} can't be written: {error.strerror}") from None
+    return files
