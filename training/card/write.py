@@ -21,34 +21,18 @@ from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
 from training.card.metadata import eval_results, metadata
 from training.evaluate import schema as measured
+from training.evaluate.metrics import HEADLINE, METRICS
 
-METRICS = "metrics.json"
+METRICS_FILE = "metrics.json"
 CURVES = "learning-curves.png"
 EVAL_RESULTS = Path(".eval_results", "bcd-models.yaml")
 TEMPLATE = Path(__file__).with_name("card.md")
-WORDS = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "recall": "recall (sensitivity) of malignant",
-    "false_negative_rate": "false negative rate",
-    "specificity": "specificity",
-    "precision": "precision",
-    "f1": "F1",
-    "sensitivity_at_90_specificity": "sensitivity at 90% specificity",
-    "sensitivity_at_95_specificity": "sensitivity at 95% specificity",
-    "brier": "Brier score",
-    "ece": "ECE",
-}
 FLOOR_WORDS = {
     "source_alone": "the source alone",
     "colour_statistics": "colour statistics (moments in RGB and HED, gradient boosting)",
 }
-HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate")
 RESULTS_BEGIN = "<!-- results: written by python -m training.card -->"
 RESULTS_END = "<!-- end of results -->"
-_PLAIN = {"auroc", "auprc", "brier", "ece"}
 
 
 def render(folder: Path, dataset: str = "") -> str:
@@ -66,7 +50,7 @@ def render(folder: Path, dataset: str = "") -> str:
     config, metrics = model_folder.read_config(folder), _metrics(folder)
     within = headline(metrics)
     card = ModelCard.from_template(
-        metadata(config, metrics, within, WORDS, dataset),
+        metadata(config, metrics, within, dataset),
         template_path=str(TEMPLATE),
         config=config,
         measured=metrics.model_dump(),
@@ -78,12 +62,11 @@ def render(folder: Path, dataset: str = "") -> str:
         where=f"cards/{config.name}",
         megabytes=(folder / model_folder.WEIGHTS).stat().st_size / 1e6,
         origin=card_provenance,
-        words=WORDS,
+        metrics=METRICS,
         floor_words=FLOOR_WORDS,
         counts=counts,
         cell=_cell,
         ends=_ends,
-        percent=percent,
         spread=spread,
         verdict=verdict(within),
         plots={file: says for file, says in _plots(metrics).items() if (folder / file).is_file()},
@@ -134,11 +117,6 @@ def counts(group: dict[str, int]) -> str:
     )
 
 
-def percent(name: str, value: float) -> str:
-    """A figure as people write it: areas and errors as they are, shares in percent."""
-    return f"{value:.3f}" if name in _PLAIN else f"{100 * value:.1f}%"
-
-
 def spread(entry: dict[str, float]) -> str:
     """A figure with its interval."""
     return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
@@ -166,9 +144,9 @@ def _plots(metrics: measured.Metrics) -> dict[str, str]:
 
 
 def _metrics(folder: Path) -> measured.Metrics:
-    path = folder / METRICS
+    path = folder / METRICS_FILE
     if not path.is_file():
-        raise InputError(f"{folder} has no {METRICS}: run python -m training.evaluate first")
+        raise InputError(f"{folder} has no {METRICS_FILE}: run python -m training.evaluate first")
     metrics = measured.read(path)
     _, sha256 = model_folder.read_weights(folder)
     if metrics.model.weights_sha256 != sha256:
@@ -190,7 +168,7 @@ def results_table(folders: list[Path]) -> str:
     first = documents[folders[0]]
     if {_images_of(one) for one in documents.values()} != {_images_of(first)}:
         raise InputError("the models were measured on different images: no table can hold them")
-    rows = [("", *(WORDS[name] for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
+    rows = [("", *(METRICS[name].words for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
     floors: dict[str, None] = {}  # each once, in order
     for folder, metrics in documents.items():
         within = headline(metrics).model_dump()
@@ -226,12 +204,13 @@ def _images_of(metrics: measured.Metrics) -> tuple[Any, ...]:
 
 def _ends(name: str, entry: dict[str, float]) -> str:
     """The ends of a figure's interval."""
-    return f"{percent(name, entry['low'])} to {percent(name, entry['high'])}"
+    metric = METRICS[name]
+    return f"{metric.text(entry['low'])} to {metric.text(entry['high'])}"
 
 
 def _cell(name: str, entry: dict[str, float]) -> str:
     """A figure and its interval, as a table's cell."""
-    return f"{percent(name, entry['value'])} ({_ends(name, entry)})"
+    return f"{METRICS[name].text(entry['value'])} ({_ends(name, entry)})"
 
 
 def main(

@@ -37,7 +37,7 @@ def _validated(run: Run, frame: pd.DataFrame, larger: str) -> schema.OnSameTerms
 
 def _as_tested(run: Run, test: Test) -> schema.OnSameTerms:
     metrics = test.metrics
-    auroc = test.within.figures.auroc
+    auroc = test.within.figures["auroc"]
     return _same_terms(run, "test", metrics.data.counts, metrics.overall, auroc)
 
 

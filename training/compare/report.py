@@ -168,7 +168,7 @@ def draw(report: schema.Report, folder: Path) -> None:
 
 
 def _tested_rows(report: schema.Report) -> list[Row]:
-    models = [_row(tables.title(one), one.within.figures.auroc) for one in report.tested]
+    models = [_row(tables.title(one), one.within.figures["auroc"]) for one in report.tested]
     floors = [
         _row(f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", floor.auroc)
         for one in report.tested[:1]
@@ -190,7 +190,7 @@ def _leak_rows(report: schema.Report) -> list[Row]:
     rows = [
         _row(f"{leak.backbone}, {leak.arm}, {split}", estimate)
         for leak in report.leaks
-        for split, estimate in (("grouped", leak.grouped.auroc), ("leaky", leak.leaky.auroc))
+        for split, estimate in (("grouped", leak.grouped["auroc"]), ("leaky", leak.leaky["auroc"]))
     ]
     random = [one for one in report.on_same_terms if one.split == "random" and rows]
     return rows + [

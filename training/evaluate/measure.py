@@ -257,8 +257,8 @@ def main(
     within = document.within
     assert within is not None  # evaluate always measures it
     typer.echo(f"within {within.source}, {document.intervals}:")
-    for name in ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate"):
-        entry: measured.Estimate = getattr(within.figures, name)
+    for name in metrics.HEADLINE:
+        entry = within.figures[name]
         typer.echo(f"{name:20} {entry.value:.4f} ({entry.low:.4f} to {entry.high:.4f})")
     for name, floor in within.floors:
         typer.echo(f"{name:20} AUROC {floor.auroc.value:.4f}")

@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    RootModel,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, InitErrorDetails
 
 from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
 from training import command
+from training.evaluate.metrics import METRICS
 
 SCHEMA_VERSION = 1
 NOT_ESTIMABLE: Literal["not estimable"] = "not estimable"
@@ -53,22 +63,42 @@ class Counts(Strict):
     malignant: int = Field(ge=0)
 
 
-class Figures(Strict):
-    """The figures of one set of images; "recall" and what follows from it are of malignant."""
+class Figures(RootModel[dict[str, Estimate]]):
+    """The figures of one set of images, each row of ``METRICS`` one.
 
-    auroc: Estimate
-    auprc: Estimate
-    accuracy: Estimate
-    balanced_accuracy: Estimate
-    recall: Estimate
-    false_negative_rate: Estimate
-    specificity: Estimate
-    precision: Estimate
-    f1: Estimate
-    sensitivity_at_90_specificity: Estimate
-    sensitivity_at_95_specificity: Estimate
-    brier: Estimate
-    ece: Estimate
+    "recall" and what follows from it are of malignant.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    def __getitem__(self, name: str) -> Estimate:
+        return self.root[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.root
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        asked = [name for name, metric in METRICS.items() if not metric.optional]
+        wrong = [("missing", name) for name in asked if name not in self.root]
+        wrong += [("extra_forbidden", name) for name in self.root if name not in METRICS]
+        if wrong:
+            lines = [InitErrorDetails(type=k, loc=(n,), input=self.root) for k, n in wrong]
+            raise ValidationError.from_exception_data("Figures", lines)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = handler(core_schema)
+        schema = handler.resolve_ref_schema(found)
+        schema |= {
+            "additionalProperties": False,
+            "properties": dict.fromkeys(METRICS, schema["additionalProperties"]),
+            "required": [name for name, metric in METRICS.items() if not metric.optional],
+        }
+        return found
 
 
 class Calibration(Strict):

@@ -57,7 +57,7 @@ def release(
     own_first = sorted(near, key=lambda one: one.backbone != title)
     known = {"training": training_of(run), "neighbours": next(iter(own_first), None)}
     metrics = measured.read(run / METRICS).model_copy(update=known)
-    (beside / card.METRICS).write_text(metrics.model_dump_json(indent=1) + "\n", "utf-8")
+    (beside / card.METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n", "utf-8")
     for name in FIGURES:
         if (run / name).is_file():
             shutil.copy(run / name, beside)
