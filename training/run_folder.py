@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from bcd_models.config import Provenance
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from training.recipes.schema import Recipe
 
 RECIPE = "recipe.yaml"
@@ -61,18 +61,11 @@ def _record(out: Path, plan: Recipe, provenance: Provenance) -> None:
             raise InputError(f"{out} was begun with another {changed[0]}: choose another folder")
         return
     text = yaml.safe_dump(plan.as_trained(), sort_keys=False)
-    _put(out / RECIPE, text)
-    _put(record, provenance.model_dump_json(indent=1) + "\n")
-
-
-def _put(path: Path, text: str) -> None:
-    """Write a file whole, or say why not."""
-    beside = path.with_name(f".{path.name}.new")
+    described = provenance.model_dump_json(indent=1) + "\n"
     try:
-        beside.write_text(text, "utf-8")
-        os.replace(beside, path)
+        write_files({out / RECIPE: text.encode(), record: described.encode()})
     except OSError as error:
-        raise InputError(f"{path} can't be written: {error}") from None
+        raise InputError(f"{out} can't be written: {error}") from None
 
 
 def sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
+from bcd_models.hub.atomic import write_files
 from bcd_models.models.backbones import backbone_named
 from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
@@ -86,14 +87,13 @@ def write(folder: Path, dataset: str = "") -> list[Path]:
     Returns:
         The files written.
     """
-    readme = folder / "README.md"
-    readme.write_text(render(folder, dataset), "utf-8")
-    if not dataset or model_folder.members_of(folder):
-        return [readme]
-    metrics, path = _metrics(folder), folder / EVAL_RESULTS
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(eval_results(metrics, headline(metrics), dataset), "utf-8")
-    return [readme, path]
+    contents = {folder / "README.md": render(folder, dataset).encode()}
+    if dataset and not model_folder.members_of(folder):
+        metrics, path = _metrics(folder), folder / EVAL_RESULTS
+        path.parent.mkdir(exist_ok=True)
+        contents[path] = eval_results(metrics, headline(metrics), dataset).encode()
+    write_files(contents)
+    return list(contents)
 
 
 def headline(metrics: measured.Metrics) -> measured.Within:
@@ -226,5 +226,5 @@ def main(
             typer.echo(f"card: {path}")
     if readme:
         text = put_results(readme.read_text("utf-8"), results_table(model))
-        readme.write_text(text, "utf-8")
+        write_files({readme: text.encode()})
         typer.echo(f"results: {readme}")

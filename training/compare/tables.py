@@ -9,7 +9,7 @@ from training.compare import schema
 from training.evaluate.metrics import HEADLINE, METRICS
 from training.evaluate.schema import Counts, Estimate, Figures
 
-TESTED, OUT_OF_FOLD, LEAKS, SHARES = (
+PICTURES = TESTED, OUT_OF_FOLD, LEAKS, SHARES = (
     "test-auroc.png",
     "out-of-fold-differences.png",
     "leak-auroc.png",

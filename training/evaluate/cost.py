@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bcd_models.config import Strict
 from bcd_models.hub.folder import WEIGHTS
 from bcd_models.models.classifier import BCDClassifier
-from training.evaluate.schema import Strict
 
 BATCH = 32
 REPEATS = 7

@@ -5,7 +5,6 @@ python -m training.evaluate --model FOLDER --corpus CORPUS --part test --out MET
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,9 +15,10 @@ import typer
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bcd_models.config import DecisionConfig, Provenance
+from bcd_models.config import DecisionConfig, Provenance, first_error
 from bcd_models.decision import PROBABILITY_BINS, calibrate
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
 from training import command
@@ -134,17 +134,16 @@ def evaluate(
         },
         "notice": NOTICE,
     }
-    return measured.Metrics.model_validate(document), scored
+    return measured.Metrics.model_validate(document, strict=True), scored
 
 
 def _recipe_of(provenance: Provenance) -> Recipe:
     try:
         return Recipe.model_validate(provenance.recipe)
     except ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(
-            f"the model's own recipe can't be read ({key}: {error.errors()[0]['msg']}): what it "
-            "learnt from is not known"
+            f"the model's own recipe can't be read ({first_error(error)}): what it learnt from is "
+            "not known"
         ) from None
 
 
@@ -216,24 +215,17 @@ def _check_both_labels(frame: pd.DataFrame, part: str, source: str) -> None:
 
 
 def write(document: measured.Metrics, scored: Scored, out: Path) -> None:
-    """Write the metrics, and beside them the predictions and the figures."""
+    """Write the metrics, and beside them the predictions and the figures: all, or none."""
     part, threshold = document.data.part, document.model.threshold
+    frame, probability = scored.frame, scored.probability
+    contents = {
+        f"predictions-{part}.parquet": predictions.encode(frame, scored.margins, probability),
+        f"evaluation-{part}.png": figures.draw_evaluation(scored.truth, probability, threshold),
+        f"risk-by-case-{part}.png": figures.draw_risk_by_case(frame, probability),
+        out.name: f"{document.model_dump_json(indent=1)}\n".encode(),
+    }
     try:
-        beside = out.with_name(f".{out.name}.new")
-        beside.write_text(document.model_dump_json(indent=1) + "\n", "utf-8")
-        predictions.write(
-            scored.frame,
-            scored.margins,
-            scored.probability,
-            out.with_name(f"predictions-{part}.parquet"),
-        )
-        figures.evaluation(
-            scored.truth, scored.probability, threshold, out.with_name(f"evaluation-{part}.png")
-        )
-        figures.risk_by_case(
-            scored.frame, scored.probability, out.with_name(f"risk-by-case-{part}.png")
-        )
-        os.replace(beside, out)
+        write_files({out.with_name(name): data for name, data in contents.items()})
     except OSError as error:
         raise InputError(f"{out} can't be written: {error}") from None
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, Self
 
 import typer
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -21,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails
 
+from bcd_models.config import Strict, first_error
 from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
 from training import command
@@ -28,12 +28,6 @@ from training.evaluate.metrics import METRICS
 
 SCHEMA_VERSION = 1
 NOT_ESTIMABLE: Literal["not estimable"] = "not estimable"
-
-
-class Strict(BaseModel):
-    """No unknown key, no number in words, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 # Images in each bin.
@@ -69,7 +63,7 @@ class Figures(RootModel[dict[str, Estimate]]):
     "recall" and what follows from it are of malignant.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True)
 
     def __getitem__(self, name: str) -> Estimate:
         return self.root[name]
@@ -244,11 +238,9 @@ def read(path: Path) -> Metrics:
         version = json.loads(text).get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise InputError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}")
-        return Metrics.model_validate_json(text)
+        return Metrics.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(f"{path}: {key}: {first['msg']}") from None
+        raise InputError(first_error(error, str(path))) from None
     except InputError:
         raise
     except (OSError, ValueError, AttributeError) as error:

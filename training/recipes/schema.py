@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -17,17 +15,14 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from bcd_models.config import Strict, first_error
 from bcd_models.errors import InputError
 from bcd_models.models.backbones import BACKBONES
 
 JITTER = ("brightness", "contrast", "saturation")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Phase(_Strict):
+class Phase(Strict):
     """A stretch of epochs at one input size, with a warm-up and a cosine of its own.
 
     Attributes:
@@ -43,7 +38,7 @@ class Phase(_Strict):
     learns: Literal["all", "norms_and_head"] = "all"
 
 
-class Augment(_Strict):
+class Augment(Strict):
     """Strengths of the on-device augmentation; every one may be zero.
 
     Attributes:
@@ -61,7 +56,7 @@ class Augment(_Strict):
     mixup: float = Field(0.0, ge=0, le=10)
 
 
-class Range(_Strict):
+class Range(Strict):
     """Where ``training.tune`` draws a number from.
 
     Attributes:
@@ -101,7 +96,7 @@ def _space() -> dict[str, Range]:
     }
 
 
-class Tune(_Strict):
+class Tune(Strict):
     """How ``training.tune`` looks for better numbers; training itself takes no notice of it.
 
     Attributes:
@@ -146,7 +141,7 @@ class Tune(_Strict):
         return space
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """How a model is trained.
 
     Attributes:
@@ -257,7 +252,7 @@ def _check_range(path: str, drawn: Range, field: FieldInfo) -> None:
         try:
             allowed.validate_python(end)
         except ValidationError as error:
-            raise ValueError(f"{path} can't be {end:g}: {error.errors()[0]['msg']}") from None
+            raise ValueError(first_error(error, f"{path} can't be {end:g}")) from None
 
 
 def read(path: Path) -> Recipe:
@@ -270,6 +265,4 @@ def read(path: Path) -> Recipe:
     except yaml.YAMLError as error:
         raise InputError(f"recipe {path} is not YAML: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(f"recipe {path}: {key}: {first['msg']}") from None
+        raise InputError(first_error(error, f"recipe {path}")) from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from bcd_models.decision import calibrate, log_odds
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from training import command, run_folder
 from training.corpus import predictions
 from training.corpus.rows import Rows
@@ -87,9 +89,9 @@ def _by_networks(
             learnt = known.where(fold != asked)
             network = engine.fit(network, plan, preprocess, learnt, None, inside)
             said = scoring.score(network, known.where(fold == asked), preprocess, views=plan.views)
-            beside = kept.with_suffix(".new.npy")
-            np.save(beside, said)
-            beside.rename(kept)
+            data = BytesIO()
+            np.save(data, said)
+            write_files({kept: data.getvalue()})
             shutil.rmtree(inside)
         margins[fold == asked] = np.load(kept)
     return margins

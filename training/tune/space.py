@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bcd_models.config import first_error
 from bcd_models.errors import InputError
 from training.recipes.schema import JITTER, Recipe
 
@@ -90,6 +91,4 @@ def _validated(document: dict[str, Any], name: str) -> Recipe:
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(f"recipe {name}, tuned: {key}: {first['msg']}") from None
+        raise InputError(first_error(error, f"recipe {name}, tuned")) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,6 @@ def test_risk_by_case_takes_few_cases_and_many(tmp_path: Path, cases: int) -> No
     share = rng.beta(0.6, 1.2, cases)
     frame = pd.DataFrame({"case_id": np.repeat(np.arange(cases), 40).astype(str)})
     frame["label"] = np.where(rng.random(len(frame)) < np.repeat(share, 40), "malignant", "benign")
-    figures.risk_by_case(frame, rng.beta(2, 3, len(frame)), tmp_path / "risk.png")
-    with Image.open(tmp_path / "risk.png") as image:
+    drawn = figures.draw_risk_by_case(frame, rng.beta(2, 3, len(frame)))
+    with Image.open(BytesIO(drawn)) as image:
         assert image.size == (990, 396)
