@@ -118,7 +118,7 @@ def _line(run: Run) -> schema.RunLine:
         name=run.name,
         backbone=run.backbone,
         arm=run.plan.arm,
-        split=run.provenance.split,
+        split=run.provenance.split_words,
         seed=run.plan.seed,
         seconds=run.seconds,
         git_commit=run.provenance.git_commit,

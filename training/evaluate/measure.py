@@ -15,17 +15,16 @@ import typer
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bcd_models.config import DecisionConfig, Provenance, first_error
+from bcd_models.config import DecisionConfig, HeldOut, Provenance, first_error
 from bcd_models.decision import PROBABILITY_BINS, calibrate
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
 from training import command
-from training.corpus import build as corpus
 from training.corpus import predictions, splits
 from training.corpus.rows import Rows, rows_of
-from training.corpus.selection import Held, data_of, held_of
+from training.corpus.selection import open_corpus, select_data
 from training.evaluate import figures, floors, metrics, scoring
 from training.evaluate import schema as measured
 from training.recipes.schema import Recipe
@@ -76,30 +75,31 @@ def evaluate(
         InputError: The model was made of another corpus or split, has learnt from the part, or
             the part holds one label only within the larger source.
     """
-    rows, about = corpus.load(corpus_folder)
     provenance = model.config.provenance
+    kind, held = provenance.split, provenance.held_out
+    opened = open_corpus(corpus_folder, kind)
+    about, split, table = opened.about, opened.split, opened.table
     if provenance.corpus_fingerprint != about["fingerprint"]:
         raise InputError(
             f"the model was trained on corpus {provenance.corpus_fingerprint[:16] or 'unknown'}, "
             f"this one is {about['fingerprint'][:16]}: its parts say nothing about this model"
         )
-    kind, held = held_of(provenance.split)
-    split = splits.read(corpus_folder, rows, kind, about["fingerprint"])
     if provenance.split_sha256 != split.sha256:
         raise InputError(
             f"{corpus_folder}/{kind}.json is not the split the model was trained on: its parts "
             "hold what the model has learnt from"
         )
-    if held != Held() and part != "test":
-        raise InputError(f"the model (split {provenance.split}) is measured on test, not {part!r}")
-    table = splits.table(rows)
+    if held != HeldOut() and part != "test":
+        raise InputError(
+            f"the model (split {provenance.split_words}) is measured on test, not {part!r}"
+        )
     larger = splits.larger_source(table)
     tested = (split.part == part).to_numpy()
     _check_both_labels(table[tested & (table["source"] == larger)], part, larger)
-    learnt = data_of(corpus_folder, _recipe_of(provenance), held).training
+    learnt = select_data(opened, _recipe_of(provenance), held).training
     scored = _scored(
         model,
-        rows_of(rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
+        rows_of(opened.rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
         learnt,
     )
     decision = model.config.decision

@@ -150,6 +150,7 @@ class Recipe(Strict):
         arm: What comparisons call this recipe beside others of the same backbone.
         backbone: One of the registry's names.
         start: "imagenet" (timm's own weights, from the Hub) or "none"; ``--start FILE`` wins.
+        start_lacks: Patterns of the tensors that a file of start weights may lack.
         settle_batches: Batches passed before the first step, to settle batch norms.
         split: Which manifest decides what is trained on.
         balance: Where the label imbalance is met: in the sampler, in the loss, both or neither.
@@ -172,6 +173,7 @@ class Recipe(Strict):
     arm: str = Field("plain", min_length=1)
     backbone: str
     start: Literal["imagenet", "none"] = "imagenet"
+    start_lacks: tuple[str, ...] = ()
     settle_batches: int = Field(0, ge=0, le=10_000)
     split: Literal["grouped", "neighbours", "random", "leaky"] = "grouped"
     balance: Literal["sampler", "loss", "both", "none"] = "sampler"
@@ -204,6 +206,10 @@ class Recipe(Strict):
     def as_trained(self) -> dict[str, Any]:
         """All that decides a training, resolved: everything but how the recipe is tuned."""
         return self.model_dump(mode="json", exclude={"tune"})
+
+    def decides(self) -> dict[str, Any]:
+        """What of it decides weights and predictions: neither how it is tuned nor refused."""
+        return self.model_dump(mode="json", exclude={"tune", "start_lacks"})
 
     @property
     def epochs(self) -> int:
@@ -258,11 +264,17 @@ def _check_range(path: str, drawn: Range, field: FieldInfo) -> None:
 def read(path: Path) -> Recipe:
     """Read a recipe; InputError names the key and what is wrong with it."""
     try:
-        document: Any = yaml.safe_load(path.read_text("utf-8"))
-        return Recipe.model_validate(document)
+        document = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"recipe {path} can't be read: {error}") from None
     except yaml.YAMLError as error:
         raise InputError(f"recipe {path} is not YAML: {error}") from None
+    return parse(document, f"recipe {path}")
+
+
+def parse(document: Any, where: str) -> Recipe:
+    """Return the recipe that a document states; InputError names the key and what is wrong."""
+    try:
+        return Recipe.model_validate(document)
     except ValidationError as error:
-        raise InputError(first_error(error, f"recipe {path}")) from None
+        raise InputError(first_error(error, where)) from None

@@ -171,7 +171,7 @@ def _by_split(chosen: recipe.Recipe) -> list[recipe.Recipe]:
 def _floor(study: Study) -> Step:
     out = study.out / FLOOR
     arguments = ["--corpus", str(study.corpus), "--out", str(out)]
-    return Step("colour statistics alone", "floors", arguments, out / PREDICTIONS)
+    return Step("colour statistics alone", "evaluate.floors", arguments, out / PREDICTIONS)
 
 
 def _folds(study: Study, arms: Iterable[recipe.Recipe], folds: tuple[int, ...]) -> list[Step]:
@@ -195,7 +195,7 @@ def _rescore(study: Study, changed: recipe.Recipe, fold: int, of: recipe.Recipe)
     run = study.run_folder(changed, held)
     arguments = [study.run_folder(of, held), "--corpus", study.corpus, "--out", run]
     arguments += ["--arm", changed.arm, "--views", changed.views]
-    return Step(_named(changed, held), "rescore", list(map(str, arguments)), run / MODEL)
+    return Step(_named(changed, held), "train.rescore", list(map(str, arguments)), run / MODEL)
 
 
 def _test(study: Study, trained: recipe.Recipe, held: str) -> Step:
@@ -224,7 +224,7 @@ def _teach(study: Study, trained: recipe.Recipe, held: str, options: list[str], 
     arguments += study.start(trained)
     arguments += ["--hold-nothing"] if "--decision-from" in options else options
     name = f"{_named(trained, held)}: teachers"
-    return Step(name, "teach", list(map(str, arguments)), out / PREDICTIONS)
+    return Step(name, "train.teach", list(map(str, arguments)), out / PREDICTIONS)
 
 
 def _tune(study: Study, plain: recipe.Recipe) -> Step:
@@ -249,7 +249,7 @@ def _release(study: Study, chosen: list[recipe.Recipe], cards: Path) -> Step:
     arguments = [*runs, "--report", str(study.out / REPORT), "--cards", str(cards)]
     if study.readme:
         arguments += ["--readme", str(study.readme)]
-    return Step("the model folders", "release", arguments, None)
+    return Step("the model folders", "study.release", arguments, None)
 
 
 def _tuned(study: Study, plain: recipe.Recipe) -> recipe.Recipe:

@@ -23,7 +23,7 @@ from huggingface_hub import parse_eval_result_entries as parsed
 from typer.testing import CliRunner
 
 from bcd_models import BCDClassifier, cli
-from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig, Provenance
+from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.prediction import NOTICE
@@ -152,10 +152,11 @@ def make(tmp_path: Path) -> Make:
         plots: tuple[str, ...] = (),
         decision: DecisionConfig = DecisionConfig(slope=0.7319, intercept=-0.4127, views=8),
         provenance: Provenance = Provenance(
-            corpus="breakhis: 7909, idc: 277524",
+            images={"breakhis": 7909, "idc": 277524},
             corpus_fingerprint="fe" * 32,
-            split="grouped, train and validation",
+            split="grouped",
             split_sha256="ed" * 32,
+            held_out=HeldOut(nothing=True),
             recipe=RECIPE.as_trained(),
             start="imagenet",
             inputs={"a/fold-0": "ab" * 32, "a/fold-1": "cd" * 32},
@@ -440,17 +441,20 @@ def test_start_weights_are_named_with_their_licence(
 
 
 @pytest.mark.parametrize(
-    ("split", "says"),
+    ("split", "held", "says"),
     [
-        ("grouped", "fitted on the validation part"),
-        ("grouped, fold 2", "fitted on the cases held out"),
-        ("grouped, without breakhis/1", "fitted on the cases held out"),
-        ("grouped, train and validation", "runs of the same recipe said of cases that they had"),
-        ("", "images that are not recorded"),
+        ("grouped", {}, "fitted on the validation part"),
+        ("grouped", {"fold": 2}, "fitted on the cases held out"),
+        ("grouped", {"case": "breakhis/1"}, "fitted on the cases held out"),
+        ("grouped", {"nothing": True}, "runs of the same recipe said of cases that they had"),
+        ("", {}, "images that are not recorded"),
     ],
 )
-def test_what_the_decision_was_fitted_on(make: Make, split: str, says: str) -> None:
-    assert says in body(make(provenance=Provenance(split=split)))
+def test_what_the_decision_was_fitted_on(
+    make: Make, split: str, held: dict[str, Any], says: str
+) -> None:
+    described = Provenance(split=split, held_out=HeldOut.model_validate(held))
+    assert says in body(make(provenance=described))
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "efficientnet_b2"])

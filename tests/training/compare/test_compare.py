@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
 from bcd_models import BCDClassifier
-from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig, Provenance
+from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
@@ -32,7 +32,7 @@ from training.compare import page as report_page
 from training.compare import report as compare
 from training.compare import schema, tables
 from training.corpus import predictions
-from training.corpus.selection import Held, data_of
+from training.corpus.selection import data_of
 from training.evaluate import cost
 from training.evaluate import measure as evaluate
 from training.evaluate import schema as measured
@@ -548,7 +548,7 @@ def test_image_passes_are_counted_with_the_corpus(
     square = compare.compare(bench.runs, corpus_folder).square
     assert square is not None
     plan = recipe.read(bench.runs[0] / run_folder.RECIPE)
-    learnt = data_of(corpus_folder, plan, Held(fold=0)).training.frame
+    learnt = data_of(corpus_folder, plan, HeldOut(fold=0)).training.frame
     assert {c.budget.image_passes for c in square.corners} == {2 * len(learnt)}
     other = bench.run("other", "grouped", FOLDS[0])
     with pytest.raises(InputError, match="the runs were trained on corpus c0ffee"):

@@ -50,7 +50,7 @@ def planned(out: Path, *changes: dict[str, Any], **others: Any) -> pipeline.Stud
 def finish(stage: list[Step], said: dict[str, list[float]]) -> None:
     """Leave what the steps of a stage would: predictions by arm or whole name, else plain ones."""
     for step in stage:
-        if step.module in ("train", "rescore") and step.result and not step.done:
+        if step.module in ("train", "train.rescore") and step.result and not step.done:
             arm = step.name.split(", ")[1]
             predicted(step.result.parent, LABELS, said.get(step.name, said.get(arm, PLAIN)))
             step.result.mkdir()
@@ -84,7 +84,7 @@ def test_what_waits_for_nothing_is_done_first_and_the_longest_before(tmp_path: P
     views = ["mobilenetv2, views, fold-0", "mobilenetv2, views, fold-1"]
     alone = [name.replace("fold-0", "fold-1") for name in alone]
     assert names(second) == [*tuned, *views, *alone]
-    rescored = [step for step in second if step.module == "rescore"]
+    rescored = [step for step in second if step.module == "train.rescore"]
     assert names(rescored) == views
     assert rescored[1].arguments[0] == str(tmp_path / "runs/mobilenetv2/plain/fold-1")
 
@@ -181,7 +181,7 @@ def test_views_stay_where_they_are_worth_their_cost(
     *_, together, several, refits = (next(stages) for _ in range(5))
     assert {step.module for step in together[1:]} == {"train"}
     assert {one.views for one in recipes_of(together, "combined").values()} == {1}
-    assert {step.module for step in several} == {"rescore"}
+    assert {step.module for step in several} == {"train.rescore"}
     first = several[0]
     assert first.arguments[0] == str(tmp_path / "runs/mobilenetv2/combined/fold-0")
     assert first.arguments[-4:] == ["--arm", "combined, 8 views", "--views", "8"]
@@ -226,7 +226,7 @@ def test_a_taught_run_has_teachers_that_see_no_more_than_it(tmp_path: Path) -> N
     folder = tmp_path / "teachers" / "mobilenetv2" / "taught" / "fold-0"
     assert taught.arguments[-2:] == ["--teacher", str(folder)]
     assert taught.before
-    assert taught.before.module == "teach"
+    assert taught.before.module == "train.teach"
     assert taught.before.result == folder / "predictions.parquet"
     assert taught.before.arguments[-2:] == ["--fold", "0"]
     refits = [step for stage in stages for step in stage if step.name.endswith(", all")]

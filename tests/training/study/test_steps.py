@@ -17,7 +17,7 @@ from training.study.steps import Step
 PATIENCE = 120  # seconds
 
 
-def step(name: str, result: Path | None = None, module: str = "floors") -> Step:
+def step(name: str, result: Path | None = None, module: str = "evaluate.floors") -> Step:
     return Step(name, module, ["--of", name], result)
 
 
@@ -88,12 +88,14 @@ def test_what_a_step_reads_is_made_before_it_and_once(
 ) -> None:
     made = tmp_path / "made"
     processes = began(monkeypatch, first=lambda: made.touch() or 0, bad=lambda: 2)
-    needing = Step("second", "floors", ["--of", "second"], None, step("first", made))
+    needing = Step("second", "evaluate.floors", ["--of", "second"], None, step("first", made))
     steps.do([needing, step("other")], [], 2)
     steps.do([needing], [], 2)
     mine = [name for name in processes.finished if name != "other"]
     assert mine == ["first", "second", "second"]
-    without = Step("third", "floors", ["--of", "third"], None, step("bad", tmp_path / "never"))
+    without = Step(
+        "third", "evaluate.floors", ["--of", "third"], None, step("bad", tmp_path / "never")
+    )
     with pytest.raises(BCDError, match="step 'bad' failed"):
         steps.do([without], [], 2)
     assert "third" not in processes.finished
@@ -121,7 +123,7 @@ def test_a_failing_step_lets_those_under_way_finish_and_begins_no_other(monkeypa
 
 def test_alone_a_failing_step_is_the_last(tmp_path: Path, capsys) -> None:
     missing = ["--corpus", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
-    stage = [Step(name, "floors", missing, None) for name in ("first", "second")]
+    stage = [Step(name, "evaluate.floors", missing, None) for name in ("first", "second")]
     with pytest.raises(BCDError, match="step 'first' failed"):
         steps.do(stage, [], 1)
     said = capsys.readouterr()
@@ -133,7 +135,7 @@ def test_alone_a_failing_step_is_the_last(tmp_path: Path, capsys) -> None:
 def test_a_failing_process_says_why(tmp_path: Path, capfd) -> None:
     missing = ["--corpus", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
     with pytest.raises(BCDError, match="step 'apart' failed"):
-        steps.do([Step("apart", "floors", missing, None)], [], 2)
+        steps.do([Step("apart", "evaluate.floors", missing, None)], [], 2)
     said = capfd.readouterr()
     assert said.out.splitlines() == ["== apart"]
     assert said.err.startswith("error: ")
