@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bcd_models.errors import ModelFolderError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[2] = 2
 LABELS = ("benign", "malignant")
 
 RGB = tuple[float, float, float]
@@ -91,16 +91,52 @@ class DecisionConfig(Strict):
         return self
 
 
-class Provenance(Strict):
-    """Where the weights come from; empty strings where a part does not apply.
+class HeldOut(Strict):
+    """What a training held out of the rows outside the test part; by default the validation part.
 
-    ``inputs`` holds the SHA-256 of other runs' predictions that were learnt from or calibrated on.
+    Attributes:
+        fold: One of the folds.
+        case: One case, and nothing else.
+        nothing: Everything outside the test part was learnt from.
     """
 
-    corpus: str = ""
+    fold: int | None = None
+    case: str | None = None
+    nothing: bool = False
+
+    @property
+    def words(self) -> str:
+        """Such as "fold 2"; "" for the validation part."""
+        if self.fold is not None:
+            return f"fold {self.fold}"
+        if self.case:
+            return f"without {self.case}"
+        return "train and validation" if self.nothing else ""
+
+
+class Provenance(Strict):
+    """Where the weights come from; empty where a field does not apply.
+
+    Attributes:
+        images: Of the corpus, by source.
+        corpus_fingerprint: SHA-256 of the corpus' rows.
+        split: Kind of the manifest: "grouped", "neighbours", "random" or "leaky".
+        split_sha256: Of the manifest.
+        held_out: What of the split was not learnt from.
+        recipe: All that decided the training.
+        seed: Of the training.
+        start: "imagenet", "none", or the name of the file of start weights.
+        start_sha256: Of that file.
+        inputs: SHA-256 of other runs' predictions that were learnt from or calibrated on.
+        git_commit: Of the code; ends in "-dirty" where that had been changed since.
+        versions: Of Python and libraries.
+    """
+
+    images: dict[str, int] = {}
     corpus_fingerprint: str = ""
     split: str = ""
     split_sha256: str = ""
+    held_out: HeldOut = HeldOut()
     recipe: dict[str, Any] = {}
     seed: int = 0
     start: str = ""
@@ -108,6 +144,37 @@ class Provenance(Strict):
     inputs: dict[str, str] = {}
     git_commit: str = ""
     versions: dict[str, str] = {}
+
+    @property
+    def corpus(self) -> str:
+        """The corpus in words: images by source."""
+        return ", ".join(f"{name}: {count}" for name, count in self.images.items())
+
+    @property
+    def split_words(self) -> str:
+        """The split and what was held out of it, in words."""
+        return ", ".join(filter(None, (self.split, self.held_out.words)))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schema_1(cls, document: Any) -> Any:
+        """Take apart what schema 1 said in prose: the corpus, and what was held out."""
+        if not isinstance(document, dict):
+            return document
+        known = dict(document)
+        if isinstance(corpus := known.pop("corpus", None), str):
+            pairs = [one.split(": ") for one in corpus.split(", ") if one]
+            known["images"] = {name: int(count) for name, count in pairs}
+        kind, _, words = str(known.get("split", "")).partition(", ")
+        if words:
+            which, _, held = words.partition(" ")
+            known["split"] = kind
+            known["held_out"] = {
+                "fold": {"fold": held},
+                "without": {"case": held},
+                "train": {"nothing": True},
+            }.get(which, words)
+        return known
 
 
 class Graph(Strict):
@@ -123,7 +190,7 @@ class Graph(Strict):
 
 
 class ModelConfig(Strict):
-    """The ``bcd`` object of a model folder's ``config.json``.
+    """The ``bcd`` object of a model folder's ``config.json``; schema 1 is read as 2.
 
     Attributes:
         schema_version: Of this object.
@@ -136,7 +203,7 @@ class ModelConfig(Strict):
         graphs: Graphs in the folder, by file name.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     name: str
     version: str
     backbone: str
@@ -144,6 +211,11 @@ class ModelConfig(Strict):
     decision: DecisionConfig = DecisionConfig()
     provenance: Provenance = Provenance()
     graphs: dict[str, Graph] = {}
+
+    @field_validator("schema_version")
+    @classmethod
+    def _written_as_newest(cls, _version: int) -> int:
+        return SCHEMA_VERSION
 
     def to_json(self, architecture: str, pretrained: dict[str, Any]) -> str:
         """Return the whole ``config.json``.
@@ -158,7 +230,7 @@ class ModelConfig(Strict):
             "num_classes": len(LABELS),
             "label_names": list(LABELS),
             "pretrained_cfg": pretrained | self._timm_preprocessing(),
-            "bcd": self.model_dump(mode="json", exclude=None if self.graphs else {"graphs"}),
+            "bcd": self.model_dump(mode="json"),
         }
         return json.dumps(document, indent=2) + "\n"
 

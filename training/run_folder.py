@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -15,10 +13,12 @@ from pathlib import Path
 import yaml
 from accelerate import PartialState
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
-from bcd_models.config import Provenance
+from bcd_models.config import Provenance, first_error
 from bcd_models.errors import InputError
-from training.recipes.schema import Recipe
+from bcd_models.hub.atomic import write_files
+from training.recipes import schema as recipe
 
 RECIPE = "recipe.yaml"
 RUN = "run.json"
@@ -27,7 +27,9 @@ PREDICTIONS = "predictions.parquet"
 
 
 @contextmanager
-def hold(out: Path, plan: Recipe, provenance: Provenance, state: PartialState) -> Iterator[None]:
+def hold(
+    out: Path, plan: recipe.Recipe, provenance: Provenance, state: PartialState
+) -> Iterator[None]:
     """Hold a run's folder: written by one run at a time, resumed only as it was begun.
 
     Raises:
@@ -50,29 +52,34 @@ def hold(out: Path, plan: Recipe, provenance: Provenance, state: PartialState) -
         raise InputError(f"{out} is another run's at this moment: choose another folder") from None
 
 
-def _record(out: Path, plan: Recipe, provenance: Provenance) -> None:
+def _record(out: Path, plan: recipe.Recipe, provenance: Provenance) -> None:
     """Write what decides the run, or check that the run being resumed was decided the same."""
     decides = provenance.model_dump(mode="json", exclude={"git_commit", "versions"})
     record = out / RUN
     if record.exists():
-        before = json.loads(record.read_text())
-        changed = [key for key, value in decides.items() if before.get(key, value) != value]
+        begun = read_provenance(out).model_dump(mode="json", exclude_unset=True)
+        for one in (decides, begun):
+            one["recipe"] = recipe.parse(one["recipe"], str(out / RUN)).decides()
+        changed = [key for key, value in decides.items() if begun.get(key, value) != value]
         if changed:
             raise InputError(f"{out} was begun with another {changed[0]}: choose another folder")
         return
     text = yaml.safe_dump(plan.as_trained(), sort_keys=False)
-    _put(out / RECIPE, text)
-    _put(record, provenance.model_dump_json(indent=1) + "\n")
-
-
-def _put(path: Path, text: str) -> None:
-    """Write a file whole, or say why not."""
-    beside = path.with_name(f".{path.name}.new")
+    described = provenance.model_dump_json(indent=1) + "\n"
     try:
-        beside.write_text(text, "utf-8")
-        os.replace(beside, path)
+        write_files({out / RECIPE: text.encode(), record: described.encode()})
     except OSError as error:
-        raise InputError(f"{path} can't be written: {error}") from None
+        raise InputError(f"{out} can't be written: {error}") from None
+
+
+def read_provenance(run: Path) -> Provenance:
+    """Read what decided a run; InputError where its folder doesn't say."""
+    try:
+        return Provenance.model_validate_json((run / RUN).read_bytes())
+    except OSError as error:
+        raise InputError(f"{run} is no run of training.train: {error}") from None
+    except ValidationError as error:
+        raise InputError(first_error(error, f"{run} is no run of training.train")) from None
 
 
 def sha256(path: Path) -> str:

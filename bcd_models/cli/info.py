@@ -59,6 +59,6 @@ def _own_facts(loaded: Predictor) -> dict[str, str]:
         "input": f"{config.preprocess.input_size} px",
         "trained field": f"{config.preprocess.field_width_um:g} micrometres wide",
         "corpus": config.provenance.corpus or "unknown",
-        "split": config.provenance.split or "unknown",
+        "split": config.provenance.split_words or "unknown",
         "start weights": config.provenance.start or "unknown",
     }

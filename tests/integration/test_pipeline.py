@@ -63,7 +63,8 @@ def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Pa
     for name in ("bcd-mobilenetv2", "bcd-efficientnet-b2"):
         folder = cards / name
         model = BCDClassifier.from_pretrained(folder)
-        assert model.config.provenance.split == "grouped, train and validation"
+        assert model.config.provenance.split == "grouped"
+        assert model.config.provenance.held_out.nothing
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["model"]["weights_sha256"] == model.weights_sha256
         assert (folder / "README.md").read_text() == card.render(folder)

@@ -12,34 +12,21 @@ from huggingface_hub import (
 
 from bcd_models.config import ModelConfig
 from training.card.provenance import SHORT, hub_start, taken
+from training.evaluate.metrics import METRICS
 from training.evaluate.schema import Estimate, Metrics, Within
 
 TASK = "image-classification"
-# Our figures under the names that the Hub gives them.
-HUB_METRICS = {
-    "auroc": "roc_auc",
-    "balanced_accuracy": "balanced_accuracy",
-    "accuracy": "accuracy",
-    "recall": "recall",
-    "specificity": "specificity",
-    "precision": "precision",
-    "f1": "f1",
-    "brier": "brier_score",
-}
 TAGS = ["bcd-models", "histopathology", "breast-cancer", "medical", "research-use-only"]
 DIGITS = 4
 
 
-def metadata(
-    config: ModelConfig, metrics: Metrics, within: Within, words: dict[str, str], dataset: str
-) -> ModelCardData:
+def metadata(config: ModelConfig, metrics: Metrics, within: Within, dataset: str) -> ModelCardData:
     """The front matter.
 
     Args:
         config: What travels with the weights.
         metrics: What was measured.
         within: The headline part of it.
-        words: What the card calls each figure.
         dataset: Hub id of the published corpus, or "".
     """
     base = hub_start(config)
@@ -50,10 +37,10 @@ def metadata(
         pipeline_tag=TASK,
         tags=TAGS,
         datasets=[dataset] if dataset else sources or None,
-        metrics=list(HUB_METRICS.values()),
+        metrics=[METRICS[name].hub for name in _names_on_hub(within)],
         base_model=base,
         model_name=config.name,
-        eval_results=_model_index(metrics, within, words, dataset),
+        eval_results=_model_index(metrics, within, dataset),
         base_model_relation="finetune" if base else None,
     )
 
@@ -70,18 +57,21 @@ def eval_results(metrics: Metrics, within: Within, dataset: str) -> str:
     entries = [
         EvalResultEntry(
             dataset_id=dataset,
-            task_id=f"{metrics.data.split}-{metrics.data.part}-{task}",
-            value=round(getattr(within.figures, name).value, DIGITS),
-            notes=f"{where}; 95% interval {_interval(getattr(within.figures, name))}",
+            task_id=f"{metrics.data.split}-{metrics.data.part}-{METRICS[name].hub}",
+            value=round(within.figures[name].value, DIGITS),
+            notes=f"{where}; 95% interval {_interval(within.figures[name])}",
         )
-        for name, task in HUB_METRICS.items()
+        for name in _names_on_hub(within)
     ]
     return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
 
 
-def _model_index(
-    metrics: Metrics, within: Within, words: dict[str, str], dataset: str
-) -> list[EvalResult]:
+def _names_on_hub(within: Within) -> list[str]:
+    """Names of the figures measured that the Hub has a name for too."""
+    return [name for name, metric in METRICS.items() if metric.hub and name in within.figures]
+
+
+def _model_index(metrics: Metrics, within: Within, dataset: str) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=TASK,
@@ -89,11 +79,11 @@ def _model_index(
             dataset_name=_measured_on(metrics, within),
             dataset_config=metrics.data.split,
             dataset_split=metrics.data.part,
-            metric_type=task,
-            metric_name=words[name],
-            metric_value=round(getattr(within.figures, name).value, DIGITS),
+            metric_type=METRICS[name].hub,
+            metric_name=METRICS[name].words,
+            metric_value=round(within.figures[name].value, DIGITS),
         )
-        for name, task in HUB_METRICS.items()
+        for name in _names_on_hub(within)
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,7 +11,6 @@ import yaml
 from bcd_models.config import ModelConfig, Provenance
 from bcd_models.models.backbones import backbone_named
 from training.corpus.parts import SOURCES
-from training.corpus.selection import held_of
 from training.corpus.sources import Source
 
 STRIDE = 32  # pixels of the input that one cell of the last feature map stands for
@@ -59,8 +57,8 @@ class Taken:
 
 def taken(provenance: Provenance) -> list[Taken]:
     """The data sets of a model's corpus, the larger first."""
-    found = {name: int(images) for name, images in re.findall(r"(\w+): (\d+)", provenance.corpus)}
-    known = [Taken(SHORT[n], found[n], SOURCES[n]) for n in found if n in SOURCES]
+    images = provenance.images
+    known = [Taken(SHORT[n], images[n], SOURCES[n]) for n in images if n in SOURCES]
     return sorted(known, key=lambda one: -one.images)
 
 
@@ -93,7 +91,7 @@ def decided_on(provenance: Provenance) -> str:
     """What calibration, threshold and referral band were fitted on."""
     if not provenance.split:
         return "images that are not recorded"
-    _, held = held_of(provenance.split)
+    held = provenance.held_out
     if held.nothing:
         return "what runs of the same recipe said of cases that they had held out"
     if held.fold is not None or held.case:

@@ -15,40 +15,25 @@ from huggingface_hub import ModelCard
 
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
+from bcd_models.hub.atomic import write_files
 from bcd_models.models.backbones import backbone_named
 from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
 from training.card.metadata import eval_results, metadata
 from training.evaluate import schema as measured
+from training.evaluate.metrics import HEADLINE, METRICS
 
-METRICS = "metrics.json"
+METRICS_FILE = "metrics.json"
 CURVES = "learning-curves.png"
 EVAL_RESULTS = Path(".eval_results", "bcd-models.yaml")
 TEMPLATE = Path(__file__).with_name("card.md")
-WORDS = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "recall": "recall (sensitivity) of malignant",
-    "false_negative_rate": "false negative rate",
-    "specificity": "specificity",
-    "precision": "precision",
-    "f1": "F1",
-    "sensitivity_at_90_specificity": "sensitivity at 90% specificity",
-    "sensitivity_at_95_specificity": "sensitivity at 95% specificity",
-    "brier": "Brier score",
-    "ece": "ECE",
-}
 FLOOR_WORDS = {
     "source_alone": "the source alone",
     "colour_statistics": "colour statistics (moments in RGB and HED, gradient boosting)",
 }
-HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate")
 RESULTS_BEGIN = "<!-- results: written by python -m training.card -->"
 RESULTS_END = "<!-- end of results -->"
-_PLAIN = {"auroc", "auprc", "brier", "ece"}
 
 
 def render(folder: Path, dataset: str = "") -> str:
@@ -66,7 +51,7 @@ def render(folder: Path, dataset: str = "") -> str:
     config, metrics = model_folder.read_config(folder), _metrics(folder)
     within = headline(metrics)
     card = ModelCard.from_template(
-        metadata(config, metrics, within, WORDS, dataset),
+        metadata(config, metrics, within, dataset),
         template_path=str(TEMPLATE),
         config=config,
         measured=metrics.model_dump(),
@@ -78,12 +63,11 @@ def render(folder: Path, dataset: str = "") -> str:
         where=f"cards/{config.name}",
         megabytes=(folder / model_folder.WEIGHTS).stat().st_size / 1e6,
         origin=card_provenance,
-        words=WORDS,
+        metrics=METRICS,
         floor_words=FLOOR_WORDS,
         counts=counts,
         cell=_cell,
         ends=_ends,
-        percent=percent,
         spread=spread,
         verdict=verdict(within),
         plots={file: says for file, says in _plots(metrics).items() if (folder / file).is_file()},
@@ -103,14 +87,13 @@ def write(folder: Path, dataset: str = "") -> list[Path]:
     Returns:
         The files written.
     """
-    readme = folder / "README.md"
-    readme.write_text(render(folder, dataset), "utf-8")
-    if not dataset or model_folder.members_of(folder):
-        return [readme]
-    metrics, path = _metrics(folder), folder / EVAL_RESULTS
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(eval_results(metrics, headline(metrics), dataset), "utf-8")
-    return [readme, path]
+    contents = {folder / "README.md": render(folder, dataset).encode()}
+    if dataset and not model_folder.members_of(folder):
+        metrics, path = _metrics(folder), folder / EVAL_RESULTS
+        path.parent.mkdir(exist_ok=True)
+        contents[path] = eval_results(metrics, headline(metrics), dataset).encode()
+    write_files(contents)
+    return list(contents)
 
 
 def headline(metrics: measured.Metrics) -> measured.Within:
@@ -132,11 +115,6 @@ def counts(group: dict[str, int]) -> str:
         f"{group['images']:,} images of {group['cases']:,} cases "
         f"({group['benign']:,} benign, {group['malignant']:,} malignant)"
     )
-
-
-def percent(name: str, value: float) -> str:
-    """A figure as people write it: areas and errors as they are, shares in percent."""
-    return f"{value:.3f}" if name in _PLAIN else f"{100 * value:.1f}%"
 
 
 def spread(entry: dict[str, float]) -> str:
@@ -166,9 +144,9 @@ def _plots(metrics: measured.Metrics) -> dict[str, str]:
 
 
 def _metrics(folder: Path) -> measured.Metrics:
-    path = folder / METRICS
+    path = folder / METRICS_FILE
     if not path.is_file():
-        raise InputError(f"{folder} has no {METRICS}: run python -m training.evaluate first")
+        raise InputError(f"{folder} has no {METRICS_FILE}: run python -m training.evaluate first")
     metrics = measured.read(path)
     _, sha256 = model_folder.read_weights(folder)
     if metrics.model.weights_sha256 != sha256:
@@ -190,7 +168,7 @@ def results_table(folders: list[Path]) -> str:
     first = documents[folders[0]]
     if {_images_of(one) for one in documents.values()} != {_images_of(first)}:
         raise InputError("the models were measured on different images: no table can hold them")
-    rows = [("", *(WORDS[name] for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
+    rows = [("", *(METRICS[name].words for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
     floors: dict[str, None] = {}  # each once, in order
     for folder, metrics in documents.items():
         within = headline(metrics).model_dump()
@@ -226,12 +204,13 @@ def _images_of(metrics: measured.Metrics) -> tuple[Any, ...]:
 
 def _ends(name: str, entry: dict[str, float]) -> str:
     """The ends of a figure's interval."""
-    return f"{percent(name, entry['low'])} to {percent(name, entry['high'])}"
+    metric = METRICS[name]
+    return f"{metric.text(entry['low'])} to {metric.text(entry['high'])}"
 
 
 def _cell(name: str, entry: dict[str, float]) -> str:
     """A figure and its interval, as a table's cell."""
-    return f"{percent(name, entry['value'])} ({_ends(name, entry)})"
+    return f"{METRICS[name].text(entry['value'])} ({_ends(name, entry)})"
 
 
 def main(
@@ -247,5 +226,5 @@ def main(
             typer.echo(f"card: {path}")
     if readme:
         text = put_results(readme.read_text("utf-8"), results_table(model))
-        readme.write_text(text, "utf-8")
+        write_files({readme: text.encode()})
         typer.echo(f"results: {readme}")

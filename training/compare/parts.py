@@ -7,10 +7,10 @@ from collections import defaultdict
 import numpy as np
 import pandas as pd
 
+from bcd_models.config import HeldOut
 from training.compare import schema
 from training.compare.rows import auroc_of, counts_of, drawn_of, joined, truth_of, within
 from training.compare.runs import Missing, Run, Test
-from training.corpus.selection import Held
 from training.evaluate import metrics
 from training.evaluate.schema import Counts, Estimate, Figures
 
@@ -21,7 +21,7 @@ def on_same_terms(runs: list[Run], larger: str) -> tuple[schema.OnSameTerms, ...
     for run in sorted(runs, key=lambda run: run.kind != "random"):
         if run.kind == "leaky":
             continue
-        if run.held == Held() and run.held_out is not None:
+        if run.held == HeldOut() and run.held_out is not None:
             found.append(_validated(run, run.held_out, larger))
         if run.test:
             found.append(_as_tested(run, run.test))
@@ -37,7 +37,7 @@ def _validated(run: Run, frame: pd.DataFrame, larger: str) -> schema.OnSameTerms
 
 def _as_tested(run: Run, test: Test) -> schema.OnSameTerms:
     metrics = test.metrics
-    auroc = test.within.figures.auroc
+    auroc = test.within.figures["auroc"]
     return _same_terms(run, "test", metrics.data.counts, metrics.overall, auroc)
 
 
@@ -96,7 +96,7 @@ def pairs(runs: list[Run], larger: str) -> tuple[schema.Pair, ...]:
     return tuple(alike)
 
 
-def _arm(run: Run) -> tuple[str, Held]:
+def _arm(run: Run) -> tuple[str, HeldOut]:
     return run.plan.arm, run.held
 
 

@@ -7,7 +7,6 @@ A section that lacks runs is left out, and the report says which runs it takes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ import pandas as pd
 import typer
 
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from bcd_models.hub.folder import WEIGHTS
 from bcd_models.prediction import NOTICE
 from training import command, run_folder
@@ -118,7 +118,7 @@ def _line(run: Run) -> schema.RunLine:
         name=run.name,
         backbone=run.backbone,
         arm=run.plan.arm,
-        split=run.provenance.split,
+        split=run.provenance.split_words,
         seed=run.plan.seed,
         seconds=run.seconds,
         git_commit=run.provenance.git_commit,
@@ -142,21 +142,19 @@ def _costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
     )
 
 
-def draw(report: schema.Report, folder: Path) -> None:
-    """Draw the figures of the sections there are; those of an earlier report go."""
-    forests = {
+def draw(report: schema.Report) -> dict[str, bytes]:
+    """Draw the figures of the sections there are; returns PNG by file name."""
+    within = f"within {report.larger_source}"
+    drawn = {}
+    for name, rows in {
         tables.TESTED: _tested_rows(report),
         tables.LEAKS: _leak_rows(report),
-    }
-    for name, rows in forests.items():
-        (folder / name).unlink(missing_ok=True)
+    }.items():
         if rows:
-            figures.forest(rows, f"AUROC within {report.larger_source}", folder / name)
-    (folder / tables.OUT_OF_FOLD).unlink(missing_ok=True)
+            drawn[name] = figures.draw_forest(rows, f"AUROC {within}")
     if arms := _arm_rows(report):
-        words = f"AUROC minus plain on the same images, within {report.larger_source}"
-        figures.forest(arms, words, folder / tables.OUT_OF_FOLD, differences=True)
-    (folder / tables.SHARES).unlink(missing_ok=True)
+        words = f"AUROC minus plain on the same images, {within}"
+        drawn[tables.OUT_OF_FOLD] = figures.draw_forest(arms, words, differences=True)
     if report.learning_curves:
         series = {
             f"{curve.backbone}, {curve.arm}": [
@@ -164,11 +162,12 @@ def draw(report: schema.Report, folder: Path) -> None:
             ]
             for curve in report.learning_curves
         }
-        figures.by_share(series, folder / tables.SHARES)
+        drawn[tables.SHARES] = figures.draw_shares(series)
+    return drawn
 
 
 def _tested_rows(report: schema.Report) -> list[Row]:
-    models = [_row(tables.title(one), one.within.figures.auroc) for one in report.tested]
+    models = [_row(tables.title(one), one.within.figures["auroc"]) for one in report.tested]
     floors = [
         _row(f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", floor.auroc)
         for one in report.tested[:1]
@@ -190,7 +189,7 @@ def _leak_rows(report: schema.Report) -> list[Row]:
     rows = [
         _row(f"{leak.backbone}, {leak.arm}, {split}", estimate)
         for leak in report.leaks
-        for split, estimate in (("grouped", leak.grouped.auroc), ("leaky", leak.leaky.auroc))
+        for split, estimate in (("grouped", leak.grouped["auroc"]), ("leaky", leak.leaky["auroc"]))
     ]
     random = [one for one in report.on_same_terms if one.split == "random" and rows]
     return rows + [
@@ -207,18 +206,16 @@ def _ends(estimate: Estimate) -> tuple[float, float, float]:
 
 
 def write(report: schema.Report, folder: Path) -> None:
-    """Write ``report.json``, ``report.md`` and the figures."""
+    """Write ``report.json``, ``report.md`` and the figures; those of an earlier report go."""
+    contents = draw(report)
+    gone = set(tables.PICTURES) - contents.keys()
+    contents[REPORT] = f"{report.model_dump_json(indent=1)}\n".encode()
+    contents[PAGE] = page.page(report).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draw(report, folder)
-        texts = {
-            REPORT: report.model_dump_json(indent=1) + "\n",
-            PAGE: page.page(report),
-        }
-        for name, text in texts.items():
-            beside = folder / f".{name}.new"
-            beside.write_text(text, "utf-8")
-            os.replace(beside, folder / name)
+        write_files({folder / name: data for name, data in contents.items()})
+        for name in gone:
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{folder} can't be written: {error}") from None
 

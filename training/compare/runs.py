@@ -10,22 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import ValidationError
 
-from bcd_models.config import Provenance
+from bcd_models.config import HeldOut, Provenance
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.models.backbones import backbone_named
 from training import run_folder
 from training.corpus import predictions
-from training.corpus.selection import Held, held_of
 from training.evaluate import schema as measured
 from training.recipes import schema as recipe
 from training.train import checkpoint
 
 METRICS = "metrics-test.json"
 TESTED = "predictions-test.parquet"
-_NAMES = {"name", "version", "tune"}  # of a recipe: what decides nothing of the weights
 
 
 class Missing(Exception):
@@ -56,8 +53,6 @@ class Run:
         folder: Its folder.
         plan: Its recipe.
         provenance: What ``run.json`` says.
-        kind: The manifest it was trained on.
-        held: What it held out.
         threshold: Of its model.
         seconds: Of all its epochs.
         held_out: Predictions for the rows held out; None where nothing was.
@@ -68,12 +63,20 @@ class Run:
     folder: Path
     plan: recipe.Recipe
     provenance: Provenance
-    kind: str
-    held: Held
     threshold: float
     seconds: float
     held_out: pd.DataFrame | None
     test: Test | None
+
+    @property
+    def kind(self) -> str:
+        """The kind of the manifest it was trained on."""
+        return self.provenance.split
+
+    @property
+    def held(self) -> HeldOut:
+        """What it held out."""
+        return self.provenance.held_out
 
     @property
     def backbone(self) -> str:
@@ -85,12 +88,13 @@ class Run:
         """What of the split it has learnt from."""
         if self.held.nothing:
             return "train and validation"
-        held = str(self.held).removeprefix(", ").removeprefix("without ")
+        held = self.held.case or self.held.words
         return f"all but {held}" if held else "train"
 
     def decided(self, *apart_from: str) -> dict[str, Any]:
         """What decided its weights, but for some keys of the recipe."""
-        return self.plan.model_dump(mode="json", exclude={*_NAMES, *apart_from})
+        left_out = {"name", "version", *apart_from}
+        return {key: value for key, value in self.plan.decides().items() if key not in left_out}
 
 
 @dataclass(frozen=True)
@@ -133,17 +137,17 @@ def read_all(folders: list[Path]) -> list[Run]:
 
 def _read(folder: Path, name: str) -> Run:
     plan = recipe.read(folder / run_folder.RECIPE)
+    provenance = run_folder.read_provenance(folder)
     try:
-        provenance = Provenance.model_validate_json((folder / run_folder.RUN).read_bytes())
         lines = (folder / checkpoint.EPOCHS).read_text("utf-8").splitlines()
         seconds = sum(json.loads(line)["seconds"] for line in lines)
-    except (OSError, ValidationError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} is no run of training.train: {_first_line(error)}") from None
     config = model_folder.read_config(folder / run_folder.MODEL)
-    kind, held = held_of(provenance.split)
-    held_out = None if held.nothing else predictions.read(folder / run_folder.PREDICTIONS)
+    predicted = folder / run_folder.PREDICTIONS
+    held_out = None if provenance.held_out.nothing else predictions.read(predicted)
     threshold, test = config.decision.threshold, _test_of(folder)
-    return Run(name, folder, plan, provenance, kind, held, threshold, seconds, held_out, test)
+    return Run(name, folder, plan, provenance, threshold, seconds, held_out, test)
 
 
 def _test_of(folder: Path) -> Test | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from bcd_models.config import Strict
 from training.evaluate.cost import Cost, Machine
-from training.evaluate.schema import Counts, Estimate, Figures, Neighbours, Strict, Within
+from training.evaluate.schema import Counts, Estimate, Figures, Neighbours, Within
 
 SCHEMA_VERSION: Literal[1] = 1
 

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from training.card import write as card
 from training.compare import schema
+from training.evaluate.metrics import HEADLINE, METRICS
 from training.evaluate.schema import Counts, Estimate, Figures
 
-TESTED, OUT_OF_FOLD, LEAKS, SHARES = (
+PICTURES = TESTED, OUT_OF_FOLD, LEAKS, SHARES = (
     "test-auroc.png",
     "out-of-fold-differences.png",
     "leak-auroc.png",
     "auroc-by-share.png",
 )
 _CLAIMED = ("accuracy", "recall", "false_negative_rate")
-_LEAK_FIGURES = ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate")
 
 
 def on_same_terms(report: schema.Report) -> list[str]:
@@ -26,7 +26,7 @@ def on_same_terms(report: schema.Report) -> list[str]:
         "learnt from",
         "split, part",
         "images",
-        *(card.WORDS[name] for name in _CLAIMED),
+        *(METRICS[name].words for name in _CLAIMED),
         f"AUROC within {report.larger_source}",
     )
     rows = [
@@ -69,8 +69,8 @@ def tested(report: schema.Report) -> list[str]:
     first = report.tested[0].within
     names = [title(one) for one in report.tested]
     rows = [
-        (words, *(_figure(name, one.within.figures) for one in report.tested))
-        for name, words in card.WORDS.items()
+        (metric.words, *(_figure(name, one.within.figures) for one in report.tested))
+        for name, metric in METRICS.items()
     ]
     rows += [
         (words, *(f"{getattr(one.within.calibration, name):.3f}" for one in report.tested))
@@ -131,8 +131,8 @@ def pairs(report: schema.Report) -> list[str]:
     """One backbone minus the other."""
     names = [f"{pair.run} minus {pair.other}" for pair in report.pairs]
     rows = [
-        (words, *(_figure(name, pair.differences, sign=True) for pair in report.pairs))
-        for name, words in card.WORDS.items()
+        (metric.words, *(_figure(name, pair.differences, sign=True) for pair in report.pairs))
+        for name, metric in METRICS.items()
     ]
     rows.append(("images that both scored", *(f"{p.counts.images:,}" for p in report.pairs)))
     words = (
@@ -222,12 +222,12 @@ def leaks(report: schema.Report) -> list[str]:
     for leak in report.leaks:
         rows = [
             (
-                card.WORDS[name],
+                METRICS[name].words,
                 _figure(name, leak.grouped),
                 _figure(name, leak.leaky),
                 _figure(name, leak.leaky_minus_grouped, sign=True),
             )
-            for name in _LEAK_FIGURES
+            for name in HEADLINE
         ]
         sizes = leak.grouped_train.images, leak.leaky_train.images
         learnt = (
@@ -306,10 +306,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _figure(name: str, figures: Figures, sign: bool = False) -> str:
-    estimate: Estimate = getattr(figures, name)
-    if sign or card.percent(name, 0.5) == "0.500":
+    if name not in figures:
+        return "not measured"
+    metric, estimate = METRICS[name], figures[name]
+    if sign or not metric.in_percent:
         return _estimate(estimate, sign)
-    ends = (card.percent(name, end) for end in (estimate.value, estimate.low, estimate.high))
+    ends = map(metric.text, (estimate.value, estimate.low, estimate.high))
     return "{} ({} to {})".format(*ends)
 
 

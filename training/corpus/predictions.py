@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,24 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 
 COLUMNS = ("name", "sha256", "case_id", "source", "magnification", "label")
+
+
+def encode(
+    frame: pd.DataFrame, margins: NDArray[np.float64], probability: NDArray[np.float64]
+) -> bytes:
+    """Return a Parquet file's bytes, one line a row.
+
+    Args:
+        frame: A corpus table, one line a row.
+        margins: Logit margins (malignant minus benign).
+        probability: Calibrated P(malignant).
+    """
+    table = frame[list(COLUMNS)].assign(margin=margins, probability=probability)
+    data: bytes = table.to_parquet(index=False)
+    return data
 
 
 def write(
@@ -20,19 +35,9 @@ def write(
     probability: NDArray[np.float64],
     path: Path,
 ) -> None:
-    """Write one line a row, whole or not at all.
-
-    Args:
-        frame: A corpus table, one line a row.
-        margins: Logit margins (malignant minus benign).
-        probability: Calibrated P(malignant).
-        path: Parquet file.
-    """
-    table = frame[list(COLUMNS)].assign(margin=margins, probability=probability)
-    beside = path.with_name(f".{path.name}.new")
+    """Write such a file, whole or not at all; InputError where the disk refuses."""
     try:
-        table.to_parquet(beside, index=False)
-        os.replace(beside, path)
+        write_files({path: encode(frame, margins, probability)})
     except OSError as error:
         raise InputError(f"{path} can't be written: {error}") from None
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
@@ -20,35 +22,20 @@ from training.run_folder import PREDICTIONS
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a run holds out of its training rows; by default the validation part.
+class Corpus:
+    """A corpus opened with one of its splits.
 
     Attributes:
-        fold: One of the folds of what isn't test.
-        case: One case, and nothing else that isn't test.
-        nothing: Learn from everything that isn't test.
+        rows: As loaded from its folder.
+        about: What ``corpus.json`` says.
+        split: The manifest read back.
+        table: One line a row, without pixels; its column ``fold`` is the split's.
     """
 
-    fold: int | None = None
-    case: str | None = None
-    nothing: bool = False
-
-    def __str__(self) -> str:
-        if self.fold is not None:
-            return f", fold {self.fold}"
-        if self.case:
-            return f", without {self.case}"
-        return ", train and validation" if self.nothing else ""
-
-
-def held_of(split: str) -> tuple[str, Held]:
-    """A provenance's split taken apart: which manifest, and what was held out."""
-    kind, _, rest = split.partition(", ")
-    if rest.startswith("fold "):
-        return kind, Held(fold=int(rest.removeprefix("fold ")))
-    if rest.startswith("without "):
-        return kind, Held(case=rest.removeprefix("without "))
-    return kind, Held(nothing=bool(rest))
+    rows: datasets.Dataset
+    about: dict[str, Any]
+    split: splits.Split
+    table: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -68,35 +55,46 @@ class Data:
     held_out: Rows | None
 
 
-def data_of(corpus_folder: Path, plan: recipe.Recipe, held: Held = Held()) -> Data:
-    """Load the rows of a run.
+def open_corpus(folder: Path, kind: str) -> Corpus:
+    """Open a corpus with the split of a kind; InputError where either can't be used."""
+    rows, about = corpus.load(folder)
+    split = splits.read(folder, rows, kind, about["fingerprint"])
+    return Corpus(rows, about, split, splits.table(rows).assign(fold=split.fold.to_numpy()))
+
+
+def data_of(corpus_folder: Path, plan: recipe.Recipe, held: HeldOut = HeldOut()) -> Data:
+    """Open a corpus and select the rows of a run; raises as ``open_corpus`` and ``select_data``."""
+    return select_data(open_corpus(corpus_folder, plan.split), plan, held)
+
+
+def select_data(opened: Corpus, plan: recipe.Recipe, held: HeldOut = HeldOut()) -> Data:
+    """Select the rows of a run.
 
     Raises:
-        InputError: The corpus, its manifest or what is held out can't be used, or a part holds one
+        InputError: What is held out can't be used, or what is learnt from or held out holds one
             label only within the larger source.
     """
-    rows, about = corpus.load(corpus_folder)
-    split = splits.read(corpus_folder, rows, plan.split, about["fingerprint"])
-    table = splits.table(rows).assign(fold=split.fold.to_numpy())
+    split, table = opened.split, opened.table
     fitted, out = _masks(split, table, held)
     if plan.learnt_share < 1:
         fitted &= table["case_id"].isin(drawn_cases(table[fitted], plan.learnt_share)).to_numpy()
     larger = table["source"] == splits.larger_source(table)
+    where = ", ".join(filter(None, (split.kind, held.words)))
     for what, mask in {"learnt from": fitted, "held out": out}.items():
         checked = table["label"][mask & larger]
         if mask.any() and checked.nunique() < 2 and held.case is None:
-            raise InputError(f"what is {what}{held} holds one label only: {set(checked)}")
-    parts = [
-        rows_of(rows, table, np.flatnonzero(mask), plan.largest) if mask.any() else None
+            raise InputError(f"what is {what} holds one label only ({where}): {set(checked)}")
+    learnt, scored = (
+        rows_of(opened.rows, table, np.flatnonzero(mask), plan.largest) if mask.any() else None
         for mask in (fitted, out)
-    ]
-    if parts[0] is None or (parts[1] is None and not held.nothing):
-        raise InputError(f"split {split.kind}{held}: a part is empty")
-    return Data(about, split, parts[0], parts[1])
+    )
+    if learnt is None or (scored is None and not held.nothing):
+        raise InputError(f"split {where}: nothing is learnt from, or nothing held out")
+    return Data(opened.about, split, learnt, scored)
 
 
 def _masks(
-    split: splits.Split, table: pd.DataFrame, held: Held
+    split: splits.Split, table: pd.DataFrame, held: HeldOut
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which rows are learnt from, and which are held out."""
     usable = ~split.part.isin(["test", splits.UNUSED]).to_numpy()

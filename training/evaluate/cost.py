@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bcd_models.config import Strict
 from bcd_models.hub.folder import WEIGHTS
 from bcd_models.models.classifier import BCDClassifier
-from training.evaluate.schema import Strict
 
 BATCH = 32
 REPEATS = 7
@@ -56,10 +56,11 @@ class Machine(Strict):
 
 def cost(folder: Path) -> Cost:
     """Measure the model of a model folder, on the CPU."""
-    model = BCDClassifier.from_pretrained(folder).eval()
+    model = BCDClassifier.from_pretrained(folder)
+    other = BCDClassifier.from_pretrained(folder)  # or torch would answer from now on
     return Cost(
         parameters=model.parameter_count,
-        macs=multiply_adds(model, model.config.preprocess.input_size),
+        macs=multiply_adds(other.network, model.config.preprocess.input_size),
         views=model.config.decision.views,
         input_size=model.config.preprocess.input_size,
         file_bytes=(folder / WEIGHTS).stat().st_size,

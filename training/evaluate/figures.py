@@ -1,8 +1,8 @@
-"""Plots of figures, as PNG."""
+"""Plots of figures, each as the bytes of a PNG file."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,8 @@ from sklearn import metrics as sk
 INK, ACCENT, PALE = "#33272a", "#b0346a", "#b9a9c9"
 
 
-def learning_curves(epochs: pd.DataFrame, path: Path) -> None:
-    """Loss and validation AUROC by epoch, with the input size where it changes."""
+def draw_learning_curves(epochs: pd.DataFrame) -> bytes:
+    """Draw loss and validation AUROC by epoch, with the input size where it changes."""
     figure, (losses, auroc) = _panels(2)
     losses.plot(epochs["epoch"], epochs["train_loss"], color=PALE, marker="o", label="train")
     losses.plot(
@@ -35,13 +35,13 @@ def learning_curves(epochs: pd.DataFrame, path: Path) -> None:
             textcoords="offset points",
             color=INK,
         )
-    _save(figure, path)
+    return encode(figure)
 
 
-def evaluation(
-    truth: NDArray[np.bool_], probability: NDArray[np.float64], threshold: float, path: Path
-) -> None:
-    """ROC, precision-recall, reliability and confusion matrix of one set of images."""
+def draw_evaluation(
+    truth: NDArray[np.bool_], probability: NDArray[np.float64], threshold: float
+) -> bytes:
+    """Draw ROC, precision-recall, reliability and confusion matrix of one set of images."""
     figure, (roc, recall, reliable, confusion) = _panels(4)
     falls, rises, _ = sk.roc_curve(truth, probability)
     roc.plot(falls, rises, color=ACCENT)
@@ -57,11 +57,11 @@ def evaluation(
     reliable.plot(said, seen, color=ACCENT, marker="o")
     reliable.set(xlabel="probability said", ylabel="share malignant", title="Reliability")
     _confusion(confusion, sk.confusion_matrix(truth, probability >= threshold))
-    _save(figure, path)
+    return encode(figure)
 
 
-def risk_by_case(frame: pd.DataFrame, probability: NDArray[np.float64], path: Path) -> None:
-    """Each case's mean probability beside its share of malignant patches, cases sorted by it."""
+def draw_risk_by_case(frame: pd.DataFrame, probability: NDArray[np.float64]) -> bytes:
+    """Draw each case's mean probability beside its share of malignant patches, sorted by it."""
     cases = (
         frame.assign(said=probability, seen=frame["label"] == "malignant")
         .groupby("case_id")[["seen", "said"]]
@@ -81,18 +81,17 @@ def risk_by_case(frame: pd.DataFrame, probability: NDArray[np.float64], path: Pa
     )
     axes.margins(x=0.01)
     axes.legend(frameon=False, loc="upper left")
-    _save(figure, path)
+    return encode(figure)
 
 
-def forest(
-    rows: list[tuple[str, float, float, float]], label: str, path: Path, differences: bool = False
-) -> None:
-    """Estimates with their intervals, one a line from the top down.
+def draw_forest(
+    rows: list[tuple[str, float, float, float]], label: str, differences: bool = False
+) -> bytes:
+    """Draw estimates with their intervals, one a line from the top down.
 
     Args:
         rows: What it is of, value, low and high end.
         label: What is estimated.
-        path: PNG file.
         differences: Whether they are, so that signs and zero matter.
     """
     figure, axes = _wide(0.9 + 0.32 * len(rows))
@@ -114,15 +113,14 @@ def forest(
     axes.set(xlabel=f"{label}, 95% interval", ylim=(place[-1] - 0.6, 0.6))
     axes.margins(x=0.08)
     axes.grid(axis="x", color=PALE, alpha=0.4)
-    _save(figure, path)
+    return encode(figure)
 
 
-def by_share(series: dict[str, list[tuple[float, float, float, float]]], path: Path) -> None:
-    """AUROC over the share of the cases learnt from, a line a series.
+def draw_shares(series: dict[str, list[tuple[float, float, float, float]]]) -> bytes:
+    """Draw AUROC over the share of the cases learnt from, a line a series.
 
     Args:
         series: By name, points of share, value, low and high end.
-        path: PNG file.
     """
     figure, axes = _wide()
     colours, marks = (INK, ACCENT, PALE), "Dos^"
@@ -144,7 +142,7 @@ def by_share(series: dict[str, list[tuple[float, float, float, float]]], path: P
     axes.set_xticks([], minor=True)
     axes.set(xlabel="share of the training cases", ylabel="out-of-fold AUROC, 95% interval")
     axes.legend(frameon=False, loc="lower right")
-    _save(figure, path)
+    return encode(figure)
 
 
 def _confusion(axes: Axes, table: NDArray[np.int64]) -> None:
@@ -178,5 +176,8 @@ def _wide(height: float = 3.6) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+def encode(figure: Figure, dpi: int = 110) -> bytes:
+    """Return a figure as PNG; equal figures give equal bytes."""
+    data = BytesIO()
+    figure.savefig(data, dpi=dpi, metadata={"Software": None})
+    return data.getvalue()

@@ -5,7 +5,6 @@ python -m training.evaluate --model FOLDER --corpus CORPUS --part test --out MET
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,16 +15,16 @@ import typer
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bcd_models.config import DecisionConfig, Provenance
+from bcd_models.config import DecisionConfig, HeldOut, Provenance, first_error
 from bcd_models.decision import PROBABILITY_BINS, calibrate
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
 from training import command
-from training.corpus import build as corpus
 from training.corpus import predictions, splits
 from training.corpus.rows import Rows, rows_of
-from training.corpus.selection import Held, data_of, held_of
+from training.corpus.selection import open_corpus, select_data
 from training.evaluate import figures, floors, metrics, scoring
 from training.evaluate import schema as measured
 from training.recipes.schema import Recipe
@@ -76,30 +75,31 @@ def evaluate(
         InputError: The model was made of another corpus or split, has learnt from the part, or
             the part holds one label only within the larger source.
     """
-    rows, about = corpus.load(corpus_folder)
     provenance = model.config.provenance
+    kind, held = provenance.split, provenance.held_out
+    opened = open_corpus(corpus_folder, kind)
+    about, split, table = opened.about, opened.split, opened.table
     if provenance.corpus_fingerprint != about["fingerprint"]:
         raise InputError(
             f"the model was trained on corpus {provenance.corpus_fingerprint[:16] or 'unknown'}, "
             f"this one is {about['fingerprint'][:16]}: its parts say nothing about this model"
         )
-    kind, held = held_of(provenance.split)
-    split = splits.read(corpus_folder, rows, kind, about["fingerprint"])
     if provenance.split_sha256 != split.sha256:
         raise InputError(
             f"{corpus_folder}/{kind}.json is not the split the model was trained on: its parts "
             "hold what the model has learnt from"
         )
-    if held != Held() and part != "test":
-        raise InputError(f"the model (split {provenance.split}) is measured on test, not {part!r}")
-    table = splits.table(rows)
+    if held != HeldOut() and part != "test":
+        raise InputError(
+            f"the model (split {provenance.split_words}) is measured on test, not {part!r}"
+        )
     larger = splits.larger_source(table)
     tested = (split.part == part).to_numpy()
     _check_both_labels(table[tested & (table["source"] == larger)], part, larger)
-    learnt = data_of(corpus_folder, _recipe_of(provenance), held).training
+    learnt = select_data(opened, _recipe_of(provenance), held).training
     scored = _scored(
         model,
-        rows_of(rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
+        rows_of(opened.rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
         learnt,
     )
     decision = model.config.decision
@@ -134,17 +134,16 @@ def evaluate(
         },
         "notice": NOTICE,
     }
-    return measured.Metrics.model_validate(document), scored
+    return measured.Metrics.model_validate(document, strict=True), scored
 
 
 def _recipe_of(provenance: Provenance) -> Recipe:
     try:
         return Recipe.model_validate(provenance.recipe)
     except ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(
-            f"the model's own recipe can't be read ({key}: {error.errors()[0]['msg']}): what it "
-            "learnt from is not known"
+            f"the model's own recipe can't be read ({first_error(error)}): what it learnt from is "
+            "not known"
         ) from None
 
 
@@ -216,24 +215,17 @@ def _check_both_labels(frame: pd.DataFrame, part: str, source: str) -> None:
 
 
 def write(document: measured.Metrics, scored: Scored, out: Path) -> None:
-    """Write the metrics, and beside them the predictions and the figures."""
+    """Write the metrics, and beside them the predictions and the figures: all, or none."""
     part, threshold = document.data.part, document.model.threshold
+    frame, probability = scored.frame, scored.probability
+    contents = {
+        f"predictions-{part}.parquet": predictions.encode(frame, scored.margins, probability),
+        f"evaluation-{part}.png": figures.draw_evaluation(scored.truth, probability, threshold),
+        f"risk-by-case-{part}.png": figures.draw_risk_by_case(frame, probability),
+        out.name: f"{document.model_dump_json(indent=1)}\n".encode(),
+    }
     try:
-        beside = out.with_name(f".{out.name}.new")
-        beside.write_text(document.model_dump_json(indent=1) + "\n", "utf-8")
-        predictions.write(
-            scored.frame,
-            scored.margins,
-            scored.probability,
-            out.with_name(f"predictions-{part}.parquet"),
-        )
-        figures.evaluation(
-            scored.truth, scored.probability, threshold, out.with_name(f"evaluation-{part}.png")
-        )
-        figures.risk_by_case(
-            scored.frame, scored.probability, out.with_name(f"risk-by-case-{part}.png")
-        )
-        os.replace(beside, out)
+        write_files({out.with_name(name): data for name, data in contents.items()})
     except OSError as error:
         raise InputError(f"{out} can't be written: {error}") from None
 
@@ -257,8 +249,8 @@ def main(
     within = document.within
     assert within is not None  # evaluate always measures it
     typer.echo(f"within {within.source}, {document.intervals}:")
-    for name in ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate"):
-        entry: measured.Estimate = getattr(within.figures, name)
+    for name in metrics.HEADLINE:
+        entry = within.figures[name]
         typer.echo(f"{name:20} {entry.value:.4f} ({entry.low:.4f} to {entry.high:.4f})")
     for name, floor in within.floors:
         typer.echo(f"{name:20} AUROC {floor.auroc.value:.4f}")

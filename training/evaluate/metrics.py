@@ -1,5 +1,8 @@
 """Figures of a binary classifier, with 95% intervals by bootstrap over whole cases.
 
+``METRICS`` is the one table of them: ``metrics.json`` and its schema, cards, the Hub's evaluation
+results and reports have a figure for each of its rows.
+
 Values are scikit-learn's. An interval needs a figure some thousand times over: there the rows are
 sorted once, and a resample is no more than how often it drew each row.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,8 +33,123 @@ Bools = NDArray[np.bool_]
 Figure = Callable[[Bools, Floats], float]
 
 
+@dataclass(frozen=True)
+class Metric:
+    """One figure: a row of the table that everything which names figures reads.
+
+    Attributes:
+        name: In ``metrics.json``.
+        words: What pages call it.
+        value: Of truth, P(malignant) and whether each image is called malignant.
+        resampled: The same of each resample of a block, shape (B,).
+        hub: What the Hub calls it; "": it has no name for it.
+        in_percent: Whether people write it as a share, in percent.
+        optional: Whether files may lack it: it was added after some had been published.
+    """
+
+    name: str
+    words: str
+    value: Callable[[Bools, Floats, Bools], float]
+    resampled: Callable[[Block], Floats]
+    hub: str = ""
+    in_percent: bool = True
+    optional: bool = False
+
+    def text(self, value: float) -> str:
+        """Write a value as people do: areas and errors as they are, shares in percent."""
+        return f"{100 * value:.1f}%" if self.in_percent else f"{value:.3f}"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some resamples of the same rows, and what their figures share.
+
+    Attributes:
+        truth: Whether each row is malignant, shape (N,), rows by falling probability.
+        probability: P(malignant) of each row.
+        threshold: From which probability a row is called malignant.
+        times: How often each resample drew each row, shape (B, N).
+    """
+
+    truth: Bools
+    probability: Floats
+    threshold: float
+    times: Floats
+
+    @cached_property
+    def curve(self) -> tuple[Floats, Floats]:
+        """True and false positives as the threshold falls, each (B, steps + 1)."""
+        return _curve(self.truth, self.probability, self.times)
+
+    @cached_property
+    def true_positives(self) -> Floats:
+        """Malignant rows called so, shape (B,)."""
+        return self.times @ ((self.probability >= self.threshold) & self.truth)
+
+    @cached_property
+    def false_positives(self) -> Floats:
+        """Benign rows called malignant, shape (B,)."""
+        return self.times @ ((self.probability >= self.threshold) & ~self.truth)
+
+    @property
+    def positives(self) -> Floats:
+        """Malignant rows, shape (B,)."""
+        return self.curve[0][:, -1]
+
+    @property
+    def negatives(self) -> Floats:
+        """Benign rows, shape (B,)."""
+        return self.curve[1][:, -1]
+
+    @property
+    def recall(self) -> Floats:
+        """Share of the malignant rows called so, shape (B,)."""
+        return self.true_positives / self.positives
+
+    @property
+    def specificity(self) -> Floats:
+        """Share of the benign rows not called malignant, shape (B,)."""
+        return 1 - self.false_positives / self.negatives
+
+    @property
+    def accuracy(self) -> Floats:
+        """Share of the rows called right, shape (B,)."""
+        right = self.true_positives + self.negatives - self.false_positives
+        return right / (self.positives + self.negatives)
+
+    @property
+    def precision(self) -> Floats:
+        """Share of the rows called malignant that are; 0 where none is called so, shape (B,)."""
+        return self.true_positives / np.maximum(self.true_positives + self.false_positives, 1)
+
+    @property
+    def f1(self) -> Floats:
+        """Harmonic mean of precision and recall, shape (B,)."""
+        called = self.true_positives + self.false_positives
+        return 2 * self.true_positives / (self.positives + called)
+
+    @property
+    def average_precision(self) -> Floats:
+        """Precision at each step, weighted by the recall that it adds, shape (B,)."""
+        true, false = self.curve
+        precisions = true[:, 1:] / np.maximum(true[:, 1:] + false[:, 1:], 1)
+        return (np.diff(true) * precisions).sum(1) / self.positives
+
+    def sensitivity_at(self, false_positive_rate: float) -> Floats:
+        """Largest recall at no more than a false positive rate, shape (B,)."""
+        true, false = self.curve
+        kept = false / self.negatives[:, None] <= false_positive_rate
+        return np.where(kept, true, 0).max(1) / self.positives
+
+    @property
+    def brier(self) -> Floats:
+        """Mean squared error of the probabilities, shape (B,)."""
+        errors: Floats = self.times @ (self.probability - self.truth) ** 2
+        return errors / (self.positives + self.negatives)
+
+
 def figures(truth: Bools, probability: Floats, threshold: float) -> dict[str, float]:
-    """The figures of one set of images.
+    """Return the figures of one set of images, by name.
 
     Args:
         truth: Whether each image is malignant; both must occur.
@@ -38,23 +157,7 @@ def figures(truth: Bools, probability: Floats, threshold: float) -> dict[str, fl
         threshold: From which probability the label is malignant.
     """
     called = probability >= threshold
-    recall = sk.recall_score(truth, called)
-    found = {
-        "auroc": sk.roc_auc_score(truth, probability),
-        "auprc": sk.average_precision_score(truth, probability),
-        "accuracy": sk.accuracy_score(truth, called),
-        "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
-        "recall": recall,
-        "false_negative_rate": 1 - recall,
-        "specificity": sk.recall_score(truth, called, pos_label=0),
-        "precision": sk.precision_score(truth, called, zero_division=0),
-        "f1": sk.f1_score(truth, called, zero_division=0),
-        "sensitivity_at_90_specificity": _sensitivity_at(0.10, truth, probability),
-        "sensitivity_at_95_specificity": _sensitivity_at(0.05, truth, probability),
-        "brier": sk.brier_score_loss(truth, probability),
-        "ece": expected_calibration_error(truth, probability),
-    }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(m.value(truth, probability, called)) for name, m in METRICS.items()}
 
 
 def auroc(truth: Bools, scores: Floats) -> float:
@@ -267,44 +370,18 @@ def _one_figure_of(figure: Figure, truth: Bools, scores: Floats, drawn: Resample
 def _figures_of(
     truth: Bools, probability: Floats, threshold: float, drawn: Resamples
 ) -> dict[str, Floats]:
-    """What ``figures`` gives, of every resample."""
+    """Every figure of every resample."""
     truth, probability, drawn = _by_falling_score(truth, probability, drawn)
-    blocks = [
-        _figures_of_block(truth, probability, threshold, times) for times in drawn.blocks(truth)
-    ]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def _figures_of_block(
-    truth: Bools, probability: Floats, threshold: float, times: Floats
-) -> dict[str, Floats]:
-    trues, falses = _curve(truth, probability, times)
-    called = probability >= threshold
-    true, false = times @ (called & truth), times @ (called & ~truth)
-    positives, negatives = trues[:, -1], falses[:, -1]
-    recall, specificity = true / positives, 1 - false / negatives
-    precisions = trues[:, 1:] / np.maximum(trues[:, 1:] + falses[:, 1:], 1)
-    share = falses / negatives[:, None]
+    blocks = [Block(truth, probability, threshold, times) for times in drawn.blocks(truth)]
     return {
-        "auroc": _area(trues, falses),
-        "auprc": (np.diff(trues) * precisions).sum(1) / positives,
-        "accuracy": (true + negatives - false) / (positives + negatives),
-        "balanced_accuracy": (recall + specificity) / 2,
-        "recall": recall,
-        "false_negative_rate": 1 - recall,
-        "specificity": specificity,
-        "precision": true / np.maximum(true + false, 1),
-        "f1": 2 * true / (positives + true + false),
-        "sensitivity_at_90_specificity": np.where(share <= 0.10, trues, 0).max(1) / positives,
-        "sensitivity_at_95_specificity": np.where(share <= 0.05, trues, 0).max(1) / positives,
-        "brier": times @ (probability - truth) ** 2 / (positives + negatives),
-        "ece": _calibration_errors(truth, probability, times),
+        name: np.concatenate([metric.resampled(block) for block in blocks])
+        for name, metric in METRICS.items()
     }
 
 
-def _sensitivity_at(most_false: float, truth: Bools, probability: Floats) -> float:
+def _sensitivity_at(false_positive_rate: float, truth: Bools, probability: Floats) -> float:
     falls, rises, _ = sk.roc_curve(truth, probability, drop_intermediate=False)
-    return float(rises[falls <= most_false].max())
+    return float(rises[falls <= false_positive_rate].max())
 
 
 def _calibration_errors(truth: Bools, probability: Floats, times: Floats) -> Floats:
@@ -325,3 +402,101 @@ def _calibration_errors(truth: Bools, probability: Floats, times: Floats) -> Flo
 def _estimate(value: float, spread: Floats) -> dict[str, float]:
     low, high = np.quantile(spread, (0.025, 0.975))
     return {"value": value, "low": float(low), "high": float(high)}
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            name="auroc",
+            words="AUROC",
+            value=lambda truth, said, _: sk.roc_auc_score(truth, said),
+            resampled=lambda block: _area(*block.curve),
+            hub="roc_auc",
+            in_percent=False,
+        ),
+        Metric(
+            name="auprc",
+            words="AUPRC",
+            value=lambda truth, said, _: sk.average_precision_score(truth, said),
+            resampled=lambda block: block.average_precision,
+            in_percent=False,
+        ),
+        Metric(
+            name="accuracy",
+            words="accuracy",
+            value=lambda truth, _, called: sk.accuracy_score(truth, called),
+            resampled=lambda block: block.accuracy,
+            hub="accuracy",
+        ),
+        Metric(
+            name="balanced_accuracy",
+            words="balanced accuracy",
+            value=lambda truth, _, called: sk.balanced_accuracy_score(truth, called),
+            resampled=lambda block: (block.recall + block.specificity) / 2,
+            hub="balanced_accuracy",
+        ),
+        Metric(
+            name="recall",
+            words="recall (sensitivity) of malignant",
+            value=lambda truth, _, called: sk.recall_score(truth, called),
+            resampled=lambda block: block.recall,
+            hub="recall",
+        ),
+        Metric(
+            name="false_negative_rate",
+            words="false negative rate",
+            value=lambda truth, _, called: 1 - sk.recall_score(truth, called),
+            resampled=lambda block: 1 - block.recall,
+        ),
+        Metric(
+            name="specificity",
+            words="specificity",
+            value=lambda truth, _, called: sk.recall_score(truth, called, pos_label=0),
+            resampled=lambda block: block.specificity,
+            hub="specificity",
+        ),
+        Metric(
+            name="precision",
+            words="precision",
+            value=lambda truth, _, called: sk.precision_score(truth, called, zero_division=0),
+            resampled=lambda block: block.precision,
+            hub="precision",
+        ),
+        Metric(
+            name="f1",
+            words="F1",
+            value=lambda truth, _, called: sk.f1_score(truth, called, zero_division=0),
+            resampled=lambda block: block.f1,
+            hub="f1",
+        ),
+        Metric(
+            name="sensitivity_at_90_specificity",
+            words="sensitivity at 90% specificity",
+            value=lambda truth, said, _: _sensitivity_at(0.10, truth, said),
+            resampled=lambda block: block.sensitivity_at(0.10),
+        ),
+        Metric(
+            name="sensitivity_at_95_specificity",
+            words="sensitivity at 95% specificity",
+            value=lambda truth, said, _: _sensitivity_at(0.05, truth, said),
+            resampled=lambda block: block.sensitivity_at(0.05),
+        ),
+        Metric(
+            name="brier",
+            words="Brier score",
+            value=lambda truth, said, _: sk.brier_score_loss(truth, said),
+            resampled=lambda block: block.brier,
+            hub="brier_score",
+            in_percent=False,
+        ),
+        Metric(
+            name="ece",
+            words="ECE",
+            value=lambda truth, said, _: expected_calibration_error(truth, said),
+            resampled=lambda b: _calibration_errors(b.truth, b.probability, b.times),
+            in_percent=False,
+        ),
+    )
+}
+HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate")

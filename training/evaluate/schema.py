@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import typer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    RootModel,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, InitErrorDetails
 
+from bcd_models.config import Strict, first_error
 from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
 from training import command
+from training.evaluate.metrics import METRICS
 
 SCHEMA_VERSION = 1
 NOT_ESTIMABLE: Literal["not estimable"] = "not estimable"
-
-
-class Strict(BaseModel):
-    """No unknown key, no number in words, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 # Images in each bin.
@@ -53,22 +57,42 @@ class Counts(Strict):
     malignant: int = Field(ge=0)
 
 
-class Figures(Strict):
-    """The figures of one set of images; "recall" and what follows from it are of malignant."""
+class Figures(RootModel[dict[str, Estimate]]):
+    """The figures of one set of images, each row of ``METRICS`` one.
 
-    auroc: Estimate
-    auprc: Estimate
-    accuracy: Estimate
-    balanced_accuracy: Estimate
-    recall: Estimate
-    false_negative_rate: Estimate
-    specificity: Estimate
-    precision: Estimate
-    f1: Estimate
-    sensitivity_at_90_specificity: Estimate
-    sensitivity_at_95_specificity: Estimate
-    brier: Estimate
-    ece: Estimate
+    "recall" and what follows from it are of malignant.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    def __getitem__(self, name: str) -> Estimate:
+        return self.root[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.root
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        asked = [name for name, metric in METRICS.items() if not metric.optional]
+        wrong = [("missing", name) for name in asked if name not in self.root]
+        wrong += [("extra_forbidden", name) for name in self.root if name not in METRICS]
+        if wrong:
+            lines = [InitErrorDetails(type=k, loc=(n,), input=self.root) for k, n in wrong]
+            raise ValidationError.from_exception_data("Figures", lines)
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = handler(core_schema)
+        schema = handler.resolve_ref_schema(found)
+        schema |= {
+            "additionalProperties": False,
+            "properties": dict.fromkeys(METRICS, schema["additionalProperties"]),
+            "required": [name for name, metric in METRICS.items() if not metric.optional],
+        }
+        return found
 
 
 class Calibration(Strict):
@@ -214,11 +238,9 @@ def read(path: Path) -> Metrics:
         version = json.loads(text).get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise InputError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}")
-        return Metrics.model_validate_json(text)
+        return Metrics.model_validate_json(text, strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(f"{path}: {key}: {first['msg']}") from None
+        raise InputError(first_error(error, str(path))) from None
     except InputError:
         raise
     except (OSError, ValueError, AttributeError) as error:

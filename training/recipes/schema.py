@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -17,17 +15,14 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from bcd_models.config import Strict, first_error
 from bcd_models.errors import InputError
 from bcd_models.models.backbones import BACKBONES
 
 JITTER = ("brightness", "contrast", "saturation")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Phase(_Strict):
+class Phase(Strict):
     """A stretch of epochs at one input size, with a warm-up and a cosine of its own.
 
     Attributes:
@@ -43,7 +38,7 @@ class Phase(_Strict):
     learns: Literal["all", "norms_and_head"] = "all"
 
 
-class Augment(_Strict):
+class Augment(Strict):
     """Strengths of the on-device augmentation; every one may be zero.
 
     Attributes:
@@ -61,7 +56,7 @@ class Augment(_Strict):
     mixup: float = Field(0.0, ge=0, le=10)
 
 
-class Range(_Strict):
+class Range(Strict):
     """Where ``training.tune`` draws a number from.
 
     Attributes:
@@ -101,7 +96,7 @@ def _space() -> dict[str, Range]:
     }
 
 
-class Tune(_Strict):
+class Tune(Strict):
     """How ``training.tune`` looks for better numbers; training itself takes no notice of it.
 
     Attributes:
@@ -146,7 +141,7 @@ class Tune(_Strict):
         return space
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """How a model is trained.
 
     Attributes:
@@ -155,6 +150,7 @@ class Recipe(_Strict):
         arm: What comparisons call this recipe beside others of the same backbone.
         backbone: One of the registry's names.
         start: "imagenet" (timm's own weights, from the Hub) or "none"; ``--start FILE`` wins.
+        start_lacks: Patterns of the tensors that a file of start weights may lack.
         settle_batches: Batches passed before the first step, to settle batch norms.
         split: Which manifest decides what is trained on.
         balance: Where the label imbalance is met: in the sampler, in the loss, both or neither.
@@ -177,6 +173,7 @@ class Recipe(_Strict):
     arm: str = Field("plain", min_length=1)
     backbone: str
     start: Literal["imagenet", "none"] = "imagenet"
+    start_lacks: tuple[str, ...] = ()
     settle_batches: int = Field(0, ge=0, le=10_000)
     split: Literal["grouped", "neighbours", "random", "leaky"] = "grouped"
     balance: Literal["sampler", "loss", "both", "none"] = "sampler"
@@ -209,6 +206,10 @@ class Recipe(_Strict):
     def as_trained(self) -> dict[str, Any]:
         """All that decides a training, resolved: everything but how the recipe is tuned."""
         return self.model_dump(mode="json", exclude={"tune"})
+
+    def decides(self) -> dict[str, Any]:
+        """What of it decides weights and predictions: neither how it is tuned nor refused."""
+        return self.model_dump(mode="json", exclude={"tune", "start_lacks"})
 
     @property
     def epochs(self) -> int:
@@ -257,19 +258,23 @@ def _check_range(path: str, drawn: Range, field: FieldInfo) -> None:
         try:
             allowed.validate_python(end)
         except ValidationError as error:
-            raise ValueError(f"{path} can't be {end:g}: {error.errors()[0]['msg']}") from None
+            raise ValueError(first_error(error, f"{path} can't be {end:g}")) from None
 
 
 def read(path: Path) -> Recipe:
     """Read a recipe; InputError names the key and what is wrong with it."""
     try:
-        document: Any = yaml.safe_load(path.read_text("utf-8"))
-        return Recipe.model_validate(document)
+        document = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"recipe {path} can't be read: {error}") from None
     except yaml.YAMLError as error:
         raise InputError(f"recipe {path} is not YAML: {error}") from None
+    return parse(document, f"recipe {path}")
+
+
+def parse(document: Any, where: str) -> Recipe:
+    """Return the recipe that a document states; InputError names the key and what is wrong."""
+    try:
+        return Recipe.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(f"recipe {path}: {key}: {first['msg']}") from None
+        raise InputError(first_error(error, where)) from None

@@ -7,23 +7,18 @@ from typing import Any
 
 import yaml
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 
+from bcd_models.config import Strict, first_error
 from bcd_models.errors import InputError
 from training.recipes import schema as recipe
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Change(_Strict):
+class Change(Strict):
     """One thing done otherwise than in the plain recipe, measured alone.
 
     Attributes:
@@ -38,7 +33,7 @@ class Change(_Strict):
     backbone: str | None = None
 
 
-class Plan(_Strict):
+class Plan(Strict):
     """What is trained and compared.
 
     Attributes:
@@ -79,9 +74,7 @@ def read_plan(path: Path) -> tuple[Plan, dict[str, recipe.Recipe]]:
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"plan {path} can't be read: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole"
-        raise InputError(f"plan {path}: {key}: {first['msg']}") from None
+        raise InputError(first_error(error, f"plan {path}")) from None
     recipes = {one.backbone: one for one in (recipe.read(path.parent / n) for n in plan.recipes)}
     for number, change in enumerate(plan.changes):
         if change.backbone not in {None, *recipes}:

@@ -10,7 +10,6 @@ with ``training.study --records RECORDS`` has those runs already.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,11 +18,12 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from bcd_models.config import ModelConfig
+from bcd_models.config import ModelConfig, Strict
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from bcd_models.hub.folder import CONFIG
 from training import command
 from training.corpus import predictions
@@ -40,7 +40,7 @@ KEY = list(predictions.COLUMNS)
 ORDER = ["source", "name"]  # as a corpus has its rows
 
 
-class Records(BaseModel):
+class Records(Strict):
     """``runs.json``.
 
     Attributes:
@@ -74,8 +74,9 @@ def gather(study: Path, out: Path) -> Records:
             tuned[f"tune/{folder.name}/{JOURNAL}"] = _journal(folder)
     records = Records(runs=texts, tuned=tuned)
     out.mkdir(parents=True, exist_ok=True)
-    _put_table(_table(named), out / PREDICTIONS)
-    _put(out / RUNS, json.dumps(records.model_dump(), indent=1, ensure_ascii=False) + "\n")
+    table = _table(named).to_parquet(index=False, compression="zstd")
+    text = json.dumps(records.model_dump(), indent=1, ensure_ascii=False) + "\n"
+    write_files({out / PREDICTIONS: table, out / RUNS: text.encode()})
     return records
 
 
@@ -98,7 +99,8 @@ def restore(folder: Path, study: Path) -> list[str]:
         if path.name == JOURNAL:
             _restore_tuning(path.parent, text)
         elif not path.exists():
-            _put(path, text)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_files({path: text.encode()})
     return missing
 
 
@@ -134,28 +136,18 @@ def _table(runs: dict[str, Path]) -> pd.DataFrame:
 
 
 def _restore_run(texts: dict[str, str], margins: Any, rows: pd.DataFrame, run: Path) -> None:
-    """Its model's config comes last: where a model's folder is, the run is finished."""
+    """Write a run's files; its model's folder comes last: where it is, the run is finished."""
     held_out = margins.notna()
-    config = ModelConfig.from_json(texts[RUN_TEXTS[-1]], str(run))
+    *others, of_model = RUN_TEXTS
+    config = ModelConfig.from_json(texts[of_model], str(run))
     own = margins[held_out].to_numpy(dtype=np.float64)
-    run.mkdir(parents=True, exist_ok=True)
-    probability = calibrate(own, config.decision)
-    predictions.write(rows[held_out], own, probability, run / PREDICTIONS)
-    for name, text in texts.items():
-        _put(run / name, text)
-
-
-def _put_table(table: pd.DataFrame, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.new")
-    table.to_parquet(beside, index=False, compression="zstd")
-    os.replace(beside, path)
-
-
-def _put(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(text, "utf-8")
-    os.replace(beside, path)
+    beside = run / f".{MODEL}.new"
+    beside.mkdir(parents=True, exist_ok=True)
+    table = predictions.encode(rows[held_out], own, calibrate(own, config.decision))
+    contents = {run / name: texts[name].encode() for name in others}
+    contents |= {run / PREDICTIONS: table, beside / CONFIG: texts[of_model].encode()}
+    write_files(contents)
+    beside.rename(run / MODEL)
 
 
 def main(

@@ -14,8 +14,10 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from bcd_models.config import first_error
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
+from bcd_models.hub.atomic import write_files
 from bcd_models.models.backbones import backbone_named
 from training import command
 from training.card import write as card
@@ -57,7 +59,7 @@ def release(
     own_first = sorted(near, key=lambda one: one.backbone != title)
     known = {"training": training_of(run), "neighbours": next(iter(own_first), None)}
     metrics = measured.read(run / METRICS).model_copy(update=known)
-    (beside / card.METRICS).write_text(metrics.model_dump_json(indent=1) + "\n", "utf-8")
+    (beside / card.METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n", "utf-8")
     for name in FIGURES:
         if (run / name).is_file():
             shutil.copy(run / name, beside)
@@ -84,7 +86,8 @@ def _neighbours(path: Path) -> Sequence[measured.Neighbours]:
     try:
         return Report.model_validate_json(path.read_bytes()).neighbours
     except (OSError, ValidationError) as error:
-        raise InputError(f"{path} is no report of training.compare: {error}") from None
+        why = first_error(error) if isinstance(error, ValidationError) else error
+        raise InputError(f"{path} is no report of training.compare: {why}") from None
 
 
 def main(
@@ -104,7 +107,7 @@ def main(
             shutil.copy(file, cards)
     if readme:
         text = card.put_results(readme.read_text("utf-8"), card.results_table(folders))
-        readme.write_text(text, "utf-8")
+        write_files({readme: text.encode()})
 
 
 if __name__ == "__main__":

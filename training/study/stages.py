@@ -20,6 +20,7 @@ import typer
 import yaml
 
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from bcd_models.models.backbones import backbone_named
 from training.compare.runs import METRICS
 from training.recipes import schema as recipe
@@ -67,7 +68,7 @@ class Study:
         path = self.out / "recipes" / name
         document = trained.model_dump(mode="json", exclude_unset=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+        write_files({path: yaml.safe_dump(document, sort_keys=False).encode()})
         return path
 
     def start(self, trained: recipe.Recipe) -> list[str]:

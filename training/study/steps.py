@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,7 +23,7 @@ class Step:
 
     Attributes:
         name: What it does, in words.
-        module: Of this package.
+        module: Below ``training``, as in ``python -m training.MODULE``.
         arguments: Of the command.
         result: What is there once it is done; None: it is done every time.
         before: A step whose result it reads and no other step does.
@@ -82,10 +83,16 @@ def _run(step: Step, launch: list[str], workers: int) -> int:
     if launch and step.module == "train":
         return subprocess.run([*launch, module, *step.arguments], check=False).returncode
     try:
-        named = import_module(module)
-        if hasattr(named, "__path__"):  # a package, whose command is its __main__
-            named = import_module(f"{module}.__main__")
-        command.run(named.main, step.arguments)
+        command.run(_main_of(module), step.arguments)
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+def _main_of(name: str) -> Callable[..., None]:
+    """What ``python -m NAME`` calls, of a module or of a package."""
+    module = import_module(name)
+    if hasattr(module, "__path__"):
+        module = import_module(f"{name}.__main__")
+    main: Callable[..., None] = module.main
+    return main

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from timm.utils import ModelEmaV3
 
 from bcd_models.errors import BCDError, InputError
+from bcd_models.hub.atomic import write_files
 
 FOLDER = "checkpoint"
 EPOCHS = "epochs.jsonl"
@@ -82,10 +82,9 @@ def kept_lines(run: Path, epochs: int) -> list[dict[str, Any]]:
 
 def write_lines(run: Path, lines: list[dict[str, Any]]) -> None:
     """Put ``epochs.jsonl`` in place, whole."""
-    beside = run / f".{EPOCHS}.new"
+    text = "".join(json.dumps(line) + "\n" for line in lines)
     try:
-        beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        os.replace(beside, run / EPOCHS)
+        write_files({run / EPOCHS: text.encode()})
     except OSError as error:
         raise TrainingStopped(
             f"{run / EPOCHS} can't be written: {error}; make room, then --resume"

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from training.corpus.device import normalise
 from training.corpus.pixels import Found, resized
 from training.corpus.rows import Rows
@@ -115,7 +116,7 @@ def _draw(lines: list[dict[str, Any]], path: Path) -> None:
     if lines[-1].get("validation_auroc") is None:
         return
     try:
-        figures.learning_curves(pd.DataFrame(lines), path)
+        write_files({path: figures.draw_learning_curves(pd.DataFrame(lines))})
     except OSError as error:
         raise TrainingStopped(
             f"{path} can't be written: {error}; make room, then --resume"

@@ -16,7 +16,7 @@ import typer
 from bcd_models.errors import InputError
 from bcd_models.models.classifier import BCDClassifier
 from training import command, run_folder
-from training.corpus.selection import data_of, held_of
+from training.corpus.selection import data_of
 from training.recipes import schema as recipe
 from training.run_folder import MODEL
 from training.train import checkpoint, engine
@@ -32,7 +32,7 @@ def rescore(run: Path, plan: recipe.Recipe, corpus: Path, out: Path) -> Path:
     model = BCDClassifier.from_pretrained(run / MODEL)
     described = model.config.provenance
     provenance = described.model_copy(update={"recipe": plan.as_trained()})
-    data = data_of(corpus, plan, held_of(described.split)[1])
+    data = data_of(corpus, plan, described.held_out)
     with run_folder.hold(out, plan, provenance, engine.processes()):
         shutil.copy(run / checkpoint.EPOCHS, out)
         config = model.config.model_copy(update={"provenance": provenance})

@@ -21,7 +21,7 @@ import typer
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
 
-from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig, Provenance
+from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.models.backbones import create
@@ -29,7 +29,7 @@ from bcd_models.models.classifier import BCDClassifier
 from training import command, run_folder
 from training.corpus import predictions, splits
 from training.corpus.rows import Rows
-from training.corpus.selection import Data, Held, data_of, taught
+from training.corpus.selection import Data, data_of, taught
 from training.evaluate import scoring
 from training.evaluate.calibration import fit_decision
 from training.recipes import schema as recipe
@@ -51,7 +51,7 @@ def train(
     corpus_folder: Path,
     out: Path,
     start_file: Path | None = None,
-    held: Held = Held(),
+    held: HeldOut = HeldOut(),
     teachers: Sequence[Path] = (),
     decision_from: Sequence[Path] = (),
 ) -> Path:
@@ -90,7 +90,11 @@ def train(
 
 
 def provenance_of(
-    plan: recipe.Recipe, data: Data, held: Held, began_with: tuple[str, str], inputs: Sequence[Path]
+    plan: recipe.Recipe,
+    data: Data,
+    held: HeldOut,
+    began_with: tuple[str, str],
+    inputs: Sequence[Path],
 ) -> Provenance:
     """What decides a run.
 
@@ -103,10 +107,11 @@ def provenance_of(
     """
     start_name, start_sha256 = began_with
     return Provenance(
-        corpus=", ".join(f"{n}: {s['images']}" for n, s in data.about["sources"].items()),
+        images={name: source["images"] for name, source in data.about["sources"].items()},
         corpus_fingerprint=data.about["fingerprint"],
-        split=f"{data.split.kind}{held}",
+        split=data.split.kind,
         split_sha256=data.split.sha256,
+        held_out=held,
         recipe=plan.as_trained(),
         seed=plan.seed,
         start=start_name,
@@ -166,7 +171,7 @@ def decision_on(
 
 def _start(network: Any, plan: recipe.Recipe, file: Path | None) -> tuple[Any, Any, str]:
     if file:
-        return start.from_file(network, file)
+        return start.from_file(network, file, plan.start_lacks)
     if plan.start == "imagenet":
         return start.from_imagenet(network, plan.backbone)
     half = (0.5, 0.5, 0.5)
@@ -195,7 +200,7 @@ def main(
     if out.exists() and any(f.name != ".lock" for f in out.iterdir()) and not resume:
         raise InputError(f"{out} is not empty: choose another folder, or go on with --resume")
     command.keep_freed_memory()
-    held = Held(fold, leave_out, bool(decision_from))
+    held = HeldOut(fold=fold, case=leave_out, nothing=bool(decision_from))
     folder = train(config, corpus, out, start, held, teacher or [], decision_from or [])
     if engine.processes().is_main_process:
         typer.echo(f"model: {folder}")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from bcd_models.config import RGB
 from bcd_models.errors import InputError
 from bcd_models.models.backbones import backbone_named
 
-_HALF: RGB = (0.5, 0.5, 0.5)
+HEAD = "classifier."  # begins the names of the classifier's tensors
 
 
 def silence_head(network: nn.Module) -> None:
@@ -23,28 +24,58 @@ def silence_head(network: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def from_file(network: nn.Module, path: Path) -> tuple[RGB, RGB, str]:
-    """Load a start file that wants inputs in [-1, 1]; tensors it lacks keep their random start.
+def from_file(network: nn.Module, path: Path, lacks: Sequence[str] = ()) -> tuple[RGB, RGB, str]:
+    """Load a start file, all but its classifier.
+
+    Args:
+        network: What to load into; what the file lacks keeps its random start.
+        path: Safetensors in timm's names. Its metadata may state the ``mean`` and ``std`` of the
+            inputs, one number or three with spaces between; 0.5 where it doesn't.
+        lacks: Patterns of the names of tensors that the file may lack, such as ``conv_head.*``.
 
     Returns:
         Mean and standard deviation of the inputs it wants, and the file's SHA-256.
 
     Raises:
-        InputError: Not safetensors, or tensors that do not fit the network.
+        InputError: Not safetensors, tensors too many, too few or of another shape, or metadata
+            that states no numbers.
     """
     try:
-        data = path.read_bytes()
-        tensors = load(data)
+        with safe_open(path, "pt") as file:
+            stated = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise InputError(f"start weights {path} can't be read: {error}") from None
     except SafetensorError as error:
         raise InputError(f"start weights {path} are not a safetensors file ({error})") from None
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
     wanted = network.state_dict()
     for name, tensor in tensors.items():
         if name not in wanted or wanted[name].shape != tensor.shape:
             raise InputError(f"start weights {path} do not fit the network: {name}")
+    for name in wanted.keys() - tensors.keys():
+        counts = name.endswith("num_batches_tracked")  # of batches seen, which begin at none
+        if not counts and not name.startswith(HEAD) and not any(fnmatch(name, p) for p in lacks):
+            raise InputError(
+                f"start weights {path} lack {name}: choose another file, or name in the recipe's "
+                "start_lacks what they may lack"
+            )
     network.load_state_dict(tensors, strict=False)
-    return _HALF, _HALF, hashlib.sha256(data).hexdigest()
+    return _stated(stated, "mean", path), _stated(stated, "std", path), sha256
+
+
+def _stated(metadata: Mapping[str, str], name: str, path: Path) -> RGB:
+    """Return what a file's metadata states for the three channels, or 0.5 for each."""
+    text = metadata.get(name, "0.5")
+    try:
+        numbers = [float(number) for number in text.split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3):
+        raise InputError(f"start weights {path} state {name} {text!r}: it takes 1 or 3 numbers")
+    red, green, blue = numbers * (3 // len(numbers))
+    return red, green, blue
 
 
 def from_imagenet(network: nn.Module, backbone: str) -> tuple[RGB, RGB, str]:
@@ -59,6 +90,6 @@ def from_imagenet(network: nn.Module, backbone: str) -> tuple[RGB, RGB, str]:
             f"timm's ImageNet weights of {name} can't be had ({error}); without the Hub, "
             "hand in a file with --start FILE, or use start: none"
         ) from None
-    tensors = {k: v for k, v in source.state_dict().items() if not k.startswith("classifier.")}
+    tensors = {k: v for k, v in source.state_dict().items() if not k.startswith(HEAD)}
     network.load_state_dict(tensors, strict=False)
     return source.pretrained_cfg["mean"], source.pretrained_cfg["std"], ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +20,14 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from bcd_models.config import HeldOut
 from bcd_models.decision import calibrate, log_odds
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from training import command, run_folder
 from training.corpus import predictions
 from training.corpus.rows import Rows
-from training.corpus.selection import Held, data_of
+from training.corpus.selection import data_of
 from training.evaluate import floors, scoring
 from training.recipes import schema as recipe
 from training.run_folder import PREDICTIONS
@@ -33,7 +36,7 @@ from training.train.run import decision_on, network_of, provenance_of
 
 
 def teach(
-    config: Path, corpus: Path, out: Path, start: Path | None = None, held: Held = Held()
+    config: Path, corpus: Path, out: Path, start: Path | None = None, held: HeldOut = HeldOut()
 ) -> Path:
     """Write what teachers say of the rows that a run would learn from; returns the file.
 
@@ -54,7 +57,7 @@ def teach(
     data = data_of(corpus, plan, held)
     known, fold = data.training, data.training.frame["fold"].to_numpy()
     if len(np.unique(fold[fold >= 0])) < 2:
-        raise InputError(f"what is learnt from{held} lies in fewer than two folds: no teachers")
+        raise InputError("what is learnt from lies in fewer than two folds: no teachers")
     _, _, sha256 = network_of(plan, start)
     began_with = (start.name if start else plan.start, sha256)
     provenance = provenance_of(plan, data, held, began_with, ())
@@ -87,9 +90,9 @@ def _by_networks(
             learnt = known.where(fold != asked)
             network = engine.fit(network, plan, preprocess, learnt, None, inside)
             said = scoring.score(network, known.where(fold == asked), preprocess, views=plan.views)
-            beside = kept.with_suffix(".new.npy")
-            np.save(beside, said)
-            beside.rename(kept)
+            data = BytesIO()
+            np.save(data, said)
+            write_files({kept: data.getvalue()})
             shutil.rmtree(inside)
         margins[fold == asked] = np.load(kept)
     return margins
@@ -118,7 +121,8 @@ def main(
     if (fold is not None) + bool(leave_out) + hold_nothing > 1:
         raise InputError("choose one of --fold, --leave-out and --hold-nothing")
     command.keep_freed_memory()
-    said = teach(config, corpus, out, start, Held(fold, leave_out, hold_nothing))
+    held = HeldOut(fold=fold, case=leave_out, nothing=hold_nothing)
+    said = teach(config, corpus, out, start, held)
     typer.echo(f"teachers: {said}")
 
 

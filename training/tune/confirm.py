@@ -7,7 +7,6 @@ folds don't know which trial won, and pair each candidate with the default run b
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from training.tune.space import Parameters
 
 CONFIRM = "confirm.json"
@@ -149,6 +149,4 @@ def _read(file: Path, study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(file: Path, record: Mapping[str, Any]) -> None:
-    beside = file.with_suffix(".new")
-    beside.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    os.replace(beside, file)
+    write_files({file: f"{json.dumps(record, indent=1)}\n".encode()})

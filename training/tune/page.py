@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from bcd_models.hub.atomic import write_files
 from bcd_models.prediction import NOTICE
 from training.recipes.schema import Range, Recipe
 from training.tune import plots
@@ -67,12 +68,16 @@ def write(
     lines = [f"# {title}", "", sentence(decision), "", NOTICE]
     lines += ["", "## What was compared", "", *_table(("", ""), _facts(study, plan))]
     lines += ["", "## Confirmation", "", *_confirmation(decision, runs)]
-    for name, file in plots.write_pictures(study, plan.tune.space, folder).items():
+    contents = {}
+    for name, picture in plots.draw_pictures(study, plan.tune.space).items():
         heading, words = _PLOTS[name]
+        file = f"study-{name}.png"
+        contents[folder / file] = picture
         lines += ["", f"## {heading}", "", words, "", f"![{heading}]({file})"]
     lines += ["", "## Trials", "", *_trials(study, plan)]
-    (folder / PAGE).write_text("\n".join(lines) + "\n", "utf-8")
-    (folder / LIVE_PAGE).write_text(_live(study, title, sentence(decision)), "utf-8")
+    contents[folder / PAGE] = ("\n".join(lines) + "\n").encode()
+    contents[folder / LIVE_PAGE] = _live(study, title, sentence(decision)).encode()
+    write_files(contents)
 
 
 def _facts(study: optuna.Study, plan: Recipe) -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 
-from training.evaluate.figures import ACCENT, INK, PALE
+from training.evaluate.figures import ACCENT, INK, PALE, encode
 from training.recipes.schema import Range
 
 ENOUGH = 4  # complete trials from which an importance can be computed at all
@@ -31,8 +30,8 @@ def complete_trials(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
-def write_pictures(study: optuna.Study, space: Mapping[str, Range], folder: Path) -> dict[str, str]:
-    """Write a PNG of each plot that the study has enough trials for; returns file by plot."""
+def draw_pictures(study: optuna.Study, space: Mapping[str, Range]) -> dict[str, bytes]:
+    """Draw each plot that the study has enough trials for; returns PNG by plot."""
     trials = complete_trials(study)
     figures: dict[str, Figure] = {}
     if trials:
@@ -42,10 +41,7 @@ def write_pictures(study: optuna.Study, space: Mapping[str, Range], folder: Path
         figures["parallel"] = _parallel(trials, space)
     if len(trials) >= ENOUGH:
         figures["importance"] = _importance(study)
-    files = {name: f"study-{name}.png" for name in figures}
-    for name, figure in figures.items():
-        figure.savefig(folder / files[name], dpi=150, metadata={"Software": None})
-    return files
+    return {name: encode(figure, dpi=150) for name, figure in figures.items()}
 
 
 def live_plots(study: optuna.Study) -> dict[str, str]:

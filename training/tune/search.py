@@ -24,6 +24,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from training import command, run_folder
 from training.recipes import schema as recipe
 from training.tune import confirm, page
@@ -48,9 +49,7 @@ def candidates_of(study: optuna.Study, plan: recipe.Recipe, top: int) -> dict[st
 def write_recipe(chosen: recipe.Recipe, note: str, path: Path) -> Path:
     """Put a recipe to train by in place, whole."""
     document = chosen.model_dump(mode="json", exclude_unset=True)
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(f"# {note}\n" + yaml.safe_dump(document, sort_keys=False), "utf-8")
-    os.replace(beside, path)
+    write_files({path: f"# {note}\n{yaml.safe_dump(document, sort_keys=False)}".encode()})
     return path
 
 

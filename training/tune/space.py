@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
 from bcd_models.errors import InputError
-from training.recipes.schema import JITTER, Recipe
+from training.recipes.schema import JITTER, Recipe, parse
 
 LEARNING_RATE = "phases.learning_rate"
 JITTERED = "augment.jitter"
@@ -58,7 +56,7 @@ def recipe_of(plan: Recipe, parameters: Parameters) -> Recipe:
             *inside, name = path.split(".")
             where = document.setdefault(inside[0], {}) if inside else document
             where[name] = value
-    return _validated(document, plan.name)
+    return parse(document, f"recipe {plan.name}, tuned")
 
 
 def trial_recipe(plan: Recipe, parameters: Parameters, seed: int) -> Recipe:
@@ -84,12 +82,3 @@ def _own(plan: Recipe, path: str) -> float:
     for name in path.split("."):
         value = getattr(value, name)
     return float(value)
-
-
-def _validated(document: dict[str, Any], name: str) -> Recipe:
-    try:
-        return Recipe.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(f"recipe {name}, tuned: {key}: {first['msg']}") from None

@@ -17,9 +17,10 @@ import typer
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from training import run_folder
-from training.corpus.selection import Data, Held, data_of
+from training.corpus.selection import Data, open_corpus, select_data
 from training.evaluate import scoring
 from training.recipes import schema as recipe
 from training.train import engine
@@ -63,13 +64,14 @@ def bench_of(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -
         raise InputError(f"recipe {plan.name}: tuning hears no teachers: set teachers to 0")
     _, _, start_sha256 = train.network_of(plan, start)
     few = plan.model_copy(update={"learnt_share": plan.learnt_share * plan.tune.share})
-    data = {fold: data_of(corpus, few, Held(fold)) for fold in plan.tune.folds}
+    opened = open_corpus(corpus, plan.split)
+    data = {fold: select_data(opened, few, HeldOut(fold=fold)) for fold in plan.tune.folds}
     first = data[plan.tune.folds[0]]
     bound = {
         "corpus": first.about["fingerprint"],
         "split": first.split.sha256,
         "start": start_sha256 or plan.start,
-        "recipe": plan.model_dump(mode="json"),
+        "recipe": plan.decides() | {"tune": plan.tune.model_dump(mode="json")},
     }
     return Bench(plan, data, start, out, bound)
 

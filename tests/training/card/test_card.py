@@ -23,17 +23,17 @@ from huggingface_hub import parse_eval_result_entries as parsed
 from typer.testing import CliRunner
 
 from bcd_models import BCDClassifier, cli
-from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig, Provenance
+from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, MODELS
 from training import command
-from training.card import metadata as card_metadata
 from training.card import provenance as card_provenance
 from training.card import write as card
 from training.corpus.parts import SOURCES
 from training.evaluate import schema as measured
+from training.evaluate.metrics import HEADLINE, METRICS
 from training.recipes.schema import Recipe
 
 SECTIONS = [
@@ -66,6 +66,7 @@ RECIPE = Recipe.model_validate(
     }
 )
 Make = Callable[..., Path]
+ON_HUB = [name for name, metric in METRICS.items() if metric.hub]
 
 
 def numbers() -> Iterator[float]:
@@ -92,7 +93,7 @@ def document(sha256: str) -> dict[str, Any]:
         }
 
     def figures() -> dict[str, Any]:
-        return {name: estimate() for name in card.WORDS}
+        return {name: estimate() for name in METRICS}
 
     def more() -> dict[str, Any]:
         return {
@@ -151,10 +152,11 @@ def make(tmp_path: Path) -> Make:
         plots: tuple[str, ...] = (),
         decision: DecisionConfig = DecisionConfig(slope=0.7319, intercept=-0.4127, views=8),
         provenance: Provenance = Provenance(
-            corpus="breakhis: 7909, idc: 277524",
+            images={"breakhis": 7909, "idc": 277524},
             corpus_fingerprint="fe" * 32,
-            split="grouped, train and validation",
+            split="grouped",
             split_sha256="ed" * 32,
+            held_out=HeldOut(nothing=True),
             recipe=RECIPE.as_trained(),
             start="imagenet",
             inputs={"a/fold-0": "ab" * 32, "a/fold-1": "cd" * 32},
@@ -177,7 +179,7 @@ def make(tmp_path: Path) -> Make:
         )
         (folder / model_folder.CONFIG).write_text(described.to_json())
         sha256 = model_folder.read_weights(folder)[1]
-        (folder / card.METRICS).write_text(json.dumps(metrics or document(sha256)))
+        (folder / card.METRICS_FILE).write_text(json.dumps(metrics or document(sha256)))
         for name in plots:
             (folder / name).write_bytes(b"")
         return folder
@@ -229,7 +231,7 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / card.METRICS).read_text())
+    found: dict[str, Any] = json.loads((folder / card.METRICS_FILE).read_text())
     return found
 
 
@@ -322,10 +324,10 @@ def test_each_number_stands_in_its_place(folder: Path) -> None:
     metrics, text = read(folder), body(folder)
     within = metrics.get("within") or {**metrics, "figures": metrics["overall"]}
     results = rows(section(text, "Results"))
-    for name, words in card.WORDS.items():
+    for name, metric in METRICS.items():
         entry = within["figures"][name]
-        said = [card.percent(name, entry[key]) for key in ("value", "low", "high")]
-        assert results[words] == [said[0], f"{said[1]} to {said[2]}"]
+        said = [metric.text(entry[key]) for key in ("value", "low", "high")]
+        assert results[metric.words] == [said[0], f"{said[1]} to {said[2]}"]
     floors = rows(section(text, "Floors"))
     for name, words in card.FLOOR_WORDS.items():
         floor = within["floors"][name]
@@ -402,18 +404,18 @@ def test_what_was_only_trained_on_is_not_validated(folder: Path) -> None:
 def test_the_front_matter_is_the_hubs(folder: Path) -> None:
     text = card.render(folder)
     loaded = ModelCard(text)  # parses the model-index strictly, and raises where it can't
-    data, within = loaded.data, card.headline(measured.read(folder / card.METRICS))
+    data, within = loaded.data, card.headline(measured.read(folder / card.METRICS_FILE))
     assert isinstance(data, ModelCardData)
     assert str(loaded) == text
     assert data.license == "apache-2.0"
     assert data.to_dict()["library_name"] == "timm"
     assert data.pipeline_tag == "image-classification"
-    assert data.metrics == list(card_metadata.HUB_METRICS.values())
+    assert data.metrics == [metric.hub for metric in METRICS.values() if metric.hub]
     results = data.eval_results or []
     assert all(isinstance(result, EvalResult) for result in results)
     assert [result.metric_type for result in results] == data.metrics
-    for name, result in zip(card_metadata.HUB_METRICS, results, strict=True):
-        assert result.metric_value == round(getattr(within.figures, name).value, 4)
+    for name, result in zip(ON_HUB, results, strict=True):
+        assert result.metric_value == round(within.figures[name].value, 4)
         assert (result.dataset_type, result.dataset_split) == ("idc", "test")
     again = ModelCardData(**yaml.safe_load(data.to_yaml()))
     assert again.to_dict() == data.to_dict()
@@ -439,17 +441,20 @@ def test_start_weights_are_named_with_their_licence(
 
 
 @pytest.mark.parametrize(
-    ("split", "says"),
+    ("split", "held", "says"),
     [
-        ("grouped", "fitted on the validation part"),
-        ("grouped, fold 2", "fitted on the cases held out"),
-        ("grouped, without breakhis/1", "fitted on the cases held out"),
-        ("grouped, train and validation", "runs of the same recipe said of cases that they had"),
-        ("", "images that are not recorded"),
+        ("grouped", {}, "fitted on the validation part"),
+        ("grouped", {"fold": 2}, "fitted on the cases held out"),
+        ("grouped", {"case": "breakhis/1"}, "fitted on the cases held out"),
+        ("grouped", {"nothing": True}, "runs of the same recipe said of cases that they had"),
+        ("", {}, "images that are not recorded"),
     ],
 )
-def test_what_the_decision_was_fitted_on(make: Make, split: str, says: str) -> None:
-    assert says in body(make(provenance=Provenance(split=split)))
+def test_what_the_decision_was_fitted_on(
+    make: Make, split: str, held: dict[str, Any], says: str
+) -> None:
+    described = Provenance(split=split, held_out=HeldOut.model_validate(held))
+    assert says in body(make(provenance=described))
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "efficientnet_b2"])
@@ -475,11 +480,10 @@ def test_a_published_corpus_brings_the_hubs_newer_form(make: Make) -> None:
     folder = make()
     assert run([folder], "--dataset", "someone/corpus") == 0
     entries = parsed(yaml.safe_load((folder / card.EVAL_RESULTS).read_text()))
-    within = card.headline(measured.read(folder / card.METRICS))
-    names = list(card_metadata.HUB_METRICS)
-    assert len({entry.task_id for entry in entries}) == len(names)
-    for name, entry in zip(names, entries, strict=True):
-        estimate: measured.Estimate = getattr(within.figures, name)
+    within = card.headline(measured.read(folder / card.METRICS_FILE))
+    assert len({entry.task_id for entry in entries}) == len(ON_HUB)
+    for name, entry in zip(ON_HUB, entries, strict=True):
+        estimate = within.figures[name]
         assert entry.dataset_id == "someone/corpus"
         assert entry.value == round(estimate.value, 4)
         assert f"{estimate.low:.4f} to {estimate.high:.4f}" in (entry.notes or "")
@@ -496,7 +500,7 @@ def test_the_command_writes_cards_and_results(make: Make, tmp_path: Path) -> Non
     assert not (folder / card.EVAL_RESULTS).exists()
     within, text = read(folder)["within"], readme.read_text()
     table = rows(text)
-    assert table["MobileNetV2"] == [card._cell(n, within["figures"][n]) for n in card.HEADLINE]
+    assert table["MobileNetV2"] == [card._cell(n, within["figures"][n]) for n in HEADLINE]
     floor = within["floors"]["colour_statistics"]["auroc"]
     assert table["colour statistics alone"][0] == card._cell("auroc", floor)
     assert f"within IDC: {card.counts(within['counts'])}." in text
@@ -537,7 +541,7 @@ def test_figures_that_can_not_be_used_are_refused(
 
 def test_a_folder_without_figures_says_what_to_do(make: Make) -> None:
     folder = make()
-    (folder / card.METRICS).unlink()
+    (folder / card.METRICS_FILE).unlink()
     with pytest.raises(InputError, match=r"run python -m training\.evaluate first"):
         card.render(folder)
 

@@ -14,26 +14,29 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from PIL import Image
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
 from bcd_models import BCDClassifier
-from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig, Provenance
+from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.models.backbones import BACKBONES
 from bcd_models.prediction import NOTICE
+from tests.conftest import CARDS, MODELS
 from training import command, run_folder
 from training.card import write as card
 from training.compare import page as report_page
 from training.compare import report as compare
 from training.compare import schema, tables
 from training.corpus import predictions
-from training.corpus.selection import Held, data_of
+from training.corpus.selection import data_of
 from training.evaluate import cost
 from training.evaluate import measure as evaluate
 from training.evaluate import schema as measured
+from training.evaluate.metrics import METRICS, Metric
 from training.recipes import schema as recipe
 from training.train import run as train
 
@@ -285,7 +288,7 @@ def test_every_number_of_the_page_is_in_the_report(report: schema.Report) -> Non
     known = {form(float(n.strip("%"))) for n in numbers for form in FORMS} | set(numbers)
     known |= {str(len(one.folds)) for one in report.out_of_fold}
     page = report_page.page(report).replace(",", "").replace("+", "")
-    for words in sorted(card.WORDS.values(), key=len, reverse=True):
+    for words in sorted((m.words for m in METRICS.values()), key=len, reverse=True):
         page = page.replace(words, "")
     written = re.findall(r"(?<![\w.`/-])-?\d+(?:\.\d+)?%?(?![\w`/])", page)
     assert len(written) > 300
@@ -357,8 +360,8 @@ def test_ours_are_measured_on_the_originals_terms(report: schema.Report) -> None
     truth = frame["label"] == "malignant"
     called = calibrate(margins_of(frame, 1.5, 0), DECISION) >= DECISION.threshold
     assert random.counts.images == 112
-    assert random.figures.accuracy.value == pytest.approx((called == truth).mean())
-    assert random.figures.false_negative_rate.value == pytest.approx(1 - called[truth].mean())
+    assert random.figures["accuracy"].value == pytest.approx((called == truth).mean())
+    assert random.figures["false_negative_rate"].value == pytest.approx(1 - called[truth].mean())
     inner = margins_of(FOLDS[4], 1.5, 0)
     assert random.auroc_within.value == roc_auc_score(FOLDS[4]["label"], inner)
     assert ("mobilenetv2/grouped", "validation") in found
@@ -455,9 +458,9 @@ def test_backbones_are_paired_by_arm_and_part(report: schema.Report) -> None:
         ("efficientnet_b2/grouped", "mobilenetv2/grouped"),
     }
     final, grouped = sorted(report.pairs, key=lambda pair: pair.run)
-    assert final.differences.auroc == measured.Estimate(value=0, low=0, high=0)
+    assert final.differences["auroc"] == measured.Estimate(value=0, low=0, high=0)
     values = [roc_auc_score(TEST["label"], margins_of(TEST, s, 0)) for s in (0.9 + 0.2, 0.9)]
-    assert grouped.differences.auroc.value == pytest.approx(values[0] - values[1])
+    assert grouped.differences["auroc"].value == pytest.approx(values[0] - values[1])
     assert grouped.counts.images == len(TEST)
 
 
@@ -467,8 +470,8 @@ def test_a_leak_is_measured_on_the_half_that_both_scored(report: schema.Report) 
     assert leak.counts.images == len(LEAKY_TEST)
     truth = LEAKY_TEST["label"]
     values = [roc_auc_score(truth, margins_of(LEAKY_TEST, skill, 0)) for skill in (1.6, 0.9)]
-    assert leak.leaky.auroc.value == pytest.approx(values[0])
-    assert leak.leaky_minus_grouped.auroc.value == pytest.approx(values[0] - values[1])
+    assert leak.leaky["auroc"].value == pytest.approx(values[0])
+    assert leak.leaky_minus_grouped["auroc"].value == pytest.approx(values[0] - values[1])
     assert leak.grouped_train.images == leak.leaky_train.images
 
 
@@ -545,7 +548,7 @@ def test_image_passes_are_counted_with_the_corpus(
     square = compare.compare(bench.runs, corpus_folder).square
     assert square is not None
     plan = recipe.read(bench.runs[0] / run_folder.RECIPE)
-    learnt = data_of(corpus_folder, plan, Held(fold=0)).training.frame
+    learnt = data_of(corpus_folder, plan, HeldOut(fold=0)).training.frame
     assert {c.budget.image_passes for c in square.corners} == {2 * len(learnt)}
     other = bench.run("other", "grouped", FOLDS[0])
     with pytest.raises(InputError, match="the runs were trained on corpus c0ffee"):
@@ -629,6 +632,37 @@ def test_a_report_has_all_titles(report: schema.Report) -> None:
     assert titles == [*report_page.TITLES.values(), "Cost", "Runs", "Limits"]
     assert set(report_page.TITLES) <= set(schema.Report.model_fields)
     assert tables.table(("a",), [("x|y",)])[-1] == "| x/y |"
+
+
+def test_one_more_metric_takes_one_row(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    informedness = Metric(
+        name="informedness",
+        words="Youden's J",
+        value=lambda truth, _, called: balanced_accuracy_score(truth, called, adjusted=True),
+        resampled=lambda block: block.recall + block.specificity - 1,
+        hub="informedness",
+        optional=True,
+    )
+    monkeypatch.setitem(METRICS, informedness.name, informedness)
+    run = bench.run("grouped", "grouped", FOLDS[3], TEST)
+
+    entry = json.loads((run / "metrics-test.json").read_text())["within"]["figures"]["informedness"]
+    called = calibrate(margins_of(TEST, 1, 0), DECISION) >= DECISION.threshold
+    truth = TEST["label"] == "malignant"
+    assert entry["value"] == pytest.approx(called[truth].mean() - called[~truth].mean())
+    assert entry["low"] < entry["value"] < entry["high"]
+    in_schema = measured.json_schema()["$defs"]["Figures"]
+    assert "informedness" in in_schema["properties"]
+    assert "informedness" not in in_schema["required"]
+
+    words = f"| Youden's J | {100 * entry['value']:.1f}%"
+    assert words in report_page.page(compare.compare([run]))
+    shutil.copy(run / "metrics-test.json", run / run_folder.MODEL / card.METRICS_FILE)
+    text = card.render(run / run_folder.MODEL)
+    assert words in text
+    assert ModelCard(text).data.eval_results[-1].metric_type == "informedness"
+    for name in MODELS:  # measured before there was such a row
+        assert card.render(CARDS / name) == (CARDS / name / "README.md").read_text()
 
 
 @pytest.mark.slow

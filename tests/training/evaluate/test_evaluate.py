@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 from sklearn.metrics import roc_auc_score
 
 from bcd_models import BCDClassifier
-from bcd_models.config import DecisionConfig, ModelConfig, Provenance
+from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
+from tests.conftest import CARDS, MODELS
 from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.corpus.selection import Held
 from training.evaluate import figures
 from training.evaluate import measure as evaluate
 from training.evaluate import schema as measured
@@ -96,8 +100,8 @@ def test_what_is_written_agrees_with_what_was_said(make, corpus_folder: Path, co
     assert found.within.source == "idc"
     assert found.within.figures == found.overall  # BreaKHis is only trained on here
     assert found.within.floors == found.floors
-    assert found.overall.auroc.value == roc_auc_score(truth, said["probability"])
-    assert found.overall.recall.value == (said["probability"][truth] >= 0.3).mean()
+    assert found.overall["auroc"].value == roc_auc_score(truth, said["probability"])
+    assert found.overall["recall"].value == (said["probability"][truth] >= 0.3).mean()
     referred = said["probability"].between(0.25, 0.35)
     assert found.referral.referred_share == pytest.approx(referred.mean())
     assert found.floors.source_alone.auroc.value == 0.5
@@ -198,15 +202,54 @@ def test_one_label_within_the_larger_source_is_refused(
 @pytest.mark.parametrize(
     ("split", "kind", "held"),
     [
-        ("grouped", "grouped", Held()),
-        ("grouped, fold 4", "grouped", Held(fold=4)),
-        ("random, without idc/8863", "random", Held(case="idc/8863")),
-        ("grouped, train and validation", "grouped", Held(nothing=True)),
+        ("grouped", "grouped", HeldOut()),
+        ("grouped, fold 4", "grouped", HeldOut(fold=4)),
+        ("random, without idc/8863", "random", HeldOut(case="idc/8863")),
+        ("grouped, train and validation", "grouped", HeldOut(nothing=True)),
     ],
 )
-def test_what_a_run_held_out_is_read_back(split: str, kind: str, held: Held) -> None:
-    assert evaluate.held_of(split) == (kind, held)
-    assert f"{kind}{held}" == split
+def test_what_a_run_held_out_is_read_back(split: str, kind: str, held: HeldOut) -> None:
+    old = Provenance.model_validate({"corpus": "breakhis: 100, idc: 9767", "split": split})
+    assert (old.split, old.held_out, old.split_words) == (kind, held, split)
+    assert old.images == {"breakhis": 100, "idc": 9767}
+    assert Provenance.model_validate_json(old.model_dump_json()) == old
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_config_of_schema_1_is_read_and_written_as_schema_2(name: str) -> None:
+    text = (CARDS / name / "config.json").read_text()
+    assert json.loads(text)["bcd"]["schema_version"] == 1
+    config = ModelConfig.from_json(text, "config.json")
+    assert config.provenance.images == {"breakhis": 100, "idc": 9767}
+    assert config.provenance.held_out == HeldOut(nothing=True)
+    written = json.loads(config.to_json())["bcd"]
+    assert written["schema_version"] == 2
+    assert written["provenance"]["split"] == "grouped"
+    assert ModelConfig.from_json(config.to_json(), "config.json") == config
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"split": "grouped, fold two"}, {"split": "grouped, else"}, {"corpus": "idc: many"}],
+)
+def test_an_older_provenance_is_read_strictly(wrong: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        Provenance.model_validate(wrong)
+
+
+def test_corpus_and_manifest_are_opened_once(
+    make, corpus_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = BCDClassifier.from_pretrained(make())
+    opened: list[str] = []
+
+    def counted(name: str, do: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *asked: (opened.append(name), do(*asked))[1]
+
+    monkeypatch.setattr(corpus, "load", counted("corpus", corpus.load))
+    monkeypatch.setattr(splits, "read", counted("manifest", splits.read))
+    evaluate.evaluate(model, corpus_folder, "test")
+    assert opened == ["corpus", "manifest"]
 
 
 def test_everything_referred_leaves_no_accuracy() -> None:
@@ -230,6 +273,6 @@ def test_risk_by_case_takes_few_cases_and_many(tmp_path: Path, cases: int) -> No
     share = rng.beta(0.6, 1.2, cases)
     frame = pd.DataFrame({"case_id": np.repeat(np.arange(cases), 40).astype(str)})
     frame["label"] = np.where(rng.random(len(frame)) < np.repeat(share, 40), "malignant", "benign")
-    figures.risk_by_case(frame, rng.beta(2, 3, len(frame)), tmp_path / "risk.png")
-    with Image.open(tmp_path / "risk.png") as image:
+    drawn = figures.draw_risk_by_case(frame, rng.beta(2, 3, len(frame)))
+    with Image.open(BytesIO(drawn)) as image:
         assert image.size == (990, 396)

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
+from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from tests.support import small_runs, studies
 from training.compare import report as compare
-from training.corpus.selection import Held
 from training.study import records
 from training.train import run as train
 from training.tune import search as tune
@@ -30,7 +30,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> Path
     phases = [{"size": 32, "epochs": 1, "learning_rate": 0.001}]
     config = small_runs.write(out.parent / "recipe.yaml", arm="plain", phases=phases)
     for fold in (0, 1):
-        train.train(config, corpus_folder, out / ARM / f"fold-{fold}", held=Held(fold))
+        train.train(config, corpus_folder, out / ARM / f"fold-{fold}", held=HeldOut(fold=fold))
     shutil.copytree(out / ARM / "fold-0", out / ARM / "fold-2", ignore=lambda *_: {"model"})
     tuned = out / "tune" / "mobilenetv2"
     tuned.mkdir(parents=True)

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from tests.support import small_runs
 from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
 from training.corpus.rows import Rows
-from training.corpus.selection import Held, data_of
+from training.corpus.selection import data_of
 from training.evaluate import floors
 from training.recipes.schema import read
 from training.train import engine, teach
@@ -84,7 +85,7 @@ def test_they_say_the_mean_of_network_and_colour_both_calibrated(
 ) -> None:
     said = predictions.read(teachers / "predictions.parquet")
     plan = read(config)
-    known = data_of(corpus_folder, plan, Held(FOLD)).training
+    known = data_of(corpus_folder, plan, HeldOut(fold=FOLD)).training
     fold = known.frame["fold"].to_numpy()
     networks = np.full(len(fold), np.nan)
     for one in (0, 2, 3, 4):
@@ -107,7 +108,7 @@ def test_a_call_that_was_cut_off_trains_what_is_missing_alone(
         (again / lost).unlink()
     trained: list[set[str]] = []
     monkeypatch.setattr(teach.engine, "fit", noted(trained))
-    teach.teach(config, corpus_folder, again, held=Held(FOLD))
+    teach.teach(config, corpus_folder, again, held=HeldOut(fold=FOLD))
     assert len(trained) == 1
     first, other = (predictions.read(f / "predictions.parquet") for f in (teachers, again))
     np.testing.assert_array_equal(first["margin"], other["margin"])
@@ -116,8 +117,8 @@ def test_a_call_that_was_cut_off_trains_what_is_missing_alone(
 def test_another_run_is_refused_the_same_folder(
     teachers: Path, config: Path, corpus_folder: Path
 ) -> None:
-    with pytest.raises(InputError, match="was begun with another split"):
-        teach.teach(config, corpus_folder, teachers, held=Held(0))
+    with pytest.raises(InputError, match="was begun with another held_out"):
+        teach.teach(config, corpus_folder, teachers, held=HeldOut(fold=0))
 
 
 def test_what_a_run_holds_out_is_said_once(config: Path, corpus_folder: Path, capsys) -> None:

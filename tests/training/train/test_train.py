@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from bcd_models import BCDClassifier
+from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from tests.support import small_runs
 from tests.support.small_runs import RECIPE, arguments, assert_equal
@@ -23,8 +24,9 @@ from training import command
 from training.card import write as card
 from training.corpus import build as corpus
 from training.corpus import splits
-from training.corpus.selection import Held, data_of
+from training.corpus.selection import data_of
 from training.evaluate import measure as evaluate
+from training.evaluate.metrics import METRICS
 from training.recipes import schema as recipe
 from training.train import run as train
 
@@ -67,13 +69,13 @@ def test_evaluation_and_card_follow(run: Path, corpus_folder: Path, capsys) -> N
     assert end.value.code == 0
     metrics = json.loads(out.read_text())
     assert metrics["data"]["part"] == "test"
-    for name in card.WORDS:
+    for name in METRICS:
         entry = metrics["overall"][name]
         assert entry["low"] - 1e-9 <= entry["value"] <= entry["high"] + 1e-9
     assert metrics["floors"]["source_alone"]["auroc"]["value"] == 0.5
     assert metrics["data"]["only_trained_on"]["breakhis"]["cases"] == 4
     text = card.render(run / "model")
-    assert card.percent("auroc", metrics["overall"]["auroc"]["value"]) in text
+    assert METRICS["auroc"].text(metrics["overall"]["auroc"]["value"]) in text
     assert "research use only" in text.lower()
     assert "not validated" in text
 
@@ -185,7 +187,7 @@ def test_runs_are_never_mixed_up(
     (learnt_from / "run.json").write_text(json.dumps(record))
     asked_there = [*arguments(config, corpus_folder, learnt_from), "--resume"]
     assert f"{begun} inputs" in refused(asked_there, capsys)
-    assert f"{begun} split" in refused([*asked, "--fold", "0"], capsys)
+    assert f"{begun} held_out" in refused([*asked, "--fold", "0"], capsys)
     assert "choose one of --fold" in refused(
         [*asked, "--fold", "0", "--leave-out", "idc/1"], capsys
     )
@@ -196,7 +198,8 @@ def test_runs_are_never_mixed_up(
 
 def held(corpus_folder: Path, *what: object, **changes: object) -> tuple[pd.DataFrame, ...]:
     plan = recipe.Recipe.model_validate(RECIPE | changes)
-    data = data_of(corpus_folder, plan, Held(*what))  # type: ignore[arg-type]
+    named = dict(zip(("fold", "case", "nothing"), what, strict=False))
+    data = data_of(corpus_folder, plan, HeldOut.model_validate(named))
     out = data.held_out.frame if data.held_out else data.training.frame[:0]
     return data.training.frame, out
 
@@ -214,7 +217,9 @@ def test_nothing_of_test_is_ever_learnt_or_held_out(corpus_folder: Path) -> None
             assert cases[1] == {one}
         if len(what) == 1:
             assert {manifest[case][1] for case in cases[1]} == {what[0]}
-    with pytest.raises(InputError, match="without idc/0: a part is empty"):
+    with pytest.raises(
+        InputError, match="without idc/0: nothing is learnt from, or nothing held out"
+    ):
         held(corpus_folder, None, "idc/0")
 
 
@@ -257,7 +262,8 @@ def test_a_final_run_learns_from_all_but_test(
     assert models[0].decision == models[1].decision
     taken = hashlib.sha256((run / "predictions.parquet").read_bytes()).hexdigest()
     assert list(models[0].provenance.inputs.values()) == [taken]
-    assert models[0].provenance.split == "grouped, train and validation"
+    assert models[0].provenance.split == "grouped"
+    assert models[0].provenance.held_out.nothing
     assert not (out / "predictions.parquet").exists()
     assert "validation_auroc" not in small_runs.lines(out)[0]
 
