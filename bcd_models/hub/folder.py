@@ -43,7 +43,7 @@ def locate(folder_or_id: str | Path, options: HubOptions = HubOptions()) -> Path
     if folder.is_absolute() or name.count("/") != 1 or name.startswith("."):
         raise ModelFolderError(f"no model folder {name}, and it is no Hub id (owner/name) either")
     try:
-        return fetch(name, CONFIG, _parts, [METRICS], options)
+        return fetch(name, CONFIG, _needed_files, _optional_files, options)
     except HubError as error:
         raise ModelFolderError(f"no model folder {name}, and {error}") from None
 
@@ -96,16 +96,14 @@ def read_weights(folder: Path) -> tuple[bytes, str]:
 
 
 def read_graph(folder: Path, config: ModelConfig, weights_sha256: str) -> bytes | None:
-    """Read ``model.onnx``; None where the config names no graph of that name.
+    """Read ``model.onnx``; None where there is none, or the config names none.
 
     Raises:
-        ModelFolderError: It is missing, or graph or weights are others than those that were
-            exported.
+        ModelFolderError: Graph or weights are others than those that were exported.
     """
-    named = config.graphs.get(GRAPH)
-    if named is None:
+    named, path = config.graphs.get(GRAPH), folder / GRAPH
+    if named is None or not path.exists():
         return None
-    path = folder / GRAPH
     graph = _read(path)
     if hashlib.sha256(graph).hexdigest() != named.sha256:
         raise ModelFolderError(f"{path} is not the graph that {CONFIG} names: {REMEDY}")
@@ -170,12 +168,16 @@ def _read(path: Path) -> bytes:
         raise ModelFolderError(f"{path} can't be read: {error.strerror}") from None
 
 
-def _parts(folder: Path) -> list[str]:
-    """Return what a folder needs beside its config: weights and graphs, or those of each member."""
+def _needed_files(folder: Path) -> list[str]:
+    """Return what a folder needs beside its config: weights, or each member's own files."""
     members = members_of(folder)
-    if members:
-        return [f"{member}/{name}" for member in members for name in (CONFIG, WEIGHTS)]
-    document = read_document(folder)
-    ours = document.get("bcd") if isinstance(document, dict) else None
-    graphs = ours.get("graphs") if isinstance(ours, dict) else None
-    return [WEIGHTS, *([GRAPH] if isinstance(graphs, dict) and GRAPH in graphs else [])]
+    if not members:
+        return [WEIGHTS]
+    return [f"{member}/{name}" for member in members for name in (CONFIG, WEIGHTS)]
+
+
+def _optional_files(folder: Path) -> list[str]:
+    """Return what comes along where it is there: figures, and the graph of the model or members."""
+    places = [f"{member}/" for member in members_of(folder)] or [""]
+    configs = {place: (folder / place / CONFIG).read_text("utf-8") for place in places}
+    return [METRICS, *(f"{place}{GRAPH}" for place, text in configs.items() if GRAPH in text)]

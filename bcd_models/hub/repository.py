@@ -40,7 +40,7 @@ def fetch(
     repo_id: str,
     first: str,
     others: Callable[[Path], Iterable[str]],
-    optional: Iterable[str],
+    optional: Callable[[Path], Iterable[str]],
     options: HubOptions,
 ) -> Path:
     """Download files of one commit of a model repository into the cache.
@@ -49,7 +49,7 @@ def fetch(
         repo_id: "owner/name".
         first: The file that is fetched first; the commit it comes from is everyone's.
         others: Given that file's folder, the further files needed.
-        optional: Files that come along where the repository has them.
+        optional: The same, of files that come along where the repository has them.
         options: Revision, token, cache.
 
     Returns:
@@ -65,7 +65,7 @@ def fetch(
     pinned = replace(options, revision=folder.name)
     for name in others(folder):
         _file(repo_id, name, pinned)
-    for name in optional:
+    for name in optional(folder):
         if _may_exist(repo_id, name, pinned):
             with suppress(HubError):  # it need not be there
                 _file(repo_id, name, pinned)

@@ -19,7 +19,7 @@ from bcd_models.images.open import ImageSource, Several, open_pixels
 from bcd_models.images.preprocess import normalise, resize, turn
 from bcd_models.models.backbones import backbone_named, create, write_config
 from bcd_models.models.predictor import Margins, Predictor, as_list
-from bcd_models.runtime.choice import Runtime, check_runtime, default_runtime
+from bcd_models.runtime.choice import Runtime, check_runtime, default_runtime, require_torch
 from bcd_models.runtime.graph import can_export, export_graph
 from bcd_models.runtime.onnx_forward import OnnxForward, is_onnxruntime_installed
 
@@ -97,6 +97,7 @@ class BCDClassifier(Predictor):
     def from_folder(cls, folder: Path) -> Self:
         """Load a model folder; ModelFolderError where it can't be used."""
         config = model_folder.read_config(folder)
+        _check_architecture(config, folder)
         weights, sha256 = model_folder.read_weights(folder)
         graph = model_folder.read_graph(folder, config, sha256)
         model = cls.__new__(cls)
@@ -212,10 +213,9 @@ class BCDClassifier(Predictor):
             weights, graph = self._stored.weights, self._stored.graph
         else:
             weights, graph = model_folder.pack(self._own_network().state_dict()), None
-        if graph is None and can_export():
-            fresh = create(self.config.backbone)
-            _load_strictly(fresh, model_folder.unpack(weights, "the model"), "the model")
-            graph = export_graph(fresh.eval(), self.config.preprocess.input_size, weights)
+        if graph is None and can_export():  # of the weights as they are stored, in float16
+            fresh = _load_network(self.config, _Stored(weights, "", "the model", None))
+            graph = export_graph(fresh, self.config.preprocess.input_size, weights)
         graphs = {}
         if graph is not None:
             sha256, weights_sha256 = (hashlib.sha256(data).hexdigest() for data in (graph, weights))
@@ -301,10 +301,7 @@ class BCDClassifier(Predictor):
         with self._lock:
             if self._network is None:
                 assert self._stored is not None
-                network = create(self.config.backbone)
-                tensors = model_folder.unpack(self._stored.weights, self._stored.where)
-                _load_strictly(network, tensors, self._stored.where)
-                self._network = network.eval()
+                self._network = _load_network(self.config, self._stored)
             return self._network
 
     def __getstate__(self) -> dict[str, Any]:
@@ -345,9 +342,29 @@ def _margins(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _torch() -> Any:
+    require_torch("the network")
     import torch
 
     return torch
+
+
+def _check_architecture(config: ModelConfig, folder: Path) -> None:
+    """Refuse a config whose backbone is unknown, or another than what timm would load."""
+    where = folder / model_folder.CONFIG
+    try:
+        expected = backbone_named(config.backbone).timm_name
+    except InputError as error:
+        raise ModelFolderError(f"{where}: {error}") from None
+    if model_folder.read_document(folder).get("architecture") != expected:
+        raise ModelFolderError(f"{where}: 'architecture' contradicts the 'bcd' object beside it")
+
+
+def _load_network(config: ModelConfig, stored: _Stored) -> nn.Module:
+    """Make the network of stored weights, in evaluation mode."""
+    with _torch().inference_mode(False):  # whatever the caller's mode
+        network = create(config.backbone)
+        _load_strictly(network, model_folder.unpack(stored.weights, stored.where), stored.where)
+    return network.eval()
 
 
 def _load_strictly(network: nn.Module, tensors: dict[str, Tensor], where: str) -> None:

@@ -6,11 +6,10 @@ needs neither.
 
 from __future__ import annotations
 
+import io
 import json
-import tempfile
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,17 +100,13 @@ def _export(network: nn.Module, input_size: int, whole: bool) -> bytes:
     pixels = torch.zeros(1, 3, input_size, input_size)
     module: Any = _with_outputs(network, pixels) if whole else network
     outputs: tuple[str, ...] = module.outputs if whole else (LOGITS,)
-    with (
-        _one_export_at_a_time,
-        tempfile.TemporaryDirectory() as folder,
-        warnings.catch_warnings(),
-    ):
+    written = io.BytesIO()
+    with _one_export_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of the exporter, about itself and the trace
-        file = Path(folder) / "model.onnx"
         torch.onnx.export(
             module,
             (pixels,),
-            file,
+            written,
             dynamo=False,  # the newer exporter takes ten times as long
             input_names=[INPUT],
             output_names=list(outputs),
@@ -120,7 +115,7 @@ def _export(network: nn.Module, input_size: int, whole: bool) -> bytes:
             do_constant_folding=not whole,
             training=torch.onnx.TrainingMode.PRESERVE if whole else torch.onnx.TrainingMode.EVAL,
         )
-        return file.read_bytes()
+    return written.getvalue()
 
 
 def _with_outputs(network: Any, pixels: Tensor) -> Any:

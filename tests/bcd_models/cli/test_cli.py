@@ -27,6 +27,7 @@ from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS
 from tests.support.command_line import COMMAND, Done, bcd
 from tests.support.processes import running
+from tests.support.running_app import save_small_model
 
 MODEL = str(CARDS / "bcd-mobilenetv2")
 FORMATS = [(), ("--csv",), ("--json",)]
@@ -210,7 +211,7 @@ def test_odd_names_come_out_readable(tmp_path: Path, patches: list[Image.Image])
         (["predict", "{patch}", "--model", MODEL, "--overlay", "{text}"], "File exists"),
         (["predict", "{patch}", "--model", MODEL, "--overlay", "/proc/no"], "can't be written"),
         (["predict", "{patch}", "--model", "{empty}"], "empty has no config.json: download or"),
-        (["info", "{cut}"], "model.safetensors is not a safetensors file"),
+        (["info", "{cut}"], "model.onnx is of other weights than those in model.safetensors"),
         (["explain", "{patch}", "--model", MODEL, "--out", "{patch}"], "is an image to look at"),
         (["explain", "{patch}", "--model", MODEL, "--out", "/proc/no.png"], "can't be written"),
         (["explain", "{patch}", "--model", MODEL, "--out", "/dev/null"], "other than a file"),
@@ -317,15 +318,33 @@ def test_ctrl_c_ends_quietly(folder: Path, form: tuple[str, ...]) -> None:
         assert errors == b""
 
 
+@pytest.fixture
+def folder_without_graph(tmp_path: Path) -> Path:
+    folder = save_small_model(tmp_path, "small")
+    (folder / "model.onnx").unlink()
+    return folder
+
+
 def test_export_writes_what_onnx_runtime_runs(tmp_path: Path, light_model: BCDClassifier) -> None:
     out = tmp_path / "new" / "model.onnx"
-    done = bcd("export", "--model", MODEL, "--out", out)
+    done = bcd("export", "--model", MODEL, "--self-contained", "--out", out)
     assert done.returncode == 0, done.stderr
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     (pixels,) = session.get_inputs()
     side = light_model.config.preprocess.input_size
     assert (pixels.name, pixels.shape[1:]) == ("pixels", [3, side, side])
     assert isinstance(pixels.shape[0], str)  # any number of images
+
+
+def test_export_gives_a_folder_its_graph(tmp_path: Path, folder_without_graph: Path) -> None:
+    assert "none: torch answers" in bcd("info", folder_without_graph).stdout
+    done = bcd("export", "--model", folder_without_graph)
+    assert done.returncode == 0, done.stderr
+    assert "model.onnx" in bcd("info", folder_without_graph).stdout
+    assert BCDClassifier.from_pretrained(folder_without_graph).has_export
+    bad = bcd("export", "--model", folder_without_graph, "--self-contained")
+    assert is_one_line(bad)
+    assert "needs --out" in bad.stderr
 
 
 def test_parquet_tells_what_failed_and_goes_with_no_other_form(

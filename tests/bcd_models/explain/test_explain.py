@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import resource
 from concurrent.futures import ThreadPoolExecutor
@@ -14,36 +15,52 @@ from PIL import Image
 
 from bcd_models import BCDClassifier, ImageError, InputError
 from bcd_models.config import DecisionConfig
-from bcd_models.explain.gradcam import _margin_of_cells
 from bcd_models.images.open import ImageLimits
 from tests.support import synthetic
 
 
-def hooks(model: torch.nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._backward_hooks) for m in model.modules())
+def hooks(network: torch.nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._backward_hooks) for m in network.modules())
 
 
-def test_cells_add_up_to_the_margin(model: BCDClassifier, patches: list[Image.Image]) -> None:
-    for patch in patches[:3]:
-        pixels = model.preprocess(patch)
-        with torch.inference_mode():
-            logits = model(pixels)[0]
-        cells, bias = _margin_of_cells(model.network, pixels)
-        assert cells.shape == (pixels.shape[2] // 32, pixels.shape[3] // 32)
-        margin = float(logits[1] - logits[0])
-        assert float(cells.mean()) + bias == pytest.approx(margin, abs=1e-3)
+def cells_of(model: BCDClassifier, image: Image.Image) -> np.ndarray:
+    ready = [model.ready(np.array(image))]
+    return model._answering().cells(model._inputs(ready))[0]
 
 
-def test_the_map_is_of_the_layer_that_cards_name(
-    model: BCDClassifier, patches: list[Image.Image]
+@pytest.mark.parametrize("runtime", ["onnx", "torch"])
+def test_cells_add_up_to_the_margin(
+    model: BCDClassifier, patches: list[Image.Image], runtime: str
 ) -> None:
-    kept = []
-    layer = model.network.get_submodule(model.backbone.cam_layer)
-    handle = layer.register_forward_hook(lambda _, __, output: kept.append(output))
-    with torch.inference_mode():
-        features = model.network.forward_features(model.preprocess(patches[0]))
-    handle.remove()
-    assert torch.equal(kept[0], features)
+    model = copy.deepcopy(model)
+    model.runtime = runtime
+    side = model.config.preprocess.input_size // 32
+    for patch in patches[:3]:
+        cells = cells_of(model, patch)
+        assert cells.shape == (side, side)
+        (margin,) = model.margins([model.ready(np.array(patch))]).values
+        assert float(cells.mean()) == pytest.approx(margin, abs=1e-3)
+
+
+def test_the_cells_are_grad_cam_s(model: BCDClassifier, patches: list[Image.Image]) -> None:
+    """By another implementation, but for the offset and the scaling to its own maximum."""
+    from pytorch_grad_cam import GradCAM
+
+    other = copy.deepcopy(model)
+    network = other.network
+    cells = cells_of(model, patches[1])
+    bias = network.get_classifier().bias.detach()
+    raw = np.maximum(cells - float(bias[1] - bias[0]), 0)
+
+    def margin(logits: torch.Tensor) -> torch.Tensor:
+        return logits[1] - logits[0]
+
+    with GradCAM(network, [network.bn2]) as cam:
+        theirs = cam(other.preprocess(patches[1]), [margin])[0]
+    size = theirs.shape[::-1]
+    ours = np.asarray(Image.fromarray(raw / max(raw.max(), 1e-7)).resize(size, 2))
+    assert np.abs(ours - theirs).max() < 0.1
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99
 
 
 def test_heatmap_has_the_images_size_and_range(model: BCDClassifier) -> None:
@@ -98,7 +115,7 @@ def test_threads_get_what_one_thread_gets(
             assert np.allclose(explanation.heatmap, alone[i % 8], atol=1e-5)
         for i, answer in enumerate(predicted):
             assert answer.probability == pytest.approx(probabilities[i % 8], abs=1e-5)
-    assert hooks(light_model) == 0
+    assert hooks(light_model._own_network()) == 0
 
 
 def test_gradients_stay_off_the_model(

@@ -53,7 +53,7 @@ def client(hub: Hub, patch: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
     """What a published model holds."""
-    names = ("README.md", "config.json", "metrics.json", "model.safetensors")
+    names = ("README.md", "config.json", "metrics.json", "model.onnx", "model.safetensors")
     return {name: (LIGHT / name).read_bytes() for name in names}
 
 
@@ -84,7 +84,7 @@ def test_a_model_comes_back_by_its_id(
     snapshot = next(tmp_path.glob("models--*/snapshots/*"))
     assert snapshot.name == commit
     assert {path.name for path in snapshot.iterdir()} == {
-        "config.json", "metrics.json", "model.safetensors",
+        "config.json", "metrics.json", "model.onnx", "model.safetensors",
     }  # fmt: skip
     paths = [request.path for request in hub.asked("HEAD .*resolve")]
     assert "/resolve/main/config.json" in paths[0]
@@ -203,7 +203,7 @@ def test_push_makes_one_commit_or_none(
     assert commit.title == f"bcd-mobilenetv2 {version}, weights {answer[1]}"
     assert hub.repo("org/pushed").private
     stored = hub.files("org/pushed")
-    assert stored.keys() == {"config.json", "model.safetensors"}
+    assert stored.keys() == {"config.json", "model.onnx", "model.safetensors"}
     assert stored["model.safetensors"] == files["model.safetensors"]
     assert client.run(push) == address
     assert len(hub.commits("org/pushed")) == 1

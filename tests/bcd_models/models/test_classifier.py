@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from bcd_models import BCDClassifier, ImageError, ImageLimits, ModelFolderError
 from bcd_models.config import LABELS, DecisionConfig, ModelConfig, PreprocessConfig
 from bcd_models.models.backbones import BACKBONES
 from bcd_models.prediction import NOTICE
+from tests.conftest import CARDS
 
 
 @pytest.fixture(params=BACKBONES)
@@ -36,7 +39,8 @@ def fresh(request: pytest.FixtureRequest) -> BCDClassifier:
 def test_comes_back_from_a_folder_and_through_timm(fresh: BCDClassifier, tmp_path: Path) -> None:
     fresh.save_pretrained(tmp_path)
     loaded = BCDClassifier.from_pretrained(tmp_path)
-    assert loaded.config == fresh.config
+    assert loaded.config == fresh.config.model_copy(update={"graphs": loaded.config.graphs})
+    assert loaded.has_export
     assert loaded.weights_sha256 == fresh.weights_sha256
     file = tmp_path / "model.safetensors"
     assert loaded.weights_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -53,7 +57,7 @@ def test_comes_back_from_a_folder_and_through_timm(fresh: BCDClassifier, tmp_pat
 
 def test_logits_have_two_columns(model: BCDClassifier, patches: list[Image.Image]) -> None:
     with torch.inference_mode():
-        logits = model(model.preprocess(patches[:2]))
+        logits = copy.deepcopy(model)(model.preprocess(patches[:2]))
     assert logits.shape == (2, 2)
 
 
@@ -82,17 +86,33 @@ def test_lists_give_lists_and_batching_changes_nothing(
 def test_small_and_large_images_go_through_together(
     model: BCDClassifier, patches: list[Image.Image]
 ) -> None:
-    """The small ones as they are, the large ones reduced; each as it would be alone."""
+    """Each as it would be alone, and as the live network says."""
     mixed = [patches[0], patches[1], patches[2].resize((40, 30)), patches[3].resize((500, 300))]
     ready = [model.ready(np.array(image)) for image in mixed]
     side = model.config.preprocess.input_size
-    assert [tuple(one.shape[2:]) for one in ready] == [(50, 50), (50, 50), (30, 40), (side, side)]
+    assert {one.shape for one in ready} == {(side, side, 3)}
+    model = BCDClassifier.from_pretrained(CARDS / model.config.name)  # of nobody who took it
     together = model.margins(ready)
     alone = [model.margins([one]).values[0] for one in ready]
-    benign, malignant = model(torch.cat([model.preprocess(image) for image in mixed])).unbind(1)
+    other = copy.deepcopy(model)
+    benign, malignant = other(other.preprocess(mixed)).unbind(1)
     assert together.values == pytest.approx(alone, abs=1e-4)
     assert together.values == pytest.approx((malignant - benign).tolist(), abs=1e-3)
     assert together.weights_sha256 == model.weights_sha256
+    assert together.runtime == "onnx float32"
+
+
+def test_one_image_an_iterable_or_an_array_have_probabilities(
+    light_model: BCDClassifier, patches: list[Image.Image], patch_file: Path
+) -> None:
+    expected = [light_model.predict(patch).probability for patch in patches]
+    stacked = np.stack([np.array(patch) for patch in patches])
+    for images in (patches, iter(patches), tuple(patches), stacked):
+        assert light_model.predict_proba(images) == pytest.approx(expected)
+    alone = (patches[1], stacked[1], patch_file, str(patch_file), patch_file.read_bytes())
+    for image in (*alone, io.BytesIO(patch_file.read_bytes())):
+        assert light_model.predict_proba(image) == pytest.approx(expected[1:2])
+    assert light_model.predict_proba([]).shape == (0,)
 
 
 def test_a_bad_image_costs_itself_only(
@@ -161,8 +181,10 @@ def test_missing_part_is_named(card: Path, name: str) -> None:
 
 @pytest.fixture
 def card(tmp_path: Path, light_model: BCDClassifier) -> Path:
-    """A model folder to spoil."""
+    """A model folder to spoil, without a graph, which would tell first that weights are others."""
     light_model.save_pretrained(tmp_path / "card")
+    (tmp_path / "card" / "model.onnx").unlink()
+    spoil(tmp_path / "card", bcd__graphs={})
     return tmp_path / "card"
 
 
@@ -188,7 +210,7 @@ def spoil(card: Path, **changes: object) -> None:
         ({"bcd__backbone": "resnet"}, "resnet"),
         ({"bcd": None}, "no 'bcd' object"),
         ({"architecture": "resnet18"}, "'architecture' contradicts"),
-        ({"pretrained_cfg__mean": [0, 0, 0]}, "'pretrained_cfg' contradicts"),
+        ({"pretrained_cfg__mean": [0, 0, 0]}, r"'pretrained_cfg\.mean' contradicts"),
     ],
 )
 def test_config_is_read_strictly(card: Path, changes: dict[str, object], reason: str) -> None:

@@ -82,7 +82,8 @@ def test_comes_back_from_a_folder_whose_members_are_model_folders(
     loaded = BCDEnsemble.from_pretrained(saved)
     assert loaded.config == ensemble.config
     assert loaded.weights_sha256 == ensemble.weights_sha256
-    assert np.array_equal(loaded.predict_proba(patches[:2]), ensemble.predict_proba(patches[:2]))
+    ours, theirs = (one.predict_proba(patches[:2]) for one in (loaded, ensemble))
+    assert np.abs(ours - theirs).max() < 1e-5  # by the export, by torch
     alone = BCDClassifier.from_pretrained(saved / "light")
     assert alone.weights_sha256 == ensemble.members[0].weights_sha256
 

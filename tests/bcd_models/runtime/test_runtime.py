@@ -3,45 +3,46 @@
 from __future__ import annotations
 
 import copy
-import logging
+import hashlib
+import json
+import os
 import pickle
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from bcd_models import BCDClassifier, BCDEnsemble, InputError, ModelFolderError
 from bcd_models.config import DecisionConfig
 from bcd_models.images.open import open_image
 from bcd_models.models import classifier
-from bcd_models.models.backbones import create
 from bcd_models.models.ensemble import EnsembleConfig
-from bcd_models.runtime import forward as runtime
-from bcd_models.runtime.ahead import ahead
-from tests.conftest import CARDS, MODELS
-from tests.support.processes import running
+from bcd_models.runtime import choice
+from bcd_models.runtime.graph import export_self_contained
+from tests.conftest import CARDS, MODELS, ROOT
 from tests.support.running_app import EXAMPLES, save_small_model
+from tests.support.slides import small_slides
 from training.corpus import sources
 from training.corpus.sources import idc
 
 IMAGES = sorted(EXAMPLES.glob("*.png"))
 REAL = 1000
+BLOCKED = "import sys\nfor name in ('torch', 'timm', 'onnx'): sys.modules[name] = None\n"
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own."""
-    monkeypatch.setenv(runtime.CACHE, str(tmp_path / "cache"))
-    monkeypatch.delenv(runtime.VARIABLE, raising=False)
-    return tmp_path / "cache"
+def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(choice.VARIABLE, raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -54,24 +55,40 @@ def loaded(folder: Path) -> BCDClassifier:
     return BCDClassifier.from_pretrained(folder)
 
 
-def used(model: BCDClassifier) -> str:
-    """What computed the last answer."""
-    return model._forward_of(model._weights_now()).name
+@pytest.fixture
+def copied(folder: Path, tmp_path: Path) -> Path:
+    """The folder, to be spoilt."""
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def runtime_of(model: BCDClassifier) -> str:
+    """What answers."""
+    return model.predict(IMAGES[0]).runtime
 
 
 def probabilities(model: BCDClassifier) -> np.ndarray:
     return model.predict_proba(IMAGES)
 
 
+def with_views(model: BCDClassifier) -> BCDClassifier:
+    decision = DecisionConfig(**model.config.decision.model_dump() | {"views": 8})
+    model.config = model.config.model_copy(update={"decision": decision})
+    return model
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_both_give_the_same_probabilities(name: str) -> None:
+def test_both_give_the_same_answers_and_maps(name: str) -> None:
     model = BCDClassifier.from_pretrained(CARDS / name)
-    by_onnx = probabilities(model)
-    assert used(model) == "onnx"
+    by_onnx, maps = probabilities(model), [model.explain(one).heatmap for one in IMAGES]
+    assert runtime_of(model) == "onnx float32"
     model.runtime = "torch"
-    by_torch = probabilities(model)
-    assert used(model) == "torch"
-    assert np.abs(by_onnx - by_torch).max() < 1e-5
+    assert np.abs(by_onnx - probabilities(model)).max() < 1e-5
+    assert runtime_of(model) == "torch float32"
+    for image, heatmap in zip(IMAGES, maps, strict=True):
+        assert np.abs(model.explain(image).heatmap - heatmap).max() < 1e-4
+    assert not model._is_taken
 
 
 @pytest.mark.slow
@@ -89,10 +106,8 @@ def test_both_agree_on_a_thousand_real_patches(name: str, real_sample: Path) -> 
 
 
 def test_eight_views_go_through_onnx_too(loaded: BCDClassifier) -> None:
-    decision = DecisionConfig(**loaded.config.decision.model_dump() | {"views": 8})
-    loaded.config = loaded.config.model_copy(update={"decision": decision})
-    by_onnx = probabilities(loaded)
-    assert used(loaded) == "onnx"
+    by_onnx = probabilities(with_views(loaded))
+    assert runtime_of(loaded) == "onnx float32"
     loaded.runtime = "torch"
     assert np.abs(by_onnx - probabilities(loaded)).max() < 1e-5
 
@@ -101,100 +116,196 @@ def test_eight_views_go_through_onnx_too(loaded: BCDClassifier) -> None:
 def test_eight_views_of_one_image_or_of_several_say_the_same(
     loaded: BCDClassifier, runtime: str
 ) -> None:
-    decision = DecisionConfig(**loaded.config.decision.model_dump() | {"views": 8})
-    loaded.config = loaded.config.model_copy(update={"decision": decision})
-    loaded.runtime = runtime
+    with_views(loaded).runtime = runtime
     together = probabilities(loaded)
     alone = np.array([loaded.predict(image).probability for image in IMAGES])
     assert np.abs(together - alone).max() < (1e-12 if runtime == "onnx" else 1e-5)
 
 
-def test_one_export_serves_all_who_load_the_weights(folder: Path, cache: Path) -> None:
-    first = BCDClassifier.from_pretrained(folder)
-    probabilities(first)
-    (kept,) = cache.iterdir()
-    assert kept.name.startswith(first.weights_sha256)
-    written = kept.stat().st_mtime_ns
-    probabilities(BCDClassifier.from_pretrained(folder))
-    assert [path.stat().st_mtime_ns for path in cache.iterdir()] == [written]
+def run_blocked(code: str, *arguments: str | Path) -> Any:
+    """Run code in a process that can't import torch, timm or onnx; returns what it prints."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'space'}"}
+    command = [sys.executable, "-c", BLOCKED + code, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
-def test_a_damaged_export_is_made_anew(
-    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+def test_without_torch_a_patch_a_folder_and_a_slide_are_answered(
+    folder: Path, loaded: BCDClassifier, tmp_path: Path
 ) -> None:
-    right = probabilities(BCDClassifier.from_pretrained(folder))
-    (kept,) = cache.iterdir()
-    whole = kept.read_bytes()
-    kept.write_bytes(whole[:5000] + bytes(64) + whole[5064:])
-    again = BCDClassifier.from_pretrained(folder)
-    assert np.array_equal(probabilities(again), right)
-    assert used(again) == "onnx"
-    assert "damaged" in caplog.text
-    (kept,) = cache.iterdir()
-    assert kept.read_bytes() == whole
+    slide = small_slides(tmp_path)["sized"]
+    code = """
+import json
+from pathlib import Path
+from bcd_models import BCDClassifier
+model = BCDClassifier.from_pretrained(sys.argv[1])
+images = sorted(Path(sys.argv[2]).glob("*.png"))
+one = model.predict(images[0])
+heatmap = model.explain(images[0], label="malignant").heatmap
+mapped = model.predict_slide(sys.argv[3])
+print(json.dumps([one.probability, model.predict_proba(images).tolist(), float(heatmap.sum()),
+                  mapped.predicted, one.runtime, model.parameter_count]))
+"""
+    one, several, heat, tiles, runtime, parameters = run_blocked(code, folder, EXAMPLES, slide)
+    assert runtime == "onnx float32"
+    assert several == pytest.approx(probabilities(loaded), abs=1e-6)
+    assert one == pytest.approx(several[0], abs=1e-6)
+    expected = loaded.explain(IMAGES[0], label="malignant").heatmap.sum()
+    assert heat == pytest.approx(expected, rel=1e-4)
+    assert tiles == loaded.predict_slide(slide).predicted
+    assert parameters == sum(one.numel() for one in loaded.parameters())
 
 
-def test_another_version_s_export_is_not_used(folder: Path, cache: Path, monkeypatch) -> None:
-    probabilities(BCDClassifier.from_pretrained(folder))
-    monkeypatch.setattr(runtime, "EXPORT", runtime.EXPORT + 1)
-    probabilities(BCDClassifier.from_pretrained(folder))
-    assert len(list(cache.iterdir())) == 2
+def test_without_torch_it_is_said_what_needs_it(folder: Path, copied: Path) -> None:
+    (copied / "model.onnx").unlink()
+    code = """
+import json
+from bcd_models import BCDClassifier, BCDError
+def said(act):
+    try: act()
+    except BCDError as error: return str(error)
+model = BCDClassifier.from_pretrained(sys.argv[1])
+print(json.dumps([said(lambda: model.network),
+                  said(lambda: BCDClassifier.from_pretrained(sys.argv[2]))]))
+"""
+    for sentence in run_blocked(code, folder, copied):
+        assert "pip install 'bcd-models[torch]'" in sentence
 
 
-def test_a_cache_that_can_not_be_written_costs_an_export_each_time(
-    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+def test_the_graph_holds_no_weights_and_names_those_of_the_file() -> None:
+    folder = CARDS / "bcd-mobilenetv2"  # of a fresh network, equal tensors would be one
+    graph = onnx.load(folder / "model.onnx", load_external_data=False)
+    stored = load_file(folder / "model.safetensors")
+    outside = [one for one in graph.graph.initializer if one.external_data]
+    names = {one.name.removeprefix("network.").removesuffix(".stored") for one in outside}
+    assert names == {name for name in stored if not name.endswith("num_batches_tracked")}
+    inside = [one for one in graph.graph.initializer if not one.external_data]
+    assert sum(one.ByteSize() for one in inside) < 4096
+    assert (folder / "model.onnx").stat().st_size < 250_000
+    config = json.loads((folder / "config.json").read_text())
+    digests = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in ("model.onnx", "model.safetensors")
+    }
+    assert config["bcd"]["graphs"] == {
+        "model.onnx": {
+            "sha256": digests["model.onnx"],
+            "weights_sha256": digests["model.safetensors"],
+        }
+    }
+
+
+def test_any_onnx_runtime_opens_it_where_it_lies(loaded: BCDClassifier, folder: Path) -> None:
+    session = onnxruntime.InferenceSession(
+        folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    inputs = loaded.preprocess(IMAGES).numpy()
+    logits, pooled, cells = session.run(["logits", "pooled", "cells"], {"pixels": inputs})
+    with torch.inference_mode():
+        live = copy.deepcopy(loaded)
+        assert np.abs(logits - live(inputs).numpy()).max() < 1e-4
+    assert pooled.shape == (len(IMAGES), 1280)
+    margins = logits[:, 1] - logits[:, 0]
+    assert cells.mean((1, 2)) == pytest.approx(margins, abs=1e-4)
+
+
+def spoil_graph(folder: Path) -> None:
+    path = folder / "model.onnx"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:500] + b"x" + whole[501:])
+
+
+def change_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    save_file({n: t + 1 if "bias" in n else t for n, t in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize("spoil", [spoil_graph, change_weights])
+def test_a_graph_answers_only_for_the_weights_it_names(
+    copied: Path, spoil: Callable[[Path], None]
 ) -> None:
-    cache.write_text("a file where the folder should be")
-    model = BCDClassifier.from_pretrained(folder)
-    probabilities(model)
-    assert used(model) == "onnx"
-    assert "can't be kept" in caplog.text
+    spoil(copied)
+    with pytest.raises(ModelFolderError, match=r"model\.onnx is (not the graph|of other weights)"):
+        BCDClassifier.from_pretrained(copied)
+
+
+def test_a_graph_that_no_config_names_is_not_used(copied: Path, loaded: BCDClassifier) -> None:
+    path = copied / "config.json"
+    document = json.loads(path.read_text())
+    document["bcd"]["graphs"] = {}
+    path.write_text(json.dumps(document))
+    plain = BCDClassifier.from_pretrained(copied)
+    assert not plain.has_export
+    assert runtime_of(plain) == "torch float32"
+    assert np.abs(probabilities(plain) - probabilities(loaded)).max() < 1e-5
+    plain.runtime = "onnx"
+    with pytest.raises(InputError, match=r"carries no model\.onnx: bcd export writes it"):
+        probabilities(plain)
 
 
 def test_a_session_that_fails_is_told_and_torch_answers(
     loaded: BCDClassifier, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "onnx_bytes", lambda *_: b"no model")
-    probabilities(loaded)
-    assert used(loaded) == "torch"
+    def fail(*_: bytes) -> None:
+        raise RuntimeError("no session")
+
+    monkeypatch.setattr(classifier, "OnnxForward", fail)
+    assert runtime_of(loaded) == "torch float32"
     assert "torch answers in its place" in caplog.text
     loaded.runtime = "onnx"
     with pytest.raises(InputError, match="ONNX Runtime can't be used"):
         probabilities(loaded)
 
 
-def test_without_onnx_runtime_torch_answers(loaded: BCDClassifier, monkeypatch) -> None:
-    monkeypatch.setattr(runtime, "NEEDED", ("onnx", "no_such_package"))
-    probabilities(loaded)
-    assert used(loaded) == "torch"
+def test_without_onnx_runtime_torch_answers(
+    loaded: BCDClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifier, "is_onnxruntime_installed", lambda: False)
+    assert runtime_of(loaded) == "torch float32"
     loaded.runtime = "onnx"
     with pytest.raises(InputError, match="pip install"):
         probabilities(loaded)
 
 
-def test_changed_weights_are_never_answered_for_by_an_old_export(loaded: BCDClassifier) -> None:
-    before, sha256 = probabilities(loaded), loaded.weights_sha256
-    with torch.no_grad():
-        loaded.network.classifier.bias[1] += 1
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "a weight": lambda n: n.classifier.bias.data.add_(torch.tensor([0.0, 1.0])),
+    "a layer": lambda n: setattr(n, "classifier", torch.nn.Linear(1280, 2)),
+    "a forward hook": lambda n: n.bn2.register_forward_hook(
+        lambda _module, _inputs, output: output * 0.5
+    ),
+    "a forward pre-hook": lambda n: n.register_forward_pre_hook(
+        lambda _module, inputs: (inputs[0] * 0,)
+    ),
+    "an attribute": lambda n: setattr(n.bn2, "eps", 10.0),
+    "a forward of one's own": lambda n: setattr(
+        n.classifier, "forward", lambda x: torch.zeros(len(x), 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_whatever_becomes_of_the_network_is_answered_for(loaded: BCDClassifier, how: str) -> None:
+    before = probabilities(loaded)
+    CHANGES[how](loaded.network)
     after = probabilities(loaded)
-    assert used(loaded) == "torch"  # weights of no file are not exported by themselves
-    assert (after > before).all()
-    assert loaded.weights_sha256 != sha256
+    assert runtime_of(loaded) == "torch float32"
+    margins = loaded(loaded.preprocess(IMAGES)).detach().numpy()
+    decision = loaded.config.decision
+    log_odds = decision.slope * (margins[:, 1] - margins[:, 0]) + decision.intercept
+    assert after == pytest.approx(1 / (1 + np.exp(-log_odds.astype(float))), abs=1e-5)
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_changed_weights_have_a_hash_of_their_own(loaded: BCDClassifier) -> None:
+    sha256 = loaded.weights_sha256
+    assert loaded.network is loaded.network
+    assert loaded.weights_sha256 == sha256  # by value
+    loaded.network.classifier.bias.data += 1
+    assert loaded.predict(IMAGES[0]).weights_sha256 != sha256
     loaded.runtime = "onnx"
-    assert np.abs(probabilities(loaded) - after).max() < 1e-5
-    assert used(loaded) == "onnx"
-    loaded.network.load_state_dict(loaded.network.state_dict())
-    probabilities(loaded)
-
-
-def test_a_replaced_layer_is_answered_for(loaded: BCDClassifier) -> None:
-    before, sha256 = probabilities(loaded), loaded.weights_sha256
-    head = loaded.network.classifier
-    loaded.network.classifier = torch.nn.Linear(head.in_features, 2)
-    assert (probabilities(loaded) != before).all()
-    assert loaded.weights_sha256 != sha256
-    loaded.network.classifier = head
-    assert np.abs(probabilities(loaded) - before).max() < 1e-5
+    with pytest.raises(InputError, match="the network was taken"):
+        probabilities(loaded)
 
 
 def test_a_replaced_network_is_answered_for(loaded: BCDClassifier) -> None:
@@ -204,111 +315,103 @@ def test_a_replaced_network_is_answered_for(loaded: BCDClassifier) -> None:
     assert (probabilities(loaded) != before).all()
 
 
-def test_weights_changed_unseen_before_the_first_answer_are_never_kept_as_the_file_s(
-    folder: Path, loaded: BCDClassifier, cache: Path
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_network_in_training_mode_is_answered_for_in_evaluation(
+    loaded: BCDClassifier, whole: bool
 ) -> None:
-    """Past torch's count of changes: but an export that others find later must be the file's."""
-    loaded.network.classifier.bias.data.add_(torch.tensor([0.0, 1.0]))
-    changed = probabilities(loaded)
-    assert used(loaded) == "torch"
-    assert not cache.exists()
-    assert (probabilities(BCDClassifier.from_pretrained(folder)) < changed).all()
+    right = probabilities(loaded)
+    if whole:
+        loaded.train()
+    else:
+        loaded.network.bn2.train()
+    before = {name: one.clone() for name, one in loaded.state_dict().items()}
+    assert np.abs(probabilities(loaded) - right).max() < 1e-5
+    assert loaded.explain(IMAGES[0]).prediction.probability == pytest.approx(right[0], abs=1e-5)
+    assert all(torch.equal(one, before[name]) for name, one in loaded.state_dict().items())
+    assert loaded.network.bn2.training
+    assert loaded.network.training == whole
 
 
-def test_a_network_that_was_looked_at_is_exported_all_the_same(
-    loaded: BCDClassifier, cache: Path
-) -> None:
-    loaded.eval()
-    probabilities(loaded)
-    assert used(loaded) == "onnx"
-    assert list(cache.glob("*.onnx"))
+def test_other_numbers_than_float32(loaded: BCDClassifier, folder: Path) -> None:
+    right = loaded.predict(IMAGES[1])
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        model = BCDClassifier.from_pretrained(folder)
+        assert (model.half() if dtype is torch.float16 else model.to(dtype)) is model
+        assert model.predict(IMAGES[1]).label == right.label
+        assert model.explain(IMAGES[1]).label == right.label
+    torch.set_default_dtype(torch.float64)
+    try:
+        for runtime in ("auto", "torch"):
+            model = BCDClassifier.from_pretrained(folder)
+            model.runtime = runtime
+            assert model.explain(IMAGES[1]).prediction.label == right.label
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert loaded.explain(IMAGES[1]).prediction.label == right.label
 
 
-TAKING_HOLD = {
+DOORS: dict[str, Callable[[BCDClassifier], Any]] = {
     "network": lambda model: model.network,
+    "pixels": lambda model: model(model.preprocess(IMAGES[0])),
     "parameters": lambda model: next(model.parameters()),
-    "modules": lambda model: list(model.modules()),
     "state_dict": lambda model: model.state_dict(),
-    "load_state_dict": lambda model: model.load_state_dict(copy.deepcopy(model).state_dict()),
-    "get_submodule": lambda model: model.get_submodule("network.classifier"),
     "to": lambda model: model.to("cpu"),
-    "apply": lambda model: model.apply(repr),
     "train": lambda model: model.train().eval(),
-    "of a module that holds it": lambda model: list(torch.nn.Sequential(model).parameters()),
 }
 
 
-@pytest.mark.parametrize("how", TAKING_HOLD)
-def test_whoever_takes_hold_of_the_network_is_noticed(loaded: BCDClassifier, how: str) -> None:
-    loaded.predict(IMAGES[0])
-    loaded.explain(IMAGES[0])
-    assert not loaded._lent  # so that an answer need not look at each weight
-    TAKING_HOLD[how](loaded)
-    assert loaded._lent
+@pytest.mark.parametrize("door", DOORS)
+def test_whoever_took_the_network_has_torch_s_answers(loaded: BCDClassifier, door: str) -> None:
+    before = probabilities(loaded)
+    assert runtime_of(loaded) == "onnx float32"
+    DOORS[door](loaded)
+    assert runtime_of(loaded) == "torch float32"
+    assert np.abs(probabilities(loaded) - before).max() < 1e-5
 
 
-def test_a_kept_export_answers_before_the_network_is_made(
-    folder: Path, loaded: BCDClassifier, monkeypatch
+def test_an_export_answers_before_the_network_is_made(
+    folder: Path, loaded: BCDClassifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by_export = probabilities(loaded)
     made = []
+    create = classifier.create
     monkeypatch.setattr(classifier, "create", lambda name: made.append(name) or create(name))
     again = BCDClassifier.from_pretrained(folder)
     assert np.array_equal(probabilities(again), by_export)
-    assert again.weights_sha256 == loaded.weights_sha256
+    with torch.inference_mode():
+        again.explain(IMAGES[0])
     assert not made
     other = pickle.loads(pickle.dumps(again))
     with torch.inference_mode():
-        again.explain(IMAGES[0])
-    assert len(made) == 1
-    again.runtime = "torch"
-    assert np.abs(probabilities(again) - by_export).max() < 1e-5
+        again.runtime = "torch"
+        assert np.abs(probabilities(again) - by_export).max() < 1e-5
     assert len(made) == 1
     again.network.classifier(torch.zeros(1, 1280)).sum().backward()  # no tensors of inference mode
-    assert np.abs(probabilities(other) - by_export).max() < 1e-5
+    assert np.array_equal(probabilities(other), by_export)
 
 
-def test_a_kept_export_vouches_for_no_other_backbone(
-    folder: Path, loaded: BCDClassifier, tmp_path: Path
-) -> None:
-    probabilities(loaded)
-    other = shutil.copytree(folder, tmp_path / "other")
-    config = (other / "config.json").read_text()
-    assert '"mobilenetv2"' in config
-    config = config.replace('"mobilenetv2"', '"efficientnet_b2"')
-    (other / "config.json").write_text(config.replace('"mobilenetv2_100"', '"efficientnet_b2"'))
-    with pytest.raises(ModelFolderError, match=r"lacks|has shape|holds surplus"):
-        BCDClassifier.from_pretrained(other)
-
-
-def test_threads_that_ask_first_make_one_network(loaded: BCDClassifier, folder: Path) -> None:
-    probabilities(loaded)
-    again = BCDClassifier.from_pretrained(folder)
+def test_threads_that_ask_first_make_one_network(folder: Path) -> None:
+    model = BCDClassifier.from_pretrained(folder)
     with ThreadPoolExecutor(4) as pool:
-        networks = list(pool.map(lambda _: again.network, range(8)))
+        networks = list(pool.map(lambda _: model.network, range(8)))
     assert len(set(map(id, networks))) == 1
 
 
 def test_an_image_s_company_changes_no_digit(loaded: BCDClassifier) -> None:
     """However many go through the network at a time."""
     side = loaded.config.preprocess.input_size
-    pixels = torch.randn(37, 3, side, side, generator=torch.Generator().manual_seed(0))
-    forward = loaded._forward_of(loaded._weights_now())
-    alone = np.concatenate([forward(pixels[i : i + 1]) for i in range(len(pixels))])
+    pixels = np.random.default_rng(0).normal(size=(37, 3, side, side)).astype(np.float32)
+    forward = loaded._answering()
+    alone = np.concatenate([forward.logits(pixels[i : i + 1]) for i in range(len(pixels))])
     for number in (2, 3, 17, 37):
-        assert np.array_equal(forward(pixels[:number]), alone[:number])
-
-
-def test_weights_that_moved_are_exported_again(loaded: BCDClassifier) -> None:
-    before = probabilities(loaded)
-    loaded.double().float()
-    assert np.abs(probabilities(loaded) - before).max() < 1e-5
-    assert used(loaded) == "torch"
+        assert np.array_equal(forward.logits(pixels[:number]), alone[:number])
 
 
 def test_a_copy_answers_for_itself(loaded: BCDClassifier) -> None:
     before = probabilities(loaded)
     other = copy.deepcopy(loaded)
+    assert np.array_equal(probabilities(other), before)
     with torch.no_grad():
         other.network.classifier.bias[1] += 1
     assert (probabilities(other) > before).all()
@@ -316,57 +419,34 @@ def test_a_copy_answers_for_itself(loaded: BCDClassifier) -> None:
     assert other.weights_sha256 != loaded.weights_sha256
 
 
-def test_a_fresh_model_is_not_exported_unasked(loaded: BCDClassifier, cache: Path) -> None:
-    probabilities(BCDClassifier(loaded.config))
-    assert not cache.exists()
-
-
 def test_an_ensemble_sets_all_its_members(folder: Path) -> None:
     members = [BCDClassifier.from_pretrained(folder) for _ in range(2)]
     config = EnsembleConfig(name="pair", version="1", members=("member-1", "member-2"))
     pair = BCDEnsemble(config, members)
     by_onnx = pair.predict_proba(IMAGES)
-    assert {used(member) for member in members} == {"onnx"}
+    assert pair.predict(IMAGES[0]).runtime == "onnx float32"
     pair.runtime = "torch"
     assert pair.runtime == "torch"
     assert np.abs(pair.predict_proba(IMAGES) - by_onnx).max() < 1e-5
-    assert {used(member) for member in members} == {"torch"}
+    assert pair.predict(IMAGES[0]).runtime == "torch float32"
+    members[0].runtime = "onnx"
+    assert pair.predict(IMAGES[0]).runtime == "onnx float32, torch float32"
 
 
 @pytest.mark.parametrize("wanted", ["gpu", "ONNX"])
-def test_an_unknown_runtime_is_told(folder: Path, wanted: str, monkeypatch) -> None:
+def test_an_unknown_runtime_is_told(
+    folder: Path, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match="choose one of auto, onnx, torch"):
         BCDClassifier.from_pretrained(folder).runtime = wanted
-    monkeypatch.setenv(runtime.VARIABLE, wanted)
+    monkeypatch.setenv(choice.VARIABLE, wanted)
     with pytest.raises(InputError, match="choose one of auto, onnx, torch"):
         BCDClassifier.from_pretrained(folder)
 
 
-def test_the_environment_chooses(folder: Path, monkeypatch) -> None:
-    monkeypatch.setenv(runtime.VARIABLE, "torch")
-    model = BCDClassifier.from_pretrained(folder)
-    probabilities(model)
-    assert used(model) == "torch"
-
-
-@pytest.mark.slow
-def test_two_processes_at_once_share_a_cache(folder: Path, cache: Path) -> None:
-    code = (
-        "import sys; from bcd_models import BCDClassifier\n"
-        "print(BCDClassifier.from_pretrained(sys.argv[1]).predict(sys.argv[2]).probability)"
-    )
-    command = [sys.executable, "-c", code, str(folder), str(IMAGES[0])]
-    with (
-        running(command, stdout=subprocess.PIPE, text=True) as one,
-        running(command, stdout=subprocess.PIPE, text=True) as other,
-    ):
-        both = one, other
-        first, second = (process.communicate()[0] for process in both)
-    assert first == second != ""
-    assert all(process.returncode == 0 for process in both)
-    assert not list(cache.glob(".*"))
-    for kept in cache.iterdir():
-        onnxruntime.InferenceSession(kept, providers=["CPUExecutionProvider"])
+def test_the_environment_chooses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(choice.VARIABLE, "torch")
+    assert runtime_of(BCDClassifier.from_pretrained(folder)) == "torch float32"
 
 
 def test_threads_share_a_model(loaded: BCDClassifier) -> None:
@@ -376,63 +456,12 @@ def test_threads_share_a_model(loaded: BCDClassifier) -> None:
     assert np.abs(np.array(together) - np.array(one_by_one * 5)).max() < 1e-6
 
 
-def test_threads_that_ask_first_all_get_the_same(
-    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """No export is kept yet, and torch's exporter can't do two at once."""
-    models = [BCDClassifier.from_pretrained(folder) for _ in range(2)]
-    with ThreadPoolExecutor(6) as pool:
-        answers = pool.map(lambda n: models[n % 2].predict(IMAGES[0]).probability, range(6))
-        assert len(set(answers)) == 1
-    assert [used(model) for model in models] == ["onnx", "onnx"]
-    assert len(list(cache.iterdir())) == 1
-    assert caplog.records == []
-
-
-def test_exported_for_others(loaded: BCDClassifier, tmp_path: Path) -> None:
+def test_exported_for_other_hosts(loaded: BCDClassifier, tmp_path: Path) -> None:
     """What any ONNX Runtime makes of it, the batch being free."""
-    file = tmp_path / "model.onnx"
-    file.write_bytes(runtime.onnx_bytes(loaded.network, loaded.config.preprocess.input_size))
+    file, size = tmp_path / "alone.onnx", loaded.config.preprocess.input_size
+    file.write_bytes(export_self_contained(loaded.network, size))
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     pixels = loaded.preprocess(IMAGES)
     (logits,) = session.run(["logits"], {"pixels": pixels.numpy()})
     with torch.inference_mode():
         assert np.abs(logits - loaded(pixels).numpy()).max() < 1e-3
-
-
-# Things done ahead
-
-
-def test_results_come_in_order_and_not_far_ahead() -> None:
-    taken = []
-
-    def items() -> Iterator[int]:
-        for number in range(100):
-            taken.append(number)
-            yield number
-
-    results = ahead(lambda number: number * number, items(), depth=10)
-    for number in range(100):
-        assert next(results) == number * number
-        assert len(taken) <= number + 12
-    assert list(results) == []
-
-
-def test_what_goes_wrong_comes_out_in_its_turn() -> None:
-    results = ahead(lambda number: 1 / (5 - number), range(10), depth=4)
-    assert [next(results) for _ in range(5)] == [1 / 5, 1 / 4, 1 / 3, 1 / 2, 1]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-
-
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_few_things(count: int) -> None:
-    assert list(ahead(str, range(count), depth=4)) == [str(number) for number in range(count)]
-
-
-def test_leaving_early_ends_the_threads(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.ERROR)
-    results = ahead(str, iter(range(10**9)), depth=8)
-    assert next(results) == "0"
-    results.close()
-    assert list(results) == []

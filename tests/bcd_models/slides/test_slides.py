@@ -35,7 +35,6 @@ from bcd_models.config import DecisionConfig
 from bcd_models.errors import InputError
 from bcd_models.images.open import open_image
 from bcd_models.models.ensemble import EnsembleConfig
-from bcd_models.models.predictor import Margins
 from bcd_models.prediction import NOTICE, WORDS
 from bcd_models.slides.grid import Block, choose_level, plan_grid
 from bcd_models.slides.output import build_geojson, write
@@ -667,9 +666,7 @@ def test_a_slide_that_is_gone_halfway(
 def test_a_model_that_gives_no_number_is_told(
     model: BCDClassifier, slide: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        BCDClassifier, "margins", lambda _, ready: Margins([math.nan] * len(ready[0]), "")
-    )
+    monkeypatch.setattr(BCDClassifier, "margins_of", lambda _, tiles: np.full(len(tiles), math.nan))
     found = model.predict_slide(slide)
     assert len(found.failed) == found.tissue.sum()
     assert {tile.reason for tile in found.failed} == {"the model gave no number"}

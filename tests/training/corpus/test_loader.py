@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from bcd_models.errors import InputError
-from bcd_models.images.preprocess import preprocess, resize, to_uint8
 from training.corpus import build as corpus
 from training.corpus import pixels as loader
+from training.corpus.device import normalise, resize, to_uint8
 from training.corpus.pixels import Pixels
 
 CPU = torch.device("cpu")
@@ -39,7 +39,9 @@ def test_loader_serves_what_preprocessing_would(corpus_folder: Path, light_model
     pixels = Pixels(rows, indices, largest=config.input_size)
     batch = pixels.batch(torch.tensor([4, 1, 3]), config.input_size, CPU)
     for got, index in zip(batch, (9, 2, 120), strict=True):
-        expected = preprocess(decoded(rows, index).unsqueeze(0), config)[0]
+        expected = normalise(resize(decoded(rows, index).unsqueeze(0), config.input_size), config)[
+            0
+        ]
         normal = (got - torch.tensor(config.mean).view(3, 1, 1) * 255) / (
             torch.tensor(config.std).view(3, 1, 1) * 255
         )
