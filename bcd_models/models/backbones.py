@@ -55,8 +55,16 @@ def backbone_named(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def create(name: str, drop_path: float = 0.0, dropout: float = 0.0) -> nn.Module:
+def create(
+    name: str, input_size: int, *, drop_path: float = 0.0, dropout: float = 0.0
+) -> nn.Module:
     """Make a fresh timm network with two logits (benign, malignant) and random weights.
+
+    Args:
+        name: Of the registry.
+        input_size: Side in pixels of its input; a transformer's positions are made for it.
+        drop_path: Chance that a block is left out in training.
+        dropout: Chance that a pooled feature is.
 
     Raises:
         InputError: No such backbone, or torch or timm is missing.
@@ -65,10 +73,9 @@ def create(name: str, drop_path: float = 0.0, dropout: float = 0.0) -> nn.Module
     require_torch("a network")
     import timm
 
-    # Transformers take one size, unless they are told to interpolate their positions.
-    sizes: dict[str, Any] = (
-        {"dynamic_img_size": True} if _timm_says(backbone)["fixed_input_size"] else {}
-    )
+    sizes: dict[str, Any] = {}
+    if _timm_says(backbone)["fixed_input_size"]:  # and training's phases have sizes of their own
+        sizes = {"img_size": input_size, "dynamic_img_size": True}
     network: nn.Module = timm.create_model(
         backbone.timm_name,
         num_classes=len(LABELS),

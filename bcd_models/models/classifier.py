@@ -81,7 +81,9 @@ class BCDClassifier(Predictor):
 
     def __init__(self, config: ModelConfig, network: nn.Module | None = None) -> None:
         self._set_up(config, None)
-        self.network = (network or create(config.backbone)).eval()
+        self.network = (
+            network or create(config.backbone, config.preprocess.input_size)
+        ).eval()
 
     def _set_up(self, config: ModelConfig, stored: _Stored | None) -> None:
         self.config = config
@@ -362,7 +364,7 @@ def _check_architecture(config: ModelConfig, folder: Path) -> None:
 def _load_network(config: ModelConfig, stored: _Stored) -> nn.Module:
     """Make the network of stored weights, in evaluation mode."""
     with _torch().inference_mode(False):  # whatever the caller's mode
-        network = create(config.backbone)
+        network = create(config.backbone, config.preprocess.input_size)
         _load_strictly(network, model_folder.unpack(stored.weights, stored.where), stored.where)
     return network.eval()
 

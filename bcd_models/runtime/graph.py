@@ -100,7 +100,7 @@ def _export(network: nn.Module, input_size: int, whole: bool) -> bytes:
     pixels = torch.zeros(1, 3, input_size, input_size)
     module: Any = _with_outputs(network, pixels) if whole else network
     outputs: tuple[str, ...] = module.outputs if whole else (LOGITS,)
-    written = io.BytesIO()
+    written: Any = io.BytesIO()  # which the exporter takes, and its types deny
     with _one_export_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of the exporter, about itself and the trace
         torch.onnx.export(

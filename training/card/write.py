@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from huggingface_hub import ModelCard
 
+from bcd_models.config import ModelConfig
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
@@ -59,7 +60,7 @@ def render(folder: Path, dataset: str = "") -> str:
         near=metrics.neighbours,
         source=_source(within),
         title=backbone_named(config.backbone).title,
-        layer=backbone_named(config.backbone).cam_layer,
+        layer=_cam_layer(config),
         where=f"cards/{config.name}",
         megabytes=(folder / model_folder.WEIGHTS).stat().st_size / 1e6,
         origin=card_provenance,
@@ -211,6 +212,11 @@ def _ends(name: str, entry: dict[str, float]) -> str:
 def _cell(name: str, entry: dict[str, float]) -> str:
     """A figure and its interval, as a table's cell."""
     return f"{METRICS[name].text(entry['value'])} ({_ends(name, entry)})"
+
+
+def _cam_layer(config: ModelConfig) -> str:
+    named = backbone_named(config.backbone).cam_layer
+    return f"`{named}`" if named else "the network's last feature map"
 
 
 def main(

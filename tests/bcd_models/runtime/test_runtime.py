@@ -376,7 +376,7 @@ def test_an_export_answers_before_the_network_is_made(
     by_export = probabilities(loaded)
     made = []
     create = classifier.create
-    monkeypatch.setattr(classifier, "create", lambda name: made.append(name) or create(name))
+    monkeypatch.setattr(classifier, "create", lambda *asked: made.append(asked) or create(*asked))
     again = BCDClassifier.from_pretrained(folder)
     assert np.array_equal(probabilities(again), by_export)
     with torch.inference_mode():
