@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ FLOOR = ("colour statistics", "floor")
 
 
 def out_of_fold(
-    runs: list[Run], larger: str, warnings: list[str], floor: pd.DataFrame | None = None
+    runs: list[Run], larger: str, floor: pd.DataFrame | None = None
 ) -> tuple[schema.OutOfFold, ...]:
     """Each arm's pooled folds, beside the same backbone's plain arm and the colour floor."""
     whole = _whole_pools(runs)
@@ -40,7 +39,7 @@ def out_of_fold(
         line = _pooled_line(pool, larger)
         base = plain.get(pool.first.backbone)
         if base and base is not pool:
-            line = line.model_copy(update=_minus_plain(pool, base, larger, warnings))
+            line = line.model_copy(update=_minus_plain(pool, base, larger))
         if floor is not None:
             above, _ = auroc_minus(pool.frame, floor, larger)
             line = line.model_copy(update={"minus_floor": above})
@@ -84,12 +83,8 @@ def _pooled_line(pool: Pool, larger: str) -> schema.OutOfFold:
     )
 
 
-def _minus_plain(pool: Pool, plain: Pool, larger: str, warnings: list[str]) -> dict[str, Any]:
-    if set(pool.runs) != set(plain.runs):
-        warnings.append(
-            f"{pool.first.backbone}: arm '{pool.first.plan.arm}' holds folds {_named(pool.runs)}, "
-            f"'plain' folds {_named(plain.runs)}; their difference is over the images of both"
-        )
+def _minus_plain(pool: Pool, plain: Pool, larger: str) -> dict[str, Any]:
+    """Return the difference to plain, over the images of both where these hold other folds."""
     if not set(pool.runs) & set(plain.runs):
         return {}
     difference, images = auroc_minus(pool.frame, plain.frame, larger)
@@ -213,7 +208,3 @@ def _beside(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
         by_run=auroc_of(other),
         difference=difference,
     )
-
-
-def _named(folds: Iterable[int]) -> str:
-    return ", ".join(map(str, folds))

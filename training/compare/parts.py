@@ -1,8 +1,6 @@
-"""What is compared on the validation and test parts: splits, floors, backbones, single cases."""
+"""What is compared on the validation and test parts: splits, floors, backbones."""
 
 from __future__ import annotations
-
-from collections import defaultdict
 
 import numpy as np
 import pandas as pd
@@ -19,7 +17,7 @@ def on_same_terms(runs: list[Run], larger: str) -> tuple[schema.OnSameTerms, ...
     """Validation and test figures over all sources together, as the original's are."""
     found = []
     for run in sorted(runs, key=lambda run: run.kind != "random"):
-        if run.kind == "leaky":
+        if run.kind == "leaky":  # trained on half of each test case
             continue
         if run.held == HeldOut() and run.held_out is not None:
             found.append(_validated(run, run.held_out, larger))
@@ -107,69 +105,6 @@ def _pair(ours: Run, one: Test, theirs: Run, other: Test, larger: str) -> schema
         other=theirs.name,
         counts=counts_of(frames[0]),
         differences=_differences(ours, frames[0], theirs, frames[1]),
-    )
-
-
-def leaks(runs: list[Run], larger: str) -> tuple[schema.Leak, ...]:
-    """Leaky runs beside the grouped ones of the same recipe, on the half that both scored."""
-    found = tuple(
-        _leak(*leaky, *grouped, larger)
-        for leaky in _evaluated(runs, "leaky")
-        for grouped in _evaluated(runs, "grouped")
-        if _made(leaky[0]) == _made(grouped[0])
-    )
-    if not found:
-        raise Missing(
-            "it takes a run on the leaky split and one of the same recipe on the grouped split, "
-            "both holding out the same and evaluated on test"
-        )
-    return found
-
-
-def _made(run: Run) -> tuple[object, ...]:
-    """What decided its weights, but for the split."""
-    return run.decided("split", "arm"), run.held, run.provenance.start_sha256
-
-
-def _leak(
-    leaky: Run, leaky_test: Test, grouped: Run, grouped_test: Test, larger: str
-) -> schema.Leak:
-    ours, theirs = joined([within(test.frame, larger) for test in (leaky_test, grouped_test)])
-    return schema.Leak(
-        backbone=leaky.backbone,
-        arm=grouped.plan.arm,
-        grouped_run=grouped.name,
-        leaky_run=leaky.name,
-        counts=counts_of(ours),
-        grouped_train=grouped_test.metrics.data.train_counts,
-        leaky_train=leaky_test.metrics.data.train_counts,
-        grouped=_figures(grouped, theirs),
-        leaky=_figures(leaky, ours),
-        leaky_minus_grouped=_differences(leaky, ours, grouped, theirs),
-    )
-
-
-def leave_one_out(runs: list[Run]) -> tuple[schema.LeaveOneOut, ...]:
-    """Cases held out one at a time, as counts."""
-    groups: dict[tuple[str, str], list[pd.DataFrame]] = defaultdict(list)
-    for run in runs:
-        if run.held.case and run.held_out is not None:
-            called = run.held_out["probability"] >= run.threshold
-            right = called.to_numpy() == truth_of(run.held_out)
-            groups[run.backbone, run.plan.arm].append(run.held_out.assign(right=right))
-    if not groups:
-        raise Missing("no run holds out a single case")
-    return tuple(_left_out(*key, pd.concat(frames)) for key, frames in groups.items())
-
-
-def _left_out(backbone: str, arm: str, frame: pd.DataFrame) -> schema.LeaveOneOut:
-    right = frame.groupby("label")["right"].sum()
-    return schema.LeaveOneOut(
-        backbone=backbone,
-        arm=arm,
-        counts=counts_of(frame),
-        benign_right=int(right.get("benign", 0)),
-        malignant_right=int(right.get("malignant", 0)),
     )
 
 

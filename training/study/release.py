@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
-from bcd_models.config import first_error
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
 from bcd_models.models.backbones import backbone_named
 from training import command
 from training.card import write as card
-from training.compare import report as compare
+from training.compare import page
 from training.compare.runs import METRICS
-from training.compare.schema import Report
 from training.evaluate import schema as measured
 from training.run_folder import MODEL
 from training.train.checkpoint import EPOCHS
@@ -82,14 +79,6 @@ def training_of(run: Path) -> measured.Training:
     )
 
 
-def _neighbours(path: Path) -> Sequence[measured.Neighbours]:
-    try:
-        return Report.model_validate_json(path.read_bytes()).neighbours
-    except (OSError, ValidationError) as error:
-        why = first_error(error) if isinstance(error, ValidationError) else error
-        raise InputError(f"{path} is no report of training.compare: {why}") from None
-
-
 def main(
     runs: Annotated[list[Path], typer.Argument(help="Tested runs, one a model.")],
     cards: Annotated[Path, typer.Option(help="Folder of model folders.")],
@@ -98,7 +87,7 @@ def main(
     dataset: Annotated[str, typer.Option(help="Hub id of the published corpus.")] = "",
 ) -> None:
     """Publish tested runs into a folder of model folders."""
-    near = _neighbours(report / compare.REPORT) if report else ()
+    near = page.read(report).neighbours if report else ()
     folders = [release(run, cards, dataset, near) for run in runs]
     for folder in folders:
         typer.echo(f"model: {folder}")

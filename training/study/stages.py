@@ -29,7 +29,7 @@ from training.study import choice, steps
 from training.study.plan import Change, Plan, read_plan
 from training.study.records import restore
 from training.study.steps import Step
-from training.tune.search import BEST, WINNER
+from training.tune.search import BEST
 
 REPORT, FLOOR, TEACHERS = "report", "floor", "teachers"
 SPLITS = ("grouped", "random")  # the same recipe in each: what a split flatters by
@@ -149,13 +149,10 @@ def _refit(study: Study, chosen: recipe.Recipe) -> Step:
 
 
 def _on_the_first(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
-    """What is looked at with the first backbone alone: splits, held-out cases, learning curve."""
+    """What is looked at with the first backbone alone: splits, neighbours, learning curve."""
     plan = study.plan
     for trained in _by_split(chosen):
         yield _train(study, trained, trained.split, [])
-    for case in plan.leave_out:
-        held = f"without-{case.replace('/', '-')}"
-        yield _train(study, chosen, held, ["--leave-out", case])
     near = chosen.model_copy(update={"split": "neighbours"})
     parts = [
         chosen.model_copy(update={"learnt_share": share, "arm": f"{share:g} of the cases"})
@@ -230,9 +227,9 @@ def _teach(study: Study, trained: recipe.Recipe, held: str, options: list[str], 
 def _tune(study: Study, plain: recipe.Recipe) -> Step:
     plan, out = study.plan, study.out / "tune" / plain.backbone
     arguments = ["--config", study.config(plain), "--corpus", study.corpus, "--out", out]
-    arguments += ["--trials", plan.trials, "--seeds", plan.seeds, "--top", plan.top]
+    arguments += ["--trials", plan.trials]
     arguments += study.start(plain)
-    return Step(f"{plain.backbone}: study", "tune", list(map(str, arguments)), out / WINNER)
+    return Step(f"{plain.backbone}: study", "tune", list(map(str, arguments)), out / BEST)
 
 
 def _compare(study: Study, name: str) -> Step:
