@@ -18,6 +18,7 @@ from training import command, pages
 from training.card.write import FLOOR_WORDS
 from training.compare import schema
 from training.evaluate.metrics import METRICS
+from training.run_folder import short_commit
 
 REPORT, PAGE = "report.json", "report.md"
 TEMPLATE = Path(__file__).with_name(PAGE)
@@ -57,6 +58,7 @@ def render(report: schema.Report) -> str:
         metrics=METRICS,
         floor_words=FLOOR_WORDS,
         title=title,
+        short_commit=short_commit,
         unlike_plain=_holds_other_folds_than_plain(report),
     )
 

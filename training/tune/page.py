@@ -12,6 +12,7 @@ from bcd_models.hub.atomic import write_files
 from bcd_models.prediction import NOTICE
 from training import pages
 from training.recipes.schema import Range, Recipe
+from training.run_folder import short_commit
 from training.tune import plots
 
 PAGE, LIVE_PAGE = "study.md", "study.html"
@@ -89,7 +90,7 @@ def _facts(study: optuna.Study, plan: Recipe) -> list[tuple[str, str]]:
     bound, trials = study.user_attrs, study.trials
     states = Counter(trial.state for trial in trials)
     diverged = sum("stopped" in trial.user_attrs for trial in trials)
-    commits = {trial.user_attrs.get("git_commit", "")[:12] for trial in trials} - {""}
+    commits = {short_commit(trial.user_attrs.get("git_commit", "")) for trial in trials} - {""}
     space = (f"{path} {_range(drawn)}" for path, drawn in plan.tune.space.items())
     return [
         ("corpus", f"fingerprint {bound['corpus']}"),
