@@ -69,7 +69,7 @@ def title(one: schema.Tested) -> str:
 
 
 def _holds_other_folds_than_plain(report: schema.Report) -> bool:
-    """Whether any arm that has a difference to plain holds other folds than it."""
+    """Return whether any arm that has a difference to plain holds other folds than it."""
     plain = {one.backbone: one.folds for one in report.out_of_fold if one.arm == "plain"}
     return any(one.minus_plain and one.folds != plain[one.backbone] for one in report.out_of_fold)
 

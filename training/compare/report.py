@@ -20,7 +20,7 @@ from bcd_models.hub.folder import WEIGHTS
 from bcd_models.prediction import NOTICE
 from training import command, run_folder
 from training.card import write as card
-from training.compare import folds, page, parts, schema
+from training.compare import folds, page, schema, tested
 from training.compare.runs import Missing, Run, read_all
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
@@ -76,9 +76,9 @@ def compare(
         runs=tuple(map(_line, runs)),
         hours=sum(run.seconds for run in runs) / 3600,
         original=ORIGINAL,
-        on_same_terms=section("on_same_terms", parts.on_same_terms, larger),
-        tested=section("tested", parts.tested),
-        pairs=section("pairs", parts.pairs, larger),
+        on_same_terms=section("on_same_terms", tested.on_same_terms, larger),
+        tested=section("tested", tested.tested),
+        pairs=section("pairs", tested.pairs, larger),
         out_of_fold=section("out_of_fold", folds.out_of_fold, larger, floor),
         square=section("square", folds.square, larger, corpus_folder, empty=None),
         neighbours=section("neighbours", folds.neighbours, larger),
@@ -100,7 +100,7 @@ def _check_corpus(folder: Path, fingerprint: str) -> None:
 
 
 def _larger_source(runs: list[Run]) -> str:
-    """The source with most of the images that any run was scored on."""
+    """Return the source with most of the images that any run was scored on."""
     frames = [run.held_out for run in runs if run.held_out is not None]
     frames += [run.test.frame for run in runs if run.test]
     if not frames:

@@ -43,7 +43,7 @@ def extent(source: dict[str, Any]) -> str:
 
 
 def _contact_sheet(rows: datasets.Dataset, indices: pd.Index) -> Image.Image:
-    """Images evenly spread over the rows, each squashed to a tile."""
+    """Return images evenly spread over the rows, each squashed to a tile."""
     sheet = Image.new("RGB", (TILE * ACROSS, TILE * DOWN), "white")
     count = min(len(indices), ACROSS * DOWN)
     encoded = rows.cast_column("image", datasets.Image(decode=False))

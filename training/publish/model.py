@@ -80,7 +80,7 @@ def _has_its_card(folder: Path) -> bool:
 
 
 def _origin(model: BCDClassifier) -> str:
-    """What recipe made it, and from what."""
+    """Return what recipe made it, and from what."""
     provenance = model.config.provenance
     return (
         f"recipe {provenance.recipe.get('arm', 'plain')} of {model.config.backbone}, "

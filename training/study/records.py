@@ -114,8 +114,8 @@ def restore(folder: Path, study: Path) -> list[str]:
 
 
 def _journal(tuning: Path) -> str:
-    """The trials of a tuning that goes on, as Optuna's own text."""
-    with TemporaryDirectory() as beside, _opened(tuning) as database:
+    """Return the trials of a tuning that goes on, as Optuna's own text."""
+    with TemporaryDirectory() as beside, _open_database(tuning) as database:
         path = Path(beside) / JOURNAL
         copy_finished(tuning.name, database, JournalStorage(JournalFileBackend(str(path))))
         return path.read_text("utf-8")
@@ -129,12 +129,12 @@ def _restore_tuning(tuning: Path, text: str) -> None:
         path = Path(beside) / JOURNAL
         path.write_text(text, "utf-8")
         tuning.mkdir(parents=True, exist_ok=True)
-        with _opened(tuning) as database:
+        with _open_database(tuning) as database:
             copy_finished(tuning.name, JournalStorage(JournalFileBackend(str(path))), database)
 
 
 @contextmanager
-def _opened(tuning: Path) -> Iterator[RDBStorage]:
+def _open_database(tuning: Path) -> Iterator[RDBStorage]:
     """Open a tuning's own database, which nobody works on meanwhile."""
     database = open_storage(sqlite_url(tuning), interval=1)
     try:

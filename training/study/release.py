@@ -26,7 +26,13 @@ from training.run_folder import MODEL
 from training.train.checkpoint import EPOCHS
 
 FIGURES = ("evaluation-test.png", "risk-by-case-test.png", card.CURVES)
-NEEDED = (f"{MODEL}/config.json", f"{MODEL}/model.safetensors", METRICS, EPOCHS, *FIGURES[:2])
+REQUIRED_FILES = (
+    f"{MODEL}/config.json",
+    f"{MODEL}/model.safetensors",
+    METRICS,
+    EPOCHS,
+    *FIGURES[:2],
+)
 
 
 def release(
@@ -44,7 +50,7 @@ def release(
     Raises:
         InputError: The run was not finished or not tested.
     """
-    missing = [name for name in NEEDED if not (run / name).is_file()]
+    missing = [name for name in REQUIRED_FILES if not (run / name).is_file()]
     if missing:
         raise InputError(f"{run} lacks {missing[0]}: finish training and evaluation first")
     config = model_folder.read_config(run / MODEL)
@@ -67,7 +73,7 @@ def release(
 
 
 def training_of(run: Path) -> measured.Training:
-    """What a run cost, by its own lines; InputError where these can't be read."""
+    """Return what a run cost, by its own lines; InputError where these can't be read."""
     try:
         lines = [json.loads(line) for line in (run / EPOCHS).read_text("utf-8").splitlines()]
         seconds = sum(line["seconds"] for line in lines)

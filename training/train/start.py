@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -62,10 +63,10 @@ def from_file(network: nn.Module, path: Path, lacks: Sequence[str] = ()) -> tupl
                 "start_lacks what they may lack"
             )
     network.load_state_dict(tensors, strict=False)
-    return _stated(stated, "mean", path), _stated(stated, "std", path), sha256
+    return _read_scaling(stated, "mean", path), _read_scaling(stated, "std", path), sha256
 
 
-def _stated(metadata: Mapping[str, str], name: str, path: Path) -> RGB:
+def _read_scaling(metadata: Mapping[str, str], name: str, path: Path) -> RGB:
     """Return what a file's metadata states for the three channels, or 0.5 for each."""
     text = metadata.get(name, "0.5")
     try:
@@ -84,7 +85,7 @@ def from_imagenet(network: nn.Module, backbone: str) -> tuple[RGB, RGB, str]:
 
     name = backbone_named(backbone).timm_name
     try:
-        source = timm.create_model(name, pretrained=True)
+        source: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm lets through whatever the Hub's client raises
         raise InputError(
             f"timm's ImageNet weights of {name} can't be had ({error}); without the Hub, "

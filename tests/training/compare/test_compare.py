@@ -153,8 +153,8 @@ class Bench:
         }
         scored = evaluate.Scored(test, margins, calibrate(margins, DECISION), floors)
         counts = {"images": 300, "cases": 40, "benign": 200, "malignant": 100}
-        whole = evaluate._measured(scored, DECISION, "overall")
-        inner = evaluate._measured(scored.of("source", "idc"), DECISION, "figures")
+        whole = evaluate._measure(scored, DECISION, "overall")
+        inner = evaluate._measure(scored.of("source", "idc"), DECISION, "figures")
         document = measured.Metrics.model_validate(
             {
                 "schema_version": 1,

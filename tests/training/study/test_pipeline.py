@@ -50,7 +50,7 @@ def planned(out: Path, *changes: dict[str, Any], **others: Any) -> pipeline.Stud
 def finish(stage: list[Step], said: dict[str, list[float]]) -> None:
     """Leave what the steps of a stage would: predictions by arm or whole name, else plain ones."""
     for step in stage:
-        if step.module in ("train", "train.rescore") and step.result and not step.done:
+        if step.module in ("train", "train.rescore") and step.result and not step.is_done:
             arm = step.name.split(", ")[1]
             predicted(step.result.parent, LABELS, said.get(step.name, said.get(arm, PLAIN)))
             step.result.mkdir()
@@ -158,7 +158,7 @@ def chosen(stages: Iterator[list[Step]]) -> list[str]:
 def test_the_tuned_recipe_is_trained_on_all_folds_once_it_helps(tmp_path: Path) -> None:
     stages = walked(planned(tmp_path), {"mobilenetv2, tuned, fold-0": PERFECT})
     third = [next(stages) for _ in range(3)][-1]
-    undone = [step.name for step in third[1:] if not step.done]
+    undone = [step.name for step in third[1:] if not step.is_done]
     assert undone == ["mobilenetv2, tuned, fold-2"]
     assert chosen(stages) == ["mobilenetv2, tuned, all", f"{OWN}, plain, all"]
 
@@ -193,7 +193,7 @@ def test_where_views_alone_help_nothing_is_trained_again(tmp_path: Path) -> None
     study = planned(tmp_path, change("views", {"views": 8}), change_folds=(0,))
     stages = walked(study, {"views": GOOD, "mobilenetv2, tuned, fold-0": PERFECT})
     *_, together = (next(stages) for _ in range(3))
-    trained = [step.name for step in together if step.module == "train" and not step.done]
+    trained = [step.name for step in together if step.module == "train" and not step.is_done]
     assert trained == ["mobilenetv2, tuned, fold-1", "mobilenetv2, tuned, fold-2"]
     arms = {step.name.rpartition(", ")[0] for step in next(stages)}
     assert arms == {"mobilenetv2, tuned, 8 views", f"{OWN}, plain, 8 views"}

@@ -7,7 +7,7 @@ import pandas as pd
 
 from bcd_models.config import HeldOut
 from training.compare import schema
-from training.compare.rows import auroc_of, counts_of, drawn_of, joined, truth_of, within
+from training.compare.rows import align_frames, auroc_of, counts_of, drawn_of, truth_of, within
 from training.compare.runs import Missing, Run, Test
 from training.evaluate import metrics
 from training.evaluate.schema import Counts, Estimate, Figures
@@ -20,20 +20,20 @@ def on_same_terms(runs: list[Run], larger: str) -> tuple[schema.OnSameTerms, ...
         if run.kind == "leaky":  # trained on half of each test case
             continue
         if run.held == HeldOut() and run.held_out is not None:
-            found.append(_validated(run, run.held_out, larger))
+            found.append(_on_validation(run, run.held_out, larger))
         if run.test:
-            found.append(_as_tested(run, run.test))
+            found.append(_on_test(run, run.test))
     if not found:
         raise Missing("no run holds out the validation part, and none was evaluated on test")
     return tuple(found)
 
 
-def _validated(run: Run, frame: pd.DataFrame, larger: str) -> schema.OnSameTerms:
+def _on_validation(run: Run, frame: pd.DataFrame, larger: str) -> schema.OnSameTerms:
     auroc = auroc_of(within(frame, larger))
     return _same_terms(run, "validation", counts_of(frame), _figures(run, frame), auroc)
 
 
-def _as_tested(run: Run, test: Test) -> schema.OnSameTerms:
+def _on_test(run: Run, test: Test) -> schema.OnSameTerms:
     metrics = test.metrics
     auroc = test.within.figures["auroc"]
     return _same_terms(run, "test", metrics.data.counts, metrics.overall, auroc)
@@ -65,21 +65,21 @@ def tested(runs: list[Run]) -> tuple[schema.Tested, ...]:
             learnt=run.learnt,
             within=test.within,
         )
-        for run, test in _evaluated(runs, "grouped")
+        for run, test in _evaluated_runs(runs, "grouped")
     )
     if not found:
         raise Missing("no run on the grouped split was evaluated on test")
     return found
 
 
-def _evaluated(runs: list[Run], kind: str) -> list[tuple[Run, Test]]:
+def _evaluated_runs(runs: list[Run], kind: str) -> list[tuple[Run, Test]]:
     return [(run, run.test) for run in runs if run.kind == kind and run.test]
 
 
 def pairs(runs: list[Run], larger: str) -> tuple[schema.Pair, ...]:
     """EfficientNet-B2 minus MobileNetV2, of equal arms or where there is one of each."""
     light, heavy = (
-        [found for found in _evaluated(runs, "grouped") if found[0].plan.backbone == name]
+        [found for found in _evaluated_runs(runs, "grouped") if found[0].plan.backbone == name]
         for name in ("mobilenetv2", "efficientnet_b2")
     )
     alone = len(light) == len(heavy) == 1
@@ -99,7 +99,7 @@ def _arm(run: Run) -> tuple[str, HeldOut]:
 
 
 def _pair(ours: Run, one: Test, theirs: Run, other: Test, larger: str) -> schema.Pair:
-    frames = joined([within(test.frame, larger) for test in (one, other)])
+    frames = align_frames([within(test.frame, larger) for test in (one, other)])
     return schema.Pair(
         run=ours.name,
         other=theirs.name,
