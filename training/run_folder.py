@@ -24,6 +24,8 @@ RECIPE = "recipe.yaml"
 RUN = "run.json"
 MODEL = "model"
 PREDICTIONS = "predictions.parquet"
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGES = ("bcd_models", "training")
 
 
 @contextmanager
@@ -89,12 +91,32 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def git_commit() -> str:
-    """The commit of the checkout, or "" where there is none."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip()
+def git_commit(checkout: Path = CHECKOUT) -> str:
+    """Return the commit of the code that runs, and "-dirty" where its files differ from it.
+
+    Only the packages count: what a study writes, such as ``cards/``, changes no code.
+
+    Args:
+        checkout: The folder that holds the packages.
+
+    Returns:
+        Forty digits, perhaps with "-dirty"; "" without git or outside a repository.
+    """
+    git = ["git", "-C", str(checkout)]
+    try:
+        commit, changed = (
+            subprocess.run([*git, *asked], capture_output=True, text=True, check=True).stdout
+            for asked in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", *PACKAGES])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.strip() + ("-dirty" if changed else "")
+
+
+def short_commit(commit: str) -> str:
+    """Return a commit as pages show it: twelve digits, and whether it was dirty."""
+    digits, mark, dirty = commit.partition("-")
+    return digits[:12] + mark + dirty
 
 
 def versions() -> dict[str, str]:

@@ -81,9 +81,7 @@ class BCDClassifier(Predictor):
 
     def __init__(self, config: ModelConfig, network: nn.Module | None = None) -> None:
         self._set_up(config, None)
-        self.network = (
-            network or create(config.backbone, config.preprocess.input_size)
-        ).eval()
+        self.network = (network or create(config.backbone, config.preprocess.input_size)).eval()
 
     def _set_up(self, config: ModelConfig, stored: _Stored | None) -> None:
         self.config = config

@@ -115,7 +115,8 @@ def _export(network: nn.Module, input_size: int, whole: bool) -> bytes:
             do_constant_folding=not whole,
             training=torch.onnx.TrainingMode.PRESERVE if whole else torch.onnx.TrainingMode.EVAL,
         )
-    return written.getvalue()
+    exported: bytes = written.getvalue()
+    return exported
 
 
 def _with_outputs(network: Any, pixels: Tensor) -> Any:

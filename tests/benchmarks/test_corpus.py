@@ -30,7 +30,7 @@ def seconds_to_decode(paths: dict[str, Path]) -> float:
     with ProcessPoolExecutor(PROCESSES, get_context("spawn")) as pool:
         parts = [
             (paths["breakhis"], 0, 1),
-            *((paths["idc"], i, corpus.PARTS) for i in range(corpus.PARTS)),
+            *((paths["idc"], i, corpus.CHUNKS) for i in range(corpus.CHUNKS)),
         ]
         done = [pool.submit(decode, *part) for part in parts]
         assert sum(part.result() for part in done) == 9_851 + 100
@@ -39,7 +39,7 @@ def seconds_to_decode(paths: dict[str, Path]) -> float:
 
 def seconds_to_read(paths: dict[str, Path], folder: Path) -> float:
     started = time.perf_counter()
-    corpus.read_parts(paths, folder, PROCESSES)
+    corpus.read_chunks(paths, folder, PROCESSES)
     return time.perf_counter() - started
 
 

@@ -59,7 +59,7 @@ def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Pa
     (curve,) = report.learning_curves
     assert [(point.learnt_share, point.folds) for point in curve.points] == [(0.5, (0,)), (1, (0,))]
     assert len(report.neighbours) == 1
-    assert f"Not made: {report.missing['leaks']}." in (cards / "report.md").read_text()
+    assert report.missing == {}
     for name in ("bcd-mobilenetv2", "bcd-efficientnet-b2"):
         folder = cards / name
         model = BCDClassifier.from_pretrained(folder)
@@ -95,7 +95,7 @@ def test_every_change_of_the_plan_makes_a_recipe() -> None:
     ("change", "key"),
     [
         ({"trails": 3}, "trails"),
-        ({"seeds": 1}, "seeds"),
+        ({"trials": 0}, "trials"),
         ({"recipes": []}, "recipes"),
         ({"change_folds": []}, "change_folds"),
         ({"change_folds": [0, 2]}, "change_folds: .*name some of folds"),

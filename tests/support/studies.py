@@ -14,7 +14,7 @@ import yaml
 from training import command
 from training.recipes import schema as recipe
 from training.tune import search as tune
-from training.tune.storage import close, opened, sqlite_url
+from training.tune.storage import close_storage, open_storage, sqlite_url
 
 RECIPE: dict[str, Any] = {
     "name": "bcd-small",
@@ -49,9 +49,9 @@ def write(path: Path, **changes: Any) -> Path:
 
 
 def arguments(config: Path, corpus: Path, out: Path, count: int, *more: str) -> list[str]:
-    """Of ``training.tune``, for a confirmation with two seeds of the one best trial."""
+    """Of ``training.tune``."""
     asked = ["--config", str(config), "--corpus", str(corpus), "--out", str(out)]
-    return [*asked, "--trials", str(count), "--seeds", "2", "--top", "1", *more]
+    return [*asked, "--trials", str(count), *more]
 
 
 def run(*asked: Any, code: int = 0) -> None:
@@ -64,9 +64,9 @@ def run(*asked: Any, code: int = 0) -> None:
 @contextmanager
 def study_at(out: Path, storage: str | None = None) -> Iterator[optuna.Study]:
     """A study as another worker would see it."""
-    kept = opened(storage or sqlite_url(out), 1)
+    kept = open_storage(storage or sqlite_url(out), 1)
     yield optuna.load_study(study_name=out.name, storage=kept)
-    close(kept)
+    close_storage(kept)
 
 
 def trials_of(out: Path, storage: str | None = None) -> list[optuna.trial.FrozenTrial]:

@@ -17,7 +17,7 @@ TEMPLATE = Path(__file__).with_name("ensemble_card.md")
 
 
 def render(folder: Path) -> str:
-    """The text of an ensemble's card; ModelFolderError where a member can't be read."""
+    """Return the text of an ensemble's card; ModelFolderError where a member can't be read."""
     config = read_config(folder)
     members = [
         (name, model_folder.read_config(folder / name), model_folder.read_weights(folder / name)[1])

@@ -11,7 +11,7 @@ from huggingface_hub import (
 )
 
 from bcd_models.config import ModelConfig
-from training.card.provenance import SHORT, hub_start, taken
+from training.card.provenance import SHORT, hub_start, list_data_sets
 from training.evaluate.metrics import METRICS
 from training.evaluate.schema import Estimate, Metrics, Within
 
@@ -21,7 +21,7 @@ DIGITS = 4
 
 
 def metadata(config: ModelConfig, metrics: Metrics, within: Within, dataset: str) -> ModelCardData:
-    """The front matter.
+    """Return the front matter.
 
     Args:
         config: What travels with the weights.
@@ -30,7 +30,7 @@ def metadata(config: ModelConfig, metrics: Metrics, within: Within, dataset: str
         dataset: Hub id of the published corpus, or "".
     """
     base = hub_start(config)
-    sources = [one.source.name for one in taken(config.provenance)]
+    sources = [one.source.name for one in list_data_sets(config.provenance)]
     return ModelCardData(
         license="apache-2.0",
         library_name="timm",
@@ -46,14 +46,14 @@ def metadata(config: ModelConfig, metrics: Metrics, within: Within, dataset: str
 
 
 def eval_results(metrics: Metrics, within: Within, dataset: str) -> str:
-    """The text of a ``.eval_results`` file, the Hub's newer form, for a published corpus.
+    """Return the text of a ``.eval_results`` file, the Hub's newer form, for a published corpus.
 
     Args:
         metrics: What was measured.
         within: The headline part of it.
         dataset: Hub id of the published corpus.
     """
-    where = _measured_on(metrics, within)
+    where = _describe_data(metrics, within)
     entries = [
         EvalResultEntry(
             dataset_id=dataset,
@@ -63,7 +63,7 @@ def eval_results(metrics: Metrics, within: Within, dataset: str) -> str:
         )
         for name in _names_on_hub(within)
     ]
-    return yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False)
+    return str(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
 
 
 def _names_on_hub(within: Within) -> list[str]:
@@ -76,7 +76,7 @@ def _model_index(metrics: Metrics, within: Within, dataset: str) -> list[EvalRes
         EvalResult(
             task_type=TASK,
             dataset_type=dataset or within.source,
-            dataset_name=_measured_on(metrics, within),
+            dataset_name=_describe_data(metrics, within),
             dataset_config=metrics.data.split,
             dataset_split=metrics.data.part,
             metric_type=METRICS[name].hub,
@@ -91,6 +91,6 @@ def _interval(estimate: Estimate) -> str:
     return f"{estimate.low:.{DIGITS}f} to {estimate.high:.{DIGITS}f}"
 
 
-def _measured_on(metrics: Metrics, within: Within) -> str:
+def _describe_data(metrics: Metrics, within: Within) -> str:
     source = SHORT.get(within.source, within.source)
     return f"{source}, {metrics.data.part} part of the {metrics.data.split} split"

@@ -10,7 +10,7 @@ import yaml
 
 from bcd_models.config import ModelConfig, Provenance
 from bcd_models.models.backbones import backbone_named
-from training.corpus.parts import SOURCES
+from training.corpus.chunks import SOURCES
 from training.corpus.sources import Source
 
 STRIDE = 32  # pixels of the input that one cell of the last feature map stands for
@@ -42,7 +42,7 @@ SPLITS = {
 
 
 @dataclass(frozen=True)
-class Taken:
+class DataSet:
     """A public data set, and how much of it a corpus holds."""
 
     name: str
@@ -50,20 +50,20 @@ class Taken:
     source: Source
 
     @property
-    def published(self) -> int:
+    def published_images(self) -> int:
         """Images of the full data set."""
         return sum(self.source.expected.values())
 
 
-def taken(provenance: Provenance) -> list[Taken]:
-    """The data sets of a model's corpus, the larger first."""
+def list_data_sets(provenance: Provenance) -> list[DataSet]:
+    """Return the data sets of a model's corpus, the larger first."""
     images = provenance.images
-    known = [Taken(SHORT[n], images[n], SOURCES[n]) for n in images if n in SOURCES]
+    known = [DataSet(SHORT[n], images[n], SOURCES[n]) for n in images if n in SOURCES]
     return sorted(known, key=lambda one: -one.images)
 
 
 def corpus_note(provenance: Provenance, source: str) -> str:
-    """What is known of a source in a model's corpus beyond its counts, or ""."""
+    """Return what is known of a source in a model's corpus beyond its counts, or ""."""
     return _NOTES.get((provenance.corpus_fingerprint, source), "")
 
 
@@ -74,11 +74,11 @@ def hub_start(config: ModelConfig) -> str | None:
     import timm
 
     pretrained = timm.get_pretrained_cfg(backbone_named(config.backbone).timm_name)
-    return str(pretrained.hf_hub_id)
+    return str(pretrained.hf_hub_id) if pretrained else None
 
 
 def start(config: ModelConfig) -> str:
-    """Start weights and their licence."""
+    """Describe the start weights and their licence."""
     name, on_hub = config.provenance.start, hub_start(config)
     if on_hub:
         return f"`{on_hub}` on the Hub (Apache-2.0), trained on ImageNet"
@@ -88,7 +88,7 @@ def start(config: ModelConfig) -> str:
 
 
 def decided_on(provenance: Provenance) -> str:
-    """What calibration, threshold and referral band were fitted on."""
+    """Return what calibration, threshold and referral band were fitted on."""
     if not provenance.split:
         return "images that are not recorded"
     held = provenance.held_out
@@ -100,13 +100,13 @@ def decided_on(provenance: Provenance) -> str:
 
 
 def recipe(provenance: Provenance) -> str:
-    """What decided the training, as YAML, one line a setting."""
+    """Return what decided the training, as YAML, one line a setting."""
     shown = {
         key: value
         for key, value in provenance.recipe.items()
         if key not in ("name", "version", "backbone", "start", "tune")
     }
-    return yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=90)
+    return str(yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=90))
 
 
 def epochs(provenance: Provenance) -> int | None:
@@ -116,21 +116,21 @@ def epochs(provenance: Provenance) -> int | None:
 
 
 def versions(named: Iterable[tuple[str, str]]) -> str:
-    """Libraries and their versions on one line."""
+    """List libraries and their versions on one line."""
     return ", ".join(f"{name} {version}" for name, version in named)
 
 
 def cells(config: ModelConfig) -> int:
-    """Cells of the heat map along one side of the input."""
+    """Count the cells of the heat map along one side of the input."""
     return math.ceil(config.preprocess.input_size / STRIDE)
 
 
 def cell_um(config: ModelConfig) -> float:
-    """Side in micrometres of the tissue that one cell stands for."""
+    """Return the side in micrometres of the tissue that one cell stands for."""
     return config.preprocess.field_width_um / cells(config)
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it, to the minute."""
+    """Return a time as people say it, to the minute."""
     hours, minutes = divmod(max(1, round(seconds / 60)), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -24,6 +24,7 @@ from training.card import provenance as card_provenance
 from training.card.metadata import eval_results, metadata
 from training.evaluate import schema as measured
 from training.evaluate.metrics import HEADLINE, METRICS
+from training.run_folder import short_commit
 
 METRICS_FILE = "metrics.json"
 CURVES = "learning-curves.png"
@@ -38,7 +39,7 @@ RESULTS_END = "<!-- end of results -->"
 
 
 def render(folder: Path, dataset: str = "") -> str:
-    """The text of a model folder's card.
+    """Return the text of a model folder's card.
 
     Args:
         folder: Model folder with ``metrics.json``; a figure beside it is shown where it is there.
@@ -64,6 +65,7 @@ def render(folder: Path, dataset: str = "") -> str:
         where=f"cards/{config.name}",
         megabytes=(folder / model_folder.WEIGHTS).stat().st_size / 1e6,
         origin=card_provenance,
+        short_commit=short_commit,
         metrics=METRICS,
         floor_words=FLOOR_WORDS,
         counts=counts,
@@ -98,7 +100,7 @@ def write(folder: Path, dataset: str = "") -> list[Path]:
 
 
 def headline(metrics: measured.Metrics) -> measured.Within:
-    """What is measured within the larger source; in older files, of the whole part."""
+    """Return what is measured within the larger source; in older files, of the whole part."""
     return metrics.within or measured.Within(
         source=" and ".join(metrics.per_source),
         counts=metrics.data.counts,
@@ -119,12 +121,12 @@ def counts(group: dict[str, int]) -> str:
 
 
 def spread(entry: dict[str, float]) -> str:
-    """A figure with its interval."""
+    """Return a figure with its interval."""
     return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
 
 
 def verdict(within: measured.Within) -> str:
-    """Whether the model stands above the colour floor, in one sentence."""
+    """Return whether the model stands above the colour floor, in one sentence."""
     gap = within.floors.colour_statistics.model_minus_floor
     if gap.low > 0:
         return "The model is above the colour floor: the whole interval of the difference is."
@@ -160,7 +162,7 @@ def _source(within: measured.Within) -> str:
 
 
 def results_table(folders: list[Path]) -> str:
-    """A Markdown table of models, their headline figures and the colour floor.
+    """Return a Markdown table of models, their headline figures and the colour floor.
 
     Raises:
         InputError: The models were not measured on the same images.
@@ -172,10 +174,10 @@ def results_table(folders: list[Path]) -> str:
     rows = [("", *(METRICS[name].words for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
     floors: dict[str, None] = {}  # each once, in order
     for folder, metrics in documents.items():
-        within = headline(metrics).model_dump()
+        shown = headline(metrics).model_dump()
         title = backbone_named(model_folder.read_config(folder).backbone).title
-        rows.append((title, *(_cell(name, within["figures"][name]) for name in HEADLINE)))
-        floors[_cell("auroc", within["floors"]["colour_statistics"]["auroc"])] = None
+        rows.append((title, *(_cell(name, shown["figures"][name]) for name in HEADLINE)))
+        floors[_cell("auroc", shown["floors"]["colour_statistics"]["auroc"])] = None
     empty = ("",) * (len(HEADLINE) - 1)
     rows += [("colour statistics alone", floor, *empty) for floor in floors]
     within = headline(first)
@@ -185,7 +187,7 @@ def results_table(folders: list[Path]) -> str:
 
 
 def put_results(readme: str, table: str) -> str:
-    """The README's text with the results between its two markers replaced."""
+    """Return the README's text with the results between its two markers replaced."""
     return put_between(readme, RESULTS_BEGIN, RESULTS_END, table)
 
 
@@ -204,13 +206,13 @@ def _images_of(metrics: measured.Metrics) -> tuple[Any, ...]:
 
 
 def _ends(name: str, entry: dict[str, float]) -> str:
-    """The ends of a figure's interval."""
+    """Return the ends of a figure's interval."""
     metric = METRICS[name]
     return f"{metric.text(entry['low'])} to {metric.text(entry['high'])}"
 
 
 def _cell(name: str, entry: dict[str, float]) -> str:
-    """A figure and its interval, as a table's cell."""
+    """Return a figure and its interval, as a table's cell."""
     return f"{METRICS[name].text(entry['value'])} ({_ends(name, entry)})"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,14 @@ import pandas as pd
 
 from training.compare import schema
 from training.compare.rows import (
+    align_frames,
     auroc_minus,
     auroc_of,
     balanced_accuracy_of,
     counts_of,
-    joined,
     within,
 )
-from training.compare.runs import Missing, Pool, Run, pooled, pools
+from training.compare.runs import Missing, Pool, Run, pool_arms, pool_folds
 from training.corpus import splits
 from training.corpus.selection import data_of
 from training.evaluate.schema import Neighbours
@@ -28,9 +27,9 @@ FLOOR = ("colour statistics", "floor")
 
 
 def out_of_fold(
-    runs: list[Run], larger: str, warnings: list[str], floor: pd.DataFrame | None = None
+    runs: list[Run], larger: str, floor: pd.DataFrame | None = None
 ) -> tuple[schema.OutOfFold, ...]:
-    """Each arm's pooled folds, beside the same backbone's plain arm and the colour floor."""
+    """Return each arm's pooled folds, beside the same backbone's plain arm and the colour floor."""
     whole = _whole_pools(runs)
     if not whole:
         raise Missing("no run holds out a fold")
@@ -40,7 +39,7 @@ def out_of_fold(
         line = _pooled_line(pool, larger)
         base = plain.get(pool.first.backbone)
         if base and base is not pool:
-            line = line.model_copy(update=_minus_plain(pool, base, larger, warnings))
+            line = line.model_copy(update=_minus_plain(pool, base, larger))
         if floor is not None:
             above, _ = auroc_minus(pool.frame, floor, larger)
             line = line.model_copy(update={"minus_floor": above})
@@ -65,7 +64,7 @@ def _floor_line(floor: pd.DataFrame, larger: str) -> schema.OutOfFold:
 
 
 def _whole_pools(runs: list[Run]) -> list[Pool]:
-    whole = [pool for pool in pools(runs) if pool.first.plan.learnt_share == 1]
+    whole = [pool for pool in pool_arms(runs) if pool.first.plan.learnt_share == 1]
     return sorted(
         whole, key=lambda pool: (pool.first.plan.backbone, pool.first.plan.arm != "plain")
     )
@@ -84,12 +83,8 @@ def _pooled_line(pool: Pool, larger: str) -> schema.OutOfFold:
     )
 
 
-def _minus_plain(pool: Pool, plain: Pool, larger: str, warnings: list[str]) -> dict[str, Any]:
-    if set(pool.runs) != set(plain.runs):
-        warnings.append(
-            f"{pool.first.backbone}: arm '{pool.first.plan.arm}' holds folds {_named(pool.runs)}, "
-            f"'plain' folds {_named(plain.runs)}; their difference is over the images of both"
-        )
+def _minus_plain(pool: Pool, plain: Pool, larger: str) -> dict[str, Any]:
+    """Return the difference to plain, over the images of both where these hold other folds."""
     if not set(pool.runs) & set(plain.runs):
         return {}
     difference, images = auroc_minus(pool.frame, plain.frame, larger)
@@ -108,8 +103,8 @@ def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
     folds = sorted(set.intersection(*(set(pool.runs) for pool in four)))
     if not folds:
         raise Missing("the four arms hold no fold in common")
-    four = [pooled(pool.runs, folds) for pool in four]
-    frames = joined([within(pool.frame, larger) for pool in four])
+    four = [pool_folds(pool.runs, folds) for pool in four]
+    frames = align_frames([within(pool.frame, larger) for pool in four])
     corners = tuple(_corner(pool, frame, corpus) for pool, frame in zip(four, frames, strict=True))
     return schema.Square(
         folds=tuple(folds),
@@ -146,7 +141,7 @@ def _budget(pool: Pool, corpus: Path | None) -> schema.Budget:
 
 
 def _unequal(corners: tuple[schema.Corner, ...]) -> tuple[str, ...]:
-    """What the four were not given alike, one line each."""
+    """Return what the four were not given alike, one line each."""
     lines = []
     for name, words in {"phases": "epochs a fold", "image_passes": "image passes"}.items():
         given = [getattr(corner.budget, name) for corner in corners]
@@ -162,7 +157,7 @@ def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve,
     Each curve is over the folds that all its shares hold; arms of one recipe and share are alike.
     """
     series: dict[str, dict[float, Pool]] = defaultdict(dict)
-    for pool in pools(runs):
+    for pool in pool_arms(runs):
         recipe = str(pool.first.decided("arm", "learnt_share", "seed"))
         series[recipe].setdefault(pool.first.plan.learnt_share, pool)
     curves = []
@@ -174,7 +169,7 @@ def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve,
         folds = sorted(set.intersection(*(set(pool.runs) for pool in of_recipe)))
         if not folds:
             raise Missing(f"the shares of {whole.backbone} hold no fold in common")
-        points = tuple(_pooled_line(pooled(pool.runs, folds), larger) for pool in of_recipe)
+        points = tuple(_pooled_line(pool_folds(pool.runs, folds), larger) for pool in of_recipe)
         curves.append(
             schema.LearningCurve(backbone=whole.backbone, arm=whole.plan.arm, points=points)
         )
@@ -185,10 +180,10 @@ def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve,
 
 def neighbours(runs: list[Run], larger: str) -> tuple[Neighbours, ...]:
     """Arms whose folds were held out both by case and by runs of neighbouring case ids."""
-    by_case = {_recipe_of(pool): pool for pool in pools(runs)}
+    by_case = {_recipe_of(pool): pool for pool in pool_arms(runs)}
     both = [
         (by_case[_recipe_of(pool)], pool)
-        for pool in pools(runs, "neighbours")
+        for pool in pool_arms(runs, "neighbours")
         if _recipe_of(pool) in by_case
     ]
     if not both:
@@ -203,7 +198,7 @@ def _recipe_of(pool: Pool) -> str:
 
 
 def _beside(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
-    one, other = joined([within(pool.frame, larger) for pool in (by_case, by_run)])
+    one, other = align_frames([within(pool.frame, larger) for pool in (by_case, by_run)])
     difference, _ = auroc_minus(by_run.frame, by_case.frame, larger)
     return Neighbours(
         backbone=by_case.first.backbone,
@@ -213,7 +208,3 @@ def _beside(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
         by_run=auroc_of(other),
         difference=difference,
     )
-
-
-def _named(folds: Iterable[int]) -> str:
-    return ", ".join(map(str, folds))

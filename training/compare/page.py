@@ -1,130 +1,83 @@
-"""``report.json`` -> ``report.md``: every number of the page is one of the report."""
+"""``report.json`` -> ``report.md``: every number of the page is one of the report.
+
+python -m training.compare.page REPORT
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
 
-from training.compare import schema, tables
-from training.compare.tables import table
+import typer
+from pydantic import ValidationError
 
+from bcd_models.config import first_error
+from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
+from training import command, pages
+from training.card.write import FLOOR_WORDS
+from training.compare import schema
+from training.evaluate.metrics import METRICS
+from training.run_folder import short_commit
+
+REPORT, PAGE = "report.json", "report.md"
+TEMPLATE = Path(__file__).with_name(PAGE)
+PICTURES = {
+    "tested": "test-auroc.png",
+    "out_of_fold": "out-of-fold-differences.png",
+    "shares": "auroc-by-share.png",
+}
 TITLES = {
     "on_same_terms": "The original's table, and ours on the same definitions",
     "tested": "Test figures",
     "pairs": "EfficientNet-B2 minus MobileNetV2",
     "out_of_fold": "Out-of-fold figures by arm",
     "square": "Backbone by plain and tuned",
-    "leaks": "What a leak is worth",
     "neighbours": "Neighbouring case ids in one fold",
-    "leave_one_out": "Cases held out one at a time",
     "learning_curves": "By the share of the cases learnt from",
 }
-_SECTIONS: dict[str, Callable[[schema.Report], list[str]]] = {
-    "on_same_terms": tables.on_same_terms,
-    "tested": tables.tested,
-    "pairs": tables.pairs,
-    "out_of_fold": tables.out_of_fold,
-    "square": tables.square,
-    "leaks": tables.leaks,
-    "neighbours": tables.neighbours,
-    "leave_one_out": tables.leave_one_out,
-    "learning_curves": tables.learning_curves,
-}
 
 
-def page(report: schema.Report) -> str:
-    """The report in Markdown."""
-    lines = [
-        "# Comparison of runs",
-        "",
-        f"**{report.notice}**",
-        "",
-        "Labels say whether a patch shows the pattern of invasive carcinoma (for IDC: invasive "
-        'ductal carcinoma); "malignant" means that it does, "benign" that no such pattern was '
-        "labelled. No figure here speaks of a diagnosis.",
-        "",
-        f"Corpus: {report.corpus} (images by source), fingerprint "
-        f"`{report.corpus_fingerprint[:16]}`. Larger source: {report.larger_source}. "
-        f"Intervals: {report.intervals}. A difference whose interval holds zero is no evidence of "
-        "a difference.",
-    ]
-    if report.warnings:
-        lines += ["", *(f"- Warning: {warning}." for warning in report.warnings)]
-    for name, title in TITLES.items():
-        reason = report.missing.get(name)
-        body = [f"Not made: {reason}."] if reason else _SECTIONS[name](report)
-        lines += ["", f"## {title}", "", *body]
-    for title, body in (
-        ("Cost", _cost(report)),
-        ("Runs", _runs(report)),
-        ("Limits", _limits(report)),
-    ):
-        lines += ["", f"## {title}", "", *body]
-    return "\n".join(lines) + "\n"
+def read(folder: Path) -> schema.Report:
+    """Read a report's folder; InputError where it holds none."""
+    path = folder / REPORT
+    try:
+        return schema.Report.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        why = first_error(error) if isinstance(error, ValidationError) else error
+        raise InputError(f"{path} is no report of training.compare: {why}") from None
 
 
-def _cost(report: schema.Report) -> list[str]:
-    header = (
-        "backbone",
-        "input",
-        "parameters",
-        "multiply-adds a pass",
-        "passes an image",
-        "weights file",
-        "one image",
-        "in batches",
+def render(report: schema.Report) -> str:
+    """Return the report in Markdown."""
+    return pages.render(
+        TEMPLATE,
+        report=report,
+        titles=TITLES,
+        pictures=PICTURES,
+        metrics=METRICS,
+        floor_words=FLOOR_WORDS,
+        title=title,
+        short_commit=short_commit,
+        unlike_plain=_holds_other_folds_than_plain(report),
     )
-    rows = [
-        (
-            line.backbone,
-            f"{line.cost.input_size} px",
-            f"{line.cost.parameters:,}",
-            f"{line.cost.macs:,}",
-            str(line.cost.views),
-            f"{line.cost.file_bytes:,} bytes",
-            f"{line.cost.latency_ms:.1f} ms",
-            f"{line.cost.throughput:.1f} images a second",
-        )
-        for line in report.costs
-    ]
-    if not rows:
-        return ["Not measured: the runs come from records, without weights."]
-    first, machine = report.costs[0].cost, report.machine
-    words = (
-        f"Times are medians of {first.repeats}, from pixels in memory to calibrated probability, "
-        f"in batches of {first.batch} where it says so, on {machine.processor}, "
-        f"threads: {machine.threads}, torch {machine.torch}. What training took is in the table of "
-        "runs."
-    )
-    return [words, "", *table(header, rows)]
 
 
-def _runs(report: schema.Report) -> list[str]:
-    header = ("run", "backbone", "arm", "split", "seed", "seconds of training", "commit")
-    rows = [
-        (
-            run.name,
-            run.backbone,
-            run.arm,
-            run.split,
-            str(run.seed),
-            f"{run.seconds:,.0f}",
-            f"`{run.git_commit[:12]}`" if run.git_commit else "not known",
-        )
-        for run in report.runs
-    ]
-    words = f"Epochs of all runs together: {report.hours:.1f} hours. Tuning is not among them."
-    return [words, "", *table(header, rows)]
+def title(one: schema.Tested) -> str:
+    """Return a tested run in words; runs of one arm may have learnt from different data."""
+    return f"{one.backbone}, {one.arm}, learnt from {one.learnt}"
 
 
-def _limits(report: schema.Report) -> list[str]:
-    return [
-        "- What is grouped by is a case id; nothing links case ids to patients.",
-        f"- Figures are of {report.larger_source} patches of the field and resolution trained on. "
-        "Nothing here was measured on other scanners, stains, laboratories or organs.",
-        "- An interval speaks of the draw of cases, not of the seed: a run made again moves too.",
-        "- Arms are compared on the images they were chosen by: the best of several flatters.",
-        "- A benign label says that no invasive carcinoma was labelled in the patch; in-situ "
-        "disease may lie among them.",
-        "",
-        report.notice,
-    ]
+def _holds_other_folds_than_plain(report: schema.Report) -> bool:
+    """Return whether any arm that has a difference to plain holds other folds than it."""
+    plain = {one.backbone: one.folds for one in report.out_of_fold if one.arm == "plain"}
+    return any(one.minus_plain and one.folds != plain[one.backbone] for one in report.out_of_fold)
+
+
+def main(report: Annotated[Path, typer.Argument(help="Folder with report.json.")]) -> None:
+    """Write report.md anew from report.json."""
+    write_files({report / PAGE: render(read(report)).encode()})
+
+
+if __name__ == "__main__":
+    command.run(main)

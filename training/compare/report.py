@@ -20,14 +20,13 @@ from bcd_models.hub.folder import WEIGHTS
 from bcd_models.prediction import NOTICE
 from training import command, run_folder
 from training.card import write as card
-from training.compare import folds, page, parts, schema, tables
+from training.compare import folds, page, schema, tested
 from training.compare.runs import Missing, Run, read_all
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
 from training.evaluate import cost, figures, metrics
 from training.evaluate.schema import Estimate
 
-REPORT, PAGE = "report.json", "report.md"
 ORIGINAL = (
     schema.Claim(
         backbone="MobileNetV2", accuracy=0.8778, recall=0.8591, false_negative_rate=0.1409
@@ -60,7 +59,6 @@ def compare(
     floor = predictions.read(floor_folder / run_folder.PREDICTIONS) if floor_folder else None
     larger = _larger_source(runs)
     missing: dict[str, str] = {}
-    warnings: list[str] = []
 
     def section(name: str, make: Callable[..., Any], *given: Any, empty: Any = ()) -> Any:
         try:
@@ -78,19 +76,16 @@ def compare(
         runs=tuple(map(_line, runs)),
         hours=sum(run.seconds for run in runs) / 3600,
         original=ORIGINAL,
-        on_same_terms=section("on_same_terms", parts.on_same_terms, larger),
-        tested=section("tested", parts.tested),
-        pairs=section("pairs", parts.pairs, larger),
-        out_of_fold=section("out_of_fold", folds.out_of_fold, larger, warnings, floor),
+        on_same_terms=section("on_same_terms", tested.on_same_terms, larger),
+        tested=section("tested", tested.tested),
+        pairs=section("pairs", tested.pairs, larger),
+        out_of_fold=section("out_of_fold", folds.out_of_fold, larger, floor),
         square=section("square", folds.square, larger, corpus_folder, empty=None),
-        leaks=section("leaks", parts.leaks, larger),
         neighbours=section("neighbours", folds.neighbours, larger),
-        leave_one_out=section("leave_one_out", parts.leave_one_out),
         learning_curves=section("learning_curves", folds.learning_curves, larger),
         costs=_costs(runs),
         machine=cost.machine(),
         missing=missing,
-        warnings=tuple(warnings),
         notice=NOTICE,
     )
 
@@ -105,7 +100,7 @@ def _check_corpus(folder: Path, fingerprint: str) -> None:
 
 
 def _larger_source(runs: list[Run]) -> str:
-    """The source with most of the images that any run was scored on."""
+    """Return the source with most of the images that any run was scored on."""
     frames = [run.held_out for run in runs if run.held_out is not None]
     frames += [run.test.frame for run in runs if run.test]
     if not frames:
@@ -146,15 +141,11 @@ def draw(report: schema.Report) -> dict[str, bytes]:
     """Draw the figures of the sections there are; returns PNG by file name."""
     within = f"within {report.larger_source}"
     drawn = {}
-    for name, rows in {
-        tables.TESTED: _tested_rows(report),
-        tables.LEAKS: _leak_rows(report),
-    }.items():
-        if rows:
-            drawn[name] = figures.draw_forest(rows, f"AUROC {within}")
+    if rows := _tested_rows(report):
+        drawn["tested"] = figures.draw_forest(rows, f"AUROC {within}")
     if arms := _arm_rows(report):
         words = f"AUROC minus plain on the same images, {within}"
-        drawn[tables.OUT_OF_FOLD] = figures.draw_forest(arms, words, differences=True)
+        drawn["out_of_fold"] = figures.draw_forest(arms, words, differences=True)
     if report.learning_curves:
         series = {
             f"{curve.backbone}, {curve.arm}": [
@@ -162,12 +153,12 @@ def draw(report: schema.Report) -> dict[str, bytes]:
             ]
             for curve in report.learning_curves
         }
-        drawn[tables.SHARES] = figures.draw_shares(series)
-    return drawn
+        drawn["shares"] = figures.draw_shares(series)
+    return {page.PICTURES[name]: data for name, data in drawn.items()}
 
 
 def _tested_rows(report: schema.Report) -> list[Row]:
-    models = [_row(tables.title(one), one.within.figures["auroc"]) for one in report.tested]
+    models = [_row(page.title(one), one.within.figures["auroc"]) for one in report.tested]
     floors = [
         _row(f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", floor.auroc)
         for one in report.tested[:1]
@@ -185,18 +176,6 @@ def _arm_rows(report: schema.Report) -> list[Row]:
     ]
 
 
-def _leak_rows(report: schema.Report) -> list[Row]:
-    rows = [
-        _row(f"{leak.backbone}, {leak.arm}, {split}", estimate)
-        for leak in report.leaks
-        for split, estimate in (("grouped", leak.grouped["auroc"]), ("leaky", leak.leaky["auroc"]))
-    ]
-    random = [one for one in report.on_same_terms if one.split == "random" and rows]
-    return rows + [
-        _row(f"{one.backbone}, {one.arm}, random {one.part}", one.auroc_within) for one in random
-    ]
-
-
 def _row(name: str, estimate: Estimate) -> Row:
     return name, *_ends(estimate)
 
@@ -208,9 +187,9 @@ def _ends(estimate: Estimate) -> tuple[float, float, float]:
 def write(report: schema.Report, folder: Path) -> None:
     """Write ``report.json``, ``report.md`` and the figures; those of an earlier report go."""
     contents = draw(report)
-    gone = set(tables.PICTURES) - contents.keys()
-    contents[REPORT] = f"{report.model_dump_json(indent=1)}\n".encode()
-    contents[PAGE] = page.page(report).encode()
+    gone = set(page.PICTURES.values()) - contents.keys()
+    contents[page.REPORT] = f"{report.model_dump_json(indent=1)}\n".encode()
+    contents[page.PAGE] = page.render(report).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_files({folder / name: data for name, data in contents.items()})
@@ -236,4 +215,4 @@ def main(
     write(report, out)
     for name, reason in report.missing.items():
         typer.echo(f"left out: {page.TITLES[name]}: {reason}")
-    typer.echo(f"report: {out / PAGE}")
+    typer.echo(f"report: {out / page.PAGE}")

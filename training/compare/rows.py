@@ -11,18 +11,18 @@ from training.evaluate.schema import Counts, Estimate
 
 
 def truth_of(frame: pd.DataFrame) -> metrics.Bools:
-    """Whether each row is malignant."""
+    """Return whether each row is malignant."""
     truth: metrics.Bools = (frame["label"] == "malignant").to_numpy()
     return truth
 
 
 def within(frame: pd.DataFrame, source: str) -> pd.DataFrame:
-    """The rows of one source."""
+    """Return the rows of one source."""
     return frame[frame["source"] == source].reset_index(drop=True)
 
 
-def joined(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
-    """The same frames, each with the images that all of them hold, in the first one's order.
+def align_frames(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Return the same frames, each with the images that all of them hold, in the first one's order.
 
     Raises:
         InputError: What they share holds one label only, or nothing.
@@ -69,7 +69,7 @@ def balanced_accuracy_of(frame: pd.DataFrame) -> Estimate:
 
 def auroc_minus(ours: pd.DataFrame, theirs: pd.DataFrame, source: str) -> tuple[Estimate, int]:
     """Paired difference of AUROC over a source's images that both scored; how many these are."""
-    one, other = joined([within(frame, source) for frame in (ours, theirs)])
+    one, other = align_frames([within(frame, source) for frame in (ours, theirs)])
     gap = metrics.difference(
         metrics.auroc, truth_of(one), margins_of(one), margins_of(other), drawn_of(one)
     )

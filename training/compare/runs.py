@@ -92,7 +92,7 @@ class Run:
         return f"all but {held}" if held else "train"
 
     def decided(self, *apart_from: str) -> dict[str, Any]:
-        """What decided its weights, but for some keys of the recipe."""
+        """Return what decided its weights, but for some keys of the recipe."""
         left_out = {"name", "version", *apart_from}
         return {key: value for key, value in self.plan.decides().items() if key not in left_out}
 
@@ -186,8 +186,8 @@ def _check_arms(runs: list[Run]) -> None:
             )
 
 
-def pools(runs: list[Run], kind: str = "grouped") -> list[Pool]:
-    """The fold runs of a split by backbone, arm and share of the cases learnt from."""
+def pool_arms(runs: list[Run], kind: str = "grouped") -> list[Pool]:
+    """Return the fold runs of a split by backbone, arm and share of the cases learnt from."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for run in runs:
         if run.kind != kind or run.held.fold is None:
@@ -198,11 +198,11 @@ def pools(runs: list[Run], kind: str = "grouped") -> list[Pool]:
             raise InputError(
                 f"{other.name} and {run.name} are the same arm and fold: name one of them"
             )
-    return [pooled(group, sorted(group)) for group in groups.values()]
+    return [pool_folds(group, sorted(group)) for group in groups.values()]
 
 
-def pooled(runs: Mapping[int, Run], folds: Iterable[int]) -> Pool:
-    """Some of an arm's folds as one."""
+def pool_folds(runs: Mapping[int, Run], folds: Iterable[int]) -> Pool:
+    """Return some of an arm's folds as one."""
     chosen = {fold: runs[fold] for fold in folds}
     frames = [run.held_out for run in chosen.values()]
     return Pool(chosen, pd.concat(frames, ignore_index=True))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from bcd_models.config import Strict
 from training.evaluate.cost import Cost, Machine
 from training.evaluate.schema import Counts, Estimate, Figures, Neighbours, Within
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
+DROPPED = {"leaks", "leave_one_out", "warnings"}  # of schema 1
 
 
 class RunLine(Strict):
@@ -137,31 +140,6 @@ class Square(Strict):
     unequal: tuple[str, ...]
 
 
-class Leak(Strict):
-    """A leaky run beside the grouped one of the same recipe, on the same scored images."""
-
-    backbone: str
-    arm: str
-    grouped_run: str
-    leaky_run: str
-    counts: Counts
-    grouped_train: Counts
-    leaky_train: Counts
-    grouped: Figures
-    leaky: Figures
-    leaky_minus_grouped: Figures
-
-
-class LeaveOneOut(Strict):
-    """Cases held out one at a time: how many images were labelled right."""
-
-    backbone: str
-    arm: str
-    counts: Counts
-    benign_right: int
-    malignant_right: int
-
-
 class LearningCurve(Strict):
     """Out-of-fold AUROC of one recipe by the share of the cases learnt from."""
 
@@ -181,10 +159,10 @@ class CostLine(Strict):
 class Report(Strict):
     """A ``report.json``; a section that could not be made is empty, and ``missing`` says why.
 
-    ``hours`` are those of all epochs of all runs.
+    ``hours`` are those of all epochs of all runs. Schema 1 is read without the sections dropped.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     corpus: str
     corpus_fingerprint: str
     larger_source: str
@@ -197,12 +175,17 @@ class Report(Strict):
     pairs: tuple[Pair, ...]
     out_of_fold: tuple[OutOfFold, ...]
     square: Square | None
-    leaks: tuple[Leak, ...]
     neighbours: tuple[Neighbours, ...]
-    leave_one_out: tuple[LeaveOneOut, ...]
     learning_curves: tuple[LearningCurve, ...]
     costs: tuple[CostLine, ...]
     machine: Machine
     missing: dict[str, str]
-    warnings: tuple[str, ...]
     notice: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_sections(cls, document: Any) -> Any:
+        if not isinstance(document, dict) or document.get("schema_version") != 1:
+            return document
+        known = {key: value for key, value in document.items() if key not in DROPPED}
+        return known | {"missing": {k: v for k, v in known["missing"].items() if k not in DROPPED}}

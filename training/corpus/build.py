@@ -27,14 +27,14 @@ from bcd_models.config import LABELS
 from bcd_models.errors import InputError
 from training.corpus import page as corpus_page
 from training.corpus import splits
-from training.corpus.parts import SOURCES, begin_process, read_part
+from training.corpus.chunks import SOURCES, begin_process, read_chunk
 from training.corpus.sources import FOREIGN, Refused, Source
-from training.corpus.sources.files import check, splittable, stamp
+from training.corpus.sources.files import check, is_splittable, stamp
 
 SCHEMA_VERSION = 1
 ABOUT = "corpus.json"
 READY = "ready"
-PARTS = 32
+CHUNKS = 32
 REPEATED = "same pixels as another image"
 CONTRADICTED = "same pixels as an image of the other label (both dropped)"
 FEATURES = datasets.Features(
@@ -54,7 +54,7 @@ FEATURES = datasets.Features(
 def build(paths: dict[str, Path], out: Path, processes: int | None = None) -> dict[str, Any]:
     """Build a corpus from source folders or archives.
 
-    Files are read in parallel, in parts that are kept beside ``out`` until it is complete: a build
+    Files are read in parallel, in chunks that are kept beside ``out`` until it is complete: a build
     that was interrupted goes on where it was.
 
     Args:
@@ -125,7 +125,7 @@ def _build(paths: dict[str, Path], beside: Path, processes: int) -> dict[str, An
     """Everything of a corpus, in a folder ``ready`` within ``beside``."""
     ready = beside / READY
     shutil.rmtree(ready, ignore_errors=True)
-    rows, refused = _merge(read_parts(paths, beside, processes))
+    rows, refused = _merge(read_chunks(paths, beside, processes))
     rows.save_to_disk(ready)
     rows = datasets.load_from_disk(str(ready))  # in its final order, which costs least to read
     table = splits.table(rows)
@@ -136,37 +136,38 @@ def _build(paths: dict[str, Path], beside: Path, processes: int) -> dict[str, An
     return about
 
 
-def read_parts(paths: dict[str, Path], folder: Path, processes: int) -> list[Path]:
-    """Read every source in parts, each by one process; parts that are there already stay."""
+def read_chunks(paths: dict[str, Path], folder: Path, processes: int) -> list[Path]:
+    """Read every source in chunks, each by one process; chunks that are there already stay."""
     folder = folder / _key(paths)
     folder.mkdir(parents=True, exist_ok=True)
-    whole_first = sorted(paths.items(), key=lambda item: splittable(item[1]))
+    whole_first = sorted(paths.items(), key=lambda item: is_splittable(item[1]))
     asked = [
-        (name, path, part, parts)
+        (name, path, chunk, chunks)
         for name, path in whole_first
-        for parts in (PARTS if splittable(path) else 1,)
-        for part in range(parts)
+        for chunks in (CHUNKS if is_splittable(path) else 1,)
+        for chunk in range(chunks)
     ]
-    files = [folder / f"{name}-{part}.arrow" for name, _, part, _ in asked]
+    files = [folder / f"{name}-{chunk}.arrow" for name, _, chunk, _ in asked]
     missing = [
         (*what, file, FEATURES.arrow_schema)
         for what, file in zip(asked, files, strict=True)
         if not file.exists()
     ]
     done = _one_by_one(missing) if processes == 1 else _in_parallel(missing, processes)
-    for _ in tqdm(done, "reading", len(missing), unit=" parts", disable=None):
+    for _ in tqdm(done, "reading", len(missing), unit=" chunks", disable=None):
         pass
     return files
 
 
 def _one_by_one(missing: list[tuple[Any, ...]]) -> Iterator[None]:
     for what in missing:
-        yield read_part(*what)
+        read_chunk(*what)
+        yield
 
 
 def _in_parallel(missing: list[tuple[Any, ...]], processes: int) -> Iterator[None]:
     with ProcessPoolExecutor(processes, get_context("spawn"), begin_process) as pool:
-        reading = [pool.submit(read_part, *what) for what in missing]
+        reading = [pool.submit(read_chunk, *what) for what in missing]
         try:
             for done in as_completed(reading):
                 yield done.result()
@@ -177,17 +178,17 @@ def _in_parallel(missing: list[tuple[Any, ...]], processes: int) -> Iterator[Non
 
 
 def _key(paths: dict[str, Path]) -> str:
-    """Names what the parts were read from: other files never go on from these parts."""
+    """Names what the chunks were read from: other files never go on from these chunks."""
     stamps = [(name, str(path.resolve()), stamp(path)) for name, path in paths.items()]
-    return hashlib.sha256(repr((SCHEMA_VERSION, PARTS, stamps)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((SCHEMA_VERSION, CHUNKS, stamps)).encode()).hexdigest()[:16]
 
 
-def _merge(parts: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
-    """All parts in one order, whatever the order of files; duplicates kept once or not at all."""
+def _merge(chunks: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
+    """All chunks in one order, whatever the order of files; duplicates kept once or not at all."""
     refused = [
-        Refused(*r) for part in parts for r in json.loads(part.with_suffix(".json").read_text())
+        Refused(*r) for chunk in chunks for r in json.loads(chunk.with_suffix(".json").read_text())
     ]
-    read = [datasets.Dataset.from_file(str(part)) for part in parts]
+    read = [datasets.Dataset.from_file(str(chunk)) for chunk in chunks]
     filled = [rows for rows in read if len(rows)]
     if not filled:
         first = f", the first, {refused[0].name}: {refused[0].reason}" if refused else ""
@@ -213,8 +214,8 @@ def _about(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
         "fingerprint": fingerprint(table),
         "rows": len(table),
         "sources": {
-            name: _about_source(SOURCES[name], part, _belonging(name, refused))
-            for name, part in table.groupby("source")
+            name: _about_source(SOURCES[name], frame, _belonging(name, refused))
+            for name, frame in table.groupby("source")
         },
         "skipped": dict(Counter(r.reason for r in refused)),
         "skipped_files": [[r.name, r.reason] for r in refused],
@@ -222,13 +223,13 @@ def _about(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
 
 
 def _belonging(source: str, refused: list[Refused]) -> int:
-    """How many of the files left out belong to a source's images."""
+    """Return how many of the files left out belong to a source's images."""
     return sum(r.name.startswith(f"{source}/") and r.reason != FOREIGN for r in refused)
 
 
-def _about_source(source: Source, part: pd.DataFrame, left_out: int) -> dict[str, Any]:
-    labels = {label: int((part["label"] == label).sum()) for label in LABELS}
-    both = part.groupby("case_id")["label"].nunique()
+def _about_source(source: Source, frame: pd.DataFrame, left_out: int) -> dict[str, Any]:
+    labels = {label: int((frame["label"] == label).sum()) for label in LABELS}
+    both = frame.groupby("case_id")["label"].nunique()
     if source.one_label_a_case and (both > 1).any():
         raise InputError(f"{source.title}: case {both.idxmax()} is both benign and malignant")
     return {
@@ -237,12 +238,14 @@ def _about_source(source: Source, part: pd.DataFrame, left_out: int) -> dict[str
         "citation": source.citation,
         "url": source.url,
         "labels_mean": source.labels_mean,
-        "images": len(part),
+        "images": len(frame),
         "labels": labels,
-        "cases": int(part["case_id"].nunique()),
-        "magnifications": {k: int(v) for k, v in part["magnification"].value_counts().items() if k},
+        "cases": int(frame["case_id"].nunique()),
+        "magnifications": {
+            k: int(v) for k, v in frame["magnification"].value_counts().items() if k
+        },
         "full_set": {"labels": source.expected, "cases": source.expected_cases},
-        "found": len(part) + left_out,
+        "found": len(frame) + left_out,
     }
 
 

@@ -51,11 +51,11 @@ class Pixels:
     """
 
     def __init__(self, rows: datasets.Dataset, indices: NDArray[np.int64], largest: int) -> None:
-        folder = packed(rows, largest)
+        folder = pack_pixels(rows, largest)
         self._group, self._place = np.load(folder / _HOME)[indices].T.copy()
         shapes = json.loads((folder / _SHAPES).read_text())
         self._groups = {
-            group: _mapped(folder / name).reshape(-1, *shape)
+            group: _map_file(folder / name).reshape(-1, *shape)
             for group, (name, shape) in enumerate(shapes.items())
             if group in self._group
         }
@@ -89,21 +89,21 @@ class Pixels:
 
     def batch(self, positions: Tensor, size: int, device: torch.device) -> Tensor:
         """Pixels of some rows, N x 3 x size x size, float32 from 0 to 255, on the device."""
-        return resized(self.rows(positions.cpu()), size, device)
+        return resize_rows(self.rows(positions.cpu()), size, device)
 
 
-def resized(rows: Found, size: int, device: torch.device) -> Tensor:
+def resize_rows(rows: Found, size: int, device: torch.device) -> Tensor:
     """Rows as ``Pixels.rows`` gives them, N x 3 x size x size, float32 from 0 to 255."""
     if len(rows) == 1:
-        return resize(_moved(rows[0][1], device), size)
+        return resize(_move(rows[0][1], device), size)
     out = torch.empty(sum(len(pixels) for _, pixels in rows), 3, size, size, device=device)
     for here, pixels in rows:
-        out[torch.as_tensor(here, device=device)] = resize(_moved(pixels, device), size)
+        out[torch.as_tensor(here, device=device)] = resize(_move(pixels, device), size)
     return out
 
 
-def packed(rows: datasets.Dataset, largest: int) -> Path:
-    """The folder of a corpus' packed pixels, made when first asked for.
+def pack_pixels(rows: datasets.Dataset, largest: int) -> Path:
+    """Pack a corpus' pixels when first asked for; returns the folder.
 
     It appears only when complete. Of several processes that ask at once, one packs.
     """
@@ -128,7 +128,7 @@ def packed(rows: datasets.Dataset, largest: int) -> Path:
     return folder
 
 
-def _mapped(path: Path) -> NDArray[np.uint8]:
+def _map_file(path: Path) -> NDArray[np.uint8]:
     """A file's bytes, which the system reads at once: row by row at random, disks are slow."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -144,24 +144,24 @@ def _pack(rows: datasets.Dataset, largest: int, folder: Path) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in tqdm(range(0, len(rows), _CHUNK), "packing pixels", disable=None):
             images = encoded[start : start + _CHUNK]["image"]
-            decoded = list(threads.map(lambda image: _decoded(image["bytes"], largest), images))
+            decoded = list(threads.map(lambda image: _decode(image["bytes"], largest), images))
             for shape in dict.fromkeys(pixels.shape for pixels in decoded):
                 alike = [i for i, pixels in enumerate(decoded) if pixels.shape == shape]
                 before = counts.setdefault(shape, 0)
                 home[[start + i for i in alike], 0] = list(counts).index(shape)
                 home[[start + i for i in alike], 1] = range(before, before + len(alike))
                 counts[shape] += len(alike)
-                with (folder / _named(shape)).open("ab") as file:
+                with (folder / _name_shape(shape)).open("ab") as file:
                     file.writelines(decoded[i].tobytes() for i in alike)
     np.save(folder / _HOME, home)
-    (folder / _SHAPES).write_text(json.dumps({_named(shape): shape for shape in counts}))
+    (folder / _SHAPES).write_text(json.dumps({_name_shape(shape): shape for shape in counts}))
 
 
-def _named(shape: tuple[int, ...]) -> str:
+def _name_shape(shape: tuple[int, ...]) -> str:
     return f"{shape[0]}x{shape[1]}.u8"
 
 
-def _decoded(data: bytes, largest: int) -> NDArray[np.uint8]:
+def _decode(data: bytes, largest: int) -> NDArray[np.uint8]:
     pixels = open_pixels(data, _LIMITS)
     if min(pixels.shape[:2]) < largest:
         return pixels
@@ -169,7 +169,7 @@ def _decoded(data: bytes, largest: int) -> NDArray[np.uint8]:
     return reduced[0].permute(1, 2, 0).numpy()
 
 
-def _moved(pixels: Tensor, device: torch.device) -> Tensor:
+def _move(pixels: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         return pixels.pin_memory().to(device, non_blocking=True)
     return pixels.to(device)

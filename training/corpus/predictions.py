@@ -43,7 +43,7 @@ def write(
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The lines again; InputError where there is no such file or it is another one."""
+    """Read the lines again; InputError where there is no such file or it is another one."""
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:

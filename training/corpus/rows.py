@@ -29,10 +29,11 @@ class Rows:
     @property
     def truth(self) -> NDArray[np.bool_]:
         """Whether each row is malignant."""
-        return (self.frame["label"] == "malignant").to_numpy()
+        truth: NDArray[np.bool_] = (self.frame["label"] == "malignant").to_numpy()
+        return truth
 
     def where(self, mask: NDArray[np.bool_]) -> Rows:
-        """Some of the rows."""
+        """Return some of the rows."""
         taught = None if self.taught is None else self.taught[mask]
         return Rows(self.frame[mask].reset_index(drop=True), self.pixels.where(mask), taught)
 

@@ -96,7 +96,7 @@ def select_data(opened: Corpus, plan: recipe.Recipe, held: HeldOut = HeldOut()) 
 def _masks(
     split: splits.Split, table: pd.DataFrame, held: HeldOut
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which rows are learnt from, and which are held out."""
+    """Return which rows are learnt from, and which are held out."""
     usable = ~split.part.isin(["test", splits.UNUSED]).to_numpy()
     if held.nothing:
         return usable, np.zeros_like(usable)
@@ -121,10 +121,10 @@ def drawn_cases(table: pd.DataFrame, share: float) -> set[str]:
     return set(malignant.index[drawn].get_level_values("case_id"))
 
 
-def taught(
+def average_teachers(
     frame: pd.DataFrame, plan: recipe.Recipe, teachers: Sequence[Path]
 ) -> NDArray[np.float64] | None:
-    """The mean of what teachers say of each row, NaN where none says anything.
+    """Return the mean of what teachers say of each row, NaN where none says anything.
 
     Raises:
         InputError: Teachers and the recipe's share of them contradict each other, or the teachers
@@ -141,4 +141,5 @@ def taught(
     mean = frame["sha256"].map(said.groupby("sha256")["probability"].mean())
     if mean.isna().all():
         raise InputError("the teachers say nothing of any image learnt from: name other runs")
-    return mean.to_numpy(dtype=np.float64)
+    averaged: NDArray[np.float64] = mean.to_numpy(dtype=np.float64)
+    return averaged

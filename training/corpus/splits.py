@@ -61,7 +61,7 @@ class Split:
 
 
 def table(rows: datasets.Dataset) -> pd.DataFrame:
-    """The corpus without its pixels, one line a row, label and source as names."""
+    """Return the corpus without its pixels, one line a row, label and source as names."""
     frame = rows.remove_columns("image").to_pandas()
     for column in ("label", "source"):
         names = rows.features[column].names
@@ -120,38 +120,37 @@ def leaky(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:
 
 
 def neighbours(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:
-    """The grouped manifest with runs of neighbouring case ids in one fold each.
+    """Return the grouped manifest with stretches of neighbouring case ids in one fold each.
 
-    The longest runs are placed first, each in the fold of fewest images so far.
+    The longest stretches are placed first, each in the fold of fewest images so far.
     """
     folded = {case: part for case, (part, fold) in grouped["units"].items() if fold >= 0}
     images = frame["case_id"].value_counts()
-    sizes = [(int(images[run].sum()), run) for run in _runs(sorted(folded))]
+    sizes = [(int(images[stretch].sum()), stretch) for stretch in _stretches(sorted(folded))]
     filled, placed = [0] * FOLDS, dict(grouped["units"])
-    for size, run in sorted(sizes, key=lambda one: (-one[0], one[1])):
+    for size, stretch in sorted(sizes, key=lambda one: (-one[0], one[1])):
         fold = filled.index(min(filled))
         filled[fold] += size
-        placed |= {case: (folded[case], fold) for case in run}
+        placed |= {case: (folded[case], fold) for case in stretch}
     return grouped | {"kind": "neighbours", "units": placed}
 
 
-def _runs(cases: list[str]) -> list[list[str]]:
+def _stretches(cases: list[str]) -> list[list[str]]:
     """Cases whose numbers follow one another, together; a case without a number alone."""
     numbered: dict[tuple[str, int], str] = {}
-    runs = []
+    stretches = []
     for case in cases:
         source, _, number = case.partition("/")
         if number.isdecimal():
             numbered[source, int(number)] = case
         else:
-            runs.append([case])
-    for source, number in sorted(numbered):
-        case = numbered[source, number]
-        if (source, number - 1) in numbered:
-            runs[-1].append(case)
+            stretches.append([case])
+    for (source, place), case in sorted(numbered.items()):
+        if (source, place - 1) in numbered:
+            stretches[-1].append(case)
         else:
-            runs.append([case])
-    return runs
+            stretches.append([case])
+    return stretches
 
 
 def place(unit: str, seed: int = SEED) -> tuple[str, int]:
@@ -177,7 +176,7 @@ def read(corpus: Path, rows: datasets.Dataset, kind: str, fingerprint: str) -> S
     if kind not in _UNIT or not path.is_file():
         raise InputError(f"{corpus} has no split {kind!r}: choose one of {', '.join(_UNIT)}")
     data = path.read_bytes()
-    document = _parsed(data, path)
+    document = _parse_manifest(data, path)
     if document.get("fingerprint") != fingerprint:
         raise InputError(f"{path} belongs to another corpus ({document.get('fingerprint')})")
     units = table(rows)[_UNIT[kind]]
@@ -187,7 +186,7 @@ def read(corpus: Path, rows: datasets.Dataset, kind: str, fingerprint: str) -> S
     return Split(kind, hashlib.sha256(data).hexdigest(), placed.str[0], placed.str[1].astype(int))
 
 
-def _parsed(data: bytes, path: Path) -> dict[str, Any]:
+def _parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
         if twice:
@@ -196,7 +195,7 @@ def _parsed(data: bytes, path: Path) -> dict[str, Any]:
 
     try:
         document: dict[str, Any] = json.loads(data, object_pairs_hook=once)
-        wrong = [u for u, (part, fold) in document["units"].items() if not _sound(part, fold)]
+        wrong = [u for u, (part, fold) in document["units"].items() if not _is_sound(part, fold)]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
@@ -206,12 +205,12 @@ def _parsed(data: bytes, path: Path) -> dict[str, Any]:
     return document
 
 
-def _sound(part: str, fold: int) -> bool:
+def _is_sound(part: str, fold: int) -> bool:
     return part in (*SHARES, UNUSED) and fold in range(-1, FOLDS)
 
 
 def larger_source(frame: pd.DataFrame) -> str:
-    """The source with most images: what figures are headlined by."""
+    """Return the source with most images: what figures are headlined by."""
     return str(frame["source"].value_counts().idxmax())
 
 

@@ -43,7 +43,7 @@ def fit_line(log_odds: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[f
 
 
 def best_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """The threshold of largest balanced accuracy, midway to the next lower probability."""
+    """Return the threshold of largest balanced accuracy, midway to the next lower probability."""
     falls, rises, thresholds = roc_curve(truth, probability, drop_intermediate=False)
     chosen = thresholds[np.argmax(rises - falls)]
     below = probability[probability < chosen]

@@ -94,7 +94,7 @@ def _seconds(model: BCDClassifier, images: int) -> float:
 
 
 def _processor() -> str:
-    """The processor's name as Linux gives it; elsewhere what Python knows of it."""
+    """Return the processor's name as Linux gives it; elsewhere what Python knows of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

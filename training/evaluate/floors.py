@@ -36,7 +36,7 @@ def colour_floor(train: Rows, scored: Rows, size: int, seed: int = 0) -> NDArray
     The features are mean, standard deviation, skewness and kurtosis of each channel in RGB and in
     HED (haematoxylin, eosin, DAB: Ruifrok and Johnston 2001): nothing of shape or texture.
     """
-    return _boosted(
+    return _boost(
         colour_moments(train.pixels, size), train.truth, colour_moments(scored.pixels, size), seed
     )
 
@@ -62,11 +62,11 @@ def across(known: Rows, fold: NDArray[np.int64], size: int = SIZE) -> NDArray[np
     probability = np.full(len(fold), np.nan)
     for held in np.unique(fold[fold >= 0]):
         out = fold == held
-        probability[out] = _boosted(moments[~out], known.truth[~out], moments[out])
+        probability[out] = _boost(moments[~out], known.truth[~out], moments[out])
     return probability
 
 
-def _boosted(
+def _boost(
     learnt: NDArray[np.float64],
     truth: NDArray[np.bool_],
     asked: NDArray[np.float64],
@@ -80,7 +80,8 @@ def _boosted(
 def source_floor(train: pd.DataFrame, scored: pd.DataFrame) -> NDArray[np.float64]:
     """P(malignant) as the share of malignant images of the same source in ``train``."""
     malignant = (train["label"] == "malignant").groupby(train["source"]).mean()
-    return scored["source"].map(malignant).to_numpy(np.float64)
+    shares: NDArray[np.float64] = scored["source"].map(malignant).to_numpy(np.float64)
+    return shares
 
 
 def colour_moments(pixels: Pixels, size: int) -> NDArray[np.float64]:
@@ -88,7 +89,7 @@ def colour_moments(pixels: Pixels, size: int) -> NDArray[np.float64]:
     import torch
 
     features = []
-    for positions in torch.arange(len(pixels)).split(CHUNK):
+    for positions in torch.split(torch.arange(len(pixels)), CHUNK):
         batch = pixels.batch(positions, size, torch.device("cpu"))
         rgb = batch.permute(0, 2, 3, 1).numpy() / 255
         channels = np.concatenate([rgb, rgb2hed(rgb)], axis=3).reshape(len(batch), -1, 6)

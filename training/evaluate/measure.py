@@ -53,7 +53,7 @@ class Scored:
         return truth
 
     def of(self, column: str, value: str) -> Scored:
-        """The rows with a value in a column."""
+        """Return the rows with a value in a column."""
         rows = (self.frame[column] == value).to_numpy()
         return Scored(
             self.frame[rows].reset_index(drop=True),
@@ -97,7 +97,7 @@ def evaluate(
     tested = (split.part == part).to_numpy()
     _check_both_labels(table[tested & (table["source"] == larger)], part, larger)
     learnt = select_data(opened, _recipe_of(provenance), held).training
-    scored = _scored(
+    scored = _score(
         model,
         rows_of(opened.rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
         learnt,
@@ -123,14 +123,14 @@ def evaluate(
         },
         "intervals": "95%, bootstrap over whole cases within source, "
         f"{metrics.RESAMPLES} resamples",
-        **_measured(scored, decision, "overall"),
+        **_measure(scored, decision, "overall"),
         "per_source": _subgroups(scored, "source", decision.threshold),
         "per_magnification": _subgroups(scored, "magnification", decision.threshold),
         "probabilities": metrics.histogram(scored.probability, PROBABILITY_BINS),
         "within": {
             "source": larger,
             "counts": metrics.counts(within.frame),
-            **_measured(within, decision, "figures"),
+            **_measure(within, decision, "figures"),
         },
         "notice": NOTICE,
     }
@@ -147,7 +147,7 @@ def _recipe_of(provenance: Provenance) -> Recipe:
         ) from None
 
 
-def _scored(model: BCDClassifier, rows: Rows, learnt: Rows) -> Scored:
+def _score(model: BCDClassifier, rows: Rows, learnt: Rows) -> Scored:
     views = model.config.decision.views
     margins = scoring.score(model.network, rows, model.config.preprocess, views=views)
     rivals = {
@@ -157,7 +157,7 @@ def _scored(model: BCDClassifier, rows: Rows, learnt: Rows) -> Scored:
     return Scored(rows.frame, margins, calibrate(margins, model.config.decision), rivals)
 
 
-def _measured(scored: Scored, decision: DecisionConfig, name: str) -> dict[str, Any]:
+def _measure(scored: Scored, decision: DecisionConfig, name: str) -> dict[str, Any]:
     """Everything that is measured of a set of images, its figures by the name given."""
     drawn = metrics.resamples(scored.frame["case_id"], scored.frame["source"])
     truth, probability = scored.truth, scored.probability
@@ -195,7 +195,7 @@ def _subgroups(scored: Scored, column: str, threshold: float) -> dict[str, Any]:
     for name in sorted(filter(None, scored.frame[column].unique())):
         group = scored.of(column, name)
         found: Any = measured.NOT_ESTIMABLE
-        if metrics.estimable(group.frame):
+        if metrics.is_estimable(group.frame):
             drawn = metrics.resamples(group.frame["case_id"], group.frame["source"])
             found = metrics.with_intervals(group.truth, group.probability, threshold, drawn)
         groups[str(name)] = {"counts": metrics.counts(group.frame), "figures": found}

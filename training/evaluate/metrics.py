@@ -133,13 +133,15 @@ class Block:
         """Precision at each step, weighted by the recall that it adds, shape (B,)."""
         true, false = self.curve
         precisions = true[:, 1:] / np.maximum(true[:, 1:] + false[:, 1:], 1)
-        return (np.diff(true) * precisions).sum(1) / self.positives
+        weighted: Floats = (np.diff(true) * precisions).sum(1)
+        return weighted / self.positives
 
     def sensitivity_at(self, false_positive_rate: float) -> Floats:
         """Largest recall at no more than a false positive rate, shape (B,)."""
         true, false = self.curve
         kept = false / self.negatives[:, None] <= false_positive_rate
-        return np.where(kept, true, 0).max(1) / self.positives
+        largest: Floats = np.where(kept, true, 0).max(1)
+        return largest / self.positives
 
     @property
     def brier(self) -> Floats:
@@ -179,7 +181,7 @@ def expected_calibration_error(truth: Bools, probability: Floats) -> float:
 
 
 def ece_if_perfect(probability: Floats, seed: int = 0, draws: int = 200) -> float:
-    """The ECE that labels drawn from these very probabilities would show, on average."""
+    """Return the ECE that labels drawn from these very probabilities would show, on average."""
     rng = np.random.default_rng(seed)
     drawn = (rng.random(len(probability)) < probability for _ in range(draws))
     return float(np.mean([expected_calibration_error(labels, probability) for labels in drawn]))
@@ -246,7 +248,7 @@ def resamples(
 def with_intervals(
     truth: Bools, probability: Floats, threshold: float, drawn: Resamples
 ) -> dict[str, dict[str, float]]:
-    """Each figure as value, low and high end of its 95% interval."""
+    """Return each figure as value, low and high end of its 95% interval."""
     point = figures(truth, probability, threshold)
     spread = _figures_of(truth, probability, threshold, drawn)
     return {name: _estimate(value, spread[name]) for name, value in point.items()}
@@ -286,8 +288,8 @@ def difference(
     return _estimate(figure(truth, ours) - figure(truth, theirs), spread[0] - spread[1])
 
 
-def estimable(frame: pd.DataFrame) -> bool:
-    """Whether a subgroup has both labels and at least ten cases."""
+def is_estimable(frame: pd.DataFrame) -> bool:
+    """Return whether a subgroup has both labels and at least ten cases."""
     return bool(frame["label"].nunique() == 2 and frame["case_id"].nunique() >= MIN_CASES)
 
 
@@ -303,13 +305,13 @@ def counts(frame: pd.DataFrame) -> dict[str, int]:
 
 
 def histogram(probability: Floats, bins: int) -> list[int]:
-    """Images in each of some equally wide bins of probability."""
+    """Count the images in each of some equally wide bins of probability."""
     counted, _ = np.histogram(probability, bins, (0, 1))
     return [int(number) for number in counted]
 
 
 def macro_over_cases(frame: pd.DataFrame, probability: Floats) -> dict[str, Any]:
-    """Mean AUROC of the cases that hold both labels."""
+    """Return the mean AUROC of the cases that hold both labels."""
     truth = (frame["label"] == "malignant").to_numpy()
     groups = frame.reset_index(drop=True).groupby("case_id").indices.values()
     both = [rows for rows in groups if 0 < truth[rows].sum() < len(rows)]

@@ -248,7 +248,7 @@ def read(path: Path) -> Metrics:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of ``metrics.json``."""
+    """Return the JSON schema of ``metrics.json``."""
     return Metrics.model_json_schema()
 
 

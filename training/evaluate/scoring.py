@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bcd_models.config import PreprocessConfig
 from training.corpus import splits
 from training.corpus.device import margins_of, normalise
-from training.corpus.pixels import resized
+from training.corpus.pixels import resize_rows
 from training.corpus.rows import Rows
 from training.evaluate import metrics
 
@@ -37,7 +37,7 @@ def score(
     """
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
-    batches = torch.arange(len(rows.pixels))[share].split(BATCH)
+    batches = torch.split(torch.arange(len(rows.pixels))[share], BATCH)
 
     def logits(inputs: Tensor) -> NDArray[np.float32]:
         found: NDArray[np.float32] = network(inputs).float().cpu().numpy()
@@ -46,7 +46,7 @@ def score(
     margins = [np.empty(0, np.float32)]
     with torch.inference_mode():
         for found in map(rows.pixels.rows, batches):
-            pixels = resized(found, size or preprocess.input_size, device)
+            pixels = resize_rows(found, size or preprocess.input_size, device)
             margins.append(margins_of(logits, normalise(pixels, preprocess), views))
     return np.concatenate(margins).astype(np.float64)
 

@@ -164,7 +164,7 @@ def _magnification_lines(frame: pd.DataFrame) -> list[str]:
 
 
 def _problems(frame: pd.DataFrame, sources: dict[str, Any]) -> list[str]:
-    """What a user of these rows has to know; counts come from the rows."""
+    """Return what a user of these rows has to know; counts come from the rows."""
     sizes = frame.groupby(["source", "case_id"]).size()
     lines = [
         "The two sources label different things under the same two words (see above), at different "

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from huggingface_hub.hf_api import DatasetInfo, RepoFile, SpaceInfo
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from bcd_models.errors import BCDError, HubError, InputError
 from bcd_models.hub.repository import patiently, reason
@@ -96,9 +96,12 @@ class Repository:
     def info(self) -> Info | None:
         """What the Hub says of it; None where there is no such repository, or none we may see."""
         try:
-            return patiently(lambda: HfApi().repo_info(self.repo_id, repo_type=self.kind))
+            return patiently(self._ask)
         except RepositoryNotFoundError:
             return None
+
+    def _ask(self) -> Info:
+        return cast(Info, HfApi().repo_info(self.repo_id, repo_type=self.kind))
 
     def create(self, private: bool) -> None:
         """Make the repository, public unless asked or unless its owner's default is private."""
@@ -113,7 +116,7 @@ class Repository:
         )
 
     def changes(self, content: Content, info: Info | None) -> list[Change]:
-        """What would have to change for the repository to hold just the content's files."""
+        """Return what would have to change for the repository to hold just the content's files."""
         there = self._tree(info)
         local = content.files()
         changes = [
@@ -135,7 +138,7 @@ class Repository:
         """
 
         def attempt() -> str:
-            now = HfApi().repo_info(self.repo_id, repo_type=self.kind)
+            now = self._ask()
             if not self.changes(content, now):
                 return str(now.sha)
             commit = HfApi().create_commit(
@@ -150,7 +153,7 @@ class Repository:
         return patiently(attempt)
 
     @contextmanager
-    def downloaded(self, revision: str) -> Iterator[Path]:
+    def download(self, revision: str) -> Iterator[Path]:
         """Everything of a commit, downloaded into a cache that holds nothing else."""
         with tempfile.TemporaryDirectory() as cache:
             yield Path(
@@ -185,7 +188,7 @@ def check_id(repo_id: str) -> None:
 
 
 @contextmanager
-def told(repo_id: str) -> Iterator[None]:
+def explain_hub_errors(repo_id: str) -> Iterator[None]:
     """Turn whatever goes wrong with the Hub into one line of ours."""
     try:
         yield

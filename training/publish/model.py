@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def _has_its_card(folder: Path) -> bool:
 
 
 def _origin(model: BCDClassifier) -> str:
-    """What recipe made it, and from what."""
+    """Return what recipe made it, and from what."""
     provenance = model.config.provenance
     return (
         f"recipe {provenance.recipe.get('arm', 'plain')} of {model.config.backbone}, "
@@ -80,7 +81,7 @@ def _origin(model: BCDClassifier) -> str:
 
 
 def _logits(folder: Path, images: list[np.ndarray]) -> torch.Tensor:
-    model = _load(folder)
+    model: Any = _load(folder)  # an ensemble takes an input for each member
     with torch.inference_mode():
         logits: torch.Tensor = model(model.preprocess(images))
     return logits

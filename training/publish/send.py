@@ -16,7 +16,14 @@ from typing import Annotated
 import typer
 
 from bcd_models.errors import InputError
-from training.publish.hub import Change, Content, Repository, check_download, require_token, told
+from training.publish.hub import (
+    Change,
+    Content,
+    Repository,
+    check_download,
+    explain_hub_errors,
+    require_token,
+)
 
 WORDS = {"+": "to add", "~": "to change", "-": "to remove"}
 UNITS = ("B", "kB", "MB", "GB")
@@ -30,7 +37,7 @@ def publish(content: Content, repo_id: str, *, private: bool, dry_run: bool, ver
         HubError: The Hub refuses or can't be reached, or gives back something else.
     """
     repository = Repository(repo_id, content.kind)
-    with told(repo_id):
+    with explain_hub_errors(repo_id):
         info = repository.info()
         if info and private and not info.private:
             raise InputError(f"{repo_id} is public: make it private on the Hub, or publish without")
@@ -55,7 +62,7 @@ def publish(content: Content, repo_id: str, *, private: bool, dry_run: bool, ver
 
 
 def summary(repository: Repository, changes: list[Change]) -> list[str]:
-    """What changes, in lines: counts, then each file with its size."""
+    """Return what changes, in lines: counts, then each file with its size."""
     counts = [f"{sum(c.sign == sign for c in changes)} {word}" for sign, word in WORDS.items()]
     lines = [f"{repository.repo_id} ({repository.kind}): {', '.join(counts)}"]
     return lines + [f"{c.sign} {c.path}  {size_in_words(c.size)}" for c in changes]
@@ -71,7 +78,7 @@ def size_in_words(size: float) -> str:
 
 
 def _verify(repository: Repository, content: Content, commit: str) -> None:
-    with repository.downloaded(commit) as folder:
+    with repository.download(commit) as folder:
         count = check_download(content, folder)
         if content.kind == "model":
             from training.publish import model

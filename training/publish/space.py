@@ -44,7 +44,7 @@ def stage(folder: Path, model_ids: Sequence[str] = (), root: Path = ROOT) -> Con
 
 
 def _files(source: Path) -> list[Path]:
-    """The files of a folder, hidden ones and Python's caches left out."""
+    """Return the files of a folder, hidden ones and Python's caches left out."""
     files = [
         path
         for path in sorted(source.rglob("*"))

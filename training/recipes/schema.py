@@ -82,7 +82,7 @@ class Range(Strict):
         return self
 
     def holds(self, value: float) -> bool:
-        """Whether a value can be drawn."""
+        """Return whether a value can be drawn."""
         steps = (value - self.low) / self.step if self.step else 0.0
         return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-6
 
@@ -204,7 +204,7 @@ class Recipe(Strict):
         return name
 
     def as_trained(self) -> dict[str, Any]:
-        """All that decides a training, resolved: everything but how the recipe is tuned."""
+        """Return all that decides a training, resolved: everything but how the recipe is tuned."""
         return self.model_dump(mode="json", exclude={"tune"})
 
     def decides(self) -> dict[str, Any]:
@@ -227,7 +227,7 @@ class Recipe(Strict):
         return self.phases[-1].size
 
     def phase_of(self, epoch: int) -> tuple[Phase, int]:
-        """The phase an epoch (from 0) lies in, and the epochs of that phase before it."""
+        """Return the phase an epoch (from 0) lies in, and the epochs of that phase before it."""
         for phase in self.phases:
             if epoch < phase.epochs:
                 return phase, epoch
@@ -236,7 +236,7 @@ class Recipe(Strict):
 
 
 def _tunable_fields() -> dict[str, FieldInfo]:
-    """The numbers that change what is learnt, by their paths in a recipe."""
+    """Return the numbers that change what is learnt, by their paths in a recipe."""
     numbers = {name: f for name, f in Recipe.model_fields.items() if f.annotation in (int, float)}
     for path in ("seed", "refer_share", "teachers", "learnt_share"):
         del numbers[path]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from training.compare.rows import auroc_minus, joined, margins_of, truth_of, within
+from training.compare.rows import align_frames, auroc_minus, margins_of, truth_of, within
 from training.corpus import predictions, splits
 from training.evaluate import metrics
 from training.recipes.schema import Recipe
@@ -21,40 +21,40 @@ COMBINED = "combined"
 Partial = Mapping[str, Any]
 
 
-def gain(runs: list[Path], plain: list[Path]) -> float:
+def measure_gain(runs: list[Path], plain: list[Path]) -> float:
     """Out-of-fold AUROC of some runs together minus that of others, on the rows of both."""
-    ours, theirs = _pooled(runs), _pooled(plain)
+    ours, theirs = _read_predictions(runs), _read_predictions(plain)
     larger = splits.larger_source(ours)
     one, other = (
         metrics.auroc(truth_of(frame), margins_of(frame))
-        for frame in joined([within(frame, larger) for frame in (ours, theirs)])
+        for frame in align_frames([within(frame, larger) for frame in (ours, theirs)])
     )
     return one - other
 
 
-def worth_their_cost(averaged: list[Path], single: list[Path]) -> bool:
+def are_worth_their_cost(averaged: list[Path], single: list[Path]) -> bool:
     """Whether several views gain enough over one, and clearly: the whole 95% interval, over cases.
 
     A gain of 0.002 for eight times the work is a poor buy: a larger input or network, or two
     networks, cost less.
     """
-    ours = _pooled(averaged)
-    found, _ = auroc_minus(ours, _pooled(single), splits.larger_source(ours))
+    ours = _read_predictions(averaged)
+    found, _ = auroc_minus(ours, _read_predictions(single), splits.larger_source(ours))
     return found.value >= PAYS and found.low > 0
 
 
-def _pooled(runs: list[Path]) -> pd.DataFrame:
+def _read_predictions(runs: list[Path]) -> pd.DataFrame:
     return pd.concat([predictions.read(run / PREDICTIONS) for run in runs])
 
 
-def combined(
+def combine(
     plain: Recipe,
     tuned: Recipe,
     tuned_gain: float,
     changes: Mapping[str, Partial],
     change_gains: Mapping[str, float],
 ) -> Recipe:
-    """The better of plain and tuned, with all changes that help.
+    """Return the better of plain and tuned, with all changes that help.
 
     Of changes that set the same key, the tuned recipe's among them, the one that gains most is
     taken.
@@ -78,26 +78,26 @@ def combined(
         keys = set(_keys(changes[arm]))
         rivals = of_tuned if base is tuned and tuned_gain >= change_gains[arm] else set()
         if not keys & (taken | rivals):
-            document, taken = merged(document, changes[arm]), taken | keys
+            document, taken = merge(document, changes[arm]), taken | keys
     return Recipe.model_validate(document | {"arm": COMBINED}) if taken else base
 
 
-def best(plain: Recipe, other: Recipe, other_gain: float) -> Recipe:
-    """The other one if it gains anything over plain on all folds."""
+def choose_better(plain: Recipe, other: Recipe, other_gain: float) -> Recipe:
+    """Return the other one if it gains anything over plain on all folds."""
     return other if other_gain > 0 else plain
 
 
-def merged(document: Partial, change: Partial) -> dict[str, Any]:
-    """A document with a part of it replaced, objects key by key."""
+def merge(document: Partial, change: Partial) -> dict[str, Any]:
+    """Return a document with a part of it replaced, objects key by key."""
     both = dict(document)
     for key, value in change.items():
         inside = isinstance(value, dict) and isinstance(both.get(key), dict)
-        both[key] = merged(both[key], value) if inside else value
+        both[key] = merge(both[key], value) if inside else value
     return both
 
 
 def _set(plan: Recipe) -> list[tuple[str, Any]]:
-    """What a recipe sets, resolved, by dotted path."""
+    """Return what a recipe sets, resolved, by dotted path."""
     return list(_values(plan.as_trained()))
 
 

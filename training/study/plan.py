@@ -40,24 +40,18 @@ class Plan(Strict):
         recipes: The plain recipe of each backbone, beside the plan.
         folds: Folds held out in turn.
         trials: Of the study of each backbone.
-        seeds: Of each study's confirmation.
-        top: Trials each study confirms.
         changes: Tried one by one; what clearly helps is tried together.
         change_folds: Some of the folds, for all that is only set beside the plain recipe; of the
             changes, those that do worse than plain on the first ones are not trained on the next.
         shares: Shares of the cases learnt from, for the first recipe's learning curve.
-        leave_out: Cases of which each is held out alone, as a check of the first backbone.
     """
 
     recipes: tuple[str, ...] = Field(min_length=1)
     folds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=2)
     trials: int = Field(20, ge=1)
-    seeds: int = Field(3, ge=2)
-    top: int = Field(3, ge=1)
     changes: tuple[Change, ...] = ()
     change_folds: tuple[int, ...] = Field((0, 1), min_length=1, validate_default=True)
     shares: tuple[float, ...] = ()
-    leave_out: tuple[str, ...] = ()
 
     @field_validator("change_folds")
     @classmethod

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -18,6 +19,8 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from pydantic import ValidationError
 
 from bcd_models.config import ModelConfig, Strict
@@ -29,8 +32,14 @@ from training import command
 from training.corpus import predictions
 from training.run_folder import MODEL, PREDICTIONS, RECIPE, RUN
 from training.train.checkpoint import EPOCHS
-from training.tune.search import WINNER
-from training.tune.storage import DATABASE, copy_finished, sqlite_url
+from training.tune.search import BEST
+from training.tune.storage import (
+    DATABASE,
+    close_storage,
+    copy_finished,
+    open_storage,
+    sqlite_url,
+)
 
 RUNS = "runs.json"
 JOURNAL = "trials.journal"
@@ -70,7 +79,7 @@ def gather(study: Path, out: Path) -> Records:
         if path.suffix in TUNED_TEXTS
     }
     for folder in sorted((study / "tune").glob("*")):
-        if not (folder / WINNER).exists() and (folder / DATABASE).exists():
+        if not (folder / BEST).exists() and (folder / DATABASE).exists():
             tuned[f"tune/{folder.name}/{JOURNAL}"] = _journal(folder)
     records = Records(runs=texts, tuned=tuned)
     out.mkdir(parents=True, exist_ok=True)
@@ -105,22 +114,33 @@ def restore(folder: Path, study: Path) -> list[str]:
 
 
 def _journal(tuning: Path) -> str:
-    """The trials of a tuning that goes on, as Optuna's own text."""
-    with TemporaryDirectory() as beside:
+    """Return the trials of a tuning that goes on, as Optuna's own text."""
+    with TemporaryDirectory() as beside, _open_database(tuning) as database:
         path = Path(beside) / JOURNAL
-        copy_finished(tuning.name, sqlite_url(tuning), str(path))
+        copy_finished(tuning.name, database, JournalStorage(JournalFileBackend(str(path))))
         return path.read_text("utf-8")
 
 
 def _restore_tuning(tuning: Path, text: str) -> None:
     """Make a tuning's database anew, where there is none yet."""
-    if (tuning / DATABASE).exists() or (tuning / WINNER).exists():
+    if (tuning / DATABASE).exists() or (tuning / BEST).exists():
         return
     with TemporaryDirectory() as beside:
         path = Path(beside) / JOURNAL
         path.write_text(text, "utf-8")
         tuning.mkdir(parents=True, exist_ok=True)
-        copy_finished(tuning.name, str(path), sqlite_url(tuning))
+        with _open_database(tuning) as database:
+            copy_finished(tuning.name, JournalStorage(JournalFileBackend(str(path))), database)
+
+
+@contextmanager
+def _open_database(tuning: Path) -> Iterator[RDBStorage]:
+    """Open a tuning's own database, which nobody works on meanwhile."""
+    database = open_storage(sqlite_url(tuning), interval=1)
+    try:
+        yield database
+    finally:
+        close_storage(database)
 
 
 def _texts(run: Path) -> Iterator[tuple[str, str]]:

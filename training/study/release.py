@@ -12,24 +12,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
-from bcd_models.config import first_error
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
 from bcd_models.models.backbones import backbone_named
 from training import command
 from training.card import write as card
-from training.compare import report as compare
+from training.compare import page
 from training.compare.runs import METRICS
-from training.compare.schema import Report
 from training.evaluate import schema as measured
 from training.run_folder import MODEL
 from training.train.checkpoint import EPOCHS
 
 FIGURES = ("evaluation-test.png", "risk-by-case-test.png", card.CURVES)
-NEEDED = (f"{MODEL}/config.json", f"{MODEL}/model.safetensors", METRICS, EPOCHS, *FIGURES[:2])
+REQUIRED_FILES = (
+    f"{MODEL}/config.json",
+    f"{MODEL}/model.safetensors",
+    METRICS,
+    EPOCHS,
+    *FIGURES[:2],
+)
 
 
 def release(
@@ -47,7 +50,7 @@ def release(
     Raises:
         InputError: The run was not finished or not tested.
     """
-    missing = [name for name in NEEDED if not (run / name).is_file()]
+    missing = [name for name in REQUIRED_FILES if not (run / name).is_file()]
     if missing:
         raise InputError(f"{run} lacks {missing[0]}: finish training and evaluation first")
     config = model_folder.read_config(run / MODEL)
@@ -70,7 +73,7 @@ def release(
 
 
 def training_of(run: Path) -> measured.Training:
-    """What a run cost, by its own lines; InputError where these can't be read."""
+    """Return what a run cost, by its own lines; InputError where these can't be read."""
     try:
         lines = [json.loads(line) for line in (run / EPOCHS).read_text("utf-8").splitlines()]
         seconds = sum(line["seconds"] for line in lines)
@@ -82,14 +85,6 @@ def training_of(run: Path) -> measured.Training:
     )
 
 
-def _neighbours(path: Path) -> Sequence[measured.Neighbours]:
-    try:
-        return Report.model_validate_json(path.read_bytes()).neighbours
-    except (OSError, ValidationError) as error:
-        why = first_error(error) if isinstance(error, ValidationError) else error
-        raise InputError(f"{path} is no report of training.compare: {why}") from None
-
-
 def main(
     runs: Annotated[list[Path], typer.Argument(help="Tested runs, one a model.")],
     cards: Annotated[Path, typer.Option(help="Folder of model folders.")],
@@ -98,7 +93,7 @@ def main(
     dataset: Annotated[str, typer.Option(help="Hub id of the published corpus.")] = "",
 ) -> None:
     """Publish tested runs into a folder of model folders."""
-    near = _neighbours(report / compare.REPORT) if report else ()
+    near = page.read(report).neighbours if report else ()
     folders = [release(run, cards, dataset, near) for run in runs]
     for folder in folders:
         typer.echo(f"model: {folder}")

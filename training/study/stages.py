@@ -29,7 +29,7 @@ from training.study import choice, steps
 from training.study.plan import Change, Plan, read_plan
 from training.study.records import restore
 from training.study.steps import Step
-from training.tune.search import BEST, WINNER
+from training.tune.search import BEST
 
 REPORT, FLOOR, TEACHERS = "report", "floor", "teachers"
 SPLITS = ("grouped", "random")  # the same recipe in each: what a split flatters by
@@ -63,7 +63,7 @@ class Study:
         return self.out / "runs" / trained.backbone / _file_name(trained.arm) / held
 
     def config(self, trained: recipe.Recipe) -> Path:
-        """A recipe's file in the study, written first."""
+        """Write a recipe's file into the study; returns the file."""
         name = f"{trained.backbone}-{_file_name(trained.arm)}-{trained.split}.yaml"
         path = self.out / "recipes" / name
         document = trained.model_dump(mode="json", exclude_unset=True)
@@ -72,7 +72,7 @@ class Study:
         return path
 
     def start(self, trained: recipe.Recipe) -> list[str]:
-        """The option that names a recipe's start weights."""
+        """Return the option that names a recipe's start weights."""
         if self.starts is None or trained.start == "none":
             return []
         file = self.starts / f"{backbone_named(trained.backbone).timm_name}_init.safetensors"
@@ -86,9 +86,10 @@ def stages(study: Study) -> Iterator[list[Step]]:
 
     What is in a stage depends on what earlier ones found: ask for it once they are done.
     """
-    for both in zip_longest(_plain_and_tuned(study), _race(study), fillvalue=[]):
-        yield [step for part in both for step in part]
-    together = {backbone: _combined(study, plain) for backbone, plain in study.recipes.items()}
+    nothing: list[Step] = []
+    for one, other in zip_longest(_plain_and_tuned(study), _race(study), fillvalue=nothing):
+        yield [*one, *other]
+    together = {backbone: _combine(study, plain) for backbone, plain in study.recipes.items()}
     yield [
         _compare(study, "each change alone, and the tuned recipes"),
         *_folds(study, (trained for trained, _ in together.values()), study.plan.folds),
@@ -101,7 +102,7 @@ def stages(study: Study) -> Iterator[list[Step]]:
     ]
     if averaged:
         yield averaged
-    chosen = [_chosen(study, study.recipes[name], *pair) for name, pair in together.items()]
+    chosen = [_choose(study, study.recipes[name], *pair) for name, pair in together.items()]
     yield [
         _compare(study, "the changes together"),
         *(_refit(study, trained) for trained in chosen),
@@ -121,7 +122,7 @@ def _plain_and_tuned(study: Study) -> Iterator[list[Step]]:
     plan, recipes = study.plan, study.recipes.values()
     tunings = [_tune(study, plain) for plain in recipes]
     yield [*tunings, _floor(study), *_folds(study, recipes, plan.folds)]
-    tuned = [_tuned(study, plain) for plain in recipes]
+    tuned = [_read_tuned(study, plain) for plain in recipes]
     views = [changed for changed in single_changes(study) if _of_views(study, changed)]
     rescored = [
         _rescore(study, changed, fold, of=study.recipes[changed.backbone])
@@ -142,26 +143,23 @@ def _race(study: Study) -> Iterator[list[Step]]:
 
 
 def _refit(study: Study, chosen: recipe.Recipe) -> Step:
-    """The best recipe, learnt from all but test."""
+    """Refit the best recipe on all but test."""
     folds = [study.run_folder(chosen, f"fold-{fold}") for fold in study.plan.folds]
-    decided = [part for run in folds for part in ("--decision-from", str(run))]
+    decided = [word for run in folds for word in ("--decision-from", str(run))]
     return _train(study, chosen, "all", decided)
 
 
 def _on_the_first(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
-    """What is looked at with the first backbone alone: splits, held-out cases, learning curve."""
+    """What is looked at with the first backbone alone: splits, neighbours, learning curve."""
     plan = study.plan
     for trained in _by_split(chosen):
         yield _train(study, trained, trained.split, [])
-    for case in plan.leave_out:
-        held = f"without-{case.replace('/', '-')}"
-        yield _train(study, chosen, held, ["--leave-out", case])
     near = chosen.model_copy(update={"split": "neighbours"})
-    parts = [
+    shares = [
         chosen.model_copy(update={"learnt_share": share, "arm": f"{share:g} of the cases"})
         for share in plan.shares
     ]
-    yield from _folds(study, [near, *parts], plan.change_folds)
+    yield from _folds(study, [near, *shares], plan.change_folds)
 
 
 def _by_split(chosen: recipe.Recipe) -> list[recipe.Recipe]:
@@ -184,25 +182,25 @@ def _fold(study: Study, trained: recipe.Recipe, fold: int) -> Step:
 
 
 def _of_views(study: Study, changed: recipe.Recipe) -> bool:
-    """Whether only the views differ from plain: then nothing is to be trained."""
+    """Return whether only the views differ from plain: then nothing is to be trained."""
     plain = study.recipes[changed.backbone]
     return changed == plain.model_copy(update={"arm": changed.arm, "views": changed.views})
 
 
 def _rescore(study: Study, changed: recipe.Recipe, fold: int, of: recipe.Recipe) -> Step:
-    """The weights of another recipe's run scored anew."""
+    """Score the weights of another recipe's run anew."""
     held = f"fold-{fold}"
     run = study.run_folder(changed, held)
     arguments = [study.run_folder(of, held), "--corpus", study.corpus, "--out", run]
     arguments += ["--arm", changed.arm, "--views", changed.views]
-    return Step(_named(changed, held), "train.rescore", list(map(str, arguments)), run / MODEL)
+    return Step(_name_step(changed, held), "train.rescore", list(map(str, arguments)), run / MODEL)
 
 
 def _test(study: Study, trained: recipe.Recipe, held: str) -> Step:
     """Read the test part once."""
     run = study.run_folder(trained, held)
     arguments = ["--model", run / MODEL, "--corpus", study.corpus, "--out", run / METRICS]
-    name = f"{_named(trained, held)}: test part"
+    name = f"{_name_step(trained, held)}: test part"
     return Step(name, "evaluate", list(map(str, arguments)), run / METRICS)
 
 
@@ -215,7 +213,9 @@ def _train(study: Study, trained: recipe.Recipe, held: str, options: list[str]) 
         out = study.out / TEACHERS / trained.backbone / _file_name(trained.arm) / held
         teachers = _teach(study, trained, held, options, out)
         arguments += ["--teacher", out]
-    return Step(_named(trained, held), "train", list(map(str, arguments)), run / MODEL, teachers)
+    return Step(
+        _name_step(trained, held), "train", list(map(str, arguments)), run / MODEL, teachers
+    )
 
 
 def _teach(study: Study, trained: recipe.Recipe, held: str, options: list[str], out: Path) -> Step:
@@ -223,16 +223,16 @@ def _teach(study: Study, trained: recipe.Recipe, held: str, options: list[str], 
     arguments = ["--config", study.config(trained), "--corpus", study.corpus, "--out", out]
     arguments += study.start(trained)
     arguments += ["--hold-nothing"] if "--decision-from" in options else options
-    name = f"{_named(trained, held)}: teachers"
+    name = f"{_name_step(trained, held)}: teachers"
     return Step(name, "train.teach", list(map(str, arguments)), out / PREDICTIONS)
 
 
 def _tune(study: Study, plain: recipe.Recipe) -> Step:
     plan, out = study.plan, study.out / "tune" / plain.backbone
     arguments = ["--config", study.config(plain), "--corpus", study.corpus, "--out", out]
-    arguments += ["--trials", plan.trials, "--seeds", plan.seeds, "--top", plan.top]
+    arguments += ["--trials", plan.trials]
     arguments += study.start(plain)
-    return Step(f"{plain.backbone}: study", "tune", list(map(str, arguments)), out / WINNER)
+    return Step(f"{plain.backbone}: study", "tune", list(map(str, arguments)), out / BEST)
 
 
 def _compare(study: Study, name: str) -> Step:
@@ -252,20 +252,20 @@ def _release(study: Study, chosen: list[recipe.Recipe], cards: Path) -> Step:
     return Step("the model folders", "study.release", arguments, None)
 
 
-def _tuned(study: Study, plain: recipe.Recipe) -> recipe.Recipe:
-    """The study's best trial, which may or may not be better than the plain recipe."""
+def _read_tuned(study: Study, plain: recipe.Recipe) -> recipe.Recipe:
+    """Return the study's best trial, which may or may not be better than the plain recipe."""
     return recipe.read(study.out / "tune" / plain.backbone / BEST)
 
 
 def single_changes(study: Study) -> list[recipe.Recipe]:
-    """Each of the plan's changes alone, on the recipe that it is tried on."""
-    return [_changed(study, change) for change in study.plan.changes]
+    """Return each of the plan's changes alone, on the recipe that it is tried on."""
+    return [_apply_change(study, change) for change in study.plan.changes]
 
 
-def _changed(study: Study, change: Change) -> recipe.Recipe:
+def _apply_change(study: Study, change: Change) -> recipe.Recipe:
     plain = study.recipes[change.backbone or next(iter(study.recipes))]
     document = plain.model_dump(mode="json", exclude_unset=True)
-    return recipe.Recipe.model_validate(choice.merged(document, change.set) | {"arm": change.arm})
+    return recipe.Recipe.model_validate(choice.merge(document, change.set) | {"arm": change.arm})
 
 
 def _gain(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> float:
@@ -274,19 +274,19 @@ def _gain(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> float
     held = [name for name in held if (study.run_folder(trained, name) / MODEL).exists()]
     plain = study.recipes[trained.backbone]
     ours, theirs = ([study.run_folder(r, name) for name in held] for r in (trained, plain))
-    return choice.gain(ours, theirs)
+    return choice.measure_gain(ours, theirs)
 
 
-def _combined(study: Study, plain: recipe.Recipe) -> tuple[recipe.Recipe, recipe.Recipe | None]:
+def _combine(study: Study, plain: recipe.Recipe) -> tuple[recipe.Recipe, recipe.Recipe | None]:
     """What helps, together: as it is trained, with one view; and with several, where these help.
 
     What is the plain or the tuned recipe again goes by that name, so that its runs are used.
     """
-    tuned, folds = _tuned(study, plain), study.plan.change_folds
+    tuned, folds = _read_tuned(study, plain), study.plan.change_folds
     changes = [one for one in study.plan.changes if one.backbone in (None, plain.backbone)]
-    gains = {one.arm: _gain(study, _changed(study, one), folds) for one in changes}
+    gains = {one.arm: _gain(study, _apply_change(study, one), folds) for one in changes}
     sets = {one.arm: one.set for one in changes}
-    together = choice.combined(plain, tuned, _gain(study, tuned, folds), sets, gains)
+    together = choice.combine(plain, tuned, _gain(study, tuned, folds), sets, gains)
     trained = together.model_copy(update={"views": 1})
     for known in (plain, tuned):
         if known == trained.model_copy(update={"arm": known.arm}):
@@ -297,7 +297,7 @@ def _combined(study: Study, plain: recipe.Recipe) -> tuple[recipe.Recipe, recipe
     return trained, trained.model_copy(update={"arm": arm, "views": together.views})
 
 
-def _chosen(
+def _choose(
     study: Study, plain: recipe.Recipe, trained: recipe.Recipe, several: recipe.Recipe | None
 ) -> recipe.Recipe:
     """Views multiply what each answer costs: they stay where they gain enough, on all folds."""
@@ -305,12 +305,12 @@ def _chosen(
     def runs(of: recipe.Recipe) -> list[Path]:
         return [study.run_folder(of, f"fold-{fold}") for fold in study.plan.folds]
 
-    if several and choice.worth_their_cost(runs(several), runs(trained)):
+    if several and choice.are_worth_their_cost(runs(several), runs(trained)):
         trained = several
-    return choice.best(plain, trained, _gain(study, trained, study.plan.folds))
+    return choice.choose_better(plain, trained, _gain(study, trained, study.plan.folds))
 
 
-def _named(trained: recipe.Recipe, held: str) -> str:
+def _name_step(trained: recipe.Recipe, held: str) -> str:
     return f"{trained.backbone}, {trained.arm}, {held}"
 
 

@@ -36,7 +36,7 @@ class Step:
     before: Step | None = None
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether it may be passed over."""
         return self.result is not None and self.result.exists()
 
@@ -55,12 +55,12 @@ def do(stage: list[Step], launch: list[str], workers: int) -> None:
     failed: list[Step] = []
 
     def attempt(step: Step) -> None:
-        if step.before and not step.before.done:
+        if step.before and not step.before.is_done:
             attempt(step.before)
         if not failed and _run(step, launch, workers):
             failed.append(step)
 
-    undone = [step for step in stage if not step.done]
+    undone = [step for step in stage if not step.is_done]
     if workers == 1:
         for step in undone:
             attempt(step)
@@ -90,7 +90,7 @@ def _run(step: Step, launch: list[str], workers: int) -> int:
 
 
 def _main_of(name: str) -> Callable[..., None]:
-    """What ``python -m NAME`` calls, of a module or of a package."""
+    """Return what ``python -m NAME`` calls, of a module or of a package."""
     module = import_module(name)
     if hasattr(module, "__path__"):
         module = import_module(f"{name}.__main__")

@@ -32,13 +32,13 @@ def augment(pixels: Tensor, strengths: Augment) -> Tensor:
         The same shape, from 0 to 255.
     """
     if strengths.flips:
-        pixels = _turned(pixels)
+        pixels = _turn(pixels)
     if strengths.stain:
-        pixels = _stained(pixels, strengths.stain)
-    return _jittered(pixels, strengths)
+        pixels = _vary_stains(pixels, strengths.stain)
+    return _jitter(pixels, strengths)
 
 
-def mixed(inputs: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+def mix_up(inputs: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """MixUp (Zhang et al., ICLR 2018) of a batch: each image with the one before it.
 
     Args:
@@ -71,13 +71,13 @@ def _matrix(of: NDArray[np.float64], like: Tensor) -> Tensor:
     return torch.as_tensor(of).to(like)
 
 
-def _stained(pixels: Tensor, strength: float) -> Tensor:
+def _vary_stains(pixels: Tensor, strength: float) -> Tensor:
     """More or less of each stain in each image (after Tellez et al., IEEE TMI 2018)."""
     factors = torch.empty(len(pixels), 3, 1, 1).uniform_(1 - strength, 1 + strength)
     return rgb(hed(pixels) * factors.to(pixels))
 
 
-def _turned(pixels: Tensor) -> Tensor:
+def _turn(pixels: Tensor) -> Tensor:
     """One of the square's eight symmetries for each image."""
     drawn = torch.randint(8, (len(pixels),)).to(pixels.device)
     turned = pixels.clone()
@@ -86,7 +86,7 @@ def _turned(pixels: Tensor) -> Tensor:
     return turned
 
 
-def _jittered(pixels: Tensor, strengths: Augment) -> Tensor:
+def _jitter(pixels: Tensor, strengths: Augment) -> Tensor:
     """Brightness, then contrast about the image's mean luma, then saturation about its luma."""
 
     def factors(strength: float) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from bcd_models.errors import InputError
 from training.recipes.schema import Recipe
 
-MOST_DRAWS = 3
+MAX_DRAWS = 3
 _ROUNDS, _NEARLY = 200, 1.005
 
 
@@ -40,10 +40,11 @@ def draw_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> 
     balances = balance in ("sampler", "both")
     draws = pd.Series(1.0, frame.index)
     for _ in range(_ROUNDS):
-        draws = _levelled(draws, frame, balances)
+        draws = _level(draws, frame, balances)
         of_case = draws.groupby(frame["case_id"]).transform("sum") / len(frame)
         if (of_case <= case_share * _NEARLY).all():
-            return (draws / draws.sum()).to_numpy()
+            shares: NDArray[np.float64] = (draws / draws.sum()).to_numpy()
+            return shares
         draws *= (case_share / of_case).clip(upper=1)
     raise InputError(
         f"case_share {case_share:g} can't be kept with {frame['case_id'].nunique()} cases and "
@@ -51,7 +52,7 @@ def draw_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> 
     )
 
 
-def _levelled(draws: pd.Series, frame: pd.DataFrame, balances: bool) -> pd.Series:
+def _level(draws: pd.Series, frame: pd.DataFrame, balances: bool) -> pd.Series:
     """Scale draws so that each source has its share, and in it each label half where it can."""
     levelled = draws.copy()
     for _, source in frame.groupby("source"):
@@ -59,7 +60,7 @@ def _levelled(draws: pd.Series, frame: pd.DataFrame, balances: bool) -> pd.Serie
         labels.sort(key=len)
         if balances and len(labels) == 2:
             rarer, other = labels
-            most = MOST_DRAWS * rarer.sum() / rarer.max()
+            most = MAX_DRAWS * rarer.sum() / rarer.max()
             wanted = min(len(source) / 2, most)
             levelled[rarer.index] = rarer * (wanted / rarer.sum())
             levelled[other.index] = other * ((len(source) - wanted) / other.sum())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
-from timm.utils import ModelEmaV3
+from timm.utils.model_ema import ModelEmaV3
 
 from bcd_models.errors import BCDError, InputError
 from bcd_models.hub.atomic import write_files
@@ -70,8 +70,8 @@ def resume(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None) -> i
     return int(json.loads((folder / _DONE).read_text()))
 
 
-def kept_lines(run: Path, epochs: int) -> list[dict[str, Any]]:
-    """The lines of the epochs that the checkpoint has seen."""
+def read_lines(run: Path, epochs: int) -> list[dict[str, Any]]:
+    """Return the lines of the epochs that the checkpoint has seen."""
     if not epochs:
         return []
     path = run / EPOCHS

@@ -14,8 +14,8 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast, gather_object, parse_flag_from_env
 from numpy.typing import NDArray
-from timm.optim import param_groups_layer_decay
-from timm.utils import ModelEmaV3
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -23,13 +23,13 @@ from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from training.corpus.device import normalise
-from training.corpus.pixels import Found, resized
+from training.corpus.pixels import Found, resize_rows
 from training.corpus.rows import Rows
 from training.evaluate import figures
 from training.evaluate.scoring import auroc_within, score
 from training.recipes.schema import Phase, Recipe
 from training.train import balance, checkpoint
-from training.train.augment import augment, mixed
+from training.train.augment import augment, mix_up
 from training.train.checkpoint import TrainingStopped
 
 CHECKED_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
@@ -84,12 +84,12 @@ def fit(
     accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no")
     loop = _Loop(accelerator, network, recipe, preprocess, train)
     done = checkpoint.resume(run, accelerator, loop.average)
-    lines = checkpoint.kept_lines(run, done)
+    lines = checkpoint.read_lines(run, done)
     for epoch in range(done, recipe.epochs):
         started = time.monotonic()
-        line = {"epoch": epoch + 1, "size": recipe.phase_of(epoch)[0].size}
+        line: dict[str, Any] = {"epoch": epoch + 1, "size": recipe.phase_of(epoch)[0].size}
         line["train_loss"] = loop.train_epoch(epoch)
-        line |= _scored(loop.result(), validation, preprocess, line["size"], accelerator)
+        line |= _score_held_out(loop.result(), validation, preprocess, line["size"], accelerator)
         _stop_unless_finite(line.get("validation_loss", 0.0), epoch)
         seconds = round(time.monotonic() - started, 1)
         lines.append(line | {"seconds": seconds, "hardware": _hardware(accelerator)})
@@ -100,11 +100,12 @@ def fit(
         checkpoint.save(run, accelerator, loop.average, epoch + 1)
         if on_epoch and accelerator.is_main_process:
             on_epoch(lines[-1])
-    return accelerator.unwrap_model(loop.result())
+    trained: nn.Module = accelerator.unwrap_model(loop.result())
+    return trained
 
 
 def _hardware(accelerator: Accelerator) -> str:
-    """What an epoch ran on, in words."""
+    """Return what an epoch ran on, in words."""
     if accelerator.device.type == "cuda":
         name = torch.cuda.get_device_name(accelerator.device)
     else:
@@ -123,7 +124,7 @@ def _draw(lines: list[dict[str, Any]], path: Path) -> None:
         ) from None
 
 
-def _scored(
+def _score_held_out(
     network: nn.Module,
     rows: Rows | None,
     preprocess: PreprocessConfig,
@@ -175,8 +176,11 @@ class _Loop:
         self.average = _average_of(bare, recipe.ema) if recipe.ema else None
 
     def result(self) -> nn.Module:
-        """The network to score and keep."""
-        return self.average.module if self.average else self.accelerator.unwrap_model(self.network)
+        """Return the network to score and keep."""
+        network: nn.Module = (
+            self.average.module if self.average else self.accelerator.unwrap_model(self.network)
+        )
+        return network
 
     def train_epoch(self, epoch: int) -> float:
         """One pass; returns the mean loss."""
@@ -187,7 +191,8 @@ class _Loop:
         if epoch == 0:
             self._settle(order, phase)
         if self.average and before == 0:
-            self.average.set(self.accelerator.unwrap_model(self.network))
+            bare = self.accelerator.unwrap_model(self.network)
+            self.average.set(bare)  # type: ignore[no-untyped-call]
         self.network.train()
         losses: list[Tensor] = []
         found = map(self.train.pixels.rows, self._micro_batches(order))
@@ -217,7 +222,7 @@ class _Loop:
 
     def _micro_batches(self, order: Tensor) -> Iterator[Tensor]:
         """This process' micro-batches: of each step's, every so many-th."""
-        for batch in order.split(self.batch):
+        for batch in torch.split(order, self.batch):
             shares = batch.tensor_split(self.shares)
             yield from shares[self.accelerator.process_index :: self.accelerator.num_processes]
 
@@ -252,10 +257,10 @@ class _Loop:
         return loss.detach()
 
     def _inputs(self, found: Found, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        pixels = resized(found, size, self.accelerator.device)
+        pixels = resize_rows(found, size, self.accelerator.device)
         pixels = augment(pixels, self.recipe.augment)
         inputs = normalise(pixels, self.preprocess).contiguous(memory_format=torch.channels_last)
-        return mixed(inputs, targets.to(pixels.device), self.recipe.augment.mixup)
+        return mix_up(inputs, targets.to(pixels.device), self.recipe.augment.mixup)
 
     def _set_rate(self, phase: Phase, step: int, steps: int) -> None:
         """Linear warm-up, then a cosine to zero, over the steps of a phase."""
@@ -315,16 +320,16 @@ def _batch(rows: int, wanted: int, shares: int) -> int:
     return batch
 
 
-def _forget_other_gradients(network: nn.Module) -> None:
+def _forget_other_gradients(network: Any) -> None:
     """Leave gradients to norms (all vectors among the weights) and to the classifier alone."""
-    head = set(network.get_submodule("classifier").parameters())
+    head = set(network.get_classifier().parameters())
     for parameter in network.parameters():
         if parameter.ndim > 1 and parameter not in head:
             parameter.grad = None
 
 
 def _average_of(network: nn.Module, decay: float) -> ModelEmaV3:
-    """A moving average of the weights, begun anew at each phase.
+    """Return a moving average of the weights, begun anew at each phase.
 
     Weights of two input sizes don't mix, and batch norms' statistics are the latest ones: averaged
     over a change from 96 to 224 pixels, they cost 0.03 of validation AUROC.

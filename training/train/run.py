@@ -29,7 +29,7 @@ from bcd_models.models.classifier import BCDClassifier
 from training import command, run_folder
 from training.corpus import predictions, splits
 from training.corpus.rows import Rows
-from training.corpus.selection import Data, data_of, taught
+from training.corpus.selection import Data, average_teachers, data_of
 from training.evaluate import scoring
 from training.evaluate.calibration import fit_decision
 from training.recipes import schema as recipe
@@ -38,9 +38,9 @@ from training.train import engine, start
 
 
 def network_of(plan: recipe.Recipe, file: Path | None) -> tuple[Any, PreprocessConfig, str]:
-    """A network as training begins with it, its preprocessing, its start's SHA-256 or ""."""
+    """Return a network as training begins with it, its preprocessing, its start's SHA-256 or ""."""
     set_seed(plan.seed)
-    network = create(plan.backbone, plan.drop_path, plan.dropout)
+    network = create(plan.backbone, plan.input_size, drop_path=plan.drop_path, dropout=plan.dropout)
     start.silence_head(network)
     mean, std, sha256 = _start(network, plan, file)
     return network, PreprocessConfig(input_size=plan.input_size, mean=mean, std=std), sha256
@@ -80,7 +80,7 @@ def train(
         preprocess=preprocess,
         provenance=provenance,
     )
-    training = replace(data.training, taught=taught(data.training.frame, plan, teachers))
+    training = replace(data.training, taught=average_teachers(data.training.frame, plan, teachers))
     with run_folder.hold(out, plan, provenance, state):
         network = engine.fit(network, plan, preprocess, training, data.held_out, out)
         if state.is_main_process:
@@ -96,7 +96,7 @@ def provenance_of(
     began_with: tuple[str, str],
     inputs: Sequence[Path],
 ) -> Provenance:
-    """What decides a run.
+    """Return what decides a run.
 
     Args:
         plan: Its recipe.
@@ -160,7 +160,7 @@ def save(
 def decision_on(
     frame: pd.DataFrame, margins: NDArray[np.float64], plan: recipe.Recipe
 ) -> DecisionConfig:
-    """The decision rule within the larger source; the plain one where a label is missing."""
+    """Return the decision rule within the larger source; the plain one where a label is missing."""
     larger = (frame["source"] == splits.larger_source(frame)).to_numpy()
     truth = (frame["label"] == "malignant").to_numpy()[larger]
     if truth.all() or not truth.any():

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -14,17 +15,14 @@ from bcd_models.config import RGB
 from bcd_models.errors import InputError
 from bcd_models.models.backbones import backbone_named
 
-HEAD = "classifier."  # begins the names of the classifier's tensors
 
-
-def silence_head(network: nn.Module) -> None:
+def silence_head(network: Any) -> None:
     """Let training begin from equal logits; timm's own random head begins far from them."""
-    head = network.get_submodule("classifier")
-    for parameter in head.parameters():
+    for parameter in network.get_classifier().parameters():
         nn.init.zeros_(parameter)
 
 
-def from_file(network: nn.Module, path: Path, lacks: Sequence[str] = ()) -> tuple[RGB, RGB, str]:
+def from_file(network: Any, path: Path, lacks: Sequence[str] = ()) -> tuple[RGB, RGB, str]:
     """Load a start file, all but its classifier.
 
     Args:
@@ -49,23 +47,24 @@ def from_file(network: nn.Module, path: Path, lacks: Sequence[str] = ()) -> tupl
         raise InputError(f"start weights {path} can't be read: {error}") from None
     except SafetensorError as error:
         raise InputError(f"start weights {path} are not a safetensors file ({error})") from None
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(HEAD)}
+    head = f"{network.pretrained_cfg['classifier']}."  # begins the names of its tensors
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(head)}
     wanted = network.state_dict()
     for name, tensor in tensors.items():
         if name not in wanted or wanted[name].shape != tensor.shape:
             raise InputError(f"start weights {path} do not fit the network: {name}")
     for name in wanted.keys() - tensors.keys():
         counts = name.endswith("num_batches_tracked")  # of batches seen, which begin at none
-        if not counts and not name.startswith(HEAD) and not any(fnmatch(name, p) for p in lacks):
+        if not counts and not name.startswith(head) and not any(fnmatch(name, p) for p in lacks):
             raise InputError(
                 f"start weights {path} lack {name}: choose another file, or name in the recipe's "
                 "start_lacks what they may lack"
             )
     network.load_state_dict(tensors, strict=False)
-    return _stated(stated, "mean", path), _stated(stated, "std", path), sha256
+    return _read_scaling(stated, "mean", path), _read_scaling(stated, "std", path), sha256
 
 
-def _stated(metadata: Mapping[str, str], name: str, path: Path) -> RGB:
+def _read_scaling(metadata: Mapping[str, str], name: str, path: Path) -> RGB:
     """Return what a file's metadata states for the three channels, or 0.5 for each."""
     text = metadata.get(name, "0.5")
     try:
@@ -84,12 +83,13 @@ def from_imagenet(network: nn.Module, backbone: str) -> tuple[RGB, RGB, str]:
 
     name = backbone_named(backbone).timm_name
     try:
-        source = timm.create_model(name, pretrained=True)
+        source: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm lets through whatever the Hub's client raises
         raise InputError(
             f"timm's ImageNet weights of {name} can't be had ({error}); without the Hub, "
             "hand in a file with --start FILE, or use start: none"
         ) from None
-    tensors = {k: v for k, v in source.state_dict().items() if not k.startswith(HEAD)}
+    head = f"{source.pretrained_cfg['classifier']}."
+    tensors = {k: v for k, v in source.state_dict().items() if not k.startswith(head)}
     network.load_state_dict(tensors, strict=False)
     return source.pretrained_cfg["mean"], source.pretrained_cfg["std"], ""

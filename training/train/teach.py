@@ -65,7 +65,7 @@ def teach(
         margins = _by_networks(known, fold, plan, start, out)
         placed = fold >= 0
         colour = log_odds(floors.across(known, fold)[placed])
-        both = [_calibrated(known.where(placed), one, plan) for one in (margins[placed], colour)]
+        both = [_calibrate(known.where(placed), one, plan) for one in (margins[placed], colour)]
         mean = np.mean(both, axis=0)
         frame = known.frame[placed].reset_index(drop=True)
         predictions.write(frame, log_odds(mean), mean, out / PREDICTIONS)
@@ -98,7 +98,7 @@ def _by_networks(
     return margins
 
 
-def _calibrated(
+def _calibrate(
     rows: Rows, margins: NDArray[np.float64], plan: recipe.Recipe
 ) -> NDArray[np.float64]:
     return calibrate(margins, decision_on(rows.frame, margins, plan))

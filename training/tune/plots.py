@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from training.evaluate.figures import ACCENT, INK, PALE, encode
 from training.recipes.schema import Range
 
-ENOUGH = 4  # complete trials from which an importance can be computed at all
+MIN_TRIALS_FOR_IMPORTANCE = 4  # complete trials from which an importance can be computed at all
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#e4dcea", ACCENT, INK])
 
 
@@ -39,7 +39,7 @@ def draw_pictures(study: optuna.Study, space: Mapping[str, Range]) -> dict[str, 
         figures["history"] = _history(trials, pruned)
         figures["slices"] = _slices(trials, space)
         figures["parallel"] = _parallel(trials, space)
-    if len(trials) >= ENOUGH:
+    if len(trials) >= MIN_TRIALS_FOR_IMPORTANCE:
         figures["importance"] = _importance(study)
     return {name: encode(figure, dpi=150) for name, figure in figures.items()}
 
@@ -53,7 +53,7 @@ def live_plots(study: optuna.Study) -> dict[str, str]:
         "importance": live.plot_param_importances,
     }
     complete = len(complete_trials(study))
-    if complete < ENOUGH:
+    if complete < MIN_TRIALS_FOR_IMPORTANCE:
         del plots["importance"]
     pieces: dict[str, str] = {}
     for name, plot in plots.items() if complete else ():

@@ -15,7 +15,7 @@ Parameters = Mapping[str, float]
 
 
 def parameters_of(plan: Recipe) -> dict[str, float]:
-    """A recipe's own value of each number of its space.
+    """Return a recipe's own value of each number of its space.
 
     Raises:
         InputError: A value lies outside its range, so that tuning could never come back to it; or
@@ -60,7 +60,7 @@ def recipe_of(plan: Recipe, parameters: Parameters) -> Recipe:
 
 
 def trial_recipe(plan: Recipe, parameters: Parameters, seed: int) -> Recipe:
-    """The recipe a trial trains by: one phase, at the study's own size and epochs."""
+    """Return the recipe a trial trains by: one phase, at the study's own size and epochs."""
     tuned = recipe_of(plan, parameters)
     short = {"size": plan.tune.size, "epochs": plan.tune.epochs}
     phase = tuned.phases[0].model_copy(update=short)

@@ -153,16 +153,17 @@ def open_study(bench: Bench, storage: optuna.storages.BaseStorage) -> optuna.Stu
         if name not in begun:
             study.set_user_attr(name, value)
         elif begun[name] != value:
+            other = _describe_change(name, begun, value)
             raise InputError(
-                f"study {study.study_name} was begun with another {_changed(name, begun, value)}: "
-                "go on with the same, or choose another folder"
+                f"study {study.study_name} was begun with another {other}: go on with the same, or "
+                "choose another folder"
             )
     if not any(t.user_attrs.get("default") and t.state != TrialState.FAIL for t in study.trials):
         study.enqueue_trial(parameters_of(bench.plan), user_attrs={"default": True})
     return study
 
 
-def _changed(name: str, begun: Mapping[str, Any], value: Any) -> str:
+def _describe_change(name: str, begun: Mapping[str, Any], value: Any) -> str:
     if name != "recipe":
         return f"{name} ({begun[name]}, now {value})"
     before = begun[name]

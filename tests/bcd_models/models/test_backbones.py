@@ -6,8 +6,7 @@ A new one is a line here, to see whether it works, and then a line of the regist
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +95,7 @@ class BackboneTests:
         pixels = torch.randn(2, 3, SIZE, SIZE)
         with torch.inference_mode():
             assert torch.equal(plain(pixels), loaded(pixels))
-        other = timm.create_model(
-            f"local-dir:{folder}", pretrained=True, num_classes=5, in_chans=1
-        )
+        other = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=5, in_chans=1)
         assert other(torch.randn(2, 1, SIZE, SIZE)).shape == (2, 5)
 
     @pytest.fixture(scope="class")

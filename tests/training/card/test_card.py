@@ -31,7 +31,7 @@ from tests.conftest import CARDS, MODELS
 from training import command
 from training.card import provenance as card_provenance
 from training.card import write as card
-from training.corpus.parts import SOURCES
+from training.corpus.chunks import SOURCES
 from training.evaluate import schema as measured
 from training.evaluate.metrics import HEADLINE, METRICS
 from training.recipes.schema import Recipe

@@ -216,7 +216,7 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
             corpus.build({"idc": root}, out, processes=1)
     assert not out.exists()
     kept = {f: f.stat().st_mtime_ns for f in (tmp_path / ".corpus.building").rglob("*.arrow")}
-    assert len(kept) == corpus.PARTS
+    assert len(kept) == corpus.CHUNKS
     next(iter(kept)).unlink()
     with monkeypatch.context() as patch:
         patch.setattr(corpus, "_merge", interrupted)
@@ -367,9 +367,9 @@ def test_the_kaggle_archive_at_its_full_size(tmp_path: Path) -> None:
             for folder in ("", "IDC_regular_ps50_idx5/"):
                 archive.writestr(zipfile.ZipInfo(folder + name), b"%d" % i)
     names: set[str] = set()
-    for part in range(corpus.PARTS):
-        found = list(idc_source.read(path, part, corpus.PARTS))
-        assert len(found) == pytest.approx(len(labels) / corpus.PARTS, rel=0.05)
+    for part in range(corpus.CHUNKS):
+        found = list(idc_source.read(path, part, corpus.CHUNKS))
+        assert len(found) == pytest.approx(len(labels) / corpus.CHUNKS, rel=0.05)
         names.update(image.name for image in found)
         assert all(image.data.decode() in image.name for image in found)
     assert len(names) == len(labels) == 277_524

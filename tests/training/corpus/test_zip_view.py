@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from training.corpus.sources.zip_view import open_part
+from training.corpus.sources.zip_view import open_some
 
 COMMENTS = st.binary(max_size=60).filter(lambda data: b"PK" not in data)  # nor can zipfile
 NAMES = st.text(
@@ -34,8 +34,8 @@ def test_any_part_is_what_zipfile_reads(
 ) -> None:
     path = archive(tmp_path / "a.zip", files, comment)
     wanted = set(sorted(files)[::2])
-    with open_part(path, wanted.__contains__) as part:
-        assert {name: part.read(name) for name in part.namelist()} == {
+    with open_some(path, wanted.__contains__) as chunk:
+        assert {name: chunk.read(name) for name in chunk.namelist()} == {
             name: files[name] for name in wanted
         }
 
@@ -43,8 +43,8 @@ def test_any_part_is_what_zipfile_reads(
 def test_an_archive_behind_other_bytes(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.zip", {"x": b"one", "y": b"two"})
     path.write_bytes(b"#!/bin/sh\n" * 9 + path.read_bytes())
-    with open_part(path, "y".__eq__) as part:
-        assert [(name, part.read(name)) for name in part.namelist()] == [("y", b"two")]
+    with open_some(path, "y".__eq__) as chunk:
+        assert [(name, chunk.read(name)) for name in chunk.namelist()] == [("y", b"two")]
 
 
 def test_more_entries_than_16_bits_count(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_more_entries_than_16_bits_count(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as new:
         for i in range(70_000):
             new.writestr(zipfile.ZipInfo(f"{i}"), b"%d" % i)
-    with open_part(path, lambda name: name.endswith("9999")) as part:
-        assert {name: part.read(name) for name in part.namelist()} == {
+    with open_some(path, lambda name: name.endswith("9999")) as chunk:
+        assert {name: chunk.read(name) for name in chunk.namelist()} == {
             str(i): b"%d" % i for i in range(9_999, 70_000, 10_000)
         }
 
@@ -71,4 +71,4 @@ def test_a_damaged_directory_is_refused(tmp_path: Path, spoil) -> None:
     path = archive(tmp_path / "a.zip", {"x": b"one", "y": b"two"})
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(zipfile.BadZipFile):
-        open_part(path, lambda _: True).close()
+        open_some(path, lambda _: True).close()

@@ -34,7 +34,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> Path
     shutil.copytree(out / ARM / "fold-0", out / ARM / "fold-2", ignore=lambda *_: {"model"})
     tuned = out / "tune" / "mobilenetv2"
     tuned.mkdir(parents=True)
-    (tuned / "winner.yaml").write_text("name: größer\n")
+    (tuned / "tuned.yaml").write_text("name: größer\n")
     (tuned / "study.db").write_bytes(b"\0")
     return out
 
@@ -70,8 +70,8 @@ def test_the_tuning_comes_without_its_database(study: Path, tmp_path: Path) -> N
     records.gather(study, tmp_path / "kept")
     records.restore(tmp_path / "kept", tmp_path / "other")
     tuned = tmp_path / "other" / "tune" / "mobilenetv2"
-    assert [path.name for path in tuned.iterdir()] == ["winner.yaml"]
-    assert (tuned / "winner.yaml").read_text("utf-8") == "name: größer\n"
+    assert [path.name for path in tuned.iterdir()] == ["tuned.yaml"]
+    assert (tuned / "tuned.yaml").read_text("utf-8") == "name: größer\n"
 
 
 def test_what_a_study_has_is_left_alone(study: Path, tmp_path: Path) -> None:
@@ -96,13 +96,12 @@ def test_a_tuning_goes_on_elsewhere_with_its_finished_trials(
     study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus_folder: Path
 ) -> None:
     seen: list[dict[str, float]] = []
-    monkeypatch.setattr(tune, "measure", studies.measure_by_learning_rate(seen))
     monkeypatch.setattr(trials, "measure", studies.measure_by_learning_rate(seen))
     begun, other = tmp_path / "begun", tmp_path / "other"
     shutil.copytree(study / "runs", begun / "runs")
     config = studies.write(tmp_path / "small.yaml")
     studies.run(config, corpus_folder, begun / "tune" / "small", 3)
-    (begun / "tune" / "small" / tune.WINNER).unlink()
+    (begun / "tune" / "small" / tune.BEST).unlink()
     with studies.study_at(begun / "tune" / "small") as kept:
         finished = [trial.params for trial in kept.trials]
         kept.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))  # of a killed worker
@@ -114,5 +113,5 @@ def test_a_tuning_goes_on_elsewhere_with_its_finished_trials(
     seen.clear()
     studies.run(config, corpus_folder, other / "tune" / "small", 4)
     assert len(studies.trials_of(other / "tune" / "small")) == 4
-    assert (other / "tune" / "small" / tune.WINNER).exists()
+    assert (other / "tune" / "small" / tune.BEST).exists()
     assert [one for one in seen if one not in finished]

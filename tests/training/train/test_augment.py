@@ -9,7 +9,7 @@ from skimage.color import rgb2hed
 
 from tests.support import synthetic
 from training.recipes.schema import Augment
-from training.train.augment import augment, hed, mixed, rgb
+from training.train.augment import augment, hed, mix_up, rgb
 
 EVERY = Augment(brightness=0.1, contrast=0.1, saturation=0.1, stain=0.1)
 
@@ -25,10 +25,10 @@ def test_mixup_by_hand() -> None:
     torch.manual_seed(0)
     targets = torch.tensor([[1.0, 0], [0, 1], [0.25, 0.75]])  # an odd batch
     inputs = targets[:, 1].view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
-    out, soft = mixed(inputs, targets, alpha=0.4)
+    out, soft = mix_up(inputs, targets, alpha=0.4)
     assert torch.allclose(soft, share * targets + (1 - share) * targets[[2, 0, 1]], atol=1e-6)
     assert torch.allclose(out[:, 0, 0, 0], soft[:, 1], atol=1e-6)
-    assert all(torch.equal(*pair) for pair in zip(mixed(inputs, targets, 0), (inputs, targets)))  # noqa: B905
+    assert all(torch.equal(*pair) for pair in zip(mix_up(inputs, targets, 0), (inputs, targets)))  # noqa: B905
 
 
 def test_no_strength_changes_nothing() -> None:

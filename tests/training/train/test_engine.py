@@ -236,7 +236,7 @@ def test_no_row_is_drawn_more_than_three_times(rows: Rows) -> None:
     counts = np.stack([np.bincount(order, minlength=len(draws)) for order in drawn])
     assert (counts.sum(1) == len(draws)).all()
     assert (np.abs(counts - draws) < 1).all()
-    assert counts.max() <= engine.balance.MOST_DRAWS
+    assert counts.max() <= engine.balance.MAX_DRAWS
     assert np.abs(counts.mean(0) - draws).max() < 5 * 0.5 / 400**0.5
 
 

@@ -93,7 +93,7 @@ def test_they_say_the_mean_of_network_and_colour_both_calibrated(
     placed = fold >= 0
     colour = floors.log_odds(floors.across(known, fold)[placed])
     rows = known.where(placed)
-    expected = [teach._calibrated(rows, one, plan) for one in (networks[placed], colour)]
+    expected = [teach._calibrate(rows, one, plan) for one in (networks[placed], colour)]
     assert said["probability"].to_numpy() == pytest.approx(np.mean(expected, axis=0))
     truth = said["label"] == "malignant"
     assert roc_auc_score(truth, said["probability"]) > 0.9  # synthetic tissue, by its colour

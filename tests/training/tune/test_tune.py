@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ import yaml
 from optuna.trial import TrialState
 from playwright.sync_api import sync_playwright
 
-from bcd_models.errors import InputError
 from bcd_models.prediction import NOTICE
 from tests.support.studies import (
     DEFAULT,
@@ -34,8 +31,8 @@ from training.corpus import splits
 from training.recipes import schema as recipe
 from training.train import run as train
 from training.train.checkpoint import TrainingStopped
-from training.tune import confirm, trials
 from training.tune import search as tune
+from training.tune import trials
 from training.tune.space import recipe_of
 
 
@@ -46,7 +43,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def replace_measure(monkeypatch: pytest.MonkeyPatch, measure: Any) -> None:
     monkeypatch.setattr(trials, "measure", measure)
-    monkeypatch.setattr(tune, "measure", measure)
 
 
 @pytest.fixture
@@ -57,55 +53,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
     return seen
 
 
-# What is decided.
-
-
-def test_the_default_stays_unless_clearly_beaten() -> None:
-    default = [0.90, 0.92, 0.91, 0.93]
-    better = [value + gain for value, gain in zip(default, (0.02, 0.021, 0.019, 0.02), strict=True)]
-    noisy = [0.99, 0.90, 0.92, 0.95]
-    decision = confirm.decide({"default": default, "trial 3": noisy, "trial 8": better})
-    assert decision.winner == "default"  # the best on average is the noisy one
-    assert [one.name for one in decision.comparisons] == ["trial 3", "trial 8"]
-    assert confirm.decide({"default": default, "trial 8": better}).winner == "trial 8"
-    assert confirm.decide({"default": default, "trial 8": default}).winner == "default"
-    assert confirm.decide({"default": default}).winner == "default"
-    by_hand = decision.comparisons[1]  # mean 0.02, sd 0.000816, t(3, 0.9875) = 4.177
-    assert (by_hand.low, by_hand.high) == pytest.approx((0.018295, 0.021705), abs=2e-6)
-
-
-def test_the_winner_is_a_recipe_that_train_takes(tmp_path: Path) -> None:
+def test_what_is_written_is_a_recipe_that_train_takes(tmp_path: Path) -> None:
     plan = planned()
-    path = tmp_path / "winner.yaml"
+    path = tmp_path / "tuned.yaml"
     assert recipe.read(tune.write_recipe(plan, "The default stays.", path)) == plan
     tuned = recipe_of(plan, DEFAULT | {"phases.learning_rate": 0.0005})
-    assert recipe.read(tune.write_recipe(tuned, "Trial 3 replaces it.", path)) == tuned
+    assert recipe.read(tune.write_recipe(tuned, "Trial 3 is the best.", path)) == tuned
     assert tuned.epochs == plan.epochs
-
-
-def test_a_confirmation_that_was_killed_goes_on(tmp_path: Path) -> None:
-    found = {"default": DEFAULT, "trial 4": DEFAULT | {"weight_decay": 0.1}}
-    runs: list[tuple[float, int, int]] = []
-
-    def measure(parameters, seed, fold) -> dict[str, Any]:
-        if len(runs) == 3:
-            raise KeyboardInterrupt
-        runs.append((parameters["weight_decay"], seed, fold))
-        return {"auroc": 0.9 + seed / 100, "stopped": None}
-
-    asked = (found, (1, 2), (0, 1), measure, {"corpus": "a"}, tmp_path)
-    made = []
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            confirm.confirm(*asked)
-        made += runs
-        runs.clear()
-    assert len(set(made)) == len(made) == 6
-    with pytest.raises(InputError, match="of another study"):
-        confirm.confirm(*asked[:4], {"corpus": "b"}, tmp_path)
-    (tmp_path / "confirm.json").write_text("{")
-    with pytest.raises(InputError, match="is damaged"):
-        confirm.confirm(*asked)
 
 
 # A study from end to end.
@@ -113,30 +67,25 @@ def test_a_confirmation_that_was_killed_goes_on(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished(config: Path, corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two trials, confirmed."""
+    """A study of two trials."""
     out = tmp_path_factory.mktemp("studies") / "study"
     run(config, corpus_folder, out, 2)
     return out
 
 
 def test_a_study_leaves_a_recipe_and_pages(finished: Path) -> None:
-    winner, best = (recipe.read(finished / name) for name in ("winner.yaml", "tuned.yaml"))
-    assert best.arm == "tuned"
-    assert winner.model_dump(exclude={"arm", "tune"}) in [
-        one.model_dump(exclude={"arm", "tune"}) for one in (best, planned())
-    ]
+    tuned = recipe.read(finished / "tuned.yaml")
+    assert tuned.arm == "tuned"
     default, drawn = trials_of(finished)
     assert (default.state, drawn.state) == (TrialState.COMPLETE, TrialState.COMPLETE)
     assert default.params == DEFAULT
     assert drawn.params.keys() == DEFAULT.keys()
-    record = json.loads((finished / "confirm.json").read_text())
-    assert Counter(str(entry["parameters"]) for entry in record["runs"]) == {
-        str(DEFAULT): 2,
-        str(drawn.params): 2,
-    }
-    assert {entry["seed"] for entry in record["runs"]} == {1, 2}
+    best = max((default, drawn), key=lambda trial: trial.value or 0)
+    assert tuned == recipe_of(planned(), best.params).model_copy(update={"arm": "tuned"})
     text = (finished / "study.md").read_text()
-    for said in (NOTICE, record["study"]["corpus"], record["study"]["split"], "The default stays"):
+    with study_at(finished) as study:
+        bound = study.user_attrs
+    for said in (NOTICE, bound["corpus"], bound["split"], "has the highest AUROC of 2 trials"):
         assert said in text
     for name in ("history", "slices", "parallel"):
         assert f"(study-{name}.png)" in text
@@ -213,11 +162,11 @@ def test_a_study_goes_on_and_asked_again_changes_nothing(
 ) -> None:
     out = tmp_path / "study"
     run(config, corpus_folder, out, 3)
-    assert len(quick) == 3 + 4
-    names = ("study.md", "study.html", "study-history.png", "winner.yaml", "confirm.json")
+    assert len(quick) == 3
+    names = ("study.md", "study.html", "study-history.png", "tuned.yaml")
     before = [(out / name).read_bytes() for name in names]
     run(config, corpus_folder, out, 3)
-    assert len(quick) == 3 + 4
+    assert len(quick) == 3
     assert [(out / name).read_bytes() for name in names] == before
     run(config, corpus_folder, out, 6)
     tried = [tuple(trial.params.values()) for trial in trials_of(out)]
@@ -230,18 +179,18 @@ def test_a_study_goes_on_and_asked_again_changes_nothing(
     assert "Choose nothing by it" in (out / "study.html").read_text()
 
 
-def test_a_clearly_better_trial_becomes_the_recipe(
+def test_the_best_trial_becomes_the_recipe(
     quick: list, corpus_folder: Path, tmp_path: Path
 ) -> None:
     phases = [{"size": 32, "epochs": 2, "learning_rate": 0.002}]
     config = write(tmp_path / "recipe.yaml", phases=phases)
     out = tmp_path / "study"
     run(config, corpus_folder, out, 4)
-    winner = recipe.read(out / "winner.yaml")
+    winner = recipe.read(out / "tuned.yaml")
     best = max(trials_of(out), key=lambda trial: trial.value)
     assert winner.phases[0].learning_rate == best.params["phases.learning_rate"] != 0.002
     assert winner.arm == "tuned"
-    assert f"Trial {best.number} replaces" in (out / "study.md").read_text()
+    assert f"Trial {best.number} has the highest" in (out / "study.md").read_text()
 
 
 def test_a_study_is_never_continued_with_something_else(
@@ -345,7 +294,7 @@ def test_accelerate_launch_with_several_processes_is_refused(
 
 
 @pytest.mark.slow
-def test_the_winner_trains(finished: Path, corpus_folder: Path, tmp_path: Path) -> None:
+def test_the_best_trials_recipe_trains(finished: Path, corpus_folder: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "run")]
     with pytest.raises(SystemExit) as end:
         command.run(

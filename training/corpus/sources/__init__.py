@@ -58,7 +58,7 @@ class Source:
         labels_mean: What the labels mean in this set.
         one_label_a_case: Whether all images of a case share one label.
         size: Width and height in pixels of every proper image, or None.
-        read: Yields the images of a folder or of the archive as downloaded, or one part of them.
+        read: Yields the images of a folder or of the archive as downloaded, or one chunk of them.
     """
 
     name: str

@@ -24,12 +24,12 @@ _SUBTYPES = {
 }
 
 
-def read(path: Path, part: int = 0, parts: int = 1) -> Iterator[Image | Refused]:
+def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refused]:
     """Yield the images of a folder or of the archive as downloaded.
 
     A patient is year and digits of the slide id: the letters after them are blocks of one patient.
     """
-    for name, content in png_files(path, part, parts):
+    for name, content in png_files(path, chunk, chunks):
         match = _NAME.search(name)
         if not match or match[2] not in _SUBTYPES:
             yield Refused(name, FOREIGN)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import IO
 
 from bcd_models.errors import InputError
-from training.corpus.sources.zip_view import open_part
+from training.corpus.sources.zip_view import open_some
 
 _COMPRESSED: dict[bytes, Callable[..., IO[bytes]]] = {
     b"\x1f\x8b": gzip.open,  # type: ignore[dict-item]
-    b"BZh": bz2.open,  # type: ignore[dict-item]
-    b"\xfd7zXZ\0": lzma.open,  # type: ignore[dict-item]
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
 }
 _TAR_END = 1024  # bytes of zeros
 _DAMAGE = (
@@ -55,54 +55,54 @@ def check(path: Path) -> None:
 def stamp(path: Path) -> str:
     """What tells this folder or archive from a changed one: names, sizes and times of writing."""
     if path.is_file():
-        return repr(_written(path.stat()))
+        return repr(_size_and_time(path.stat()))
     found = sorted(
-        (os.path.join(folder, name), *_written(os.stat(os.path.join(folder, name))))
+        (os.path.join(folder, name), *_size_and_time(os.stat(os.path.join(folder, name))))
         for folder, _, files in os.walk(path)
         for name in files
     )
     return hashlib.sha256(repr(found).encode(errors="surrogateescape")).hexdigest()
 
 
-def splittable(path: Path) -> bool:
-    """Whether parts of it can be read without reading the rest."""
+def is_splittable(path: Path) -> bool:
+    """Return whether chunks of it can be read without reading the rest."""
     return path.is_dir() or zipfile.is_zipfile(path)
 
 
-def png_files(path: Path, part: int = 0, parts: int = 1) -> Iterator[Found]:
+def png_files(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Found]:
     """Name (with forward slashes, relative to the root) of each PNG, and what reads its bytes.
 
     Bytes can be read until the next name is asked for.
 
     Args:
         path: A folder, or a zip or tar archive.
-        part: Which part to read, from 0.
-        parts: Into how many parts files fall, by their own names, wherever they lie.
+        chunk: Which chunk to read, from 0.
+        chunks: Into how many chunks files fall, by their own names, wherever they lie.
 
     Raises:
         InputError: The archive is damaged.
     """
     kind = _folder if path.is_dir() else _zip if zipfile.is_zipfile(path) else _tar
 
-    def wanted(name: str) -> bool:
+    def is_wanted(name: str) -> bool:
         file = name.rpartition("/")[2]
-        return file.endswith(".png") and zlib.crc32(file.encode()) % parts == part
+        return file.endswith(".png") and zlib.crc32(file.encode()) % chunks == chunk
 
-    with _damage(path):
-        for name, read in kind(path, wanted):
-            yield name, partial(_checked, path, read)
+    with _explain_damage(path):
+        for name, read in kind(path, is_wanted):
+            yield name, partial(_read_checked, path, read)
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
+def _explain_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
         raise InputError(f"{path} is damaged or cut short ({error}): download it again") from None
 
 
-def _checked(path: Path, read: Callable[[], bytes]) -> bytes:
-    with _damage(path):
+def _read_checked(path: Path, read: Callable[[], bytes]) -> bytes:
+    with _explain_damage(path):
         return read()
 
 
@@ -114,13 +114,13 @@ def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
 
 
 def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
-    with open_part(path, wanted) as archive:
+    with open_some(path, wanted) as archive:
         for entry in archive.infolist():
             yield entry.filename, partial(archive.read, entry)
 
 
 def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
-    with _decompressed(path) as stream:
+    with _open_tar(path) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for entry in archive:
                 file = archive.extractfile(entry) if entry.isfile() and wanted(entry.name) else None
@@ -132,17 +132,17 @@ def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
                 raise tarfile.ReadError("data after the last readable entry")
 
 
-def _decompressed(path: Path) -> IO[bytes]:
+def _open_tar(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
         start = file.read(6)
-        for magic, opened in _COMPRESSED.items():
+        for magic, open_compressed in _COMPRESSED.items():
             if start.startswith(magic):
-                return opened(path, "rb")
+                return open_compressed(path, "rb")
         file.seek(-_TAR_END, os.SEEK_END)
         if any(file.read()):
             raise tarfile.ReadError("no end mark")
     return path.open("rb")
 
 
-def _written(status: os.stat_result) -> tuple[int, int]:
+def _size_and_time(status: os.stat_result) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns

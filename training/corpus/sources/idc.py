@@ -14,14 +14,14 @@ _NAME = re.compile(r"(?:^|/)(\d+)/([01])/(\d+)_idx5_x\d+_y\d+_class([01])\.png$"
 _LABELS = {"0": "benign", "1": "malignant"}
 
 
-def read(path: Path, part: int = 0, parts: int = 1) -> Iterator[Image | Refused]:
+def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refused]:
     """Yield the patches of a folder or of the archive as downloaded.
 
     The archive holds every patch twice, once below ``IDC_regular_ps50_idx5/``: the second copy of
     a file name is passed over without a word.
     """
     seen: set[str] = set()
-    for name, content in png_files(path, part, parts):
+    for name, content in png_files(path, chunk, chunks):
         match = _NAME.search(name)
         if not match:
             yield Refused(name, FOREIGN)

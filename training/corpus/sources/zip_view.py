@@ -23,7 +23,7 @@ _LONGEST_COMMENT = 2**16
 _UTF8 = 0x800
 
 
-def open_part(path: Path, wanted: Callable[[str], bool]) -> zipfile.ZipFile:
+def open_some(path: Path, wanted: Callable[[str], bool]) -> zipfile.ZipFile:
     """Open an archive with only those entries in view whose name is wanted.
 
     Raises:
@@ -72,7 +72,7 @@ def _entries(file: IO[bytes], size: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _ending(start: int, offset: int, entries: list[bytes]) -> bytes:
-    """The records that close a directory, in their 64-bit form whatever its size."""
+    """Return the records that close a directory, in their 64-bit form whatever its size."""
     count, size = len(entries), sum(map(len, entries))
     full16, full32 = 2**16 - 1, 2**32 - 1
     end64 = _END64.pack(b"PK\6\6", _END64.size - 12, 45, 45, 0, 0, count, count, size, offset)

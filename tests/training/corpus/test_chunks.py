@@ -94,5 +94,5 @@ def test_calibration_of_a_calibrated_score() -> None:
 
 
 def test_small_subgroups_are_not_estimable() -> None:
-    assert metrics.estimable(FRAME[FRAME["source"] == "idc"])
-    assert not metrics.estimable(FRAME[FRAME["source"] == "breakhis"])
+    assert metrics.is_estimable(FRAME[FRAME["source"] == "idc"])
+    assert not metrics.is_estimable(FRAME[FRAME["source"] == "breakhis"])

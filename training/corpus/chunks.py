@@ -1,4 +1,4 @@
-"""One part of a source, read by one process into an Arrow file: what a corpus is merged from.
+"""One chunk of a source, read by one process into an Arrow file: what a corpus is merged from.
 
 Imports little, since every process of a build starts here.
 """
@@ -33,7 +33,7 @@ _LIMITS = ImageLimits(min_side=1)
 def begin_process() -> None:
     """What a reading process does first.
 
-    Ctrl-C is for its parent to answer: the part at hand is ended and kept. A parent that is killed
+    Ctrl-C is for its parent to answer: the chunk at hand is ended and kept. A parent that is killed
     must not leave it waiting for ever.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -47,20 +47,22 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def read_part(name: str, path: Path, part: int, parts: int, file: Path, schema: pa.Schema) -> None:
-    """Write the rows of one part into an Arrow file, and what was left out beside it.
+def read_chunk(
+    name: str, path: Path, chunk: int, chunks: int, file: Path, schema: pa.Schema
+) -> None:
+    """Write the rows of one chunk into an Arrow file, and what was left out beside it.
 
     Args:
         name: The source.
         path: Its folder or archive.
-        part: Which part, from 0.
-        parts: Of how many.
+        chunk: Which chunk, from 0.
+        chunks: Of how many.
         file: What to write; appears only when complete. What was left out goes beside it as JSON.
         schema: Of a corpus row, its labels and sources as numbers.
     """
     refused: list[Refused] = []
     beside = file.with_suffix(".new")
-    rows = _rows(SOURCES[name], path, part, parts, refused)
+    rows = _rows(SOURCES[name], path, chunk, chunks, refused)
     with pa.OSFile(str(beside), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
         while batch := list(islice(rows, WRITE_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
@@ -70,9 +72,9 @@ def read_part(name: str, path: Path, part: int, parts: int, file: Path, schema: 
 
 
 def _rows(
-    source: Source, path: Path, part: int, parts: int, refused: list[Refused]
+    source: Source, path: Path, chunk: int, chunks: int, refused: list[Refused]
 ) -> Iterator[dict[str, Any]]:
-    for found in source.read(path, part, parts):
+    for found in source.read(path, chunk, chunks):
         row = found if isinstance(found, Refused) else _row(source, found)
         if isinstance(row, Refused):
             refused.append(row)

@@ -1,15 +1,13 @@
-"""What is compared on the validation and test parts: splits, floors, backbones, single cases."""
+"""What is compared on the validation and test parts: splits, floors, backbones."""
 
 from __future__ import annotations
-
-from collections import defaultdict
 
 import numpy as np
 import pandas as pd
 
 from bcd_models.config import HeldOut
 from training.compare import schema
-from training.compare.rows import auroc_of, counts_of, drawn_of, joined, truth_of, within
+from training.compare.rows import align_frames, auroc_of, counts_of, drawn_of, truth_of, within
 from training.compare.runs import Missing, Run, Test
 from training.evaluate import metrics
 from training.evaluate.schema import Counts, Estimate, Figures
@@ -19,23 +17,23 @@ def on_same_terms(runs: list[Run], larger: str) -> tuple[schema.OnSameTerms, ...
     """Validation and test figures over all sources together, as the original's are."""
     found = []
     for run in sorted(runs, key=lambda run: run.kind != "random"):
-        if run.kind == "leaky":
+        if run.kind == "leaky":  # trained on half of each test case
             continue
         if run.held == HeldOut() and run.held_out is not None:
-            found.append(_validated(run, run.held_out, larger))
+            found.append(_on_validation(run, run.held_out, larger))
         if run.test:
-            found.append(_as_tested(run, run.test))
+            found.append(_on_test(run, run.test))
     if not found:
         raise Missing("no run holds out the validation part, and none was evaluated on test")
     return tuple(found)
 
 
-def _validated(run: Run, frame: pd.DataFrame, larger: str) -> schema.OnSameTerms:
+def _on_validation(run: Run, frame: pd.DataFrame, larger: str) -> schema.OnSameTerms:
     auroc = auroc_of(within(frame, larger))
     return _same_terms(run, "validation", counts_of(frame), _figures(run, frame), auroc)
 
 
-def _as_tested(run: Run, test: Test) -> schema.OnSameTerms:
+def _on_test(run: Run, test: Test) -> schema.OnSameTerms:
     metrics = test.metrics
     auroc = test.within.figures["auroc"]
     return _same_terms(run, "test", metrics.data.counts, metrics.overall, auroc)
@@ -67,21 +65,21 @@ def tested(runs: list[Run]) -> tuple[schema.Tested, ...]:
             learnt=run.learnt,
             within=test.within,
         )
-        for run, test in _evaluated(runs, "grouped")
+        for run, test in _evaluated_runs(runs, "grouped")
     )
     if not found:
         raise Missing("no run on the grouped split was evaluated on test")
     return found
 
 
-def _evaluated(runs: list[Run], kind: str) -> list[tuple[Run, Test]]:
+def _evaluated_runs(runs: list[Run], kind: str) -> list[tuple[Run, Test]]:
     return [(run, run.test) for run in runs if run.kind == kind and run.test]
 
 
 def pairs(runs: list[Run], larger: str) -> tuple[schema.Pair, ...]:
     """EfficientNet-B2 minus MobileNetV2, of equal arms or where there is one of each."""
     light, heavy = (
-        [found for found in _evaluated(runs, "grouped") if found[0].plan.backbone == name]
+        [found for found in _evaluated_runs(runs, "grouped") if found[0].plan.backbone == name]
         for name in ("mobilenetv2", "efficientnet_b2")
     )
     alone = len(light) == len(heavy) == 1
@@ -101,75 +99,12 @@ def _arm(run: Run) -> tuple[str, HeldOut]:
 
 
 def _pair(ours: Run, one: Test, theirs: Run, other: Test, larger: str) -> schema.Pair:
-    frames = joined([within(test.frame, larger) for test in (one, other)])
+    frames = align_frames([within(test.frame, larger) for test in (one, other)])
     return schema.Pair(
         run=ours.name,
         other=theirs.name,
         counts=counts_of(frames[0]),
         differences=_differences(ours, frames[0], theirs, frames[1]),
-    )
-
-
-def leaks(runs: list[Run], larger: str) -> tuple[schema.Leak, ...]:
-    """Leaky runs beside the grouped ones of the same recipe, on the half that both scored."""
-    found = tuple(
-        _leak(*leaky, *grouped, larger)
-        for leaky in _evaluated(runs, "leaky")
-        for grouped in _evaluated(runs, "grouped")
-        if _made(leaky[0]) == _made(grouped[0])
-    )
-    if not found:
-        raise Missing(
-            "it takes a run on the leaky split and one of the same recipe on the grouped split, "
-            "both holding out the same and evaluated on test"
-        )
-    return found
-
-
-def _made(run: Run) -> tuple[object, ...]:
-    """What decided its weights, but for the split."""
-    return run.decided("split", "arm"), run.held, run.provenance.start_sha256
-
-
-def _leak(
-    leaky: Run, leaky_test: Test, grouped: Run, grouped_test: Test, larger: str
-) -> schema.Leak:
-    ours, theirs = joined([within(test.frame, larger) for test in (leaky_test, grouped_test)])
-    return schema.Leak(
-        backbone=leaky.backbone,
-        arm=grouped.plan.arm,
-        grouped_run=grouped.name,
-        leaky_run=leaky.name,
-        counts=counts_of(ours),
-        grouped_train=grouped_test.metrics.data.train_counts,
-        leaky_train=leaky_test.metrics.data.train_counts,
-        grouped=_figures(grouped, theirs),
-        leaky=_figures(leaky, ours),
-        leaky_minus_grouped=_differences(leaky, ours, grouped, theirs),
-    )
-
-
-def leave_one_out(runs: list[Run]) -> tuple[schema.LeaveOneOut, ...]:
-    """Cases held out one at a time, as counts."""
-    groups: dict[tuple[str, str], list[pd.DataFrame]] = defaultdict(list)
-    for run in runs:
-        if run.held.case and run.held_out is not None:
-            called = run.held_out["probability"] >= run.threshold
-            right = called.to_numpy() == truth_of(run.held_out)
-            groups[run.backbone, run.plan.arm].append(run.held_out.assign(right=right))
-    if not groups:
-        raise Missing("no run holds out a single case")
-    return tuple(_left_out(*key, pd.concat(frames)) for key, frames in groups.items())
-
-
-def _left_out(backbone: str, arm: str, frame: pd.DataFrame) -> schema.LeaveOneOut:
-    right = frame.groupby("label")["right"].sum()
-    return schema.LeaveOneOut(
-        backbone=backbone,
-        arm=arm,
-        counts=counts_of(frame),
-        benign_right=int(right.get("benign", 0)),
-        malignant_right=int(right.get("malignant", 0)),
     )
 
 

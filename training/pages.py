@@ -1,0 +1,27 @@
+"""Pages made by Jinja2 from a template and what a document says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+
+def render(template: Path, **values: Any) -> str:
+    """Return a template filled in; what it names and isn't given is an error.
+
+    Args:
+        template: A file; one that ends in ``.html`` escapes what it is given.
+        values: By name. The filter ``cell`` writes a text as the cell of a Markdown table.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = lambda text: str(text).replace("|", "/")
+    return environment.get_template(template.name).render(values)
