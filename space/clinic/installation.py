@@ -8,8 +8,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import InputError
 from clinic import tallies
-from clinic.audit import HEAD, AuditLog
+from clinic.audit import AuditLog
 from clinic.db import Database
+from clinic.heads import FORMER, HEADS
 from clinic.ids import RECORD
 from clinic.migrations import migrate
 from clinic.permissions import Refused
@@ -61,6 +62,7 @@ def _note(database: Database, log: AuditLog, refusal: Refused) -> None:
 
 def _refuse_lost_database(settings: Settings) -> None:
     """An empty one in its place would throw away what its log still holds."""
-    file, head = settings.data / DATABASE, settings.data / HEAD
-    if not settings.database_url and head.exists() and not file.exists():
+    file = settings.data / DATABASE
+    was_used = any((settings.data / name).exists() for name in (HEADS, FORMER))
+    if not settings.database_url and was_used and not file.exists():
         raise InputError(f"{file} is gone, but not what belongs to it: bring it or a backup back")
