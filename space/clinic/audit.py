@@ -25,20 +25,20 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, func, select
+from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
 from clinic import clock
-from clinic.db import POSTGRESQL, AuditEntry
+from clinic.db import AuditEntry
 from clinic.heads import FIRST, HEADS, Head, Heads
 from clinic.permissions import Actor
 
 KEY, LOCK = "audit.key", "audit.lock"
 KEY_BYTES = 32
-ADVISORY = 0x6263_6401  # any number, the same in every process
 CUT = "audit_log_cut"  # the act of nobody known: rows were gone when the next was written
 WRITTEN = "audit_heads"  # where a session keeps the heads of its rows until they are committed
+NEWEST = select(AuditEntry.number, AuditEntry.mac).order_by(AuditEntry.number.desc()).limit(1)
 
 log = logging.getLogger(__name__)
 
@@ -134,19 +134,11 @@ class AuditLog:
         written: list[Head] = session.info.get(WRITTEN, [])
         if written:
             return written[-1]
-        newest, kept = self._newest(session), self.head()
+        row = session.execute(NEWEST).first()  # and stays that: nobody else writes meanwhile
+        newest, kept = Head(*row) if row else Head(), self.head()
         if newest == kept or _is_there(session, kept):
             return newest
         return self._write_cut(session, newest, kept)
-
-    def _newest(self, session: Session) -> Head:
-        """The last row, once no other writer can add one: they wait until this commit."""
-        if session.get_bind().dialect.name == POSTGRESQL:
-            session.execute(select(func.pg_advisory_xact_lock(ADVISORY)))
-        # SQLite's transactions have the writer's lock from their beginning.
-        newest = select(AuditEntry.number, AuditEntry.mac).order_by(AuditEntry.number.desc())
-        row = session.execute(newest.limit(1)).first()
-        return Head(*row) if row else Head()
 
     def _write_cut(self, session: Session, newest: Head, kept: Head) -> Head:
         """Log that rows were cut off; goes on from their numbers, so that none is given again."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from bcd_models.errors import ImageError, InputError
 from bcd_models.explain import Explanation
 from bcd_models.images import open_image
 from bcd_models.predictor import Predictor
-from clinic import clock, patients, tallies
+from clinic import clock, patients, references, tallies
 from clinic.db import Examination, ExaminedImage, Look, Patient, Read, Result
 from clinic.display import display_size
 from clinic.ids import issued
@@ -233,11 +233,10 @@ def save(
         StorageError: There is no room.
     """
     doctor, comment = need_doctor(actor), _checked(details)
-    with clinic.storage.saving(), clinic.database.transaction() as session:
-        patient = patients.own(session, doctor, patient_id)
-        if patient.archived_at:
-            raise InputError("this patient is put aside: take the record back first")
-        now = clock.now()
+    with clinic.database.reading() as session:  # before anything is stored
+        _own_open(session, doctor, patient_id)
+    now = clock.now()
+    with references.storing(clinic.database, clinic.storage) as put:
         examination = Examination(
             id=issued("E"),
             patient_id=patient_id,
@@ -246,15 +245,18 @@ def save(
             stain=details.stain,
             specimen=details.specimen,
             comment=comment,
-            images=[_row(clinic, one, place, now) for place, one in enumerate(analysed, 1)],
+            images=[_row(put, one, place, now) for place, one in enumerate(analysed, 1)],
         )
-        session.add(examination)
-        session.flush()
-        tallies.change(session, Counter(), tallies.contribution(doctor.account_id, [examination]))
-        log(clinic, session, "examined", doctor, examination, images=len(analysed))
-        if shown:
-            look(clinic, session, doctor, examination)
-        return examination.id
+        with clinic.database.transaction() as session:
+            _own_open(session, doctor, patient_id)
+            session.add(examination)
+            session.flush()
+            counted = tallies.contribution(doctor.account_id, [examination])
+            tallies.change(session, Counter(), counted)
+            log(clinic, session, "examined", doctor, examination, images=len(analysed))
+            if shown:
+                look(clinic, session, doctor, examination)
+            return examination.id
 
 
 def view(
@@ -398,19 +400,25 @@ def _off_scale(field: float | None, trained: PreprocessConfig) -> str:
     return f"the field is {field:g} µm wide; the models know fields about {usual:g} µm wide"
 
 
-def _row(clinic: Installation, one: Analysed, position: int, now: datetime) -> ExaminedImage:
+def _own_open(session: Session, doctor: Actor, patient_id: str) -> None:
+    """Refused where it is no patient of the doctor's, InputError where it is put aside."""
+    if patients.own(session, doctor, patient_id).archived_at:
+        raise InputError("this patient is put aside: take the record back first")
+
+
+def _row(put: Callable[[bytes], str], one: Analysed, position: int, now: datetime) -> ExaminedImage:
     return ExaminedImage(
         position=position,
-        sha256=clinic.storage.put(_png(one.image)),
+        sha256=put(_png(one.image)),
         format="PNG",
         width=one.image.width,
         height=one.image.height,
         field_width_um=one.field_width_um,
-        results=[_result(clinic, said, now) for said in one.explanations.values()],
+        results=[_result(put, said, now) for said in one.explanations.values()],
     )
 
 
-def _result(clinic: Installation, said: Explanation, now: datetime) -> Result:
+def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Result:
     answer = said.prediction
     low, high = answer.refer or (None, None)
     grey = Image.fromarray(np.rint(said.heatmap * 255).astype(np.uint8))
@@ -426,9 +434,7 @@ def _result(clinic: Installation, said: Explanation, now: datetime) -> Result:
         threshold=answer.threshold,
         refer_low=low,
         refer_high=high,
-        heat_sha256=clinic.storage.put(
-            _png(grey.resize(display_size(grey.size), Image.Resampling.BILINEAR))
-        ),
+        heat_sha256=put(_png(grey.resize(display_size(grey.size), Image.Resampling.BILINEAR))),
     )
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import select
 
-from clinic import answers, clock, examinations
+from clinic import answers, clock, examinations, references
 from clinic.db import Examination, ExaminedImage, Patient, Read, Result, StoredReport
 from clinic.ids import derived
 from clinic.installation import Installation
@@ -66,19 +66,21 @@ def handed_out(
         kept = session.get(StoredReport, told.id)
         sha256 = kept.sha256 if kept else ""
     pdf = clinic.storage.read(sha256) if sha256 else examination_report(told)
-    with clinic.storage.saving(), clinic.database.transaction() as session:
-        found = examinations.own(session, doctor, examination_id)
-        if session.get(StoredReport, told.id) is None:
-            session.add(
-                StoredReport(
-                    id=told.id,
-                    examination_id=examination_id,
-                    sha256=clinic.storage.put(pdf),
-                    made_at=clock.now(),
-                    made_by=doctor.account_id,
+    with references.storing(clinic.database, clinic.storage) as put:
+        sha256 = put(pdf)
+        with clinic.database.transaction() as session:
+            found = examinations.own(session, doctor, examination_id)
+            if session.get(StoredReport, told.id) is None:
+                session.add(
+                    StoredReport(
+                        id=told.id,
+                        examination_id=examination_id,
+                        sha256=sha256,
+                        made_at=clock.now(),
+                        made_by=doctor.account_id,
+                    )
                 )
-            )
-        examinations.log(clinic, session, "report_handed_out", doctor, found, report=told.id)
+            examinations.log(clinic, session, "report_handed_out", doctor, found, report=told.id)
     return told.id, pdf
 
 
