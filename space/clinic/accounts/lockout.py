@@ -69,7 +69,7 @@ def _of(name: str, address: str) -> list[tuple[str, str]]:
 
 def _counter(session: Session, kind: str, of: str) -> Failures:
     key = f"{kind}:{of}"
-    counter = session.get(Failures, key, with_for_update=True)
+    counter = session.get(Failures, key)
     if counter is None:
         counter = Failures(of=key, count=0, last_at=clock.now())
         session.add(counter)

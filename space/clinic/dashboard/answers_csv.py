@@ -30,9 +30,10 @@ def exported(clinic: Installation, actor: Actor | None, model: str, period: Peri
         InputError: The model's key is none.
     """
     doctor = need_doctor(actor)
-    with clinic.database.transaction() as session:
+    with clinic.database.reading() as session:
         rows = session.execute(_answers(doctor, model, period)).all()
-        about = {"first": str(period.first), "last": str(period.last), "rows": len(rows)}
+    about = {"first": str(period.first), "last": str(period.last), "rows": len(rows)}
+    with clinic.database.transaction() as session:
         clinic.log.write(session, "answers_exported", actor=doctor, **about)
     return csv_file.written(COLUMNS, rows)
 

@@ -6,7 +6,7 @@ Kept of an image are its pixels as the models saw them, never the file: that may
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,7 +27,7 @@ from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.records.texts import checked_text
-from clinic.storage import clock, shown_images, tallies
+from clinic.storage import clock, references, shown_images, tallies
 from clinic.storage.actor import Actor, NotAllowed, NotFound, Refused
 from clinic.storage.ids import issued
 from clinic.storage.paging import Page, paged
@@ -259,11 +259,10 @@ def save(
         StorageError: There is no room.
     """
     doctor, comment = need_doctor(actor), _checked(details)
-    with clinic.storage.saving(), clinic.database.transaction() as session:
-        patient = patients.own(session, doctor, patient_id)
-        if patient.archived_at:
-            raise InputError("this patient is put aside: take the record back first")
-        now = clock.now()
+    with clinic.database.reading() as session:  # before anything is stored
+        _own_open(session, doctor, patient_id)
+    now = clock.now()
+    with references.storing(clinic.database, clinic.storage) as put:
         examination = Examination(
             id=issued("E"),
             patient_id=patient_id,
@@ -272,15 +271,18 @@ def save(
             stain=details.stain,
             specimen=details.specimen,
             comment=comment,
-            images=[_row(clinic, one, place, now) for place, one in enumerate(analysis.images, 1)],
+            images=[_row(put, one, place, now) for place, one in enumerate(analysis.images, 1)],
         )
-        session.add(examination)
-        session.flush()
-        tallies.change(session, Counter(), tallies.contribution(doctor.account_id, [examination]))
-        log(clinic, session, "examined", doctor, examination, images=len(analysis.images))
-        if analysis.shown:
-            look(clinic, session, doctor, examination)
-        return examination.id
+        with clinic.database.transaction() as session:
+            _own_open(session, doctor, patient_id)
+            session.add(examination)
+            session.flush()
+            counted = tallies.contribution(doctor.account_id, [examination])
+            tallies.change(session, Counter(), counted)
+            log(clinic, session, "examined", doctor, examination, images=len(analysis.images))
+            if analysis.shown:
+                look(clinic, session, doctor, examination)
+            return examination.id
 
 
 def view(
@@ -443,19 +445,25 @@ def _off_scale(field: float | None, trained: PreprocessConfig) -> str:
     return f"the field is {field:g} µm wide; the models know fields about {usual:g} µm wide"
 
 
-def _row(clinic: Installation, one: Analysed, position: int, now: datetime) -> ExaminedImage:
+def _own_open(session: Session, doctor: Actor, patient_id: str) -> None:
+    """Refused where it is no patient of the doctor's, InputError where it is put aside."""
+    if patients.own(session, doctor, patient_id).archived_at:
+        raise InputError("this patient is put aside: take the record back first")
+
+
+def _row(put: Callable[[bytes], str], one: Analysed, position: int, now: datetime) -> ExaminedImage:
     return ExaminedImage(
         position=position,
-        sha256=clinic.storage.put(one.png),
+        sha256=put(one.png),
         format="PNG",
         width=one.image.width,
         height=one.image.height,
         field_width_um=one.field_width_um,
-        results=[_result(clinic, said, now) for said in one.explanations.values()],
+        results=[_result(put, said, now) for said in one.explanations.values()],
     )
 
 
-def _result(clinic: Installation, said: Explanation, now: datetime) -> Result:
+def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Result:
     answer = said.prediction
     low, high = answer.refer or (None, None)
     grey = Image.fromarray(np.rint(said.heatmap * 255).astype(np.uint8))
@@ -471,7 +479,7 @@ def _result(clinic: Installation, said: Explanation, now: datetime) -> Result:
         threshold=answer.threshold,
         refer_low=low,
         refer_high=high,
-        heat_sha256=clinic.storage.put(
+        heat_sha256=put(
             encode_png(grey.resize(display_size(grey.size), Image.Resampling.BILINEAR))
         ),
     )

@@ -36,21 +36,21 @@ def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
         StorageError: A stored file is missing or damaged.
     """
     doctor = need_doctor(actor)
-    with clinic.database.transaction() as session:
-        patient = patients.own(session, doctor, patient_id)
+    # Nothing is taken away while files are saved: so each is still there that the rows name.
+    with clinic.storage.saving():
         files: dict[str, str] = {}
-        document = _patient(patient, files)
-        hashes = (image.sha256 for one in patient.examinations for image in one.images)
-        shown_images.note_shown(session, doctor.account_id, hashes)
-        clinic.log.write(
-            session,
-            "patient_exported",
-            actor=doctor,
-            subject=f"patient {patient_id}",
-            files=len(files),
-        )
-        # Within the transaction: nothing may be deleted between the rows and their files.
+        with clinic.database.reading() as session:
+            patient = patients.own(session, doctor, patient_id)
+            document = _patient(patient, files)
+            hashes = [image.sha256 for one in patient.examinations for image in one.images]
         contents = {name: clinic.storage.read(sha256) for name, sha256 in files.items()}
+        with clinic.database.transaction() as session:
+            patients.own(session, doctor, patient_id)
+            shown_images.note_shown(session, doctor.account_id, hashes)
+            subject, count = f"patient {patient_id}", len(files)
+            clinic.log.write(
+                session, "patient_exported", actor=doctor, subject=subject, files=count
+            )
     text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     return _zip({"README.txt": READ_ME.encode(), "patient.json": text.encode(), **contents})
 

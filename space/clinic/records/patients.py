@@ -15,7 +15,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.exc import StaleDataError
 
 from bcd_models.errors import BCDError, InputError
 from clinic.accounts.permissions import need_admin, need_doctor
@@ -257,14 +256,11 @@ def _changing(
     clinic: Installation, actor: Actor | None, patient_id: str, version: int | None = None
 ) -> Iterator[tuple[Session, Actor, Patient]]:
     doctor = need_doctor(actor)
-    try:
-        with clinic.database.transaction() as session:
-            patient = own(session, doctor, patient_id)
-            if version not in (None, patient.version):
-                raise Conflict("somebody has changed this patient meanwhile: look at it again")
-            yield session, doctor, patient
-    except StaleDataError:
-        raise Conflict("somebody has changed this patient meanwhile: look at it again") from None
+    with clinic.database.transaction() as session:
+        patient = own(session, doctor, patient_id)
+        if version not in (None, patient.version):
+            raise Conflict("somebody has changed this patient meanwhile: look at it again")
+        yield session, doctor, patient
 
 
 def _log(

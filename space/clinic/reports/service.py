@@ -22,7 +22,7 @@ from clinic.reports.layout import (
     examination_report,
     model_facts,
 )
-from clinic.storage import clock
+from clinic.storage import clock, references
 from clinic.storage.actor import Actor
 from clinic.storage.ids import derived
 from clinic.storage.tables import Examination, ExaminedImage, Patient, Read, Result, StoredReport
@@ -69,19 +69,21 @@ def handed_out(
         kept = session.get(StoredReport, told.id)
         sha256 = kept.sha256 if kept else ""
     pdf = clinic.storage.read(sha256) if sha256 else examination_report(told)
-    with clinic.storage.saving(), clinic.database.transaction() as session:
-        found = examinations.own(session, doctor, examination_id)
-        if session.get(StoredReport, told.id) is None:
-            session.add(
-                StoredReport(
-                    id=told.id,
-                    examination_id=examination_id,
-                    sha256=clinic.storage.put(pdf),
-                    made_at=clock.now(),
-                    made_by=doctor.account_id,
+    with references.storing(clinic.database, clinic.storage) as put:
+        sha256 = put(pdf)
+        with clinic.database.transaction() as session:
+            found = examinations.own(session, doctor, examination_id)
+            if session.get(StoredReport, told.id) is None:
+                session.add(
+                    StoredReport(
+                        id=told.id,
+                        examination_id=examination_id,
+                        sha256=sha256,
+                        made_at=clock.now(),
+                        made_by=doctor.account_id,
+                    )
                 )
-            )
-        examinations.log(clinic, session, "report_handed_out", doctor, found, report=told.id)
+            examinations.log(clinic, session, "report_handed_out", doctor, found, report=told.id)
     return told.id, pdf
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import select, union
 from sqlalchemy.orm import Session
 
+from bcd_models.errors import BCDError
 from clinic.storage.files import Storage
 from clinic.storage.tables import Database, ExaminedImage, Result, StoredReport
 
@@ -29,3 +31,24 @@ def forget(database: Database, storage: Storage, hashes: Iterable[str]) -> list[
         for sha256 in gone:
             storage.delete(sha256)
     return gone
+
+
+@contextmanager
+def storing(database: Database, storage: Storage) -> Iterator[Callable[[bytes], str]]:
+    """Gives what stores a file and returns its hash, before the transaction that names it.
+
+    Held until that has ended. Where the act is refused then, as its record was deleted meanwhile,
+    its files go again; those of an act that a fault ended are left to ``verify --repair``.
+    """
+    stored: list[str] = []
+
+    def put(data: bytes) -> str:
+        stored.append(storage.put(data))
+        return stored[-1]
+
+    try:
+        with storage.saving():
+            yield put
+    except BCDError:
+        forget(database, storage, stored)
+        raise

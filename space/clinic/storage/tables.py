@@ -30,7 +30,9 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    func,
     make_url,
+    select,
 )
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
@@ -40,6 +42,7 @@ from clinic.storage.actor import Refused, Role
 
 BUSY_SECONDS = 30  # how long SQLite waits for another writer
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
+ADVISORY = 0x6263_6401  # any number, the same in every process
 OWNED = "all, delete-orphan"
 
 
@@ -352,7 +355,7 @@ class Database:
             self.sqlite_file.touch(mode=0o600)
             _guard(self.engine, self.sqlite_file)
             event.listen(self.engine, "connect", _set_up_sqlite)
-            event.listen(self.engine, "begin", _begin_sqlite)
+        event.listen(self.engine, "begin", _begin_sqlite if sqlite else _begin_postgresql)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -371,7 +374,8 @@ class Database:
     def transaction(self) -> Iterator[Session]:
         """A session whose work is committed at the end, or undone where an error comes out.
 
-        Objects stay readable after the commit.
+        One writes at a time, from the first statement on: what it has looked up still holds when
+        it writes. So whatever takes long comes before. Objects stay readable after the commit.
         """
         begun = Session(self.engine, expire_on_commit=False)
         with self._telling(), begun as session, session.begin():
@@ -453,3 +457,9 @@ def _begin_sqlite(connection: Any) -> None:
     # At once a writer: a reader that turns writer could find the database changed, and fail.
     reading = connection.get_execution_options().get("reading")
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _begin_postgresql(connection: Any) -> None:
+    # As on SQLite, one writer at a time: two that both find something missing would both add it.
+    if not connection.get_execution_options().get("reading"):
+        connection.execute(select(func.pg_advisory_xact_lock(ADVISORY)))

@@ -14,7 +14,7 @@ from datetime import date
 from itertools import product
 from typing import NamedTuple
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, selectinload
 
@@ -110,8 +110,7 @@ def contribution(owner_id: int, examinations: Iterable[Examination]) -> Counts:
 
 def change(session: Session, before: Counts, after: Counts) -> None:
     """Bring the tallies from what some examinations came to before an act to what they do now."""
-    # In order, so that two acts at once never wait for each other.
-    changed = [(cell, after[cell] - before[cell]) for cell in sorted({*before, *after})]
+    changed = [(cell, after[cell] - before[cell]) for cell in {*before, *after}]
     rows = [{**cell._asdict(), "count": number} for cell, number in changed if number]
     dialect = session.get_bind().dialect.name
     insert = (postgresql if dialect == POSTGRESQL else sqlite).insert(Tally)
@@ -131,14 +130,12 @@ def hand_over(session: Session, giver: int, taker: int) -> None:
 
 def fill(session: Session) -> None:
     """Count what there was before there were these tallies."""
-    _alone(session)
     if session.scalar(select(Tally.owner_id).limit(1)) is None:
         change(session, Counter(), counted(session))
 
 
 def rebuild(session: Session) -> None:
     """Count everything anew."""
-    _alone(session)
     session.execute(delete(Tally))
     change(session, Counter(), counted(session))
 
@@ -189,12 +186,6 @@ def _everything(session: Session) -> Iterator[tuple[int, Examination]]:
     for owner_id, examination in session.execute(rows.execution_options(yield_per=AT_ONCE)):
         yield owner_id, examination
         session.expunge(examination)
-
-
-def _alone(session: Session) -> None:
-    """Let no act change the tallies meanwhile; on SQLite there is one writer anyway."""
-    if session.get_bind().dialect.name == POSTGRESQL:
-        session.execute(text("LOCK TABLE tally IN EXCLUSIVE MODE"))
 
 
 def _stored(session: Session, owner: int | None = None) -> Counts:

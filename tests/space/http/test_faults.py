@@ -306,14 +306,20 @@ def test_a_full_disk_loses_nothing_and_room_is_all_it_takes(
 def test_an_act_that_was_done_is_not_told_as_failed(
     clinic: Installation, ada: Actor, saved: Callable[..., str]
 ) -> None:
-    """Nor done twice then, where only the log's head could not be written."""
-    blocking = clinic.settings.data / ".audit.head.new"
-    blocking.mkdir()  # in the place that the head is written in
-    behind = clinic.log.head().number
+    """Nor done twice then, where only the log's heads could not be written."""
+    heads = clinic.settings.data / "audit.heads"
+    away, behind = heads.with_name("away"), clinic.log.head().number
+
+    @event.listens_for(clinic.database.engine, "commit", once=True)
+    def block(_connection: Any) -> None:
+        heads.rename(away)
+        heads.mkdir()  # in the place of the file, once the act has read it
+
     number = saved()
+    heads.rmdir()
+    away.rename(heads)
     assert clinic.log.head().number == behind
     assert verify.verify(clinic).problems == []
-    blocking.rmdir()
     examinations.view(clinic, ada, number)
     assert clinic.log.head().number > behind + 1
     assert verify.verify(clinic).problems == []

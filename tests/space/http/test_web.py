@@ -34,7 +34,7 @@ from clinic.records.patients import PatientForm
 from clinic.reports import service as reports
 from clinic.storage import clock
 from clinic.storage.actor import Actor
-from clinic.storage.tables import Failures
+from clinic.storage.tables import AuditEntry, Failures
 from clinic.ui.files import sweep
 from clinic.upkeep import demo, system
 from tests.support.clinic import PATCHES, empty_database, settings_at
@@ -506,13 +506,33 @@ def test_health_tells_where_the_database_s_file_is_gone(small_models, tmp_path) 
     file = clinic.database.sqlite_file
     assert file
     with own_alone(clinic, small_models, tmp_path) as client:
-        assert client.get("/healthz").json() == {"status": "ok"}
+        assert client.get("/healthz").json() == {"status": "ok", "audit_log": "ok"}
         file.rename(tmp_path / "away.db")
         ill = client.get("/healthz")
         assert (ill.status_code, ill.json()) == (503, {"status": "the database can't be reached"})
         (tmp_path / "away.db").rename(file)
         assert client.get("/healthz").status_code == 200
     clinic.database.engine.dispose()
+
+
+def test_health_tells_for_good_that_the_log_was_cut(clinic, small_models, tmp_path) -> None:
+    for _ in range(3):
+        add_patient_view(clinic)
+    with own_alone(clinic, small_models, tmp_path) as client:
+        assert client.get("/healthz").json()["audit_log"] == "ok"
+        with clinic.database.transaction() as session:
+            session.execute(delete(AuditEntry).where(AuditEntry.number > 1))
+        for _ in range(3):
+            reply = client.get("/healthz")
+            assert (reply.status_code, reply.json()["status"]) == (200, "ok")
+            assert reply.json()["audit_log"] == "rows were cut off: run python -m clinic verify"
+            add_patient_view(clinic)
+
+
+def add_patient_view(clinic: Installation) -> None:
+    """A row of the audit log."""
+    with clinic.database.transaction() as session:
+        clinic.log.write(session, "patient_viewed", actor=None, subject="patient P-1")
 
 
 def test_health_comes_back_with_the_server(small_models, tmp_path, postgres) -> None:
