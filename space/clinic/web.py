@@ -22,6 +22,7 @@ from bcd_models.errors import BCDError, InputError
 from clinic.accounts import sign_ins
 from clinic.accounts.lockout import TooManyAttempts
 from clinic.accounts.sign_ins import SignInFailed
+from clinic.analysis.analyse import MAX_IMAGES
 from clinic.analysis.display import coloured
 from clinic.analysis.models import Models
 from clinic.dashboard import answers_csv
@@ -59,7 +60,7 @@ HUB_FRAMES = "'self' https://huggingface.co https://*.hf.space"
 FROM_HUB = "/hub"
 
 Id = Annotated[str, fastapi.Path(pattern="^[PE]-[0-9A-Z]+$", max_length=16)]
-Position = Annotated[int, fastapi.Path(ge=1, le=examinations.MOST_IMAGES)]
+Position = Annotated[int, fastapi.Path(ge=1, le=MAX_IMAGES)]
 
 
 def served(clinic: Installation, models: Models, folder: Path) -> Gate:

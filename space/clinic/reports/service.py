@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from clinic.accounts.permissions import need_account, need_doctor
 from clinic.analysis import answers
+from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations
@@ -179,7 +180,7 @@ def _image(
         position=image.position,
         size=(image.width, image.height),
         scale=f"the field is {width:g} µm wide" if width else "how wide its field is, is not known",
-        warnings=examinations.scale_warnings(models, [one.model for one in results], width),
+        warnings=scale_warnings(models, [one.model for one in results], width),
         explanations=tuple(
             answers.explanation(
                 answers.prediction(image, result),

@@ -29,7 +29,8 @@ from sqlalchemy.orm import Session
 from bcd_models.errors import InputError
 from clinic.storage import clock
 from clinic.storage.actor import Actor
-from clinic.storage.tables import POSTGRESQL, AuditEntry
+from clinic.storage.database import POSTGRESQL
+from clinic.storage.tables import AuditEntry
 
 KEY, HEAD, LOCK = "audit.key", "audit.head", "audit.lock"
 KEY_BYTES = 32

@@ -18,10 +18,11 @@ from sqlalchemy import select
 
 from bcd_models.errors import BCDError, InputError
 from clinic.accounts import accounts, passwords
+from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details, HandedIn
+from clinic.records.examinations import Details
 from clinic.records.patients import PatientForm, PatientRow
 from clinic.settings import Settings
 from clinic.storage.actor import Actor
@@ -186,7 +187,7 @@ def fill(clinic: Installation, models: Models) -> None:
         if _app_has_ended():
             raise SystemExit  # of this thread; the next start goes on
         handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), FIELD)
-        return examinations.analyse(models, [handed_in], models.names)[0]
+        return analyse(models, [handed_in], models.names)[0]
 
     for number, patient in enumerate(PATIENTS, 1):
         _complete(clinic, doctor, number, patient, analysed)

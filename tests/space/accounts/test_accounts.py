@@ -15,7 +15,8 @@ from clinic.accounts.sign_ins import SignInFailed, actor_of, end_sessions, sign_
 from clinic.installation import Installation
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
-from clinic.storage.tables import AuditEntry, Database, Failures, SignIn
+from clinic.storage.database import Database
+from clinic.storage.tables import AuditEntry, Failures, SignIn
 
 PASSWORD, HERE = "correct horse battery", "10.0.0.1"
 

@@ -10,12 +10,13 @@ import pytest
 
 from bcd_models import Prediction
 from bcd_models.errors import InputError
+from clinic.analysis.analyse import Analysed
 from clinic.dashboard import analytics
 from clinic.dashboard.agreement import Agreement
 from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Details
+from clinic.records.examinations import Details
 from clinic.records.patients import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotSignedIn

@@ -24,12 +24,13 @@ from starlette.testclient import TestClient
 from bcd_models.errors import InputError
 from clinic import web
 from clinic.accounts import accounts, lockout, sign_ins
+from clinic.analysis.analyse import Analysed, Analysis
 from clinic.analysis.models import Models
 from clinic.http import cookies
 from clinic.http.grants import Grants
 from clinic.installation import Installation, open_installation
 from clinic.records import examinations, patients
-from clinic.records.examinations import Analysed, Analysis, Details
+from clinic.records.examinations import Details
 from clinic.records.patients import PatientForm
 from clinic.reports import service as reports
 from clinic.storage import clock

@@ -11,9 +11,10 @@ from pypdf import PdfReader
 from sqlalchemy import select
 
 from bcd_models.prediction import NOTICE
+from clinic.analysis.analyse import Analysis
 from clinic.analysis.models import Models
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysis, Details
+from clinic.records.examinations import Details
 from clinic.records.export import export
 from clinic.records.patients import PatientForm
 from clinic.records.texts import LENGTH
@@ -107,7 +108,7 @@ def test_the_longest_comments_and_reasons_are_all_there(clinic, ada, patient, an
         return words.rpartition("\n")[0]
 
     details = Details(comment=longest("C"))
-    examination = examinations.save(clinic, ada, patient, analysed, details, True)
+    examination = examinations.save(clinic, ada, patient, Analysis(analysed, True), details)
     reads.record(clinic, ada, examination, "none", longest("D"))
     reads.record(clinic, ada, examination, "indeterminate", "W" * LENGTH, longest("E"))
     reads.record(clinic, ada, examination, "invasive", "x" + "\n" * (LENGTH - 2) + "y", "levels")

@@ -123,7 +123,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from clinic.installation import open_installation
-from clinic.permissions import Actor
+from clinic.storage.actor import Actor
 from tests.support.clinic import settings_at
 clinic = open_installation(settings_at(Path(sys.argv[1]), sys.argv[2]))
 for number in range(12):

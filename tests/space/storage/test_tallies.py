@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import delete, text, update
 
 from clinic.accounts import accounts
+from clinic.analysis.analyse import Analysed, Analysis
 from clinic.installation import Installation, open_installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details
+from clinic.records.examinations import Details
 from clinic.records.patients import PatientForm
 from clinic.storage import tallies
 from clinic.storage.actor import Actor
@@ -109,7 +110,7 @@ def test_an_installation_whose_tallies_hold_no_positives_is_counted_anew(
     saved()
     with clinic.database.transaction() as session:
         session.execute(delete(Tally).where(Tally.kind == POSITIVES))
-        session.execute(text("UPDATE alembic_version SET version_num = '0002'"))
+        session.execute(text("UPDATE alembic_version SET version_num = '0003'"))
     again = open_installation(clinic.settings)
     again.database.engine.dispose()
     assert sound(clinic)

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from clinic.accounts import accounts, sign_ins
+from clinic.analysis.analyse import Analysed, HandedIn
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, HandedIn
 from clinic.records.patients import PatientForm, PatientRow
 from clinic.storage.actor import Actor
 from clinic.storage.tables import AuditEntry, Examination
@@ -94,7 +94,7 @@ def analysed_once(
     known: dict[bytes, tuple[Analysed, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tests fill many installations, all with the same images."""
-    analyse = examinations.analyse
+    analyse = demo.analyse
 
     def once(models: Models, handed_in: list[HandedIn], names: list[str]) -> tuple[Analysed, ...]:
         (one,) = handed_in
@@ -102,7 +102,7 @@ def analysed_once(
             known[one.data] = analyse(models, handed_in, names)
         return known[one.data]
 
-    monkeypatch.setattr(examinations, "analyse", once)
+    monkeypatch.setattr(demo, "analyse", once)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_it_is_filled_anew_once_nothing_is_left(filled: Installation, small_mode
     ("module", "name", "number"),
     [
         (patients, "create", 3),
-        (examinations, "analyse", 4),
+        (demo, "analyse", 4),
         (examinations, "save", 5),
         (reads, "record", 3),
     ],
@@ -213,9 +213,9 @@ def test_a_start_that_was_cut_off_is_gone_on_with(
 APP = """
 import sys
 from pathlib import Path
-from clinic import demo
+from clinic.analysis.models import Models
 from clinic.installation import open_installation
-from clinic.models import Models
+from clinic.upkeep import demo
 from tests.support.clinic import settings_at
 demo.begin(open_installation(settings_at(Path(sys.argv[1]))), Models(sys.argv[2:]))
 """

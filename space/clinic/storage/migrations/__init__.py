@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import func, select
 
-from clinic.storage.tables import POSTGRESQL, Database
+from clinic.storage.database import POSTGRESQL, Database
 
 ADVISORY = 0x6263_6400  # any number, the same in every process
 NEWEST = "head"

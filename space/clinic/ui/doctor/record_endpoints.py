@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from clinic.analysis import answers
+from clinic.analysis.analyse import hand_in, scale_warnings
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
@@ -67,8 +68,10 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         actor = actor_of(request)
         patients.view(clinic, actor, patient)  # before anything is analysed
         scale = (field_width_um or None, um_per_pixel or None)
-        handed_in = [examinations.scaled(data, *scale) for data in images or ()]
-        analysis = examinations.analyse_of(clinic, actor, models, patient, handed_in, names, shown)
+        handed_in = [hand_in(data, *scale) for data in images or ()]
+        analysis = examinations.analyse_for_patient(
+            clinic, actor, models, patient, handed_in, names, shown
+        )
         details = Details(stain, specimen, comment or "")
         number = examinations.save(clinic, actor, patient, analysis, details)
         found, may_see = examinations.view(clinic, actor, number)
@@ -112,6 +115,6 @@ def _told(models: Models, image: ExaminedImage, names: list[str], may_see: bool)
         "position": image.position,
         "sha256": image.sha256,
         "field_width_um": image.field_width_um,
-        "warnings": list(examinations.scale_warnings(models, names, image.field_width_um)),
+        "warnings": list(scale_warnings(models, names, image.field_width_um)),
         "answers": said,
     }

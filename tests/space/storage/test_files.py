@@ -55,7 +55,7 @@ def test_a_damaged_or_missing_file_is_told(storage: Storage) -> None:
 FILL = """
 import resource, sys
 from pathlib import Path
-from clinic.storage import Storage, StorageError
+from clinic.storage.files import Storage, StorageError
 import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -67,7 +67,7 @@ except StorageError as error:
 WRITE = """
 import os, sys
 from pathlib import Path
-from clinic.storage import Storage
+from clinic.storage.files import Storage
 storage = Storage(Path(sys.argv[1]))
 print("ready", flush=True)
 while True:
