@@ -17,7 +17,7 @@ from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients
 from clinic.records.examinations import Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, Role
 from clinic.storage.tables import Account

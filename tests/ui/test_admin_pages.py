@@ -15,7 +15,7 @@ from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients
 from clinic.records.examinations import Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.storage.paging import SIZE
 from tests.support.clinic import PASSWORD, actor, installation_with

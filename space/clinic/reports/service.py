@@ -15,6 +15,7 @@ from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations
+from clinic.records.patient_fields import FIELDS
 from clinic.records.reads import VERDICTS, noted, sentence
 from clinic.reports.layout import (
     ReportedExamination,
@@ -150,8 +151,7 @@ def _facts(found: Examination) -> tuple[tuple[str, str], ...]:
     patient = found.patient
     told = {
         "Patient": patient.id,
-        "External id": patient.external_id or "",
-        "Year of birth": str(patient.birth_year or ""),
+        **{one.label: one.show(getattr(patient, one.name)) for one in FIELDS if not one.is_long},
         "Examination": found.id,
         "Saved": f"{_moment(found.created_at)} by {found.maker.name}",
         "Stain": found.stain,

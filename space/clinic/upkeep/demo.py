@@ -23,7 +23,8 @@ from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
 from clinic.records.examinations import Details
-from clinic.records.patients import PatientForm, PatientRow
+from clinic.records.patient_fields import PatientForm
+from clinic.records.patients import PatientRow
 from clinic.settings import Settings
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Account

@@ -16,7 +16,7 @@ from clinic.dashboard import analytics, answers_csv
 from clinic.installation import Installation
 from clinic.records import examinations, export, patients, reads
 from clinic.records.examinations import Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn

@@ -17,7 +17,7 @@ from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
 from clinic.records.examinations import Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotSignedIn
 from clinic.storage.tallies import model_key

@@ -18,7 +18,7 @@ from clinic.analysis.analyse import Analysed, Analysis
 from clinic.analysis.models import Models
 from clinic.records import examinations, patients, reads
 from clinic.records.examinations import Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.storage.actor import Actor
 from clinic.storage.tables import AuditEntry, Examination, Look, Patient, Read, StoredReport

@@ -34,7 +34,7 @@ from clinic.http.failures import UNREACHABLE
 from clinic.installation import Installation, open_installation
 from clinic.records import examinations, patients, reads
 from clinic.records.examinations import Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.storage import clock, tallies
 from clinic.storage.actor import Actor

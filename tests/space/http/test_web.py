@@ -31,7 +31,7 @@ from clinic.http.grants import Grants
 from clinic.installation import Installation, open_installation
 from clinic.records import examinations, patients
 from clinic.records.examinations import Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.storage import clock
 from clinic.storage.actor import Actor

@@ -16,7 +16,7 @@ from clinic.analysis.models import Models
 from clinic.records import examinations, patients, reads
 from clinic.records.examinations import Details
 from clinic.records.export import export
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.records.texts import LENGTH
 from clinic.reports import service as reports
 from clinic.storage import clock

@@ -27,7 +27,7 @@ from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.records import examinations, export, patients, reads
 from clinic.records.examinations import Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.reports.layout import HIDDEN
 from clinic.storage import clock, migrations, shown_images

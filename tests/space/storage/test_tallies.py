@@ -13,7 +13,7 @@ from clinic.analysis.analyse import Analysed, Analysis
 from clinic.installation import Installation, open_installation
 from clinic.records import examinations, patients, reads
 from clinic.records.examinations import Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Tally

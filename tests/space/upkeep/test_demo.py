@@ -19,7 +19,8 @@ from clinic.analysis.analyse import Analysed, HandedIn
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.patients import PatientForm, PatientRow
+from clinic.records.patient_fields import PatientForm
+from clinic.records.patients import PatientRow
 from clinic.storage.actor import Actor
 from clinic.storage.tables import AuditEntry, Examination
 from clinic.upkeep import demo

@@ -14,6 +14,7 @@ from clinic.http.failures import told
 from clinic.installation import Installation
 from clinic.records import examinations, patients
 from clinic.records.examinations import SPECIMENS, STAINS, Details
+from clinic.records.patient_fields import FIELDS
 from clinic.ui import result
 from clinic.ui.doctor.patient_page import ASIDE
 from clinic.ui.frame import PRIVATE, actor_of, alert, asked, go_to
@@ -72,8 +73,9 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         except Exception as error:
             return alert(told(error)), gr.update(visible=False)
         words = f"<h1>New examination of {link('/patient', patient.id, id=patient.id)}</h1>"
-        if patient.external_id:
-            words += f'<p class="bcd-quiet">External id {cell(patient.external_id)}</p>'
+        for one in FIELDS:
+            if one.names_patient and (text := one.show(getattr(patient, one.name))):
+                words += f'<p class="bcd-quiet">{one.label} {cell(text)}</p>'
         if patient.archived_at:
             words += ASIDE
         return words, gr.update(visible=not patient.archived_at)

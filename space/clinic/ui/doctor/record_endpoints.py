@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import inspect
+from collections.abc import Callable
+from inspect import Parameter
 from typing import Any
 
 import gradio as gr
@@ -13,7 +16,7 @@ from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
 from clinic.records.examinations import SPECIMENS, STAINS, Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import FIELDS, PatientField, parse_form
 from clinic.records.reads import VERDICTS
 from clinic.reports import service as reports
 from clinic.storage.tables import ExaminedImage
@@ -25,8 +28,7 @@ from clinic.ui.look import IN_LINE
 def add_record_endpoints(clinic: Installation, models: Models) -> None:
     """Add the endpoints to the Blocks being built."""
     with gr.Row(visible=False):
-        external_id = gr.Textbox("", label="External id, a pseudonym, or empty")
-        birth_year = gr.Number(0, precision=0, label="Year of birth, or 0")
+        asked = [_input(one) for one in FIELDS]
         text = gr.Textbox("", label="Free text without names")
         patient = gr.Textbox(label="Id of the patient")
         examination = gr.Textbox(label="Id of the examination")
@@ -41,12 +43,12 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         reason = gr.Textbox("", label="Why an earlier read is amended, or empty")
         answer = gr.JSON(label="Answer")
 
-    def create_patient(
-        external_id: str, birth_year: int, note: str, request: gr.Request
-    ) -> dict[str, Any]:
+    def create_patient(request: gr.Request, *values: str | int | None) -> dict[str, Any]:
         """Make a record without a name; answers with the id issued for it."""
-        form = PatientForm(external_id or None, birth_year or None, note or "")
+        form = parse_form(clinic.settings, (str(value or "") for value in values))
         return {"patient": patients.create(clinic, actor_of(request), form)}
+
+    _name_arguments(create_patient)
 
     def save_examination(
         patient: str,
@@ -95,7 +97,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
             "pdf": base64.b64encode(pdf).decode(),
         }
 
-    gr.on([], create_patient, [external_id, birth_year, text], answer, api_name="create_patient")
+    gr.on([], create_patient, asked, answer, api_name="create_patient")
     gr.on(
         [],
         save_examination,
@@ -106,6 +108,22 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
     )
     gr.on([], record_read, [examination, verdict, text, reason], answer, api_name="record_read")
     gr.on([], examination_report, [examination], answer, api_name="examination_report")
+
+
+def _input(one: PatientField) -> gr.Textbox | gr.Number:
+    """Add what a script fills a field of a patient by."""
+    nothing = "empty" if one.script_default == "" else one.script_default
+    label = f"{one.form_label or one.label}, or {nothing}"
+    if isinstance(one.script_default, int):
+        return gr.Number(one.script_default, precision=0, label=label)
+    return gr.Textbox(one.script_default, label=label)
+
+
+def _name_arguments(create_patient: Callable[..., Any]) -> None:
+    """Let Gradio, which reads signatures, call the arguments after a patient's fields."""
+    request, *_ = inspect.signature(create_patient).parameters.values()
+    named = [Parameter(one.name, Parameter.POSITIONAL_OR_KEYWORD) for one in FIELDS]
+    create_patient.__signature__ = inspect.Signature([request, *named])  # type: ignore[attr-defined]
 
 
 def _told(models: Models, image: ExaminedImage, names: list[str], may_see: bool) -> dict[str, Any]:
