@@ -14,7 +14,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from clinic.storage import clock
 from clinic.storage.actor import Actor
 from clinic.storage.database import POSTGRESQL
@@ -34,6 +34,7 @@ from clinic.storage.tables import AuditEntry
 
 KEY, HEAD, LOCK = "audit.key", "audit.head", "audit.lock"
 KEY_BYTES = 32
+PRIVATE = 0o600  # only its owner reads a file
 ADVISORY = 0x6263_6401  # any number, the same in every process
 FIRST = ""  # what stands before the first row's code
 
@@ -172,7 +173,8 @@ class AuditLog:
         try:
             with self._locked():
                 if newest.number > self.head().number:
-                    _put(self._head_file, json.dumps(newest.__dict__).encode())
+                    data = json.dumps(newest.__dict__).encode()
+                    write_files({self._head_file: data}, mode=PRIVATE)
         except (OSError, InputError) as error:
             # The act stands: to fail now would have it done again. A head left behind is sound.
             log.error("%s stays behind: %s", self._head_file, type(error).__name__)
@@ -191,7 +193,7 @@ def _drop(session: Session) -> None:
 def _key(path: Path) -> bytes:
     """The key, made where there is none yet."""
     if not path.exists():
-        _put(path, secrets.token_bytes(KEY_BYTES))
+        write_files({path: secrets.token_bytes(KEY_BYTES)}, mode=PRIVATE)
     try:
         key = path.read_bytes()
     except OSError as error:
@@ -199,15 +201,3 @@ def _key(path: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise InputError(f"{path} is damaged: restore it from a backup")
     return key
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Write a file that only its owner reads: whole and durable, or not at all."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(opened, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

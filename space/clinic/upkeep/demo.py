@@ -17,6 +17,7 @@ from threading import Thread, main_thread
 from sqlalchemy import select
 
 from bcd_models.errors import BCDError, InputError
+from bcd_models.hub.atomic import write_files
 from clinic.accounts import accounts, passwords
 from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.models import Models
@@ -155,8 +156,7 @@ def login(settings: Settings) -> tuple[str, str]:
     """Name and password of the demonstration's doctor; the password is made up once and kept."""
     path = settings.data / PASSWORD
     if not path.exists():
-        path.write_text(passwords.generated(), "utf-8")
-        path.chmod(0o600)
+        write_files({path: passwords.generated().encode()}, mode=0o600)
     return NAME, path.read_text("utf-8").strip()
 
 

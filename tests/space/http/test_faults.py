@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import shutil
@@ -36,7 +37,7 @@ from clinic.records import examinations, patients, reads
 from clinic.records.examinations import Details
 from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
-from clinic.storage import clock, tallies
+from clinic.storage import audit_log, clock, tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Account, AuditEntry, SignIn
 from clinic.upkeep import verify
@@ -305,16 +306,22 @@ def test_a_full_disk_loses_nothing_and_room_is_all_it_takes(
 
 
 def test_an_act_that_was_done_is_not_told_as_failed(
-    clinic: Installation, ada: Actor, saved: Callable[..., str]
+    clinic: Installation,
+    ada: Actor,
+    saved: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Nor done twice then, where only the log's head could not be written."""
-    blocking = clinic.settings.data / ".audit.head.new"
-    blocking.mkdir()  # in the place that the head is written in
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     behind = clinic.log.head().number
-    number = saved()
+    with monkeypatch.context() as full:
+        full.setattr(audit_log, "write_files", refuse)
+        number = saved()
     assert clinic.log.head().number == behind
     assert verify.verify(clinic).problems == []
-    blocking.rmdir()
     examinations.view(clinic, ada, number)
     assert clinic.log.head().number > behind + 1
     assert verify.verify(clinic).problems == []
