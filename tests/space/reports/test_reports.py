@@ -138,7 +138,9 @@ def test_the_same_examination_gives_the_same_bytes_whenever(
 
 
 def test_a_letterhead_stands_first(clinic, ada, small_models, saved):
-    named = replace(clinic, settings=replace(clinic.settings, letterhead="Pathology <b>Süd</b>"))
+    named = replace(
+        clinic, settings=clinic.settings.model_copy(update={"letterhead": "Pathology <b>Süd</b>"})
+    )
     _, pdf = reports.handed_out(named, ada, small_models, saved())
     assert "Pathology <b>Süd</b> Examination report" in text_of(pdf)
 

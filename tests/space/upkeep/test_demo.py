@@ -255,7 +255,9 @@ def test_a_closed_doctor_stays_closed(filled: Installation, small_models: Models
 def test_ids_are_left_out_where_the_pattern_is_another(
     clinic: Installation, small_models: Models
 ) -> None:
-    clinic = replace(clinic, settings=replace(clinic.settings, external_id="[0-9]{6}"))
+    clinic = replace(
+        clinic, settings=clinic.settings.model_copy(update={"external_id": "[0-9]{6}"})
+    )
     for _ in range(2):
         (clinic.settings.data / demo.FILLED).unlink(missing_ok=True)
         demo.fill(clinic, small_models)
