@@ -11,11 +11,11 @@ from clinic.settings import DATABASE, Settings
 from clinic.storage import tallies
 from clinic.storage.actor import Refused
 from clinic.storage.audit_log import AuditLog
+from clinic.storage.database import Database
 from clinic.storage.files import Storage
 from clinic.storage.heads import FORMER, HEADS
 from clinic.storage.ids import RECORD
 from clinic.storage.migrations import migrate
-from clinic.storage.tables import Database
 
 
 @dataclass(frozen=True)

@@ -22,19 +22,21 @@ from bcd_models.errors import BCDError, InputError
 from clinic.accounts import sign_ins
 from clinic.accounts.lockout import TooManyAttempts
 from clinic.accounts.sign_ins import SignInFailed
+from clinic.analysis.analyse import MAX_IMAGES
 from clinic.analysis.display import coloured
-from clinic.analysis.models import Models
+from clinic.analysis.models import ModelGone, Models
 from clinic.dashboard import answers_csv
 from clinic.dashboard.analytics import Period
 from clinic.http import cookies, grants, visitors
-from clinic.http.failures import UNEXPECTED, UNREACHABLE, is_passing, status_of
+from clinic.http.failures import UNEXPECTED, UNEXPECTED_STATUS, UNREACHABLE, is_passing, status_of
 from clinic.http.gate import Apps, Gate
 from clinic.http.grants import Grants
 from clinic.http.plain_pages import one_sentence, sign_in_page
 from clinic.installation import Installation
 from clinic.records import examinations, export
+from clinic.records.patients import Conflict
 from clinic.reports import service as reports
-from clinic.storage.actor import NotAllowed, NotFound, NotSignedIn, Refused
+from clinic.storage.actor import NotAllowed, NotFound, NotSignedIn
 from clinic.storage.files import NotStored, StorageError
 from clinic.ui.apps import admins_app, doctors_app, guests_app, mounted
 from clinic.ui.files import sweep
@@ -43,15 +45,19 @@ from clinic.upkeep import demo, system
 SWEEP, AGE = 300, 1800  # seconds: how often Gradio's folder is looked at, how long a file stays
 MOST_FILES = 64  # of one upload
 FULL = "the server's disk is full: tell who runs this page"
+# An exception that isn't named here has the status of its nearest base.
 STATUS = {
+    **UNEXPECTED_STATUS,
+    BCDError: 400,
     NotSignedIn: 401,
     SignInFailed: 401,
     NotAllowed: 403,
     NotFound: 404,
-    Refused: 404,
+    Conflict: 409,
     TooManyAttempts: 429,
     StorageError: 500,
     NotStored: 503,
+    ModelGone: 503,
 }
 OURS = re.compile(r"/(?![/\\])[!-\[\]-~]*")  # paths of this site: ASCII without a backslash
 HUB = ("SPACE_ID", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET")
@@ -59,7 +65,7 @@ HUB_FRAMES = "'self' https://huggingface.co https://*.hf.space"
 FROM_HUB = "/hub"
 
 Id = Annotated[str, fastapi.Path(pattern="^[PE]-[0-9A-Z]+$", max_length=16)]
-Position = Annotated[int, fastapi.Path(ge=1, le=examinations.MOST_IMAGES)]
+Position = Annotated[int, fastapi.Path(ge=1, le=MAX_IMAGES)]
 
 
 def served(clinic: Installation, models: Models, folder: Path) -> Gate:
@@ -157,7 +163,7 @@ def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
         except (SignInFailed, TooManyAttempts) as error:
             if not visitors.wants_page(request.scope):
                 raise
-            refused = page(STATUS[type(error)], next_path=next, failure=str(error))
+            refused = page(status_of(error, STATUS), next_path=next, failure=str(error))
             return _with_wait(refused, error)
         return signed_in(request, _welcome(request, next), token)
 
@@ -287,10 +293,10 @@ def _kept(files: list[BinaryIO], folder: Path) -> list[str]:
 
 def _failed(request: Request, error: Exception) -> Response:
     """A failure in one sentence, as a page or as JSON."""
+    status = status_of(error, STATUS)
     if isinstance(error, BCDError):
-        status, sentence = STATUS.get(type(error), 400), str(error)
+        sentence = str(error)
     else:  # which goes on to the gate, and into the log there
-        status = status_of(error)
         sentence = UNREACHABLE if is_passing(error) else UNEXPECTED
     if status == 401 and visitors.wants_page(request.scope):
         return RedirectResponse(visitors.sign_in_path(request.scope), 303)

@@ -102,7 +102,7 @@ class Serving:
         """The same apps with other settings."""
         from clinic.web import own_app
 
-        clinic = replace(self.clinic, settings=replace(self.clinic.settings, **settings))
+        clinic = replace(self.clinic, settings=self.clinic.settings.model_copy(update=settings))
         grants = Grants()
         own = own_app(clinic, self.models, self.folder, grants)
         apps = replace(self.gate.apps, own=own)

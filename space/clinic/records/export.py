@@ -12,6 +12,7 @@ from bcd_models.prediction import NOTICE
 from clinic.accounts.permissions import need_doctor
 from clinic.installation import Installation
 from clinic.records import patients
+from clinic.records.patient_fields import FIELDS
 from clinic.records.reads import VERDICTS
 from clinic.storage import shown_images
 from clinic.storage.actor import Actor
@@ -68,9 +69,7 @@ def _patient(patient: Patient, files: dict[str, str]) -> dict[str, Any]:
     return {
         "notice": NOTICE,
         "id": patient.id,
-        "external_id": patient.external_id,
-        "birth_year": patient.birth_year,
-        "note": patient.note,
+        **{one.name: getattr(patient, one.name) for one in FIELDS},
         "synthetic": patient.synthetic,
         "created_at": _moment(patient.created_at),
         "changed_at": _moment(patient.changed_at),

@@ -11,9 +11,11 @@ from sqlalchemy import select
 
 from clinic.accounts.permissions import need_account, need_doctor
 from clinic.analysis import answers
+from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations
+from clinic.records.patient_fields import FIELDS
 from clinic.records.reads import VERDICTS, noted, sentence
 from clinic.reports.layout import (
     ReportedExamination,
@@ -151,8 +153,7 @@ def _facts(found: Examination) -> tuple[tuple[str, str], ...]:
     patient = found.patient
     told = {
         "Patient": patient.id,
-        "External id": patient.external_id or "",
-        "Year of birth": str(patient.birth_year or ""),
+        **{one.label: one.show(getattr(patient, one.name)) for one in FIELDS if not one.is_long},
         "Examination": found.id,
         "Saved": f"{_moment(found.created_at)} by {found.maker.name}",
         "Stain": found.stain,
@@ -181,7 +182,7 @@ def _image(
         position=image.position,
         size=(image.width, image.height),
         scale=f"the field is {width:g} µm wide" if width else "how wide its field is, is not known",
-        warnings=examinations.scale_warnings(models, [one.model for one in results], width),
+        warnings=scale_warnings(models, [one.model for one in results], width),
         explanations=tuple(
             answers.explanation(
                 answers.prediction(image, result),

@@ -17,7 +17,6 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from clinic.storage import clock
 from clinic.storage.actor import Actor
 from clinic.storage.heads import FIRST, HEADS, Head, Heads
@@ -37,6 +37,7 @@ from clinic.storage.tables import AuditEntry
 
 KEY, LOCK = "audit.key", "audit.lock"
 KEY_BYTES = 32
+PRIVATE = 0o600  # only its owner reads a file
 CUT = "audit_log_cut"  # the act of nobody known: rows were gone when the next was written
 WRITTEN = "audit_heads"  # where a session keeps the heads of its rows until they are committed
 NEWEST = select(AuditEntry.number, AuditEntry.mac).order_by(AuditEntry.number.desc()).limit(1)
@@ -222,7 +223,7 @@ def _drop(session: Session) -> None:
 def _key(path: Path) -> bytes:
     """The key, made where there is none yet."""
     if not path.exists():
-        _put(path, secrets.token_bytes(KEY_BYTES))
+        write_files({path: secrets.token_bytes(KEY_BYTES)}, mode=PRIVATE)
     try:
         key = path.read_bytes()
     except OSError as error:
@@ -230,15 +231,3 @@ def _key(path: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise InputError(f"{path} is damaged: restore it from a backup")
     return key
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Write a file that only its owner reads: whole and durable, or not at all."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(opened, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

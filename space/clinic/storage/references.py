@@ -9,8 +9,9 @@ from sqlalchemy import select, union
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import BCDError
+from clinic.storage.database import Database
 from clinic.storage.files import Storage
-from clinic.storage.tables import Database, ExaminedImage, Result, StoredReport
+from clinic.storage.tables import ExaminedImage, Result, StoredReport
 
 
 def referred(session: Session) -> set[str]:

@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 
 from clinic.storage import clock
 from clinic.storage.actor import Actor
-from clinic.storage.tables import POSTGRESQL, Database, ExaminedImage, ShownImage
+from clinic.storage.database import POSTGRESQL, Database
+from clinic.storage.tables import ExaminedImage, ShownImage
 
 KEEP_UNSAVED = timedelta(days=90)  # far beyond the weeks after which readers forget an image
 

@@ -20,7 +20,8 @@ from sqlalchemy.orm import Session, selectinload
 
 from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
-from clinic.storage.tables import POSTGRESQL, Examination, ExaminedImage, Patient, Tally
+from clinic.storage.database import POSTGRESQL
+from clinic.storage.tables import Examination, ExaminedImage, Patient, Tally
 
 AT_ONCE = 500  # examinations counted in one go, rows written in one go
 EXAMINATIONS, IMAGES, DECISIONS, POSITIVES, PROBABILITIES, AGREEMENT = (

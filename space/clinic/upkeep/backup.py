@@ -36,6 +36,7 @@ def backup(clinic: Installation, target: Path) -> int:
     """
     if target.exists():
         raise InputError(f"{target} is there already: name another file")
+    # Written piece by piece, for it may be larger than memory, which `write_files` would need.
     beside = target.with_name(f".{target.name}.new")
     try:
         # Files can be added meanwhile, none taken away.

@@ -17,12 +17,15 @@ from threading import Thread, main_thread
 from sqlalchemy import select
 
 from bcd_models.errors import BCDError, InputError
+from bcd_models.hub.atomic import write_files
 from clinic.accounts import accounts, passwords
+from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details, HandedIn
-from clinic.records.patients import PatientForm, PatientRow
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
+from clinic.records.patients import PatientRow
 from clinic.settings import Settings
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Account
@@ -153,8 +156,7 @@ def login(settings: Settings) -> tuple[str, str]:
     """Name and password of the demonstration's doctor; the password is made up once and kept."""
     path = settings.data / PASSWORD
     if not path.exists():
-        path.write_text(passwords.generated(), "utf-8")
-        path.chmod(0o600)
+        write_files({path: passwords.generated().encode()}, mode=0o600)
     return NAME, path.read_text("utf-8").strip()
 
 
@@ -186,7 +188,7 @@ def fill(clinic: Installation, models: Models) -> None:
         if _app_has_ended():
             raise SystemExit  # of this thread; the next start goes on
         handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), FIELD)
-        return examinations.analyse(models, [handed_in], models.names)[0]
+        return analyse(models, [handed_in], models.names)[0]
 
     for number, patient in enumerate(PATIENTS, 1):
         _complete(clinic, doctor, number, patient, analysed)

@@ -18,7 +18,8 @@ from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.settings import Settings
 from clinic.storage.actor import Actor
-from clinic.storage.tables import Account, Database, Examination, Patient, Result
+from clinic.storage.database import Database
+from clinic.storage.tables import Account, Examination, Patient, Result
 
 LEAST_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
 

@@ -15,7 +15,8 @@ from clinic.accounts.sign_ins import SignInFailed, actor_of, end_sessions, sign_
 from clinic.installation import Installation
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
-from clinic.storage.tables import AuditEntry, Database, Failures, SignIn
+from clinic.storage.database import Database
+from clinic.storage.tables import AuditEntry, Failures, SignIn
 
 PASSWORD, HERE = "correct horse battery", "10.0.0.1"
 
@@ -72,7 +73,9 @@ def test_the_first_start_makes_one_admin(clinic: Installation) -> None:
 
 
 def test_the_first_admins_password_may_be_given(clinic: Installation) -> None:
-    given = replace(clinic, settings=replace(clinic.settings, admin_password=PASSWORD))
+    given = replace(
+        clinic, settings=clinic.settings.model_copy(update={"admin_password": PASSWORD})
+    )
     assert first_admin(given) is None
     assert sign_in(clinic, "admin", PASSWORD, HERE)
 
@@ -247,7 +250,9 @@ def test_names_and_passwords_are_checked(
 
 
 def test_hub_accounts_sign_in_by_the_list(clinic: Installation, admin: Actor) -> None:
-    clinic = replace(clinic, settings=replace(clinic.settings, hub_accounts=("Grace",)))
+    clinic = replace(
+        clinic, settings=clinic.settings.model_copy(update={"hub_accounts": ("Grace",)})
+    )
     tokens = [sign_ins.sign_in_from_hub(clinic, "grace", HERE) for _ in range(2)]
     grace = actor_of(clinic, tokens[1], HERE)
     assert grace

@@ -10,7 +10,7 @@ from clinic.accounts import audit as acts
 from clinic.accounts.audit import Act
 from clinic.installation import Installation
 from clinic.records import examinations, patients
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotSignedIn
 from clinic.storage.paging import SIZE

@@ -8,16 +8,16 @@ from types import ModuleType
 
 import pytest
 
-from clinic.accounts import accounts, sign_ins
-from clinic.accounts import audit as acts
-from clinic.analysis import slide_jobs as slides
+from clinic.accounts import accounts, audit, sign_ins
+from clinic.analysis import slide_jobs
+from clinic.analysis.analyse import Analysed, Analysis, HandedIn
 from clinic.analysis.models import Models
 from clinic.dashboard import analytics, answers_csv
 from clinic.installation import Installation
 from clinic.records import examinations, export, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details, HandedIn
-from clinic.records.patients import PatientForm
-from clinic.reports import service as reports
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
+from clinic.reports import service
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
 from clinic.storage.tables import Account
@@ -35,7 +35,7 @@ OWNED: dict[str, Act] = {
     "patients.restore": lambda c, a, k: patients.restore(c, a, k.patient),
     "patients.delete": lambda c, a, k: patients.delete(c, a, k.patient, k.patient),
     "export.export": lambda c, a, k: export.export(c, a, k.patient),
-    "examinations.analyse_of": lambda c, a, k: examinations.analyse_of(
+    "examinations.analyse_for_patient": lambda c, a, k: examinations.analyse_for_patient(
         c, a, k.models, k.patient, [HandedIn(PATCHES[0].read_bytes())], k.models.names, True
     ),
     "examinations.save": lambda c, a, k: examinations.save(
@@ -49,7 +49,7 @@ OWNED: dict[str, Act] = {
     "examinations.image": lambda c, a, k: examinations.image(c, a, k.examination, 1),
     "examinations.heat": lambda c, a, k: examinations.heat(c, a, k.examination, 1, k.model),
     "reads.record": lambda c, a, k: reads.record(c, a, k.examination, "none"),
-    "service.handed_out": lambda c, a, k: reports.handed_out(c, a, k.models, k.examination),
+    "service.handed_out": lambda c, a, k: service.handed_out(c, a, k.models, k.examination),
 }
 # Acts of any doctor, which reach that doctor's own records alone.
 DOCTORS: dict[str, Act] = {
@@ -62,8 +62,8 @@ ADMINS: dict[str, Act] = {
     "accounts.listed": lambda c, a, _k: accounts.listed(c, a),
     "accounts.reset_password": lambda c, a, k: accounts.reset_password(c, a, k.other),
     "accounts.set_active": lambda c, a, k: accounts.set_active(c, a, k.other, False),
-    "audit.found": lambda c, a, _k: acts.found(c, a),
-    "audit.known": lambda c, a, _k: acts.known(c, a),
+    "audit.found": lambda c, a, _k: audit.found(c, a),
+    "audit.known": lambda c, a, _k: audit.known(c, a),
     "patients.hand_over": lambda c, a, k: patients.hand_over(c, a, k.closed, k.other),
     "sign_ins.open_sessions": lambda c, a, _k: sign_ins.open_sessions(c, a),
     "system.health": lambda c, a, k: system.health(c, a, k.models),
@@ -79,7 +79,7 @@ ANYONES: dict[str, Act] = {
         ("analytics.began", "analytics.models_used", "analytics.overview", "answers_csv.exported"),
         lambda _c, _a, _k: None,
     ),
-    "service.check": lambda c, a, _k: reports.check(c, a, "0" * 64),
+    "service.check": lambda c, a, _k: service.check(c, a, "0" * 64),
     # A doctor's, of no record: test_tried_slides.py
     **dict.fromkeys(("slide_jobs.looked_at", "slide_jobs.mapped"), lambda _c, _a, _k: None),
 }
@@ -173,16 +173,16 @@ def test_checking_a_report_takes_a_sign_in(
     "service",
     [
         accounts,
-        acts,
         analytics,
         answers_csv,
+        audit,
         examinations,
         export,
         patients,
         reads,
-        reports,
+        service,
         sign_ins,
-        slides,
+        slide_jobs,
         system,
     ],
 )

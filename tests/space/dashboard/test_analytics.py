@@ -10,13 +10,14 @@ import pytest
 
 from bcd_models import Prediction
 from bcd_models.errors import InputError
+from clinic.analysis.analyse import Analysed, Analysis
 from clinic.dashboard import analytics
 from clinic.dashboard.agreement import Agreement
 from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details
-from clinic.records.patients import PatientForm
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotSignedIn
 from clinic.storage.tallies import model_key

@@ -14,10 +14,11 @@ from PIL import Image
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from clinic.analysis.analyse import Analysed, Analysis
 from clinic.analysis.models import Models
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details
-from clinic.records.patients import PatientForm
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.storage.actor import Actor
 from clinic.storage.tables import AuditEntry, Examination, Look, Patient, Read, StoredReport

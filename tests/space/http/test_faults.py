@@ -26,14 +26,15 @@ from clinic.accounts import accounts, lockout
 from clinic.accounts import audit as acts
 from clinic.accounts.lockout import TooManyAttempts
 from clinic.accounts.sign_ins import AT_MOST, actor_of, sign_in
+from clinic.analysis.analyse import Analysed, Analysis
 from clinic.analysis.models import ModelGone, Models
 from clinic.dashboard import analytics
 from clinic.dashboard.analytics import Period
 from clinic.http.failures import UNREACHABLE
 from clinic.installation import Installation, open_installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details
-from clinic.records.patients import PatientForm
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.storage import clock, tallies
 from clinic.storage.actor import Actor

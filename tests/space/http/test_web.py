@@ -24,16 +24,20 @@ from starlette.testclient import TestClient
 from bcd_models.errors import InputError
 from clinic import web
 from clinic.accounts import accounts, lockout, sign_ins
-from clinic.analysis.models import Models
+from clinic.accounts.lockout import TooManyAttempts
+from clinic.analysis.analyse import Analysed, Analysis
+from clinic.analysis.models import ModelGone, Models
 from clinic.http import cookies
 from clinic.http.grants import Grants
 from clinic.installation import Installation, open_installation
-from clinic.records import examinations, patients
-from clinic.records.examinations import Analysed, Analysis, Details
-from clinic.records.patients import PatientForm
+from clinic.records import examinations, export, patients
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
+from clinic.records.patients import Conflict
 from clinic.reports import service as reports
 from clinic.storage import clock
-from clinic.storage.actor import Actor
+from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn, Refused
+from clinic.storage.files import NotStored, StorageError
 from clinic.storage.tables import AuditEntry, Failures
 from clinic.ui.files import sweep
 from clinic.upkeep import demo, system
@@ -393,6 +397,40 @@ def test_answers_leave_as_csv_to_their_doctor_alone(serving, records, keys) -> N
 def test_what_is_no_file_is_refused(serving, records, path) -> None:
     client = serving.visitor(records["owner"])
     assert client.get(path.format(**records)).status_code in (404, 422)
+
+
+class Unlisted(Conflict):
+    """Has no status of its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("no"), 400),
+        (NotSignedIn("no"), 401),
+        (NotAllowed("no"), 403),
+        (NotFound("no"), 404),
+        (Refused(Actor(1, "ada", "doctor", ""), "patient", "P-1"), 404),
+        (Conflict("no"), 409),
+        (Unlisted("no"), 409),
+        (TooManyAttempts(1), 429),
+        (StorageError("no"), 500),
+        (NotStored("no"), 503),
+        (ModelGone("no"), 503),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failure_has_its_status_or_its_base_s(
+    serving, records, monkeypatch, error: Exception, status: int
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise error
+
+    client = serving.visitor(records["owner"])
+    monkeypatch.setattr(export, "export", fail)
+    reply = client.get(f"/files/patients/{records['patient']}.zip")
+    assert reply.status_code == status
+    assert str(error) in reply.text
 
 
 def test_a_browser_reads_why_there_is_no_file(serving, records, small_models) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from bcd_models import BCDClassifier, ImageError
+from bcd_models import ImageError
 from bcd_models.errors import InputError
+from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details, HandedIn, field_width
+from clinic.records.examinations import Details
 from clinic.storage import references
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
 from clinic.storage.tables import AuditEntry, Examination
@@ -62,49 +63,19 @@ def test_what_a_file_says_besides_its_pixels_is_not_kept(
     told.add_text("Comment", "Jane Doe, 1957")
     buffer = io.BytesIO()
     Image.open(PATCHES[0]).save(buffer, "PNG", pnginfo=told)
-    (one,) = examinations.analyse(small_models, [HandedIn(buffer.getvalue())], NAMES[:1])
+    (one,) = analyse(small_models, [HandedIn(buffer.getvalue())], NAMES[:1])
     number = examinations.save(clinic, ada, patient, Analysis((one,), True), Details())
     assert b"Jane" not in examinations.image(clinic, ada, number, 1)
     files = [path for path in clinic.settings.data.rglob("*") if path.is_file()]
     assert not any(b"Jane" in path.read_bytes() for path in files)
 
 
-def test_scale_is_said(small_models: Models) -> None:
-    data = PATCHES[0].read_bytes()
-    widths = (200, 101, 399, None, 50, 2000)
-    said = examinations.analyse(
-        small_models, [HandedIn(data, width) for width in widths], NAMES[:1]
-    )
-    assert [len(one.warnings) for one in said] == [0, 0, 0, 1, 1, 1]
-    assert "not known" in said[3].warnings[0]
-    assert "2000 µm" in said[5].warnings[0]
-    assert field_width(50, um_per_pixel=4) == 200
-    assert field_width(50, um=180) == 180
-    assert field_width(50) is None
-    for wrong in ({"um": 1, "um_per_pixel": 1}, {"um": 0}, {"um": float("nan")}, {"um": 1e9}):
-        with pytest.raises(InputError):
-            field_width(50, **wrong)
-
-
-def test_what_can_not_be_analysed_or_saved(
+def test_what_can_not_be_saved(
     clinic: Installation,
     ada: Actor,
     patient: str,
-    small_models: Models,
     analysed: tuple[Analysed, ...],
 ) -> None:
-    good = HandedIn(PATCHES[0].read_bytes())
-    with pytest.raises(ImageError, match="image 2: "):
-        examinations.analyse(small_models, [good, HandedIn(b"no image")], NAMES)
-    for images, names in (
-        ([], NAMES),
-        ([good] * 17, NAMES),
-        ([good], []),
-        ([good], ["a", "a"]),
-        ([good], ["x"]),
-    ):
-        with pytest.raises(InputError):
-            examinations.analyse(small_models, images, names)
     for details in (
         Details(stain="ink"),
         Details(specimen="x"),
@@ -268,11 +239,13 @@ def test_what_models_were_asked_is_logged_saved_or_not(
     clinic: Installation, ada: Actor, patient: str, small_models: Models
 ) -> None:
     images = [HandedIn(path.read_bytes()) for path in PATCHES[:2]]
-    found = examinations.analyse_of(clinic, ada, small_models, patient, images, NAMES, False)
+    found = examinations.analyse_for_patient(
+        clinic, ada, small_models, patient, images, NAMES, False
+    )
     assert [len(one.explanations) for one in found.images] == [2, 2]
     bad = [HandedIn(b"no image")]
     with pytest.raises(ImageError):
-        examinations.analyse_of(clinic, ada, small_models, patient, bad, NAMES, True)
+        examinations.analyse_for_patient(clinic, ada, small_models, patient, bad, NAMES, True)
     with clinic.database.reading() as session:
         (row,) = session.query(AuditEntry).filter_by(action="images_analysed")
         assert (row.account_id, row.subject) == (ada.account_id, f"patient {patient}")
@@ -294,7 +267,3 @@ def test_deleting_the_patient_takes_the_files(
     assert list(clinic.storage.all()) == []
     assert not [p for p in Path(clinic.settings.data / "files").rglob("*") if p.is_file()]
     assert hashlib.sha256(b"").hexdigest() not in set(clinic.storage.all())
-
-
-def test_the_models_are_the_library_s(small_models: Models) -> None:
-    assert all(isinstance(small_models.loaded(name), BCDClassifier) for name in NAMES)

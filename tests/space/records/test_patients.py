@@ -10,7 +10,8 @@ from bcd_models.errors import InputError
 from clinic.accounts.accounts import set_active
 from clinic.installation import Installation
 from clinic.records import patients
-from clinic.records.patients import Conflict, PatientForm
+from clinic.records.patient_fields import PatientForm
+from clinic.records.patients import Conflict
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
 from clinic.storage.tables import AuditEntry, Examination, ExaminedImage, Patient, Read, Result

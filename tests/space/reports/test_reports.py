@@ -11,11 +11,12 @@ from pypdf import PdfReader
 from sqlalchemy import select
 
 from bcd_models.prediction import NOTICE
+from clinic.analysis.analyse import Analysis
 from clinic.analysis.models import Models
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysis, Details
+from clinic.records.examinations import Details
 from clinic.records.export import export
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.records.texts import LENGTH
 from clinic.reports import service as reports
 from clinic.storage import clock
@@ -137,7 +138,9 @@ def test_the_same_examination_gives_the_same_bytes_whenever(
 
 
 def test_a_letterhead_stands_first(clinic, ada, small_models, saved):
-    named = replace(clinic, settings=replace(clinic.settings, letterhead="Pathology <b>Süd</b>"))
+    named = replace(
+        clinic, settings=clinic.settings.model_copy(update={"letterhead": "Pathology <b>Süd</b>"})
+    )
     _, pdf = reports.handed_out(named, ada, small_models, saved())
     assert "Pathology <b>Süd</b> Examination report" in text_of(pdf)
 

@@ -17,18 +17,20 @@ from sqlalchemy import func, select
 from bcd_models.errors import InputError
 from clinic.accounts import accounts, passwords, sign_ins
 from clinic.accounts.sign_ins import SignInFailed
+from clinic.analysis.analyse import Analysed, Analysis
 from clinic.analysis.models import Models
 from clinic.dashboard import answers_csv
 from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.records import examinations, export, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details
-from clinic.records.patients import PatientForm
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.reports.layout import ReportedExamination, examination_report
 from clinic.storage.actor import Actor, Refused
+from clinic.storage.database import ADVISORY
 from clinic.storage.files import Storage
-from clinic.storage.tables import ADVISORY, Account, AuditEntry, StoredReport
+from clinic.storage.tables import Account, AuditEntry, StoredReport
 from clinic.upkeep import verify
 from tests.support.clinic import PASSWORD
 from tests.support.serving import add_account
@@ -79,7 +81,7 @@ def test_first_sign_ins_from_one_address(clinic: Installation) -> None:
 
 
 def test_first_sign_ins_with_one_hub_account(clinic: Installation) -> None:
-    named = replace(clinic, settings=replace(clinic.settings, hub_accounts=("ada",)))
+    named = replace(clinic, settings=clinic.settings.model_copy(update={"hub_accounts": ("ada",)}))
     act = partial(sign_ins.sign_in_from_hub, named, "Ada", HERE)
     tokens, refused = split(at_once(clinic, *[act] * 4))
     assert (len(set(tokens)), refused) == (4, [])

@@ -15,7 +15,8 @@ from sqlalchemy import inspect
 from bcd_models.errors import InputError
 from clinic.installation import open_installation
 from clinic.storage import clock, migrations
-from clinic.storage.tables import Account, Base, Database, Patient
+from clinic.storage.database import Database
+from clinic.storage.tables import Account, Base, Patient
 from tests.support.clinic import settings_at
 
 FOLDER = Path(migrations.__file__).parent

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import delete, text, update
 
 from clinic.accounts import accounts
+from clinic.analysis.analyse import Analysed, Analysis
 from clinic.installation import Installation, open_installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details
-from clinic.records.patients import PatientForm
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Tally

@@ -15,7 +15,8 @@ from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.storage import clock
 from clinic.storage.actor import Actor
-from clinic.storage.tables import AuditEntry, Database, SignIn
+from clinic.storage.database import Database
+from clinic.storage.tables import AuditEntry, SignIn
 from clinic.upkeep import system
 from tests.support.clinic import settings_at
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from bcd_models.hub.atomic import UNFINISHED
 from clinic.installation import Installation
 from clinic.storage import clock, tallies
 from clinic.storage.actor import Actor
@@ -85,12 +86,13 @@ def test_what_is_missing_damaged_or_left_over_is_found(clinic: Installation) -> 
     clinic.storage.delete(first)
     clinic.storage.path(second).write_bytes(b"other")
     orphan = clinic.storage.put(b"nobody's")
-    clinic.storage.path(orphan).with_name(".new-0").write_bytes(b"half")
+    clinic.storage.path(orphan).with_name(f"{UNFINISHED}0").write_bytes(b"half")
+    clinic.storage.path(orphan).with_name(".new-0").write_bytes(b"half")  # as 0.1.0 called them
     found = verify.verify(clinic, repair=True)
     assert found.files == 4
     assert [first[:12] in problem for problem in found.broken].count(True) == 1
     assert any(second[:12] in problem and "damaged" in problem for problem in found.broken)
-    assert (found.orphans, found.unfinished) == ((orphan,), 1)
+    assert (found.orphans, found.unfinished) == ((orphan,), 2)
     again = verify.verify(clinic)
     assert again.problems == list(found.broken)
     with clinic.database.transaction() as session:

@@ -7,7 +7,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 
-from clinic.storage.tables import Database
+from clinic.storage.database import Database
 
 NEWEST = "head"
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from clinic.analysis import answers
+from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
 from clinic.analysis.wording import SEEN_BEFORE, capitalised
 from clinic.http.failures import told
@@ -110,7 +111,7 @@ def _image(image: ExaminedImage, models: Models, which: str, may_see: bool) -> s
     if not may_see:
         return result.alone(_address(image), (image.width, image.height), which)
     names = [one.model for one in image.results]
-    warnings = examinations.scale_warnings(models, names, image.field_width_um)
+    warnings = scale_warnings(models, names, image.field_width_um)
     cards = "".join(_answer(image, one, which) for one in image.results)
     return f'{result.warned(warnings)}<div class="bcd-pair">{cards}</div>'
 

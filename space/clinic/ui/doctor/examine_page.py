@@ -7,12 +7,14 @@ from typing import Any
 import gradio as gr
 
 from bcd_models.errors import InputError
+from clinic.analysis.analyse import Analysis, HandedIn, hand_in
 from clinic.analysis.models import Models
 from clinic.analysis.wording import SEEN_BEFORE
 from clinic.http.failures import told
 from clinic.installation import Installation
 from clinic.records import examinations, patients
-from clinic.records.examinations import SPECIMENS, STAINS, Analysis, Details, HandedIn
+from clinic.records.examinations import SPECIMENS, STAINS, Details
+from clinic.records.patient_fields import FIELDS
 from clinic.ui import result
 from clinic.ui.doctor.patient_page import ASIDE
 from clinic.ui.frame import PRIVATE, actor_of, alert, asked, go_to
@@ -71,8 +73,9 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         except Exception as error:
             return alert(told(error)), gr.update(visible=False)
         words = f"<h1>New examination of {link('/patient', patient.id, id=patient.id)}</h1>"
-        if patient.external_id:
-            words += f'<p class="bcd-quiet">External id {cell(patient.external_id)}</p>'
+        for one in FIELDS:
+            if one.names_patient and (text := one.show(getattr(patient, one.name))):
+                words += f'<p class="bcd-quiet">{one.label} {cell(text)}</p>'
         if patient.archived_at:
             words += ASIDE
         return words, gr.update(visible=not patient.archived_at)
@@ -89,7 +92,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         hidden: bool,
         request: gr.Request,
     ) -> tuple[str, Any, Any]:
-        found = examinations.analyse_of(
+        found = examinations.analyse_for_patient(
             clinic,
             actor_of(request),
             models,
@@ -144,11 +147,11 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
 def _handed_in(images: Images, scale: str, um: float | None) -> list[HandedIn]:
     """The images with the width of each one's field."""
     if scale == UNKNOWN:
-        return [examinations.scaled(data) for data in images]
+        return [hand_in(data) for data in images]
     if not um:
         raise InputError(f"type the {scale.removesuffix(', µm')}, or say that it is not known")
     known = {"um": um} if scale == FIELD else {"um_per_pixel": um}
-    return [examinations.scaled(data, **known) for data in images]
+    return [hand_in(data, **known) for data in images]
 
 
 def _answers(found: Analysis) -> str:

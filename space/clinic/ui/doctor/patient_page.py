@@ -12,9 +12,10 @@ from clinic.http.failures import told
 from clinic.installation import Installation
 from clinic.records import examinations, patients
 from clinic.records.examinations import ExaminationRow
+from clinic.records.patient_fields import FIELDS, parse_form, show_form
 from clinic.records.patients import Conflict, PatientRow
 from clinic.storage.actor import Actor
-from clinic.ui.doctor.patient_form import add_fields, filled, form_of
+from clinic.ui.doctor.patient_form import add_fields
 from clinic.ui.doctor.patients_page import SYNTHETIC
 from clinic.ui.frame import PRIVATE, actor_of, alert, asked
 from clinic.ui.tables import cell, empty, facts, lines, link, moment, table
@@ -73,7 +74,7 @@ class _Parts:
         """What is shown of a patient, the form apart."""
         aside = patient.archived_at is not None
         return {
-            self.head: _head(patient),
+            self.head: describe_patient(patient),
             self.record: gr.update(visible=True),
             self.examine: gr.update(link=f"/examine?patient={patient.id}", visible=not aside),
             self.export: gr.update(link=f"/files/patients/{patient.id}.zip"),
@@ -83,7 +84,7 @@ class _Parts:
 
     def form(self, patient: PatientRow) -> Update:
         """The form, filled with a patient."""
-        typed = zip(self.fields, filled(patient), strict=True)
+        typed = zip(self.fields, show_form(patient), strict=True)
         return {self.version: patient.version, **dict(typed)}
 
 
@@ -100,11 +101,9 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
             return {parts.head: alert(told(error))}
         return {**parts.shown(patient), **parts.form(patient), parts.listed: listed}
 
-    def save(
-        external_id: str, birth_year: str, note: str, version: int, request: gr.Request
-    ) -> Update:
+    def save(request: gr.Request, version: int, *typed: str) -> Update:
         actor, patient_id = actor_of(request), asked(request, "id")
-        form = form_of(external_id, birth_year, note)
+        form = parse_form(clinic.settings, typed)
         try:
             patients.edit(clinic, actor, patient_id, form, version)
         except Conflict:
@@ -138,7 +137,7 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
     buttons = [parts.examine, parts.export, parts.archive, parts.restore]
     shown = [parts.head, parts.record, *buttons, parts.version]
     app.load(begin, None, [*shown, *parts.fields, parts.listed], **quick)
-    parts.save.click(save, [*parts.fields, parts.version], [*shown, *parts.fields], **quick)
+    parts.save.click(save, [parts.version, *parts.fields], [*shown, *parts.fields], **quick)
     parts.archive.click(put(patients.archive), parts.version, shown, **quick)
     parts.restore.click(put(patients.restore), parts.version, shown, **quick)
     parts.delete.click(delete, parts.confirmation, None, **quick).success(
@@ -183,20 +182,30 @@ def _parts(pattern: str) -> _Parts:
     )
 
 
-def _head(patient: PatientRow) -> str:
-    """Heading and facts."""
+def describe_patient(patient: PatientRow) -> str:
+    """Return heading and facts as HTML."""
+    said = {one: one.show(getattr(patient, one.name)) for one in FIELDS}
     known = {
-        "Year of birth": cell(str(patient.birth_year or "")),
+        **{
+            one.label: cell(text)
+            for one, text in said.items()
+            if not one.is_long and not one.names_patient
+        },
         "Made": moment(patient.created_at),
         "Changed": moment(patient.changed_at),
         **({"Put aside": moment(patient.archived_at)} if patient.archived_at else {}),
         **({"Origin": "synthetic: of no patient, drawn by a program"} if patient.synthetic else {}),
     }
-    external_id = f", {cell(patient.external_id)}" if patient.external_id else ""
+    names = "".join(f", {cell(text)}" for one, text in said.items() if one.names_patient and text)
+    long = "".join(
+        f'<div class="bcd-wide"><dt>{one.label}</dt><dd>{lines(text)}</dd></div>'
+        for one, text in said.items()
+        if one.is_long
+    )
     return f"""
-<h1>Patient {cell(patient.id)}{external_id}{f" {SYNTHETIC}" if patient.synthetic else ""}</h1>
+<h1>Patient {cell(patient.id)}{names}{f" {SYNTHETIC}" if patient.synthetic else ""}</h1>
 <dl class="bcd-card bcd-facts">{facts(known)}
-  <div class="bcd-wide"><dt>Note</dt><dd>{lines(patient.note)}</dd></div>
+  {long}
 </dl>
 {ASIDE if patient.archived_at else ""}
 """

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import gradio as gr
 
 from bcd_models.images.open import SUFFIXES, open_image
+from clinic.analysis.analyse import MAX_IMAGES
 from clinic.http.failures import told
-from clinic.records.examinations import MOST_IMAGES
 from clinic.ui import result
 from clinic.ui.files import upload
 
@@ -23,10 +23,10 @@ def images_input() -> gr.File:
 def add(files: Images | None, kept: Images) -> tuple[Images, None]:
     """A listener that adds what was handed in, and empties the input for more."""
     images = kept + (files or [])
-    beyond = len(images) - MOST_IMAGES
+    beyond = len(images) - MAX_IMAGES
     if beyond > 0:
-        gr.Warning(f"At most {MOST_IMAGES} images at once: the last {beyond} are left out.")
-    return images[:MOST_IMAGES], None
+        gr.Warning(f"At most {MAX_IMAGES} images at once: the last {beyond} are left out.")
+    return images[:MAX_IMAGES], None
 
 
 def waiting(images: Images, nothing: str) -> str:
