@@ -11,6 +11,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -130,14 +131,15 @@ async def _sweeping(folder: Path) -> None:
 
 def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
     settings = clinic.settings
-    shown = {
-        "demo": demo.login(settings) if settings.demo else None,
-        "guests": settings.guests,
-        "hub": bool(settings.hub_accounts),
-    }
+    shown_page = partial(
+        sign_in_page,
+        demo=demo.login(settings) if settings.demo else None,
+        guests=settings.guests,
+        hub=bool(settings.hub_accounts),
+    )
 
     def page(status: int = 200, **said: Any) -> HTMLResponse:
-        return HTMLResponse(sign_in_page(**shown, **said), status)
+        return HTMLResponse(shown_page(**said), status)
 
     def signed_in(request: Request, response: Response, token: str) -> Response:
         """In place of the session there was, which ends."""
@@ -290,7 +292,7 @@ def _kept(files: list[BinaryIO], folder: Path) -> list[str]:
     return list(map(str, paths))
 
 
-def _failed(request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     """A failure in one sentence, as a page or as JSON."""
     status = status_of(error, STATUS)
     if isinstance(error, BCDError):

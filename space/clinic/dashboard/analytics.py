@@ -7,7 +7,7 @@ tallies (``clinic.storage.tallies``).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, get_args
@@ -219,7 +219,7 @@ def _every_month(period: Period) -> list[str]:
     return [f"{number // 12}-{number % 12 + 1:02}" for number in range(first, last + 1)]
 
 
-def _agreement(found: dict[tuple[str, str, str], int], model: str, shown: str) -> Agreement:
+def _agreement(found: Mapping[tuple[str, ...], int], model: str, shown: str) -> Agreement:
     def number(verdict: str, label: str) -> int:
         return found.get((model, AGREEMENT, agreement_key(shown, verdict, label)), 0)
 

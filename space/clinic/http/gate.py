@@ -184,7 +184,7 @@ class Gate:
             await self._call(owner, getattr(self.apps, role), scope, receive, send)
         else:
             # A page's query is for its listeners; Gradio would take it for its own.
-            page = without(scope, b"origin") | {"query_string": b""}
+            page = {**without(scope, b"origin"), "query_string": b""}
             await getattr(self.apps, role)(page, receive, send)
 
     def _refused_to(self, actor: Actor | None, scope: Scope) -> Response | None:

@@ -101,7 +101,7 @@ def analyse_for_patient(
         patients.own(session, doctor, patient_id)
     found = analyse(models, handed_in, names)
     hashes = [hash_png(one.png) for one in found]
-    said = {
+    said: dict[str, Any] = {
         "images": len(found),
         "models": list(names),
         "weights": [models.loaded(name).weights_sha256 for name in names],
@@ -366,7 +366,7 @@ def _has_read() -> ColumnElement[bool]:
     return select(Read.id).where(Read.examination_id == Examination.id).exists()
 
 
-def _lines() -> Select[Any]:
+def _lines() -> Select[*tuple[Any, ...]]:
     images = select(func.count()).where(ExaminedImage.examination_id == Examination.id)
     return select(
         Examination.id,

@@ -264,7 +264,7 @@ def _holds(word: str) -> ColumnElement[bool]:
     return or_(*(column.icontains(word, autoescape=True) for column in columns))
 
 
-def _rows() -> Select[Any]:
+def _rows() -> Select[*tuple[Any, ...]]:
     read = select(Read.id).where(Read.examination_id == Examination.id).exists()
     of_patient = select(func.count()).where(Examination.patient_id == Patient.id)
     return select(Patient, of_patient.scalar_subquery(), of_patient.where(~read).scalar_subquery())

@@ -232,7 +232,7 @@ def _build(buffer: io.BytesIO, story: Story, title: str, mark: str, pages: int) 
     foot = partial(_foot, mark=mark, pages=pages)
     document.addPageTemplates(PageTemplate(frames=[frame], onPage=foot))
     document.build(list(story))
-    return document.page
+    return int(document.page)
 
 
 def _foot(canvas: Canvas, document: BaseDocTemplate, mark: str, pages: int) -> None:

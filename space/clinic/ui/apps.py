@@ -40,7 +40,8 @@ AT_ONCE = 8  # calls of one listener; of those that analyse images, two
 
 def guests_app(clinic: Installation, models: Models) -> gr.Blocks:
     """One page: try images."""
-    with _blocks() as app:
+    app = _blocks()
+    with app:
         add_head(app, "guest", "/")
         add_try_page(clinic, models)
         add_endpoints(clinic, models)
@@ -49,7 +50,8 @@ def guests_app(clinic: Installation, models: Models) -> gr.Blocks:
 
 def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
     """A doctor's pages."""
-    with _blocks() as app:
+    app = _blocks()
+    with app:
         add_head(app, "doctor", "/")
         add_worklist_page(app, clinic)
         add_endpoints(clinic, models)
@@ -78,7 +80,8 @@ def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
 
 def admins_app(clinic: Installation, models: Models) -> gr.Blocks:
     """An admin's pages."""
-    with _blocks() as app:
+    app = _blocks()
+    with app:
         add_head(app, "admin", "/")
         add_accounts_page(app, clinic)
     with app.route("Audit log", "/audit"):
@@ -115,7 +118,7 @@ def mounted(app: gr.Blocks) -> FastAPI:
     outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "SSR mode is not supported")  # nor is it asked for
-        return gr.mount_gradio_app(
+        served: FastAPI = gr.mount_gradio_app(
             outer,
             app.queue(max_size=MAX_WAITING, default_concurrency_limit=AT_ONCE),
             path="/",
@@ -129,6 +132,7 @@ def mounted(app: gr.Blocks) -> FastAPI:
             mcp_server=False,
             app_kwargs={"exception_handlers": dict.fromkeys(WRONG_CALL, _wrongly_called)},
         )
+    return served
 
 
 def _wrongly_called(_request: Request, error: Exception) -> JSONResponse:
@@ -152,4 +156,4 @@ def _tell_failures(app: gr.Blocks) -> None:
         except Exception as error:
             raise gr.Error(told(error), print_exception=False) from None
 
-    app.process_api = processed
+    app.process_api = processed  # type: ignore[method-assign]

@@ -33,7 +33,7 @@ def upload(**options: Any) -> gr.File:
     (Not a class of its own: Gradio writes a stub beside the source of each one.)
     """
     made = gr.File(**options)
-    made.preprocess = _all_taken
+    made.preprocess = _all_taken  # type: ignore[method-assign]
     return made
 
 

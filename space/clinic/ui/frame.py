@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from html import escape
-from typing import ParamSpec
+from typing import Literal, ParamSpec, TypedDict
 
 import gradio as gr
 
@@ -13,6 +13,19 @@ from bcd_models.prediction import NOTICE
 from clinic.analysis.wording import printable
 from clinic.http.failures import told
 from clinic.storage.actor import Actor
+
+
+class Private(TypedDict):
+    """Arguments of a listener that is no endpoint."""
+
+    api_visibility: Literal["private"]
+
+
+class Quick(Private):
+    """Arguments of a listener whose progress isn't shown either."""
+
+    show_progress: Literal["hidden"]
+
 
 TITLE = "Breast histology patch check"
 WHAT = """
@@ -39,7 +52,8 @@ LINKS = {
         ("Account", "/account"),
     ),
 }
-PRIVATE = {"api_visibility": "private"}  # of listeners that scripts shall not find
+PRIVATE: Private = {"api_visibility": "private"}  # of listeners that scripts shall not find
+QUICK: Quick = {"show_progress": "hidden", **PRIVATE}  # of those that answer at once, too
 
 P = ParamSpec("P")
 
@@ -60,7 +74,7 @@ def add_head(app: gr.Blocks, role: str, here: str) -> None:
         return _head(role, here, actor.name if actor else "")
 
     if role != "guest":
-        app.load(greet, None, shown, show_progress="hidden", **PRIVATE)
+        app.load(greet, None, shown, **QUICK)
 
 
 def actor_of(request: gr.Request) -> Actor | None:

@@ -108,7 +108,10 @@ def models_in_use(clinic: Installation, actor: Actor | None, models: Models) -> 
     weights = (Result.model, Result.model_version, Result.weights_sha256)
     kept = select(*weights, func.count(), func.max(Result.made_at)).group_by(*weights)
     with clinic.database.reading() as session:
-        answered = {tuple(row[:3]): (row[3], row[4]) for row in session.execute(kept)}
+        answered = {
+            (name, version, weights): (count, newest)
+            for name, version, weights, count, newest in session.execute(kept)
+        }
     offered = [_identity(models, name) for name in models.names]
     earlier = sorted(answered.keys() - set(offered))
     return [
@@ -161,7 +164,7 @@ def _said(settings: Settings, database: Database) -> Iterator[tuple[str, str]]:
     yield "BCD_HUB_ACCOUNTS", ", ".join(settings.hub_accounts) or "none"
 
 
-def _identity(models: Models, name: str) -> tuple[str, ...]:
+def _identity(models: Models, name: str) -> tuple[str, str, str]:
     offered = models.offered(name)
     return name, offered.config.version, offered.weights_sha256
 

@@ -10,7 +10,7 @@ import pytest
 
 from bcd_models import Prediction
 from bcd_models.errors import InputError
-from clinic.analysis.analyse import Analysed
+from clinic.analysis.analyse import Analysed, Analysis
 from clinic.dashboard import analytics
 from clinic.dashboard.agreement import Agreement
 from clinic.dashboard.analytics import Period
@@ -95,7 +95,7 @@ def test_at_or_above_the_threshold_are_those_left_to_a_pathologist_too(
             for name, one in image.explanations.items()
         }
         one = (replace(image, explanations=said),)
-        examinations.save(clinic, ada, patient, one, Details(), True)
+        examinations.save(clinic, ada, patient, Analysis(one, True), Details())
     today = clock.now().date()
     period = Period(today, today)
     found = analytics.overview(clinic, ada, keys[0], period)

@@ -14,7 +14,7 @@ from clinic.accounts.accounts import AccountRow
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.storage.actor import Actor, Role
-from clinic.ui.frame import PRIVATE, actor_of, done
+from clinic.ui.frame import QUICK, actor_of, done
 from clinic.ui.tables import cell, link, moment, table
 
 HEADS = ("Name", "Role", "May sign in", "Hub account", "Patients", "Open sessions", "Made")
@@ -69,7 +69,7 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
             end: gr.update(interactive=one is not None),
             close: gr.update(visible=not is_closed, interactive=is_open),
             reopen: gr.update(visible=is_closed),
-            handing: gr.update(visible=is_closed and one.patients > 0),
+            handing: gr.update(visible=bool(one and not one.active and one.patients)),
             taker: gr.update(choices=[(row.name, row.id) for row in doctors], value=None),
         }
 
@@ -101,18 +101,23 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
         return {said: words, name: "", **show(actor, made)}
 
     outputs = [said, listed, chosen, password, close, reopen, end, handing, taker]
-    quick = {"show_progress": "hidden", **PRIVATE}
-    gr.on([app.load, chosen.input], choose, chosen, outputs, trigger_mode="always_last", **quick)
-    told = {"scroll_to_output": True, **quick}
+    gr.on([app.load, chosen.input], choose, chosen, outputs, trigger_mode="always_last", **QUICK)
     for button, act in (
         (password, _give_password),
         (close, _close),
         (reopen, _open_again),
         (end, _end_sessions),
     ):
-        button.click(put(act), chosen, outputs, **told)
-    hand_over.click(hand, [chosen, taker], outputs, **told)
-    gr.on([make.click, name.submit], make_account, [name, role], [*outputs, name], **told)
+        button.click(put(act), chosen, outputs, scroll_to_output=True, **QUICK)
+    hand_over.click(hand, [chosen, taker], outputs, scroll_to_output=True, **QUICK)
+    gr.on(
+        [make.click, name.submit],
+        make_account,
+        [name, role],
+        [*outputs, name],
+        scroll_to_output=True,
+        **QUICK,
+    )
 
 
 def _give_password(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:

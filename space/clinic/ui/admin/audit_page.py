@@ -13,6 +13,7 @@ from clinic.installation import Installation
 from clinic.ui.frame import PRIVATE, actor_of, asked, safely
 from clinic.ui.tables import cell, empty, moment, page_number, pager, table
 
+FILTERS = ("action", "account", "subject")
 PATH = "/audit"
 HEADS = ("Number", "Time", "Who", "Act", "Subject", "Address", "Detail")
 WHAT = """
@@ -61,13 +62,13 @@ def add_audit_page(app: gr.Blocks, clinic: Installation) -> None:
         return table(HEADS, [_row(one) for one in page.rows], "Acts") + pager(page, PATH, **kept)
 
     def begin(request: gr.Request) -> tuple[Update, Update, str, str]:
-        wanted = [asked(request, name) for name in ("action", "account", "subject")]
+        action, account, subject = (asked(request, name) for name in FILTERS)
         actions, accounts = acts.known(clinic, actor_of(request))
         return (
-            _choice("any", [(_words(one), one) for one in actions], wanted[0]),
-            _choice("anybody", [(one, one) for one in accounts], wanted[1]),
-            wanted[2],
-            show(*wanted, request, page_number(asked(request, "sheet"))),
+            _choice("any", [(_words(one), one) for one in actions], action),
+            _choice("anybody", [(one, one) for one in accounts], account),
+            subject,
+            show(action, account, subject, request, page_number(asked(request, "sheet"))),
         )
 
     filters = [action, account, subject]

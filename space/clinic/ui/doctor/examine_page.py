@@ -17,7 +17,7 @@ from clinic.records.examinations import SPECIMENS, STAINS, Details
 from clinic.records.patient_fields import FIELDS
 from clinic.ui import result
 from clinic.ui.doctor.patient_page import ASIDE
-from clinic.ui.frame import PRIVATE, actor_of, alert, asked, go_to
+from clinic.ui.frame import PRIVATE, QUICK, actor_of, alert, asked, go_to
 from clinic.ui.look import IN_LINE
 from clinic.ui.shared.picked import Images, add, images_input, numbers, waiting
 from clinic.ui.tables import cell, link
@@ -116,9 +116,8 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         patient = asked(request, "patient")
         return examinations.save(clinic, actor_of(request), patient, found, details)
 
-    quick = {"show_progress": "hidden", **PRIVATE}
     app.load(begin, None, [heading, form], **PRIVATE)
-    known.change(lambda scale: gr.update(visible=scale != UNKNOWN), known, width, **quick)
+    known.change(lambda scale: gr.update(visible=scale != UNKNOWN), known, width, **QUICK)
     run = analyse.click(
         analyse_images,
         [images, chosen, known, width, hide],
@@ -129,15 +128,15 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         **IN_LINE,
     )
     changes = [
-        file.upload(add, [file, images], [images, file], cancels=run, **quick),
-        clear.click(list, None, images, cancels=run, **quick),
+        file.upload(add, [file, images], [images, file], cancels=run, **QUICK),
+        clear.click(list, None, images, cancels=run, **QUICK),
         *(
             one.change(None, None, None, cancels=run, **PRIVATE)
             for one in (chosen, known, width, hide)
         ),
     ]
     for change in changes:
-        change.then(show, images, [shown, analyse, clear, save, analysis], **quick)
+        change.then(show, images, [shown, analyse, clear, save, analysis], **QUICK)
     details = [stain, specimen, comment]
     save.click(save_examination, [analysis, *details], saved, **PRIVATE).success(
         None, saved, None, js=go_to("/examination?id="), **PRIVATE

@@ -17,7 +17,7 @@ from clinic.records.patients import Conflict, PatientRow
 from clinic.storage.actor import Actor
 from clinic.ui.doctor.patient_form import add_fields
 from clinic.ui.doctor.patients_page import SYNTHETIC
-from clinic.ui.frame import PRIVATE, actor_of, alert, asked
+from clinic.ui.frame import PRIVATE, QUICK, actor_of, alert, asked
 from clinic.ui.tables import cell, empty, facts, lines, link, moment, table
 
 HEADS = ("Examination", "Saved", "Images", "Read")
@@ -133,14 +133,13 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
     def delete(confirmation: str, request: gr.Request) -> None:
         patients.delete(clinic, actor_of(request), asked(request, "id"), confirmation)
 
-    quick = {"show_progress": "hidden", **PRIVATE}
     buttons = [parts.examine, parts.export, parts.archive, parts.restore]
     shown = [parts.head, parts.record, *buttons, parts.version]
-    app.load(begin, None, [*shown, *parts.fields, parts.listed], **quick)
-    parts.save.click(save, [parts.version, *parts.fields], [*shown, *parts.fields], **quick)
-    parts.archive.click(put(patients.archive), parts.version, shown, **quick)
-    parts.restore.click(put(patients.restore), parts.version, shown, **quick)
-    parts.delete.click(delete, parts.confirmation, None, **quick).success(
+    app.load(begin, None, [*shown, *parts.fields, parts.listed], **QUICK)
+    parts.save.click(save, [parts.version, *parts.fields], [*shown, *parts.fields], **QUICK)
+    parts.archive.click(put(patients.archive), parts.version, shown, **QUICK)
+    parts.restore.click(put(patients.restore), parts.version, shown, **QUICK)
+    parts.delete.click(delete, parts.confirmation, None, **QUICK).success(
         None, None, None, js=LEAVE, **PRIVATE
     )
 

@@ -25,12 +25,13 @@ from clinic.installation import Installation
 from clinic.storage import shown_images
 from clinic.ui import result
 from clinic.ui.files import made, needed, own_folder, upload
-from clinic.ui.frame import PRIVATE, actor_of
+from clinic.ui.frame import PRIVATE, QUICK, actor_of
+from clinic.ui.look import InLine
 from clinic.ui.tables import cell, facts, table
 
 KEEP = 1800  # seconds that a slide stays in memory
 SUFFIXES = [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".dcm"]
-ALONE = {"concurrency_id": "slides", "concurrency_limit": 1}  # each takes all cores
+ALONE: InLine = {"concurrency_id": "slides", "concurrency_limit": 1}  # each takes all cores
 HEADS = ("Place", "mm²", "Mean", "Highest")
 WHAT = f"""
 <h1>Whole slide</h1>
@@ -136,7 +137,6 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         path = made(found.files, f"bcd-slide-{sha256[:8]}.zip")
         return _answer(found.prediction), gr.update(value=path, visible=True)
 
-    quick = {"show_progress": "hidden", **PRIVATE}
     run = analyse.click(
         analyse_slide,
         [slide, mpp, model],
@@ -148,12 +148,12 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
     )
     # A late answer must not land beside another slide.
     changes = [
-        file.upload(lambda data: (data, None), file, [slide, file], cancels=run, **quick),
-        clear.click(lambda: None, None, slide, cancels=run, **quick),
+        file.upload(lambda data: (data, None), file, [slide, file], cancels=run, **QUICK),
+        clear.click(lambda: None, None, slide, cancels=run, **QUICK),
         *(one.change(None, None, None, cancels=run, **PRIVATE) for one in (mpp, model)),
     ]
     for change in changes:
-        change.then(show, [slide, mpp], [shown, analyse, clear, download], **quick)
+        change.then(show, [slide, mpp], [shown, analyse, clear, download], **QUICK)
 
 
 def _as_image(slide: bytes) -> Iterator[Image.Image]:

@@ -22,7 +22,7 @@ from clinic.installation import Installation
 from clinic.storage import clock
 from clinic.storage.actor import Actor
 from clinic.storage.tallies import AFTER, BEFORE, model_parts
-from clinic.ui.frame import PRIVATE, actor_of, alert
+from clinic.ui.frame import QUICK, actor_of, alert
 from clinic.ui.shared import dashboard_figures as figures
 from clinic.ui.tables import empty, facts, table
 
@@ -102,12 +102,11 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
         )  # type: ignore[return-value]
 
     parts = [model, head, volume, probabilities, below]
-    quiet: Any = {"show_progress": "hidden", **PRIVATE}
-    app.load(show, asked, parts, **quiet)
-    chosen = period.input(choose, period, [first, last], trigger_mode="always_last", **quiet)
-    chosen.then(show, asked, parts, **quiet)
+    app.load(show, asked, parts, **QUICK)
+    chosen = period.input(choose, period, [first, last], trigger_mode="always_last", **QUICK)
+    chosen.then(show, asked, parts, **QUICK)
     typed = [event for day in (first, last) for event in (day.submit, day.blur)]
-    gr.on([model.input, *typed], show, asked, parts, trigger_mode="always_last", **quiet)
+    gr.on([model.input, *typed], show, asked, parts, trigger_mode="always_last", **QUICK)
 
 
 def _usual(known: Sequence[str], models: Models) -> str:

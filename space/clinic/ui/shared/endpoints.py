@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from bcd_models.decision import LABELS, check_label
 from bcd_models.images.open import open_image
 from clinic.analysis.models import Models
 from clinic.installation import Installation
@@ -16,7 +17,7 @@ from clinic.ui.files import made, made_report, needed, upload
 from clinic.ui.frame import actor_of
 from clinic.ui.look import IN_LINE
 
-LABELS = ("predicted", "benign", "malignant")
+PREDICTED = "predicted"  # the label to explain is the answer's own
 
 
 def add_endpoints(clinic: Installation, models: Models) -> None:
@@ -24,7 +25,7 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
     with gr.Row(visible=False):
         image = upload(label="Image: PNG, JPEG, TIFF, BMP or WebP")
         model = gr.Dropdown(models.names, value=models.names[0], label="Name of the model")
-        label = gr.Dropdown(LABELS, value="predicted", label="Label to explain")
+        label = gr.Dropdown([PREDICTED, *LABELS], value=PREDICTED, label="Label to explain")
         opacity = gr.Number(0.5, minimum=0, maximum=1, label="Opacity of the heat map, 0 to 1")
         answer = gr.JSON(label="Answer")
         offered = gr.JSON(label="Models")
@@ -55,7 +56,7 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
 
         The picture is a lossless PNG at the image's size. Research use only.
         """
-        wanted = None if label == "predicted" else label
+        wanted = None if label == PREDICTED else check_label(label)
         explanation = models.loaded(model).explain(needed(image), label=wanted)
         note_shown(image, request)
         buffer = io.BytesIO()

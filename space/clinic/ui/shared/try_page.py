@@ -17,7 +17,7 @@ from clinic.storage import shown_images
 from clinic.storage.actor import Actor
 from clinic.ui import result
 from clinic.ui.files import made_report, needed
-from clinic.ui.frame import PRIVATE, actor_of
+from clinic.ui.frame import PRIVATE, QUICK, actor_of
 from clinic.ui.look import IN_LINE
 from clinic.ui.shared.picked import Images, add, images_input, numbers, waiting
 
@@ -76,8 +76,6 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         except Exception as error:
             return result.failed(told(error)), gr.update(visible=False), ""
 
-    hidden = {**PRIVATE, **IN_LINE}
-    quick = {**hidden, "show_progress": "hidden"}
     outputs = [shown, analyse, clear, download, details]
     run = analyse.click(
         analyse_images,
@@ -85,17 +83,18 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         [shown, download, details],
         show_progress_on=shown,
         scroll_to_output=True,
-        **hidden,
+        **PRIVATE,
+        **IN_LINE,
     )
     # A late answer must not land beside other images.
     changed = [
-        file.upload(add, [file, images], [images, file], cancels=run, **quick),
-        picker.click(pick, None, images, cancels=run, **quick),
-        clear.click(list, None, images, cancels=run, **quick),
+        file.upload(add, [file, images], [images, file], cancels=run, **QUICK, **IN_LINE),
+        picker.click(pick, None, images, cancels=run, **QUICK, **IN_LINE),
+        clear.click(list, None, images, cancels=run, **QUICK, **IN_LINE),
         model.change(None, None, None, cancels=run, **PRIVATE),
     ]
     for change in changed:
-        change.then(show, images, outputs, show_progress_on=shown, **hidden)
+        change.then(show, images, outputs, show_progress_on=shown, **PRIVATE, **IN_LINE)
 
 
 def _analysed(
