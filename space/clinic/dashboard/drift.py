@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FEWEST = 50  # results; of fewer nothing is said
+MIN_RESULTS = 50  # results; of fewer nothing is said
 RESAMPLES, SEED = 1000, 0
 
 
@@ -31,14 +31,14 @@ class Drift:
         return self.index > self.by_chance
 
 
-def drift(seen: Sequence[int], reference: Sequence[int]) -> Drift | None:
+def measure_drift(seen: Sequence[int], reference: Sequence[int]) -> Drift | None:
     """Compare two histograms over the same bins; None where there is too little to compare.
 
     Args:
         seen: Results in each bin.
         reference: Images of the model's test part in each bin; empty where they are not known.
     """
-    if len(seen) != len(reference) or min(sum(seen), sum(reference)) < FEWEST:
+    if len(seen) != len(reference) or min(sum(seen), sum(reference)) < MIN_RESULTS:
         return None
     base = np.asarray(reference, float)
     drawn = np.random.default_rng(SEED).multinomial(sum(seen), base / base.sum(), RESAMPLES)

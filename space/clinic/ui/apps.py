@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from gradio.route_utils import FnIndexInferError
 
 from clinic.analysis.models import Models
-from clinic.http.failures import told
+from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.ui import look
 from clinic.ui.admin.accounts_page import add_accounts_page
@@ -38,7 +38,7 @@ WRONG_CALL = (FnIndexInferError, LookupError, TypeError, ValueError)
 AT_ONCE = 8  # calls of one listener; of those that analyse images, two
 
 
-def guests_app(clinic: Installation, models: Models) -> gr.Blocks:
+def build_guests_app(clinic: Installation, models: Models) -> gr.Blocks:
     """One page: try images."""
     app = _blocks()
     with app:
@@ -48,7 +48,7 @@ def guests_app(clinic: Installation, models: Models) -> gr.Blocks:
     return app
 
 
-def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
+def build_doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
     """A doctor's pages."""
     app = _blocks()
     with app:
@@ -78,7 +78,7 @@ def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
     return app
 
 
-def admins_app(clinic: Installation, models: Models) -> gr.Blocks:
+def build_admins_app(clinic: Installation, models: Models) -> gr.Blocks:
     """An admin's pages."""
     app = _blocks()
     with app:
@@ -111,7 +111,7 @@ def _blocks() -> gr.Blocks:
     return gr.Blocks(title=TITLE, analytics_enabled=False)
 
 
-def mounted(app: gr.Blocks) -> FastAPI:
+def mount_app(app: gr.Blocks) -> FastAPI:
     """An app as it is served, at the root."""
     _tell_failures(app)
     app.has_launched = True  # or Gradio, when mounted, takes any path on the server for an input
@@ -136,7 +136,7 @@ def mounted(app: gr.Blocks) -> FastAPI:
 
 
 def _wrongly_called(_request: Request, error: Exception) -> JSONResponse:
-    told(error)
+    user_message(error)
     return JSONResponse({"detail": "there is no such function, or it takes other inputs"}, 400)
 
 
@@ -154,6 +154,6 @@ def _tell_failures(app: gr.Blocks) -> None:
             error.print_exception = False
             raise
         except Exception as error:
-            raise gr.Error(told(error), print_exception=False) from None
+            raise gr.Error(user_message(error), print_exception=False) from None
 
     app.process_api = processed  # type: ignore[method-assign]

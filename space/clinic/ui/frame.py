@@ -11,7 +11,7 @@ import gradio as gr
 
 from bcd_models.prediction import NOTICE
 from clinic.analysis.wording import printable
-from clinic.http.failures import told
+from clinic.http.failures import user_message
 from clinic.storage.actor import Actor
 
 
@@ -82,7 +82,7 @@ def actor_of(request: gr.Request) -> Actor | None:
     return getattr(request.request.state, "actor", None) if request.request else None
 
 
-def asked(request: gr.Request, name: str) -> str:
+def read_query(request: gr.Request, name: str) -> str:
     """What the page's address asks for, such as the id in ``/patient?id=P-7K3QX9MDAT``; or ""."""
     return str(dict(request.query_params).get(name, ""))
 
@@ -95,7 +95,7 @@ def safely(function: Callable[P, str]) -> Callable[P, str]:
         try:
             return function(*arguments, **named)
         except Exception as error:
-            return alert(told(error))
+            return alert(user_message(error))
 
     return wrapped
 

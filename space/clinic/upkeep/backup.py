@@ -17,7 +17,7 @@ from clinic.installation import Installation
 from clinic.settings import DATABASE, Settings
 from clinic.storage.audit_log import HEAD, KEY
 from clinic.storage.files import FILES
-from clinic.storage.references import referred
+from clinic.storage.references import list_referenced
 
 MEMBER = re.compile(rf"{KEY}|{HEAD}|{DATABASE}|{FILES}/[0-9a-f]{{2}}/[0-9a-f]{{64}}")
 
@@ -88,7 +88,7 @@ def _write(clinic: Installation, archive: zipfile.ZipFile) -> int:
     if (clinic.settings.data / HEAD).exists():
         archive.write(clinic.settings.data / HEAD, HEAD)
     with clinic.database.reading() as session:
-        named = sorted(referred(session))
+        named = sorted(list_referenced(session))
     if clinic.database.sqlite_file:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / DATABASE

@@ -21,7 +21,7 @@ from clinic.storage.actor import Actor
 from clinic.storage.database import Database
 from clinic.storage.tables import Account, Examination, Patient, Result
 
-LEAST_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
+MIN_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def database_answers(database: Database) -> bool:
     return True
 
 
-def health(clinic: Installation, actor: Actor | None, models: Models) -> list[Check]:
+def check_health(clinic: Installation, actor: Actor | None, models: Models) -> list[Check]:
     """Everything that a look from inside can tell; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     return [
@@ -102,7 +102,9 @@ def health(clinic: Installation, actor: Actor | None, models: Models) -> list[Ch
     ]
 
 
-def models_in_use(clinic: Installation, actor: Actor | None, models: Models) -> list[ModelInUse]:
+def list_models_in_use(
+    clinic: Installation, actor: Actor | None, models: Models
+) -> list[ModelInUse]:
     """Those on offer first, in their order; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     weights = (Result.model, Result.model_version, Result.weights_sha256)
@@ -120,7 +122,7 @@ def models_in_use(clinic: Installation, actor: Actor | None, models: Models) -> 
     ]
 
 
-def room(clinic: Installation, actor: Actor | None) -> Room:
+def measure_room(clinic: Installation, actor: Actor | None) -> Room:
     """What is kept and how much of it; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     with clinic.database.reading() as session:
@@ -141,7 +143,7 @@ def room(clinic: Installation, actor: Actor | None) -> Room:
     )
 
 
-def in_force(clinic: Installation, actor: Actor | None) -> dict[str, str]:
+def list_settings(clinic: Installation, actor: Actor | None) -> dict[str, str]:
     """Settings in words, by variable, no secret among them.
 
     NotSignedIn or NotAllowed to all but admins.
@@ -171,9 +173,9 @@ def _identity(models: Models, name: str) -> tuple[str, str, str]:
 
 def _room_fault(clinic: Installation) -> str:
     free = _free(clinic)
-    if free >= LEAST_FREE:
+    if free >= MIN_FREE:
         return ""
-    return f"{free >> 20} MB are free: uploads are refused below {LEAST_FREE >> 20} MB"
+    return f"{free >> 20} MB are free: uploads are refused below {MIN_FREE >> 20} MB"
 
 
 def _log_fault(clinic: Installation) -> str:

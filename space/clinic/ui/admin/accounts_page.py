@@ -57,7 +57,7 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
 
     def show(actor: Actor | None, account_id: int | None) -> Update:
         """The page as it stands, with an account chosen or none."""
-        rows = accounts.listed(clinic, actor)
+        rows = accounts.list_accounts(clinic, actor)
         others = [row for row in rows if actor and row.id != actor.account_id]
         one = next((row for row in others if row.id == account_id), None)
         doctors = [row for row in rows if row.role == "doctor" and row.active]
@@ -81,14 +81,14 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
 
         def acting(account_id: int | None, request: gr.Request) -> Update:
             actor = actor_of(request)
-            one = _row_of(accounts.listed(clinic, actor), account_id)
+            one = _row_of(accounts.list_accounts(clinic, actor), account_id)
             return {said: act(clinic, actor, one), **show(actor, one.id)}
 
         return acting
 
     def hand(account_id: int | None, taker_id: int | None, request: gr.Request) -> Update:
         actor = actor_of(request)
-        rows = accounts.listed(clinic, actor)
+        rows = accounts.list_accounts(clinic, actor)
         giver, to = _row_of(rows, account_id), _row_of(rows, taker_id)
         count = _counted(patients.hand_over(clinic, actor, giver.id, to.id), "patient")
         words = f"{count} of {giver.name} handed over to {to.name}."

@@ -41,7 +41,7 @@ def add_check_page(clinic: Installation) -> None:
 
     @safely
     def check(sha256: str, report_id: str, request: gr.Request) -> str:
-        return _shown(reports.check(clinic, actor_of(request), _hash(sha256), report_id))
+        return _shown(reports.check_report(clinic, actor_of(request), _hash(sha256), report_id))
 
     def take(pdf: bytes | None) -> tuple[str, None, str]:
         return reports.sha256_of(pdf) if pdf else "", None, NOTHING

@@ -13,7 +13,7 @@ from bcd_models.images.open import open_image
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.storage import shown_images
-from clinic.ui.files import made, made_report, needed, upload
+from clinic.ui.files import require_file, upload, write_file, write_report
 from clinic.ui.frame import actor_of
 from clinic.ui.look import IN_LINE
 
@@ -45,7 +45,7 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
 
         The answer holds the fields of bcd_models.Prediction, its words and the notice.
         """
-        prediction = models.loaded(model).predict(needed(image))
+        prediction = models.loaded(model).predict(require_file(image))
         note_shown(image, request)
         return prediction.to_dict()
 
@@ -57,18 +57,18 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
         The picture is a lossless PNG at the image's size. Research use only.
         """
         wanted = None if label == PREDICTED else check_label(label)
-        explanation = models.loaded(model).explain(needed(image), label=wanted)
+        explanation = models.loaded(model).explain(require_file(image), label=wanted)
         note_shown(image, request)
         buffer = io.BytesIO()
         explanation.overlay(opacity).save(buffer, "PNG")
-        return made(buffer.getvalue(), "overlay.png"), explanation.prediction.to_dict()
+        return write_file(buffer.getvalue(), "overlay.png"), explanation.prediction.to_dict()
 
     def report(image: bytes, model: str, request: gr.Request) -> str:
         """The answer about an image as one page of PDF. Research use only."""
         loaded = models.loaded(model)
-        explanation = loaded.explain(needed(image))
+        explanation = loaded.explain(require_file(image))
         note_shown(image, request)
-        return made_report([image], [explanation], loaded, datetime.now(UTC))
+        return write_report([image], [explanation], loaded, datetime.now(UTC))
 
     gr.on([], list_models, None, offered, api_name="models", **IN_LINE)
     gr.on([], predict, [image, model], answer, api_name="predict", **IN_LINE)

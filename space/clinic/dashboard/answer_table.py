@@ -22,7 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def exported(clinic: Installation, actor: Actor | None, model: str, period: Period) -> bytes:
+def export_answers(clinic: Installation, actor: Actor | None, model: str, period: Period) -> bytes:
     """Every answer that was shown, with the read, as CSV; it is logged.
 
     Raises:
@@ -38,7 +38,7 @@ def exported(clinic: Installation, actor: Actor | None, model: str, period: Peri
             "rows": len(rows),
         }
         clinic.log.write(session, "answers_exported", actor=doctor, **about)
-    return csv_file.written(COLUMNS, rows)
+    return csv_file.write_csv(COLUMNS, rows)
 
 
 def _answers(doctor: Actor, model: str, period: Period) -> Select[*tuple[Any, ...]]:
