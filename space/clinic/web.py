@@ -11,6 +11,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -23,9 +24,9 @@ from clinic.accounts import sign_ins
 from clinic.accounts.lockout import TooManyAttempts
 from clinic.accounts.sign_ins import SignInFailed
 from clinic.analysis.analyse import MAX_IMAGES
-from clinic.analysis.display import coloured
+from clinic.analysis.display import colour_heat_map
 from clinic.analysis.models import ModelGone, Models
-from clinic.dashboard import answers_csv
+from clinic.dashboard import answer_table
 from clinic.dashboard.analytics import Period
 from clinic.http import cookies, grants, visitors
 from clinic.http.failures import UNEXPECTED, UNEXPECTED_STATUS, UNREACHABLE, is_passing, status_of
@@ -38,12 +39,12 @@ from clinic.records.patients import Conflict
 from clinic.reports import service as reports
 from clinic.storage.actor import NotAllowed, NotFound, NotSignedIn
 from clinic.storage.files import NotStored, StorageError
-from clinic.ui.apps import admins_app, doctors_app, guests_app, mounted
+from clinic.ui.apps import build_admins_app, build_doctors_app, build_guests_app, mount_app
 from clinic.ui.files import sweep
 from clinic.upkeep import demo, system
 
 SWEEP, AGE = 300, 1800  # seconds: how often Gradio's folder is looked at, how long a file stays
-MOST_FILES = 64  # of one upload
+MAX_FILES = 64  # of one upload
 FULL = "the server's disk is full: tell who runs this page"
 # An exception that isn't named here has the status of its nearest base.
 STATUS = {
@@ -68,7 +69,7 @@ Id = Annotated[str, fastapi.Path(pattern="^[PE]-[0-9A-Z]+$", max_length=16)]
 Position = Annotated[int, fastapi.Path(ge=1, le=MAX_IMAGES)]
 
 
-def served(clinic: Installation, models: Models, folder: Path) -> Gate:
+def build_app(clinic: Installation, models: Models, folder: Path) -> Gate:
     """The whole app.
 
     Args:
@@ -80,17 +81,17 @@ def served(clinic: Installation, models: Models, folder: Path) -> Gate:
         InputError: The settings ask for a sign-in that can't be offered here.
     """
     granted = Grants()
-    own = own_app(clinic, models, folder, granted)
+    own = build_own_app(clinic, models, folder, granted)
     blocks = {
-        "guest": guests_app(clinic, models),
-        "doctor": doctors_app(clinic, models),
-        "admin": admins_app(clinic, models),
+        "guest": build_guests_app(clinic, models),
+        "doctor": build_doctors_app(clinic, models),
+        "admin": build_admins_app(clinic, models),
     }
     pages = {
         role: frozenset(f"/{name}" for name, *_ in app.pages if name)
         for role, app in blocks.items()
     }
-    apps = Apps(own, **{role: mounted(app) for role, app in blocks.items()}, pages=pages)
+    apps = Apps(own, **{role: mount_app(app) for role, app in blocks.items()}, pages=pages)
 
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
@@ -105,7 +106,7 @@ def served(clinic: Installation, models: Models, folder: Path) -> Gate:
     return Gate(clinic, apps, granted, HUB_FRAMES if "SPACE_ID" in os.environ else "'self'")
 
 
-def own_app(clinic: Installation, models: Models, folder: Path, granted: Grants) -> FastAPI:
+def build_own_app(clinic: Installation, models: Models, folder: Path, granted: Grants) -> FastAPI:
     """What is served without Gradio; the arguments are as in ``served``."""
     own = FastAPI(
         openapi_url=None,
@@ -130,19 +131,20 @@ async def _sweeping(folder: Path) -> None:
 
 def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
     settings = clinic.settings
-    shown = {
-        "demo": demo.login(settings) if settings.demo else None,
-        "guests": settings.guests,
-        "hub": bool(settings.hub_accounts),
-    }
+    shown_page = partial(
+        sign_in_page,
+        demo=demo.login(settings) if settings.demo else None,
+        guests=settings.guests,
+        hub=bool(settings.hub_accounts),
+    )
 
     def page(status: int = 200, **said: Any) -> HTMLResponse:
-        return HTMLResponse(sign_in_page(**shown, **said), status)
+        return HTMLResponse(shown_page(**said), status)
 
     def signed_in(request: Request, response: Response, token: str) -> Response:
         """In place of the session there was, which ends."""
         sign_ins.sign_out(clinic, request.state.token)
-        response.headers["set-cookie"] = cookies.kept(token, secure=request.state.secure)
+        response.headers["set-cookie"] = cookies.set_session(token, secure=request.state.secure)
         return response
 
     @own.get("/login")
@@ -174,7 +176,7 @@ def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
             response: Response = RedirectResponse("/login?out=1", 303)
         else:
             response = JSONResponse({"success": True})
-        response.headers["set-cookie"] = cookies.forgotten(secure=request.state.secure)
+        response.headers["set-cookie"] = cookies.expire_session(secure=request.state.secure)
         response.headers["clear-site-data"] = '"cache"'
         return response
 
@@ -238,17 +240,17 @@ def _add_files(own: FastAPI, clinic: Installation, models: Models) -> None:
     @own.get("/files/examinations/{examination}/{position}/heat/{model}.png")
     def heat(request: Request, examination: Id, position: Position, model: str) -> Response:
         data = examinations.heat(clinic, request.state.actor, examination, position, model)
-        return Response(coloured(data), media_type="image/png")
+        return Response(colour_heat_map(data), media_type="image/png")
 
     @own.get("/files/examinations/{examination}/report.pdf")
     def report(request: Request, examination: Id) -> Response:
-        name, data = reports.handed_out(clinic, request.state.actor, models, examination)
+        name, data = reports.issue_report(clinic, request.state.actor, models, examination)
         return _download(data, "application/pdf", f"{name}.pdf")
 
     @own.get("/files/answers.csv")
     def answers(request: Request, model: str, first: date, last: date) -> Response:
         period = Period(first, last)
-        data = answers_csv.exported(clinic, request.state.actor, model, period)
+        data = answer_table.export_answers(clinic, request.state.actor, model, period)
         return _download(data, "text/csv; charset=utf-8", f"answers-{first}-{last}.csv")
 
     @own.get("/files/patients/{patient}.zip")
@@ -262,8 +264,8 @@ def _add_uploads(own: FastAPI, folder: Path, granted: Grants) -> None:
 
     @own.post("/gradio_api/upload")
     async def upload(request: Request, files: list[UploadFile]) -> list[str]:
-        if len(files) > MOST_FILES:
-            raise HTTPException(413, f"hand in at most {MOST_FILES} files at once")
+        if len(files) > MAX_FILES:
+            raise HTTPException(413, f"hand in at most {MAX_FILES} files at once")
         paths = await asyncio.to_thread(_kept, [file.file for file in files], folder)
         granted.claim(request.state.owner, map(grants.file, paths))
         return paths
@@ -276,7 +278,7 @@ def _add_uploads(own: FastAPI, folder: Path, granted: Grants) -> None:
 
 def _kept(files: list[BinaryIO], folder: Path) -> list[str]:
     """Write files under names that tell nothing; returns their paths."""
-    if shutil.disk_usage(folder).free < system.LEAST_FREE:
+    if shutil.disk_usage(folder).free < system.MIN_FREE:
         raise HTTPException(503, FULL)
     paths: list[Path] = []
     try:
@@ -291,7 +293,7 @@ def _kept(files: list[BinaryIO], folder: Path) -> list[str]:
     return list(map(str, paths))
 
 
-def _failed(request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     """A failure in one sentence, as a page or as JSON."""
     status = status_of(error, STATUS)
     if isinstance(error, BCDError):

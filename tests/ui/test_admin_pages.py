@@ -232,7 +232,7 @@ def handed_out(clinic: Installation, models: Models) -> tuple[str, bytes]:
     analysed = analyse(models, handed_in, models.names)
     patient = patients.create(clinic, grace, PatientForm())
     saved = examinations.save(clinic, grace, patient, Analysis(analysed, True), Details())
-    return reports.handed_out(clinic, grace, models, saved)
+    return reports.issue_report(clinic, grace, models, saved)
 
 
 @pytest.mark.parametrize(("name", "look"), [("admin", DESK), ("grace", PHONE)])

@@ -87,7 +87,7 @@ def first_admin(clinic: Installation) -> str | None:
     return None if given else password
 
 
-def listed(clinic: Installation, actor: Actor | None) -> list[AccountRow]:
+def list_accounts(clinic: Installation, actor: Actor | None) -> list[AccountRow]:
     """All accounts, by name; NotSignedIn or NotAllowed where the actor is no admin."""
     need_admin(actor)
     patients = (
@@ -113,8 +113,8 @@ def reset_password(clinic: Installation, actor: Actor | None, account_id: int) -
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no admin, or there is no such account.
     """
-    admin, password = need_admin(actor), passwords.generated()
-    kept = passwords.hash_of(password)
+    admin, password = need_admin(actor), passwords.generate_password()
+    kept = passwords.hash_password(password)
     with clinic.database.transaction() as session:
         _set_password(clinic, session, _account(session, account_id), kept, admin)
     return password
@@ -131,7 +131,7 @@ def change_password(clinic: Installation, actor: Actor | None, old: str, new: st
     known = need_account(actor)
     passwords.refuse_weak(new, known.name)
     checked = sign_ins.check_own_password(clinic, known, old)
-    kept = passwords.hash_of(new)
+    kept = passwords.hash_password(new)
     with clinic.database.transaction() as session:
         account = _account(session, known.account_id)
         if account.password_hash != checked:  # an admin has reset it since
@@ -172,11 +172,11 @@ def _prepare(name: str, role: Role, password: str) -> tuple[Account, str]:
         raise InputError(f"no role {role!r}: choose admin or doctor")
     if password:
         passwords.refuse_weak(password, name)
-    password = password or passwords.generated()
+    password = password or passwords.generate_password()
     account = Account(
         name=name,
         role=role,
-        password_hash=passwords.hash_of(password),
+        password_hash=passwords.hash_password(password),
         created_at=clock.now(),
         password_changed_at=clock.now(),
     )

@@ -20,10 +20,10 @@ def _hasher() -> PasswordHash:
 @cache
 def _nobodys() -> str:
     """A hash that no password has, so that an unknown name takes as long as a known one."""
-    return hash_of(secrets.token_urlsafe(32))
+    return hash_password(secrets.token_urlsafe(32))
 
 
-def hash_of(password: str) -> str:
+def hash_password(password: str) -> str:
     """What is kept of a password."""
     return _hasher().hash(password)
 
@@ -38,7 +38,7 @@ def check(password: str, kept: str | None) -> tuple[bool, str | None]:
     return right and kept is not None, renewed
 
 
-def generated() -> str:
+def generate_password() -> str:
     """A password nobody can guess; 96 random bits."""
     return secrets.token_urlsafe(12)
 

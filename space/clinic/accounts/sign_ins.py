@@ -16,10 +16,10 @@ from clinic.accounts.permissions import need_account, need_admin
 from clinic.installation import Installation
 from clinic.storage import clock, shown_images
 from clinic.storage.actor import Actor, NotAllowed
-from clinic.storage.paging import Page, paged
+from clinic.storage.paging import Page, fetch_page
 from clinic.storage.tables import Account, SignIn
 
-AT_MOST = 3  # times the hours without use
+MAX_LIFE = 3  # times the hours without use
 SEEN_EVERY = timedelta(minutes=1)  # a request writes no more often
 
 
@@ -160,7 +160,7 @@ def open_sessions(clinic: Installation, actor: Actor | None, page: int = 1) -> P
         .order_by(SignIn.seen_at.desc(), SignIn.token_sha256)
     )
     with clinic.database.reading() as session:
-        return paged(session, rows, page, SessionRow)
+        return fetch_page(session, rows, page, SessionRow)
 
 
 def end_sessions(clinic: Installation, actor: Actor | None, account_id: int) -> int:
@@ -239,7 +239,7 @@ def _prolong(clinic: Installation, token_sha256: str, now: datetime) -> None:
         if found:  # it may have ended meanwhile
             found.seen_at = now
             found.created_at = min(found.created_at, now)
-            latest = found.created_at + AT_MOST * _idle(clinic)
+            latest = found.created_at + MAX_LIFE * _idle(clinic)
             found.expires_at = min(now + _idle(clinic), latest)
 
 

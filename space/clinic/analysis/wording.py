@@ -26,10 +26,10 @@ def figure(probability: float) -> str:
 
 def heading(prediction: Prediction) -> str:
     """The result in words, as a heading."""
-    return capitalised(prediction.words)
+    return capitalise(prediction.words)
 
 
-def capitalised(words: str) -> str:
+def capitalise(words: str) -> str:
     """Words as a heading or a sentence begins, the rest of them as they are."""
     return words[0].upper() + words[1:]
 

@@ -46,7 +46,7 @@ def without(scope: Scope, *names: bytes) -> Scope:
     return {**scope, "headers": [pair for pair in headers if pair[0] not in names]}
 
 
-def limited(receive: Receive, most: int) -> Receive:
+def limit_body(receive: Receive, most: int) -> Receive:
     """HTTPException 413, which FastAPI hands on, where a request's body is larger."""
     taken = 0
 
@@ -61,7 +61,7 @@ def limited(receive: Receive, most: int) -> Receive:
     return received
 
 
-def replayed(body: bytes, receive: Receive) -> Receive:
+def replay_body(body: bytes, receive: Receive) -> Receive:
     """A request's body again, after it was read."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -14,7 +14,7 @@ def token_in(header: str) -> str:
     return cookie_parser(header).get(NAME, "")
 
 
-def kept(token: str, *, secure: bool) -> str:
+def set_session(token: str, *, secure: bool) -> str:
     """A Set-Cookie header that keeps a token until the browser is closed.
 
     Scripts never see it. On the Hub the app lies in a frame of another site, where browsers keep
@@ -26,6 +26,6 @@ def kept(token: str, *, secure: bool) -> str:
     return f"{NAME}={token}; Path=/; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
 
 
-def forgotten(*, secure: bool) -> str:
+def expire_session(*, secure: bool) -> str:
     """A Set-Cookie header that takes the cookie away."""
-    return f"{kept('', secure=secure)}; Max-Age=0"
+    return f"{set_session('', secure=secure)}; Max-Age=0"

@@ -22,7 +22,7 @@ UNEXPECTED_STATUS = {**dict.fromkeys(PASSING, 503), Exception: 500}
 log = logging.getLogger(__name__)
 
 
-def told(error: Exception) -> str:
+def user_message(error: Exception) -> str:
     """One sentence for the user.
 
     Errors raised on purpose speak for themselves. Anything else is logged and told neutrally. The

@@ -13,8 +13,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 GUEST = 0  # all guests are one owner; accounts count from 1
-MOST = 20_000  # of each owner's newest are remembered; older files and events are refused to all
-LONGEST = 1000  # characters of what is remembered
+MAX_GRANTS_PER_OWNER = (
+    20_000  # of each owner's newest are remembered; older files and events are refused to all
+)
+MAX_GRANT_LENGTH = 1000  # characters of what is remembered
 FILE, CALL, HEARTBEAT = (f"/gradio_api/{kind}" for kind in ("file=", "call/", "heartbeat/"))
 
 
@@ -28,14 +30,16 @@ class Grants:
     def claim(self, owner: int, things: Iterable[str]) -> bool:
         """Give what is nobody's yet; False, and nothing given, where one of them can't be had."""
         things = set(things)
-        if any(self._owners.get(one, owner) != owner or len(one) > LONGEST for one in things):
+        if any(
+            self._owners.get(one, owner) != owner or len(one) > MAX_GRANT_LENGTH for one in things
+        ):
             return False
         given = self._given[owner]
         for one in things:
             if one not in self._owners:
                 self._owners[one] = owner
                 given.append(one)
-        while len(given) > MOST:
+        while len(given) > MAX_GRANTS_PER_OWNER:
             del self._owners[given.popleft()]
         return True
 

@@ -24,11 +24,11 @@ from clinic.analysis.display import display_size
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import patients
-from clinic.records.texts import checked_text
+from clinic.records.texts import check_text
 from clinic.storage import clock, references, shown_images, tallies
 from clinic.storage.actor import Actor, NotAllowed, NotFound, Refused
-from clinic.storage.ids import issued
-from clinic.storage.paging import Page, paged
+from clinic.storage.ids import issue_id
+from clinic.storage.paging import Page, fetch_page
 from clinic.storage.shown_images import encode_png, hash_png
 from clinic.storage.tables import Examination, ExaminedImage, Look, Patient, Read, Result
 
@@ -101,7 +101,7 @@ def analyse_for_patient(
         patients.own(session, doctor, patient_id)
     found = analyse(models, handed_in, names)
     hashes = [hash_png(one.png) for one in found]
-    said = {
+    said: dict[str, Any] = {
         "images": len(found),
         "models": list(names),
         "weights": [models.loaded(name).weights_sha256 for name in names],
@@ -146,7 +146,7 @@ def save(
     now = clock.now()
     with references.storing(clinic.database, clinic.storage) as put:
         examination = Examination(
-            id=issued("E"),
+            id=issue_id("E"),
             patient_id=patient_id,
             made_by=doctor.account_id,
             created_at=now,
@@ -206,7 +206,9 @@ def answers_were_seen(clinic: Installation, actor: Actor | None, examination_id:
         return has_seen_answers(session, doctor, own(session, doctor, examination_id))
 
 
-def of_patient(clinic: Installation, actor: Actor | None, patient_id: str) -> list[ExaminationRow]:
+def list_examinations(
+    clinic: Installation, actor: Actor | None, patient_id: str
+) -> list[ExaminationRow]:
     """A patient's examinations, newest first; NotFound where it is none of the doctor's."""
     doctor = need_doctor(actor)
     with clinic.database.reading() as session:
@@ -216,7 +218,7 @@ def of_patient(clinic: Installation, actor: Actor | None, patient_id: str) -> li
         return [ExaminationRow(*row) for row in rows]
 
 
-def worklist(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
+def list_unread(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
     """Examinations of one's own patients that nobody has read, oldest first."""
     doctor = need_doctor(actor)
     wanted = (
@@ -227,7 +229,7 @@ def worklist(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[E
     rows = _lines().join(Patient).where(*wanted)
     with clinic.database.reading() as session:
         oldest_first = rows.order_by(Examination.created_at, Examination.id)
-        return paged(session, oldest_first, page, ExaminationRow)
+        return fetch_page(session, oldest_first, page, ExaminationRow)
 
 
 def image(clinic: Installation, actor: Actor | None, examination_id: str, position: int) -> bytes:
@@ -346,7 +348,7 @@ def _checked(details: Details) -> str:
     for value, known in ((details.stain, STAINS), (details.specimen, SPECIMENS)):
         if value not in known:
             raise InputError(f"no {value!r}: choose one of {', '.join(known)}")
-    return checked_text(details.comment, "comment")
+    return check_text(details.comment, "comment")
 
 
 def _image(session: Session, doctor: Actor, examination_id: str, position: int) -> ExaminedImage:
@@ -374,7 +376,7 @@ def _has_read() -> ColumnElement[bool]:
     return select(Read.id).where(Read.examination_id == Examination.id).exists()
 
 
-def _lines() -> Select[Any]:
+def _lines() -> Select[*tuple[Any, ...]]:
     images = select(func.count()).where(ExaminedImage.examination_id == Examination.id)
     return select(
         Examination.id,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from bcd_models.errors import InputError
-from clinic.records.texts import checked_text
+from clinic.records.texts import check_text
 from clinic.settings import Settings
 from clinic.storage import clock
 
@@ -89,7 +89,7 @@ def parse_birth_year(text: str, _settings: Settings) -> int | None:
 
 def parse_note(text: str, _settings: Settings) -> str:
     """Return free text; InputError where it is too long or holds control characters."""
-    return checked_text(text, "note")
+    return check_text(text, "note")
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from clinic.installation import Installation
 from clinic.records.patient_fields import FIELDS, PatientForm, parse_form, show_form
 from clinic.storage import clock, references, shown_images, tallies
 from clinic.storage.actor import Actor, Refused
-from clinic.storage.ids import issued
-from clinic.storage.paging import Page, paged
+from clinic.storage.ids import issue_id
+from clinic.storage.paging import Page, fetch_page
 from clinic.storage.tables import Account, Examination, Patient, Read
 
 
@@ -69,7 +69,7 @@ def create(
     with clinic.database.transaction() as session:
         _refuse_taken(session, doctor.account_id, form.external_id, None)
         patient = Patient(
-            id=issued("P"),
+            id=issue_id("P"),
             owner_id=doctor.account_id,
             synthetic=synthetic,
             created_at=now,
@@ -95,7 +95,7 @@ def view(clinic: Installation, actor: Actor | None, patient_id: str) -> PatientR
         return _row(*rows.one())
 
 
-def found(
+def search_patients(
     clinic: Installation,
     actor: Actor | None,
     words: str = "",
@@ -120,7 +120,7 @@ def found(
     ]
     rows = _rows().where(*wanted).order_by(Patient.changed_at.desc(), Patient.id)
     with clinic.database.reading() as session:
-        return paged(session, rows, page, _row)
+        return fetch_page(session, rows, page, _row)
 
 
 def edit(
@@ -182,7 +182,7 @@ def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmat
         session.flush()
         shown_images.forget_deleted(session, files)
         _log(clinic, session, "patient_deleted", doctor, patient_id, files=len(set(files)))
-    references.forget(clinic.database, clinic.storage, files)
+    references.delete_unreferenced(clinic.database, clinic.storage, files)
 
 
 def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int) -> int:
@@ -260,7 +260,7 @@ def _holds(word: str) -> ColumnElement[bool]:
     return or_(*(column.icontains(word, autoescape=True) for column in columns))
 
 
-def _rows() -> Select[Any]:
+def _rows() -> Select[*tuple[Any, ...]]:
     read = select(Read.id).where(Read.examination_id == Examination.id).exists()
     of_patient = select(func.count()).where(Examination.patient_id == Patient.id)
     return select(Patient, of_patient.scalar_subquery(), of_patient.where(~read).scalar_subquery())

@@ -10,23 +10,23 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 
 from clinic.accounts.permissions import need_account, need_doctor
-from clinic.analysis import answers
+from clinic.analysis import stored_answers
 from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations
 from clinic.records.patient_fields import FIELDS
-from clinic.records.reads import VERDICTS, noted, sentence
+from clinic.records.reads import VERDICTS, describe_timing, describe_verdict
 from clinic.reports.layout import (
     ReportedExamination,
     ReportedImage,
     ReportedModel,
-    examination_report,
+    lay_out_examination,
     model_facts,
 )
 from clinic.storage import clock, references
 from clinic.storage.actor import Actor
-from clinic.storage.ids import derived
+from clinic.storage.ids import derive_id
 from clinic.storage.tables import Examination, ExaminedImage, Patient, Read, Result, StoredReport
 
 UNKNOWN = "No report of this installation has these bytes."
@@ -45,7 +45,7 @@ class Checked:
     words: str
 
 
-def handed_out(
+def issue_report(
     clinic: Installation, actor: Actor | None, models: Models, examination_id: str
 ) -> tuple[str, bytes]:
     """The report of an examination as it stands, and its id.
@@ -70,7 +70,7 @@ def handed_out(
         told = _told(clinic, models, found, shown)
         kept = session.get(StoredReport, told.id)
         sha256 = kept.sha256 if kept else ""
-    pdf = clinic.storage.read(sha256) if sha256 else examination_report(told)
+    pdf = clinic.storage.read(sha256) if sha256 else lay_out_examination(told)
     with references.storing(clinic.database, clinic.storage) as put:
         sha256 = put(pdf)
         with clinic.database.transaction() as session:
@@ -89,7 +89,9 @@ def handed_out(
     return told.id, pdf
 
 
-def check(clinic: Installation, actor: Actor | None, sha256: str, report_id: str = "") -> Checked:
+def check_report(
+    clinic: Installation, actor: Actor | None, sha256: str, report_id: str = ""
+) -> Checked:
     """Whether the bytes of a hash are a report that was handed out here.
 
     Args:
@@ -130,13 +132,13 @@ def _told(
         letterhead=clinic.settings.letterhead,
         facts=_facts(found),
         synthetic=found.patient.synthetic,
-        read=sentence(found.reads[-1]) if found.reads else "",
+        read=describe_verdict(found.reads[-1]) if found.reads else "",
         reads=tuple(map(_read, reversed(found.reads))),
         images=tuple(_image(clinic, models, image, shown) for image in found.images),
         models=_models(models, results) if shown else (),
         shown=shown,
     )
-    return replace(told, id=derived("R", _state(told, found)))
+    return replace(told, id=derive_id("R", _state(told, found)))
 
 
 def _state(told: ReportedExamination, found: Examination) -> bytes:
@@ -166,7 +168,7 @@ def _facts(found: Examination) -> tuple[tuple[str, str], ...]:
 def _read(read: Read) -> tuple[str, str]:
     lines = [
         VERDICTS[read.verdict],
-        f"by {read.reader.name}, {noted(read)}",
+        f"by {read.reader.name}, {describe_timing(read)}",
         *([f"Comment: {read.comment}"] if read.comment else []),
         *([f"Amended because: {read.reason}"] if read.reason else []),
     ]
@@ -184,8 +186,8 @@ def _image(
         scale=f"the field is {width:g} µm wide" if width else "how wide its field is, is not known",
         warnings=scale_warnings(models, [one.model for one in results], width),
         explanations=tuple(
-            answers.explanation(
-                answers.prediction(image, result),
+            stored_answers.explanation(
+                stored_answers.prediction(image, result),
                 clinic.storage.read(image.sha256),
                 clinic.storage.read(result.heat_sha256),
             )
@@ -198,7 +200,9 @@ def _models(
     models: Models, results: list[tuple[ExaminedImage, Result]]
 ) -> tuple[ReportedModel, ...]:
     """Each model that answered, once; its test figures where these very weights are on offer."""
-    said = {result.weights_sha256: answers.prediction(image, result) for image, result in results}
+    said = {
+        result.weights_sha256: stored_answers.prediction(image, result) for image, result in results
+    }
     return tuple(
         ReportedModel(
             one.model,

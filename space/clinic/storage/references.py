@@ -14,7 +14,7 @@ from clinic.storage.files import Storage
 from clinic.storage.tables import ExaminedImage, Result, StoredReport
 
 
-def referred(session: Session) -> set[str]:
+def list_referenced(session: Session) -> set[str]:
     """The hash of every file that some row names."""
     named = union(
         select(ExaminedImage.sha256), select(Result.heat_sha256), select(StoredReport.sha256)
@@ -22,13 +22,13 @@ def referred(session: Session) -> set[str]:
     return set(session.scalars(named))
 
 
-def forget(database: Database, storage: Storage, hashes: Iterable[str]) -> list[str]:
+def delete_unreferenced(database: Database, storage: Storage, hashes: Iterable[str]) -> list[str]:
     """Take away those of some files that no row names any more; returns their hashes.
 
     To be called after the commit that took the rows away.
     """
     with storage.forgetting(), database.reading() as session:
-        gone = sorted(set(hashes) - referred(session))
+        gone = sorted(set(hashes) - list_referenced(session))
         for sha256 in gone:
             storage.delete(sha256)
     return gone
@@ -51,5 +51,5 @@ def storing(database: Database, storage: Storage) -> Iterator[Callable[[bytes], 
         with storage.saving():
             yield put
     except BCDError:
-        forget(database, storage, stored)
+        delete_unreferenced(database, storage, stored)
         raise

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from bcd_models.decision import Decision, Label
 from clinic.storage.actor import Role
 
 OWNED = "all, delete-orphan"
@@ -134,7 +135,7 @@ class Patient(Base):
         back_populates="patient", cascade=OWNED, order_by="Examination.created_at"
     )
 
-    __mapper_args__: ClassVar = {"version_id_col": version}
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012
 
 
 class Examination(Base):
@@ -201,9 +202,9 @@ class Result(Base):
     model: Mapped[str] = mapped_column(String(96))
     model_version: Mapped[str] = mapped_column(String(32))
     weights_sha256: Mapped[str] = mapped_column(String(64))
-    label: Mapped[str] = mapped_column(String(16))
+    label: Mapped[Label] = mapped_column(String(16))
     probability: Mapped[float]
-    decision: Mapped[str] = mapped_column(String(16))
+    decision: Mapped[Decision] = mapped_column(String(16))
     reasons: Mapped[list[str]]
     threshold: Mapped[float]
     refer_low: Mapped[float | None]
@@ -284,7 +285,7 @@ class Tally(Base):
     """How many there are of something; see ``clinic.storage.tallies``."""
 
     __tablename__ = "tally"
-    __table_args__: ClassVar = {"sqlite_with_rowid": False}  # read in the order of its key
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - read by its key
 
     owner_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)

@@ -132,21 +132,21 @@ def hand_over(session: Session, giver: int, taker: int) -> None:
 def fill(session: Session) -> None:
     """Count what there was before there were these tallies."""
     if session.scalar(select(Tally.owner_id).limit(1)) is None:
-        change(session, Counter(), counted(session))
+        change(session, Counter(), count_all(session))
 
 
 def rebuild(session: Session) -> None:
     """Count everything anew."""
     session.execute(delete(Tally))
-    change(session, Counter(), counted(session))
+    change(session, Counter(), count_all(session))
 
 
 def sound(session: Session) -> bool:
     """Whether the tallies are what a new count finds."""
-    return +_stored(session) == counted(session)
+    return +_stored(session) == count_all(session)
 
 
-def counted(session: Session) -> Counts:
+def count_all(session: Session) -> Counts:
     """What all examinations come to."""
     found: Counts = Counter()
     for owner_id, examination in _everything(session):

@@ -18,7 +18,7 @@ from bcd_models.decision import Label
 from bcd_models.explanation import COLOURS, Explanation
 from bcd_models.prediction import Prediction
 from clinic.analysis import wording
-from clinic.analysis.display import SIDE, display_size, enlarged, for_display
+from clinic.analysis.display import SIDE, display_size, enlarge, resize_for_display
 from clinic.ui.tables import facts
 
 OPACITY = 50  # per cent, at first
@@ -62,7 +62,7 @@ element.addEventListener('input', (event) => {
 def chosen(image: Image.Image, which: str = "") -> str:
     """An image that waits for its analysis; ``which`` of several."""
     said = f"{which}: ready to analyse" if which else "Ready to analyse"
-    return alone(data_uri(enlarged(image)), image.size, said)
+    return alone(data_uri(enlarge(image)), image.size, said)
 
 
 def alone(source: str, size: tuple[int, int], said: str) -> str:
@@ -105,7 +105,7 @@ def warned(warnings: Sequence[str]) -> str:
 
 def result(explanation: Explanation, which: str = "") -> str:
     """The answer in words, its probability, and the picture; ``which`` of several images."""
-    shown = for_display(explanation)
+    shown = resize_for_display(explanation)
     pictures = Pictures(data_uri(shown.image), data_uri(shown.coloured()), explanation.image.size)
     return answer(explanation.prediction, explanation.label, pictures, which)
 

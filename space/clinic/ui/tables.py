@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from clinic.analysis.wording import printable
@@ -58,7 +59,7 @@ def moment(when: datetime) -> str:
     return f'<time datetime="{when.isoformat()}">{when:%Y-%m-%d %H:%M} UTC</time>'
 
 
-def pager(page: Page[object], path: str, /, **query: str) -> str:
+def pager(page: Page[Any], path: str, /, **query: str) -> str:
     """The way to the pages before and after; nothing where there is one page only."""
     if page.pages == 1:
         return ""

@@ -18,7 +18,7 @@ from clinic.settings import DATABASE, Settings
 from clinic.storage.audit_log import KEY
 from clinic.storage.files import FILES
 from clinic.storage.heads import FORMER, HEADS
-from clinic.storage.references import referred
+from clinic.storage.references import list_referenced
 
 MEMBER = re.compile(rf"{KEY}|{HEADS}|{FORMER}|{DATABASE}|{FILES}/[0-9a-f]{{2}}/[0-9a-f]{{64}}")
 
@@ -89,7 +89,7 @@ def _write(clinic: Installation, archive: zipfile.ZipFile) -> int:
     if (clinic.settings.data / HEADS).exists():
         archive.write(clinic.settings.data / HEADS, HEADS)
     with clinic.database.reading() as session:
-        named = sorted(referred(session))
+        named = sorted(list_referenced(session))
     if clinic.database.sqlite_file:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / DATABASE

@@ -156,7 +156,7 @@ def login(settings: Settings) -> tuple[str, str]:
     """Name and password of the demonstration's doctor; the password is made up once and kept."""
     path = settings.data / PASSWORD
     if not path.exists():
-        write_files({path: passwords.generated().encode()}, mode=0o600)
+        write_files({path: passwords.generate_password().encode()}, mode=0o600)
     return NAME, path.read_text("utf-8").strip()
 
 
@@ -230,7 +230,9 @@ def _doctor(clinic: Installation) -> Actor | None:
 
 
 def _has_patients(clinic: Installation, doctor: Actor) -> bool:
-    return any(patients.found(clinic, doctor, archived=aside).total for aside in (False, True))
+    return any(
+        patients.search_patients(clinic, doctor, archived=aside).total for aside in (False, True)
+    )
 
 
 def _complete(
@@ -251,7 +253,7 @@ def _complete(
     record = row.id if row else patients.create(clinic, doctor, form, synthetic=True)
     for one, found in zip(patient.examinations[done:], images, strict=True):
         _examine(clinic, doctor, record, one, found)
-    oldest_first = examinations.of_patient(clinic, doctor, record)[::-1]
+    oldest_first = examinations.list_examinations(clinic, doctor, record)[::-1]
     for kept, one in zip(oldest_first, patient.examinations, strict=False):
         _read(clinic, doctor, kept.id, one.reads)
 
@@ -267,7 +269,7 @@ def _made(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow 
     """The patient of a form, where it has been made."""
     for aside in (False, True):
         words = form.external_id or form.note
-        for row in patients.found(clinic, doctor, words, archived=aside).rows:
+        for row in patients.search_patients(clinic, doctor, words, archived=aside).rows:
             if (row.external_id or row.note) == words:
                 return row
     return None

@@ -21,7 +21,7 @@ from clinic.storage.actor import Actor
 from clinic.storage.database import Database
 from clinic.storage.tables import Account, Examination, Patient, Result
 
-LEAST_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
+MIN_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def log_fault(clinic: Installation) -> str:
     return "" if is_whole else "rows were cut off: run python -m clinic verify"
 
 
-def health(clinic: Installation, actor: Actor | None, models: Models) -> list[Check]:
+def check_health(clinic: Installation, actor: Actor | None, models: Models) -> list[Check]:
     """Everything that a look from inside can tell; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     return [
@@ -112,13 +112,18 @@ def health(clinic: Installation, actor: Actor | None, models: Models) -> list[Ch
     ]
 
 
-def models_in_use(clinic: Installation, actor: Actor | None, models: Models) -> list[ModelInUse]:
+def list_models_in_use(
+    clinic: Installation, actor: Actor | None, models: Models
+) -> list[ModelInUse]:
     """Those on offer first, in their order; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     weights = (Result.model, Result.model_version, Result.weights_sha256)
     kept = select(*weights, func.count(), func.max(Result.made_at)).group_by(*weights)
     with clinic.database.reading() as session:
-        answered = {tuple(row[:3]): (row[3], row[4]) for row in session.execute(kept)}
+        answered = {
+            (name, version, weights): (count, newest)
+            for name, version, weights, count, newest in session.execute(kept)
+        }
     offered = [_identity(models, name) for name in models.names]
     earlier = sorted(answered.keys() - set(offered))
     return [
@@ -127,7 +132,7 @@ def models_in_use(clinic: Installation, actor: Actor | None, models: Models) -> 
     ]
 
 
-def room(clinic: Installation, actor: Actor | None) -> Room:
+def measure_room(clinic: Installation, actor: Actor | None) -> Room:
     """What is kept and how much of it; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     with clinic.database.reading() as session:
@@ -148,7 +153,7 @@ def room(clinic: Installation, actor: Actor | None) -> Room:
     )
 
 
-def in_force(clinic: Installation, actor: Actor | None) -> dict[str, str]:
+def list_settings(clinic: Installation, actor: Actor | None) -> dict[str, str]:
     """Settings in words, by variable, no secret among them.
 
     NotSignedIn or NotAllowed to all but admins.
@@ -171,16 +176,16 @@ def _said(settings: Settings, database: Database) -> Iterator[tuple[str, str]]:
     yield "BCD_HUB_ACCOUNTS", ", ".join(settings.hub_accounts) or "none"
 
 
-def _identity(models: Models, name: str) -> tuple[str, ...]:
+def _identity(models: Models, name: str) -> tuple[str, str, str]:
     offered = models.offered(name)
     return name, offered.config.version, offered.weights_sha256
 
 
 def _room_fault(clinic: Installation) -> str:
     free = _free(clinic)
-    if free >= LEAST_FREE:
+    if free >= MIN_FREE:
         return ""
-    return f"{free >> 20} MB are free: uploads are refused below {LEAST_FREE >> 20} MB"
+    return f"{free >> 20} MB are free: uploads are refused below {MIN_FREE >> 20} MB"
 
 
 def _model_fault(models: Models, name: str) -> str:

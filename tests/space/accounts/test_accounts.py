@@ -9,7 +9,7 @@ import pytest
 
 from bcd_models.errors import InputError
 from clinic.accounts import accounts, lockout, passwords, sign_ins
-from clinic.accounts.accounts import first_admin, listed, make, reset_password, set_active
+from clinic.accounts.accounts import first_admin, list_accounts, make, reset_password, set_active
 from clinic.accounts.lockout import TooManyAttempts
 from clinic.accounts.sign_ins import SignInFailed, actor_of, end_sessions, sign_in, sign_out
 from clinic.installation import Installation
@@ -93,7 +93,7 @@ def test_unknown_wrong_and_closed_are_told_alike(
     clinic: Installation, admin: Actor, ada: int
 ) -> None:
     make(clinic, admin, "closed", "doctor", PASSWORD)
-    (closed,) = (row.id for row in listed(clinic, admin) if row.name == "closed")
+    (closed,) = (row.id for row in list_accounts(clinic, admin) if row.name == "closed")
     set_active(clinic, admin, closed, False)
     said = set()
     for name, password in (("ada", "wrong"), ("nobody", PASSWORD), ("closed", PASSWORD)):
@@ -219,7 +219,7 @@ def test_an_admin_makes_closes_and_resets(clinic: Installation, admin: Actor, ad
     new = reset_password(clinic, admin, ada)
     assert actor_of(clinic, token, HERE) is None
     token = sign_in(clinic, "ada", new, HERE)
-    assert [(row.name, row.role, row.sign_ins) for row in listed(clinic, admin)] == [
+    assert [(row.name, row.role, row.sign_ins) for row in list_accounts(clinic, admin)] == [
         ("ada", "doctor", 1),
         ("admin", "admin", 1),
     ]
@@ -271,7 +271,7 @@ def test_only_admins_manage_accounts(clinic: Installation, admin: Actor, ada: in
     doctor = Actor(ada, "ada", "doctor", HERE)
     acts = [
         lambda actor: make(clinic, actor, "eve", "doctor"),
-        lambda actor: listed(clinic, actor),
+        lambda actor: list_accounts(clinic, actor),
         lambda actor: reset_password(clinic, actor, ada),
         lambda actor: set_active(clinic, actor, admin.account_id, False),
         lambda actor: end_sessions(clinic, actor, admin.account_id),

@@ -50,7 +50,7 @@ def kept(serving: Serving, models: Models, analysed: tuple[Analysed, ...], words
     examination = examinations.save(clinic, owner, patient, Analysis(analysed, True), details)
     reads.record(clinic, owner, examination, "none", f"{words} read")
     reads.record(clinic, owner, examination, "invasive", f"{words} again", f"{words} reason")
-    reports.handed_out(clinic, owner, models, examination)
+    reports.issue_report(clinic, owner, models, examination)
     return Records(owner, patient, examination)
 
 

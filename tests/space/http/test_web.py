@@ -149,7 +149,7 @@ def test_a_form_without_fields_is_a_wrong_name(serving) -> None:
 @pytest.mark.parametrize("headers", [{}, FORM])
 def test_who_guesses_has_to_wait(serving, ada, still, headers) -> None:
     client = serving.visitor()
-    for _ in range(lockout.FREE["account"]):
+    for _ in range(lockout.FREE_ATTEMPTS["account"]):
         assert sign_in(client, ada.name, "wrong", headers=headers).status_code == 401
     reply = sign_in(client, ada.name, headers=headers)  # even with the right one
     assert reply.status_code == 429
@@ -159,7 +159,7 @@ def test_who_guesses_has_to_wait(serving, ada, still, headers) -> None:
 
 
 def test_an_address_has_to_wait_whoever_it_tries(serving, ada, still, monkeypatch) -> None:
-    monkeypatch.setitem(lockout.FREE, "address", 2)
+    monkeypatch.setitem(lockout.FREE_ATTEMPTS, "address", 2)
     behind = serving.set_up(proxies=("10.0.0.5",))
     guesser = {"x-forwarded-for": "8.8.8.8, 198.51.100.1"}
     for number in range(2):
@@ -171,7 +171,7 @@ def test_an_address_has_to_wait_whoever_it_tries(serving, ada, still, monkeypatc
 
 
 def test_who_is_no_proxy_can_not_choose_an_address(serving, still, monkeypatch) -> None:
-    monkeypatch.setitem(lockout.FREE, "address", 1)
+    monkeypatch.setitem(lockout.FREE_ATTEMPTS, "address", 1)
     client = serving.visitor()
     for number, status in enumerate((401, 429)):
         forged = {"x-forwarded-for": f"203.0.113.{number}"}
@@ -343,7 +343,7 @@ def test_a_doctor_has_the_files_of_the_own_patients(serving, records, small_mode
     )
     assert named
     sha256 = hashlib.sha256(report.content).hexdigest()
-    assert reports.check(serving.clinic, records["owner"], sha256)
+    assert reports.check_report(serving.clinic, records["owner"], sha256)
     assert record.content.startswith(b"PK")
     assert {one.headers["cache-control"] for one in (image, heat, report, record)} == {"no-store"}
 
@@ -505,7 +505,7 @@ def test_other_requests_are_small(serving, path) -> None:
 
 
 def test_a_full_disk_takes_no_uploads(serving, monkeypatch) -> None:
-    monkeypatch.setattr(system, "LEAST_FREE", 1 << 60)
+    monkeypatch.setattr(system, "MIN_FREE", 1 << 60)
     reply = serving.visitor().post("/gradio_api/upload", files={"files": b"x"})
     assert (reply.status_code, reply.json()["detail"][:17]) == (503, "the server's disk")
 
@@ -535,7 +535,7 @@ def test_the_sweep_takes_old_leftovers_and_makes_the_folder_anew(tmp_path) -> No
 
 @contextmanager
 def own_alone(clinic: Installation, models: Models, folder: Path) -> Iterator[TestClient]:
-    with TestClient(web.own_app(clinic, models, folder, Grants())) as client:
+    with TestClient(web.build_own_app(clinic, models, folder, Grants())) as client:
         yield client
 
 

@@ -87,7 +87,7 @@ def test_what_can_not_be_saved(
     patients.archive(clinic, ada, patient)
     with pytest.raises(InputError, match="put aside"):
         examinations.save(clinic, ada, patient, Analysis(analysed, True), Details())
-    assert examinations.of_patient(clinic, ada, patient) == []
+    assert examinations.list_examinations(clinic, ada, patient) == []
 
 
 def test_answers_stay_hidden_until_they_are_asked_for(
@@ -132,14 +132,17 @@ def test_the_worklist_holds_what_nobody_has_read(
 ) -> None:
     ada = doctors["ada"]
     first, second = saved(), saved()
-    assert [row.id for row in examinations.worklist(clinic, ada).rows] == [first, second]
+    assert [row.id for row in examinations.list_unread(clinic, ada).rows] == [first, second]
     reads.record(clinic, ada, first, "none")
-    left = examinations.worklist(clinic, ada)
+    left = examinations.list_unread(clinic, ada)
     assert ([row.id for row in left.rows], left.total, left.pages) == ([second], 1, 1)
-    assert [row.read for row in examinations.of_patient(clinic, ada, patient)] == [False, True]
-    assert examinations.worklist(clinic, doctors["grace"]).rows == ()
+    assert [row.read for row in examinations.list_examinations(clinic, ada, patient)] == [
+        False,
+        True,
+    ]
+    assert examinations.list_unread(clinic, doctors["grace"]).rows == ()
     patients.archive(clinic, ada, patient)
-    assert examinations.worklist(clinic, ada).total == 0
+    assert examinations.list_unread(clinic, ada).total == 0
 
 
 def test_a_full_disk_saves_nothing(
@@ -159,8 +162,8 @@ def test_a_full_disk_saves_nothing(
     with pytest.raises(InputError):
         saved()
     monkeypatch.undo()
-    assert len(examinations.of_patient(clinic, ada, patient)) == 1
-    references.forget(clinic.database, clinic.storage, clinic.storage.all())
+    assert len(examinations.list_examinations(clinic, ada, patient)) == 1
+    references.delete_unreferenced(clinic.database, clinic.storage, clinic.storage.all())
     assert sorted(clinic.storage.all()) == before
 
 
@@ -200,10 +203,10 @@ def test_saving_and_listing_are_the_owner_s(
         with pytest.raises(refusal):
             examinations.save(clinic, actor, patient, Analysis(analysed, True), Details())
         with pytest.raises(refusal):
-            examinations.of_patient(clinic, actor, patient)
+            examinations.list_examinations(clinic, actor, patient)
     for actor, refusal in ((None, NotSignedIn), (doctors["admin"], NotAllowed)):
         with pytest.raises(refusal):
-            examinations.worklist(clinic, actor)
+            examinations.list_unread(clinic, actor)
     for position, model in ((3, NAMES[0]), (1, "other")):
         number = examinations.save(
             clinic, doctors["ada"], patient, Analysis(analysed, True), Details()

@@ -64,10 +64,10 @@ with serving_at(Path(sys.argv[1]), models) as serving:
     row = patients.view(clinic, ada, patient)
     analysed = analyse(models, [HandedIn(PATCHES[0].read_bytes())], models.names)
     saved = examinations.save(clinic, ada, patient, Analysis(analysed, True), Details())
-    found = patients.found(clinic, ada, "LEFT")
+    found = patients.search_patients(clinic, ada, "LEFT")
     with zipfile.ZipFile(io.BytesIO(export.export(clinic, ada, patient))) as archive:
         exported = json.loads(archive.read("patient.json"))
-    _, pdf = service.handed_out(clinic, ada, models, saved)
+    _, pdf = service.issue_report(clinic, ada, models, saved)
     Path(sys.argv[1], "report.pdf").write_bytes(pdf)
     info = client.get("/gradio_api/info").json()["named_endpoints"]["/create_patient"]
     print(json.dumps({

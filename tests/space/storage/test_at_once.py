@@ -19,14 +19,14 @@ from clinic.accounts import accounts, passwords, sign_ins
 from clinic.accounts.sign_ins import SignInFailed
 from clinic.analysis.analyse import Analysed, Analysis
 from clinic.analysis.models import Models
-from clinic.dashboard import answers_csv
+from clinic.dashboard import answer_table
 from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.records import examinations, export, patients, reads
 from clinic.records.examinations import Details
 from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
-from clinic.reports.layout import ReportedExamination, examination_report
+from clinic.reports.layout import ReportedExamination, lay_out_examination
 from clinic.storage.actor import Actor, Refused
 from clinic.storage.database import ADVISORY
 from clinic.storage.files import Storage
@@ -112,12 +112,12 @@ def test_a_report_downloaded_by_three_clicks(
     made = threading.Barrier(3)
 
     def make(told: ReportedExamination) -> bytes:
-        pdf = examination_report(told)
+        pdf = lay_out_examination(told)
         made.wait(PATIENCE)  # the slowest is as far as the others
         return pdf
 
-    monkeypatch.setattr(reports, "examination_report", make)
-    act = partial(reports.handed_out, clinic, ada, small_models, saved())
+    monkeypatch.setattr(reports, "lay_out_examination", make)
+    act = partial(reports.issue_report, clinic, ada, small_models, saved())
     done, refused = split(at_once(clinic, *[act] * 3))
     assert (len(done), len(set(done)), refused) == (3, 1, [])
     with clinic.database.reading() as session:
@@ -221,19 +221,19 @@ def test_nobody_waits_for_files_and_hashing(
 
     for name in ("put", "read"):
         watch(Storage, name)
-    for name in ("hash_of", "check"):
+    for name in ("hash_password", "check"):
         watch(passwords, name)
     number = saved()
-    reports.handed_out(clinic, ada, small_models, number)
-    reports.handed_out(clinic, ada, small_models, number)
+    reports.issue_report(clinic, ada, small_models, number)
+    reports.issue_report(clinic, ada, small_models, number)
     assert export.export(clinic, ada, patient)
     today = datetime.now(UTC).date()
-    assert answers_csv.exported(clinic, ada, keys[0], Period(date(today.year, 1, 1), today))
+    assert answer_table.export_answers(clinic, ada, keys[0], Period(date(today.year, 1, 1), today))
     account, password = accounts.make(clinic, doctors["admin"], "new", "doctor")
     sign_ins.sign_in(clinic, "new", password, HERE)
     accounts.change_password(clinic, Actor(account, "new", "doctor", HERE), password, PASSWORD)
     accounts.reset_password(clinic, doctors["admin"], account)
-    assert {name for name, _ in waits} == {"put", "read", "hash_of", "check"}
+    assert {name for name, _ in waits} == {"put", "read", "hash_password", "check"}
     assert [name for name, is_free in waits if not is_free] == []
 
 
@@ -301,7 +301,7 @@ def test_a_patient_deleted_a_moment_ago_leaves_no_file(
     """Nothing of it is handed out either."""
     acts: dict[str, Callable[[str], Any]] = {
         "examination": lambda _: examinations.save(clinic, ada, patient, analysis, Details()),
-        "report": lambda number: reports.handed_out(clinic, ada, small_models, number),
+        "report": lambda number: reports.issue_report(clinic, ada, small_models, number),
         "export": lambda _: export.export(clinic, ada, patient),
     }
     analysis, number = Analysis(analysed, shown=True), saved()
@@ -322,4 +322,4 @@ def test_a_patient_deleted_a_moment_ago_leaves_no_file(
 
 
 def has_patient(clinic: Installation, doctor: Actor) -> bool:
-    return bool(patients.found(clinic, doctor).total)
+    return bool(patients.search_patients(clinic, doctor).total)

@@ -22,7 +22,7 @@ from clinic.accounts import accounts, sign_ins
 from clinic.analysis.analyse import Analysed, Analysis, HandedIn
 from clinic.analysis.models import Models
 from clinic.analysis.wording import SEEN_BEFORE
-from clinic.dashboard import analytics, answers_csv
+from clinic.dashboard import analytics, answer_table
 from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.records import examinations, export, patients, reads
@@ -36,7 +36,7 @@ from clinic.storage.database import Database
 from clinic.storage.tables import Account, ShownImage
 from clinic.storage.tallies import AFTER, BEFORE
 from clinic.upkeep import verify
-from tests.space.reports.test_reports import text_of
+from tests.space.reports.test_service import text_of
 from tests.support import synthetic
 from tests.support.clinic import NAMES, PASSWORD, PATCHES
 from tests.support.serving import (
@@ -211,7 +211,7 @@ def test_dashboard_table_and_report_follow(
     keys: list[str],
 ) -> None:
     def counted() -> dict[str, int]:
-        shown = analytics.overview(clinic, ada, keys[0], TODAY).agreement
+        shown = analytics.count_period(clinic, ada, keys[0], TODAY).agreement
         return {name: shown[name].compared for name in (BEFORE, AFTER)}
 
     blind, tried = saved(shown=False), saved(shown=False)
@@ -219,16 +219,18 @@ def test_dashboard_table_and_report_follow(
     show(clinic, ada, PATCHES[0])
     assert is_after(clinic, ada, tried)
     assert counted() == {BEFORE: 1, AFTER: 1}
-    told = text_of(reports.handed_out(clinic, ada, small_models, tried)[1])
+    told = text_of(reports.issue_report(clinic, ada, small_models, tried)[1])
     assert HIDDEN in told
     assert "after the models' answers were shown" in told
     assert "Estimated probability" not in told
-    told = text_of(reports.handed_out(clinic, ada, small_models, blind)[1])
+    told = text_of(reports.issue_report(clinic, ada, small_models, blind)[1])
     assert HIDDEN in told
     assert "before the models' answers were shown" in told
     for one in (blind, tried):
         examinations.view(clinic, ada, one, reveal=True)
-    table = answers_csv.exported(clinic, ada, keys[0], TODAY).decode("utf-8-sig").splitlines()
+    table = (
+        answer_table.export_answers(clinic, ada, keys[0], TODAY).decode("utf-8-sig").splitlines()
+    )
     filed = {line.split(",")[0]: line.split(",")[12] for line in table[1:]}
     assert filed == {blind: "False", tried: "True"}
     assert verify.verify(clinic).problems == []

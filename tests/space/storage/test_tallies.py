@@ -31,7 +31,7 @@ def sound(clinic: Installation) -> bool:
 def total(clinic: Installation, owner: int, kind: str, model: str | None = WHATEVER) -> int:
     """Sum over all months; of any model where there is None."""
     with clinic.database.reading() as session:
-        found = tallies.counted(session)
+        found = tallies.count_all(session)
     return sum(
         number
         for cell, number in found.items()

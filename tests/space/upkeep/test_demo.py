@@ -36,7 +36,7 @@ class Killed(BaseException):
 
 def doctor(clinic: Installation) -> Actor:
     """The demonstration's doctor."""
-    (one,) = (row for row in accounts.listed(clinic, demo.APP) if row.name == demo.NAME)
+    (one,) = (row for row in accounts.list_accounts(clinic, demo.APP) if row.name == demo.NAME)
     return Actor(one.id, one.name, one.role, HERE)
 
 
@@ -47,7 +47,7 @@ def signed_in(clinic: Installation) -> Actor | None:
 
 
 def records(clinic: Installation) -> dict[str, PatientRow]:
-    found = patients.found(clinic, doctor(clinic)).rows
+    found = patients.search_patients(clinic, doctor(clinic)).rows
     return {row.external_id or row.note: row for row in found}
 
 
@@ -57,7 +57,7 @@ def examined(clinic: Installation) -> dict[str, list[Examination]]:
     return {
         name: [
             examinations.view(clinic, actor, one.id)[0]
-            for one in examinations.of_patient(clinic, actor, row.id)[::-1]
+            for one in examinations.list_examinations(clinic, actor, row.id)[::-1]
         ]
         for name, row in records(clinic).items()
     }
@@ -143,7 +143,7 @@ def test_it_has_patients_examinations_and_reads(filled: Installation) -> None:
     assert said[True] > 1
     assert said[False] > 1
     assert sum(len(one.reads) == 2 for one in every) == 1
-    assert examinations.worklist(filled, doctor(filled)).total == 2
+    assert examinations.list_unread(filled, doctor(filled)).total == 2
     assert {read.verdict for one in every for read in one.reads} == set(reads.VERDICTS)
 
 

@@ -71,7 +71,7 @@ def test_its_data_folder_opens_and_is_sound(released: Path) -> None:
             for position in range(1, len(one["images"]) + 1):
                 assert examinations.image(clinic, doctor, examination_id, position)
                 assert examinations.heat(clinic, doctor, examination_id, position, "small-one")
-            assert all(reports.check(clinic, doctor, sha).genuine for sha in one["reports"])
+            assert all(reports.check_report(clinic, doctor, sha).genuine for sha in one["reports"])
     assert verify.verify(clinic).problems == []
     clinic.database.engine.dispose()
 

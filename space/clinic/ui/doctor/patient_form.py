@@ -23,7 +23,7 @@ def add_fields(pattern: str) -> list[gr.Textbox]:
     """
     example = EXAMPLE if re.fullmatch(pattern, EXAMPLE) else ""
     gr.HTML(_asked_for(pattern, example))
-    boxes = {}
+    boxes: dict[str, gr.Textbox] = {}
     with gr.Row():
         boxes |= {one.name: _box(one) for one in FIELDS if not one.is_long}
     boxes |= {one.name: _box(one, lines=3) for one in FIELDS if one.is_long}

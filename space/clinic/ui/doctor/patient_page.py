@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from clinic.http.failures import told
+from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.records import examinations, patients
 from clinic.records.examinations import ExaminationRow
@@ -17,7 +17,7 @@ from clinic.records.patients import Conflict, PatientRow
 from clinic.storage.actor import Actor
 from clinic.ui.doctor.patient_form import add_fields
 from clinic.ui.doctor.patients_page import SYNTHETIC
-from clinic.ui.frame import PRIVATE, actor_of, alert, asked
+from clinic.ui.frame import PRIVATE, QUICK, actor_of, alert, read_query
 from clinic.ui.tables import cell, empty, facts, lines, link, moment, table
 
 HEADS = ("Examination", "Saved", "Images", "Read")
@@ -93,16 +93,16 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
     parts = _parts(clinic.settings.external_id)
 
     def begin(request: gr.Request) -> Update:
-        actor, patient_id = actor_of(request), asked(request, "id")
+        actor, patient_id = actor_of(request), read_query(request, "id")
         try:
             patient = patients.view(clinic, actor, patient_id)
-            listed = _listed(examinations.of_patient(clinic, actor, patient_id))
+            listed = _listed(examinations.list_examinations(clinic, actor, patient_id))
         except Exception as error:
-            return {parts.head: alert(told(error))}
+            return {parts.head: alert(user_message(error))}
         return {**parts.shown(patient), **parts.form(patient), parts.listed: listed}
 
     def save(request: gr.Request, version: int, *typed: str) -> Update:
-        actor, patient_id = actor_of(request), asked(request, "id")
+        actor, patient_id = actor_of(request), read_query(request, "id")
         form = parse_form(clinic.settings, typed)
         try:
             patients.edit(clinic, actor, patient_id, form, version)
@@ -118,7 +118,7 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
         """A listener that puts the record aside, or takes it back; what is typed stays."""
 
         def acting(version: int, request: gr.Request) -> Update:
-            actor, patient_id = actor_of(request), asked(request, "id")
+            actor, patient_id = actor_of(request), read_query(request, "id")
             act(clinic, actor, patient_id)
             patient = patients.view(clinic, actor, patient_id)
             # Where more than this has changed, saving the form must still find out.
@@ -131,16 +131,15 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
         return acting
 
     def delete(confirmation: str, request: gr.Request) -> None:
-        patients.delete(clinic, actor_of(request), asked(request, "id"), confirmation)
+        patients.delete(clinic, actor_of(request), read_query(request, "id"), confirmation)
 
-    quick = {"show_progress": "hidden", **PRIVATE}
     buttons = [parts.examine, parts.export, parts.archive, parts.restore]
     shown = [parts.head, parts.record, *buttons, parts.version]
-    app.load(begin, None, [*shown, *parts.fields, parts.listed], **quick)
-    parts.save.click(save, [parts.version, *parts.fields], [*shown, *parts.fields], **quick)
-    parts.archive.click(put(patients.archive), parts.version, shown, **quick)
-    parts.restore.click(put(patients.restore), parts.version, shown, **quick)
-    parts.delete.click(delete, parts.confirmation, None, **quick).success(
+    app.load(begin, None, [*shown, *parts.fields, parts.listed], **QUICK)
+    parts.save.click(save, [parts.version, *parts.fields], [*shown, *parts.fields], **QUICK)
+    parts.archive.click(put(patients.archive), parts.version, shown, **QUICK)
+    parts.restore.click(put(patients.restore), parts.version, shown, **QUICK)
+    parts.delete.click(delete, parts.confirmation, None, **QUICK).success(
         None, None, None, js=LEAVE, **PRIVATE
     )
 

@@ -10,7 +10,7 @@ from clinic.records.patient_fields import FIELDS, parse_form
 from clinic.records.patients import PatientRow
 from clinic.storage.paging import Page
 from clinic.ui.doctor.patient_form import add_fields
-from clinic.ui.frame import PRIVATE, actor_of, asked, go_to, safely
+from clinic.ui.frame import PRIVATE, QUICK, actor_of, go_to, read_query, safely
 from clinic.ui.tables import cell, empty, link, moment, page_number, pager, table
 
 PATH = "/patients"
@@ -57,11 +57,13 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
 
     @safely
     def show(words: str, aside: bool, request: gr.Request, number: int = 1) -> str:
-        found = patients.found(clinic, actor_of(request), words, archived=aside, page=number)
+        found = patients.search_patients(
+            clinic, actor_of(request), words, archived=aside, page=number
+        )
         return list_patients(found, words.strip(), aside)
 
     def begin(words: str, aside: bool, request: gr.Request) -> str:
-        return show(words, aside, request, page_number(asked(request, "sheet")))
+        return show(words, aside, request, page_number(read_query(request, "sheet")))
 
     # The fields are filled in by the browser: a server's answer would undo what is typed meanwhile.
     recalled = app.load(None, None, [words, aside], js=RECALL, **PRIVATE)
@@ -73,9 +75,8 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
         [words, aside],
         shown,
         js=REMEMBER,
-        show_progress="hidden",
         trigger_mode="always_last",
-        **PRIVATE,
+        **QUICK,
     )
 
 
@@ -88,7 +89,7 @@ def _add_new_patient(clinic: Installation) -> None:
     def create(request: gr.Request, *typed: str) -> str:
         return patients.create(clinic, actor_of(request), parse_form(clinic.settings, typed))
 
-    button.click(create, fields, made, show_progress="hidden", **PRIVATE).success(
+    button.click(create, fields, made, **QUICK).success(
         None, made, None, js=go_to("/patient?id="), **PRIVATE
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from clinic.analysis import answers
+from clinic.analysis import stored_answers
 from clinic.analysis.analyse import hand_in, scale_warnings
 from clinic.analysis.models import Models
 from clinic.installation import Installation
@@ -90,7 +90,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
 
     def examination_report(examination: str, request: gr.Request) -> dict[str, Any]:
         """The report of an examination as it stands: PDF in base64, its id and SHA-256."""
-        number, pdf = reports.handed_out(clinic, actor_of(request), models, examination)
+        number, pdf = reports.issue_report(clinic, actor_of(request), models, examination)
         return {
             "report": number,
             "sha256": reports.sha256_of(pdf),
@@ -128,7 +128,11 @@ def _name_arguments(create_patient: Callable[..., Any]) -> None:
 
 def _told(models: Models, image: ExaminedImage, names: list[str], may_see: bool) -> dict[str, Any]:
     """What is told of one image: what its scale makes of the answers, and these where asked for."""
-    said = [answers.prediction(image, one).to_dict() for one in image.results] if may_see else []
+    said = (
+        [stored_answers.prediction(image, one).to_dict() for one in image.results]
+        if may_see
+        else []
+    )
     return {
         "position": image.position,
         "sha256": image.sha256,

@@ -40,5 +40,5 @@ def explanation(answer: Prediction, picture: bytes, heat: bytes) -> Explanation:
     """
     with Image.open(io.BytesIO(picture)) as stored, Image.open(io.BytesIO(heat)) as grey:
         image = stored.convert("RGB")
-        heatmap = np.asarray(grey, np.float32) / 255
+        heatmap = np.asarray(grey, np.float32) / np.float32(255)
     return Explanation(image, answer.label, heatmap, answer)

@@ -8,7 +8,7 @@ import gradio as gr
 
 from bcd_models.images.open import SUFFIXES, open_image
 from clinic.analysis.analyse import MAX_IMAGES
-from clinic.http.failures import told
+from clinic.http.failures import user_message
 from clinic.ui import result
 from clinic.ui.files import upload
 
@@ -45,4 +45,4 @@ def _one_waiting(data: bytes, which: str) -> str:
     try:
         return result.chosen(open_image(data), which)
     except Exception as error:
-        return result.failed(told(error), which)
+        return result.failed(user_message(error), which)
