@@ -30,6 +30,7 @@ def prediction(image: ExaminedImage, result: Result) -> Prediction:
         weights_sha256=result.weights_sha256,
         width=image.width,
         height=image.height,
+        runtime=result.runtime,
     )
 
 

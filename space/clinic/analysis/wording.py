@@ -7,6 +7,7 @@ from bcd_models.decision import Label
 from bcd_models.prediction import WORDS, Prediction
 
 CELL_PIXELS = 32  # of the network's input, per cell of its last feature map
+RUNTIMES = {"onnx": "ONNX Runtime"}  # by their names in an answer; others are called the same
 DARK = "nothing speaks for it"
 BRIGHT = "would be called so with certainty"
 SEEN_BEFORE = (
@@ -49,6 +50,14 @@ def probability_line(prediction: Prediction) -> str:
 def band_words(prediction: Prediction) -> str:
     """The referral band, or that there is none."""
     return " to ".join(map(figure, prediction.refer)) if prediction.refer else "none"
+
+
+def runtime_words(prediction: Prediction) -> str:
+    """What answered and in which precision; of an ensemble each of them; "" where not known."""
+    if not prediction.runtime:
+        return ""
+    given = (one.partition(" ") for one in prediction.runtime.split(", "))
+    return "; ".join(f"{RUNTIMES.get(name, name)}, {precision}" for name, _, precision in given)
 
 
 def reasons_line(prediction: Prediction) -> str:

@@ -330,6 +330,7 @@ def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Re
         model=answer.model,
         model_version=answer.model_version,
         weights_sha256=answer.weights_sha256,
+        runtime=answer.runtime,
         label=answer.label,
         probability=answer.probability,
         decision=answer.decision,

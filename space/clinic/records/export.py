@@ -117,6 +117,7 @@ def _result(number: int, stem: str, result: Result, files: dict[str, str]) -> di
         "model": result.model,
         "model_version": result.model_version,
         "weights_sha256": result.weights_sha256,
+        "runtime": result.runtime,
         "label": result.label,
         "probability": result.probability,
         "decision": result.decision,

@@ -152,8 +152,10 @@ def lay_out_examination(told: ReportedExamination) -> bytes:
 
 def model_facts(prediction: Prediction) -> list[tuple[str, str]]:
     """Names and values of the model behind an answer."""
+    answered_by = wording.runtime_words(prediction)
     return [
         ("SHA-256 of its weights", prediction.weights_sha256),
+        *([("Answered by", answered_by)] if answered_by else []),
         ("Threshold", wording.figure(prediction.threshold)),
         ("Referral band", wording.band_words(prediction)),
     ]

@@ -202,6 +202,7 @@ class Result(Base):
     model: Mapped[str] = mapped_column(String(96))
     model_version: Mapped[str] = mapped_column(String(32))
     weights_sha256: Mapped[str] = mapped_column(String(64))
+    runtime: Mapped[str] = mapped_column(String(64), default="")  # "": before it was kept
     label: Mapped[Label] = mapped_column(String(16))
     probability: Mapped[float]
     decision: Mapped[Decision] = mapped_column(String(16))

@@ -45,6 +45,7 @@ def test_an_examination_comes_back_whole(
             expected = small_models.loaded(result.model).predict(path)
             assert result.probability == expected.probability
             assert result.weights_sha256 == expected.weights_sha256
+            assert result.runtime == expected.runtime != ""
             assert (result.refer_low, result.refer_high) == expected.refer
         stored = examinations.image(clinic, ada, number, image.position)
         with Image.open(io.BytesIO(stored)) as back, Image.open(path) as original:

@@ -45,6 +45,7 @@ PREDICTION = Prediction(
     weights_sha256="0123456789abcdef" * 4,
     width=60,
     height=40,
+    runtime="onnx float32",
 )
 SCRIPTS = {
     "Latin": "Größe und Žluťoučký kůň",
@@ -117,6 +118,7 @@ def test_all_that_must_be_on_the_page():
         "0.350 to 0.450",
         "bcd-test, version 1.2.3",
         PREDICTION.weights_sha256,
+        "Answered by ONNX Runtime, float32",
         "patch.png",
         "60 × 40 pixels",
         "2030-01-02 03:04:05 UTC",
@@ -126,6 +128,19 @@ def test_all_that_must_be_on_the_page():
     ):
         assert words in text
     assert text.count(NOTICE) == 2
+
+
+@pytest.mark.parametrize(
+    ("runtime", "words"),
+    [
+        ("torch bfloat16", "Answered by torch, bfloat16"),
+        ("onnx float32, torch float32", "Answered by ONNX Runtime, float32; torch, float32"),
+        ("", None),
+    ],
+)
+def test_what_answered_is_told_where_it_is_known(runtime, words):
+    text = text_of(lay_out_answers([explained(runtime=runtime)], CONFIG, WHEN))
+    assert words in text if words else "Answered by" not in text
 
 
 def test_a_referral_says_why():

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 import pytest
 from pypdf import PdfReader
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from bcd_models.prediction import NOTICE
 from clinic.analysis.analyse import Analysis
 from clinic.analysis.models import Models
+from clinic.analysis.wording import runtime_words
 from clinic.records import examinations, patients, reads
 from clinic.records.examinations import Details
 from clinic.records.export import export
@@ -21,7 +22,7 @@ from clinic.records.texts import MAX_LENGTH
 from clinic.reports import service as reports
 from clinic.storage import clock
 from clinic.storage.actor import NotAllowed, NotFound, NotSignedIn
-from clinic.storage.tables import AuditEntry, StoredReport
+from clinic.storage.tables import AuditEntry, Result, StoredReport
 
 HOSTILE = '<img src="file:///etc/passwd"> <b>größer</b> &amp; {7*7} Жизнь'
 
@@ -66,6 +67,21 @@ def test_it_tells_the_read_first_then_each_image_with_its_answers(
         for explanation in one.explanations.values():
             assert f"this image: {explanation.prediction.probability:.3f}" in text
             assert explanation.prediction.weights_sha256 in text
+            assert f"Answered by {runtime_words(explanation.prediction)}" in text
+
+
+def test_what_answered_is_left_out_where_it_is_not_known(clinic, saved, handed_out):
+    """Of examinations saved before it was kept: their reports stay what they were."""
+    examination = saved()
+    with clinic.database.transaction() as session:
+        session.execute(update(Result).values(runtime=""))
+    report_id, pdf = handed_out(examination)
+    assert "Answered by" not in text_of(pdf)
+    with clinic.database.transaction() as session:
+        session.execute(update(Result).values(runtime="torch bfloat16"))
+    other_id, pdf = handed_out(examination)
+    assert "Answered by torch, bfloat16" in text_of(pdf)
+    assert other_id != report_id
 
 
 def test_every_page_has_the_notice_the_report_s_id_and_its_number(handed_out):
