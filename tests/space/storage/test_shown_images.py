@@ -16,7 +16,6 @@ import pytest
 from PIL import Image, ImageCms
 from sqlalchemy import MetaData, select, text
 from starlette.testclient import TestClient
-from tests.space.reports.test_service import text_of
 
 from bcd_models.images.open import open_image
 from clinic.accounts import accounts, sign_ins
@@ -37,6 +36,7 @@ from clinic.storage.database import Database
 from clinic.storage.tables import Account, ShownImage
 from clinic.storage.tallies import AFTER, BEFORE
 from clinic.upkeep import verify
+from tests.space.reports.test_service import text_of
 from tests.support import synthetic
 from tests.support.clinic import NAMES, PASSWORD, PATCHES
 from tests.support.serving import (
