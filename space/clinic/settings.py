@@ -117,7 +117,7 @@ class _Environment(Settings, BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_blank(cls, variables: dict[str, Any]) -> dict[str, Any]:
-        """A variable that is set to nothing is as one that isn't set."""
+        """Treat a variable that is set to nothing as one that isn't set."""
         stripped = {name: text.strip() for name, text in variables.items()}
         return {name: text for name, text in stripped.items() if text}
 
@@ -127,7 +127,7 @@ def _checkout_models() -> tuple[str, ...]:
 
 
 def published_models(card: Path = SPACE_CARD) -> tuple[str, ...]:
-    """The Hub ids that the Space's card names, the default model first."""
+    """Return the Hub ids that the Space's card names, the default model first."""
     from huggingface_hub import metadata_load
 
     try:

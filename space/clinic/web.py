@@ -70,7 +70,7 @@ Position = Annotated[int, fastapi.Path(ge=1, le=MAX_IMAGES)]
 
 
 def build_app(clinic: Installation, models: Models, folder: Path) -> Gate:
-    """The whole app.
+    """Build the whole app.
 
     Args:
         clinic: The installation.
@@ -107,7 +107,7 @@ def build_app(clinic: Installation, models: Models, folder: Path) -> Gate:
 
 
 def build_own_app(clinic: Installation, models: Models, folder: Path, granted: Grants) -> FastAPI:
-    """What is served without Gradio; the arguments are as in ``served``."""
+    """Build what is served without Gradio; the arguments are as in ``build_app``."""
     own = FastAPI(
         openapi_url=None,
         docs_url=None,
@@ -294,7 +294,7 @@ def _kept(files: list[BinaryIO], folder: Path) -> list[str]:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """A failure in one sentence, as a page or as JSON."""
+    """Return a failure in one sentence, as a page or as JSON."""
     status = status_of(error, STATUS)
     if isinstance(error, BCDError):
         sentence = str(error)
@@ -313,7 +313,7 @@ def _with_wait(response: Response, error: Exception) -> Response:
 
 
 def _welcome(request: Request, wanted: str) -> Response:
-    """Where a sign-in leads: to a page of ours, never elsewhere."""
+    """Return where a sign-in leads: to a page of ours, never elsewhere."""
     if not visitors.wants_page(request.scope):
         return JSONResponse({"success": True})
     return RedirectResponse(wanted if OURS.fullmatch(wanted) else "/", 303)

@@ -88,7 +88,7 @@ def first_admin(clinic: Installation) -> str | None:
 
 
 def list_accounts(clinic: Installation, actor: Actor | None) -> list[AccountRow]:
-    """All accounts, by name; NotSignedIn or NotAllowed where the actor is no admin."""
+    """Return all accounts, by name; NotSignedIn or NotAllowed where the actor is no admin."""
     need_admin(actor)
     patients = (
         select(func.count())

@@ -80,7 +80,7 @@ def search_acts(
 
 
 def list_filters(clinic: Installation, actor: Actor | None) -> tuple[list[str], list[str]]:
-    """What has been done so far, and the names of who did it, each once.
+    """Return what has been done so far, and the names of who did it, each once.
 
     Raises:
         NotSignedIn, NotAllowed: The actor is no admin.

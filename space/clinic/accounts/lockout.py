@@ -63,7 +63,7 @@ def succeeded(session: Session, name: str, address: str) -> None:
 
 
 def _of(name: str, address: str) -> list[tuple[str, str]]:
-    """A name may be anything, as long as a request: its hash stands for it."""
+    """Return a key that holds a name's hash, for a name may be as long as a request."""
     return [("account", hashlib.sha256(name.encode()).hexdigest()), ("address", address[:64])]
 
 

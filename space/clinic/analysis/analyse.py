@@ -67,7 +67,7 @@ class Analysis:
 
 
 def hand_in(data: bytes, um: float | None = None, um_per_pixel: float | None = None) -> HandedIn:
-    """An image with the width of its field, said by either of two ways or not known.
+    """Return an image with the width of its field, said by either of two ways or not known.
 
     Raises:
         InputError: Both are given, or one that no field has.
@@ -128,7 +128,7 @@ def analyse(
 def scale_warnings(
     models: Models, names: Iterable[str], field_width_um: float | None
 ) -> tuple[str, ...]:
-    """Why an image's scale speaks against some models' answers; of those still on offer."""
+    """Return why an image's scale speaks against some models' answers; of those still on offer."""
     trained = (models.offered(name).config.preprocess for name in names if name in models.names)
     return tuple(dict.fromkeys(filter(None, (_off_scale(field_width_um, one) for one in trained))))
 
@@ -150,7 +150,7 @@ def _explained(model: Predictor, images: Sequence[Image.Image]) -> list[Explanat
 
 
 def _off_scale(field: float | None, trained: PreprocessConfig) -> str:
-    """Why an image's scale speaks against an answer about it, or ""."""
+    """Return why an image's scale speaks against an answer about it, or ""."""
     usual = trained.field_width_um
     if field is None:
         return f"the field's width is not known; the models know fields about {usual:g} µm wide"

@@ -15,7 +15,7 @@ SIDE = 800
 
 
 def resize_for_display(explanation: Explanation, side: int = SIDE) -> Explanation:
-    """The same image and heat map with a longer side of at most ``side`` pixels.
+    """Return the same image and heat map with a longer side of at most ``side`` pixels.
 
     Small images grow by a whole factor, so that their pixels stay what they are.
     """
@@ -32,7 +32,7 @@ def enlarge(image: Image.Image, side: int = SIDE) -> Image.Image:
 
 
 def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
-    """Width and height of an image once it is ``enlarged``."""
+    """Width and height of an image as ``enlarge`` makes it."""
     width, height = size
     longer = max(size)
     if longer <= side:
@@ -42,7 +42,7 @@ def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
 
 
 def colour_heat_map(grey: bytes) -> bytes:
-    """A stored heat map, a grey PNG, in the colours that it is shown in, as PNG."""
+    """Return a stored heat map, a grey PNG, in the colours that it is shown in, as PNG."""
     with Image.open(io.BytesIO(grey)) as stored:
         rgba = colormaps[COLOURS](np.asarray(stored), bytes=True)
     buffer = io.BytesIO()

@@ -42,7 +42,7 @@ class Mapped:
 
 
 def inspect_slide(actor: Actor | None, data: bytes, mpp: float | None, folder: Path) -> SlideFacts:
-    """What a slide says of itself, if it can be analysed here.
+    """Return what a slide says of itself, if it can be analysed here.
 
     Args:
         actor: A doctor.
@@ -67,7 +67,7 @@ def map_slide(
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Mapped:
-    """Let a model answer all over a slide; the rest is as in ``looked_at``.
+    """Let a model answer all over a slide; the rest is as in ``inspect_slide``.
 
     Args:
         actor: A doctor.

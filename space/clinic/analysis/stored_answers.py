@@ -13,7 +13,7 @@ from clinic.storage.tables import ExaminedImage, Result
 
 
 def prediction(image: ExaminedImage, result: Result) -> Prediction:
-    """A model's answer about an image."""
+    """Return a model's answer about an image."""
     refer = None
     if result.refer_low is not None and result.refer_high is not None:
         refer = (result.refer_low, result.refer_high)
@@ -35,7 +35,7 @@ def prediction(image: ExaminedImage, result: Result) -> Prediction:
 
 
 def explanation(answer: Prediction, picture: bytes, heat: bytes) -> Explanation:
-    """The answer with its picture and heat map, both stored as PNG.
+    """Return the answer with its picture and heat map, both stored as PNG.
 
     The map has the size it was stored in, which may be another than the picture's.
     """

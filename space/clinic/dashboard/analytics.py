@@ -114,7 +114,7 @@ class Overview:
 
 
 def list_models_used(clinic: Installation, actor: Actor | None) -> list[str]:
-    """Keys of the models that anything was ever answered by (``tallies.model_key``)."""
+    """Return keys of the models that anything was ever answered by (``tallies.model_key``)."""
     wanted = select(Tally.model).where(
         Tally.owner_id == _owner(actor), Tally.kind == EXAMINATIONS, Tally.model > WHATEVER
     )
@@ -123,7 +123,7 @@ def list_models_used(clinic: Installation, actor: Actor | None) -> list[str]:
 
 
 def find_first_day(clinic: Installation, actor: Actor | None) -> date | None:
-    """The day of the first examination that is counted; None where there is none."""
+    """Return the day of the first examination that is counted; None where there is none."""
     wanted = select(func.min(Tally.span)).where(
         Tally.owner_id == _owner(actor),
         Tally.kind == EXAMINATIONS,
@@ -141,7 +141,7 @@ def count_period(clinic: Installation, actor: Actor | None, model: str, period: 
     Args:
         clinic: The installation.
         actor: A doctor, of whose own patients it is; or an admin.
-        model: As ``models_used`` names it.
+        model: As ``list_models_used`` names it.
         period: Which.
 
     Raises:

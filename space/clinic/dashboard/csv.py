@@ -11,7 +11,7 @@ BEGIN_FORMULAS = "=+-@\t\r\n＝＋－＠"  # what spreadsheets take for the begi
 
 
 def write_csv(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """A table as CSV in UTF-8, marked as such, for spreadsheets would guess otherwise."""
+    """Return a table as CSV in UTF-8, marked as such, for spreadsheets would guess otherwise."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(heads)

@@ -47,7 +47,7 @@ def measure_drift(seen: Sequence[int], reference: Sequence[int]) -> Drift | None
 
 
 def _indices(seen: NDArray[Any], base: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The index of each row; half an image is added to each bin, so that none is empty."""
+    """Return the index of each row; half an image is added to each bin, so that none is empty."""
     shares, usual = (
         (counts + 0.5) / (counts + 0.5).sum(-1, keepdims=True) for counts in (seen, base)
     )

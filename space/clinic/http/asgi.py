@@ -41,7 +41,7 @@ class Answer:
 
 
 def without(scope: Scope, *names: bytes) -> Scope:
-    """A request without some of its headers; without an Origin, Gradio allows none."""
+    """Return a request without some of its headers; without an Origin, Gradio allows none."""
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     return {**scope, "headers": [pair for pair in headers if pair[0] not in names]}
 
@@ -62,7 +62,7 @@ def limit_body(receive: Receive, most: int) -> Receive:
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:
-    """A request's body again, after it was read."""
+    """Return a request's body again, after it was read."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def received() -> Message:

@@ -15,7 +15,7 @@ def token_in(header: str) -> str:
 
 
 def set_session(token: str, *, secure: bool) -> str:
-    """A Set-Cookie header that keeps a token until the browser is closed.
+    """Return a Set-Cookie header that keeps a token until the browser is closed.
 
     Scripts never see it. On the Hub the app lies in a frame of another site, where browsers keep
     only cookies that say all of this; elsewhere the cookie goes to no request from another site,
@@ -27,5 +27,5 @@ def set_session(token: str, *, secure: bool) -> str:
 
 
 def expire_session(*, secure: bool) -> str:
-    """A Set-Cookie header that takes the cookie away."""
+    """Return a Set-Cookie header that takes the cookie away."""
     return f"{set_session('', secure=secure)}; Max-Age=0"

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def user_message(error: Exception) -> str:
-    """One sentence for the user.
+    """Return one sentence for the user.
 
     Errors raised on purpose speak for themselves. Anything else is logged and told neutrally. The
     log holds where it happened and never the error's message, which may name a user's file.

@@ -157,7 +157,7 @@ class Gate:
             await self._let_in(actor, scope, receive, send)
 
     def _refused_at_once(self, scope: Scope) -> Response | None:
-        """The refusal of what is refused to all."""
+        """Return the refusal of what is refused to all."""
         settings = self.clinic.settings
         hosts = {name.lower() for name in settings.hosts}
         if hosts and visitors.host_name(scope, settings.proxies) not in hosts:
@@ -188,7 +188,7 @@ class Gate:
             await getattr(self.apps, role)(page, receive, send)
 
     def _refused_to(self, actor: Actor | None, scope: Scope) -> Response | None:
-        """The refusal of what is refused to this visitor."""
+        """Return the refusal of what is refused to this visitor."""
         path, pages, is_page = scope["path"], self.apps.pages, visitors.wants_page(scope)
         if actor is None:
             closed = bool(scope["state"]["token"]) or not self.clinic.settings.guests
@@ -243,7 +243,7 @@ class Gate:
         return noting
 
     def _headers(self, path: str) -> dict[str, str]:
-        """What every answer to a path says."""
+        """Return what every answer to a path says."""
         ours = {**HEADERS, "content-security-policy": POLICY.format(frames=self.frames)}
         return ours if STATIC.fullmatch(path) else {**ours, "cache-control": "no-store"}
 

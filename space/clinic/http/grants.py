@@ -44,17 +44,17 @@ class Grants:
         return True
 
     def holds(self, owner: int, things: Iterable[str]) -> bool:
-        """Whether all of it was given to an owner."""
+        """Return whether all of it was given to an owner."""
         return all(self._owners.get(one) == owner for one in things)
 
 
 def file(path: str) -> str:
-    """A file as it is claimed: its path, letter for letter."""
+    """Return a file as it is claimed: its path, letter for letter."""
     return f"file {path}"
 
 
 def asked_in(path: str, query: str, said: Any) -> set[str]:
-    """What a request names that must have been given to who sends it.
+    """Return what a request names that must have been given to who sends it.
 
     Args:
         path: As it reaches the app.
@@ -72,7 +72,7 @@ def asked_in(path: str, query: str, said: Any) -> set[str]:
 
 
 def begun_in(path: str, said: Any) -> set[str]:
-    """The session that a request names, which may be a new one."""
+    """Return the session that a request names, which may be a new one."""
     begun = _named(said, "session_hash", "session")
     if path.startswith(HEARTBEAT):
         begun.add(f"session {path.removeprefix(HEARTBEAT)}")
@@ -85,7 +85,7 @@ def given_in(said: Any) -> set[str]:
 
 
 def files_in(said: Any) -> set[str]:
-    """The files that a JSON names, at any depth, by their paths letter for letter."""
+    """Return the files that a JSON names, at any depth, by their paths letter for letter."""
     found, waiting = set(), [said]
     while waiting:
         part = waiting.pop()

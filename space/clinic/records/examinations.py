@@ -170,7 +170,7 @@ def save(
 def view(
     clinic: Installation, actor: Actor | None, examination_id: str, reveal: bool = False
 ) -> tuple[Examination, bool]:
-    """One examination of one's own patients; looking is logged.
+    """Return one examination of one's own patients; looking is logged.
 
     Args:
         clinic: The installation.
@@ -209,7 +209,7 @@ def answers_were_seen(clinic: Installation, actor: Actor | None, examination_id:
 def list_examinations(
     clinic: Installation, actor: Actor | None, patient_id: str
 ) -> list[ExaminationRow]:
-    """A patient's examinations, newest first; NotFound where it is none of the doctor's."""
+    """Return a patient's examinations, newest first; NotFound where it is none of the doctor's."""
     doctor = need_doctor(actor)
     with clinic.database.reading() as session:
         patients.own(session, doctor, patient_id)
@@ -233,7 +233,7 @@ def list_unread(clinic: Installation, actor: Actor | None, page: int = 1) -> Pag
 
 
 def image(clinic: Installation, actor: Actor | None, examination_id: str, position: int) -> bytes:
-    """An examination's image as PNG; NotFound where there is none of the doctor's."""
+    """Return an examination's image as PNG; NotFound where there is none of the doctor's."""
     doctor = need_doctor(actor)
     with clinic.database.reading() as session:
         found = _image(session, doctor, examination_id, position).sha256
@@ -243,7 +243,7 @@ def image(clinic: Installation, actor: Actor | None, examination_id: str, positi
 def heat(
     clinic: Installation, actor: Actor | None, examination_id: str, position: int, model: str
 ) -> bytes:
-    """A model's heat map as grey PNG, 0 black and 1 white.
+    """Return a model's heat map as grey PNG, 0 black and 1 white.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs; or
@@ -278,7 +278,7 @@ def look(clinic: Installation, session: Session, doctor: Actor, examination: Exa
 
 
 def has_looked(session: Session, doctor: Actor, examination_id: str) -> bool:
-    """Whether the models' answers were shown to a doctor, as those of this examination."""
+    """Return whether the models' answers were shown to a doctor, as those of this examination."""
     return session.get(Look, (examination_id, doctor.account_id)) is not None
 
 
@@ -345,7 +345,7 @@ def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Re
 
 
 def _checked(details: Details) -> str:
-    """The comment as it is kept."""
+    """Return the comment as it is kept."""
     for value, known in ((details.stain, STAINS), (details.specimen, SPECIMENS)):
         if value not in known:
             raise InputError(f"no {value!r}: choose one of {', '.join(known)}")

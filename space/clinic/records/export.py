@@ -27,7 +27,7 @@ A heat map is grey: black is 0, white is 1.
 
 
 def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
-    """A patient's record, examinations, images, heat maps, reads and reports.
+    """Return a patient's record, examinations, images, heat maps, reads and reports.
 
     The same record gives the same bytes. Names in the zip are ids that the app issued. It holds
     hidden answers too, so it counts as having shown them.
@@ -65,7 +65,7 @@ def _zip(contents: dict[str, bytes]) -> bytes:
 
 
 def _patient(patient: Patient, files: dict[str, str]) -> dict[str, Any]:
-    """The record for JSON; hashes of the files that it names go into ``files``."""
+    """Return the record for JSON; hashes of the files that it names go into ``files``."""
     return {
         "notice": NOTICE,
         "id": patient.id,

@@ -82,7 +82,7 @@ def create(
 
 
 def view(clinic: Installation, actor: Actor | None, patient_id: str) -> PatientRow:
-    """One of one's own patients; looking is logged.
+    """Return one of one's own patients; looking is logged.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
@@ -103,7 +103,7 @@ def search_patients(
     archived: bool = False,
     page: int = 1,
 ) -> Page[PatientRow]:
-    """One's own patients, last changed first.
+    """Return one's own patients, last changed first.
 
     Args:
         clinic: The installation.
@@ -220,7 +220,7 @@ def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int)
 
 
 def own(session: Session, doctor: Actor, patient_id: str) -> Patient:
-    """A patient of the doctor's; Refused where there is none, or it is another's."""
+    """Return a patient of the doctor's; Refused where there is none, or it is another's."""
     patient = session.get(Patient, patient_id)
     if patient is None or patient.owner_id != doctor.account_id:
         raise Refused(doctor, "patient", patient_id)

@@ -20,7 +20,7 @@ VERDICTS = {
 
 
 def describe_verdict(read: Read) -> str:
-    """The verdict of a read."""
+    """Return the verdict of a read."""
     return capitalise(VERDICTS[read.verdict])
 
 

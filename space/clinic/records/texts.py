@@ -9,7 +9,7 @@ CONTROLS = "\n\t"  # that a text may hold
 
 
 def check_text(text: str, what: str) -> str:
-    """A text, stripped; InputError where it is too long or holds control characters."""
+    """Return a text, stripped; InputError where it is too long or holds control characters."""
     text = text.strip()
     if len(text) > MAX_LENGTH:
         raise InputError(f"a {what} has at most {MAX_LENGTH} characters, this one {len(text)}")

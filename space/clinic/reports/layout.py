@@ -151,7 +151,7 @@ def lay_out_examination(told: ReportedExamination) -> bytes:
 
 
 def model_facts(prediction: Prediction) -> list[tuple[str, str]]:
-    """Names and values of the model behind an answer."""
+    """Return names and values of the model behind an answer."""
     answered_by = wording.runtime_words(prediction)
     return [
         ("SHA-256 of its weights", prediction.weights_sha256),

@@ -70,7 +70,7 @@ def write_pdf(story: Callable[[], Story], title: str, mark: str = "") -> bytes:
 
 
 def text(words: str, size: float = 9.5, *, bold: bool = False, quiet: bool = False) -> Paragraph:
-    """A paragraph of plain text."""
+    """Return a paragraph of plain text."""
     style = ParagraphStyle(
         "",
         fontName=BOLD if bold else REGULAR,
@@ -88,7 +88,7 @@ def gap(height: float) -> Spacer:
 
 
 def notice() -> Table:
-    """What every report says first."""
+    """Return what every report says first."""
     return Table(
         [[text(NOTICE, 8.5, bold=True)]],
         [WIDTH],
@@ -108,7 +108,7 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Story:
 
 
 def answer(prediction: Prediction) -> Story:
-    """A model's answer in words, and where it lies."""
+    """Return a model's answer in words, and where it lies."""
     reasons = wording.reasons_line(prediction)
     return [
         text(wording.heading(prediction), 15, bold=True),
@@ -292,7 +292,7 @@ def _colour_scale(canvas: Canvas, left: float, height: float) -> None:
 
 @cache
 def _colours() -> Image.Image:
-    """The heat map's colours from 1 (top) to 0 (bottom)."""
+    """Return the heat map's colours from 1 (top) to 0 (bottom)."""
     steps = np.linspace(1, 0, 256)[:, None]
     rgba = matplotlib.colormaps[COLOURS](steps, bytes=True)
     return Image.fromarray(np.ascontiguousarray(rgba[..., :3]))

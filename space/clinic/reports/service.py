@@ -48,7 +48,7 @@ class Checked:
 def issue_report(
     clinic: Installation, actor: Actor | None, models: Models, examination_id: str
 ) -> tuple[str, bytes]:
-    """The report of an examination as it stands, and its id.
+    """Return the report of an examination as it stands, and its id.
 
     The same state of the examination gives the same id and the same bytes, whenever. What the
     models said is part of it once that has been shown to the doctor.
@@ -92,7 +92,7 @@ def issue_report(
 def check_report(
     clinic: Installation, actor: Actor | None, sha256: str, report_id: str = ""
 ) -> Checked:
-    """Whether the bytes of a hash are a report that was handed out here.
+    """Return whether the bytes of a hash are a report that was handed out here.
 
     Args:
         clinic: The installation.
@@ -142,7 +142,7 @@ def _told(
 
 
 def _state(told: ReportedExamination, found: Examination) -> bytes:
-    """All that the report tells, and where; pictures by their hash."""
+    """Return all that the report tells, and where; pictures by their hash."""
     said = [told.letterhead, told.facts, told.synthetic, told.read, told.reads, told.shown]
     said += [found.id, [(model.name, model.facts) for model in told.models]]
     for image, row in zip(told.images, found.images, strict=True):
@@ -221,5 +221,5 @@ def _moment(when: datetime) -> str:
 
 
 def sha256_of(pdf: bytes) -> str:
-    """What ``check`` asks for."""
+    """Return what ``check_report`` asks for."""
     return hashlib.sha256(pdf).hexdigest()

@@ -52,7 +52,7 @@ class Storage:
         return sha256
 
     def read(self, sha256: str) -> bytes:
-        """The bytes of a hash; StorageError where they are missing or no longer those."""
+        """Return the bytes of a hash; StorageError where they are missing or no longer those."""
         try:
             data = self.path(sha256).read_bytes()
         except OSError as error:
@@ -64,7 +64,7 @@ class Storage:
         return data
 
     def path(self, sha256: str) -> Path:
-        """Where the bytes of a hash lie, or would."""
+        """Return where the bytes of a hash lie, or would."""
         if not HASH.fullmatch(sha256):
             raise StorageError("that is no SHA-256")
         return self._files / sha256[:2] / sha256
@@ -74,19 +74,19 @@ class Storage:
         self.path(sha256).unlink(missing_ok=True)
 
     def all(self) -> Iterator[str]:
-        """The hash of each stored file."""
+        """Return the hash of each stored file."""
         for path in sorted(self._files.glob("??/*")):
             if HASH.fullmatch(path.name):
                 yield path.name
 
     def sizes(self) -> Iterator[int]:
-        """Bytes of each stored file."""
+        """Return bytes of each stored file."""
         for sha256 in self.all():
             with suppress(FileNotFoundError):  # it was taken away meanwhile
                 yield self.path(sha256).stat().st_size
 
     def unfinished(self) -> list[Path]:
-        """What writers that were killed have left."""
+        """Return what writers that were killed have left."""
         return sorted(path for path in self._files.glob("??/*") if not HASH.fullmatch(path.name))
 
     @contextmanager

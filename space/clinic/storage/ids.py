@@ -16,12 +16,12 @@ Kind = Literal["P", "E", "R"]  # patient, examination, report
 
 
 def issue_id(kind: Kind) -> str:
-    """A new id, such as ``P-7K3QX9MDAT``; 50 random bits."""
+    """Return a new id, such as ``P-7K3QX9MDAT``; 50 random bits."""
     return f"{kind}-{''.join(secrets.choice(LETTERS) for _ in range(LENGTH))}"
 
 
 def derive_id(kind: Kind, state: bytes) -> str:
-    """The id of something that is the same whenever its state is."""
+    """Return the id of something that is the same whenever its state is."""
     number = int.from_bytes(hashlib.sha256(state).digest())
     letters = (LETTERS[number >> 5 * place & 31] for place in range(LENGTH))
     return f"{kind}-{''.join(letters)}"

@@ -34,7 +34,7 @@ class Page(Generic[T]):
 def fetch_page(
     session: Session, rows: Select[*tuple[Any, ...]], number: int, make: Callable[..., T]
 ) -> Page[T]:
-    """The page of a number, or the nearest there is.
+    """Return the page of a number, or the nearest there is.
 
     Args:
         session: To read in.

@@ -15,7 +15,7 @@ from clinic.storage.tables import ExaminedImage, Result, StoredReport
 
 
 def list_referenced(session: Session) -> set[str]:
-    """The hash of every file that some row names."""
+    """Return the hash of every file that some row names."""
     named = union(
         select(ExaminedImage.sha256), select(Result.heat_sha256), select(StoredReport.sha256)
     )

@@ -61,17 +61,17 @@ Counts = Counter[Cell]
 
 
 def day(when: date) -> str:
-    """A day, as spans are written; they sort by time within their kind."""
+    """Return a day, as spans are written; they sort by time within their kind."""
     return f"D{when:%Y-%m-%d}"
 
 
 def month(when: date) -> str:
-    """A month, as spans are written."""
+    """Return a month, as spans are written."""
     return f"M{when:%Y-%m}"
 
 
 def model_key(name: str, version: str, weights_sha256: str) -> str:
-    """One very model."""
+    """Return one very model."""
     return APART.join((name, version, weights_sha256))
 
 
@@ -89,7 +89,7 @@ def bin_of(probability: float) -> int:
 
 
 def bin_key(number: int) -> str:
-    """A bin of probability."""
+    """Return a bin of probability."""
     return f"{number:02}"
 
 
@@ -99,7 +99,7 @@ def agreement_key(shown: str, verdict: str, label: str) -> str:
 
 
 def contribution(owner_id: int, examinations: Iterable[Examination]) -> Counts:
-    """What some examinations of one doctor's patients come to."""
+    """Return what some examinations of one doctor's patients come to."""
     found: Counts = Counter()
     for examination in examinations:
         spans = day(examination.created_at), month(examination.created_at)
@@ -142,12 +142,12 @@ def rebuild(session: Session) -> None:
 
 
 def sound(session: Session) -> bool:
-    """Whether the tallies are what a new count finds."""
+    """Return whether the tallies are what a new count finds."""
     return +_stored(session) == count_all(session)
 
 
 def count_all(session: Session) -> Counts:
-    """What all examinations come to."""
+    """Return what all examinations come to."""
     found: Counts = Counter()
     for owner_id, examination in _everything(session):
         found.update(contribution(owner_id, [examination]))
@@ -155,7 +155,7 @@ def count_all(session: Session) -> Counts:
 
 
 def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
-    """What one examination comes to, by model, kind and key."""
+    """Return what one examination comes to, by model, kind and key."""
     found: Counter[tuple[str, str, str]] = Counter()
     found[WHATEVER, EXAMINATIONS, ""] = 1
     found[WHATEVER, IMAGES, ""] = len(examination.images)

@@ -39,7 +39,7 @@ AT_ONCE = 8  # calls of one listener; of those that analyse images, two
 
 
 def build_guests_app(clinic: Installation, models: Models) -> gr.Blocks:
-    """One page: try images."""
+    """Build the one page: try images."""
     app = _blocks()
     with app:
         add_head(app, "guest", "/")
@@ -49,7 +49,7 @@ def build_guests_app(clinic: Installation, models: Models) -> gr.Blocks:
 
 
 def build_doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
-    """A doctor's pages."""
+    """Build a doctor's pages."""
     app = _blocks()
     with app:
         add_head(app, "doctor", "/")
@@ -79,7 +79,7 @@ def build_doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
 
 
 def build_admins_app(clinic: Installation, models: Models) -> gr.Blocks:
-    """An admin's pages."""
+    """Build an admin's pages."""
     app = _blocks()
     with app:
         add_head(app, "admin", "/")
@@ -112,7 +112,7 @@ def _blocks() -> gr.Blocks:
 
 
 def mount_app(app: gr.Blocks) -> FastAPI:
-    """An app as it is served, at the root."""
+    """Mount an app at the root, as it is served."""
     _tell_failures(app)
     app.has_launched = True  # or Gradio, when mounted, takes any path on the server for an input
     outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)

@@ -38,7 +38,7 @@ def upload(**options: Any) -> gr.File:
 
 
 def _all_taken(payload: Any) -> Any:
-    """The bytes of a file, or of each one of several; None where there is none."""
+    """Return the bytes of a file, or of each one of several; None where there is none."""
     if payload is None:
         return None
     files = getattr(payload, "root", payload)
@@ -58,7 +58,7 @@ def _taken(file: FileData) -> bytes:
 
 
 def require_file(handed_in: T | None) -> T:
-    """What a user handed in, of one file or of several; ImageError where it is nothing."""
+    """Return what a user handed in, of one file or of several; ImageError where it is nothing."""
     if not handed_in:
         raise ImageError("no image yet: choose a file first")
     return handed_in
@@ -85,7 +85,7 @@ def write_file(data: bytes, name: str) -> str:
 
 
 def own_folder() -> Path:
-    """Where the app's own files may lie for the moment: nobody else's, and looked after."""
+    """Return where the app's own files may lie for the moment: nobody else's, and looked after."""
     return Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
 
 

@@ -101,7 +101,7 @@ def safely(function: Callable[P, str]) -> Callable[P, str]:
 
 
 def alert(sentence: str) -> str:
-    """A failure that stays on the page."""
+    """Return a failure that stays on the page."""
     return f"""
 <section class="bcd-card bcd-alert" role="alert">
   <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>That did not work</p>
@@ -111,7 +111,7 @@ def alert(sentence: str) -> str:
 
 
 def done(words: str) -> str:
-    """A success that stays on the page."""
+    """Return a success that stays on the page."""
     return f"""
 <section class="bcd-card bcd-done" role="status"><p>{escape(printable(words))}</p></section>
 """

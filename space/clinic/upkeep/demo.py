@@ -266,7 +266,7 @@ def _form(clinic: Installation, number: int, patient: MadeUpPatient) -> PatientF
 
 
 def _made(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow | None:
-    """The patient of a form, where it has been made."""
+    """Return the patient of a form, where it has been made."""
     for aside in (False, True):
         words = form.external_id or form.note
         for row in patients.search_patients(clinic, doctor, words, archived=aside).rows:

@@ -82,7 +82,7 @@ class Room:
 
 
 def database_answers(database: Database) -> bool:
-    """Whether the database can be read."""
+    """Return whether the database can be read."""
     try:
         with database.reading() as session:
             session.execute(select(Account.id).limit(1))
@@ -115,7 +115,7 @@ def check_health(clinic: Installation, actor: Actor | None, models: Models) -> l
 def list_models_in_use(
     clinic: Installation, actor: Actor | None, models: Models
 ) -> list[ModelInUse]:
-    """Those on offer first, in their order; NotSignedIn or NotAllowed to all but admins."""
+    """Return models on offer first, in their order; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     weights = (Result.model, Result.model_version, Result.weights_sha256)
     kept = select(*weights, func.count(), func.max(Result.made_at)).group_by(*weights)
@@ -133,7 +133,7 @@ def list_models_in_use(
 
 
 def measure_room(clinic: Installation, actor: Actor | None) -> Room:
-    """What is kept and how much of it; NotSignedIn or NotAllowed to all but admins."""
+    """Return what is kept and how much of it; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     with clinic.database.reading() as session:
         patients, examinations = (
@@ -154,7 +154,7 @@ def measure_room(clinic: Installation, actor: Actor | None) -> Room:
 
 
 def list_settings(clinic: Installation, actor: Actor | None) -> dict[str, str]:
-    """Settings in words, by variable, no secret among them.
+    """Return settings in words, by variable, no secret among them.
 
     NotSignedIn or NotAllowed to all but admins.
     """
@@ -200,7 +200,7 @@ def _model_fault(models: Models, name: str) -> str:
 
 
 def _database_bytes(file: Path) -> int:
-    """Of SQLite's file, and of what it has not taken over from its log yet."""
+    """Return bytes of SQLite's file, and of what it has not taken over from its log yet."""
     return sum(part.stat().st_size for part in file.parent.glob(f"{file.name}*"))
 
 

@@ -71,7 +71,7 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
 
 
 def _miscounted(clinic: Installation, repair: bool) -> bool:
-    """Whether the tallies were wrong; savers of images need not wait for this."""
+    """Return whether the tallies were wrong; savers of images need not wait for this."""
     with clinic.database.reading() as session:
         miscounted = not tallies.sound(session)
     if repair and miscounted:

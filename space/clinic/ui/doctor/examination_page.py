@@ -128,7 +128,7 @@ def _address(image: ExaminedImage) -> str:
 
 
 def _history(found: Examination) -> str:
-    """The reads, the one that counts first."""
+    """Return the reads, the one that counts first."""
     if not found.reads:
         return '<p class="bcd-lead">Nobody has read this examination yet.</p>'
     newest, *earlier = reversed(found.reads)

@@ -144,7 +144,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
 
 
 def _handed_in(images: Images, scale: str, um: float | None) -> list[HandedIn]:
-    """The images with the width of each one's field."""
+    """Return the images with the width of each one's field."""
     if scale == UNKNOWN:
         return [hand_in(data) for data in images]
     if not um:
@@ -154,7 +154,7 @@ def _handed_in(images: Images, scale: str, um: float | None) -> list[HandedIn]:
 
 
 def _answers(found: Analysis) -> str:
-    """The answers about each image, or that they are hidden."""
+    """Return the answers about each image, or that they are hidden."""
     images = found.images
     if not found.shown:
         pictures = (

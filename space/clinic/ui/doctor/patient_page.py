@@ -71,7 +71,7 @@ class _Parts:
     delete: gr.Button
 
     def shown(self, patient: PatientRow) -> Update:
-        """What is shown of a patient, the form apart."""
+        """Return what is shown of a patient, the form apart."""
         aside = patient.archived_at is not None
         return {
             self.head: describe_patient(patient),
@@ -83,7 +83,7 @@ class _Parts:
         }
 
     def form(self, patient: PatientRow) -> Update:
-        """The form, filled with a patient."""
+        """Return the form, filled with a patient."""
         typed = zip(self.fields, show_form(patient), strict=True)
         return {self.version: patient.version, **dict(typed)}
 

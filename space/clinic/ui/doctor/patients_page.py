@@ -103,7 +103,7 @@ def list_patients(page: Page[PatientRow], words: str, aside: bool) -> str:
 
 
 def _nothing(words: str, aside: bool) -> str:
-    """Why the list is empty."""
+    """Return why the list is empty."""
     if words and aside:
         return empty(
             "No patient found",

@@ -163,7 +163,7 @@ def _as_image(slide: bytes) -> Iterator[Image.Image]:
 
 
 def _micrometres(typed: str) -> float | None:
-    """A number as people type it, with a point or a comma; None where nothing is typed."""
+    """Return a number as people type it, with a point or a comma; None where nothing is typed."""
     if not typed.strip():
         return None
     try:
@@ -182,7 +182,7 @@ def _ready(seen: SlideFacts) -> str:
 
 
 def _answer(found: SlidePrediction) -> str:
-    """What was found in a sentence, the map over the slide, the largest regions."""
+    """Return what was found in a sentence, the map over the slide, the largest regions."""
     mark = next((one for one in ("malignant", "refer") if found.tiles(one)), "benign")
     sign = "–" if not found.predicted else result.MARKS[mark]
     height, width = found.thumbnail.shape[:2]
@@ -217,12 +217,12 @@ def _answer(found: SlidePrediction) -> str:
 
 
 def in_words(found: SlidePrediction) -> str:
-    """What was found, as a heading."""
+    """Return what was found, as a heading."""
     return wording.capitalise(found.words).replace("mm2", "mm²")
 
 
 def _regions(found: SlidePrediction) -> str:
-    """The largest regions of the pattern; nothing where there are none."""
+    """Return the largest regions of the pattern; nothing where there are none."""
     regions = found.regions("malignant")
     if not regions:
         return ""

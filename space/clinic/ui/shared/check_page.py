@@ -54,7 +54,7 @@ def add_check_page(clinic: Installation) -> None:
 
 
 def _hash(typed: str) -> str:
-    """The first word, as ``sha256sum`` prints the file's name after it."""
+    """Return the first word, as ``sha256sum`` prints the file's name after it."""
     sha256 = "".join(typed.split()[:1])
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise InputError("hand in the PDF, or type its SHA-256: 64 digits and letters from a to f")

@@ -110,13 +110,13 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
 
 
 def _usual(known: Sequence[str], models: Models) -> str:
-    """The first model on offer that anything was answered by, or the last one there was."""
+    """Return the first model on offer that anything was answered by, or the last one there was."""
     offered = (one for name in models.names for one in known if model_parts(one)[0] == name)
     return next(offered, known[-1])
 
 
 def _title(key: str, models: Models) -> str:
-    """A model in words; its weights are told where they are not those on offer."""
+    """Return a model in words; its weights are told where they are not those on offer."""
     name, version, sha256 = model_parts(key)
     if name in models.names and models.offered(name).weights_sha256 == sha256:
         return f"{models.offered(name).title} {version}"

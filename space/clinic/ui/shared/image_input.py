@@ -16,12 +16,12 @@ Images = list[bytes]  # as handed in
 
 
 def images_input() -> gr.File:
-    """Where images are handed in, several at once or one after the other."""
+    """Add the input that images are handed in by, several at once or one after the other."""
     return upload(label="Images", file_count="multiple", file_types=sorted(SUFFIXES), height=140)
 
 
 def add(files: Images | None, kept: Images) -> tuple[Images, None]:
-    """A listener that adds what was handed in, and empties the input for more."""
+    """Add what was handed in to what is kept, and empty the input for more."""
     images = kept + (files or [])
     beyond = len(images) - MAX_IMAGES
     if beyond > 0:
@@ -30,12 +30,12 @@ def add(files: Images | None, kept: Images) -> tuple[Images, None]:
 
 
 def waiting(images: Images, nothing: str) -> str:
-    """What waits for its analysis, the bad ones with the reason; or ``nothing``."""
+    """Return what waits for its analysis, the bad ones with the reason; or ``nothing``."""
     return "".join(map(_one_waiting, images, numbers(images))) or nothing
 
 
 def numbers(several: Sequence[object]) -> list[str]:
-    """What each of several images is called; one alone needs no name."""
+    """Return what each of several images is called; one alone needs no name."""
     if len(several) == 1:
         return [""]
     return [f"Image {number} of {len(several)}" for number in range(1, len(several) + 1)]
