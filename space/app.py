@@ -56,14 +56,14 @@ def build(settings: Settings, folder: Path) -> Gate:
     from clinic.analysis.models import Models
     from clinic.installation import open_installation
     from clinic.upkeep import demo
-    from clinic.web import served
+    from clinic.web import build_app
 
     models = Models(settings.models)
     clinic = open_installation(settings)
     password = accounts.first_admin(clinic)
     if password:
         print(f"Made the account admin with the password {password}, shown this once", flush=True)
-    app = served(clinic, models, folder)
+    app = build_app(clinic, models, folder)
     if settings.demo:
         demo.begin(clinic, models)
     return app

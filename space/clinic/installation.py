@@ -10,11 +10,12 @@ from bcd_models.errors import InputError
 from clinic.settings import DATABASE, Settings
 from clinic.storage import tallies
 from clinic.storage.actor import Refused
-from clinic.storage.audit_log import HEAD, AuditLog
+from clinic.storage.audit_log import AuditLog
+from clinic.storage.database import Database
 from clinic.storage.files import Storage
+from clinic.storage.heads import FORMER, HEADS
 from clinic.storage.ids import RECORD
 from clinic.storage.migrations import migrate
-from clinic.storage.tables import Database
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def _note(database: Database, log: AuditLog, refusal: Refused) -> None:
 
 def _refuse_lost_database(settings: Settings) -> None:
     """An empty one in its place would throw away what its log still holds."""
-    file, head = settings.data / DATABASE, settings.data / HEAD
-    if not settings.database_url and head.exists() and not file.exists():
+    file = settings.data / DATABASE
+    was_used = any((settings.data / name).exists() for name in (HEADS, FORMER))
+    if not settings.database_url and was_used and not file.exists():
         raise InputError(f"{file} is gone, but not what belongs to it: bring it or a backup back")

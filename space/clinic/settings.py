@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bcd_models.config import Strict, first_error
 from bcd_models.errors import InputError
 
 SPACE_CARD = Path(__file__).resolve().parents[1] / "README.md"
@@ -16,11 +18,39 @@ CARDS = Path(__file__).resolve().parents[2] / "cards"
 DATA = Path("~/.local/share/bcd-clinic")
 DATABASE = "clinic.db"  # of SQLite, in the data folder
 EXTERNAL_ID = r"[A-Z]{1,4}-?[0-9]{2,12}"
-YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
-@dataclass(frozen=True)
-class Settings:
+def split_list(value: object) -> object:
+    """Return the parts of a text between commas; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def check_networks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return addresses or networks as they are; ValueError where one is neither."""
+    for text in texts:
+        try:
+            ip_network(text, strict=False)
+        except ValueError:
+            raise ValueError(f"{text!r} is no address or network") from None
+    return texts
+
+
+def check_pattern(text: str) -> str:
+    """Return a regular expression as it is; ValueError where it is none."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"that is no regular expression: {error}") from None
+    return text
+
+
+List = Annotated[tuple[str, ...], BeforeValidator(split_list)]
+Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+class Settings(Strict):
     """One installation's settings.
 
     Attributes:
@@ -38,21 +68,21 @@ class Settings:
         hub_accounts: Hub accounts that may sign in as doctors; empty: none may.
     """
 
-    models: tuple[str, ...]
-    data: Path = field(default_factory=lambda: DATA.expanduser())
+    models: List
+    data: Folder = Field(DATA, validate_default=True)
     database_url: str = ""
     guests: bool = True
     demo: bool = False
     admin_password: str = ""
     letterhead: str = ""
-    external_id: str = EXTERNAL_ID
-    proxies: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
-    session_hours: float = 8.0
-    hub_accounts: tuple[str, ...] = ()
+    external_id: Annotated[str, AfterValidator(check_pattern)] = EXTERNAL_ID
+    proxies: Annotated[List, AfterValidator(check_networks)] = ()
+    hosts: List = ()
+    session_hours: float = Field(8.0, gt=0)
+    hub_accounts: List = ()
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+    def from_environment(cls) -> Settings:
         """Read the variables that begin with ``BCD_``; docs/clinic.md lists them.
 
         Where ``BCD_MODELS`` is unset, the models of the checkout this file lies in are offered,
@@ -61,21 +91,11 @@ class Settings:
         Raises:
             InputError: A variable can't be read, or the card names no models.
         """
-        known = _Environment(environment)
-        return cls(
-            models=known.several("BCD_MODELS") or _checkout_models() or published_models(),
-            data=Path(known.text("BCD_DATA_FOLDER", str(DATA))).expanduser(),
-            database_url=known.text("BCD_DATABASE_URL"),
-            guests=known.yes("BCD_GUESTS", True),
-            demo=known.yes("BCD_DEMO", False),
-            admin_password=known.text("BCD_ADMIN_PASSWORD"),
-            letterhead=known.text("BCD_LETTERHEAD"),
-            external_id=known.pattern("BCD_EXTERNAL_ID", EXTERNAL_ID),
-            proxies=known.networks("BCD_PROXIES"),
-            hosts=known.several("BCD_HOSTS"),
-            session_hours=known.positive("BCD_SESSION_HOURS", 8.0),
-            hub_accounts=known.several("BCD_HUB_ACCOUNTS"),
-        )
+        try:
+            return cls(**dict(_Environment()))
+        except ValidationError as error:
+            value = error.errors()[0]["input"]
+            raise InputError(f"{first_error(error)} (it is {value!r})") from None
 
     @property
     def database(self) -> str:
@@ -83,61 +103,31 @@ class Settings:
         return self.database_url or f"sqlite:///{self.data / DATABASE}"
 
 
-@dataclass(frozen=True)
-class _Environment:
-    """Variables, read with a clear error."""
+class _Environment(Settings, BaseSettings):
+    """The same, from variables."""
 
-    variables: Mapping[str, str]
+    model_config = SettingsConfigDict(
+        alias_generator=lambda name: f"BCD_{name.upper()}",
+        enable_decoding=False,  # lists are no JSON
+    )
 
-    def text(self, name: str, default: str = "") -> str:
-        return self.variables.get(name, "").strip() or default
+    models: List = Field(default_factory=lambda: _checkout_models() or published_models())
+    data: Folder = Field(DATA, validation_alias="BCD_DATA_FOLDER", validate_default=True)
 
-    def several(self, name: str) -> tuple[str, ...]:
-        parts = (part.strip() for part in self.text(name).split(","))
-        return tuple(part for part in parts if part)
-
-    def networks(self, name: str) -> tuple[str, ...]:
-        texts = self.several(name)
-        for text in texts:
-            try:
-                ip_network(text, strict=False)
-            except ValueError:
-                raise InputError(f"{name} holds {text!r}: name addresses or networks") from None
-        return texts
-
-    def yes(self, name: str, default: bool) -> bool:
-        text = self.text(name).lower()
-        if name not in self.variables or not text:
-            return default
-        if text not in (*YES, *NO):
-            raise InputError(f"{name} is {text!r}: set it to yes or no")
-        return text in YES
-
-    def pattern(self, name: str, default: str) -> str:
-        text = self.text(name, default)
-        try:
-            re.compile(text)
-        except re.error as error:
-            raise InputError(f"{name} is no regular expression: {error}") from None
-        return text
-
-    def positive(self, name: str, default: float) -> float:
-        text = self.text(name, str(default))
-        try:
-            value = float(text)
-        except ValueError:
-            value = 0.0
-        if not 0 < value < float("inf"):
-            raise InputError(f"{name} is {text!r}: set it to a number above 0")
-        return value
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_blank(cls, variables: dict[str, Any]) -> dict[str, Any]:
+        """Treat a variable that is set to nothing as one that isn't set."""
+        stripped = {name: text.strip() for name, text in variables.items()}
+        return {name: text for name, text in stripped.items() if text}
 
 
-def _checkout_models(cards: Path = CARDS) -> tuple[str, ...]:
-    return tuple(str(config.parent) for config in sorted(cards.glob("bcd-*/config.json")))
+def _checkout_models() -> tuple[str, ...]:
+    return tuple(str(config.parent) for config in sorted(CARDS.glob("bcd-*/config.json")))
 
 
 def published_models(card: Path = SPACE_CARD) -> tuple[str, ...]:
-    """The Hub ids that the Space's card names, the default model first."""
+    """Return the Hub ids that the Space's card names, the default model first."""
     from huggingface_hub import metadata_load
 
     try:

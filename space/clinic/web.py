@@ -11,6 +11,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -22,36 +23,42 @@ from bcd_models.errors import BCDError, InputError
 from clinic.accounts import sign_ins
 from clinic.accounts.lockout import TooManyAttempts
 from clinic.accounts.sign_ins import SignInFailed
-from clinic.analysis.display import coloured
-from clinic.analysis.models import Models
-from clinic.dashboard import answers_csv
+from clinic.analysis.analyse import MAX_IMAGES
+from clinic.analysis.display import colour_heat_map
+from clinic.analysis.models import ModelGone, Models
+from clinic.dashboard import answer_table
 from clinic.dashboard.analytics import Period
 from clinic.http import cookies, grants, visitors
-from clinic.http.failures import UNEXPECTED, UNREACHABLE, is_passing, status_of
+from clinic.http.failures import UNEXPECTED, UNEXPECTED_STATUS, UNREACHABLE, is_passing, status_of
 from clinic.http.gate import Apps, Gate
 from clinic.http.grants import Grants
 from clinic.http.plain_pages import one_sentence, sign_in_page
 from clinic.installation import Installation
 from clinic.records import examinations, export
+from clinic.records.patients import Conflict
 from clinic.reports import service as reports
-from clinic.storage.actor import NotAllowed, NotFound, NotSignedIn, Refused
+from clinic.storage.actor import NotAllowed, NotFound, NotSignedIn
 from clinic.storage.files import NotStored, StorageError
-from clinic.ui.apps import admins_app, doctors_app, guests_app, mounted
+from clinic.ui.apps import build_admins_app, build_doctors_app, build_guests_app, mount_app
 from clinic.ui.files import sweep
 from clinic.upkeep import demo, system
 
 SWEEP, AGE = 300, 1800  # seconds: how often Gradio's folder is looked at, how long a file stays
-MOST_FILES = 64  # of one upload
+MAX_FILES = 64  # of one upload
 FULL = "the server's disk is full: tell who runs this page"
+# An exception that isn't named here has the status of its nearest base.
 STATUS = {
+    **UNEXPECTED_STATUS,
+    BCDError: 400,
     NotSignedIn: 401,
     SignInFailed: 401,
     NotAllowed: 403,
     NotFound: 404,
-    Refused: 404,
+    Conflict: 409,
     TooManyAttempts: 429,
     StorageError: 500,
     NotStored: 503,
+    ModelGone: 503,
 }
 OURS = re.compile(r"/(?![/\\])[!-\[\]-~]*")  # paths of this site: ASCII without a backslash
 HUB = ("SPACE_ID", "OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET")
@@ -59,11 +66,11 @@ HUB_FRAMES = "'self' https://huggingface.co https://*.hf.space"
 FROM_HUB = "/hub"
 
 Id = Annotated[str, fastapi.Path(pattern="^[PE]-[0-9A-Z]+$", max_length=16)]
-Position = Annotated[int, fastapi.Path(ge=1, le=examinations.MOST_IMAGES)]
+Position = Annotated[int, fastapi.Path(ge=1, le=MAX_IMAGES)]
 
 
-def served(clinic: Installation, models: Models, folder: Path) -> Gate:
-    """The whole app.
+def build_app(clinic: Installation, models: Models, folder: Path) -> Gate:
+    """Build the whole app.
 
     Args:
         clinic: The installation.
@@ -74,17 +81,17 @@ def served(clinic: Installation, models: Models, folder: Path) -> Gate:
         InputError: The settings ask for a sign-in that can't be offered here.
     """
     granted = Grants()
-    own = own_app(clinic, models, folder, granted)
+    own = build_own_app(clinic, models, folder, granted)
     blocks = {
-        "guest": guests_app(clinic, models),
-        "doctor": doctors_app(clinic, models),
-        "admin": admins_app(clinic, models),
+        "guest": build_guests_app(clinic, models),
+        "doctor": build_doctors_app(clinic, models),
+        "admin": build_admins_app(clinic, models),
     }
     pages = {
         role: frozenset(f"/{name}" for name, *_ in app.pages if name)
         for role, app in blocks.items()
     }
-    apps = Apps(own, **{role: mounted(app) for role, app in blocks.items()}, pages=pages)
+    apps = Apps(own, **{role: mount_app(app) for role, app in blocks.items()}, pages=pages)
 
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
@@ -99,8 +106,8 @@ def served(clinic: Installation, models: Models, folder: Path) -> Gate:
     return Gate(clinic, apps, granted, HUB_FRAMES if "SPACE_ID" in os.environ else "'self'")
 
 
-def own_app(clinic: Installation, models: Models, folder: Path, granted: Grants) -> FastAPI:
-    """What is served without Gradio; the arguments are as in ``served``."""
+def build_own_app(clinic: Installation, models: Models, folder: Path, granted: Grants) -> FastAPI:
+    """Build what is served without Gradio; the arguments are as in ``build_app``."""
     own = FastAPI(
         openapi_url=None,
         docs_url=None,
@@ -124,19 +131,20 @@ async def _sweeping(folder: Path) -> None:
 
 def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
     settings = clinic.settings
-    shown = {
-        "demo": demo.login(settings) if settings.demo else None,
-        "guests": settings.guests,
-        "hub": bool(settings.hub_accounts),
-    }
+    shown_page = partial(
+        sign_in_page,
+        demo=demo.login(settings) if settings.demo else None,
+        guests=settings.guests,
+        hub=bool(settings.hub_accounts),
+    )
 
     def page(status: int = 200, **said: Any) -> HTMLResponse:
-        return HTMLResponse(sign_in_page(**shown, **said), status)
+        return HTMLResponse(shown_page(**said), status)
 
     def signed_in(request: Request, response: Response, token: str) -> Response:
         """In place of the session there was, which ends."""
         sign_ins.sign_out(clinic, request.state.token)
-        response.headers["set-cookie"] = cookies.kept(token, secure=request.state.secure)
+        response.headers["set-cookie"] = cookies.set_session(token, secure=request.state.secure)
         return response
 
     @own.get("/login")
@@ -157,7 +165,7 @@ def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
         except (SignInFailed, TooManyAttempts) as error:
             if not visitors.wants_page(request.scope):
                 raise
-            refused = page(STATUS[type(error)], next_path=next, failure=str(error))
+            refused = page(status_of(error, STATUS), next_path=next, failure=str(error))
             return _with_wait(refused, error)
         return signed_in(request, _welcome(request, next), token)
 
@@ -168,7 +176,7 @@ def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
             response: Response = RedirectResponse("/login?out=1", 303)
         else:
             response = JSONResponse({"success": True})
-        response.headers["set-cookie"] = cookies.forgotten(secure=request.state.secure)
+        response.headers["set-cookie"] = cookies.expire_session(secure=request.state.secure)
         response.headers["clear-site-data"] = '"cache"'
         return response
 
@@ -215,9 +223,10 @@ def _refuse_foreign_target(request: Request) -> None:
 def _add_health(own: FastAPI, clinic: Installation) -> None:
     @own.get("/healthz")
     def health() -> JSONResponse:
-        if system.database_answers(clinic.database):
-            return JSONResponse({"status": "ok"})
-        return JSONResponse({"status": "the database can't be reached"}, 503)
+        if not system.database_answers(clinic.database):
+            return JSONResponse({"status": "the database can't be reached"}, 503)
+        # A cut log is no reason for another status: no restart and no other server mends it.
+        return JSONResponse({"status": "ok", "audit_log": system.log_fault(clinic) or "ok"})
 
 
 def _add_files(own: FastAPI, clinic: Installation, models: Models) -> None:
@@ -231,17 +240,17 @@ def _add_files(own: FastAPI, clinic: Installation, models: Models) -> None:
     @own.get("/files/examinations/{examination}/{position}/heat/{model}.png")
     def heat(request: Request, examination: Id, position: Position, model: str) -> Response:
         data = examinations.heat(clinic, request.state.actor, examination, position, model)
-        return Response(coloured(data), media_type="image/png")
+        return Response(colour_heat_map(data), media_type="image/png")
 
     @own.get("/files/examinations/{examination}/report.pdf")
     def report(request: Request, examination: Id) -> Response:
-        name, data = reports.handed_out(clinic, request.state.actor, models, examination)
+        name, data = reports.issue_report(clinic, request.state.actor, models, examination)
         return _download(data, "application/pdf", f"{name}.pdf")
 
     @own.get("/files/answers.csv")
     def answers(request: Request, model: str, first: date, last: date) -> Response:
         period = Period(first, last)
-        data = answers_csv.exported(clinic, request.state.actor, model, period)
+        data = answer_table.export_answers(clinic, request.state.actor, model, period)
         return _download(data, "text/csv; charset=utf-8", f"answers-{first}-{last}.csv")
 
     @own.get("/files/patients/{patient}.zip")
@@ -255,8 +264,8 @@ def _add_uploads(own: FastAPI, folder: Path, granted: Grants) -> None:
 
     @own.post("/gradio_api/upload")
     async def upload(request: Request, files: list[UploadFile]) -> list[str]:
-        if len(files) > MOST_FILES:
-            raise HTTPException(413, f"hand in at most {MOST_FILES} files at once")
+        if len(files) > MAX_FILES:
+            raise HTTPException(413, f"hand in at most {MAX_FILES} files at once")
         paths = await asyncio.to_thread(_kept, [file.file for file in files], folder)
         granted.claim(request.state.owner, map(grants.file, paths))
         return paths
@@ -269,7 +278,7 @@ def _add_uploads(own: FastAPI, folder: Path, granted: Grants) -> None:
 
 def _kept(files: list[BinaryIO], folder: Path) -> list[str]:
     """Write files under names that tell nothing; returns their paths."""
-    if shutil.disk_usage(folder).free < system.LEAST_FREE:
+    if shutil.disk_usage(folder).free < system.MIN_FREE:
         raise HTTPException(503, FULL)
     paths: list[Path] = []
     try:
@@ -284,12 +293,12 @@ def _kept(files: list[BinaryIO], folder: Path) -> list[str]:
     return list(map(str, paths))
 
 
-def _failed(request: Request, error: Exception) -> Response:
-    """A failure in one sentence, as a page or as JSON."""
+async def _failed(request: Request, error: Exception) -> Response:
+    """Return a failure in one sentence, as a page or as JSON."""
+    status = status_of(error, STATUS)
     if isinstance(error, BCDError):
-        status, sentence = STATUS.get(type(error), 400), str(error)
+        sentence = str(error)
     else:  # which goes on to the gate, and into the log there
-        status = status_of(error)
         sentence = UNREACHABLE if is_passing(error) else UNEXPECTED
     if status == 401 and visitors.wants_page(request.scope):
         return RedirectResponse(visitors.sign_in_path(request.scope), 303)
@@ -304,7 +313,7 @@ def _with_wait(response: Response, error: Exception) -> Response:
 
 
 def _welcome(request: Request, wanted: str) -> Response:
-    """Where a sign-in leads: to a page of ours, never elsewhere."""
+    """Return where a sign-in leads: to a page of ours, never elsewhere."""
     if not visitors.wants_page(request.scope):
         return JSONResponse({"success": True})
     return RedirectResponse(wanted if OURS.fullmatch(wanted) else "/", 303)

@@ -108,7 +108,7 @@ def test_an_overview_costs_no_more_than_three_counts(
             assert found == EXAMINATIONS
 
     def overview() -> analytics.Overview:
-        return analytics.overview(clinic, ACTORS[role], KEY, PERIODS[time_])
+        return analytics.count_period(clinic, ACTORS[role], KEY, PERIODS[time_])
 
     assert overview().examinations > 0
     ours, baseline = in_turn(overview, count, runs=RUNS)
@@ -131,7 +131,7 @@ def test_an_overview_reads_parts_of_the_tallies_by_their_key(clinic: Installatio
         if statement.startswith("SELECT"):
             asked.append((statement, values))
 
-    analytics.overview(clinic, ACTORS["doctor"], KEY, PERIODS["two years"])
+    analytics.count_period(clinic, ACTORS["doctor"], KEY, PERIODS["two years"])
     event.remove(engine, "before_cursor_execute", note)
     assert any(Tally.__tablename__ in statement for statement, _ in asked)
     with engine.connect() as connection:

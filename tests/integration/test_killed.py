@@ -30,7 +30,7 @@ from sqlalchemy import func, select
 
 from clinic.installation import Installation
 from clinic.records import patients
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import migrations, tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Examination, Tally

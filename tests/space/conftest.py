@@ -12,11 +12,12 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 
 from bcd_models import Prediction
 from clinic.accounts import passwords
+from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients
-from clinic.records.examinations import Analysed, Analysis, Details, HandedIn
-from clinic.records.patients import PatientForm
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, Role
 from clinic.storage.tables import Account
@@ -84,7 +85,7 @@ def analysed(small_models: Models) -> tuple[Analysed, ...]:
         HandedIn(path.read_bytes(), width)
         for path, width in zip(PATCHES, (200, None), strict=False)
     ]
-    return examinations.analyse(small_models, handed_in, NAMES)
+    return analyse(small_models, handed_in, NAMES)
 
 
 @pytest.fixture

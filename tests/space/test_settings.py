@@ -1,18 +1,34 @@
 """What the environment may say, and what it may not."""
 
+import os
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from bcd_models.errors import InputError
-from clinic.settings import Settings
+from clinic.settings import Settings, published_models
 
 
-def settings(**variables: str) -> Settings:
-    return Settings.from_environment({"BCD_MODELS": "a, b"} | variables)
+class Read(Protocol):
+    def __call__(self, **variables: str) -> Settings: ...
 
 
-def test_unset_means_sqlite_at_home_guests_and_no_demonstration() -> None:
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Read:
+    """Reads an environment that holds nothing else of ours."""
+
+    def read(**variables: str) -> Settings:
+        for name in [name for name in os.environ if name.startswith("BCD_")]:
+            monkeypatch.delenv(name)
+        for name, value in ({"BCD_MODELS": "a, b"} | variables).items():
+            monkeypatch.setenv(name, value)
+        return Settings.from_environment()
+
+    return read
+
+
+def test_unset_means_sqlite_at_home_guests_and_no_demonstration(settings: Read) -> None:
     found = settings()
     assert found.models == ("a", "b")
     assert found.data == Path.home() / ".local/share/bcd-clinic"
@@ -21,7 +37,7 @@ def test_unset_means_sqlite_at_home_guests_and_no_demonstration() -> None:
     assert found == settings(BCD_GUESTS="", BCD_DEMO=" ", BCD_SESSION_HOURS="")
 
 
-def test_every_variable_is_read() -> None:
+def test_every_variable_is_read(settings: Read) -> None:
     found = settings(
         BCD_DATA_FOLDER="/srv/clinic",
         BCD_DATABASE_URL="postgresql://db/clinic",
@@ -64,6 +80,39 @@ def test_every_variable_is_read() -> None:
         ("BCD_SESSION_HOURS", "nan"),
     ],
 )
-def test_what_can_not_be_read_is_told_by_name(name: str, value: str) -> None:
-    with pytest.raises(InputError, match=name):
+def test_what_can_not_be_read_is_told_by_name(settings: Read, name: str, value: str) -> None:
+    with pytest.raises(InputError, match=name) as told:
         settings(**{name: value})
+    assert "\n" not in str(told.value)
+
+
+def test_a_variable_of_another_s_is_not_read(settings: Read) -> None:
+    assert settings(BCD_DATA="/elsewhere", DEMO="1", HOSTS="x") == settings()
+
+
+def test_what_code_sets_needs_no_environment(
+    settings: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BCD_GUESTS", "no")
+    assert Settings(models=()).guests
+
+
+@pytest.mark.parametrize("checkout", [True, False])
+def test_without_models_those_at_hand_are_offered(
+    settings: Read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkout: bool
+) -> None:
+    if not checkout:
+        monkeypatch.setattr("clinic.settings.CARDS", tmp_path)
+    found = settings(BCD_MODELS=" ").models
+    assert found
+    assert all(Path(one).is_dir() == checkout for one in found)
+
+
+def test_a_card_that_names_no_models_is_told(
+    settings: Read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    card = tmp_path / "README.md"
+    monkeypatch.setattr("clinic.settings.CARDS", tmp_path)
+    monkeypatch.setattr("clinic.settings.published_models", lambda: published_models(card))
+    with pytest.raises(InputError, match="set BCD_MODELS"):
+        settings(BCD_MODELS="")

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import select
 
 from clinic.accounts import accounts, sign_ins
 from clinic.installation import Installation, open_installation
 from clinic.settings import Settings
 from clinic.storage.actor import Actor
+from clinic.storage.tables import Account
 from tests.support.running_app import EXAMPLES
 
 DATABASES = ("sqlite", "postgresql")
@@ -66,3 +68,10 @@ def empty_database(server: str) -> Iterator[str]:
         with psycopg.connect(server, autocommit=True) as connection:
             drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
             connection.execute(drop)
+
+
+def actor_named(clinic: Installation, name: str) -> Actor:
+    """An account by its name, as if it had signed in."""
+    with clinic.database.reading() as session:
+        account = session.scalars(select(Account).where(Account.name == name)).one()
+        return Actor(account.id, account.name, account.role, "10.0.0.9")

@@ -35,7 +35,7 @@ FORM = {**PAGE, "content-type": "application/x-www-form-urlencoded"}
 
 @cache
 def _password_hash() -> str:
-    return passwords.hash_of(PASSWORD)
+    return passwords.hash_password(PASSWORD)
 
 
 def add_account(clinic: Installation, role: Role = "doctor") -> Actor:
@@ -100,11 +100,11 @@ class Serving:
 
     def set_up(self, **settings: Any) -> Serving:
         """The same apps with other settings."""
-        from clinic.web import own_app
+        from clinic.web import build_own_app
 
-        clinic = replace(self.clinic, settings=replace(self.clinic.settings, **settings))
+        clinic = replace(self.clinic, settings=self.clinic.settings.model_copy(update=settings))
         grants = Grants()
-        own = own_app(clinic, self.models, self.folder, grants)
+        own = build_own_app(clinic, self.models, self.folder, grants)
         apps = replace(self.gate.apps, own=own)
         gate = replace(self.gate, clinic=clinic, apps=apps, grants=grants)
         return replace(self, clinic=clinic, gate=gate)
@@ -147,10 +147,10 @@ def serving_at(root: Path, models: Models) -> Iterator[Serving]:
     with pytest.MonkeyPatch.context() as patch, installation_at(root) as clinic:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-        from clinic.web import served  # Gradio reads those while it is imported
+        from clinic.web import build_app  # Gradio reads those while it is imported
 
         async def built() -> Gate:
-            return served(clinic, models, folder)
+            return build_app(clinic, models, folder)
 
         gate = asyncio.run(built())  # in a loop, or each component makes one and leaves it open
         with TestClient(gate) as running:

@@ -10,11 +10,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from clinic.accounts import sign_ins
+from clinic.analysis.analyse import Analysis, HandedIn, analyse
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients
-from clinic.records.examinations import Analysis, Details, HandedIn
-from clinic.records.patients import PatientForm
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.storage.paging import SIZE
 from tests.support.clinic import PASSWORD, actor, installation_with
@@ -228,10 +229,10 @@ def handed_out(clinic: Installation, models: Models) -> tuple[str, bytes]:
     """A report's id and bytes."""
     grace = actor(clinic, "grace")
     handed_in = [HandedIn((EXAMPLES / "synthetic-benign-1.png").read_bytes())]
-    analysed = examinations.analyse(models, handed_in, models.names)
+    analysed = analyse(models, handed_in, models.names)
     patient = patients.create(clinic, grace, PatientForm())
     saved = examinations.save(clinic, grace, patient, Analysis(analysed, True), Details())
-    return reports.handed_out(clinic, grace, models, saved)
+    return reports.issue_report(clinic, grace, models, saved)
 
 
 @pytest.mark.parametrize(("name", "look"), [("admin", DESK), ("grace", PHONE)])

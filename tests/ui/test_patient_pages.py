@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from clinic.installation import Installation
 from clinic.records import patients
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.storage.actor import Actor, NotFound
 from tests.support.clinic import PASSWORD, actor, installation_with
 from tests.support.running_app import running_app, save_small_model

@@ -11,8 +11,8 @@ from pypdf import PdfReader
 
 from bcd_models import BCDClassifier
 from bcd_models.prediction import NOTICE
+from clinic.analysis.analyse import MAX_IMAGES
 from clinic.analysis.wording import figure, heading
-from clinic.records.examinations import MOST_IMAGES
 from tests.support.running_app import EXAMPLES, running_app, save_small_model
 from tests.ui.browsing import (
     DESK,
@@ -126,10 +126,10 @@ def test_several_images_and_a_bad_one_costs_itself_only(page, folders, tmp_path)
 
 def test_more_images_than_are_taken_are_told(page):
     one = {"name": "patch.png", "mimeType": "image/png", "buffer": EXAMPLE.read_bytes()}
-    page.locator("input[type=file]").first.set_input_files([one] * (MOST_IMAGES + 1))
+    page.locator("input[type=file]").first.set_input_files([one] * (MAX_IMAGES + 1))
     toast = page.get_by_test_id("toast-body")
-    expect(toast).to_contain_text(f"At most {MOST_IMAGES} images at once: the last 1 are left out")
-    last = f"Image {MOST_IMAGES} of {MOST_IMAGES}: ready to analyse"
+    expect(toast).to_contain_text(f"At most {MAX_IMAGES} images at once: the last 1 are left out")
+    last = f"Image {MAX_IMAGES} of {MAX_IMAGES}: ready to analyse"
     expect(page.get_by_text(last)).to_be_visible()
 
 

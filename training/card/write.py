@@ -218,7 +218,7 @@ def _cell(name: str, entry: dict[str, float]) -> str:
 
 def _cam_layer(config: ModelConfig) -> str:
     named = backbone_named(config.backbone).cam_layer
-    return f"`{named}`" if named else "the network's last feature map"
+    return f"`{named}`" if named else "the last feature map"
 
 
 def main(

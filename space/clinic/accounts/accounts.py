@@ -56,8 +56,9 @@ def make(
         InputError: The name is taken or can't be one, or the password is weak.
     """
     admin = need_admin(actor)
+    account, password = _prepare(name, role, password)
     with clinic.database.transaction() as session:
-        account, password = _made(session, name, role, password)
+        _add(session, account)
         clinic.log.write(
             session, "account_made", actor=admin, subject=f"account {account.id}", role=role
         )
@@ -72,18 +73,22 @@ def first_admin(clinic: Installation) -> str | None:
         the settings name a password.
     """
     given = clinic.settings.admin_password
-    with clinic.database.transaction() as session:
-        if session.scalar(select(func.count()).select_from(Account)):
+    with clinic.database.reading() as session:
+        if _has_accounts(session):
             return None
-        account, password = _made(session, FIRST, "admin", given)
+    account, password = _prepare(FIRST, "admin", given)
+    with clinic.database.transaction() as session:
+        if _has_accounts(session):  # another process was quicker
+            return None
+        _add(session, account)
         clinic.log.write(
             session, "account_made", actor=None, subject=f"account {account.id}", role="admin"
         )
     return None if given else password
 
 
-def listed(clinic: Installation, actor: Actor | None) -> list[AccountRow]:
-    """All accounts, by name; NotSignedIn or NotAllowed where the actor is no admin."""
+def list_accounts(clinic: Installation, actor: Actor | None) -> list[AccountRow]:
+    """Return all accounts, by name; NotSignedIn or NotAllowed where the actor is no admin."""
     need_admin(actor)
     patients = (
         select(func.count())
@@ -108,8 +113,8 @@ def reset_password(clinic: Installation, actor: Actor | None, account_id: int) -
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no admin, or there is no such account.
     """
-    admin, password = need_admin(actor), passwords.generated()
-    kept = passwords.hash_of(password)
+    admin, password = need_admin(actor), passwords.generate_password()
+    kept = passwords.hash_password(password)
     with clinic.database.transaction() as session:
         _set_password(clinic, session, _account(session, account_id), kept, admin)
     return password
@@ -125,10 +130,13 @@ def change_password(clinic: Installation, actor: Actor | None, old: str, new: st
     """
     known = need_account(actor)
     passwords.refuse_weak(new, known.name)
-    sign_ins.check_own_password(clinic, known, old)
-    kept = passwords.hash_of(new)
+    checked = sign_ins.check_own_password(clinic, known, old)
+    kept = passwords.hash_password(new)
     with clinic.database.transaction() as session:
-        _set_password(clinic, session, _account(session, known.account_id), kept, known)
+        account = _account(session, known.account_id)
+        if account.password_hash != checked:  # an admin has reset it since
+            raise sign_ins.wrong_password()
+        _set_password(clinic, session, account, kept, known)
 
 
 def set_active(clinic: Installation, actor: Actor | None, account_id: int, active: bool) -> None:
@@ -154,28 +162,36 @@ def set_active(clinic: Installation, actor: Actor | None, account_id: int, activ
         )
 
 
-def _made(session: Session, name: str, role: Role, password: str) -> tuple[Account, str]:
+def _prepare(name: str, role: Role, password: str) -> tuple[Account, str]:
+    """Check and hash, which takes its time: no transaction waits for it."""
     if not re.fullmatch(NAME, name):
         raise InputError(
             "an account's name has 2 to 64 small letters, digits, dots, dashes and underscores"
         )
     if role not in ("admin", "doctor"):
         raise InputError(f"no role {role!r}: choose admin or doctor")
-    if session.scalar(select(Account.id).where(Account.name == name)):
-        raise InputError(f"there is an account {name!r} already: choose another name")
     if password:
         passwords.refuse_weak(password, name)
-    password = password or passwords.generated()
+    password = password or passwords.generate_password()
     account = Account(
         name=name,
         role=role,
-        password_hash=passwords.hash_of(password),
+        password_hash=passwords.hash_password(password),
         created_at=clock.now(),
         password_changed_at=clock.now(),
     )
+    return account, password
+
+
+def _add(session: Session, account: Account) -> None:
+    if session.scalar(select(Account.id).where(Account.name == account.name)):
+        raise InputError(f"there is an account {account.name!r} already: choose another name")
     session.add(account)
     session.flush()
-    return account, password
+
+
+def _has_accounts(session: Session) -> bool:
+    return session.scalar(select(Account.id).limit(1)) is not None
 
 
 def _set_password(
@@ -187,7 +203,7 @@ def _set_password(
 
 
 def _account(session: Session, account_id: int) -> Account:
-    account = session.get(Account, account_id, with_for_update=True)
+    account = session.get(Account, account_id)
     if account is None:
         raise NotFound(f"there is no account {account_id}")
     return account

@@ -13,7 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from clinic.accounts.permissions import need_admin
 from clinic.installation import Installation
 from clinic.storage.actor import Actor
-from clinic.storage.paging import Page, paged
+from clinic.storage.paging import Page, fetch_page
 from clinic.storage.tables import Account, AuditEntry
 
 
@@ -42,7 +42,7 @@ class Act:
     detail: dict[str, Any]
 
 
-def found(
+def search_acts(
     clinic: Installation,
     actor: Actor | None,
     *,
@@ -75,12 +75,12 @@ def found(
         wanted.append(_is_about(" ".join(subject.split())))
     rows = select(AuditEntry).where(*wanted).order_by(AuditEntry.number.desc())
     with clinic.database.reading() as session:
-        some = paged(session, rows, page, _act)
+        some = fetch_page(session, rows, page, _act)
         return replace(some, rows=_named(session, some.rows))
 
 
-def known(clinic: Installation, actor: Actor | None) -> tuple[list[str], list[str]]:
-    """What has been done so far, and the names of who did it, each once.
+def list_filters(clinic: Installation, actor: Actor | None) -> tuple[list[str], list[str]]:
+    """Return what has been done so far, and the names of who did it, each once.
 
     Raises:
         NotSignedIn, NotAllowed: The actor is no admin.

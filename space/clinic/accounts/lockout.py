@@ -16,8 +16,8 @@ from bcd_models.errors import BCDError
 from clinic.storage import clock
 from clinic.storage.tables import Failures
 
-FREE = {"account": 4, "address": 20}  # attempts without a wait
-LONGEST = 900  # seconds
+FREE_ATTEMPTS = {"account": 4, "address": 20}  # attempts without a wait
+MAX_WAIT = 900  # seconds
 FADES = timedelta(days=1)  # after the last attempt
 
 
@@ -46,8 +46,8 @@ def begin(session: Session, name: str, address: str) -> None:
     until = max(_until(counter, now) for counter in counters)
     if until > now:
         raise TooManyAttempts(int((until - now).total_seconds()) + 1)
-    for counter, kind in zip(counters, FREE, strict=True):
-        _count(counter, FREE[kind], now)
+    for counter, kind in zip(counters, FREE_ATTEMPTS, strict=True):
+        _count(counter, FREE_ATTEMPTS[kind], now)
 
 
 def succeeded(session: Session, name: str, address: str) -> None:
@@ -58,18 +58,18 @@ def succeeded(session: Session, name: str, address: str) -> None:
     account, place = (_counter(session, kind, of) for kind, of in _of(name, address))
     account.count, account.locked_until = 0, None
     place.count -= 1
-    if place.count <= FREE["address"]:
+    if place.count <= FREE_ATTEMPTS["address"]:
         place.locked_until = None
 
 
 def _of(name: str, address: str) -> list[tuple[str, str]]:
-    """A name may be anything, as long as a request: its hash stands for it."""
+    """Return a key that holds a name's hash, for a name may be as long as a request."""
     return [("account", hashlib.sha256(name.encode()).hexdigest()), ("address", address[:64])]
 
 
 def _counter(session: Session, kind: str, of: str) -> Failures:
     key = f"{kind}:{of}"
-    counter = session.get(Failures, key, with_for_update=True)
+    counter = session.get(Failures, key)
     if counter is None:
         counter = Failures(of=key, count=0, last_at=clock.now())
         session.add(counter)
@@ -88,5 +88,5 @@ def _count(counter: Failures, free: int, now: datetime) -> None:
         counter.count = 0
     counter.count, counter.last_at = counter.count + 1, now
     beyond = counter.count - free
-    wait = min(2**beyond, LONGEST) if beyond >= 0 else 0
+    wait = min(2**beyond, MAX_WAIT) if beyond >= 0 else 0
     counter.locked_until = now + timedelta(seconds=wait) if wait else None

@@ -19,17 +19,17 @@ def _hasher() -> PasswordHash:
 
 @cache
 def _nobodys() -> str:
-    """A hash that no password has, so that an unknown name takes as long as a known one."""
-    return hash_of(secrets.token_urlsafe(32))
+    """Return a hash that no password has, so that an unknown name takes as long as a known one."""
+    return hash_password(secrets.token_urlsafe(32))
 
 
-def hash_of(password: str) -> str:
-    """What is kept of a password."""
+def hash_password(password: str) -> str:
+    """Return what is kept of a password."""
     return _hasher().hash(password)
 
 
 def check(password: str, kept: str | None) -> tuple[bool, str | None]:
-    """Whether a password is the one that was kept; takes as long where none was.
+    """Return whether a password is the one that was kept; takes as long where none was.
 
     Returns:
         That, and a hash to keep instead where today's parameters are others.
@@ -38,8 +38,8 @@ def check(password: str, kept: str | None) -> tuple[bool, str | None]:
     return right and kept is not None, renewed
 
 
-def generated() -> str:
-    """A password nobody can guess; 96 random bits."""
+def generate_password() -> str:
+    """Return a password nobody can guess; 96 random bits."""
     return secrets.token_urlsafe(12)
 
 

@@ -6,7 +6,7 @@ from clinic.storage.actor import Actor, NotAllowed, NotSignedIn, Role
 
 
 def need_doctor(actor: Actor | None) -> Actor:
-    """The actor, a doctor.
+    """Return the actor, a doctor.
 
     Raises:
         NotSignedIn: Nobody is signed in.
@@ -16,12 +16,12 @@ def need_doctor(actor: Actor | None) -> Actor:
 
 
 def need_admin(actor: Actor | None) -> Actor:
-    """The actor, an admin; NotSignedIn or NotAllowed otherwise."""
+    """Return the actor, an admin; NotSignedIn or NotAllowed otherwise."""
     return _need(actor, "admin")
 
 
 def need_account(actor: Actor | None) -> Actor:
-    """The actor, of either role; NotSignedIn otherwise."""
+    """Return the actor, of either role; NotSignedIn otherwise."""
     if actor is None:
         raise NotSignedIn("sign in first")
     return actor

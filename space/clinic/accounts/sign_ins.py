@@ -16,10 +16,10 @@ from clinic.accounts.permissions import need_account, need_admin
 from clinic.installation import Installation
 from clinic.storage import clock, shown_images
 from clinic.storage.actor import Actor, NotAllowed
-from clinic.storage.paging import Page, paged
+from clinic.storage.paging import Page, fetch_page
 from clinic.storage.tables import Account, SignIn
 
-AT_MOST = 3  # times the hours without use
+MAX_LIFE = 3  # times the hours without use
 SEEN_EVERY = timedelta(minutes=1)  # a request writes no more often
 
 
@@ -69,14 +69,16 @@ def sign_in(clinic: Installation, name: str, password: str, address: str) -> str
         raise
     # Hashing takes a quarter of a second: no transaction waits for it.
     right, renewed = passwords.check(password, account.password_hash if account else None)
-    if account is None or not right or not account.active:
-        _log_failure(clinic, address, "refused")
-        raise SignInFailed
-    with clinic.database.transaction() as session:
-        lockout.succeeded(session, name, address)
-        account = session.get_one(Account, account.id)
-        account.password_hash = renewed or account.password_hash
-        return _begun(clinic, session, account, address)
+    if account and right:
+        with clinic.database.transaction() as session:
+            # It may have been closed since, or been given another password.
+            current = session.get_one(Account, account.id)
+            if current.active and current.password_changed_at == account.password_changed_at:
+                lockout.succeeded(session, name, address)
+                current.password_hash = renewed or current.password_hash
+                return _begun(clinic, session, current, address)
+    _log_failure(clinic, address, "refused")
+    raise SignInFailed
 
 
 def sign_in_from_hub(clinic: Installation, hub_name: str, address: str) -> str:
@@ -158,7 +160,7 @@ def open_sessions(clinic: Installation, actor: Actor | None, page: int = 1) -> P
         .order_by(SignIn.seen_at.desc(), SignIn.token_sha256)
     )
     with clinic.database.reading() as session:
-        return paged(session, rows, page, SessionRow)
+        return fetch_page(session, rows, page, SessionRow)
 
 
 def end_sessions(clinic: Installation, actor: Actor | None, account_id: int) -> int:
@@ -186,16 +188,27 @@ def end_all(session: Session, account_id: int) -> int:
     return len(ended.all())
 
 
-def check_own_password(clinic: Installation, actor: Actor, password: str) -> None:
-    """InputError where it isn't the actor's password, TooManyAttempts where guessed too often."""
+def check_own_password(clinic: Installation, actor: Actor, password: str) -> str | None:
+    """What is kept of the actor's password.
+
+    Raises:
+        InputError: It is another.
+        TooManyAttempts: It was guessed too often.
+    """
     with clinic.database.transaction() as session:
         lockout.begin(session, actor.name, actor.address)
         kept = session.get_one(Account, actor.account_id).password_hash
     right, _ = passwords.check(password, kept)
     if not right:
-        raise InputError("the present password is wrong")
+        raise wrong_password()
     with clinic.database.transaction() as session:
         lockout.succeeded(session, actor.name, actor.address)
+    return kept
+
+
+def wrong_password() -> InputError:
+    """What whoever changes a password is told where the old one isn't the account's."""
+    return InputError("the present password is wrong")
 
 
 def _begun(clinic: Installation, session: Session, account: Account, address: str) -> str:
@@ -226,7 +239,7 @@ def _prolong(clinic: Installation, token_sha256: str, now: datetime) -> None:
         if found:  # it may have ended meanwhile
             found.seen_at = now
             found.created_at = min(found.created_at, now)
-            latest = found.created_at + AT_MOST * _idle(clinic)
+            latest = found.created_at + MAX_LIFE * _idle(clinic)
             found.expires_at = min(now + _idle(clinic), latest)
 
 

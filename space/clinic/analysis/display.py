@@ -14,17 +14,17 @@ from bcd_models.explanation import COLOURS, Explanation
 SIDE = 800
 
 
-def for_display(explanation: Explanation, side: int = SIDE) -> Explanation:
-    """The same image and heat map with a longer side of at most ``side`` pixels.
+def resize_for_display(explanation: Explanation, side: int = SIDE) -> Explanation:
+    """Return the same image and heat map with a longer side of at most ``side`` pixels.
 
     Small images grow by a whole factor, so that their pixels stay what they are.
     """
     size = display_size(explanation.image.size, side)
     heat = Image.fromarray(explanation.heatmap).resize(size, Image.Resampling.BILINEAR)
-    return replace(explanation, image=enlarged(explanation.image, side), heatmap=np.asarray(heat))
+    return replace(explanation, image=enlarge(explanation.image, side), heatmap=np.asarray(heat))
 
 
-def enlarged(image: Image.Image, side: int = SIDE) -> Image.Image:
+def enlarge(image: Image.Image, side: int = SIDE) -> Image.Image:
     """An image with a longer side of at most ``side`` pixels, small ones grown as they are."""
     grows = max(image.size) <= side
     way = Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS
@@ -32,7 +32,7 @@ def enlarged(image: Image.Image, side: int = SIDE) -> Image.Image:
 
 
 def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
-    """Width and height of an image once it is ``enlarged``."""
+    """Width and height of an image as ``enlarge`` makes it."""
     width, height = size
     longer = max(size)
     if longer <= side:
@@ -41,8 +41,8 @@ def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
     return max(1, round(width * side / longer)), max(1, round(height * side / longer))
 
 
-def coloured(grey: bytes) -> bytes:
-    """A stored heat map, a grey PNG, in the colours that it is shown in, as PNG."""
+def colour_heat_map(grey: bytes) -> bytes:
+    """Return a stored heat map, a grey PNG, in the colours that it is shown in, as PNG."""
     with Image.open(io.BytesIO(grey)) as stored:
         rgba = colormaps[COLOURS](np.asarray(stored), bytes=True)
     buffer = io.BytesIO()

@@ -51,7 +51,7 @@ class OfferedModel:
         return backbone_named(self.config.backbone).title
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``/models`` answers about it."""
+        """Return what ``/models`` answers about it."""
         return {
             "name": self.config.name,
             "title": self.title,
@@ -97,7 +97,7 @@ class Models:
         ]
 
     def offered(self, name: str) -> OfferedModel:
-        """What is known of a model; InputError where there is none of that name."""
+        """Return what is known of a model; InputError where there is none of that name."""
         if name not in self._offered:
             raise InputError(f"no model {name!r}: choose one of {', '.join(self._offered)}")
         return self._offered[name]
@@ -117,7 +117,7 @@ class Models:
         return offered if offered and offered.weights_sha256 == weights_sha256 else None
 
     def loaded(self, name: str) -> BCDClassifier:
-        """The model itself, read from its folder by whoever asks first.
+        """Return the model itself, read from its folder by whoever asks first.
 
         Raises:
             InputError: There is none of that name.
@@ -152,7 +152,7 @@ def _offered(folder: Path) -> OfferedModel:
 
 
 def _measured(path: Path, sha256: str) -> dict[str, Any]:
-    """What is known of the test part, if it was measured with these very weights."""
+    """Return what is known of the test part, if it was measured with these very weights."""
     if not path.is_file():
         return {}
     try:

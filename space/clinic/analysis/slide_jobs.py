@@ -23,7 +23,7 @@ from clinic.accounts.permissions import need_doctor
 from clinic.storage.actor import Actor
 
 # More takes minutes of everyone's processor.
-MOST_PIXELS, MOST_MM2 = 4_000_000_000, 400
+MAX_PIXELS, MAX_MM2 = 4_000_000_000, 400
 SLIDE = "slide"  # what the file is called, whatever the user called it
 ELSEWHERE = "analyse it with bcd slide on a machine of yours"
 
@@ -41,8 +41,8 @@ class Mapped:
     files: bytes
 
 
-def looked_at(actor: Actor | None, data: bytes, mpp: float | None, folder: Path) -> SlideFacts:
-    """What a slide says of itself, if it can be analysed here.
+def inspect_slide(actor: Actor | None, data: bytes, mpp: float | None, folder: Path) -> SlideFacts:
+    """Return what a slide says of itself, if it can be analysed here.
 
     Args:
         actor: A doctor.
@@ -59,7 +59,7 @@ def looked_at(actor: Actor | None, data: bytes, mpp: float | None, folder: Path)
         return _facts(path, mpp)
 
 
-def mapped(
+def map_slide(
     actor: Actor | None,
     model: Predictor,
     data: bytes,
@@ -67,7 +67,7 @@ def mapped(
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Mapped:
-    """Let a model answer all over a slide; the rest is as in ``looked_at``.
+    """Let a model answer all over a slide; the rest is as in ``inspect_slide``.
 
     Args:
         actor: A doctor.
@@ -109,16 +109,16 @@ def _facts(path: Path, mpp: float | None) -> SlideFacts:
     if mpp is not None and not low <= mpp <= high:
         raise InputError(f"a slide's pixel is {low:g} to {high:g} µm wide, not {mpp:g}")
     facts = read_facts(path, mpp)
-    if facts.width * facts.height > MOST_PIXELS:
+    if facts.width * facts.height > MAX_PIXELS:
         raise ImageError(
             f"the slide has {facts.width:,} x {facts.height:,} pixels, more than the "
-            f"{MOST_PIXELS:,} that are analysed here: {ELSEWHERE}"
+            f"{MAX_PIXELS:,} that are analysed here: {ELSEWHERE}"
         )
     _, _, width, height = facts.bounds
     area = width * facts.mpp_x * height * facts.mpp_y / UM2_IN_MM2
-    if area > MOST_MM2:
+    if area > MAX_MM2:
         raise ImageError(
-            f"the slide shows {area:,.0f} mm², more than the {MOST_MM2} that are analysed here: "
+            f"the slide shows {area:,.0f} mm², more than the {MAX_MM2} that are analysed here: "
             f"{ELSEWHERE}"
         )
     return facts

@@ -7,6 +7,7 @@ from bcd_models.decision import Label
 from bcd_models.prediction import WORDS, Prediction
 
 CELL_PIXELS = 32  # of the network's input, per cell of its last feature map
+RUNTIMES = {"onnx": "ONNX Runtime"}  # by their names in an answer; others are called the same
 DARK = "nothing speaks for it"
 BRIGHT = "would be called so with certainty"
 SEEN_BEFORE = (
@@ -16,7 +17,7 @@ SEEN_BEFORE = (
 
 
 def figure(probability: float) -> str:
-    """A probability as people read it: three decimals, never a false 0 or 1."""
+    """Return a probability as people read it: three decimals, never a false 0 or 1."""
     if probability < 0.0005:
         return "below 0.001"
     if probability >= 0.9995:
@@ -25,17 +26,17 @@ def figure(probability: float) -> str:
 
 
 def heading(prediction: Prediction) -> str:
-    """The result in words, as a heading."""
-    return capitalised(prediction.words)
+    """Return the result in words, as a heading."""
+    return capitalise(prediction.words)
 
 
-def capitalised(words: str) -> str:
+def capitalise(words: str) -> str:
     """Words as a heading or a sentence begins, the rest of them as they are."""
     return words[0].upper() + words[1:]
 
 
 def probability_line(prediction: Prediction) -> str:
-    """How sure, and from which probability on the answer changes."""
+    """Return how sure the answer is, and from which probability on the answer changes."""
     line = (
         f"Estimated probability of an {WORDS['malignant']}: {figure(prediction.probability)}. "
         f"The threshold is {figure(prediction.threshold)}"
@@ -47,22 +48,30 @@ def probability_line(prediction: Prediction) -> str:
 
 
 def band_words(prediction: Prediction) -> str:
-    """The referral band, or that there is none."""
+    """Return the referral band, or that there is none."""
     return " to ".join(map(figure, prediction.refer)) if prediction.refer else "none"
 
 
+def runtime_words(prediction: Prediction) -> str:
+    """Return what answered and in which precision, of an ensemble each; "" where not known."""
+    if not prediction.runtime:
+        return ""
+    given = (one.partition(" ") for one in prediction.runtime.split(", "))
+    return "; ".join(f"{RUNTIMES.get(name, name)}, {precision}" for name, _, precision in given)
+
+
 def reasons_line(prediction: Prediction) -> str:
-    """Why the answer should not be relied on; empty where nothing speaks against it."""
+    """Return why the answer should not be relied on; empty where nothing speaks against it."""
     return f"Because {'; '.join(prediction.reasons)}." if prediction.reasons else ""
 
 
 def map_line(label: Label) -> str:
-    """What bright regions speak for."""
+    """Return what bright regions speak for."""
     return f"Bright regions speak for “{WORDS[label]}”; dark regions do not."
 
 
 def cell_line(preprocess: PreprocessConfig) -> str:
-    """How coarse the heat map is."""
+    """Return how coarse the heat map is."""
     field = preprocess.field_width_um
     cell = field * CELL_PIXELS / preprocess.input_size
     return (
@@ -72,7 +81,7 @@ def cell_line(preprocess: PreprocessConfig) -> str:
 
 
 def classes_line() -> str:
-    """What the two answers cover."""
+    """Return what the two answers cover."""
     return (
         f"“{WORDS['malignant']}” means like invasive ductal carcinoma. “{WORDS['benign']}” covers "
         "all else: normal tissue, fat, perhaps in-situ disease too."
@@ -80,12 +89,12 @@ def classes_line() -> str:
 
 
 def field_line(preprocess: PreprocessConfig) -> str:
-    """What an image should show to be like those the model was trained on."""
+    """Return what an image should show to be like those the model was trained on."""
     return f"about {preprocess.field_width_um:.0f} µm wide"
 
 
 def printable(text: str) -> str:
-    """A user's text with control and direction characters made visible."""
+    """Return a user's text with control and direction characters made visible."""
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )

@@ -7,7 +7,7 @@ tallies (``clinic.storage.tallies``).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, get_args
@@ -40,8 +40,8 @@ from clinic.storage.tallies import (
 )
 
 ANSWERS: tuple[str, ...] = get_args(Decision)
-EARLIEST, LATEST = 2000, 2099
-DAILY = 92  # days; longer times are shown by month
+MIN_YEAR, MAX_YEAR = 2000, 2099
+MAX_DAYS_BY_DAY = 92  # days; longer times are shown by month
 MONTHS = "M"  # days sort before it, months after
 # As SQL of our own, whose making takes no time beside what the database takes.
 _OF = "FROM tally WHERE owner_id = :owner AND span BETWEEN :first AND :last"
@@ -79,8 +79,8 @@ class Period:
         """Refuse what is none."""
         if self.last < self.first:
             raise InputError("the last day lies before the first")
-        if self.first.year < EARLIEST or self.last.year > LATEST:
-            raise InputError(f"days lie in the years {EARLIEST} to {LATEST}")
+        if self.first.year < MIN_YEAR or self.last.year > MAX_YEAR:
+            raise InputError(f"days lie in the years {MIN_YEAR} to {MAX_YEAR}")
 
     @property
     def days(self) -> int:
@@ -113,8 +113,8 @@ class Overview:
     agreement: dict[str, Agreement]
 
 
-def models_used(clinic: Installation, actor: Actor | None) -> list[str]:
-    """Keys of the models that anything was ever answered by (``tallies.model_key``)."""
+def list_models_used(clinic: Installation, actor: Actor | None) -> list[str]:
+    """Return keys of the models that anything was ever answered by (``tallies.model_key``)."""
     wanted = select(Tally.model).where(
         Tally.owner_id == _owner(actor), Tally.kind == EXAMINATIONS, Tally.model > WHATEVER
     )
@@ -122,8 +122,8 @@ def models_used(clinic: Installation, actor: Actor | None) -> list[str]:
         return sorted(session.scalars(wanted.distinct()))
 
 
-def began(clinic: Installation, actor: Actor | None) -> date | None:
-    """The day of the first examination that is counted; None where there is none."""
+def find_first_day(clinic: Installation, actor: Actor | None) -> date | None:
+    """Return the day of the first examination that is counted; None where there is none."""
     wanted = select(func.min(Tally.span)).where(
         Tally.owner_id == _owner(actor),
         Tally.kind == EXAMINATIONS,
@@ -135,20 +135,20 @@ def began(clinic: Installation, actor: Actor | None) -> date | None:
     return date.fromisoformat(found[1:]) if found else None
 
 
-def overview(clinic: Installation, actor: Actor | None, model: str, period: Period) -> Overview:
+def count_period(clinic: Installation, actor: Actor | None, model: str, period: Period) -> Overview:
     """Count a period.
 
     Args:
         clinic: The installation.
         actor: A doctor, of whose own patients it is; or an admin.
-        model: As ``models_used`` names it.
+        model: As ``list_models_used`` names it.
         period: Which.
 
     Raises:
         NotSignedIn: Nobody is signed in.
     """
     owner, ranges = _owner(actor), _ranges(period)
-    spans = [(day(period.first), day(period.last))] if period.days <= DAILY else ranges
+    spans = [(day(period.first), day(period.last))] if period.days <= MAX_DAYS_BY_DAY else ranges
     with clinic.database.reading() as session:
         found = _summed(session, SUMS, ranges, owner=owner, model=model)
         volume = _summed(session, VOLUME, spans, owner=owner, model=model)
@@ -202,7 +202,7 @@ def _summed(
 
 
 def _volume(found: Counter[tuple[str, ...]], period: Period) -> dict[str, dict[str, int]]:
-    daily = period.days <= DAILY
+    daily = period.days <= MAX_DAYS_BY_DAY
     spans = _every_day(period) if daily else _every_month(period)
     volume = {span: dict.fromkeys(ANSWERS, 0) for span in spans}
     for (span, decision), number in found.items():
@@ -219,7 +219,7 @@ def _every_month(period: Period) -> list[str]:
     return [f"{number // 12}-{number % 12 + 1:02}" for number in range(first, last + 1)]
 
 
-def _agreement(found: dict[tuple[str, str, str], int], model: str, shown: str) -> Agreement:
+def _agreement(found: Mapping[tuple[str, ...], int], model: str, shown: str) -> Agreement:
     def number(verdict: str, label: str) -> int:
         return found.get((model, AGREEMENT, agreement_key(shown, verdict, label)), 0)
 

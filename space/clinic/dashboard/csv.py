@@ -10,8 +10,8 @@ from datetime import datetime
 BEGIN_FORMULAS = "=+-@\t\r\n＝＋－＠"  # what spreadsheets take for the begin of a formula
 
 
-def written(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """A table as CSV in UTF-8, marked as such, for spreadsheets would guess otherwise."""
+def write_csv(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return a table as CSV in UTF-8, marked as such, for spreadsheets would guess otherwise."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(heads)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-FEWEST = 50  # results; of fewer nothing is said
+MIN_RESULTS = 50  # results; of fewer nothing is said
 RESAMPLES, SEED = 1000, 0
 
 
@@ -29,14 +31,14 @@ class Drift:
         return self.index > self.by_chance
 
 
-def drift(seen: Sequence[int], reference: Sequence[int]) -> Drift | None:
+def measure_drift(seen: Sequence[int], reference: Sequence[int]) -> Drift | None:
     """Compare two histograms over the same bins; None where there is too little to compare.
 
     Args:
         seen: Results in each bin.
         reference: Images of the model's test part in each bin; empty where they are not known.
     """
-    if len(seen) != len(reference) or min(sum(seen), sum(reference)) < FEWEST:
+    if len(seen) != len(reference) or min(sum(seen), sum(reference)) < MIN_RESULTS:
         return None
     base = np.asarray(reference, float)
     drawn = np.random.default_rng(SEED).multinomial(sum(seen), base / base.sum(), RESAMPLES)
@@ -44,9 +46,10 @@ def drift(seen: Sequence[int], reference: Sequence[int]) -> Drift | None:
     return Drift(float(index), float(np.quantile(_indices(drawn, base), 0.95)))
 
 
-def _indices(seen: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """The index of each row; half an image is added to each bin, so that none is empty."""
+def _indices(seen: NDArray[Any], base: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the index of each row; half an image is added to each bin, so that none is empty."""
     shares, usual = (
         (counts + 0.5) / (counts + 0.5).sum(-1, keepdims=True) for counts in (seen, base)
     )
-    return ((shares - usual) * np.log(shares / usual)).sum(-1)
+    index: NDArray[np.float64] = ((shares - usual) * np.log(shares / usual)).sum(-1)
+    return index

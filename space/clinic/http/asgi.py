@@ -41,12 +41,12 @@ class Answer:
 
 
 def without(scope: Scope, *names: bytes) -> Scope:
-    """A request without some of its headers; without an Origin, Gradio allows none."""
+    """Return a request without some of its headers; without an Origin, Gradio allows none."""
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     return {**scope, "headers": [pair for pair in headers if pair[0] not in names]}
 
 
-def limited(receive: Receive, most: int) -> Receive:
+def limit_body(receive: Receive, most: int) -> Receive:
     """HTTPException 413, which FastAPI hands on, where a request's body is larger."""
     taken = 0
 
@@ -61,8 +61,8 @@ def limited(receive: Receive, most: int) -> Receive:
     return received
 
 
-def replayed(body: bytes, receive: Receive) -> Receive:
-    """A request's body again, after it was read."""
+def replay_body(body: bytes, receive: Receive) -> Receive:
+    """Return a request's body again, after it was read."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def received() -> Message:

@@ -14,8 +14,8 @@ def token_in(header: str) -> str:
     return cookie_parser(header).get(NAME, "")
 
 
-def kept(token: str, *, secure: bool) -> str:
-    """A Set-Cookie header that keeps a token until the browser is closed.
+def set_session(token: str, *, secure: bool) -> str:
+    """Return a Set-Cookie header that keeps a token until the browser is closed.
 
     Scripts never see it. On the Hub the app lies in a frame of another site, where browsers keep
     only cookies that say all of this; elsewhere the cookie goes to no request from another site,
@@ -26,6 +26,6 @@ def kept(token: str, *, secure: bool) -> str:
     return f"{NAME}={token}; Path=/; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
 
 
-def forgotten(*, secure: bool) -> str:
-    """A Set-Cookie header that takes the cookie away."""
-    return f"{kept('', secure=secure)}; Max-Age=0"
+def expire_session(*, secure: bool) -> str:
+    """Return a Set-Cookie header that takes the cookie away."""
+    return f"{set_session('', secure=secure)}; Max-Age=0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Mapping
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoneFree
@@ -15,12 +16,14 @@ UNREACHABLE = (
     "The records can't be reached just now. Try again in a minute; if it stays, tell who runs this "
     "page."
 )
+PASSING = (OperationalError, InterfaceError, NoneFree)
+UNEXPECTED_STATUS = {**dict.fromkeys(PASSING, 503), Exception: 500}
 
 log = logging.getLogger(__name__)
 
 
-def told(error: Exception) -> str:
-    """One sentence for the user.
+def user_message(error: Exception) -> str:
+    """Return one sentence for the user.
 
     Errors raised on purpose speak for themselves. Anything else is logged and told neutrally. The
     log holds where it happened and never the error's message, which may name a user's file.
@@ -33,13 +36,14 @@ def told(error: Exception) -> str:
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether it is the database that is away, full or busy, so that trying again may help."""
-    return isinstance(error, (OperationalError, InterfaceError, NoneFree))
+    """Return whether the database is away, full or busy, so that trying again may help."""
+    return isinstance(error, PASSING)
 
 
-def status_of(error: Exception) -> int:
-    """The HTTP status of what nobody raised on purpose."""
-    return 503 if is_passing(error) else 500
+def status_of(error: Exception, statuses: Mapping[type[Exception], int] = UNEXPECTED_STATUS) -> int:
+    """Return the HTTP status of an error: its class's own, or that of the nearest base."""
+    known = (statuses[one] for one in type(error).__mro__ if one in statuses)
+    return next(known, 500)
 
 
 def _kind(error: Exception) -> str:

@@ -29,12 +29,12 @@ from clinic.http.asgi import (
     Receive,
     Scope,
     Send,
-    limited,
-    replayed,
+    limit_body,
+    replay_body,
     until,
     without,
 )
-from clinic.http.failures import status_of, told
+from clinic.http.failures import status_of, user_message
 from clinic.http.grants import GUEST, HEARTBEAT, Grants, asked_in, begun_in, given_in
 from clinic.http.plain_pages import not_found_page, one_sentence
 from clinic.installation import Installation
@@ -50,7 +50,7 @@ CALLS = re.compile(
 )
 ANSWERS = re.compile(r"/gradio_api/(queue|call)/.+")  # the calls that give files and events
 METHODS = ("GET", "HEAD", "POST")
-MOST_JSON, MOST_UPLOAD = 1 << 20, 64 << 20  # bytes of a request
+MAX_JSON, MAX_UPLOAD = 1 << 20, 64 << 20  # bytes of a request
 UNKNOWN = "there is nothing of that name; if a page sent this, load it again"
 
 HEADERS = {
@@ -121,15 +121,15 @@ class Gate:
             return
         path = scope["path"]
         answer = Answer(send, self._headers(path))
-        most = MOST_UPLOAD if path == UPLOAD else MOST_JSON
+        most = MAX_UPLOAD if path == UPLOAD else MAX_JSON
         try:
-            await self._serve(scope, limited(receive, most), answer)
+            await self._serve(scope, limit_body(receive, most), answer)
         except ClientDisconnect:
             return
         except HTTPException as error:  # too large
             await _refused(error.status_code, error.detail)(scope, receive, answer)
         except Exception as error:  # whose message may hold what a user typed
-            sentence = told(error)
+            sentence = user_message(error)
             if not answer.begun:
                 refused = one_sentence(scope, status_of(error), sentence)
                 await refused(scope, receive, answer)
@@ -157,7 +157,7 @@ class Gate:
             await self._let_in(actor, scope, receive, send)
 
     def _refused_at_once(self, scope: Scope) -> Response | None:
-        """The refusal of what is refused to all."""
+        """Return the refusal of what is refused to all."""
         settings = self.clinic.settings
         hosts = {name.lower() for name in settings.hosts}
         if hosts and visitors.host_name(scope, settings.proxies) not in hosts:
@@ -184,11 +184,11 @@ class Gate:
             await self._call(owner, getattr(self.apps, role), scope, receive, send)
         else:
             # A page's query is for its listeners; Gradio would take it for its own.
-            page = without(scope, b"origin") | {"query_string": b""}
+            page = {**without(scope, b"origin"), "query_string": b""}
             await getattr(self.apps, role)(page, receive, send)
 
     def _refused_to(self, actor: Actor | None, scope: Scope) -> Response | None:
-        """The refusal of what is refused to this visitor."""
+        """Return the refusal of what is refused to this visitor."""
         path, pages, is_page = scope["path"], self.apps.pages, visitors.wants_page(scope)
         if actor is None:
             closed = bool(scope["state"]["token"]) or not self.clinic.settings.guests
@@ -213,7 +213,7 @@ class Gate:
                 await _refused(422, "a JSON object is needed")(scope, receive, send)
                 return
             # As it was understood here, so that nothing can be understood otherwise there.
-            receive = replayed(json.dumps(said).encode(), receive)
+            receive = replay_body(json.dumps(said).encode(), receive)
         held = self.grants.holds(owner, asked_in(path, query, said))
         if not held or not self.grants.claim(owner, begun_in(path, said)):
             await _refused(404, UNKNOWN)(scope, receive, send)
@@ -243,7 +243,7 @@ class Gate:
         return noting
 
     def _headers(self, path: str) -> dict[str, str]:
-        """What every answer to a path says."""
+        """Return what every answer to a path says."""
         ours = {**HEADERS, "content-security-policy": POLICY.format(frames=self.frames)}
         return ours if STATIC.fullmatch(path) else {**ours, "cache-control": "no-store"}
 
@@ -251,7 +251,7 @@ class Gate:
 def _to_sign_in(scope: Scope) -> Response:
     """To the sign-in, and back afterwards; a session that is over is forgotten."""
     response = RedirectResponse(visitors.sign_in_path(scope), 303)
-    response.headers["set-cookie"] = cookies.forgotten(secure=scope["state"]["secure"])
+    response.headers["set-cookie"] = cookies.expire_session(secure=scope["state"]["secure"])
     return response
 
 

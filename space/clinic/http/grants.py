@@ -13,8 +13,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 GUEST = 0  # all guests are one owner; accounts count from 1
-MOST = 20_000  # of each owner's newest are remembered; older files and events are refused to all
-LONGEST = 1000  # characters of what is remembered
+MAX_GRANTS_PER_OWNER = (
+    20_000  # of each owner's newest are remembered; older files and events are refused to all
+)
+MAX_GRANT_LENGTH = 1000  # characters of what is remembered
 FILE, CALL, HEARTBEAT = (f"/gradio_api/{kind}" for kind in ("file=", "call/", "heartbeat/"))
 
 
@@ -28,29 +30,31 @@ class Grants:
     def claim(self, owner: int, things: Iterable[str]) -> bool:
         """Give what is nobody's yet; False, and nothing given, where one of them can't be had."""
         things = set(things)
-        if any(self._owners.get(one, owner) != owner or len(one) > LONGEST for one in things):
+        if any(
+            self._owners.get(one, owner) != owner or len(one) > MAX_GRANT_LENGTH for one in things
+        ):
             return False
         given = self._given[owner]
         for one in things:
             if one not in self._owners:
                 self._owners[one] = owner
                 given.append(one)
-        while len(given) > MOST:
+        while len(given) > MAX_GRANTS_PER_OWNER:
             del self._owners[given.popleft()]
         return True
 
     def holds(self, owner: int, things: Iterable[str]) -> bool:
-        """Whether all of it was given to an owner."""
+        """Return whether all of it was given to an owner."""
         return all(self._owners.get(one) == owner for one in things)
 
 
 def file(path: str) -> str:
-    """A file as it is claimed: its path, letter for letter."""
+    """Return a file as it is claimed: its path, letter for letter."""
     return f"file {path}"
 
 
 def asked_in(path: str, query: str, said: Any) -> set[str]:
-    """What a request names that must have been given to who sends it.
+    """Return what a request names that must have been given to who sends it.
 
     Args:
         path: As it reaches the app.
@@ -68,7 +72,7 @@ def asked_in(path: str, query: str, said: Any) -> set[str]:
 
 
 def begun_in(path: str, said: Any) -> set[str]:
-    """The session that a request names, which may be a new one."""
+    """Return the session that a request names, which may be a new one."""
     begun = _named(said, "session_hash", "session")
     if path.startswith(HEARTBEAT):
         begun.add(f"session {path.removeprefix(HEARTBEAT)}")
@@ -81,7 +85,7 @@ def given_in(said: Any) -> set[str]:
 
 
 def files_in(said: Any) -> set[str]:
-    """The files that a JSON names, at any depth, by their paths letter for letter."""
+    """Return the files that a JSON names, at any depth, by their paths letter for letter."""
     found, waiting = set(), [said]
     while waiting:
         part = waiting.pop()

@@ -56,7 +56,7 @@ def sign_in_page(
     guests: bool = True,
     hub: bool = False,
 ) -> str:
-    """The page to sign in on.
+    """Return the page to sign in on.
 
     Args:
         next_path: Where to go afterwards.
@@ -92,7 +92,7 @@ def sign_in_page(
 
 
 def not_found_page() -> str:
-    """What is shown where there is no page."""
+    """Return what is shown where there is no page."""
     return _page(
         "Not found",
         "<h1>There is no such page</h1><p>Or none for this account.</p>"
@@ -101,7 +101,7 @@ def not_found_page() -> str:
 
 
 def one_sentence(scope: Scope, status: int, sentence: str) -> Response:
-    """An answer of one sentence, such as why a file can't be had: to a browser as a page."""
+    """Return an answer of one sentence, such as why a file can't be had: to a browser as a page."""
     if visitors.wants_page(scope):
         return HTMLResponse(_told_page(sentence), status)
     return JSONResponse({"detail": sentence}, status)

@@ -11,13 +11,13 @@ Scope = Mapping[str, Any]  # of an ASGI request
 
 
 def header(scope: Scope, name: str) -> str:
-    """A header's value, or ""; several are joined."""
+    """Return a header's value, or ""; several are joined."""
     wanted = name.lower().encode()
     return ", ".join(value.decode("latin-1") for key, value in scope["headers"] if key == wanted)
 
 
 def address(scope: Scope, proxies: Sequence[str]) -> str:
-    """The visitor's address: the nearest one that isn't a known proxy's."""
+    """Return the visitor's address: the nearest one that isn't a known proxy's."""
     nearest = _peer(scope)
     forwarded = [part.strip() for part in header(scope, "x-forwarded-for").split(",")]
     while _is_of(nearest, proxies) and forwarded and _is_address(forwarded[-1]):
@@ -39,17 +39,17 @@ def host_name(scope: Scope, proxies: Sequence[str]) -> str:
 
 
 def is_secure(scope: Scope, proxies: Sequence[str]) -> bool:
-    """Whether the visitor's browser speaks https."""
+    """Return whether the visitor's browser speaks https."""
     return (_forwarded(scope, "x-forwarded-proto", proxies) or scope.get("scheme")) == "https"
 
 
 def wants_page(scope: Scope) -> bool:
-    """Whether it is a browser that asks for a page."""
+    """Return whether it is a browser that asks for a page."""
     return "text/html" in header(scope, "accept")
 
 
 def is_from_elsewhere(scope: Scope, proxies: Sequence[str]) -> bool:
-    """Whether another site's page sent it."""
+    """Return whether another site's page sent it."""
     if header(scope, "sec-fetch-site") == "cross-site":
         return True
     origin = header(scope, "origin")
@@ -57,7 +57,7 @@ def is_from_elsewhere(scope: Scope, proxies: Sequence[str]) -> bool:
 
 
 def sign_in_path(scope: Scope) -> str:
-    """Where to sign in so as to come back to what was asked for."""
+    """Return where to sign in so as to come back to what was asked for."""
     query = scope["query_string"].decode("latin-1")
     wanted = scope["path"] + (f"?{query}" if query else "")
     return "/login" if wanted == "/" else f"/login?next={quote(wanted, safe='')}"
@@ -68,7 +68,7 @@ def _peer(scope: Scope) -> str:
 
 
 def _forwarded(scope: Scope, name: str, proxies: Sequence[str]) -> str:
-    """What the nearest proxy says; "" where it is none of ours."""
+    """Return what the nearest proxy says; "" where it is none of ours."""
     if not _is_of(_peer(scope), proxies):
         return ""
     return header(scope, name).rpartition(",")[2].strip()

@@ -6,7 +6,7 @@ Kept of an image are its pixels as the models saw them, never the file: that may
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,75 +16,24 @@ from PIL import Image
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from bcd_models.config import PreprocessConfig
-from bcd_models.errors import ImageError, InputError
+from bcd_models.errors import InputError
 from bcd_models.explanation import Explanation
-from bcd_models.images.open import open_image
-from bcd_models.models.predictor import Predictor
 from clinic.accounts.permissions import need_doctor
+from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.display import display_size
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import patients
-from clinic.records.texts import checked_text
-from clinic.storage import clock, shown_images, tallies
+from clinic.records.texts import check_text
+from clinic.storage import clock, references, shown_images, tallies
 from clinic.storage.actor import Actor, NotAllowed, NotFound, Refused
-from clinic.storage.ids import issued
-from clinic.storage.paging import Page, paged
+from clinic.storage.ids import issue_id
+from clinic.storage.paging import Page, fetch_page
 from clinic.storage.shown_images import encode_png, hash_png
 from clinic.storage.tables import Examination, ExaminedImage, Look, Patient, Read, Result
 
-MOST_IMAGES = 16
-OFF_SCALE = 2.0  # times, or part of, the field trained on
 STAINS = ("H&E", "other", "not known")
 SPECIMENS = ("core biopsy", "excision", "mastectomy", "other", "not known")
-
-
-@dataclass(frozen=True)
-class HandedIn:
-    """One image to analyse.
-
-    Attributes:
-        data: The file's bytes.
-        field_width_um: How many micrometres wide its field is; None: not known.
-    """
-
-    data: bytes
-    field_width_um: float | None = None
-
-
-@dataclass(frozen=True)
-class Analysed:
-    """What models said of one image.
-
-    Attributes:
-        image: Upright RGB, as the models saw it.
-        png: The same, as it is stored once it is saved.
-        field_width_um: As handed in.
-        explanations: By model.
-        warnings: Why its scale makes the answers less to be relied on.
-    """
-
-    image: Image.Image
-    png: bytes
-    field_width_um: float | None
-    explanations: dict[str, Explanation]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What models said of images, kept on the server until it is saved.
-
-    Attributes:
-        images: Each of them, in order.
-        shown: Whether the doctor saw what they said; decides how it is saved.
-        shown_before: Whether an answer about one of the images was shown to the doctor before.
-    """
-
-    images: tuple[Analysed, ...]
-    shown: bool
-    shown_before: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,66 +70,7 @@ class ExaminationRow:
     read: bool
 
 
-def scaled(data: bytes, um: float | None = None, um_per_pixel: float | None = None) -> HandedIn:
-    """An image with the width of its field, said by either of two ways or not known.
-
-    Raises:
-        InputError: Both are given, or one that no field has.
-        ImageError: Its width in pixels is needed, and it can't be used.
-    """
-    width = open_image(data).width if um_per_pixel else 0
-    return HandedIn(data, field_width(width, um, um_per_pixel))
-
-
-def field_width(
-    width: int, um: float | None = None, um_per_pixel: float | None = None
-) -> float | None:
-    """Micrometres that an image is wide, by either of two ways to say it; None: not known.
-
-    Args:
-        width: Of the image, in pixels.
-        um: Micrometres of the whole field.
-        um_per_pixel: Micrometres of a pixel.
-
-    Raises:
-        InputError: Both are given, or one that no field has.
-    """
-    if um is not None and um_per_pixel is not None:
-        raise InputError("give the field's width or the size of a pixel, not both")
-    found = um if um_per_pixel is None else um_per_pixel * width
-    if found is not None and not 1 <= found <= 100_000:
-        raise InputError(f"a field is 1 to 100,000 µm wide, this one {found:g}")
-    return found
-
-
-def analyse(
-    models: Models, handed_in: Sequence[HandedIn], names: Sequence[str]
-) -> tuple[Analysed, ...]:
-    """Let some models answer about some images; nothing is stored.
-
-    Raises:
-        InputError: No image or too many, or no model of a name.
-        ImageError: One can't be used; the message says which, by its number.
-    """
-    if not 1 <= len(handed_in) <= MOST_IMAGES:
-        raise InputError(f"hand in 1 to {MOST_IMAGES} images, not {len(handed_in)}")
-    if not names or len(set(names)) < len(names):
-        raise InputError("choose one or more models, each once")
-    opened = [_opened(one, number) for number, one in enumerate(handed_in, 1)]
-    said = {name: _explained(models.loaded(name), opened) for name in names}
-    return tuple(
-        Analysed(
-            image,
-            encode_png(image),
-            one.field_width_um,
-            {name: said[name][index] for name in names},
-            scale_warnings(models, names, one.field_width_um),
-        )
-        for index, (one, image) in enumerate(zip(handed_in, opened, strict=True))
-    )
-
-
-def analyse_of(
+def analyse_for_patient(
     clinic: Installation,
     actor: Actor | None,
     models: Models,
@@ -211,7 +101,7 @@ def analyse_of(
         patients.own(session, doctor, patient_id)
     found = analyse(models, handed_in, names)
     hashes = [hash_png(one.png) for one in found]
-    said = {
+    said: dict[str, Any] = {
         "images": len(found),
         "models": list(names),
         "weights": [models.loaded(name).weights_sha256 for name in names],
@@ -225,14 +115,6 @@ def analyse_of(
         if shown:
             shown_images.note_shown(session, doctor.account_id, hashes)
     return Analysis(found, shown, shown_before)
-
-
-def scale_warnings(
-    models: Models, names: Iterable[str], field_width_um: float | None
-) -> tuple[str, ...]:
-    """Why an image's scale speaks against some models' answers; of those still on offer."""
-    trained = (models.offered(name).config.preprocess for name in names if name in models.names)
-    return tuple(dict.fromkeys(filter(None, (_off_scale(field_width_um, one) for one in trained))))
 
 
 def save(
@@ -259,34 +141,36 @@ def save(
         StorageError: There is no room.
     """
     doctor, comment = need_doctor(actor), _checked(details)
-    with clinic.storage.saving(), clinic.database.transaction() as session:
-        patient = patients.own(session, doctor, patient_id)
-        if patient.archived_at:
-            raise InputError("this patient is put aside: take the record back first")
-        now = clock.now()
+    with clinic.database.reading() as session:  # before anything is stored
+        _own_open(session, doctor, patient_id)
+    now = clock.now()
+    with references.storing(clinic.database, clinic.storage) as put:
         examination = Examination(
-            id=issued("E"),
+            id=issue_id("E"),
             patient_id=patient_id,
             made_by=doctor.account_id,
             created_at=now,
             stain=details.stain,
             specimen=details.specimen,
             comment=comment,
-            images=[_row(clinic, one, place, now) for place, one in enumerate(analysis.images, 1)],
+            images=[_row(put, one, place, now) for place, one in enumerate(analysis.images, 1)],
         )
-        session.add(examination)
-        session.flush()
-        tallies.change(session, Counter(), tallies.contribution(doctor.account_id, [examination]))
-        log(clinic, session, "examined", doctor, examination, images=len(analysis.images))
-        if analysis.shown:
-            look(clinic, session, doctor, examination)
-        return examination.id
+        with clinic.database.transaction() as session:
+            _own_open(session, doctor, patient_id)
+            session.add(examination)
+            session.flush()
+            counted = tallies.contribution(doctor.account_id, [examination])
+            tallies.change(session, Counter(), counted)
+            log(clinic, session, "examined", doctor, examination, images=len(analysis.images))
+            if analysis.shown:
+                look(clinic, session, doctor, examination)
+            return examination.id
 
 
 def view(
     clinic: Installation, actor: Actor | None, examination_id: str, reveal: bool = False
 ) -> tuple[Examination, bool]:
-    """One examination of one's own patients; looking is logged.
+    """Return one examination of one's own patients; looking is logged.
 
     Args:
         clinic: The installation.
@@ -322,8 +206,10 @@ def answers_were_seen(clinic: Installation, actor: Actor | None, examination_id:
         return has_seen_answers(session, doctor, own(session, doctor, examination_id))
 
 
-def of_patient(clinic: Installation, actor: Actor | None, patient_id: str) -> list[ExaminationRow]:
-    """A patient's examinations, newest first; NotFound where it is none of the doctor's."""
+def list_examinations(
+    clinic: Installation, actor: Actor | None, patient_id: str
+) -> list[ExaminationRow]:
+    """Return a patient's examinations, newest first; NotFound where it is none of the doctor's."""
     doctor = need_doctor(actor)
     with clinic.database.reading() as session:
         patients.own(session, doctor, patient_id)
@@ -332,7 +218,7 @@ def of_patient(clinic: Installation, actor: Actor | None, patient_id: str) -> li
         return [ExaminationRow(*row) for row in rows]
 
 
-def worklist(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
+def list_unread(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
     """Examinations of one's own patients that nobody has read, oldest first."""
     doctor = need_doctor(actor)
     wanted = (
@@ -343,11 +229,11 @@ def worklist(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[E
     rows = _lines().join(Patient).where(*wanted)
     with clinic.database.reading() as session:
         oldest_first = rows.order_by(Examination.created_at, Examination.id)
-        return paged(session, oldest_first, page, ExaminationRow)
+        return fetch_page(session, oldest_first, page, ExaminationRow)
 
 
 def image(clinic: Installation, actor: Actor | None, examination_id: str, position: int) -> bytes:
-    """An examination's image as PNG; NotFound where there is none of the doctor's."""
+    """Return an examination's image as PNG; NotFound where there is none of the doctor's."""
     doctor = need_doctor(actor)
     with clinic.database.reading() as session:
         found = _image(session, doctor, examination_id, position).sha256
@@ -357,7 +243,7 @@ def image(clinic: Installation, actor: Actor | None, examination_id: str, positi
 def heat(
     clinic: Installation, actor: Actor | None, examination_id: str, position: int, model: str
 ) -> bytes:
-    """A model's heat map as grey PNG, 0 black and 1 white.
+    """Return a model's heat map as grey PNG, 0 black and 1 white.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs; or
@@ -392,7 +278,7 @@ def look(clinic: Installation, session: Session, doctor: Actor, examination: Exa
 
 
 def has_looked(session: Session, doctor: Actor, examination_id: str) -> bool:
-    """Whether the models' answers were shown to a doctor, as those of this examination."""
+    """Return whether the models' answers were shown to a doctor, as those of this examination."""
     return session.get(Look, (examination_id, doctor.account_id)) is not None
 
 
@@ -417,45 +303,25 @@ def log(
     clinic.log.write(session, action, actor=doctor, subject=subject, **detail)
 
 
-def _opened(one: HandedIn, number: int) -> Image.Image:
-    try:
-        return open_image(one.data)
-    except InputError as error:
-        raise type(error)(f"image {number}: {error}") from None
+def _own_open(session: Session, doctor: Actor, patient_id: str) -> None:
+    """Refused where it is no patient of the doctor's, InputError where it is put aside."""
+    if patients.own(session, doctor, patient_id).archived_at:
+        raise InputError("this patient is put aside: take the record back first")
 
 
-def _explained(model: Predictor, images: Sequence[Image.Image]) -> list[Explanation]:
-    explanations = []
-    for _, found in model.explanations(images):
-        if isinstance(found, ImageError):
-            raise found
-        explanations.append(found)
-    return explanations
-
-
-def _off_scale(field: float | None, trained: PreprocessConfig) -> str:
-    """Why an image's scale speaks against an answer about it, or ""."""
-    usual = trained.field_width_um
-    if field is None:
-        return f"the field's width is not known; the models know fields about {usual:g} µm wide"
-    if usual / OFF_SCALE <= field <= usual * OFF_SCALE:
-        return ""
-    return f"the field is {field:g} µm wide; the models know fields about {usual:g} µm wide"
-
-
-def _row(clinic: Installation, one: Analysed, position: int, now: datetime) -> ExaminedImage:
+def _row(put: Callable[[bytes], str], one: Analysed, position: int, now: datetime) -> ExaminedImage:
     return ExaminedImage(
         position=position,
-        sha256=clinic.storage.put(one.png),
+        sha256=put(one.png),
         format="PNG",
         width=one.image.width,
         height=one.image.height,
         field_width_um=one.field_width_um,
-        results=[_result(clinic, said, now) for said in one.explanations.values()],
+        results=[_result(put, said, now) for said in one.explanations.values()],
     )
 
 
-def _result(clinic: Installation, said: Explanation, now: datetime) -> Result:
+def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Result:
     answer = said.prediction
     low, high = answer.refer or (None, None)
     grey = Image.fromarray(np.rint(said.heatmap * 255).astype(np.uint8))
@@ -464,6 +330,7 @@ def _result(clinic: Installation, said: Explanation, now: datetime) -> Result:
         model=answer.model,
         model_version=answer.model_version,
         weights_sha256=answer.weights_sha256,
+        runtime=answer.runtime,
         label=answer.label,
         probability=answer.probability,
         decision=answer.decision,
@@ -471,18 +338,18 @@ def _result(clinic: Installation, said: Explanation, now: datetime) -> Result:
         threshold=answer.threshold,
         refer_low=low,
         refer_high=high,
-        heat_sha256=clinic.storage.put(
+        heat_sha256=put(
             encode_png(grey.resize(display_size(grey.size), Image.Resampling.BILINEAR))
         ),
     )
 
 
 def _checked(details: Details) -> str:
-    """The comment as it is kept."""
+    """Return the comment as it is kept."""
     for value, known in ((details.stain, STAINS), (details.specimen, SPECIMENS)):
         if value not in known:
             raise InputError(f"no {value!r}: choose one of {', '.join(known)}")
-    return checked_text(details.comment, "comment")
+    return check_text(details.comment, "comment")
 
 
 def _image(session: Session, doctor: Actor, examination_id: str, position: int) -> ExaminedImage:
@@ -510,7 +377,7 @@ def _has_read() -> ColumnElement[bool]:
     return select(Read.id).where(Read.examination_id == Examination.id).exists()
 
 
-def _lines() -> Select[Any]:
+def _lines() -> Select[*tuple[Any, ...]]:
     images = select(func.count()).where(ExaminedImage.examination_id == Examination.id)
     return select(
         Examination.id,

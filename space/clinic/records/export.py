@@ -12,6 +12,7 @@ from bcd_models.prediction import NOTICE
 from clinic.accounts.permissions import need_doctor
 from clinic.installation import Installation
 from clinic.records import patients
+from clinic.records.patient_fields import FIELDS
 from clinic.records.reads import VERDICTS
 from clinic.storage import shown_images
 from clinic.storage.actor import Actor
@@ -26,7 +27,7 @@ A heat map is grey: black is 0, white is 1.
 
 
 def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
-    """A patient's record, examinations, images, heat maps, reads and reports.
+    """Return a patient's record, examinations, images, heat maps, reads and reports.
 
     The same record gives the same bytes. Names in the zip are ids that the app issued. It holds
     hidden answers too, so it counts as having shown them.
@@ -36,21 +37,21 @@ def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
         StorageError: A stored file is missing or damaged.
     """
     doctor = need_doctor(actor)
-    with clinic.database.transaction() as session:
-        patient = patients.own(session, doctor, patient_id)
+    # Nothing is taken away while files are saved: so each is still there that the rows name.
+    with clinic.storage.saving():
         files: dict[str, str] = {}
-        document = _patient(patient, files)
-        hashes = (image.sha256 for one in patient.examinations for image in one.images)
-        shown_images.note_shown(session, doctor.account_id, hashes)
-        clinic.log.write(
-            session,
-            "patient_exported",
-            actor=doctor,
-            subject=f"patient {patient_id}",
-            files=len(files),
-        )
-        # Within the transaction: nothing may be deleted between the rows and their files.
+        with clinic.database.reading() as session:
+            patient = patients.own(session, doctor, patient_id)
+            document = _patient(patient, files)
+            hashes = [image.sha256 for one in patient.examinations for image in one.images]
         contents = {name: clinic.storage.read(sha256) for name, sha256 in files.items()}
+        with clinic.database.transaction() as session:
+            patients.own(session, doctor, patient_id)
+            shown_images.note_shown(session, doctor.account_id, hashes)
+            subject, count = f"patient {patient_id}", len(files)
+            clinic.log.write(
+                session, "patient_exported", actor=doctor, subject=subject, files=count
+            )
     text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     return _zip({"README.txt": READ_ME.encode(), "patient.json": text.encode(), **contents})
 
@@ -64,13 +65,11 @@ def _zip(contents: dict[str, bytes]) -> bytes:
 
 
 def _patient(patient: Patient, files: dict[str, str]) -> dict[str, Any]:
-    """The record for JSON; hashes of the files that it names go into ``files``."""
+    """Return the record for JSON; hashes of the files that it names go into ``files``."""
     return {
         "notice": NOTICE,
         "id": patient.id,
-        "external_id": patient.external_id,
-        "birth_year": patient.birth_year,
-        "note": patient.note,
+        **{one.name: getattr(patient, one.name) for one in FIELDS},
         "synthetic": patient.synthetic,
         "created_at": _moment(patient.created_at),
         "changed_at": _moment(patient.changed_at),
@@ -118,6 +117,7 @@ def _result(number: int, stem: str, result: Result, files: dict[str, str]) -> di
         "model": result.model,
         "model_version": result.model_version,
         "weights_sha256": result.weights_sha256,
+        "runtime": result.runtime,
         "label": result.label,
         "probability": result.probability,
         "decision": result.decision,

@@ -5,7 +5,6 @@ Another's record reads as one that isn't there. Every act is checked and logged 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,49 +14,28 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
-from sqlalchemy.orm.exc import StaleDataError
 
 from bcd_models.errors import BCDError, InputError
 from clinic.accounts.permissions import need_admin, need_doctor
 from clinic.installation import Installation
-from clinic.records.texts import checked_text
+from clinic.records.patient_fields import FIELDS, PatientForm, parse_form, show_form
 from clinic.storage import clock, references, shown_images, tallies
 from clinic.storage.actor import Actor, Refused
-from clinic.storage.ids import issued
-from clinic.storage.paging import Page, paged
+from clinic.storage.ids import issue_id
+from clinic.storage.paging import Page, fetch_page
 from clinic.storage.tables import Account, Examination, Patient, Read
-
-OLDEST = 1900
 
 
 class Conflict(BCDError):
     """Somebody has changed it meanwhile."""
 
 
-@dataclass(frozen=True)
-class PatientForm:
-    """What is asked of a patient; no name, so that none can get out.
-
-    Attributes:
-        external_id: The department's own pseudonym, of the pattern in the settings, or None.
-        birth_year: Or None.
-        note: Free text without names.
-    """
-
-    external_id: str | None = None
-    birth_year: int | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class PatientRow:
-    """What is shown of a patient.
+@dataclass(frozen=True, kw_only=True)
+class PatientRow(PatientForm):
+    """What is shown of a patient: what was asked, and the rest.
 
     Attributes:
         id: Issued by the app.
-        external_id: As in the form.
-        birth_year: As in the form.
-        note: As in the form.
         synthetic: Whether it is a demonstration's.
         created_at: When the record was made.
         changed_at: When the form was last changed.
@@ -68,9 +46,6 @@ class PatientRow:
     """
 
     id: str
-    external_id: str | None
-    birth_year: int | None
-    note: str
     synthetic: bool
     created_at: datetime
     changed_at: datetime
@@ -90,11 +65,11 @@ def create(
         InputError: The form can't be accepted.
     """
     doctor, now = need_doctor(actor), clock.now()
-    form = _checked(clinic, form)
+    form = parse_form(clinic.settings, show_form(form))
     with clinic.database.transaction() as session:
         _refuse_taken(session, doctor.account_id, form.external_id, None)
         patient = Patient(
-            id=issued("P"),
+            id=issue_id("P"),
             owner_id=doctor.account_id,
             synthetic=synthetic,
             created_at=now,
@@ -107,7 +82,7 @@ def create(
 
 
 def view(clinic: Installation, actor: Actor | None, patient_id: str) -> PatientRow:
-    """One of one's own patients; looking is logged.
+    """Return one of one's own patients; looking is logged.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
@@ -120,7 +95,7 @@ def view(clinic: Installation, actor: Actor | None, patient_id: str) -> PatientR
         return _row(*rows.one())
 
 
-def found(
+def search_patients(
     clinic: Installation,
     actor: Actor | None,
     words: str = "",
@@ -128,7 +103,7 @@ def found(
     archived: bool = False,
     page: int = 1,
 ) -> Page[PatientRow]:
-    """One's own patients, last changed first.
+    """Return one's own patients, last changed first.
 
     Args:
         clinic: The installation.
@@ -145,7 +120,7 @@ def found(
     ]
     rows = _rows().where(*wanted).order_by(Patient.changed_at.desc(), Patient.id)
     with clinic.database.reading() as session:
-        return paged(session, rows, page, _row)
+        return fetch_page(session, rows, page, _row)
 
 
 def edit(
@@ -158,7 +133,7 @@ def edit(
         InputError: The form can't be accepted.
         Conflict: The record has changed since that version.
     """
-    form = _checked(clinic, form)
+    form = parse_form(clinic.settings, show_form(form))
     with _changing(clinic, actor, patient_id, version) as (session, doctor, patient):
         _refuse_taken(session, doctor.account_id, form.external_id, patient_id)
         changed = [name for name, value in vars(form).items() if getattr(patient, name) != value]
@@ -207,7 +182,7 @@ def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmat
         session.flush()
         shown_images.forget_deleted(session, files)
         _log(clinic, session, "patient_deleted", doctor, patient_id, files=len(set(files)))
-    references.forget(clinic.database, clinic.storage, files)
+    references.delete_unreferenced(clinic.database, clinic.storage, files)
 
 
 def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int) -> int:
@@ -245,7 +220,7 @@ def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int)
 
 
 def own(session: Session, doctor: Actor, patient_id: str) -> Patient:
-    """A patient of the doctor's; Refused where there is none, or it is another's."""
+    """Return a patient of the doctor's; Refused where there is none, or it is another's."""
     patient = session.get(Patient, patient_id)
     if patient is None or patient.owner_id != doctor.account_id:
         raise Refused(doctor, "patient", patient_id)
@@ -257,33 +232,17 @@ def _changing(
     clinic: Installation, actor: Actor | None, patient_id: str, version: int | None = None
 ) -> Iterator[tuple[Session, Actor, Patient]]:
     doctor = need_doctor(actor)
-    try:
-        with clinic.database.transaction() as session:
-            patient = own(session, doctor, patient_id)
-            if version not in (None, patient.version):
-                raise Conflict("somebody has changed this patient meanwhile: look at it again")
-            yield session, doctor, patient
-    except StaleDataError:
-        raise Conflict("somebody has changed this patient meanwhile: look at it again") from None
+    with clinic.database.transaction() as session:
+        patient = own(session, doctor, patient_id)
+        if version not in (None, patient.version):
+            raise Conflict("somebody has changed this patient meanwhile: look at it again")
+        yield session, doctor, patient
 
 
 def _log(
     clinic: Installation, session: Session, action: str, doctor: Actor, patient: str, **detail: Any
 ) -> None:
     clinic.log.write(session, action, actor=doctor, subject=f"patient {patient}", **detail)
-
-
-def _checked(clinic: Installation, form: PatientForm) -> PatientForm:
-    external_id = (form.external_id or "").strip() or None
-    pattern = clinic.settings.external_id
-    if external_id and (len(external_id) > 64 or not re.fullmatch(pattern, external_id)):
-        raise InputError(
-            f"an external id must look like {pattern}: it is a pseudonym, and names are not asked "
-            "for, so that none can get out"
-        )
-    if form.birth_year is not None and not OLDEST <= form.birth_year <= clock.now().year:
-        raise InputError(f"a year of birth lies between {OLDEST} and {clock.now().year}")
-    return PatientForm(external_id, form.birth_year, checked_text(form.note, "note"))
 
 
 def _refuse_taken(session: Session, owner: int, external_id: str | None, but: str | None) -> None:
@@ -297,11 +256,11 @@ def _refuse_taken(session: Session, owner: int, external_id: str | None, but: st
 
 
 def _holds(word: str) -> ColumnElement[bool]:
-    columns = (Patient.id, Patient.external_id, Patient.note)
+    columns = [Patient.id, *(getattr(Patient, one.name) for one in FIELDS if one.is_searched)]
     return or_(*(column.icontains(word, autoescape=True) for column in columns))
 
 
-def _rows() -> Select[Any]:
+def _rows() -> Select[*tuple[Any, ...]]:
     read = select(Read.id).where(Read.examination_id == Examination.id).exists()
     of_patient = select(func.count()).where(Examination.patient_id == Patient.id)
     return select(Patient, of_patient.scalar_subquery(), of_patient.where(~read).scalar_subquery())
@@ -309,17 +268,15 @@ def _rows() -> Select[Any]:
 
 def _row(patient: Patient, examinations: int, unread: int) -> PatientRow:
     return PatientRow(
-        patient.id,
-        patient.external_id,
-        patient.birth_year,
-        patient.note,
-        patient.synthetic,
-        patient.created_at,
-        patient.changed_at,
-        patient.archived_at,
-        patient.version,
-        examinations,
-        unread,
+        id=patient.id,
+        synthetic=patient.synthetic,
+        created_at=patient.created_at,
+        changed_at=patient.changed_at,
+        archived_at=patient.archived_at,
+        version=patient.version,
+        examinations=examinations,
+        unread=unread,
+        **{one.name: getattr(patient, one.name) for one in FIELDS},
     )
 
 

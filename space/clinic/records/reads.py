@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bcd_models.errors import InputError
 from clinic.accounts.permissions import need_doctor
-from clinic.analysis.wording import capitalised
+from clinic.analysis.wording import capitalise
 from clinic.installation import Installation
 from clinic.records import examinations
-from clinic.records.texts import checked_text
+from clinic.records.texts import check_text
 from clinic.storage import clock, tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Read
@@ -19,12 +19,12 @@ VERDICTS = {
 }
 
 
-def sentence(read: Read) -> str:
-    """The verdict of a read."""
-    return capitalised(VERDICTS[read.verdict])
+def describe_verdict(read: Read) -> str:
+    """Return the verdict of a read."""
+    return capitalise(VERDICTS[read.verdict])
 
 
-def noted(read: Read) -> str:
+def describe_timing(read: Read) -> str:
     """Whether the models' answers about its images had been shown to the reader, on any page."""
     return f"{'after' if read.result_shown else 'before'} the models' answers were shown"
 
@@ -57,8 +57,8 @@ def record(
     doctor = need_doctor(actor)
     if verdict not in VERDICTS:
         raise InputError(f"no verdict {verdict!r}: choose one of {', '.join(VERDICTS)}")
-    comment = checked_text(comment, "comment")
-    reason = checked_text(reason, "reason")
+    comment = check_text(comment, "comment")
+    reason = check_text(reason, "reason")
     with clinic.database.transaction() as session:
         examination = examinations.own(session, doctor, examination_id)
         number = len(examination.reads) + 1

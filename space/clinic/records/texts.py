@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from bcd_models.errors import InputError
 
-LENGTH = 2000
+MAX_LENGTH = 2000
 CONTROLS = "\n\t"  # that a text may hold
 
 
-def checked_text(text: str, what: str) -> str:
-    """A text, stripped; InputError where it is too long or holds control characters."""
+def check_text(text: str, what: str) -> str:
+    """Return a text, stripped; InputError where it is too long or holds control characters."""
     text = text.strip()
-    if len(text) > LENGTH:
-        raise InputError(f"a {what} has at most {LENGTH} characters, this one {len(text)}")
+    if len(text) > MAX_LENGTH:
+        raise InputError(f"a {what} has at most {MAX_LENGTH} characters, this one {len(text)}")
     if not all(letter.isprintable() or letter in CONTROLS for letter in text):
         raise InputError(f"the {what} holds control characters: type it anew")
     return text

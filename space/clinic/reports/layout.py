@@ -15,7 +15,7 @@ from bcd_models.config import ModelConfig
 from bcd_models.explanation import Explanation
 from bcd_models.prediction import Prediction
 from clinic.analysis import wording
-from clinic.reports.paper import Pictures, Story, answer, facts, gap, notice, text, written
+from clinic.reports.paper import Pictures, Story, answer, facts, gap, notice, text, write_pdf
 
 TITLE = "Image analysis report"
 SUBTITLE = "One H&E image of breast tissue and what a classification model says of it"
@@ -85,7 +85,9 @@ class ReportedExamination:
     shown: bool
 
 
-def report(explanations: Sequence[Explanation], config: ModelConfig, when: datetime) -> bytes:
+def lay_out_answers(
+    explanations: Sequence[Explanation], config: ModelConfig, when: datetime
+) -> bytes:
     """Write the report of some images, a page each.
 
     Args:
@@ -103,7 +105,7 @@ def report(explanations: Sequence[Explanation], config: ModelConfig, when: datet
         pages = [_page(one, config, when) for one in explanations]
         return [*pages[0], *(part for page in pages[1:] for part in (PageBreak(), *page))]
 
-    return written(story, TITLE)
+    return write_pdf(story, TITLE)
 
 
 def _page(explanation: Explanation, config: ModelConfig, when: datetime) -> Story:
@@ -128,7 +130,7 @@ def _page(explanation: Explanation, config: ModelConfig, when: datetime) -> Stor
     ]
 
 
-def examination_report(told: ReportedExamination) -> bytes:
+def lay_out_examination(told: ReportedExamination) -> bytes:
     """Write the report of an examination: the read first, then each image with its answers."""
     mark = f"Report {told.id}"
 
@@ -145,13 +147,15 @@ def examination_report(told: ReportedExamination) -> bytes:
             *([gap(10), text(wording.classes_line(), 8, quiet=True)] if told.models else []),
         ]
 
-    return written(story, EXAMINATION, mark)
+    return write_pdf(story, EXAMINATION, mark)
 
 
 def model_facts(prediction: Prediction) -> list[tuple[str, str]]:
-    """Names and values of the model behind an answer."""
+    """Return names and values of the model behind an answer."""
+    answered_by = wording.runtime_words(prediction)
     return [
         ("SHA-256 of its weights", prediction.weights_sha256),
+        *([("Answered by", answered_by)] if answered_by else []),
         ("Threshold", wording.figure(prediction.threshold)),
         ("Referral band", wording.band_words(prediction)),
     ]

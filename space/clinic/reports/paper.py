@@ -35,14 +35,14 @@ from reportlab.platypus import (
 from bcd_models.explanation import COLOURS, Explanation
 from bcd_models.prediction import NOTICE, Prediction
 from clinic.analysis import wording
-from clinic.analysis.display import for_display
+from clinic.analysis.display import resize_for_display
 
 MARGIN = 48.0
 WIDTH = A4[0] - 2 * MARGIN
 OPACITY = 0.5
 SCALE_WIDTH = 12.0
 NAMES = 122.0  # width of the column of a fact's names
-TALLEST = A4[1] / 3  # points of a piece that stays whole; two of them fit on a page
+MAX_PIECE = A4[1] / 3  # points of a piece that stays whole; two of them fit on a page
 INK, QUIET, LINE = HexColor("#1b1f2a"), HexColor("#565d6d"), HexColor("#c4c8d2")
 TINT, BAND = HexColor("#f3f1f8"), HexColor("#d9d3ea")
 REGULAR, BOLD = "DejaVuSans", "DejaVuSans-Bold"
@@ -50,7 +50,7 @@ REGULAR, BOLD = "DejaVuSans", "DejaVuSans-Bold"
 Story = Sequence[Flowable]
 
 
-def written(story: Callable[[], Story], title: str, mark: str = "") -> bytes:
+def write_pdf(story: Callable[[], Story], title: str, mark: str = "") -> bytes:
     """Lay out a report.
 
     Args:
@@ -70,7 +70,7 @@ def written(story: Callable[[], Story], title: str, mark: str = "") -> bytes:
 
 
 def text(words: str, size: float = 9.5, *, bold: bool = False, quiet: bool = False) -> Paragraph:
-    """A paragraph of plain text."""
+    """Return a paragraph of plain text."""
     style = ParagraphStyle(
         "",
         fontName=BOLD if bold else REGULAR,
@@ -88,7 +88,7 @@ def gap(height: float) -> Spacer:
 
 
 def notice() -> Table:
-    """What every report says first."""
+    """Return what every report says first."""
     return Table(
         [[text(NOTICE, 8.5, bold=True)]],
         [WIDTH],
@@ -108,7 +108,7 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Story:
 
 
 def answer(prediction: Prediction) -> Story:
-    """A model's answer in words, and where it lies."""
+    """Return a model's answer in words, and where it lies."""
     reasons = wording.reasons_line(prediction)
     return [
         text(wording.heading(prediction), 15, bold=True),
@@ -165,7 +165,7 @@ class Pictures(Flowable):
 
     def __init__(self, explanation: Explanation, side: float) -> None:
         super().__init__()
-        shown = for_display(explanation)
+        shown = resize_for_display(explanation)
         self.images = (
             ("Image", shown.image),
             (f"Heat map over the image, {OPACITY:.0%} opaque", shown.overlay(OPACITY)),
@@ -211,7 +211,7 @@ def _pieces(line: str) -> Story:
     """Break a line into paragraphs, none of them taller than ``TALLEST``."""
     rest = text(line.strip() or "\N{NO-BREAK SPACE}", 8)  # without a letter it would have no height
     pieces = []
-    while len(broken := rest.split(WIDTH - NAMES, TALLEST)) > 1:
+    while len(broken := rest.split(WIDTH - NAMES, MAX_PIECE)) > 1:
         piece, rest = broken
         pieces.append(piece)
     return [*pieces, rest]
@@ -232,7 +232,7 @@ def _build(buffer: io.BytesIO, story: Story, title: str, mark: str, pages: int) 
     foot = partial(_foot, mark=mark, pages=pages)
     document.addPageTemplates(PageTemplate(frames=[frame], onPage=foot))
     document.build(list(story))
-    return document.page
+    return int(document.page)
 
 
 def _foot(canvas: Canvas, document: BaseDocTemplate, mark: str, pages: int) -> None:
@@ -292,7 +292,7 @@ def _colour_scale(canvas: Canvas, left: float, height: float) -> None:
 
 @cache
 def _colours() -> Image.Image:
-    """The heat map's colours from 1 (top) to 0 (bottom)."""
+    """Return the heat map's colours from 1 (top) to 0 (bottom)."""
     steps = np.linspace(1, 0, 256)[:, None]
     rgba = matplotlib.colormaps[COLOURS](steps, bytes=True)
     return Image.fromarray(np.ascontiguousarray(rgba[..., :3]))

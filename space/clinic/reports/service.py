@@ -10,21 +10,23 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 
 from clinic.accounts.permissions import need_account, need_doctor
-from clinic.analysis import answers
+from clinic.analysis import stored_answers
+from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations
-from clinic.records.reads import VERDICTS, noted, sentence
+from clinic.records.patient_fields import FIELDS
+from clinic.records.reads import VERDICTS, describe_timing, describe_verdict
 from clinic.reports.layout import (
     ReportedExamination,
     ReportedImage,
     ReportedModel,
-    examination_report,
+    lay_out_examination,
     model_facts,
 )
-from clinic.storage import clock
+from clinic.storage import clock, references
 from clinic.storage.actor import Actor
-from clinic.storage.ids import derived
+from clinic.storage.ids import derive_id
 from clinic.storage.tables import Examination, ExaminedImage, Patient, Read, Result, StoredReport
 
 UNKNOWN = "No report of this installation has these bytes."
@@ -43,10 +45,10 @@ class Checked:
     words: str
 
 
-def handed_out(
+def issue_report(
     clinic: Installation, actor: Actor | None, models: Models, examination_id: str
 ) -> tuple[str, bytes]:
-    """The report of an examination as it stands, and its id.
+    """Return the report of an examination as it stands, and its id.
 
     The same state of the examination gives the same id and the same bytes, whenever. What the
     models said is part of it once that has been shown to the doctor.
@@ -68,25 +70,29 @@ def handed_out(
         told = _told(clinic, models, found, shown)
         kept = session.get(StoredReport, told.id)
         sha256 = kept.sha256 if kept else ""
-    pdf = clinic.storage.read(sha256) if sha256 else examination_report(told)
-    with clinic.storage.saving(), clinic.database.transaction() as session:
-        found = examinations.own(session, doctor, examination_id)
-        if session.get(StoredReport, told.id) is None:
-            session.add(
-                StoredReport(
-                    id=told.id,
-                    examination_id=examination_id,
-                    sha256=clinic.storage.put(pdf),
-                    made_at=clock.now(),
-                    made_by=doctor.account_id,
+    pdf = clinic.storage.read(sha256) if sha256 else lay_out_examination(told)
+    with references.storing(clinic.database, clinic.storage) as put:
+        sha256 = put(pdf)
+        with clinic.database.transaction() as session:
+            found = examinations.own(session, doctor, examination_id)
+            if session.get(StoredReport, told.id) is None:
+                session.add(
+                    StoredReport(
+                        id=told.id,
+                        examination_id=examination_id,
+                        sha256=sha256,
+                        made_at=clock.now(),
+                        made_by=doctor.account_id,
+                    )
                 )
-            )
-        examinations.log(clinic, session, "report_handed_out", doctor, found, report=told.id)
+            examinations.log(clinic, session, "report_handed_out", doctor, found, report=told.id)
     return told.id, pdf
 
 
-def check(clinic: Installation, actor: Actor | None, sha256: str, report_id: str = "") -> Checked:
-    """Whether the bytes of a hash are a report that was handed out here.
+def check_report(
+    clinic: Installation, actor: Actor | None, sha256: str, report_id: str = ""
+) -> Checked:
+    """Return whether the bytes of a hash are a report that was handed out here.
 
     Args:
         clinic: The installation.
@@ -126,17 +132,17 @@ def _told(
         letterhead=clinic.settings.letterhead,
         facts=_facts(found),
         synthetic=found.patient.synthetic,
-        read=sentence(found.reads[-1]) if found.reads else "",
+        read=describe_verdict(found.reads[-1]) if found.reads else "",
         reads=tuple(map(_read, reversed(found.reads))),
         images=tuple(_image(clinic, models, image, shown) for image in found.images),
         models=_models(models, results) if shown else (),
         shown=shown,
     )
-    return replace(told, id=derived("R", _state(told, found)))
+    return replace(told, id=derive_id("R", _state(told, found)))
 
 
 def _state(told: ReportedExamination, found: Examination) -> bytes:
-    """All that the report tells, and where; pictures by their hash."""
+    """Return all that the report tells, and where; pictures by their hash."""
     said = [told.letterhead, told.facts, told.synthetic, told.read, told.reads, told.shown]
     said += [found.id, [(model.name, model.facts) for model in told.models]]
     for image, row in zip(told.images, found.images, strict=True):
@@ -149,8 +155,7 @@ def _facts(found: Examination) -> tuple[tuple[str, str], ...]:
     patient = found.patient
     told = {
         "Patient": patient.id,
-        "External id": patient.external_id or "",
-        "Year of birth": str(patient.birth_year or ""),
+        **{one.label: one.show(getattr(patient, one.name)) for one in FIELDS if not one.is_long},
         "Examination": found.id,
         "Saved": f"{_moment(found.created_at)} by {found.maker.name}",
         "Stain": found.stain,
@@ -163,7 +168,7 @@ def _facts(found: Examination) -> tuple[tuple[str, str], ...]:
 def _read(read: Read) -> tuple[str, str]:
     lines = [
         VERDICTS[read.verdict],
-        f"by {read.reader.name}, {noted(read)}",
+        f"by {read.reader.name}, {describe_timing(read)}",
         *([f"Comment: {read.comment}"] if read.comment else []),
         *([f"Amended because: {read.reason}"] if read.reason else []),
     ]
@@ -179,10 +184,10 @@ def _image(
         position=image.position,
         size=(image.width, image.height),
         scale=f"the field is {width:g} µm wide" if width else "how wide its field is, is not known",
-        warnings=examinations.scale_warnings(models, [one.model for one in results], width),
+        warnings=scale_warnings(models, [one.model for one in results], width),
         explanations=tuple(
-            answers.explanation(
-                answers.prediction(image, result),
+            stored_answers.explanation(
+                stored_answers.prediction(image, result),
                 clinic.storage.read(image.sha256),
                 clinic.storage.read(result.heat_sha256),
             )
@@ -195,7 +200,9 @@ def _models(
     models: Models, results: list[tuple[ExaminedImage, Result]]
 ) -> tuple[ReportedModel, ...]:
     """Each model that answered, once; its test figures where these very weights are on offer."""
-    said = {result.weights_sha256: answers.prediction(image, result) for image, result in results}
+    said = {
+        result.weights_sha256: stored_answers.prediction(image, result) for image, result in results
+    }
     return tuple(
         ReportedModel(
             one.model,
@@ -214,5 +221,5 @@ def _moment(when: datetime) -> str:
 
 
 def sha256_of(pdf: bytes) -> str:
-    """What ``check`` asks for."""
+    """Return what ``check_report`` asks for."""
     return hashlib.sha256(pdf).hexdigest()

@@ -1,10 +1,13 @@
 """The audit log: rows that only ever grow, chained with a key that is not in the database.
 
 Each row's code is an HMAC over its own content and the code of the row before. Number and code of
-the newest row are kept outside the database too, in ``audit.head``. So a row that was changed,
-moved, taken out or cut off shows. A process killed between the commit and the head, or a full disk,
-leaves the head behind by what was committed; such rows count as sound where their codes are, for
-which it takes the key.
+each row are kept outside the database too, see ``clinic.storage.heads``. So a row that was
+changed, moved, taken out or cut off shows. Before an act is written, the newest head's row must be
+there: that rows were cut off is written first, under a number that was never given, so that the gap
+stays.
+
+A process killed between the commit and the head, or a full disk, leaves the heads behind by what
+was committed; such rows count as sound where their codes are, for which it takes the key.
 """
 
 from __future__ import annotations
@@ -14,59 +17,48 @@ import hashlib
 import hmac
 import json
 import logging
-import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, func, select
+from sqlalchemy import event, select
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from clinic.storage import clock
 from clinic.storage.actor import Actor
-from clinic.storage.tables import POSTGRESQL, AuditEntry
+from clinic.storage.heads import FIRST, HEADS, Head, Heads
+from clinic.storage.tables import AuditEntry
 
-KEY, HEAD, LOCK = "audit.key", "audit.head", "audit.lock"
+KEY, LOCK = "audit.key", "audit.lock"
 KEY_BYTES = 32
-ADVISORY = 0x6263_6401  # any number, the same in every process
-FIRST = ""  # what stands before the first row's code
+PRIVATE = 0o600  # only its owner reads a file
+CUT = "audit_log_cut"  # the act of nobody known: rows were gone when the next was written
+WRITTEN = "audit_heads"  # where a session keeps the heads of its rows until they are committed
+NEWEST = select(AuditEntry.number, AuditEntry.mac).order_by(AuditEntry.number.desc()).limit(1)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Head:
-    """The newest row known outside the database.
-
-    Attributes:
-        number: Its number; 0 where there is none yet.
-        mac: Its code.
-    """
-
-    number: int = 0
-    mac: str = FIRST
 
 
 class AuditLog:
     """Writes and checks the rows. Safe to use from threads and processes.
 
     Args:
-        folder: The installation's data folder: holds key and head.
+        folder: The installation's data folder: holds key and heads.
 
     Raises:
-        InputError: Key or head can't be read or made.
+        InputError: Key or heads can't be read or made.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._head_file, self._lock_file = folder / HEAD, folder / LOCK
-        with self._locked():
+        with _locked(folder / LOCK):
             self._key = _key(folder / KEY)
-        self.head()
+        self._heads = Heads(folder)
 
     def write(
         self,
@@ -87,11 +79,11 @@ class AuditLog:
             subject: To what, such as "patient P-7K3QX9MDAT".
             address: Where a stranger's request came from.
             detail: Ids, counts, hashes and names of fields; never a user's words.
+
+        Raises:
+            InputError: The heads can't be read.
         """
-        before = self._newest(session)
         entry = AuditEntry(
-            number=before.number + 1,
-            at=clock.now(),
             account_id=actor.account_id if actor else None,
             account_name=actor.name if actor else "",
             action=action,
@@ -99,50 +91,74 @@ class AuditLog:
             address=actor.address if actor else address,
             detail=detail,
         )
-        entry.mac = self._mac(entry, before.mac)
-        session.add(entry)
-        session.flush()
-        self._advance_after_commit(session, Head(entry.number, entry.mac))
+        self._add(session, entry, self._before(session))
 
     def problems(self, session: Session) -> list[str]:
         """What is wrong with the rows, in words; empty where nothing is."""
-        head, last, found = self.head(), Head(), []
+        newest = self.head()  # before the rows: acts go on meanwhile
+        heads = self._heads.up_to(newest)
+        found, changed, replaced = [], [], []
+        last, kept, ahead = Head(), Head(), next(heads, None)
         rows = session.scalars(select(AuditEntry).order_by(AuditEntry.number))
         for entry in rows.yield_per(1000):
+            while ahead and ahead.number < entry.number:
+                kept, ahead = ahead, next(heads, None)
             if entry.number != last.number + 1:
                 found.append(f"audit rows {last.number + 1} to {entry.number - 1} are missing")
-            elif not hmac.compare_digest(entry.mac, self._mac(entry, last.mac)):
-                found.append(f"audit row {entry.number} was changed, moved or put in")
-            if entry.number == head.number and entry.mac != head.mac:
-                found.append(f"audit row {entry.number} is not the one that was written")
+            # The row before, or its head: what follows a cut is chained to the head alone.
+            before = {one.mac for one in (last, kept) if one.number == entry.number - 1}
+            codes = [self._mac(entry, mac) for mac in before]
+            if codes and entry.mac not in codes:
+                changed.append(entry.number)
+            elif ahead and ahead.number == entry.number and ahead.mac != entry.mac:
+                replaced.append(entry.number)
+            elif codes and entry.action == CUT:
+                found.append(_describe_cut(entry))
             last = Head(entry.number, entry.mac)
-        if last.number < head.number:
-            found.append(f"audit rows {last.number + 1} to {head.number} were cut off")
+        if last.number < newest.number:
+            found.append(f"audit rows {last.number + 1} to {newest.number} were cut off")
+        found += [f"audit {some} changed, moved or put in" for some in _runs(changed)]
+        found += [f"audit {some} replaced after being written" for some in _runs(replaced)]
         return found
 
-    def ends_as_known(self, session: Session) -> bool:
-        """Whether the newest row known outside the database is there as it was written."""
-        head = self.head()
-        mac = select(AuditEntry.mac).where(AuditEntry.number == head.number)
-        return (session.scalar(mac) or FIRST) == head.mac
+    def is_whole(self, session: Session) -> bool:
+        """Whether no row was cut off, now or ever, as far as a quick look tells."""
+        kept = self.head()  # before the rows: acts go on meanwhile
+        cut = select(AuditEntry.number).where(AuditEntry.action == CUT).limit(1)
+        return _is_there(session, kept) and session.scalar(cut) is None
 
     def head(self) -> Head:
-        """The newest row known outside the database."""
-        try:
-            return Head(**json.loads(self._head_file.read_text("utf-8")))
-        except FileNotFoundError:
-            return Head()
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{self._head_file} can't be read: {error}") from None
+        """The newest row known outside the database; InputError where the heads are damaged."""
+        return self._heads.newest()
 
-    def _newest(self, session: Session) -> Head:
-        """The last row, once no other writer can add one: they wait until this commit."""
-        if session.get_bind().dialect.name == POSTGRESQL:
-            session.execute(select(func.pg_advisory_xact_lock(ADVISORY)))
-        # SQLite's transactions have the writer's lock from their beginning.
-        newest = select(AuditEntry.number, AuditEntry.mac).order_by(AuditEntry.number.desc())
-        row = session.execute(newest.limit(1)).first()
-        return Head(*row) if row else Head()
+    def _before(self, session: Session) -> Head:
+        """The row to chain the next one to; where rows were cut off, that is written first."""
+        written: list[Head] = session.info.get(WRITTEN, [])
+        if written:
+            return written[-1]
+        row = session.execute(NEWEST).first()  # and stays that: nobody else writes meanwhile
+        newest, kept = Head(*row) if row else Head(), self.head()
+        if newest == kept or _is_there(session, kept):
+            return newest
+        return self._write_cut(session, newest, kept)
+
+    def _write_cut(self, session: Session, newest: Head, kept: Head) -> Head:
+        """Log that rows were cut off; goes on from their numbers, so that none is given again."""
+        missing = {"first": min(newest.number + 1, kept.number), "last": kept.number}
+        entry = AuditEntry(
+            account_name="", action=CUT, subject="audit log", address="", detail=missing
+        )
+        return self._add(session, entry, max(kept, newest, key=lambda head: head.number))
+
+    def _add(self, session: Session, entry: AuditEntry, before: Head) -> Head:
+        """Number and chain a row after the one before; returns its head, kept after the commit."""
+        entry.number, entry.at = before.number + 1, clock.now()
+        entry.mac = self._mac(entry, before.mac)
+        session.add(entry)
+        session.flush()
+        head = Head(entry.number, entry.mac)
+        self._keep_after_commit(session, head)
+        return head
 
     def _mac(self, entry: AuditEntry, before: str) -> str:
         said = [
@@ -159,38 +175,55 @@ class AuditLog:
         text = json.dumps(said, sort_keys=True, separators=(",", ":"))
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
 
-    def _advance_after_commit(self, session: Session, head: Head) -> None:
-        waiting: list[Head] = session.info.setdefault("audit_heads", [])
-        waiting.append(head)
-        if len(waiting) == 1:
-            event.listen(session, "after_commit", self._advance, once=True)
+    def _keep_after_commit(self, session: Session, head: Head) -> None:
+        written: list[Head] = session.info.setdefault(WRITTEN, [])
+        written.append(head)
+        if len(written) == 1:
+            event.listen(session, "after_commit", self._keep, once=True)
             event.listen(session, "after_rollback", _drop, once=True)
 
-    def _advance(self, session: Session) -> None:
-        newest = max(session.info.pop("audit_heads", [Head()]), key=lambda head: head.number)
+    def _keep(self, session: Session) -> None:
         try:
-            with self._locked():
-                if newest.number > self.head().number:
-                    _put(self._head_file, json.dumps(newest.__dict__).encode())
+            self._heads.append(session.info.pop(WRITTEN, []))
         except (OSError, InputError) as error:
-            # The act stands: to fail now would have it done again. A head left behind is sound.
-            log.error("%s stays behind: %s", self._head_file, type(error).__name__)
+            # The act stands: to fail now would have it done again. Heads left behind are sound.
+            log.error("%s stays behind: %s", HEADS, type(error).__name__)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with self._lock_file.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+
+def _is_there(session: Session, kept: Head) -> bool:
+    """Whether a head's row is in the database with its code."""
+    mac = session.scalar(select(AuditEntry.mac).where(AuditEntry.number == kept.number))
+    return (mac or FIRST) == kept.mac
+
+
+def _describe_cut(entry: AuditEntry) -> str:
+    first, last = (entry.detail.get(name) for name in ("first", "last"))
+    when = f"{entry.at:%Y-%m-%d %H:%M} UTC"
+    return f"audit rows {first} to {last} had been cut off by {when}, says row {entry.number}"
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[str]:
+    """Name runs of rows as the beginning of a sentence on them."""
+    for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        first, *others = (number for _, number in run)
+        yield f"rows {first} to {others[-1]} were" if others else f"row {first} was"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _drop(session: Session) -> None:
-    session.info.pop("audit_heads", None)
+    session.info.pop(WRITTEN, None)
 
 
 def _key(path: Path) -> bytes:
     """The key, made where there is none yet."""
     if not path.exists():
-        _put(path, secrets.token_bytes(KEY_BYTES))
+        write_files({path: secrets.token_bytes(KEY_BYTES)}, mode=PRIVATE)
     try:
         key = path.read_bytes()
     except OSError as error:
@@ -198,15 +231,3 @@ def _key(path: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise InputError(f"{path} is damaged: restore it from a backup")
     return key
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Write a file that only its owner reads: whole and durable, or not at all."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.unlink(missing_ok=True)
-    opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(opened, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

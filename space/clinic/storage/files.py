@@ -1,23 +1,19 @@
-"""Images, heat maps and reports, each a file named after the hash of its bytes.
-
-A file is written under another name, made durable and renamed: it is there whole or not at all.
-"""
+"""Images, heat maps and reports, each a file named after the hash of its bytes."""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bcd_models.errors import BCDError
+from bcd_models.hub.atomic import write_files
 
 FILES, LOCK = "files", "files.lock"
-UNFINISHED = ".new-"
+HASH = re.compile("[0-9a-f]{64}")  # in hexadecimal, as files are named
 
 
 class StorageError(BCDError):
@@ -48,19 +44,15 @@ class Storage:
         path = self.path(sha256)
         if _holds(path, sha256):
             return sha256
-        beside = path.with_name(f"{UNFINISHED}{secrets.token_hex(8)}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_durably(beside, data)
-            os.replace(beside, path)
-            _make_durable(path.parent)
+            write_files({path: data}, mode=0o600)
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise NotStored(f"a file can't be stored: {error.strerror}") from None
         return sha256
 
     def read(self, sha256: str) -> bytes:
-        """The bytes of a hash; StorageError where they are missing or no longer those."""
+        """Return the bytes of a hash; StorageError where they are missing or no longer those."""
         try:
             data = self.path(sha256).read_bytes()
         except OSError as error:
@@ -72,8 +64,8 @@ class Storage:
         return data
 
     def path(self, sha256: str) -> Path:
-        """Where the bytes of a hash lie, or would."""
-        if not re.fullmatch("[0-9a-f]{64}", sha256):
+        """Return where the bytes of a hash lie, or would."""
+        if not HASH.fullmatch(sha256):
             raise StorageError("that is no SHA-256")
         return self._files / sha256[:2] / sha256
 
@@ -82,20 +74,20 @@ class Storage:
         self.path(sha256).unlink(missing_ok=True)
 
     def all(self) -> Iterator[str]:
-        """The hash of each stored file."""
+        """Return the hash of each stored file."""
         for path in sorted(self._files.glob("??/*")):
-            if not path.name.startswith(UNFINISHED):
+            if HASH.fullmatch(path.name):
                 yield path.name
 
     def sizes(self) -> Iterator[int]:
-        """Bytes of each stored file."""
+        """Return bytes of each stored file."""
         for sha256 in self.all():
             with suppress(FileNotFoundError):  # it was taken away meanwhile
                 yield self.path(sha256).stat().st_size
 
     def unfinished(self) -> list[Path]:
-        """What writers that were killed have left."""
-        return sorted(self._files.glob(f"??/{UNFINISHED}*"))
+        """Return what writers that were killed have left."""
+        return sorted(path for path in self._files.glob("??/*") if not HASH.fullmatch(path.name))
 
     @contextmanager
     def saving(self) -> Iterator[None]:
@@ -125,19 +117,3 @@ def _holds(path: Path, sha256: str) -> bool:
         return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
     except OSError:
         return False
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _make_durable(folder: Path) -> None:
-    """Keep a rename across a loss of power."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

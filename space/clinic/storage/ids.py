@@ -15,13 +15,13 @@ RECORD = re.compile(f"[PE]-[{LETTERS}]{{{LENGTH}}}")  # of a patient or an exami
 Kind = Literal["P", "E", "R"]  # patient, examination, report
 
 
-def issued(kind: Kind) -> str:
-    """A new id, such as ``P-7K3QX9MDAT``; 50 random bits."""
+def issue_id(kind: Kind) -> str:
+    """Return a new id, such as ``P-7K3QX9MDAT``; 50 random bits."""
     return f"{kind}-{''.join(secrets.choice(LETTERS) for _ in range(LENGTH))}"
 
 
-def derived(kind: Kind, state: bytes) -> str:
-    """The id of something that is the same whenever its state is."""
+def derive_id(kind: Kind, state: bytes) -> str:
+    """Return the id of something that is the same whenever its state is."""
     number = int.from_bytes(hashlib.sha256(state).digest())
     letters = (LETTERS[number >> 5 * place & 31] for place in range(LENGTH))
     return f"{kind}-{''.join(letters)}"

@@ -31,8 +31,10 @@ class Page(Generic[T]):
     pages: int
 
 
-def paged(session: Session, rows: Select[Any], number: int, make: Callable[..., T]) -> Page[T]:
-    """The page of a number, or the nearest there is.
+def fetch_page(
+    session: Session, rows: Select[*tuple[Any, ...]], number: int, make: Callable[..., T]
+) -> Page[T]:
+    """Return the page of a number, or the nearest there is.
 
     Args:
         session: To read in.

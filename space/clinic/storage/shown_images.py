@@ -18,7 +18,8 @@ from sqlalchemy.orm import Session
 
 from clinic.storage import clock
 from clinic.storage.actor import Actor
-from clinic.storage.tables import POSTGRESQL, Database, ExaminedImage, ShownImage
+from clinic.storage.database import POSTGRESQL, Database
+from clinic.storage.tables import ExaminedImage, ShownImage
 
 KEEP_UNSAVED = timedelta(days=90)  # far beyond the weeks after which readers forget an image
 
@@ -38,8 +39,7 @@ def hash_png(png: bytes) -> str:
 def note_shown(session: Session, account_id: int, hashes: Iterable[str]) -> None:
     """Keep that an answer about each of some images was shown to an account just now."""
     now = clock.now()
-    # In order, so that two at once never wait for each other.
-    rows = [{"account_id": account_id, "sha256": sha256, "at": now} for sha256 in sorted({*hashes})]
+    rows = [{"account_id": account_id, "sha256": sha256, "at": now} for sha256 in {*hashes}]
     if not rows:
         return
     dialect = session.get_bind().dialect.name

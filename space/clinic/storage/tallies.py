@@ -14,13 +14,14 @@ from datetime import date
 from itertools import product
 from typing import NamedTuple
 
-from sqlalchemy import delete, select, text
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, selectinload
 
 from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
-from clinic.storage.tables import POSTGRESQL, Examination, ExaminedImage, Patient, Tally
+from clinic.storage.database import POSTGRESQL
+from clinic.storage.tables import Examination, ExaminedImage, Patient, Tally
 
 AT_ONCE = 500  # examinations counted in one go, rows written in one go
 EXAMINATIONS, IMAGES, DECISIONS, POSITIVES, PROBABILITIES, AGREEMENT = (
@@ -60,17 +61,17 @@ Counts = Counter[Cell]
 
 
 def day(when: date) -> str:
-    """A day, as spans are written; they sort by time within their kind."""
+    """Return a day, as spans are written; they sort by time within their kind."""
     return f"D{when:%Y-%m-%d}"
 
 
 def month(when: date) -> str:
-    """A month, as spans are written."""
+    """Return a month, as spans are written."""
     return f"M{when:%Y-%m}"
 
 
 def model_key(name: str, version: str, weights_sha256: str) -> str:
-    """One very model."""
+    """Return one very model."""
     return APART.join((name, version, weights_sha256))
 
 
@@ -88,7 +89,7 @@ def bin_of(probability: float) -> int:
 
 
 def bin_key(number: int) -> str:
-    """A bin of probability."""
+    """Return a bin of probability."""
     return f"{number:02}"
 
 
@@ -98,7 +99,7 @@ def agreement_key(shown: str, verdict: str, label: str) -> str:
 
 
 def contribution(owner_id: int, examinations: Iterable[Examination]) -> Counts:
-    """What some examinations of one doctor's patients come to."""
+    """Return what some examinations of one doctor's patients come to."""
     found: Counts = Counter()
     for examination in examinations:
         spans = day(examination.created_at), month(examination.created_at)
@@ -110,8 +111,7 @@ def contribution(owner_id: int, examinations: Iterable[Examination]) -> Counts:
 
 def change(session: Session, before: Counts, after: Counts) -> None:
     """Bring the tallies from what some examinations came to before an act to what they do now."""
-    # In order, so that two acts at once never wait for each other.
-    changed = [(cell, after[cell] - before[cell]) for cell in sorted({*before, *after})]
+    changed = [(cell, after[cell] - before[cell]) for cell in {*before, *after}]
     rows = [{**cell._asdict(), "count": number} for cell, number in changed if number]
     dialect = session.get_bind().dialect.name
     insert = (postgresql if dialect == POSTGRESQL else sqlite).insert(Tally)
@@ -131,25 +131,23 @@ def hand_over(session: Session, giver: int, taker: int) -> None:
 
 def fill(session: Session) -> None:
     """Count what there was before there were these tallies."""
-    _alone(session)
     if session.scalar(select(Tally.owner_id).limit(1)) is None:
-        change(session, Counter(), counted(session))
+        change(session, Counter(), count_all(session))
 
 
 def rebuild(session: Session) -> None:
     """Count everything anew."""
-    _alone(session)
     session.execute(delete(Tally))
-    change(session, Counter(), counted(session))
+    change(session, Counter(), count_all(session))
 
 
 def sound(session: Session) -> bool:
-    """Whether the tallies are what a new count finds."""
-    return +_stored(session) == counted(session)
+    """Return whether the tallies are what a new count finds."""
+    return +_stored(session) == count_all(session)
 
 
-def counted(session: Session) -> Counts:
-    """What all examinations come to."""
+def count_all(session: Session) -> Counts:
+    """Return what all examinations come to."""
     found: Counts = Counter()
     for owner_id, examination in _everything(session):
         found.update(contribution(owner_id, [examination]))
@@ -157,7 +155,7 @@ def counted(session: Session) -> Counts:
 
 
 def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
-    """What one examination comes to, by model, kind and key."""
+    """Return what one examination comes to, by model, kind and key."""
     found: Counter[tuple[str, str, str]] = Counter()
     found[WHATEVER, EXAMINATIONS, ""] = 1
     found[WHATEVER, IMAGES, ""] = len(examination.images)
@@ -189,12 +187,6 @@ def _everything(session: Session) -> Iterator[tuple[int, Examination]]:
     for owner_id, examination in session.execute(rows.execution_options(yield_per=AT_ONCE)):
         yield owner_id, examination
         session.expunge(examination)
-
-
-def _alone(session: Session) -> None:
-    """Let no act change the tallies meanwhile; on SQLite there is one writer anyway."""
-    if session.get_bind().dialect.name == POSTGRESQL:
-        session.execute(text("LOCK TABLE tally IN EXCLUSIVE MODE"))
 
 
 def _stored(session: Session, owner: int | None = None) -> Counts:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from gradio.route_utils import FnIndexInferError
 
 from clinic.analysis.models import Models
-from clinic.http.failures import told
+from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.ui import look
 from clinic.ui.admin.accounts_page import add_accounts_page
@@ -38,18 +38,20 @@ WRONG_CALL = (FnIndexInferError, LookupError, TypeError, ValueError)
 AT_ONCE = 8  # calls of one listener; of those that analyse images, two
 
 
-def guests_app(clinic: Installation, models: Models) -> gr.Blocks:
-    """One page: try images."""
-    with _blocks() as app:
+def build_guests_app(clinic: Installation, models: Models) -> gr.Blocks:
+    """Build the one page: try images."""
+    app = _blocks()
+    with app:
         add_head(app, "guest", "/")
         add_try_page(clinic, models)
         add_endpoints(clinic, models)
     return app
 
 
-def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
-    """A doctor's pages."""
-    with _blocks() as app:
+def build_doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
+    """Build a doctor's pages."""
+    app = _blocks()
+    with app:
         add_head(app, "doctor", "/")
         add_worklist_page(app, clinic)
         add_endpoints(clinic, models)
@@ -76,9 +78,10 @@ def doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
     return app
 
 
-def admins_app(clinic: Installation, models: Models) -> gr.Blocks:
-    """An admin's pages."""
-    with _blocks() as app:
+def build_admins_app(clinic: Installation, models: Models) -> gr.Blocks:
+    """Build an admin's pages."""
+    app = _blocks()
+    with app:
         add_head(app, "admin", "/")
         add_accounts_page(app, clinic)
     with app.route("Audit log", "/audit"):
@@ -108,14 +111,14 @@ def _blocks() -> gr.Blocks:
     return gr.Blocks(title=TITLE, analytics_enabled=False)
 
 
-def mounted(app: gr.Blocks) -> FastAPI:
-    """An app as it is served, at the root."""
+def mount_app(app: gr.Blocks) -> FastAPI:
+    """Mount an app at the root, as it is served."""
     _tell_failures(app)
     app.has_launched = True  # or Gradio, when mounted, takes any path on the server for an input
     outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "SSR mode is not supported")  # nor is it asked for
-        return gr.mount_gradio_app(
+        served: FastAPI = gr.mount_gradio_app(
             outer,
             app.queue(max_size=MAX_WAITING, default_concurrency_limit=AT_ONCE),
             path="/",
@@ -129,10 +132,11 @@ def mounted(app: gr.Blocks) -> FastAPI:
             mcp_server=False,
             app_kwargs={"exception_handlers": dict.fromkeys(WRONG_CALL, _wrongly_called)},
         )
+    return served
 
 
 def _wrongly_called(_request: Request, error: Exception) -> JSONResponse:
-    told(error)
+    user_message(error)
     return JSONResponse({"detail": "there is no such function, or it takes other inputs"}, 400)
 
 
@@ -150,6 +154,6 @@ def _tell_failures(app: gr.Blocks) -> None:
             error.print_exception = False
             raise
         except Exception as error:
-            raise gr.Error(told(error), print_exception=False) from None
+            raise gr.Error(user_message(error), print_exception=False) from None
 
-    app.process_api = processed
+    app.process_api = processed  # type: ignore[method-assign]

@@ -19,7 +19,7 @@ from gradio.data_classes import FileData
 from bcd_models.errors import ImageError
 from bcd_models.explanation import Explanation
 from bcd_models.models.classifier import BCDClassifier
-from clinic.reports.layout import report
+from clinic.reports.layout import lay_out_answers
 
 T = TypeVar("T")
 
@@ -33,12 +33,12 @@ def upload(**options: Any) -> gr.File:
     (Not a class of its own: Gradio writes a stub beside the source of each one.)
     """
     made = gr.File(**options)
-    made.preprocess = _all_taken
+    made.preprocess = _all_taken  # type: ignore[method-assign]
     return made
 
 
 def _all_taken(payload: Any) -> Any:
-    """The bytes of a file, or of each one of several; None where there is none."""
+    """Return the bytes of a file, or of each one of several; None where there is none."""
     if payload is None:
         return None
     files = getattr(payload, "root", payload)
@@ -57,14 +57,14 @@ def _taken(file: FileData) -> bytes:
     return data
 
 
-def needed(handed_in: T | None) -> T:
-    """What a user handed in, of one file or of several; ImageError where it is nothing."""
+def require_file(handed_in: T | None) -> T:
+    """Return what a user handed in, of one file or of several; ImageError where it is nothing."""
     if not handed_in:
         raise ImageError("no image yet: choose a file first")
     return handed_in
 
 
-def made_report(
+def write_report(
     images: Sequence[bytes],
     explanations: Sequence[Explanation],
     model: BCDClassifier,
@@ -72,10 +72,12 @@ def made_report(
 ) -> str:
     """Write a report; its file name tells the images' bytes and nothing about a person."""
     sha256 = hashlib.sha256(b"".join(images)).hexdigest()
-    return made(report(explanations, model.config, when), f"bcd-report-{sha256[:8]}.pdf")
+    return write_file(
+        lay_out_answers(explanations, model.config, when), f"bcd-report-{sha256[:8]}.pdf"
+    )
 
 
-def made(data: bytes, name: str) -> str:
+def write_file(data: bytes, name: str) -> str:
     """Write a file where Gradio may serve it from and ``sweep`` finds it; returns its path."""
     path = Path(tempfile.mkdtemp(dir=own_folder())) / name
     path.write_bytes(data)
@@ -83,7 +85,7 @@ def made(data: bytes, name: str) -> str:
 
 
 def own_folder() -> Path:
-    """Where the app's own files may lie for the moment: nobody else's, and looked after."""
+    """Return where the app's own files may lie for the moment: nobody else's, and looked after."""
     return Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
 
 

@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from html import escape
-from typing import ParamSpec
+from typing import Literal, ParamSpec, TypedDict
 
 import gradio as gr
 
 from bcd_models.prediction import NOTICE
 from clinic.analysis.wording import printable
-from clinic.http.failures import told
+from clinic.http.failures import user_message
 from clinic.storage.actor import Actor
+
+
+class Private(TypedDict):
+    """Arguments of a listener that is no endpoint."""
+
+    api_visibility: Literal["private"]
+
+
+class Quick(Private):
+    """Arguments of a listener whose progress isn't shown either."""
+
+    show_progress: Literal["hidden"]
+
 
 TITLE = "Breast histology patch check"
 WHAT = """
@@ -39,7 +52,8 @@ LINKS = {
         ("Account", "/account"),
     ),
 }
-PRIVATE = {"api_visibility": "private"}  # of listeners that scripts shall not find
+PRIVATE: Private = {"api_visibility": "private"}  # of listeners that scripts shall not find
+QUICK: Quick = {"show_progress": "hidden", **PRIVATE}  # of those that answer at once, too
 
 P = ParamSpec("P")
 
@@ -60,7 +74,7 @@ def add_head(app: gr.Blocks, role: str, here: str) -> None:
         return _head(role, here, actor.name if actor else "")
 
     if role != "guest":
-        app.load(greet, None, shown, show_progress="hidden", **PRIVATE)
+        app.load(greet, None, shown, **QUICK)
 
 
 def actor_of(request: gr.Request) -> Actor | None:
@@ -68,7 +82,7 @@ def actor_of(request: gr.Request) -> Actor | None:
     return getattr(request.request.state, "actor", None) if request.request else None
 
 
-def asked(request: gr.Request, name: str) -> str:
+def read_query(request: gr.Request, name: str) -> str:
     """What the page's address asks for, such as the id in ``/patient?id=P-7K3QX9MDAT``; or ""."""
     return str(dict(request.query_params).get(name, ""))
 
@@ -81,13 +95,13 @@ def safely(function: Callable[P, str]) -> Callable[P, str]:
         try:
             return function(*arguments, **named)
         except Exception as error:
-            return alert(told(error))
+            return alert(user_message(error))
 
     return wrapped
 
 
 def alert(sentence: str) -> str:
-    """A failure that stays on the page."""
+    """Return a failure that stays on the page."""
     return f"""
 <section class="bcd-card bcd-alert" role="alert">
   <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>That did not work</p>
@@ -97,7 +111,7 @@ def alert(sentence: str) -> str:
 
 
 def done(words: str) -> str:
-    """A success that stays on the page."""
+    """Return a success that stays on the page."""
     return f"""
 <section class="bcd-card bcd-done" role="status"><p>{escape(printable(words))}</p></section>
 """

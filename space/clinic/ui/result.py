@@ -18,7 +18,7 @@ from bcd_models.decision import Label
 from bcd_models.explanation import COLOURS, Explanation
 from bcd_models.prediction import Prediction
 from clinic.analysis import wording
-from clinic.analysis.display import SIDE, display_size, enlarged, for_display
+from clinic.analysis.display import SIDE, display_size, enlarge, resize_for_display
 from clinic.ui.tables import facts
 
 OPACITY = 50  # per cent, at first
@@ -60,13 +60,13 @@ element.addEventListener('input', (event) => {
 
 
 def chosen(image: Image.Image, which: str = "") -> str:
-    """An image that waits for its analysis; ``which`` of several."""
+    """Return an image that waits for its analysis; ``which`` of several."""
     said = f"{which}: ready to analyse" if which else "Ready to analyse"
-    return alone(data_uri(enlarged(image)), image.size, said)
+    return alone(data_uri(enlarge(image)), image.size, said)
 
 
 def alone(source: str, size: tuple[int, int], said: str) -> str:
-    """An image without an answer.
+    """Return an image without an answer.
 
     Args:
         source: Where the browser finds it.
@@ -86,7 +86,7 @@ def alone(source: str, size: tuple[int, int], said: str) -> str:
 
 
 def failed(sentence: str, which: str = "") -> str:
-    """Why there is no result; ``which`` of several images."""
+    """Return why there is no result; ``which`` of several images."""
     return f"""
 <section class="bcd-card bcd-alert" role="alert">
   <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>{_which(which)}No result</p>
@@ -96,7 +96,7 @@ def failed(sentence: str, which: str = "") -> str:
 
 
 def warned(warnings: Sequence[str]) -> str:
-    """What speaks against the answers about an image; nothing where nothing does."""
+    """Return what speaks against the answers about an image; nothing where nothing does."""
     return "".join(
         f'<p class="bcd-mind"><b aria-hidden="true">!</b> Mind: {escape(one)}.</p>'
         for one in warnings
@@ -104,8 +104,8 @@ def warned(warnings: Sequence[str]) -> str:
 
 
 def result(explanation: Explanation, which: str = "") -> str:
-    """The answer in words, its probability, and the picture; ``which`` of several images."""
-    shown = for_display(explanation)
+    """Return the answer in words, its probability, and the picture; ``which`` of several images."""
+    shown = resize_for_display(explanation)
     pictures = Pictures(data_uri(shown.image), data_uri(shown.coloured()), explanation.image.size)
     return answer(explanation.prediction, explanation.label, pictures, which)
 
@@ -132,7 +132,7 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
 
 
 def details(explanation: Explanation, config: ModelConfig, when: datetime) -> str:
-    """What stands behind a result, folded up."""
+    """Return what stands behind a result, folded up."""
     prediction = explanation.prediction
     known = {
         "Model": f"{prediction.model}, version {prediction.model_version}",
@@ -217,7 +217,7 @@ def _which(which: str) -> str:
 
 
 def data_uri(image: Image.Image) -> str:
-    """An image as an address that holds it, for a page."""
+    """Return an image as an address that holds it, for a page."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from clinic.analysis.wording import printable
@@ -23,43 +24,43 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> st
 
 
 def empty(lead: str, words: str) -> str:
-    """What stands in place of a list that holds nothing; ``words`` are HTML."""
+    """Return what stands in place of a list that holds nothing; ``words`` are HTML."""
     return f"""
 <section class="bcd-card bcd-empty"><p class="bcd-lead">{escape(lead)}</p><p>{words}</p></section>
 """
 
 
 def link(path: str, words: str, /, **query: str) -> str:
-    """A link to a page of ours."""
+    """Return a link to a page of ours."""
     address = f"{path}?{urlencode(query, quote_via=quote)}" if query else path
     return f'<a href="{escape(address)}">{cell(words)}</a>'
 
 
 def cell(text: str) -> str:
-    """A user's text within a cell; an em dash where there is none."""
+    """Return a user's text within a cell; an em dash where there is none."""
     return escape(printable(text)) if text else "—"
 
 
 def lines(text: str) -> str:
-    """A user's text of several lines within a cell; an em dash where there is none."""
+    """Return a user's text of several lines within a cell; an em dash where there is none."""
     parts = (escape(printable(line.expandtabs())) for line in text.split("\n"))
     return "<br>".join(parts) or "—"
 
 
 def facts(known: Mapping[str, str]) -> str:
-    """What a ``dl`` holds: names, and values that are HTML already."""
+    """Return what a ``dl`` holds: names, and values that are HTML already."""
     return "".join(
         f"<div><dt>{escape(name)}</dt><dd>{one}</dd></div>" for name, one in known.items()
     )
 
 
 def moment(when: datetime) -> str:
-    """A time within a cell."""
+    """Return a time within a cell."""
     return f'<time datetime="{when.isoformat()}">{when:%Y-%m-%d %H:%M} UTC</time>'
 
 
-def pager(page: Page[object], path: str, /, **query: str) -> str:
-    """The way to the pages before and after; nothing where there is one page only."""
+def pager(page: Page[Any], path: str, /, **query: str) -> str:
+    """Return the way to the pages before and after; nothing where there is one page only."""
     if page.pages == 1:
         return ""
     before, after = page.number - 1, page.number + 1
@@ -72,7 +73,7 @@ def pager(page: Page[object], path: str, /, **query: str) -> str:
 
 
 def page_number(text: str) -> int:
-    """The number of a page as an address names it; 1 where it names none."""
+    """Return the number of a page as an address names it; 1 where it names none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
 
 

@@ -15,15 +15,16 @@ from pathlib import Path
 from bcd_models.errors import InputError
 from clinic.installation import Installation
 from clinic.settings import DATABASE, Settings
-from clinic.storage.audit_log import HEAD, KEY
+from clinic.storage.audit_log import KEY
 from clinic.storage.files import FILES
-from clinic.storage.references import referred
+from clinic.storage.heads import FORMER, HEADS
+from clinic.storage.references import list_referenced
 
-MEMBER = re.compile(rf"{KEY}|{HEAD}|{DATABASE}|{FILES}/[0-9a-f]{{2}}/[0-9a-f]{{64}}")
+MEMBER = re.compile(rf"{KEY}|{HEADS}|{FORMER}|{DATABASE}|{FILES}/[0-9a-f]{{2}}/[0-9a-f]{{64}}")
 
 
 def backup(clinic: Installation, target: Path) -> int:
-    """Write a zip of database, stored files and the audit's key and head: whole, or not at all.
+    """Write a zip of database, stored files and the audit's key and heads: whole, or not at all.
 
     Of a PostgreSQL database, which its own tools back up, no rows are in it.
 
@@ -35,6 +36,7 @@ def backup(clinic: Installation, target: Path) -> int:
     """
     if target.exists():
         raise InputError(f"{target} is there already: name another file")
+    # Written piece by piece, for it may be larger than memory, which `write_files` would need.
     beside = target.with_name(f".{target.name}.new")
     try:
         # Files can be added meanwhile, none taken away.
@@ -83,11 +85,11 @@ def restore(source: Path, settings: Settings, force: bool = False) -> Path | Non
 
 def _write(clinic: Installation, archive: zipfile.ZipFile) -> int:
     archive.write(clinic.settings.data / KEY, KEY)
-    # Before the rows: a head behind its rows is sound, one ahead of them is not.
-    if (clinic.settings.data / HEAD).exists():
-        archive.write(clinic.settings.data / HEAD, HEAD)
+    # Before the rows: heads behind their rows are sound, those ahead of them are not.
+    if (clinic.settings.data / HEADS).exists():
+        archive.write(clinic.settings.data / HEADS, HEADS)
     with clinic.database.reading() as session:
-        named = sorted(referred(session))
+        named = sorted(list_referenced(session))
     if clinic.database.sqlite_file:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / DATABASE

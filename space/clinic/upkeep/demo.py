@@ -17,12 +17,15 @@ from threading import Thread, main_thread
 from sqlalchemy import select
 
 from bcd_models.errors import BCDError, InputError
+from bcd_models.hub.atomic import write_files
 from clinic.accounts import accounts, passwords
+from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details, HandedIn
-from clinic.records.patients import PatientForm, PatientRow
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
+from clinic.records.patients import PatientRow
 from clinic.settings import Settings
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Account
@@ -153,8 +156,7 @@ def login(settings: Settings) -> tuple[str, str]:
     """Name and password of the demonstration's doctor; the password is made up once and kept."""
     path = settings.data / PASSWORD
     if not path.exists():
-        path.write_text(passwords.generated(), "utf-8")
-        path.chmod(0o600)
+        write_files({path: passwords.generate_password().encode()}, mode=0o600)
     return NAME, path.read_text("utf-8").strip()
 
 
@@ -186,7 +188,7 @@ def fill(clinic: Installation, models: Models) -> None:
         if _app_has_ended():
             raise SystemExit  # of this thread; the next start goes on
         handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), FIELD)
-        return examinations.analyse(models, [handed_in], models.names)[0]
+        return analyse(models, [handed_in], models.names)[0]
 
     for number, patient in enumerate(PATIENTS, 1):
         _complete(clinic, doctor, number, patient, analysed)
@@ -228,7 +230,9 @@ def _doctor(clinic: Installation) -> Actor | None:
 
 
 def _has_patients(clinic: Installation, doctor: Actor) -> bool:
-    return any(patients.found(clinic, doctor, archived=aside).total for aside in (False, True))
+    return any(
+        patients.search_patients(clinic, doctor, archived=aside).total for aside in (False, True)
+    )
 
 
 def _complete(
@@ -249,7 +253,7 @@ def _complete(
     record = row.id if row else patients.create(clinic, doctor, form, synthetic=True)
     for one, found in zip(patient.examinations[done:], images, strict=True):
         _examine(clinic, doctor, record, one, found)
-    oldest_first = examinations.of_patient(clinic, doctor, record)[::-1]
+    oldest_first = examinations.list_examinations(clinic, doctor, record)[::-1]
     for kept, one in zip(oldest_first, patient.examinations, strict=False):
         _read(clinic, doctor, kept.id, one.reads)
 
@@ -262,10 +266,10 @@ def _form(clinic: Installation, number: int, patient: MadeUpPatient) -> PatientF
 
 
 def _made(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow | None:
-    """The patient of a form, where it has been made."""
+    """Return the patient of a form, where it has been made."""
     for aside in (False, True):
         words = form.external_id or form.note
-        for row in patients.found(clinic, doctor, words, archived=aside).rows:
+        for row in patients.search_patients(clinic, doctor, words, archived=aside).rows:
             if (row.external_id or row.note) == words:
                 return row
     return None

@@ -18,9 +18,10 @@ from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.settings import Settings
 from clinic.storage.actor import Actor
-from clinic.storage.tables import Account, Database, Examination, Patient, Result
+from clinic.storage.database import Database
+from clinic.storage.tables import Account, Examination, Patient, Result
 
-LEAST_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
+MIN_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Room:
 
 
 def database_answers(database: Database) -> bool:
-    """Whether the database can be read."""
+    """Return whether the database can be read."""
     try:
         with database.reading() as session:
             session.execute(select(Account.id).limit(1))
@@ -90,24 +91,39 @@ def database_answers(database: Database) -> bool:
     return True
 
 
-def health(clinic: Installation, actor: Actor | None, models: Models) -> list[Check]:
+def log_fault(clinic: Installation) -> str:
+    """What a quick look finds wrong with the audit log; "" where nothing is. No number is told."""
+    try:
+        with clinic.database.reading() as session:
+            is_whole = clinic.log.is_whole(session)
+    except (BCDError, SQLAlchemyError):
+        return "it can't be read"
+    return "" if is_whole else "rows were cut off: run python -m clinic verify"
+
+
+def check_health(clinic: Installation, actor: Actor | None, models: Models) -> list[Check]:
     """Everything that a look from inside can tell; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     return [
         Check("Database", "" if database_answers(clinic.database) else "it can't be reached"),
         Check("Room on the disk", _room_fault(clinic)),
-        Check("Audit log", _log_fault(clinic)),
+        Check("Audit log", log_fault(clinic)),
         *(Check(f"Model {name}", _model_fault(models, name)) for name in models.names),
     ]
 
 
-def models_in_use(clinic: Installation, actor: Actor | None, models: Models) -> list[ModelInUse]:
-    """Those on offer first, in their order; NotSignedIn or NotAllowed to all but admins."""
+def list_models_in_use(
+    clinic: Installation, actor: Actor | None, models: Models
+) -> list[ModelInUse]:
+    """Return models on offer first, in their order; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     weights = (Result.model, Result.model_version, Result.weights_sha256)
     kept = select(*weights, func.count(), func.max(Result.made_at)).group_by(*weights)
     with clinic.database.reading() as session:
-        answered = {tuple(row[:3]): (row[3], row[4]) for row in session.execute(kept)}
+        answered = {
+            (name, version, weights): (count, newest)
+            for name, version, weights, count, newest in session.execute(kept)
+        }
     offered = [_identity(models, name) for name in models.names]
     earlier = sorted(answered.keys() - set(offered))
     return [
@@ -116,8 +132,8 @@ def models_in_use(clinic: Installation, actor: Actor | None, models: Models) -> 
     ]
 
 
-def room(clinic: Installation, actor: Actor | None) -> Room:
-    """What is kept and how much of it; NotSignedIn or NotAllowed to all but admins."""
+def measure_room(clinic: Installation, actor: Actor | None) -> Room:
+    """Return what is kept and how much of it; NotSignedIn or NotAllowed to all but admins."""
     need_admin(actor)
     with clinic.database.reading() as session:
         patients, examinations = (
@@ -137,8 +153,8 @@ def room(clinic: Installation, actor: Actor | None) -> Room:
     )
 
 
-def in_force(clinic: Installation, actor: Actor | None) -> dict[str, str]:
-    """Settings in words, by variable, no secret among them.
+def list_settings(clinic: Installation, actor: Actor | None) -> dict[str, str]:
+    """Return settings in words, by variable, no secret among them.
 
     NotSignedIn or NotAllowed to all but admins.
     """
@@ -160,25 +176,16 @@ def _said(settings: Settings, database: Database) -> Iterator[tuple[str, str]]:
     yield "BCD_HUB_ACCOUNTS", ", ".join(settings.hub_accounts) or "none"
 
 
-def _identity(models: Models, name: str) -> tuple[str, ...]:
+def _identity(models: Models, name: str) -> tuple[str, str, str]:
     offered = models.offered(name)
     return name, offered.config.version, offered.weights_sha256
 
 
 def _room_fault(clinic: Installation) -> str:
     free = _free(clinic)
-    if free >= LEAST_FREE:
+    if free >= MIN_FREE:
         return ""
-    return f"{free >> 20} MB are free: uploads are refused below {LEAST_FREE >> 20} MB"
-
-
-def _log_fault(clinic: Installation) -> str:
-    try:
-        with clinic.database.reading() as session:
-            kept = clinic.log.ends_as_known(session)
-    except (BCDError, SQLAlchemyError):
-        return "it can't be read"
-    return "" if kept else "its newest rows were cut off or changed: run python -m clinic verify"
+    return f"{free >> 20} MB are free: uploads are refused below {MIN_FREE >> 20} MB"
 
 
 def _model_fault(models: Models, name: str) -> str:
@@ -193,7 +200,7 @@ def _model_fault(models: Models, name: str) -> str:
 
 
 def _database_bytes(file: Path) -> int:
-    """Of SQLite's file, and of what it has not taken over from its log yet."""
+    """Return bytes of SQLite's file, and of what it has not taken over from its log yet."""
     return sum(part.stat().st_size for part in file.parent.glob(f"{file.name}*"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from clinic.installation import Installation
 from clinic.storage import tallies
 from clinic.storage.files import StorageError
-from clinic.storage.references import referred
+from clinic.storage.references import list_referenced
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
         with clinic.database.reading() as session:
             # The log first: acts go on meanwhile, and its head must not be newer than these rows.
             broken = clinic.log.problems(session)
-            named = referred(session)
+            named = list_referenced(session)
         for sha256 in sorted(named):
             try:
                 storage.read(sha256)
@@ -71,7 +71,7 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
 
 
 def _miscounted(clinic: Installation, repair: bool) -> bool:
-    """Whether the tallies were wrong; savers of images need not wait for this."""
+    """Return whether the tallies were wrong; savers of images need not wait for this."""
     with clinic.database.reading() as session:
         miscounted = not tallies.sound(session)
     if repair and miscounted:

@@ -9,13 +9,14 @@ import pytest
 
 from bcd_models.errors import InputError
 from clinic.accounts import accounts, lockout, passwords, sign_ins
-from clinic.accounts.accounts import first_admin, listed, make, reset_password, set_active
+from clinic.accounts.accounts import first_admin, list_accounts, make, reset_password, set_active
 from clinic.accounts.lockout import TooManyAttempts
 from clinic.accounts.sign_ins import SignInFailed, actor_of, end_sessions, sign_in, sign_out
 from clinic.installation import Installation
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
-from clinic.storage.tables import AuditEntry, Database, Failures, SignIn
+from clinic.storage.database import Database
+from clinic.storage.tables import AuditEntry, Failures, SignIn
 
 PASSWORD, HERE = "correct horse battery", "10.0.0.1"
 
@@ -72,7 +73,9 @@ def test_the_first_start_makes_one_admin(clinic: Installation) -> None:
 
 
 def test_the_first_admins_password_may_be_given(clinic: Installation) -> None:
-    given = replace(clinic, settings=replace(clinic.settings, admin_password=PASSWORD))
+    given = replace(
+        clinic, settings=clinic.settings.model_copy(update={"admin_password": PASSWORD})
+    )
     assert first_admin(given) is None
     assert sign_in(clinic, "admin", PASSWORD, HERE)
 
@@ -90,7 +93,7 @@ def test_unknown_wrong_and_closed_are_told_alike(
     clinic: Installation, admin: Actor, ada: int
 ) -> None:
     make(clinic, admin, "closed", "doctor", PASSWORD)
-    (closed,) = (row.id for row in listed(clinic, admin) if row.name == "closed")
+    (closed,) = (row.id for row in list_accounts(clinic, admin) if row.name == "closed")
     set_active(clinic, admin, closed, False)
     said = set()
     for name, password in (("ada", "wrong"), ("nobody", PASSWORD), ("closed", PASSWORD)):
@@ -216,7 +219,7 @@ def test_an_admin_makes_closes_and_resets(clinic: Installation, admin: Actor, ad
     new = reset_password(clinic, admin, ada)
     assert actor_of(clinic, token, HERE) is None
     token = sign_in(clinic, "ada", new, HERE)
-    assert [(row.name, row.role, row.sign_ins) for row in listed(clinic, admin)] == [
+    assert [(row.name, row.role, row.sign_ins) for row in list_accounts(clinic, admin)] == [
         ("ada", "doctor", 1),
         ("admin", "admin", 1),
     ]
@@ -247,7 +250,9 @@ def test_names_and_passwords_are_checked(
 
 
 def test_hub_accounts_sign_in_by_the_list(clinic: Installation, admin: Actor) -> None:
-    clinic = replace(clinic, settings=replace(clinic.settings, hub_accounts=("Grace",)))
+    clinic = replace(
+        clinic, settings=clinic.settings.model_copy(update={"hub_accounts": ("Grace",)})
+    )
     tokens = [sign_ins.sign_in_from_hub(clinic, "grace", HERE) for _ in range(2)]
     grace = actor_of(clinic, tokens[1], HERE)
     assert grace
@@ -266,7 +271,7 @@ def test_only_admins_manage_accounts(clinic: Installation, admin: Actor, ada: in
     doctor = Actor(ada, "ada", "doctor", HERE)
     acts = [
         lambda actor: make(clinic, actor, "eve", "doctor"),
-        lambda actor: listed(clinic, actor),
+        lambda actor: list_accounts(clinic, actor),
         lambda actor: reset_password(clinic, actor, ada),
         lambda actor: set_active(clinic, actor, admin.account_id, False),
         lambda actor: end_sessions(clinic, actor, admin.account_id),

@@ -8,16 +8,16 @@ from types import ModuleType
 
 import pytest
 
-from clinic.accounts import accounts, sign_ins
-from clinic.accounts import audit as acts
-from clinic.analysis import slide_jobs as slides
+from clinic.accounts import accounts, audit, sign_ins
+from clinic.analysis import slide_jobs
+from clinic.analysis.analyse import Analysed, Analysis, HandedIn
 from clinic.analysis.models import Models
-from clinic.dashboard import analytics, answers_csv
+from clinic.dashboard import analytics, answer_table
 from clinic.installation import Installation
 from clinic.records import examinations, export, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details, HandedIn
-from clinic.records.patients import PatientForm
-from clinic.reports import service as reports
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
+from clinic.reports import service
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
 from clinic.storage.tables import Account
@@ -35,7 +35,7 @@ OWNED: dict[str, Act] = {
     "patients.restore": lambda c, a, k: patients.restore(c, a, k.patient),
     "patients.delete": lambda c, a, k: patients.delete(c, a, k.patient, k.patient),
     "export.export": lambda c, a, k: export.export(c, a, k.patient),
-    "examinations.analyse_of": lambda c, a, k: examinations.analyse_of(
+    "examinations.analyse_for_patient": lambda c, a, k: examinations.analyse_for_patient(
         c, a, k.models, k.patient, [HandedIn(PATCHES[0].read_bytes())], k.models.names, True
     ),
     "examinations.save": lambda c, a, k: examinations.save(
@@ -45,43 +45,50 @@ OWNED: dict[str, Act] = {
     "examinations.answers_were_seen": lambda c, a, k: examinations.answers_were_seen(
         c, a, k.examination
     ),
-    "examinations.of_patient": lambda c, a, k: examinations.of_patient(c, a, k.patient),
+    "examinations.list_examinations": lambda c, a, k: examinations.list_examinations(
+        c, a, k.patient
+    ),
     "examinations.image": lambda c, a, k: examinations.image(c, a, k.examination, 1),
     "examinations.heat": lambda c, a, k: examinations.heat(c, a, k.examination, 1, k.model),
     "reads.record": lambda c, a, k: reads.record(c, a, k.examination, "none"),
-    "service.handed_out": lambda c, a, k: reports.handed_out(c, a, k.models, k.examination),
+    "service.issue_report": lambda c, a, k: service.issue_report(c, a, k.models, k.examination),
 }
 # Acts of any doctor, which reach that doctor's own records alone.
 DOCTORS: dict[str, Act] = {
     "patients.create": lambda c, a, _k: patients.create(c, a, FORM),
-    "patients.found": lambda c, a, _k: patients.found(c, a),
-    "examinations.worklist": lambda c, a, _k: examinations.worklist(c, a),
+    "patients.search_patients": lambda c, a, _k: patients.search_patients(c, a),
+    "examinations.list_unread": lambda c, a, _k: examinations.list_unread(c, a),
 }
 ADMINS: dict[str, Act] = {
     "accounts.make": lambda c, a, _k: accounts.make(c, a, "new", "doctor", "correct horse"),
-    "accounts.listed": lambda c, a, _k: accounts.listed(c, a),
+    "accounts.list_accounts": lambda c, a, _k: accounts.list_accounts(c, a),
     "accounts.reset_password": lambda c, a, k: accounts.reset_password(c, a, k.other),
     "accounts.set_active": lambda c, a, k: accounts.set_active(c, a, k.other, False),
-    "audit.found": lambda c, a, _k: acts.found(c, a),
-    "audit.known": lambda c, a, _k: acts.known(c, a),
+    "audit.search_acts": lambda c, a, _k: audit.search_acts(c, a),
+    "audit.list_filters": lambda c, a, _k: audit.list_filters(c, a),
     "patients.hand_over": lambda c, a, k: patients.hand_over(c, a, k.closed, k.other),
     "sign_ins.open_sessions": lambda c, a, _k: sign_ins.open_sessions(c, a),
-    "system.health": lambda c, a, k: system.health(c, a, k.models),
-    "system.in_force": lambda c, a, _k: system.in_force(c, a),
-    "system.models_in_use": lambda c, a, k: system.models_in_use(c, a, k.models),
-    "system.room": lambda c, a, _k: system.room(c, a),
+    "system.check_health": lambda c, a, k: system.check_health(c, a, k.models),
+    "system.list_settings": lambda c, a, _k: system.list_settings(c, a),
+    "system.list_models_in_use": lambda c, a, k: system.list_models_in_use(c, a, k.models),
+    "system.measure_room": lambda c, a, _k: system.measure_room(c, a),
     "sign_ins.end_sessions": lambda c, a, k: sign_ins.end_sessions(c, a, k.closed),
 }
 ANYONES: dict[str, Act] = {
     "accounts.change_password": lambda _c, _a, _k: None,  # of one's own: test_accounts.py
-    # Of own patients, or for an admin numbers alone: test_analytics.py, test_answers_csv.py
+    # Of own patients, or for an admin numbers alone: test_analytics.py, test_answer_table.py
     **dict.fromkeys(
-        ("analytics.began", "analytics.models_used", "analytics.overview", "answers_csv.exported"),
+        (
+            "analytics.find_first_day",
+            "analytics.list_models_used",
+            "analytics.count_period",
+            "answer_table.export_answers",
+        ),
         lambda _c, _a, _k: None,
     ),
-    "service.check": lambda c, a, _k: reports.check(c, a, "0" * 64),
-    # A doctor's, of no record: test_tried_slides.py
-    **dict.fromkeys(("slide_jobs.looked_at", "slide_jobs.mapped"), lambda _c, _a, _k: None),
+    "service.check_report": lambda c, a, _k: service.check_report(c, a, "0" * 64),
+    # A doctor's, of no record: test_slide_jobs.py
+    **dict.fromkeys(("slide_jobs.inspect_slide", "slide_jobs.map_slide"), lambda _c, _a, _k: None),
 }
 
 
@@ -164,25 +171,25 @@ def test_checking_a_report_takes_a_sign_in(
     clinic: Installation, doctors: dict[str, Actor], known: Known
 ) -> None:
     with pytest.raises(NotSignedIn):
-        ANYONES["service.check"](clinic, None, known)
+        ANYONES["service.check_report"](clinic, None, known)
     for name in ("ada", "admin"):
-        ANYONES["service.check"](clinic, doctors[name], known)
+        ANYONES["service.check_report"](clinic, doctors[name], known)
 
 
 @pytest.mark.parametrize(
     "service",
     [
         accounts,
-        acts,
         analytics,
-        answers_csv,
+        answer_table,
+        audit,
         examinations,
         export,
         patients,
         reads,
-        reports,
+        service,
         sign_ins,
-        slides,
+        slide_jobs,
         system,
     ],
 )

@@ -65,8 +65,9 @@ def test_test_figures_of_other_weights_are_not_shown(folder, tmp_path):
     assert with_metrics(folder, tmp_path, "0" * 64).hint == ""
 
 
-def test_models_come_from_the_environment():
-    settings = Settings.from_environment({"BCD_MODELS": " a/b, /c ,"})
+def test_models_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("BCD_MODELS", " a/b, /c ,")
+    settings = Settings.from_environment()
     assert settings.models == ("a/b", "/c")
 
 

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from clinic.dashboard.agreement import Agreement, Share
-from clinic.dashboard.drift import FEWEST, drift
+from clinic.dashboard.drift import MIN_RESULTS, measure_drift
 
 TABLE = Agreement(both=40, missed=5, raised=8, neither=47, indeterminate=3)
 
@@ -57,14 +57,17 @@ def test_a_sample_of_the_reference_itself_is_rarely_a_shift() -> None:
     rng = np.random.default_rng(1)
     reference = rng.integers(20, 200, 20)
     samples = rng.multinomial(300, reference / reference.sum(), 200)
-    found = [drift(list(one), list(reference)) for one in samples]
+    found = [measure_drift(list(one), list(reference)) for one in samples]
     beyond = sum(one is not None and one.beyond_chance for one in found)
     assert 1 <= beyond <= 25  # 5 in 100 are to be expected
 
 
 def test_another_distribution_is_a_shift() -> None:
     reference = [50] * 20
-    same, moved = drift(reference, reference), drift([200] * 5 + [0] * 15, reference)
+    same, moved = (
+        measure_drift(reference, reference),
+        measure_drift([200] * 5 + [0] * 15, reference),
+    )
     assert same is not None
     assert moved is not None
     assert (same.index, same.beyond_chance) == (0, False)
@@ -72,7 +75,7 @@ def test_another_distribution_is_a_shift() -> None:
     assert moved.index > 1
 
 
-@pytest.mark.parametrize("seen", [[], [0] * 20, [FEWEST - 1] + [0] * 19])
+@pytest.mark.parametrize("seen", [[], [0] * 20, [MIN_RESULTS - 1] + [0] * 19])
 def test_too_little_is_no_basis(seen: list[int]) -> None:
-    assert drift(seen, [50] * 20) is None
-    assert drift([50] * 20, seen) is None
+    assert measure_drift(seen, [50] * 20) is None
+    assert measure_drift([50] * 20, seen) is None

@@ -10,13 +10,14 @@ import pytest
 
 from bcd_models import Prediction
 from bcd_models.errors import InputError
+from clinic.analysis.analyse import Analysed, Analysis
 from clinic.dashboard import analytics
 from clinic.dashboard.agreement import Agreement
 from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details
-from clinic.records.patients import PatientForm
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotSignedIn
 from clinic.storage.tallies import model_key
@@ -56,12 +57,12 @@ def test_a_period_holds_its_days_and_no_other(
     for day in DAYS:
         save_on(day, ada, patient)
     expected = [day for day in DAYS if first <= day <= last]
-    found = analytics.overview(clinic, ada, keys[0], Period(first, last))
+    found = analytics.count_period(clinic, ada, keys[0], Period(first, last))
     assert found.examinations == found.answered == len(expected)
     assert found.images == sum(found.probabilities) == 2 * len(expected)
     assert sum(found.decisions.values()) == 2 * len(expected)
     period = Period(first, last)
-    daily = period.days <= analytics.DAILY
+    daily = period.days <= analytics.MAX_DAYS_BY_DAY
     spans = {(str(day) if daily else str(day)[:7]) for day in expected}
     assert {span for span, n in found.volume.items() if sum(n.values())} == spans
     assert sum(sum(n.values()) for n in found.volume.values()) == 2 * len(expected)
@@ -73,13 +74,13 @@ def test_answers_and_bins_are_those_of_the_model(
     clinic: Installation, ada: Actor, patient: str, save_on: Save, keys: list[str], said: Said
 ) -> None:
     save_on(TODAY, ada, patient)
-    assert analytics.models_used(clinic, ada) == sorted(keys)
+    assert analytics.list_models_used(clinic, ada) == sorted(keys)
     for key, answers in zip(keys, said, strict=True):
-        found = analytics.overview(clinic, ada, key, Period(TODAY, TODAY))
+        found = analytics.count_period(clinic, ada, key, Period(TODAY, TODAY))
         for answer in answers:
             assert found.decisions[answer.decision] >= 1
             assert found.probabilities[int(answer.probability * 20)] >= 1
-    assert analytics.began(clinic, ada) == TODAY
+    assert analytics.find_first_day(clinic, ada) == TODAY
 
 
 def test_at_or_above_the_threshold_are_those_left_to_a_pathologist_too(
@@ -97,7 +98,7 @@ def test_at_or_above_the_threshold_are_those_left_to_a_pathologist_too(
         examinations.save(clinic, ada, patient, Analysis(one, True), Details())
     today = clock.now().date()
     period = Period(today, today)
-    found = analytics.overview(clinic, ada, keys[0], period)
+    found = analytics.count_period(clinic, ada, keys[0], period)
     assert found.decisions == {"refer": 4, "malignant": 2}
     assert found.positives == 4
     head = _head(found, period)
@@ -114,7 +115,7 @@ def test_reads_are_compared_by_whether_the_answers_had_been_shown(
     for verdict, shown in verdicts:
         reads.record(clinic, ada, save_on(TODAY, ada, patient, shown), verdict)
     save_on(TODAY, ada, patient)  # nobody reads this one
-    found = analytics.overview(clinic, ada, keys[0], Period(TODAY, TODAY)).agreement
+    found = analytics.count_period(clinic, ada, keys[0], Period(TODAY, TODAY)).agreement
     expected = {
         "before": Agreement(both=1, raised=1) if positive else Agreement(missed=1, neither=1),
         "after": Agreement(raised=1, indeterminate=1)
@@ -137,19 +138,19 @@ def test_a_doctor_counts_own_patients_an_admin_all(
         save_on(TODAY, doctor, whose)
     key, today = keys[0], Period(TODAY, TODAY)
     counts = [
-        analytics.overview(clinic, who, key, today).examinations for who in (ada, grace, admin)
+        analytics.count_period(clinic, who, key, today).examinations for who in (ada, grace, admin)
     ]
     assert counts == [2, 1, 3]
     with pytest.raises(NotSignedIn):
-        analytics.overview(clinic, None, key, today)
+        analytics.count_period(clinic, None, key, today)
     with pytest.raises(NotSignedIn):
-        analytics.models_used(clinic, None)
+        analytics.list_models_used(clinic, None)
 
 
 def test_nothing_is_no_error(clinic: Installation, ada: Actor) -> None:
-    assert analytics.models_used(clinic, ada) == []
-    assert analytics.began(clinic, ada) is None
-    found = analytics.overview(clinic, ada, model_key("m", "1", "0"), Period(TODAY, TODAY))
+    assert analytics.list_models_used(clinic, ada) == []
+    assert analytics.find_first_day(clinic, ada) is None
+    found = analytics.count_period(clinic, ada, model_key("m", "1", "0"), Period(TODAY, TODAY))
     assert found.examinations == 0
     assert found.agreement["before"].kappa is None
 

@@ -14,10 +14,11 @@ from PIL import Image
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from clinic.analysis.analyse import Analysed, Analysis
 from clinic.analysis.models import Models
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details
-from clinic.records.patients import PatientForm
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.storage.actor import Actor
 from clinic.storage.tables import AuditEntry, Examination, Look, Patient, Read, StoredReport
@@ -49,7 +50,7 @@ def kept(serving: Serving, models: Models, analysed: tuple[Analysed, ...], words
     examination = examinations.save(clinic, owner, patient, Analysis(analysed, True), details)
     reads.record(clinic, owner, examination, "none", f"{words} read")
     reads.record(clinic, owner, examination, "invasive", f"{words} again", f"{words} reason")
-    reports.handed_out(clinic, owner, models, examination)
+    reports.issue_report(clinic, owner, models, examination)
     return Records(owner, patient, examination)
 
 

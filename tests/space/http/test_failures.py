@@ -3,7 +3,7 @@
 import logging
 
 from bcd_models.errors import ImageError
-from clinic.http.failures import UNEXPECTED, told
+from clinic.http.failures import UNEXPECTED, user_message
 from clinic.ui import result
 
 
@@ -15,13 +15,13 @@ def raised(error: Exception) -> Exception:
 
 
 def test_errors_on_purpose_speak_for_themselves(caplog):
-    assert told(raised(ImageError("a.png is empty"))) == "a.png is empty"
+    assert user_message(raised(ImageError("a.png is empty"))) == "a.png is empty"
     assert not caplog.records
 
 
 def test_anything_else_is_told_neutrally_and_logged_without_names(caplog):
     with caplog.at_level(logging.ERROR):
-        assert told(raised(FileNotFoundError("/uploads/Jane Doe.png"))) == UNEXPECTED
+        assert user_message(raised(FileNotFoundError("/uploads/Jane Doe.png"))) == UNEXPECTED
     assert "FileNotFoundError" in caplog.text
     assert "in raised" in caplog.text
     assert "Jane" not in caplog.text

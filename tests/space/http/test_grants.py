@@ -7,7 +7,15 @@ import json
 import pytest
 
 from clinic.http import grants
-from clinic.http.grants import GUEST, MOST, Grants, asked_in, begun_in, files_in, given_in
+from clinic.http.grants import (
+    GUEST,
+    MAX_GRANTS_PER_OWNER,
+    Grants,
+    asked_in,
+    begun_in,
+    files_in,
+    given_in,
+)
 
 ADA, GRACE = 1, 2
 TWO = {"session s", "session t"}
@@ -40,15 +48,15 @@ def test_where_one_thing_is_another_s_nothing_is_given(given) -> None:
 
 
 def test_guests_that_claim_much_push_out_none_but_guests(given) -> None:
-    for number in range(MOST + 1):
+    for number in range(MAX_GRANTS_PER_OWNER + 1):
         assert given.claim(GUEST, {f"event {number}"})
     assert not given.holds(GUEST, {"event 0"})
-    assert given.holds(GUEST, {"event 1", f"event {MOST}"})
+    assert given.holds(GUEST, {"event 1", f"event {MAX_GRANTS_PER_OWNER}"})
     assert given.holds(ADA, {"event e", "file /tmp/f", "session s"})
 
 
 def test_long_names_are_not_remembered(given) -> None:
-    assert not given.claim(GUEST, {f"session {'x' * grants.LONGEST}"})
+    assert not given.claim(GUEST, {f"session {'x' * grants.MAX_GRANT_LENGTH}"})
 
 
 def test_files_are_found_at_any_depth_in_any_spelling() -> None:

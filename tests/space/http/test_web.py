@@ -24,17 +24,21 @@ from starlette.testclient import TestClient
 from bcd_models.errors import InputError
 from clinic import web
 from clinic.accounts import accounts, lockout, sign_ins
-from clinic.analysis.models import Models
+from clinic.accounts.lockout import TooManyAttempts
+from clinic.analysis.analyse import Analysed, Analysis
+from clinic.analysis.models import ModelGone, Models
 from clinic.http import cookies
 from clinic.http.grants import Grants
 from clinic.installation import Installation, open_installation
-from clinic.records import examinations, patients
-from clinic.records.examinations import Analysed, Analysis, Details
-from clinic.records.patients import PatientForm
+from clinic.records import examinations, export, patients
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
+from clinic.records.patients import Conflict
 from clinic.reports import service as reports
 from clinic.storage import clock
-from clinic.storage.actor import Actor
-from clinic.storage.tables import Failures
+from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn, Refused
+from clinic.storage.files import NotStored, StorageError
+from clinic.storage.tables import AuditEntry, Failures
 from clinic.ui.files import sweep
 from clinic.upkeep import demo, system
 from tests.support.clinic import PATCHES, empty_database, settings_at
@@ -145,7 +149,7 @@ def test_a_form_without_fields_is_a_wrong_name(serving) -> None:
 @pytest.mark.parametrize("headers", [{}, FORM])
 def test_who_guesses_has_to_wait(serving, ada, still, headers) -> None:
     client = serving.visitor()
-    for _ in range(lockout.FREE["account"]):
+    for _ in range(lockout.FREE_ATTEMPTS["account"]):
         assert sign_in(client, ada.name, "wrong", headers=headers).status_code == 401
     reply = sign_in(client, ada.name, headers=headers)  # even with the right one
     assert reply.status_code == 429
@@ -155,7 +159,7 @@ def test_who_guesses_has_to_wait(serving, ada, still, headers) -> None:
 
 
 def test_an_address_has_to_wait_whoever_it_tries(serving, ada, still, monkeypatch) -> None:
-    monkeypatch.setitem(lockout.FREE, "address", 2)
+    monkeypatch.setitem(lockout.FREE_ATTEMPTS, "address", 2)
     behind = serving.set_up(proxies=("10.0.0.5",))
     guesser = {"x-forwarded-for": "8.8.8.8, 198.51.100.1"}
     for number in range(2):
@@ -167,7 +171,7 @@ def test_an_address_has_to_wait_whoever_it_tries(serving, ada, still, monkeypatc
 
 
 def test_who_is_no_proxy_can_not_choose_an_address(serving, still, monkeypatch) -> None:
-    monkeypatch.setitem(lockout.FREE, "address", 1)
+    monkeypatch.setitem(lockout.FREE_ATTEMPTS, "address", 1)
     client = serving.visitor()
     for number, status in enumerate((401, 429)):
         forged = {"x-forwarded-for": f"203.0.113.{number}"}
@@ -339,7 +343,7 @@ def test_a_doctor_has_the_files_of_the_own_patients(serving, records, small_mode
     )
     assert named
     sha256 = hashlib.sha256(report.content).hexdigest()
-    assert reports.check(serving.clinic, records["owner"], sha256)
+    assert reports.check_report(serving.clinic, records["owner"], sha256)
     assert record.content.startswith(b"PK")
     assert {one.headers["cache-control"] for one in (image, heat, report, record)} == {"no-store"}
 
@@ -393,6 +397,40 @@ def test_answers_leave_as_csv_to_their_doctor_alone(serving, records, keys) -> N
 def test_what_is_no_file_is_refused(serving, records, path) -> None:
     client = serving.visitor(records["owner"])
     assert client.get(path.format(**records)).status_code in (404, 422)
+
+
+class Unlisted(Conflict):
+    """Has no status of its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("no"), 400),
+        (NotSignedIn("no"), 401),
+        (NotAllowed("no"), 403),
+        (NotFound("no"), 404),
+        (Refused(Actor(1, "ada", "doctor", ""), "patient", "P-1"), 404),
+        (Conflict("no"), 409),
+        (Unlisted("no"), 409),
+        (TooManyAttempts(1), 429),
+        (StorageError("no"), 500),
+        (NotStored("no"), 503),
+        (ModelGone("no"), 503),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_failure_has_its_status_or_its_base_s(
+    serving, records, monkeypatch, error: Exception, status: int
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise error
+
+    client = serving.visitor(records["owner"])
+    monkeypatch.setattr(export, "export", fail)
+    reply = client.get(f"/files/patients/{records['patient']}.zip")
+    assert reply.status_code == status
+    assert str(error) in reply.text
 
 
 def test_a_browser_reads_why_there_is_no_file(serving, records, small_models) -> None:
@@ -467,7 +505,7 @@ def test_other_requests_are_small(serving, path) -> None:
 
 
 def test_a_full_disk_takes_no_uploads(serving, monkeypatch) -> None:
-    monkeypatch.setattr(system, "LEAST_FREE", 1 << 60)
+    monkeypatch.setattr(system, "MIN_FREE", 1 << 60)
     reply = serving.visitor().post("/gradio_api/upload", files={"files": b"x"})
     assert (reply.status_code, reply.json()["detail"][:17]) == (503, "the server's disk")
 
@@ -497,7 +535,7 @@ def test_the_sweep_takes_old_leftovers_and_makes_the_folder_anew(tmp_path) -> No
 
 @contextmanager
 def own_alone(clinic: Installation, models: Models, folder: Path) -> Iterator[TestClient]:
-    with TestClient(web.own_app(clinic, models, folder, Grants())) as client:
+    with TestClient(web.build_own_app(clinic, models, folder, Grants())) as client:
         yield client
 
 
@@ -506,13 +544,33 @@ def test_health_tells_where_the_database_s_file_is_gone(small_models, tmp_path) 
     file = clinic.database.sqlite_file
     assert file
     with own_alone(clinic, small_models, tmp_path) as client:
-        assert client.get("/healthz").json() == {"status": "ok"}
+        assert client.get("/healthz").json() == {"status": "ok", "audit_log": "ok"}
         file.rename(tmp_path / "away.db")
         ill = client.get("/healthz")
         assert (ill.status_code, ill.json()) == (503, {"status": "the database can't be reached"})
         (tmp_path / "away.db").rename(file)
         assert client.get("/healthz").status_code == 200
     clinic.database.engine.dispose()
+
+
+def test_health_tells_for_good_that_the_log_was_cut(clinic, small_models, tmp_path) -> None:
+    for _ in range(3):
+        add_patient_view(clinic)
+    with own_alone(clinic, small_models, tmp_path) as client:
+        assert client.get("/healthz").json()["audit_log"] == "ok"
+        with clinic.database.transaction() as session:
+            session.execute(delete(AuditEntry).where(AuditEntry.number > 1))
+        for _ in range(3):
+            reply = client.get("/healthz")
+            assert (reply.status_code, reply.json()["status"]) == (200, "ok")
+            assert reply.json()["audit_log"] == "rows were cut off: run python -m clinic verify"
+            add_patient_view(clinic)
+
+
+def add_patient_view(clinic: Installation) -> None:
+    """A row of the audit log."""
+    with clinic.database.transaction() as session:
+        clinic.log.write(session, "patient_viewed", actor=None, subject="patient P-1")
 
 
 def test_health_comes_back_with_the_server(small_models, tmp_path, postgres) -> None:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from bcd_models import BCDClassifier, ImageError
+from bcd_models import ImageError
 from bcd_models.errors import InputError
+from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details, HandedIn, field_width
+from clinic.records.examinations import Details
 from clinic.storage import references
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
 from clinic.storage.tables import AuditEntry, Examination
@@ -44,6 +45,7 @@ def test_an_examination_comes_back_whole(
             expected = small_models.loaded(result.model).predict(path)
             assert result.probability == expected.probability
             assert result.weights_sha256 == expected.weights_sha256
+            assert result.runtime == expected.runtime != ""
             assert (result.refer_low, result.refer_high) == expected.refer
         stored = examinations.image(clinic, ada, number, image.position)
         with Image.open(io.BytesIO(stored)) as back, Image.open(path) as original:
@@ -62,49 +64,19 @@ def test_what_a_file_says_besides_its_pixels_is_not_kept(
     told.add_text("Comment", "Jane Doe, 1957")
     buffer = io.BytesIO()
     Image.open(PATCHES[0]).save(buffer, "PNG", pnginfo=told)
-    (one,) = examinations.analyse(small_models, [HandedIn(buffer.getvalue())], NAMES[:1])
+    (one,) = analyse(small_models, [HandedIn(buffer.getvalue())], NAMES[:1])
     number = examinations.save(clinic, ada, patient, Analysis((one,), True), Details())
     assert b"Jane" not in examinations.image(clinic, ada, number, 1)
     files = [path for path in clinic.settings.data.rglob("*") if path.is_file()]
     assert not any(b"Jane" in path.read_bytes() for path in files)
 
 
-def test_scale_is_said(small_models: Models) -> None:
-    data = PATCHES[0].read_bytes()
-    widths = (200, 101, 399, None, 50, 2000)
-    said = examinations.analyse(
-        small_models, [HandedIn(data, width) for width in widths], NAMES[:1]
-    )
-    assert [len(one.warnings) for one in said] == [0, 0, 0, 1, 1, 1]
-    assert "not known" in said[3].warnings[0]
-    assert "2000 µm" in said[5].warnings[0]
-    assert field_width(50, um_per_pixel=4) == 200
-    assert field_width(50, um=180) == 180
-    assert field_width(50) is None
-    for wrong in ({"um": 1, "um_per_pixel": 1}, {"um": 0}, {"um": float("nan")}, {"um": 1e9}):
-        with pytest.raises(InputError):
-            field_width(50, **wrong)
-
-
-def test_what_can_not_be_analysed_or_saved(
+def test_what_can_not_be_saved(
     clinic: Installation,
     ada: Actor,
     patient: str,
-    small_models: Models,
     analysed: tuple[Analysed, ...],
 ) -> None:
-    good = HandedIn(PATCHES[0].read_bytes())
-    with pytest.raises(ImageError, match="image 2: "):
-        examinations.analyse(small_models, [good, HandedIn(b"no image")], NAMES)
-    for images, names in (
-        ([], NAMES),
-        ([good] * 17, NAMES),
-        ([good], []),
-        ([good], ["a", "a"]),
-        ([good], ["x"]),
-    ):
-        with pytest.raises(InputError):
-            examinations.analyse(small_models, images, names)
     for details in (
         Details(stain="ink"),
         Details(specimen="x"),
@@ -116,7 +88,7 @@ def test_what_can_not_be_analysed_or_saved(
     patients.archive(clinic, ada, patient)
     with pytest.raises(InputError, match="put aside"):
         examinations.save(clinic, ada, patient, Analysis(analysed, True), Details())
-    assert examinations.of_patient(clinic, ada, patient) == []
+    assert examinations.list_examinations(clinic, ada, patient) == []
 
 
 def test_answers_stay_hidden_until_they_are_asked_for(
@@ -161,14 +133,17 @@ def test_the_worklist_holds_what_nobody_has_read(
 ) -> None:
     ada = doctors["ada"]
     first, second = saved(), saved()
-    assert [row.id for row in examinations.worklist(clinic, ada).rows] == [first, second]
+    assert [row.id for row in examinations.list_unread(clinic, ada).rows] == [first, second]
     reads.record(clinic, ada, first, "none")
-    left = examinations.worklist(clinic, ada)
+    left = examinations.list_unread(clinic, ada)
     assert ([row.id for row in left.rows], left.total, left.pages) == ([second], 1, 1)
-    assert [row.read for row in examinations.of_patient(clinic, ada, patient)] == [False, True]
-    assert examinations.worklist(clinic, doctors["grace"]).rows == ()
+    assert [row.read for row in examinations.list_examinations(clinic, ada, patient)] == [
+        False,
+        True,
+    ]
+    assert examinations.list_unread(clinic, doctors["grace"]).rows == ()
     patients.archive(clinic, ada, patient)
-    assert examinations.worklist(clinic, ada).total == 0
+    assert examinations.list_unread(clinic, ada).total == 0
 
 
 def test_a_full_disk_saves_nothing(
@@ -188,8 +163,8 @@ def test_a_full_disk_saves_nothing(
     with pytest.raises(InputError):
         saved()
     monkeypatch.undo()
-    assert len(examinations.of_patient(clinic, ada, patient)) == 1
-    references.forget(clinic.database, clinic.storage, clinic.storage.all())
+    assert len(examinations.list_examinations(clinic, ada, patient)) == 1
+    references.delete_unreferenced(clinic.database, clinic.storage, clinic.storage.all())
     assert sorted(clinic.storage.all()) == before
 
 
@@ -229,10 +204,10 @@ def test_saving_and_listing_are_the_owner_s(
         with pytest.raises(refusal):
             examinations.save(clinic, actor, patient, Analysis(analysed, True), Details())
         with pytest.raises(refusal):
-            examinations.of_patient(clinic, actor, patient)
+            examinations.list_examinations(clinic, actor, patient)
     for actor, refusal in ((None, NotSignedIn), (doctors["admin"], NotAllowed)):
         with pytest.raises(refusal):
-            examinations.worklist(clinic, actor)
+            examinations.list_unread(clinic, actor)
     for position, model in ((3, NAMES[0]), (1, "other")):
         number = examinations.save(
             clinic, doctors["ada"], patient, Analysis(analysed, True), Details()
@@ -268,11 +243,13 @@ def test_what_models_were_asked_is_logged_saved_or_not(
     clinic: Installation, ada: Actor, patient: str, small_models: Models
 ) -> None:
     images = [HandedIn(path.read_bytes()) for path in PATCHES[:2]]
-    found = examinations.analyse_of(clinic, ada, small_models, patient, images, NAMES, False)
+    found = examinations.analyse_for_patient(
+        clinic, ada, small_models, patient, images, NAMES, False
+    )
     assert [len(one.explanations) for one in found.images] == [2, 2]
     bad = [HandedIn(b"no image")]
     with pytest.raises(ImageError):
-        examinations.analyse_of(clinic, ada, small_models, patient, bad, NAMES, True)
+        examinations.analyse_for_patient(clinic, ada, small_models, patient, bad, NAMES, True)
     with clinic.database.reading() as session:
         (row,) = session.query(AuditEntry).filter_by(action="images_analysed")
         assert (row.account_id, row.subject) == (ada.account_id, f"patient {patient}")
@@ -294,7 +271,3 @@ def test_deleting_the_patient_takes_the_files(
     assert list(clinic.storage.all()) == []
     assert not [p for p in Path(clinic.settings.data / "files").rglob("*") if p.is_file()]
     assert hashlib.sha256(b"").hexdigest() not in set(clinic.storage.all())
-
-
-def test_the_models_are_the_library_s(small_models: Models) -> None:
-    assert all(isinstance(small_models.loaded(name), BCDClassifier) for name in NAMES)

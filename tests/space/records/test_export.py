@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bcd_models.prediction import NOTICE
+from clinic.analysis.analyse import Analysed
 from clinic.installation import Installation
 from clinic.records import patients, reads
 from clinic.records.export import export
@@ -22,7 +23,11 @@ from tests.support.clinic import NAMES
 
 
 def test_the_zip_holds_the_whole_record(
-    clinic: Installation, ada: Actor, patient: str, saved: Callable[..., str]
+    clinic: Installation,
+    ada: Actor,
+    patient: str,
+    saved: Callable[..., str],
+    analysed: tuple[Analysed, ...],
 ) -> None:
     number = saved()
     reads.record(clinic, ada, number, "none", "clear <b>margins</b>")
@@ -45,6 +50,8 @@ def test_the_zip_holds_the_whole_record(
     first = examination["images"][0]
     assert [result["model"] for result in first["results"]] == list(NAMES)
     assert first["results"][0]["refer"] == [0.35, 0.45]
+    answered_by = [one.prediction.runtime for one in analysed[0].explanations.values()]
+    assert [result["runtime"] for result in first["results"]] == answered_by
     assert [read["verdict"] for read in examination["reads"]] == [
         "no pattern of invasive carcinoma",
         "indeterminate",

@@ -10,7 +10,8 @@ from bcd_models.errors import InputError
 from clinic.accounts.accounts import set_active
 from clinic.installation import Installation
 from clinic.records import patients
-from clinic.records.patients import Conflict, PatientForm
+from clinic.records.patient_fields import PatientForm
+from clinic.records.patients import Conflict
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
 from clinic.storage.tables import AuditEntry, Examination, ExaminedImage, Patient, Read, Result
@@ -102,7 +103,7 @@ def test_words_are_found_as_they_are_written(clinic: Installation, doctors: Doct
     patients.create(clinic, doctors["grace"], PatientForm(note="100% sure"))
 
     def notes_of(words: str) -> set[str]:
-        return {row.note for row in patients.found(clinic, ada, words).rows}
+        return {row.note for row in patients.search_patients(clinic, ada, words).rows}
 
     assert notes_of("") == set(notes)
     assert notes_of("%") == {"100% sure"}
@@ -116,7 +117,7 @@ def test_words_are_found_as_they_are_written(clinic: Installation, doctors: Doct
 def test_pages(clinic: Installation, ada: Actor) -> None:
     for _ in range(27):
         patients.create(clinic, ada, PatientForm())
-    first, second, beyond = (patients.found(clinic, ada, page=page) for page in (1, 2, 9))
+    first, second, beyond = (patients.search_patients(clinic, ada, page=page) for page in (1, 2, 9))
     assert (len(first.rows), len(second.rows), first.total, first.pages) == (25, 2, 27, 2)
     assert beyond == second
     assert len({row.id for row in first.rows + second.rows}) == 27
@@ -133,10 +134,10 @@ def test_a_change_on_an_old_version_is_refused(clinic: Installation, ada: Actor)
 def test_put_aside_and_taken_back(clinic: Installation, ada: Actor) -> None:
     number = patients.create(clinic, ada, PatientForm())
     patients.archive(clinic, ada, number)
-    assert patients.found(clinic, ada).total == 0
-    assert [row.id for row in patients.found(clinic, ada, archived=True).rows] == [number]
+    assert patients.search_patients(clinic, ada).total == 0
+    assert [row.id for row in patients.search_patients(clinic, ada, archived=True).rows] == [number]
     patients.restore(clinic, ada, number)
-    assert patients.found(clinic, ada).total == 1
+    assert patients.search_patients(clinic, ada).total == 1
 
 
 def test_deleting_takes_everything_below_and_no_file_of_others(
@@ -178,7 +179,7 @@ def test_a_closed_doctors_patients_are_handed_over(clinic: Installation, doctors
 
 ACTS: dict[str, Callable] = {
     "create": lambda clinic, actor, _: patients.create(clinic, actor, PatientForm()),
-    "found": lambda clinic, actor, _: patients.found(clinic, actor),
+    "found": lambda clinic, actor, _: patients.search_patients(clinic, actor),
     "view": patients.view,
     "edit": lambda clinic, actor, number: patients.edit(clinic, actor, number, PatientForm(), 1),
     "archive": patients.archive,

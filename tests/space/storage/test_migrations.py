@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from sqlalchemy import MetaData, inspect
 
 from bcd_models.errors import InputError
 from clinic.installation import open_installation
 from clinic.storage import clock, migrations
-from clinic.storage.tables import Account, Base, Database, Patient
+from clinic.storage.database import Database
+from clinic.storage.tables import Account, Base, Patient, Result
 from tests.support.clinic import settings_at
 
 FOLDER = Path(migrations.__file__).parent
@@ -52,6 +54,35 @@ def test_again_changes_nothing(database: Database) -> None:
         patient = session.get_one(Patient, "P-1")
         assert patient.created_at == made["created_at"]
         assert patient.owner.name == "ada"
+
+
+def test_what_answered_before_it_was_kept_is_not_known(database: Database) -> None:
+    migrations.migrate(database, "0004")
+    tables = MetaData()
+    tables.reflect(database.engine)
+    now = clock.now()
+    said = {"label": "benign", "probability": 0.2, "decision": "benign", "threshold": 0.5}
+    said |= {"model": "m", "model_version": "1", "weights_sha256": "0" * 64, "reasons": []}
+    rows: dict[str, dict[str, Any]] = {
+        "account": {"id": 1, "name": "ada", "role": "doctor", "active": True, "created_at": now},
+        "patient": {"id": "P-1", "owner_id": 1, "note": "", "synthetic": False, "version": 1}
+        | {"created_at": now, "changed_at": now},
+        "examination": {"id": "E-1", "patient_id": "P-1", "made_by": 1, "created_at": now}
+        | {"stain": "H&E", "specimen": "other", "comment": ""},
+        "examined_image": {"id": 1, "examination_id": "E-1", "position": 1, "format": "PNG"}
+        | {"sha256": "a" * 64, "width": 50, "height": 50},
+        "result": {"id": 1, "image_id": 1, "made_at": now, "heat_sha256": "b" * 64, **said},
+    }
+    with database.engine.begin() as connection:
+        for name, row in rows.items():
+            connection.execute(tables.tables[name].insert(), row)
+    migrations.migrate(database)
+    with database.transaction() as session:
+        older = session.get_one(Result, 1)
+        assert (older.runtime, older.probability, older.reasons) == ("", 0.2, [])
+        older.runtime = "onnx float32"
+    with database.reading() as session:
+        assert session.get_one(Result, 1).runtime == "onnx float32"
 
 
 def test_two_at_once_wait_for_each_other(database: Database) -> None:

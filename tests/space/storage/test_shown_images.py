@@ -19,22 +19,24 @@ from starlette.testclient import TestClient
 
 from bcd_models.images.open import open_image
 from clinic.accounts import accounts, sign_ins
+from clinic.analysis.analyse import Analysed, Analysis, HandedIn
 from clinic.analysis.models import Models
 from clinic.analysis.wording import SEEN_BEFORE
-from clinic.dashboard import analytics, answers_csv
+from clinic.dashboard import analytics, answer_table
 from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.records import examinations, export, patients, reads
-from clinic.records.examinations import Analysed, Analysis, Details, HandedIn
-from clinic.records.patients import PatientForm
+from clinic.records.examinations import Details
+from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.reports.layout import HIDDEN
 from clinic.storage import clock, migrations, shown_images
 from clinic.storage.actor import Actor
-from clinic.storage.tables import Account, Database, ShownImage
+from clinic.storage.database import Database
+from clinic.storage.tables import Account, ShownImage
 from clinic.storage.tallies import AFTER, BEFORE
 from clinic.upkeep import verify
-from tests.space.reports.test_reports import text_of
+from tests.space.reports.test_service import text_of
 from tests.support import synthetic
 from tests.support.clinic import NAMES, PASSWORD, PATCHES
 from tests.support.serving import (
@@ -106,7 +108,7 @@ def test_an_image_is_known_by_its_pixels_in_whatever_file(
         opened = open_image(encoded(decoded, "PNG", **said))
         bare = Image.fromarray(np.asarray(opened))
         assert shown_images.encode_png(opened) == shown_images.encode_png(bare)
-    analysis = examinations.analyse_of(
+    analysis = examinations.analyse_for_patient(
         clinic, ada, small_models, patient, [HandedIn(files["PNG"])], NAMES[:1], False
     )
     number = examinations.save(clinic, ada, patient, analysis, Details())
@@ -140,7 +142,7 @@ def test_an_analysis_says_what_was_shown_and_is_saved_so(
     handed_in = [HandedIn(path.read_bytes()) for path in PATCHES[:2]]
 
     def analyse(shown: bool) -> Analysis:
-        return examinations.analyse_of(
+        return examinations.analyse_for_patient(
             clinic, ada, small_models, patient, handed_in, NAMES[:1], shown
         )
 
@@ -167,7 +169,9 @@ def test_no_answer_goes_out_that_is_not_kept(
         connection.execute(text("DROP TABLE shown_image"))
     handed_in = [HandedIn(PATCHES[0].read_bytes())]
     with pytest.raises(Exception, match="shown_image"):
-        examinations.analyse_of(clinic, ada, small_models, patient, handed_in, NAMES[:1], True)
+        examinations.analyse_for_patient(
+            clinic, ada, small_models, patient, handed_in, NAMES[:1], True
+        )
     with pytest.raises(Exception, match="shown_image"):
         show(clinic, ada, PATCHES[0])
     shown_images.note_shown_to(clinic.database, None, map(open_image, [b"not even an image"]))
@@ -207,7 +211,7 @@ def test_dashboard_table_and_report_follow(
     keys: list[str],
 ) -> None:
     def counted() -> dict[str, int]:
-        shown = analytics.overview(clinic, ada, keys[0], TODAY).agreement
+        shown = analytics.count_period(clinic, ada, keys[0], TODAY).agreement
         return {name: shown[name].compared for name in (BEFORE, AFTER)}
 
     blind, tried = saved(shown=False), saved(shown=False)
@@ -215,16 +219,18 @@ def test_dashboard_table_and_report_follow(
     show(clinic, ada, PATCHES[0])
     assert is_after(clinic, ada, tried)
     assert counted() == {BEFORE: 1, AFTER: 1}
-    told = text_of(reports.handed_out(clinic, ada, small_models, tried)[1])
+    told = text_of(reports.issue_report(clinic, ada, small_models, tried)[1])
     assert HIDDEN in told
     assert "after the models' answers were shown" in told
     assert "Estimated probability" not in told
-    told = text_of(reports.handed_out(clinic, ada, small_models, blind)[1])
+    told = text_of(reports.issue_report(clinic, ada, small_models, blind)[1])
     assert HIDDEN in told
     assert "before the models' answers were shown" in told
     for one in (blind, tried):
         examinations.view(clinic, ada, one, reveal=True)
-    table = answers_csv.exported(clinic, ada, keys[0], TODAY).decode("utf-8-sig").splitlines()
+    table = (
+        answer_table.export_answers(clinic, ada, keys[0], TODAY).decode("utf-8-sig").splitlines()
+    )
     filed = {line.split(",")[0]: line.split(",")[12] for line in table[1:]}
     assert filed == {blind: "False", tried: "True"}
     assert verify.verify(clinic).problems == []

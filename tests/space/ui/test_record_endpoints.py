@@ -67,7 +67,7 @@ def test_another_s_record_reads_like_none(serving: Serving, record: Record, endp
     def kept() -> tuple[int, int]:
         clinic, owner = serving.clinic, record.owner
         found, _ = examinations.view(clinic, owner, record.examination)
-        return len(found.reads), len(examinations.of_patient(clinic, owner, record.patient))
+        return len(found.reads), len(examinations.list_examinations(clinic, owner, record.patient))
 
     before, absent = kept(), Record(record.owner, "P-0000000000", "E-0000000000")
     assert "there is no such" in tried(record)

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from clinic.accounts import accounts, sign_ins
+from clinic.analysis.analyse import Analysed, HandedIn
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysed, HandedIn
-from clinic.records.patients import PatientForm, PatientRow
+from clinic.records.patient_fields import PatientForm
+from clinic.records.patients import PatientRow
 from clinic.storage.actor import Actor
 from clinic.storage.tables import AuditEntry, Examination
 from clinic.upkeep import demo
@@ -35,7 +36,7 @@ class Killed(BaseException):
 
 def doctor(clinic: Installation) -> Actor:
     """The demonstration's doctor."""
-    (one,) = (row for row in accounts.listed(clinic, demo.APP) if row.name == demo.NAME)
+    (one,) = (row for row in accounts.list_accounts(clinic, demo.APP) if row.name == demo.NAME)
     return Actor(one.id, one.name, one.role, HERE)
 
 
@@ -46,7 +47,7 @@ def signed_in(clinic: Installation) -> Actor | None:
 
 
 def records(clinic: Installation) -> dict[str, PatientRow]:
-    found = patients.found(clinic, doctor(clinic)).rows
+    found = patients.search_patients(clinic, doctor(clinic)).rows
     return {row.external_id or row.note: row for row in found}
 
 
@@ -56,7 +57,7 @@ def examined(clinic: Installation) -> dict[str, list[Examination]]:
     return {
         name: [
             examinations.view(clinic, actor, one.id)[0]
-            for one in examinations.of_patient(clinic, actor, row.id)[::-1]
+            for one in examinations.list_examinations(clinic, actor, row.id)[::-1]
         ]
         for name, row in records(clinic).items()
     }
@@ -94,7 +95,7 @@ def analysed_once(
     known: dict[bytes, tuple[Analysed, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tests fill many installations, all with the same images."""
-    analyse = examinations.analyse
+    analyse = demo.analyse
 
     def once(models: Models, handed_in: list[HandedIn], names: list[str]) -> tuple[Analysed, ...]:
         (one,) = handed_in
@@ -102,7 +103,7 @@ def analysed_once(
             known[one.data] = analyse(models, handed_in, names)
         return known[one.data]
 
-    monkeypatch.setattr(examinations, "analyse", once)
+    monkeypatch.setattr(demo, "analyse", once)
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_it_has_patients_examinations_and_reads(filled: Installation) -> None:
     assert said[True] > 1
     assert said[False] > 1
     assert sum(len(one.reads) == 2 for one in every) == 1
-    assert examinations.worklist(filled, doctor(filled)).total == 2
+    assert examinations.list_unread(filled, doctor(filled)).total == 2
     assert {read.verdict for one in every for read in one.reads} == set(reads.VERDICTS)
 
 
@@ -186,7 +187,7 @@ def test_it_is_filled_anew_once_nothing_is_left(filled: Installation, small_mode
     ("module", "name", "number"),
     [
         (patients, "create", 3),
-        (examinations, "analyse", 4),
+        (demo, "analyse", 4),
         (examinations, "save", 5),
         (reads, "record", 3),
     ],
@@ -213,9 +214,9 @@ def test_a_start_that_was_cut_off_is_gone_on_with(
 APP = """
 import sys
 from pathlib import Path
-from clinic import demo
+from clinic.analysis.models import Models
 from clinic.installation import open_installation
-from clinic.models import Models
+from clinic.upkeep import demo
 from tests.support.clinic import settings_at
 demo.begin(open_installation(settings_at(Path(sys.argv[1]))), Models(sys.argv[2:]))
 """
@@ -254,7 +255,9 @@ def test_a_closed_doctor_stays_closed(filled: Installation, small_models: Models
 def test_ids_are_left_out_where_the_pattern_is_another(
     clinic: Installation, small_models: Models
 ) -> None:
-    clinic = replace(clinic, settings=replace(clinic.settings, external_id="[0-9]{6}"))
+    clinic = replace(
+        clinic, settings=clinic.settings.model_copy(update={"external_id": "[0-9]{6}"})
+    )
     for _ in range(2):
         (clinic.settings.data / demo.FILLED).unlink(missing_ok=True)
         demo.fill(clinic, small_models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from bcd_models.hub.atomic import UNFINISHED
 from clinic.installation import Installation
 from clinic.storage import clock, tallies
 from clinic.storage.actor import Actor
@@ -84,12 +86,13 @@ def test_what_is_missing_damaged_or_left_over_is_found(clinic: Installation) -> 
     clinic.storage.delete(first)
     clinic.storage.path(second).write_bytes(b"other")
     orphan = clinic.storage.put(b"nobody's")
-    clinic.storage.path(orphan).with_name(".new-0").write_bytes(b"half")
+    clinic.storage.path(orphan).with_name(f"{UNFINISHED}0").write_bytes(b"half")
+    clinic.storage.path(orphan).with_name(".new-0").write_bytes(b"half")  # as 0.1.0 called them
     found = verify.verify(clinic, repair=True)
     assert found.files == 4
     assert [first[:12] in problem for problem in found.broken].count(True) == 1
     assert any(second[:12] in problem and "damaged" in problem for problem in found.broken)
-    assert (found.orphans, found.unfinished) == ((orphan,), 1)
+    assert (found.orphans, found.unfinished) == ((orphan,), 2)
     again = verify.verify(clinic)
     assert again.problems == list(found.broken)
     with clinic.database.transaction() as session:
@@ -127,6 +130,46 @@ def test_a_backup_taken_in_use_is_whole(kept: Installation, tmp_path: Path) -> N
             assert found.files > 0
             with clinic.database.reading() as session:
                 assert session.query(Examination).count() == found.files
+
+
+def test_a_log_that_was_cut_is_never_sound_again(kept: Installation) -> None:
+    for number in range(3):
+        examine(kept, number)
+    with kept.database.transaction() as session:
+        session.execute(text("DELETE FROM audit_entry WHERE number > 2"))
+    for number in range(3, 6):
+        done = command(kept.settings.data, "verify")
+        assert done.returncode == 1, done.stderr
+        assert "audit rows 3 to 4" in done.stdout
+        examine(kept, number)
+
+
+@pytest.mark.parametrize("former", [False, True])
+def test_a_backup_brings_the_log_s_heads_back(
+    kept: Installation, tmp_path: Path, former: bool
+) -> None:
+    """Those of a backup of an earlier release, which held the newest head alone, too."""
+    examine(kept, 1)
+    source, restored = tmp_path / "copy.zip", tmp_path / "restored"
+    head, data = kept.log.head(), kept.settings.data
+    backup.backup(kept, source)
+    with zipfile.ZipFile(source) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    assert files["audit.heads"] == (data / "audit.heads").read_bytes()
+    if former:
+        del files["audit.heads"]
+        files["audit.head"] = json.dumps(head.__dict__).encode()
+        with zipfile.ZipFile(source, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, content)
+    backup.restore(source, settings_at(restored))
+    with installation_at(restored) as clinic:
+        assert clinic.log.head() == head
+        assert verify.verify(clinic).problems == []
+        with clinic.database.transaction() as session:
+            session.execute(text("DELETE FROM audit_entry WHERE number > 1"))
+        examine(clinic, 2)
+        assert "audit rows 2 to 2 are missing" in verify.verify(clinic).broken
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 """What Alembic runs: on the connection handed over, within its transaction."""
 
+from typing import Literal
+
 from alembic import context
 
 from clinic.storage.tables import Base, Instant
 
 
-def as_stored(kind, thing, _context):
+def as_stored(kind: str, thing: object, _context: object) -> str | Literal[False]:
     """A migration stays what it was, whatever becomes of our own types."""
     if kind == "type" and isinstance(thing, Instant):
         return "sa.DateTime(timezone=True)"

@@ -14,7 +14,7 @@ from clinic.accounts.accounts import AccountRow
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.storage.actor import Actor, Role
-from clinic.ui.frame import PRIVATE, actor_of, done
+from clinic.ui.frame import QUICK, actor_of, done
 from clinic.ui.tables import cell, link, moment, table
 
 HEADS = ("Name", "Role", "May sign in", "Hub account", "Patients", "Open sessions", "Made")
@@ -57,7 +57,7 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
 
     def show(actor: Actor | None, account_id: int | None) -> Update:
         """The page as it stands, with an account chosen or none."""
-        rows = accounts.listed(clinic, actor)
+        rows = accounts.list_accounts(clinic, actor)
         others = [row for row in rows if actor and row.id != actor.account_id]
         one = next((row for row in others if row.id == account_id), None)
         doctors = [row for row in rows if row.role == "doctor" and row.active]
@@ -69,7 +69,7 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
             end: gr.update(interactive=one is not None),
             close: gr.update(visible=not is_closed, interactive=is_open),
             reopen: gr.update(visible=is_closed),
-            handing: gr.update(visible=is_closed and one.patients > 0),
+            handing: gr.update(visible=bool(one and not one.active and one.patients)),
             taker: gr.update(choices=[(row.name, row.id) for row in doctors], value=None),
         }
 
@@ -81,14 +81,14 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
 
         def acting(account_id: int | None, request: gr.Request) -> Update:
             actor = actor_of(request)
-            one = _row_of(accounts.listed(clinic, actor), account_id)
+            one = _row_of(accounts.list_accounts(clinic, actor), account_id)
             return {said: act(clinic, actor, one), **show(actor, one.id)}
 
         return acting
 
     def hand(account_id: int | None, taker_id: int | None, request: gr.Request) -> Update:
         actor = actor_of(request)
-        rows = accounts.listed(clinic, actor)
+        rows = accounts.list_accounts(clinic, actor)
         giver, to = _row_of(rows, account_id), _row_of(rows, taker_id)
         count = _counted(patients.hand_over(clinic, actor, giver.id, to.id), "patient")
         words = f"{count} of {giver.name} handed over to {to.name}."
@@ -101,18 +101,23 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
         return {said: words, name: "", **show(actor, made)}
 
     outputs = [said, listed, chosen, password, close, reopen, end, handing, taker]
-    quick = {"show_progress": "hidden", **PRIVATE}
-    gr.on([app.load, chosen.input], choose, chosen, outputs, trigger_mode="always_last", **quick)
-    told = {"scroll_to_output": True, **quick}
+    gr.on([app.load, chosen.input], choose, chosen, outputs, trigger_mode="always_last", **QUICK)
     for button, act in (
         (password, _give_password),
         (close, _close),
         (reopen, _open_again),
         (end, _end_sessions),
     ):
-        button.click(put(act), chosen, outputs, **told)
-    hand_over.click(hand, [chosen, taker], outputs, **told)
-    gr.on([make.click, name.submit], make_account, [name, role], [*outputs, name], **told)
+        button.click(put(act), chosen, outputs, scroll_to_output=True, **QUICK)
+    hand_over.click(hand, [chosen, taker], outputs, scroll_to_output=True, **QUICK)
+    gr.on(
+        [make.click, name.submit],
+        make_account,
+        [name, role],
+        [*outputs, name],
+        scroll_to_output=True,
+        **QUICK,
+    )
 
 
 def _give_password(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:

@@ -10,9 +10,10 @@ import gradio as gr
 from clinic.accounts import audit as acts
 from clinic.accounts.audit import Act
 from clinic.installation import Installation
-from clinic.ui.frame import PRIVATE, actor_of, asked, safely
+from clinic.ui.frame import PRIVATE, actor_of, read_query, safely
 from clinic.ui.tables import cell, empty, moment, page_number, pager, table
 
+FILTERS = ("action", "account", "subject")
 PATH = "/audit"
 HEADS = ("Number", "Time", "Who", "Act", "Subject", "Address", "Detail")
 WHAT = """
@@ -54,20 +55,20 @@ def add_audit_page(app: gr.Blocks, clinic: Installation) -> None:
     @safely
     def show(action: str, account: str, subject: str, request: gr.Request, number: int = 1) -> str:
         query = {"action": action, "account": account, "subject": subject.strip()}
-        page = acts.found(clinic, actor_of(request), **query, page=number)
+        page = acts.search_acts(clinic, actor_of(request), **query, page=number)
         if not page.total:
             return empty("No such act", "The log holds no row that all of this is true of.")
         kept = {name: value for name, value in query.items() if value}
         return table(HEADS, [_row(one) for one in page.rows], "Acts") + pager(page, PATH, **kept)
 
     def begin(request: gr.Request) -> tuple[Update, Update, str, str]:
-        wanted = [asked(request, name) for name in ("action", "account", "subject")]
-        actions, accounts = acts.known(clinic, actor_of(request))
+        action, account, subject = (read_query(request, name) for name in FILTERS)
+        actions, accounts = acts.list_filters(clinic, actor_of(request))
         return (
-            _choice("any", [(_words(one), one) for one in actions], wanted[0]),
-            _choice("anybody", [(one, one) for one in accounts], wanted[1]),
-            wanted[2],
-            show(*wanted, request, page_number(asked(request, "sheet"))),
+            _choice("any", [(_words(one), one) for one in actions], action),
+            _choice("anybody", [(one, one) for one in accounts], account),
+            subject,
+            show(action, account, subject, request, page_number(read_query(request, "sheet"))),
         )
 
     filters = [action, account, subject]

@@ -9,7 +9,7 @@ from clinic.accounts.sign_ins import SessionRow
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.storage.actor import Actor
-from clinic.ui.frame import PRIVATE, actor_of, asked, safely
+from clinic.ui.frame import PRIVATE, actor_of, read_query, safely
 from clinic.ui.tables import cell, facts, moment, page_number, pager, table
 from clinic.upkeep import system
 from clinic.upkeep.system import Check, ModelInUse, Room
@@ -35,14 +35,14 @@ def add_settings_page(app: gr.Blocks, clinic: Installation, models: Models) -> N
 
     @safely
     def show(request: gr.Request) -> str:
-        actor, sheet = actor_of(request), page_number(asked(request, "sheet"))
+        actor, sheet = actor_of(request), page_number(read_query(request, "sheet"))
         return "".join(
             (
-                _health(system.health(clinic, actor, models)),
+                _health(system.check_health(clinic, actor, models)),
                 _sessions(clinic, actor, sheet),
-                _models(system.models_in_use(clinic, actor, models)),
-                _room(system.room(clinic, actor)),
-                _in_force(system.in_force(clinic, actor)),
+                _models(system.list_models_in_use(clinic, actor, models)),
+                _room(system.measure_room(clinic, actor)),
+                _in_force(system.list_settings(clinic, actor)),
             )
         )
 

@@ -6,20 +6,21 @@ from typing import Any
 
 import gradio as gr
 
-from clinic.analysis import answers
+from clinic.analysis import stored_answers
+from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
-from clinic.analysis.wording import SEEN_BEFORE, capitalised
-from clinic.http.failures import told
+from clinic.analysis.wording import SEEN_BEFORE, capitalise
+from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.records import examinations, reads
 from clinic.storage.tables import Examination, ExaminedImage, Read, Result
 from clinic.ui import result
-from clinic.ui.frame import PRIVATE, actor_of, alert, asked
+from clinic.ui.frame import PRIVATE, actor_of, alert, read_query
 from clinic.ui.tables import cell, facts, lines, link, moment
 
 PATH = "/examination"
 FILES = "/files/examinations"
-CHOICES = [(capitalised(words), verdict) for verdict, words in reads.VERDICTS.items()]
+CHOICES = [(capitalise(words), verdict) for verdict, words in reads.VERDICTS.items()]
 UNSEEN = (
     "The models' answers have not been shown to you. A read made now will be recorded as made "
     "before they were."
@@ -44,7 +45,7 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
             facts = gr.HTML()
 
     def page(request: gr.Request, reveal_now: bool = False) -> tuple[Any, ...]:
-        number = asked(request, "id")
+        number = read_query(request, "id")
         found, may_see = examinations.view(clinic, actor_of(request), number, reveal_now)
         seen = examinations.answers_were_seen(clinic, actor_of(request), number)
         return (
@@ -62,7 +63,7 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
         try:
             return page(request)
         except Exception as error:
-            return (alert(told(error)), *[gr.skip()] * 7)
+            return (alert(user_message(error)), *[gr.skip()] * 7)
 
     def show_answers(request: gr.Request) -> tuple[Any, ...]:
         return page(request, reveal_now=True)
@@ -70,7 +71,7 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
     def record_read(
         verdict: str | None, comment: str | None, reason: str | None, request: gr.Request
     ) -> tuple[Any, ...]:
-        number = asked(request, "id")
+        number = read_query(request, "id")
         words = (verdict or "", comment or "", reason or "")  # hidden fields say None
         reads.record(clinic, actor_of(request), number, *words)
         return (*page(request), None, "", "")
@@ -110,7 +111,7 @@ def _image(image: ExaminedImage, models: Models, which: str, may_see: bool) -> s
     if not may_see:
         return result.alone(_address(image), (image.width, image.height), which)
     names = [one.model for one in image.results]
-    warnings = examinations.scale_warnings(models, names, image.field_width_um)
+    warnings = scale_warnings(models, names, image.field_width_um)
     cards = "".join(_answer(image, one, which) for one in image.results)
     return f'{result.warned(warnings)}<div class="bcd-pair">{cards}</div>'
 
@@ -118,7 +119,7 @@ def _image(image: ExaminedImage, models: Models, which: str, may_see: bool) -> s
 def _answer(image: ExaminedImage, said: Result, which: str) -> str:
     heat = f"{FILES}/{image.examination_id}/{image.position}/heat/{said.model}.png"
     pictures = result.Pictures(_address(image), heat, (image.width, image.height))
-    prediction = answers.prediction(image, said)
+    prediction = stored_answers.prediction(image, said)
     return result.answer(prediction, prediction.label, pictures, which)
 
 
@@ -127,7 +128,7 @@ def _address(image: ExaminedImage) -> str:
 
 
 def _history(found: Examination) -> str:
-    """The reads, the one that counts first."""
+    """Return the reads, the one that counts first."""
     if not found.reads:
         return '<p class="bcd-lead">Nobody has read this examination yet.</p>'
     newest, *earlier = reversed(found.reads)
@@ -142,9 +143,9 @@ def _history(found: Examination) -> str:
 
 def _read(read: Read) -> str:
     said = [
-        f'<p class="bcd-lead">{reads.sentence(read)}</p>',
+        f'<p class="bcd-lead">{reads.describe_verdict(read)}</p>',
         f'<p class="bcd-quiet">Read {read.number} by {cell(read.reader.name)}, '
-        f"{moment(read.at)}, {reads.noted(read)}</p>",
+        f"{moment(read.at)}, {reads.describe_timing(read)}</p>",
     ]
     if read.comment:
         said.append(f'<p class="bcd-text">{lines(read.comment)}</p>')

@@ -7,21 +7,23 @@ from typing import Any
 import gradio as gr
 
 from bcd_models.errors import InputError
+from clinic.analysis.analyse import Analysis, HandedIn, hand_in
 from clinic.analysis.models import Models
 from clinic.analysis.wording import SEEN_BEFORE
-from clinic.http.failures import told
+from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.records import examinations, patients
-from clinic.records.examinations import SPECIMENS, STAINS, Analysis, Details, HandedIn
+from clinic.records.examinations import SPECIMENS, STAINS, Details
+from clinic.records.patient_fields import FIELDS
 from clinic.ui import result
 from clinic.ui.doctor.patient_page import ASIDE
-from clinic.ui.frame import PRIVATE, actor_of, alert, asked, go_to
+from clinic.ui.frame import PRIVATE, QUICK, actor_of, alert, go_to, read_query
 from clinic.ui.look import IN_LINE
-from clinic.ui.shared.picked import Images, add, images_input, numbers, waiting
+from clinic.ui.shared.image_input import Images, add, images_input, numbers, waiting
 from clinic.ui.tables import cell, link
 
 PATH = "/examine"
-KEEP = 3600  # seconds that images and answers stay in memory
+MAX_IDLE = 3600  # seconds that images and answers stay in memory
 FIELD, PIXEL, UNKNOWN = "width of the field, µm", "size of a pixel, µm", "not known"
 HIDDEN = "Analysed. The models' answers are kept for after your read."
 NOTHING = """
@@ -35,8 +37,8 @@ NOTHING = """
 def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
     """Add the page to the Blocks being built."""
     heading = gr.HTML(elem_classes="bcd-heading")
-    images = gr.State([], time_to_live=KEEP)
-    analysis = gr.State(None, time_to_live=KEEP)
+    images = gr.State([], time_to_live=MAX_IDLE)
+    analysis = gr.State(None, time_to_live=MAX_IDLE)
     saved = gr.Textbox(visible=False)
     with gr.Row(equal_height=False, visible=False) as form:
         with gr.Column(scale=5, min_width=320):
@@ -67,12 +69,13 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
 
     def begin(request: gr.Request) -> tuple[str, Any]:
         try:
-            patient = patients.view(clinic, actor_of(request), asked(request, "patient"))
+            patient = patients.view(clinic, actor_of(request), read_query(request, "patient"))
         except Exception as error:
-            return alert(told(error)), gr.update(visible=False)
+            return alert(user_message(error)), gr.update(visible=False)
         words = f"<h1>New examination of {link('/patient', patient.id, id=patient.id)}</h1>"
-        if patient.external_id:
-            words += f'<p class="bcd-quiet">External id {cell(patient.external_id)}</p>'
+        for one in FIELDS:
+            if one.names_patient and (text := one.show(getattr(patient, one.name))):
+                words += f'<p class="bcd-quiet">{one.label} {cell(text)}</p>'
         if patient.archived_at:
             words += ASIDE
         return words, gr.update(visible=not patient.archived_at)
@@ -89,11 +92,11 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         hidden: bool,
         request: gr.Request,
     ) -> tuple[str, Any, Any]:
-        found = examinations.analyse_of(
+        found = examinations.analyse_for_patient(
             clinic,
             actor_of(request),
             models,
-            asked(request, "patient"),
+            read_query(request, "patient"),
             _handed_in(kept, scale, um),
             names,
             not hidden,
@@ -110,12 +113,11 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         if not found:
             raise InputError("analyse the images first")
         details = Details(stain, specimen, comment or "")
-        patient = asked(request, "patient")
+        patient = read_query(request, "patient")
         return examinations.save(clinic, actor_of(request), patient, found, details)
 
-    quick = {"show_progress": "hidden", **PRIVATE}
     app.load(begin, None, [heading, form], **PRIVATE)
-    known.change(lambda scale: gr.update(visible=scale != UNKNOWN), known, width, **quick)
+    known.change(lambda scale: gr.update(visible=scale != UNKNOWN), known, width, **QUICK)
     run = analyse.click(
         analyse_images,
         [images, chosen, known, width, hide],
@@ -126,15 +128,15 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         **IN_LINE,
     )
     changes = [
-        file.upload(add, [file, images], [images, file], cancels=run, **quick),
-        clear.click(list, None, images, cancels=run, **quick),
+        file.upload(add, [file, images], [images, file], cancels=run, **QUICK),
+        clear.click(list, None, images, cancels=run, **QUICK),
         *(
             one.change(None, None, None, cancels=run, **PRIVATE)
             for one in (chosen, known, width, hide)
         ),
     ]
     for change in changes:
-        change.then(show, images, [shown, analyse, clear, save, analysis], **quick)
+        change.then(show, images, [shown, analyse, clear, save, analysis], **QUICK)
     details = [stain, specimen, comment]
     save.click(save_examination, [analysis, *details], saved, **PRIVATE).success(
         None, saved, None, js=go_to("/examination?id="), **PRIVATE
@@ -142,17 +144,17 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
 
 
 def _handed_in(images: Images, scale: str, um: float | None) -> list[HandedIn]:
-    """The images with the width of each one's field."""
+    """Return the images with the width of each one's field."""
     if scale == UNKNOWN:
-        return [examinations.scaled(data) for data in images]
+        return [hand_in(data) for data in images]
     if not um:
         raise InputError(f"type the {scale.removesuffix(', µm')}, or say that it is not known")
     known = {"um": um} if scale == FIELD else {"um_per_pixel": um}
-    return [examinations.scaled(data, **known) for data in images]
+    return [hand_in(data, **known) for data in images]
 
 
 def _answers(found: Analysis) -> str:
-    """The answers about each image, or that they are hidden."""
+    """Return the answers about each image, or that they are hidden."""
     images = found.images
     if not found.shown:
         pictures = (

@@ -7,8 +7,7 @@ from html import escape
 
 import gradio as gr
 
-from bcd_models.errors import InputError
-from clinic.records.patients import PatientForm, PatientRow
+from clinic.records.patient_fields import FIELDS, PatientField
 
 EXAMPLE = "AB-1234"  # of an external id
 
@@ -20,29 +19,20 @@ def add_fields(pattern: str) -> list[gr.Textbox]:
         pattern: That an external id must match.
 
     Returns:
-        External id, year of birth, note.
+        One for each of ``FIELDS``, in their order.
     """
     example = EXAMPLE if re.fullmatch(pattern, EXAMPLE) else ""
     gr.HTML(_asked_for(pattern, example))
-    typed = gr.InputHTMLAttributes(autocomplete="off", spellcheck=False)
+    boxes: dict[str, gr.Textbox] = {}
     with gr.Row():
-        external_id = gr.Textbox(label="External id", html_attributes=typed)
-        birth_year = gr.Textbox(label="Year of birth", html_attributes=typed)
-    note = gr.Textbox(label="Note, without names", lines=3, html_attributes=typed)
-    return [external_id, birth_year, note]
+        boxes |= {one.name: _box(one) for one in FIELDS if not one.is_long}
+    boxes |= {one.name: _box(one, lines=3) for one in FIELDS if one.is_long}
+    return [boxes[one.name] for one in FIELDS]
 
 
-def form_of(external_id: str, birth_year: str, note: str) -> PatientForm:
-    """What was typed; InputError where the year is no number."""
-    year = birth_year.strip()
-    if year and not re.fullmatch("[0-9]{4}", year):
-        raise InputError("a year of birth has four digits, such as 1957")
-    return PatientForm(external_id, int(year) if year else None, note)
-
-
-def filled(patient: PatientRow) -> tuple[str, str, str]:
-    """What the fields hold of a patient."""
-    return patient.external_id or "", str(patient.birth_year or ""), patient.note
+def _box(one: PatientField, lines: int = 1) -> gr.Textbox:
+    typed = gr.InputHTMLAttributes(autocomplete="off", spellcheck=False)
+    return gr.Textbox(label=one.form_label or one.label, lines=lines, html_attributes=typed)
 
 
 def _asked_for(pattern: str, example: str) -> str:

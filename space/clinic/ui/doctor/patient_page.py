@@ -8,15 +8,16 @@ from typing import Any
 
 import gradio as gr
 
-from clinic.http.failures import told
+from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.records import examinations, patients
 from clinic.records.examinations import ExaminationRow
+from clinic.records.patient_fields import FIELDS, parse_form, show_form
 from clinic.records.patients import Conflict, PatientRow
 from clinic.storage.actor import Actor
-from clinic.ui.doctor.patient_form import add_fields, filled, form_of
+from clinic.ui.doctor.patient_form import add_fields
 from clinic.ui.doctor.patients_page import SYNTHETIC
-from clinic.ui.frame import PRIVATE, actor_of, alert, asked
+from clinic.ui.frame import PRIVATE, QUICK, actor_of, alert, read_query
 from clinic.ui.tables import cell, empty, facts, lines, link, moment, table
 
 HEADS = ("Examination", "Saved", "Images", "Read")
@@ -70,10 +71,10 @@ class _Parts:
     delete: gr.Button
 
     def shown(self, patient: PatientRow) -> Update:
-        """What is shown of a patient, the form apart."""
+        """Return what is shown of a patient, the form apart."""
         aside = patient.archived_at is not None
         return {
-            self.head: _head(patient),
+            self.head: describe_patient(patient),
             self.record: gr.update(visible=True),
             self.examine: gr.update(link=f"/examine?patient={patient.id}", visible=not aside),
             self.export: gr.update(link=f"/files/patients/{patient.id}.zip"),
@@ -82,8 +83,8 @@ class _Parts:
         }
 
     def form(self, patient: PatientRow) -> Update:
-        """The form, filled with a patient."""
-        typed = zip(self.fields, filled(patient), strict=True)
+        """Return the form, filled with a patient."""
+        typed = zip(self.fields, show_form(patient), strict=True)
         return {self.version: patient.version, **dict(typed)}
 
 
@@ -92,19 +93,17 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
     parts = _parts(clinic.settings.external_id)
 
     def begin(request: gr.Request) -> Update:
-        actor, patient_id = actor_of(request), asked(request, "id")
+        actor, patient_id = actor_of(request), read_query(request, "id")
         try:
             patient = patients.view(clinic, actor, patient_id)
-            listed = _listed(examinations.of_patient(clinic, actor, patient_id))
+            listed = _listed(examinations.list_examinations(clinic, actor, patient_id))
         except Exception as error:
-            return {parts.head: alert(told(error))}
+            return {parts.head: alert(user_message(error))}
         return {**parts.shown(patient), **parts.form(patient), parts.listed: listed}
 
-    def save(
-        external_id: str, birth_year: str, note: str, version: int, request: gr.Request
-    ) -> Update:
-        actor, patient_id = actor_of(request), asked(request, "id")
-        form = form_of(external_id, birth_year, note)
+    def save(request: gr.Request, version: int, *typed: str) -> Update:
+        actor, patient_id = actor_of(request), read_query(request, "id")
+        form = parse_form(clinic.settings, typed)
         try:
             patients.edit(clinic, actor, patient_id, form, version)
         except Conflict:
@@ -119,7 +118,7 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
         """A listener that puts the record aside, or takes it back; what is typed stays."""
 
         def acting(version: int, request: gr.Request) -> Update:
-            actor, patient_id = actor_of(request), asked(request, "id")
+            actor, patient_id = actor_of(request), read_query(request, "id")
             act(clinic, actor, patient_id)
             patient = patients.view(clinic, actor, patient_id)
             # Where more than this has changed, saving the form must still find out.
@@ -132,16 +131,15 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
         return acting
 
     def delete(confirmation: str, request: gr.Request) -> None:
-        patients.delete(clinic, actor_of(request), asked(request, "id"), confirmation)
+        patients.delete(clinic, actor_of(request), read_query(request, "id"), confirmation)
 
-    quick = {"show_progress": "hidden", **PRIVATE}
     buttons = [parts.examine, parts.export, parts.archive, parts.restore]
     shown = [parts.head, parts.record, *buttons, parts.version]
-    app.load(begin, None, [*shown, *parts.fields, parts.listed], **quick)
-    parts.save.click(save, [*parts.fields, parts.version], [*shown, *parts.fields], **quick)
-    parts.archive.click(put(patients.archive), parts.version, shown, **quick)
-    parts.restore.click(put(patients.restore), parts.version, shown, **quick)
-    parts.delete.click(delete, parts.confirmation, None, **quick).success(
+    app.load(begin, None, [*shown, *parts.fields, parts.listed], **QUICK)
+    parts.save.click(save, [parts.version, *parts.fields], [*shown, *parts.fields], **QUICK)
+    parts.archive.click(put(patients.archive), parts.version, shown, **QUICK)
+    parts.restore.click(put(patients.restore), parts.version, shown, **QUICK)
+    parts.delete.click(delete, parts.confirmation, None, **QUICK).success(
         None, None, None, js=LEAVE, **PRIVATE
     )
 
@@ -183,20 +181,30 @@ def _parts(pattern: str) -> _Parts:
     )
 
 
-def _head(patient: PatientRow) -> str:
-    """Heading and facts."""
+def describe_patient(patient: PatientRow) -> str:
+    """Return heading and facts as HTML."""
+    said = {one: one.show(getattr(patient, one.name)) for one in FIELDS}
     known = {
-        "Year of birth": cell(str(patient.birth_year or "")),
+        **{
+            one.label: cell(text)
+            for one, text in said.items()
+            if not one.is_long and not one.names_patient
+        },
         "Made": moment(patient.created_at),
         "Changed": moment(patient.changed_at),
         **({"Put aside": moment(patient.archived_at)} if patient.archived_at else {}),
         **({"Origin": "synthetic: of no patient, drawn by a program"} if patient.synthetic else {}),
     }
-    external_id = f", {cell(patient.external_id)}" if patient.external_id else ""
+    names = "".join(f", {cell(text)}" for one, text in said.items() if one.names_patient and text)
+    long = "".join(
+        f'<div class="bcd-wide"><dt>{one.label}</dt><dd>{lines(text)}</dd></div>'
+        for one, text in said.items()
+        if one.is_long
+    )
     return f"""
-<h1>Patient {cell(patient.id)}{external_id}{f" {SYNTHETIC}" if patient.synthetic else ""}</h1>
+<h1>Patient {cell(patient.id)}{names}{f" {SYNTHETIC}" if patient.synthetic else ""}</h1>
 <dl class="bcd-card bcd-facts">{facts(known)}
-  <div class="bcd-wide"><dt>Note</dt><dd>{lines(patient.note)}</dd></div>
+  {long}
 </dl>
 {ASIDE if patient.archived_at else ""}
 """

@@ -6,21 +6,23 @@ import gradio as gr
 
 from clinic.installation import Installation
 from clinic.records import patients
+from clinic.records.patient_fields import FIELDS, parse_form
 from clinic.records.patients import PatientRow
 from clinic.storage.paging import Page
-from clinic.ui.doctor.patient_form import add_fields, form_of
-from clinic.ui.frame import PRIVATE, actor_of, asked, go_to, safely
+from clinic.ui.doctor.patient_form import add_fields
+from clinic.ui.frame import PRIVATE, QUICK, actor_of, go_to, read_query, safely
 from clinic.ui.tables import cell, empty, link, moment, page_number, pager, table
 
 PATH = "/patients"
 HEADS = (
     "Patient",
-    "External id",
-    "Year of birth",
+    *(one.label for one in FIELDS if not one.is_long),
     "Examinations",
     "Of these unread",
     "Last changed",
 )
+*_MOST, _LAST = ("id", *(one.label.lower() for one in FIELDS if one.is_searched))
+SEARCHED = f"{', '.join(_MOST)} or {_LAST}"
 SYNTHETIC = '<span class="bcd-badge">synthetic</span>'
 
 
@@ -44,7 +46,7 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
     gr.HTML("<h1>Patients</h1>", elem_classes="bcd-heading")
     _add_new_patient(clinic)
     words = gr.Textbox(
-        label="Words in id, external id or note",
+        label=f"Words in {SEARCHED}",
         html_attributes=gr.InputHTMLAttributes(autocomplete="off", enterkeyhint="search"),
         submit_btn="Search",
         elem_classes="bcd-search",
@@ -55,11 +57,13 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
 
     @safely
     def show(words: str, aside: bool, request: gr.Request, number: int = 1) -> str:
-        found = patients.found(clinic, actor_of(request), words, archived=aside, page=number)
-        return _found(found, words.strip(), aside)
+        found = patients.search_patients(
+            clinic, actor_of(request), words, archived=aside, page=number
+        )
+        return list_patients(found, words.strip(), aside)
 
     def begin(words: str, aside: bool, request: gr.Request) -> str:
-        return show(words, aside, request, page_number(asked(request, "sheet")))
+        return show(words, aside, request, page_number(read_query(request, "sheet")))
 
     # The fields are filled in by the browser: a server's answer would undo what is typed meanwhile.
     recalled = app.load(None, None, [words, aside], js=RECALL, **PRIVATE)
@@ -71,9 +75,8 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
         [words, aside],
         shown,
         js=REMEMBER,
-        show_progress="hidden",
         trigger_mode="always_last",
-        **PRIVATE,
+        **QUICK,
     )
 
 
@@ -83,16 +86,16 @@ def _add_new_patient(clinic: Installation) -> None:
         fields = add_fields(clinic.settings.external_id)
         button = gr.Button("Make the record", variant="primary", elem_classes="bcd-do")
 
-    def create(external_id: str, birth_year: str, note: str, request: gr.Request) -> str:
-        form = form_of(external_id, birth_year, note)
-        return patients.create(clinic, actor_of(request), form)
+    def create(request: gr.Request, *typed: str) -> str:
+        return patients.create(clinic, actor_of(request), parse_form(clinic.settings, typed))
 
-    button.click(create, fields, made, show_progress="hidden", **PRIVATE).success(
+    button.click(create, fields, made, **QUICK).success(
         None, made, None, js=go_to("/patient?id="), **PRIVATE
     )
 
 
-def _found(page: Page[PatientRow], words: str, aside: bool) -> str:
+def list_patients(page: Page[PatientRow], words: str, aside: bool) -> str:
+    """Return a page of patients as an HTML table, or why there are none."""
     if not page.total:
         return _nothing(words, aside)
     rows = [_row(one) for one in page.rows]
@@ -100,16 +103,16 @@ def _found(page: Page[PatientRow], words: str, aside: bool) -> str:
 
 
 def _nothing(words: str, aside: bool) -> str:
-    """Why the list is empty."""
+    """Return why the list is empty."""
     if words and aside:
         return empty(
             "No patient found",
-            "None that is put aside has all these words in id, external id or note.",
+            f"None that is put aside has all these words in {SEARCHED}.",
         )
     if words:
         return empty(
             "No patient found",
-            "None has all these words in id, external id or note. Patients put aside are searched "
+            f"None has all these words in {SEARCHED}. Patients put aside are searched "
             "with “Only those put aside” ticked.",
         )
     if aside:
@@ -125,8 +128,7 @@ def _nothing(words: str, aside: bool) -> str:
 def _row(one: PatientRow) -> tuple[str, ...]:
     return (
         link("/patient", one.id, id=one.id) + (f" {SYNTHETIC}" if one.synthetic else ""),
-        cell(one.external_id or ""),
-        cell(str(one.birth_year or "")),
+        *(cell(field.show(getattr(one, field.name))) for field in FIELDS if not field.is_long),
         str(one.examinations),
         str(one.unread),
         moment(one.changed_at),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import inspect
+from collections.abc import Callable
+from inspect import Parameter
 from typing import Any
 
 import gradio as gr
 
-from clinic.analysis import answers
+from clinic.analysis import stored_answers
+from clinic.analysis.analyse import hand_in, scale_warnings
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.records import examinations, patients, reads
 from clinic.records.examinations import SPECIMENS, STAINS, Details
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import FIELDS, PatientField, parse_form
 from clinic.records.reads import VERDICTS
 from clinic.reports import service as reports
 from clinic.storage.tables import ExaminedImage
@@ -24,8 +28,7 @@ from clinic.ui.look import IN_LINE
 def add_record_endpoints(clinic: Installation, models: Models) -> None:
     """Add the endpoints to the Blocks being built."""
     with gr.Row(visible=False):
-        external_id = gr.Textbox("", label="External id, a pseudonym, or empty")
-        birth_year = gr.Number(0, precision=0, label="Year of birth, or 0")
+        asked = [_input(one) for one in FIELDS]
         text = gr.Textbox("", label="Free text without names")
         patient = gr.Textbox(label="Id of the patient")
         examination = gr.Textbox(label="Id of the examination")
@@ -40,12 +43,12 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         reason = gr.Textbox("", label="Why an earlier read is amended, or empty")
         answer = gr.JSON(label="Answer")
 
-    def create_patient(
-        external_id: str, birth_year: int, note: str, request: gr.Request
-    ) -> dict[str, Any]:
+    def create_patient(request: gr.Request, *values: str | int | None) -> dict[str, Any]:
         """Make a record without a name; answers with the id issued for it."""
-        form = PatientForm(external_id or None, birth_year or None, note or "")
+        form = parse_form(clinic.settings, (str(value or "") for value in values))
         return {"patient": patients.create(clinic, actor_of(request), form)}
+
+    _name_arguments(create_patient)
 
     def save_examination(
         patient: str,
@@ -67,8 +70,10 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         actor = actor_of(request)
         patients.view(clinic, actor, patient)  # before anything is analysed
         scale = (field_width_um or None, um_per_pixel or None)
-        handed_in = [examinations.scaled(data, *scale) for data in images or ()]
-        analysis = examinations.analyse_of(clinic, actor, models, patient, handed_in, names, shown)
+        handed_in = [hand_in(data, *scale) for data in images or ()]
+        analysis = examinations.analyse_for_patient(
+            clinic, actor, models, patient, handed_in, names, shown
+        )
         details = Details(stain, specimen, comment or "")
         number = examinations.save(clinic, actor, patient, analysis, details)
         found, may_see = examinations.view(clinic, actor, number)
@@ -85,14 +90,14 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
 
     def examination_report(examination: str, request: gr.Request) -> dict[str, Any]:
         """The report of an examination as it stands: PDF in base64, its id and SHA-256."""
-        number, pdf = reports.handed_out(clinic, actor_of(request), models, examination)
+        number, pdf = reports.issue_report(clinic, actor_of(request), models, examination)
         return {
             "report": number,
             "sha256": reports.sha256_of(pdf),
             "pdf": base64.b64encode(pdf).decode(),
         }
 
-    gr.on([], create_patient, [external_id, birth_year, text], answer, api_name="create_patient")
+    gr.on([], create_patient, asked, answer, api_name="create_patient")
     gr.on(
         [],
         save_examination,
@@ -105,13 +110,33 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
     gr.on([], examination_report, [examination], answer, api_name="examination_report")
 
 
+def _input(one: PatientField) -> gr.Textbox | gr.Number:
+    """Add what a script fills a field of a patient by."""
+    nothing = "empty" if one.script_default == "" else one.script_default
+    label = f"{one.form_label or one.label}, or {nothing}"
+    if isinstance(one.script_default, int):
+        return gr.Number(one.script_default, precision=0, label=label)
+    return gr.Textbox(one.script_default, label=label)
+
+
+def _name_arguments(create_patient: Callable[..., Any]) -> None:
+    """Let Gradio, which reads signatures, call the arguments after a patient's fields."""
+    request, *_ = inspect.signature(create_patient).parameters.values()
+    named = [Parameter(one.name, Parameter.POSITIONAL_OR_KEYWORD) for one in FIELDS]
+    create_patient.__signature__ = inspect.Signature([request, *named])  # type: ignore[attr-defined]
+
+
 def _told(models: Models, image: ExaminedImage, names: list[str], may_see: bool) -> dict[str, Any]:
     """What is told of one image: what its scale makes of the answers, and these where asked for."""
-    said = [answers.prediction(image, one).to_dict() for one in image.results] if may_see else []
+    said = (
+        [stored_answers.prediction(image, one).to_dict() for one in image.results]
+        if may_see
+        else []
+    )
     return {
         "position": image.position,
         "sha256": image.sha256,
         "field_width_um": image.field_width_um,
-        "warnings": list(examinations.scale_warnings(models, names, image.field_width_um)),
+        "warnings": list(scale_warnings(models, names, image.field_width_um)),
         "answers": said,
     }

@@ -20,22 +20,23 @@ from bcd_models.slides.slide_file import SlideFacts
 from clinic.analysis import slide_jobs as slides
 from clinic.analysis import wording
 from clinic.analysis.models import Models
-from clinic.http.failures import told
+from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.storage import shown_images
 from clinic.ui import result
-from clinic.ui.files import made, needed, own_folder, upload
-from clinic.ui.frame import PRIVATE, actor_of
+from clinic.ui.files import own_folder, require_file, upload, write_file
+from clinic.ui.frame import PRIVATE, QUICK, actor_of
+from clinic.ui.look import InLine
 from clinic.ui.tables import cell, facts, table
 
-KEEP = 1800  # seconds that a slide stays in memory
+MAX_IDLE = 1800  # seconds that a slide stays in memory
 SUFFIXES = [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".dcm"]
-ALONE = {"concurrency_id": "slides", "concurrency_limit": 1}  # each takes all cores
+ALONE: InLine = {"concurrency_id": "slides", "concurrency_limit": 1}  # each takes all cores
 HEADS = ("Place", "mm²", "Mean", "Highest")
 WHAT = f"""
 <h1>Whole slide</h1>
 <p class="bcd-quiet">A small slide or a cut of one, in one file of up to 64 MB (SVS, NDPI, SCN, BIF,
-  pyramidal TIFF, DICOM), up to {slides.MOST_MM2} mm². Larger ones: <code>bcd slide</code> on a
+  pyramidal TIFF, DICOM), up to {slides.MAX_MM2} mm². Larger ones: <code>bcd slide</code> on a
   machine of yours. The slide stays in memory while this page is open and is never stored; its
   label is not read.</p>
 """
@@ -77,7 +78,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
     """Add the page to the Blocks being built."""
     under_way = _UnderWay()
     gr.HTML(WHAT, elem_classes="bcd-heading")
-    slide = gr.State(None, time_to_live=KEEP)
+    slide = gr.State(None, time_to_live=MAX_IDLE)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             file = upload(label="Slide", file_types=SUFFIXES, height=140)
@@ -100,10 +101,10 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         if kept is not None:
             try:
                 words = _ready(
-                    slides.looked_at(actor_of(request), kept, _micrometres(um), own_folder())
+                    slides.inspect_slide(actor_of(request), kept, _micrometres(um), own_folder())
                 )
             except Exception as error:
-                ready, words = False, result.failed(told(error))
+                ready, words = False, result.failed(user_message(error))
         some, any_ = gr.update(interactive=ready), gr.update(interactive=kept is not None)
         return words, some, any_, gr.update(visible=False)
 
@@ -123,20 +124,19 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
                     progress((done, total), desc="Looking at tissue", unit="tiles")
 
                 progress(0, desc="Looking for tissue")
-                data, loaded = needed(kept), models.loaded(name)
-                found = slides.mapped(
+                data, loaded = require_file(kept), models.loaded(name)
+                found = slides.map_slide(
                     actor_of(request), loaded, data, _micrometres(um), own_folder(), tell
                 )
             shown_images.note_shown_to(clinic.database, actor_of(request), _as_image(data))
         except _Ended:
             return NOTHING, gr.update(visible=False)
         except Exception as error:
-            return result.failed(told(error)), gr.update(visible=False)
+            return result.failed(user_message(error)), gr.update(visible=False)
         sha256 = hashlib.sha256(data).hexdigest()
-        path = made(found.files, f"bcd-slide-{sha256[:8]}.zip")
+        path = write_file(found.files, f"bcd-slide-{sha256[:8]}.zip")
         return _answer(found.prediction), gr.update(value=path, visible=True)
 
-    quick = {"show_progress": "hidden", **PRIVATE}
     run = analyse.click(
         analyse_slide,
         [slide, mpp, model],
@@ -148,12 +148,12 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
     )
     # A late answer must not land beside another slide.
     changes = [
-        file.upload(lambda data: (data, None), file, [slide, file], cancels=run, **quick),
-        clear.click(lambda: None, None, slide, cancels=run, **quick),
+        file.upload(lambda data: (data, None), file, [slide, file], cancels=run, **QUICK),
+        clear.click(lambda: None, None, slide, cancels=run, **QUICK),
         *(one.change(None, None, None, cancels=run, **PRIVATE) for one in (mpp, model)),
     ]
     for change in changes:
-        change.then(show, [slide, mpp], [shown, analyse, clear, download], **quick)
+        change.then(show, [slide, mpp], [shown, analyse, clear, download], **QUICK)
 
 
 def _as_image(slide: bytes) -> Iterator[Image.Image]:
@@ -163,7 +163,7 @@ def _as_image(slide: bytes) -> Iterator[Image.Image]:
 
 
 def _micrometres(typed: str) -> float | None:
-    """A number as people type it, with a point or a comma; None where nothing is typed."""
+    """Return a number as people type it, with a point or a comma; None where nothing is typed."""
     if not typed.strip():
         return None
     try:
@@ -182,7 +182,7 @@ def _ready(seen: SlideFacts) -> str:
 
 
 def _answer(found: SlidePrediction) -> str:
-    """What was found in a sentence, the map over the slide, the largest regions."""
+    """Return what was found in a sentence, the map over the slide, the largest regions."""
     mark = next((one for one in ("malignant", "refer") if found.tiles(one)), "benign")
     sign = "–" if not found.predicted else result.MARKS[mark]
     height, width = found.thumbnail.shape[:2]
@@ -217,12 +217,12 @@ def _answer(found: SlidePrediction) -> str:
 
 
 def in_words(found: SlidePrediction) -> str:
-    """What was found, as a heading."""
-    return wording.capitalised(found.words).replace("mm2", "mm²")
+    """Return what was found, as a heading."""
+    return wording.capitalise(found.words).replace("mm2", "mm²")
 
 
 def _regions(found: SlidePrediction) -> str:
-    """The largest regions of the pattern; nothing where there are none."""
+    """Return the largest regions of the pattern; nothing where there are none."""
     regions = found.regions("malignant")
     if not regions:
         return ""

@@ -7,7 +7,7 @@ import gradio as gr
 from clinic.installation import Installation
 from clinic.records import examinations
 from clinic.records.examinations import ExaminationRow
-from clinic.ui.frame import PRIVATE, actor_of, asked, safely
+from clinic.ui.frame import PRIVATE, actor_of, read_query, safely
 from clinic.ui.tables import empty, link, moment, page_number, pager, table
 
 PATH = "/"
@@ -21,8 +21,8 @@ def add_worklist_page(app: gr.Blocks, clinic: Installation) -> None:
 
     @safely
     def show(request: gr.Request) -> str:
-        number = page_number(asked(request, "sheet"))
-        page = examinations.worklist(clinic, actor_of(request), number)
+        number = page_number(read_query(request, "sheet"))
+        page = examinations.list_unread(clinic, actor_of(request), number)
         if not page.total:
             return empty(
                 "Nothing waits for a read",

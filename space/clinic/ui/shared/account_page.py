@@ -11,7 +11,7 @@ from clinic.accounts import accounts, sign_ins
 from clinic.accounts.passwords import LONGEST, SHORTEST
 from clinic.accounts.permissions import need_account
 from clinic.installation import Installation
-from clinic.ui.frame import PRIVATE, actor_of, done
+from clinic.ui.frame import PRIVATE, QUICK, actor_of, done
 from clinic.upkeep import demo
 
 WHAT = f"""
@@ -62,11 +62,10 @@ def add_account_page(clinic: Installation) -> None:
         sign_ins.end_sessions(clinic, actor, actor.account_id)
         return done(ENDED)
 
-    quick = {"show_progress": "hidden", **PRIVATE}
     fields = [present, new, again]
     for listener in (
-        gr.on([change.click, again.submit], change_password, fields, [said, *fields], **quick),
-        end.click(sign_out, None, said, **quick),
+        gr.on([change.click, again.submit], change_password, fields, [said, *fields], **QUICK),
+        end.click(sign_out, None, said, **QUICK),
     ):
         listener.success(None, None, None, js=LEAVE, **PRIVATE)
 

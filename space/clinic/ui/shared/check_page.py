@@ -12,7 +12,7 @@ from clinic.installation import Installation
 from clinic.reports import service as reports
 from clinic.reports.service import Checked
 from clinic.ui.files import upload
-from clinic.ui.frame import PRIVATE, actor_of, safely
+from clinic.ui.frame import QUICK, actor_of, safely
 from clinic.ui.tables import cell
 
 WHAT = """
@@ -41,21 +41,20 @@ def add_check_page(clinic: Installation) -> None:
 
     @safely
     def check(sha256: str, report_id: str, request: gr.Request) -> str:
-        return _shown(reports.check(clinic, actor_of(request), _hash(sha256), report_id))
+        return _shown(reports.check_report(clinic, actor_of(request), _hash(sha256), report_id))
 
     def take(pdf: bytes | None) -> tuple[str, None, str]:
         return reports.sha256_of(pdf) if pdf else "", None, NOTHING
 
     asked = [sha256, report_id]
-    quick = {"show_progress": "hidden", **PRIVATE}
-    file.upload(take, file, [sha256, file, shown], **quick).then(check, asked, shown, **quick)
+    file.upload(take, file, [sha256, file, shown], **QUICK).then(check, asked, shown, **QUICK)
     # No answer stays beside something else than it is about.
-    gr.on([sha256.change, report_id.change], None, None, shown, js=FORGET, **quick)
-    gr.on([button.click, sha256.submit, report_id.submit], check, asked, shown, **quick)
+    gr.on([sha256.change, report_id.change], None, None, shown, js=FORGET, **QUICK)
+    gr.on([button.click, sha256.submit, report_id.submit], check, asked, shown, **QUICK)
 
 
 def _hash(typed: str) -> str:
-    """The first word, as ``sha256sum`` prints the file's name after it."""
+    """Return the first word, as ``sha256sum`` prints the file's name after it."""
     sha256 = "".join(typed.split()[:1])
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
         raise InputError("hand in the PDF, or type its SHA-256: 64 digits and letters from a to f")

@@ -62,7 +62,7 @@ def _shares(counts: Sequence[int]) -> list[float]:
 
 
 def _look(above: int) -> dict[str, Any]:
-    """Of all figures, with so many pixels of room above: colours for light and for dark."""
+    """Return the look of all figures, light and dark, with so many pixels of room above."""
     clear, axis = "rgba(0,0,0,0)", {"gridcolor": LINE, "zerolinecolor": LINE, "automargin": True}
     return {
         "height": HEIGHT + above,

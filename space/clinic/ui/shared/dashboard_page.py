@@ -16,13 +16,13 @@ from clinic.analysis.models import Models
 from clinic.dashboard import analytics
 from clinic.dashboard.agreement import Agreement, Kappa, Share
 from clinic.dashboard.analytics import Overview, Period
-from clinic.dashboard.drift import FEWEST, Drift, drift
-from clinic.http.failures import told
+from clinic.dashboard.drift import MIN_RESULTS, Drift, measure_drift
+from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.storage import clock
 from clinic.storage.actor import Actor
 from clinic.storage.tallies import AFTER, BEFORE, model_parts
-from clinic.ui.frame import PRIVATE, actor_of, alert
+from clinic.ui.frame import QUICK, actor_of, alert
 from clinic.ui.shared import dashboard_figures as figures
 from clinic.ui.tables import empty, facts, table
 
@@ -69,17 +69,17 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
         actor = actor_of(request)
         nothing = {volume: gr.update(visible=False), probabilities: gr.update(visible=False)}
         try:
-            known = analytics.models_used(clinic, actor)
+            known = analytics.list_models_used(clinic, actor)
             if not known:
                 return {**nothing, head: _empty(role), below: ""}
             chosen = name if name in known else _usual(known, models)
             wanted = _period(clinic, actor, span, begin, end)
-            found = analytics.overview(clinic, actor, chosen, wanted)
+            found = analytics.count_period(clinic, actor, chosen, wanted)
             name, _, sha256 = model_parts(chosen)
             reference = models.reference(name, sha256)
         except Exception as error:
-            return {**nothing, head: alert(told(error)), below: ""}
-        moved = drift(found.probabilities, reference)
+            return {**nothing, head: alert(user_message(error)), below: ""}
+        moved = measure_drift(found.probabilities, reference)
         drawn = bool(found.answered)
         return {
             model: gr.update(choices=[(_title(one, models), one) for one in known], value=chosen),
@@ -102,22 +102,21 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
         )  # type: ignore[return-value]
 
     parts = [model, head, volume, probabilities, below]
-    quiet: Any = {"show_progress": "hidden", **PRIVATE}
-    app.load(show, asked, parts, **quiet)
-    chosen = period.input(choose, period, [first, last], trigger_mode="always_last", **quiet)
-    chosen.then(show, asked, parts, **quiet)
+    app.load(show, asked, parts, **QUICK)
+    chosen = period.input(choose, period, [first, last], trigger_mode="always_last", **QUICK)
+    chosen.then(show, asked, parts, **QUICK)
     typed = [event for day in (first, last) for event in (day.submit, day.blur)]
-    gr.on([model.input, *typed], show, asked, parts, trigger_mode="always_last", **quiet)
+    gr.on([model.input, *typed], show, asked, parts, trigger_mode="always_last", **QUICK)
 
 
 def _usual(known: Sequence[str], models: Models) -> str:
-    """The first model on offer that anything was answered by, or the last one there was."""
+    """Return the first model on offer that anything was answered by, or the last one there was."""
     offered = (one for name in models.names for one in known if model_parts(one)[0] == name)
     return next(offered, known[-1])
 
 
 def _title(key: str, models: Models) -> str:
-    """A model in words; its weights are told where they are not those on offer."""
+    """Return a model in words; its weights are told where they are not those on offer."""
     name, version, sha256 = model_parts(key)
     if name in models.names and models.offered(name).weights_sha256 == sha256:
         return f"{models.offered(name).title} {version}"
@@ -131,7 +130,7 @@ def _period(clinic: Installation, actor: Actor | None, span: str, begin: str, en
     days = PERIODS.get(span, PERIODS[DEFAULT])
     if days:
         return Period(today - timedelta(days=days - 1), today)
-    return Period(min(analytics.began(clinic, actor) or today, today), today)
+    return Period(min(analytics.find_first_day(clinic, actor) or today, today), today)
 
 
 def _day(text: str | None) -> date:
@@ -193,7 +192,9 @@ def _drift(reference: Sequence[int], moved: Drift | None) -> str:
     if not sum(reference):
         words = "These weights' card holds no distribution to compare with."
     elif moved is None:
-        words = f"Fewer than {FEWEST} answers: too few to say whether the distribution has moved."
+        words = (
+            f"Fewer than {MIN_RESULTS} answers: too few to say whether the distribution has moved."
+        )
     else:
         words = (
             f"Distance from the model's test part (population stability index): {moved.index:.3f}. "

@@ -8,15 +8,16 @@ from typing import Any
 
 import gradio as gr
 
+from bcd_models.decision import LABELS, check_label
 from bcd_models.images.open import open_image
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.storage import shown_images
-from clinic.ui.files import made, made_report, needed, upload
+from clinic.ui.files import require_file, upload, write_file, write_report
 from clinic.ui.frame import actor_of
 from clinic.ui.look import IN_LINE
 
-LABELS = ("predicted", "benign", "malignant")
+PREDICTED = "predicted"  # the label to explain is the answer's own
 
 
 def add_endpoints(clinic: Installation, models: Models) -> None:
@@ -24,7 +25,7 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
     with gr.Row(visible=False):
         image = upload(label="Image: PNG, JPEG, TIFF, BMP or WebP")
         model = gr.Dropdown(models.names, value=models.names[0], label="Name of the model")
-        label = gr.Dropdown(LABELS, value="predicted", label="Label to explain")
+        label = gr.Dropdown([PREDICTED, *LABELS], value=PREDICTED, label="Label to explain")
         opacity = gr.Number(0.5, minimum=0, maximum=1, label="Opacity of the heat map, 0 to 1")
         answer = gr.JSON(label="Answer")
         offered = gr.JSON(label="Models")
@@ -44,7 +45,7 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
 
         The answer holds the fields of bcd_models.Prediction, its words and the notice.
         """
-        prediction = models.loaded(model).predict(needed(image))
+        prediction = models.loaded(model).predict(require_file(image))
         note_shown(image, request)
         return prediction.to_dict()
 
@@ -55,19 +56,19 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
 
         The picture is a lossless PNG at the image's size. Research use only.
         """
-        wanted = None if label == "predicted" else label
-        explanation = models.loaded(model).explain(needed(image), label=wanted)
+        wanted = None if label == PREDICTED else check_label(label)
+        explanation = models.loaded(model).explain(require_file(image), label=wanted)
         note_shown(image, request)
         buffer = io.BytesIO()
         explanation.overlay(opacity).save(buffer, "PNG")
-        return made(buffer.getvalue(), "overlay.png"), explanation.prediction.to_dict()
+        return write_file(buffer.getvalue(), "overlay.png"), explanation.prediction.to_dict()
 
     def report(image: bytes, model: str, request: gr.Request) -> str:
         """The answer about an image as one page of PDF. Research use only."""
         loaded = models.loaded(model)
-        explanation = loaded.explain(needed(image))
+        explanation = loaded.explain(require_file(image))
         note_shown(image, request)
-        return made_report([image], [explanation], loaded, datetime.now(UTC))
+        return write_report([image], [explanation], loaded, datetime.now(UTC))
 
     gr.on([], list_models, None, offered, api_name="models", **IN_LINE)
     gr.on([], predict, [image, model], answer, api_name="predict", **IN_LINE)

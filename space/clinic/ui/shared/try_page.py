@@ -11,19 +11,19 @@ from PIL import Image
 
 from bcd_models.errors import ImageError
 from clinic.analysis.models import Models
-from clinic.http.failures import told
+from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.storage import shown_images
 from clinic.storage.actor import Actor
 from clinic.ui import result
-from clinic.ui.files import made_report, needed
-from clinic.ui.frame import PRIVATE, actor_of
+from clinic.ui.files import require_file, write_report
+from clinic.ui.frame import PRIVATE, QUICK, actor_of
 from clinic.ui.look import IN_LINE
-from clinic.ui.shared.picked import Images, add, images_input, numbers, waiting
+from clinic.ui.shared.image_input import Images, add, images_input, numbers, waiting
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 THUMBNAIL = 128  # pixels
-KEEP = 1800  # seconds that images stay in memory
+MAX_IDLE = 1800  # seconds that images stay in memory
 
 KEPT = """
 <p class="bcd-quiet">Use images without names or numbers of patients. Images are kept in memory
@@ -46,7 +46,7 @@ Update = dict[str, Any]
 def add_try_page(clinic: Installation, models: Models) -> None:
     """Add the page to the Blocks being built."""
     examples = {path.stem: path for path in sorted(EXAMPLES.glob("*.png"))}
-    images = gr.State([], time_to_live=KEEP)
+    images = gr.State([], time_to_live=MAX_IDLE)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             file = images_input()
@@ -74,10 +74,8 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         try:
             return _analysed(clinic, actor_of(request), models, kept, name)
         except Exception as error:
-            return result.failed(told(error)), gr.update(visible=False), ""
+            return result.failed(user_message(error)), gr.update(visible=False), ""
 
-    hidden = {**PRIVATE, **IN_LINE}
-    quick = {**hidden, "show_progress": "hidden"}
     outputs = [shown, analyse, clear, download, details]
     run = analyse.click(
         analyse_images,
@@ -85,17 +83,18 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         [shown, download, details],
         show_progress_on=shown,
         scroll_to_output=True,
-        **hidden,
+        **PRIVATE,
+        **IN_LINE,
     )
     # A late answer must not land beside other images.
     changed = [
-        file.upload(add, [file, images], [images, file], cancels=run, **quick),
-        picker.click(pick, None, images, cancels=run, **quick),
-        clear.click(list, None, images, cancels=run, **quick),
+        file.upload(add, [file, images], [images, file], cancels=run, **QUICK, **IN_LINE),
+        picker.click(pick, None, images, cancels=run, **QUICK, **IN_LINE),
+        clear.click(list, None, images, cancels=run, **QUICK, **IN_LINE),
         model.change(None, None, None, cancels=run, **PRIVATE),
     ]
     for change in changed:
-        change.then(show, images, outputs, show_progress_on=shown, **hidden)
+        change.then(show, images, outputs, show_progress_on=shown, **PRIVATE, **IN_LINE)
 
 
 def _analysed(
@@ -104,17 +103,17 @@ def _analysed(
     """Answers, report and details; a bad image costs itself only."""
     model, when = models.loaded(name), datetime.now(UTC)
     cards, explanations = [], []
-    found = model.explanations(needed(images))
+    found = model.explanations(require_file(images))
     for which, (_, answer) in zip(numbers(images), found, strict=True):
         if isinstance(answer, ImageError):
-            cards.append(result.failed(told(answer), which))
+            cards.append(result.failed(user_message(answer), which))
         else:
             explanations.append(answer)
             cards.append(result.result(answer, which))
     if not explanations:
         return "".join(cards), gr.update(visible=False), ""
     shown_images.note_shown_to(clinic.database, actor, (one.image for one in explanations))
-    pdf = made_report(images, explanations, model, when)
+    pdf = write_report(images, explanations, model, when)
     return (
         "".join(cards),
         gr.update(value=pdf, visible=True),

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import gradio as gr
 
 from bcd_models.images.open import SUFFIXES, open_image
-from clinic.http.failures import told
-from clinic.records.examinations import MOST_IMAGES
+from clinic.analysis.analyse import MAX_IMAGES
+from clinic.http.failures import user_message
 from clinic.ui import result
 from clinic.ui.files import upload
 
@@ -16,26 +16,26 @@ Images = list[bytes]  # as handed in
 
 
 def images_input() -> gr.File:
-    """Where images are handed in, several at once or one after the other."""
+    """Add the input that images are handed in by, several at once or one after the other."""
     return upload(label="Images", file_count="multiple", file_types=sorted(SUFFIXES), height=140)
 
 
 def add(files: Images | None, kept: Images) -> tuple[Images, None]:
-    """A listener that adds what was handed in, and empties the input for more."""
+    """Add what was handed in to what is kept, and empty the input for more."""
     images = kept + (files or [])
-    beyond = len(images) - MOST_IMAGES
+    beyond = len(images) - MAX_IMAGES
     if beyond > 0:
-        gr.Warning(f"At most {MOST_IMAGES} images at once: the last {beyond} are left out.")
-    return images[:MOST_IMAGES], None
+        gr.Warning(f"At most {MAX_IMAGES} images at once: the last {beyond} are left out.")
+    return images[:MAX_IMAGES], None
 
 
 def waiting(images: Images, nothing: str) -> str:
-    """What waits for its analysis, the bad ones with the reason; or ``nothing``."""
+    """Return what waits for its analysis, the bad ones with the reason; or ``nothing``."""
     return "".join(map(_one_waiting, images, numbers(images))) or nothing
 
 
 def numbers(several: Sequence[object]) -> list[str]:
-    """What each of several images is called; one alone needs no name."""
+    """Return what each of several images is called; one alone needs no name."""
     if len(several) == 1:
         return [""]
     return [f"Image {number} of {len(several)}" for number in range(1, len(several) + 1)]
@@ -45,4 +45,4 @@ def _one_waiting(data: bytes, which: str) -> str:
     try:
         return result.chosen(open_image(data), which)
     except Exception as error:
-        return result.failed(told(error), which)
+        return result.failed(user_message(error), which)

@@ -11,7 +11,7 @@ import pytest
 
 from bcd_models import Prediction
 from bcd_models.errors import InputError
-from clinic.dashboard import answers_csv
+from clinic.dashboard import answer_table
 from clinic.dashboard import csv as csv_file
 from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
@@ -38,7 +38,7 @@ def test_answers_are_exported_with_their_reads_and_no_formula(
     save_on(TODAY - timedelta(days=1), ada, patient)
     reads.record(clinic, ada, seen, "none")
     reads.record(clinic, ada, seen, "invasive", '=HYPERLINK("http://x","größer")', "once more")
-    rows = rows_of(answers_csv.exported(clinic, ada, key, today))
+    rows = rows_of(answer_table.export_answers(clinic, ada, key, today))
     assert [(row["examination"], row["image"]) for row in rows] == [(seen, "1"), (seen, "2")]
     for row, answer in zip(rows, said[0], strict=True):
         assert float(row["probability"]) == answer.probability
@@ -46,16 +46,16 @@ def test_answers_are_exported_with_their_reads_and_no_formula(
         assert (row["read"], row["read_after_answer"]) == ("invasive", "True")
         assert row["comment_on_read"] == '\'=HYPERLINK("http://x","größer")'
     examinations.view(clinic, ada, hidden, reveal=True)
-    assert len(rows_of(answers_csv.exported(clinic, ada, key, today))) == 4
-    assert rows_of(answers_csv.exported(clinic, doctors["grace"], key, today)) == []
+    assert len(rows_of(answer_table.export_answers(clinic, ada, key, today))) == 4
+    assert rows_of(answer_table.export_answers(clinic, doctors["grace"], key, today)) == []
     with pytest.raises(NotAllowed):
-        answers_csv.exported(clinic, doctors["admin"], key, today)
+        answer_table.export_answers(clinic, doctors["admin"], key, today)
     with pytest.raises(InputError):
-        answers_csv.exported(clinic, ada, "none", today)
+        answer_table.export_answers(clinic, ada, "none", today)
 
 
 @pytest.mark.parametrize("begin", list("=+-@\t\r\n＝＋－＠"))
 def test_no_cell_begins_a_formula(begin: str) -> None:
-    data = csv_file.written(["a"], [[f"{begin}1+1"], [-1.5], [None], ["a=1"]])
+    data = csv_file.write_csv(["a"], [[f"{begin}1+1"], [-1.5], [None], ["a=1"]])
     cells = [row["a"] for row in rows_of(data)]
     assert cells == [f"'{begin}1+1", "-1.5", "", "a=1"]

@@ -13,7 +13,7 @@ from clinic.storage.tables import ExaminedImage, Result
 
 
 def prediction(image: ExaminedImage, result: Result) -> Prediction:
-    """A model's answer about an image."""
+    """Return a model's answer about an image."""
     refer = None
     if result.refer_low is not None and result.refer_high is not None:
         refer = (result.refer_low, result.refer_high)
@@ -30,15 +30,16 @@ def prediction(image: ExaminedImage, result: Result) -> Prediction:
         weights_sha256=result.weights_sha256,
         width=image.width,
         height=image.height,
+        runtime=result.runtime,
     )
 
 
 def explanation(answer: Prediction, picture: bytes, heat: bytes) -> Explanation:
-    """The answer with its picture and heat map, both stored as PNG.
+    """Return the answer with its picture and heat map, both stored as PNG.
 
     The map has the size it was stored in, which may be another than the picture's.
     """
     with Image.open(io.BytesIO(picture)) as stored, Image.open(io.BytesIO(heat)) as grey:
         image = stored.convert("RGB")
-        heatmap = np.asarray(grey, np.float32) / 255
+        heatmap = np.asarray(grey, np.float32) / np.float32(255)
     return Explanation(image, answer.label, heatmap, answer)

@@ -122,12 +122,12 @@ def test_a_file_goes_with_the_last_row_that_names_it(clinic: Installation) -> No
             )  # fmt: skip
     with clinic.database.transaction() as session:
         session.delete(session.get_one(Examination, "E-1"))
-    gone = references.forget(clinic.database, clinic.storage, [shared, own])
+    gone = references.delete_unreferenced(clinic.database, clinic.storage, [shared, own])
     assert gone == [own]
     assert sorted(clinic.storage.all()) == sorted([shared, loose])
     with clinic.database.transaction() as session:
         session.delete(session.get_one(Patient, "P-1"))
-    references.forget(clinic.database, clinic.storage, clinic.storage.all())
+    references.delete_unreferenced(clinic.database, clinic.storage, clinic.storage.all())
     assert list(clinic.storage.all()) == []
 
 
@@ -135,7 +135,7 @@ def test_nothing_is_forgotten_while_its_row_is_on_the_way(clinic: Installation) 
     with clinic.storage.saving():
         sha256 = clinic.storage.put(b"tissue")
         forgetting = threading.Thread(
-            target=references.forget, args=(clinic.database, clinic.storage, [sha256])
+            target=references.delete_unreferenced, args=(clinic.database, clinic.storage, [sha256])
         )
         forgetting.start()
         forgetting.join(0.3)

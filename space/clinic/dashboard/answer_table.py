@@ -22,7 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def exported(clinic: Installation, actor: Actor | None, model: str, period: Period) -> bytes:
+def export_answers(clinic: Installation, actor: Actor | None, model: str, period: Period) -> bytes:
     """Every answer that was shown, with the read, as CSV; it is logged.
 
     Raises:
@@ -30,14 +30,19 @@ def exported(clinic: Installation, actor: Actor | None, model: str, period: Peri
         InputError: The model's key is none.
     """
     doctor = need_doctor(actor)
-    with clinic.database.transaction() as session:
+    with clinic.database.reading() as session:
         rows = session.execute(_answers(doctor, model, period)).all()
-        about = {"first": str(period.first), "last": str(period.last), "rows": len(rows)}
+    about: dict[str, Any] = {
+        "first": str(period.first),
+        "last": str(period.last),
+        "rows": len(rows),
+    }
+    with clinic.database.transaction() as session:
         clinic.log.write(session, "answers_exported", actor=doctor, **about)
-    return csv_file.written(COLUMNS, rows)
+    return csv_file.write_csv(COLUMNS, rows)
 
 
-def _answers(doctor: Actor, model: str, period: Period) -> Select[Any]:
+def _answers(doctor: Actor, model: str, period: Period) -> Select[*tuple[Any, ...]]:
     columns = (Result.model, Result.model_version, Result.weights_sha256)
     parts = model_parts(model)
     seen = and_(Look.examination_id == Examination.id, Look.account_id == doctor.account_id)

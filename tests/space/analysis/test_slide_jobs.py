@@ -55,15 +55,15 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_what_it_says_of_itself(slide: Path, folder: Path) -> None:
-    seen = slides.looked_at(DOCTOR, slide.read_bytes(), None, folder)
+    seen = slides.inspect_slide(DOCTOR, slide.read_bytes(), None, folder)
     assert (seen.width, seen.height) == (18 * 50, 14 * 50)
     assert (seen.mpp_x, seen.mpp_given) == (pytest.approx(SMALL_MPP), False)
-    assert slides.looked_at(DOCTOR, slide.read_bytes(), 2.0, folder).mpp_given
+    assert slides.inspect_slide(DOCTOR, slide.read_bytes(), 2.0, folder).mpp_given
 
 
 def test_the_map_is_the_library_s(slide: Path, model: BCDClassifier, folder: Path) -> None:
     told: list[tuple[int, int]] = []
-    found = slides.mapped(
+    found = slides.map_slide(
         DOCTOR, model, slide.read_bytes(), None, folder, lambda *done: told.append(done)
     )
     expected = model.predict_slide(slide)
@@ -84,9 +84,9 @@ def test_it_is_a_doctor_s(slide: Path, model: BCDClassifier, folder: Path) -> No
     data = slide.read_bytes()
     for who, error in ((None, NotSignedIn), (ADMIN, NotAllowed)):
         with pytest.raises(error):
-            slides.looked_at(who, data, None, folder)
+            slides.inspect_slide(who, data, None, folder)
         with pytest.raises(error):
-            slides.mapped(who, model, data, None, folder)
+            slides.map_slide(who, model, data, None, folder)
 
 
 def text(_: bytes) -> bytes:
@@ -110,28 +110,28 @@ def test_what_is_no_slide_is_refused_without_a_path(
     slide: Path, folder: Path, spoilt: Callable[[bytes], bytes]
 ) -> None:
     with pytest.raises(ImageError, match=r"^the file is ") as told:
-        slides.looked_at(DOCTOR, spoilt(slide.read_bytes()), None, folder)
+        slides.inspect_slide(DOCTOR, spoilt(slide.read_bytes()), None, folder)
     assert str(folder) not in str(told.value)
 
 
 def test_the_pixel_size_is_asked_for(unsized: bytes, model: BCDClassifier, folder: Path) -> None:
     with pytest.raises(ImageError, match="type the micrometres of a pixel"):
-        slides.mapped(DOCTOR, model, unsized, None, folder)
-    assert slides.looked_at(DOCTOR, unsized, SMALL_MPP, folder).mpp_x == SMALL_MPP
+        slides.map_slide(DOCTOR, model, unsized, None, folder)
+    assert slides.inspect_slide(DOCTOR, unsized, SMALL_MPP, folder).mpp_x == SMALL_MPP
     for absurd in (0.01, 11.0, float("nan")):
         with pytest.raises(InputError, match=r"a slide's pixel is 0\.05 to 10 µm wide, not"):
-            slides.looked_at(DOCTOR, unsized, absurd, folder)
+            slides.inspect_slide(DOCTOR, unsized, absurd, folder)
 
 
 def test_large_ones_are_for_the_command(
     slide: Path, unsized: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as smaller:
-        smaller.setattr(slides, "MOST_MM2", 80)  # it shows 64 mm² at 10 µm, 10 at 4 µm
-        assert slides.looked_at(DOCTOR, unsized, 10.0, folder)
-        smaller.setattr(slides, "MOST_MM2", 60)
+        smaller.setattr(slides, "MAX_MM2", 80)  # it shows 64 mm² at 10 µm, 10 at 4 µm
+        assert slides.inspect_slide(DOCTOR, unsized, 10.0, folder)
+        smaller.setattr(slides, "MAX_MM2", 60)
         with pytest.raises(ImageError, match=r"63 mm², more than the 60 .* bcd slide"):
-            slides.looked_at(DOCTOR, unsized, 10.0, folder)
-    monkeypatch.setattr(slides, "MOST_PIXELS", 900 * 700 - 1)
+            slides.inspect_slide(DOCTOR, unsized, 10.0, folder)
+    monkeypatch.setattr(slides, "MAX_PIXELS", 900 * 700 - 1)
     with pytest.raises(ImageError, match=r"900 x 700 pixels, more than .* bcd slide"):
-        slides.looked_at(DOCTOR, slide.read_bytes(), None, folder)
+        slides.inspect_slide(DOCTOR, slide.read_bytes(), None, folder)

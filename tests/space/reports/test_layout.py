@@ -14,13 +14,13 @@ from reportlab.pdfbase import pdfmetrics
 from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig
 from bcd_models.explanation import Explanation
 from bcd_models.prediction import NOTICE, Prediction
-from clinic.records.texts import LENGTH, checked_text
+from clinic.records.texts import MAX_LENGTH, check_text
 from clinic.reports.layout import (
     ReportedExamination,
     ReportedImage,
     ReportedModel,
-    examination_report,
-    report,
+    lay_out_answers,
+    lay_out_examination,
 )
 from clinic.reports.paper import REGULAR
 
@@ -45,6 +45,7 @@ PREDICTION = Prediction(
     weights_sha256="0123456789abcdef" * 4,
     width=60,
     height=40,
+    runtime="onnx float32",
 )
 SCRIPTS = {
     "Latin": "Größe und Žluťoučký kůň",
@@ -66,18 +67,20 @@ SCRIPTS = {
 
 def repeated(words: str) -> str:
     """As many letters as a comment may have."""
-    return (words * LENGTH)[:LENGTH].strip()
+    return (words * MAX_LENGTH)[:MAX_LENGTH].strip()
 
 
 def lines(words: str) -> str:
     """A comment of as many lines as fit in, the letters of some words in turn, some lines blank."""
     letters = words.replace("\t", "")
-    return "\n".join((letters * LENGTH)[: LENGTH // 2]).replace("\n ", "\n")
+    return "\n".join((letters * MAX_LENGTH)[: MAX_LENGTH // 2]).replace("\n ", "\n")
 
 
 def numbered(what: str) -> str:
     """A comment of as many numbered lines as fit in."""
-    return "\n".join(f"{what}{number}." for number in range(LENGTH))[:LENGTH].rpartition("\n")[0]
+    return "\n".join(f"{what}{number}." for number in range(MAX_LENGTH))[:MAX_LENGTH].rpartition(
+        "\n"
+    )[0]
 
 
 def explained(size=(60, 40), **changes) -> Explanation:
@@ -107,7 +110,7 @@ def words_of(pdf: bytes) -> list[str]:
 
 
 def test_all_that_must_be_on_the_page():
-    text = text_of(report([explained()], CONFIG, WHEN))
+    text = text_of(lay_out_answers([explained()], CONFIG, WHEN))
     for words in (
         "Invasive carcinoma pattern",
         "0.812",
@@ -115,6 +118,7 @@ def test_all_that_must_be_on_the_page():
         "0.350 to 0.450",
         "bcd-test, version 1.2.3",
         PREDICTION.weights_sha256,
+        "Answered by ONNX Runtime, float32",
         "patch.png",
         "60 × 40 pixels",
         "2030-01-02 03:04:05 UTC",
@@ -126,9 +130,22 @@ def test_all_that_must_be_on_the_page():
     assert text.count(NOTICE) == 2
 
 
+@pytest.mark.parametrize(
+    ("runtime", "words"),
+    [
+        ("torch bfloat16", "Answered by torch, bfloat16"),
+        ("onnx float32, torch float32", "Answered by ONNX Runtime, float32; torch, float32"),
+        ("", None),
+    ],
+)
+def test_what_answered_is_told_where_it_is_known(runtime, words):
+    text = text_of(lay_out_answers([explained(runtime=runtime)], CONFIG, WHEN))
+    assert words in text if words else "Answered by" not in text
+
+
 def test_a_referral_says_why():
     reasons = ("the probability lies within the referral band",)
-    text = text_of(report([explained(decision="refer", reasons=reasons)], CONFIG, WHEN))
+    text = text_of(lay_out_answers([explained(decision="refer", reasons=reasons)], CONFIG, WHEN))
     assert "Unclear: refer to a pathologist" in text
     assert "Because the probability lies within the referral band." in text
 
@@ -142,29 +159,29 @@ def test_a_referral_says_why():
     ],
 )
 def test_a_user_s_text_is_shown_and_never_interpreted(name):
-    assert name in text_of(report([explained(name=name)], CONFIG, WHEN))
+    assert name in text_of(lay_out_answers([explained(name=name)], CONFIG, WHEN))
 
 
 def test_control_and_direction_characters_become_visible():
-    text = text_of(report([explained(name="a\u202egnp\x00\n.png")], CONFIG, WHEN))
+    text = text_of(lay_out_answers([explained(name="a\u202egnp\x00\n.png")], CONFIG, WHEN))
     assert "a\ufffdgnp\ufffd\ufffd.png" in text
 
 
 def test_same_inputs_give_the_same_bytes():
-    first, again = (report([explained()], CONFIG, WHEN) for _ in range(2))
-    later = report([explained()], CONFIG, WHEN + timedelta(seconds=1))
+    first, again = (lay_out_answers([explained()], CONFIG, WHEN) for _ in range(2))
+    later = lay_out_answers([explained()], CONFIG, WHEN + timedelta(seconds=1))
     assert first == again != later
 
 
 def test_time_is_shown_in_utc_and_needs_a_zone():
     east = WHEN.astimezone(timezone(timedelta(hours=5)))
-    assert "2030-01-02 03:04:05 UTC" in text_of(report([explained()], CONFIG, east))
+    assert "2030-01-02 03:04:05 UTC" in text_of(lay_out_answers([explained()], CONFIG, east))
     with pytest.raises(ValueError, match="time zone"):
-        report([explained()], CONFIG, WHEN.replace(tzinfo=None))
+        lay_out_answers([explained()], CONFIG, WHEN.replace(tzinfo=None))
 
 
 def test_fonts_are_embedded():
-    (page,) = PdfReader(io.BytesIO(report([explained()], CONFIG, WHEN))).pages
+    (page,) = PdfReader(io.BytesIO(lay_out_answers([explained()], CONFIG, WHEN))).pages
     used = [font.get_object() for font in page["/Resources"]["/Font"].values()]
     dejavu = [font for font in used if "DejaVu" in font["/BaseFont"]]
     assert len(dejavu) >= 2
@@ -177,11 +194,11 @@ def test_fonts_are_embedded():
 )
 def test_one_page_whatever_the_image(size, probability):
     shown = explained(size, probability=probability, name="W" * 250 + ".png", refer=(0.0, 1.0))
-    assert NOTICE in text_of(report([shown], CONFIG, WHEN))
+    assert NOTICE in text_of(lay_out_answers([shown], CONFIG, WHEN))
 
 
 def test_each_of_several_images_has_a_page():
-    pdf = report([explained(), explained(name="another")], CONFIG, WHEN)
+    pdf = lay_out_answers([explained(), explained(name="another")], CONFIG, WHEN)
     first, second = (page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
     assert "another" in second
     assert "another" not in first
@@ -192,9 +209,9 @@ def test_each_of_several_images_has_a_page():
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_longest_text_of_every_script_is_all_there(script):
     texts = [repeated(SCRIPTS[script].replace(" ", "")), lines(SCRIPTS[script])]
-    assert all(checked_text(one, "comment") == one for one in texts)
+    assert all(check_text(one, "comment") == one for one in texts)
     told = examined(facts=tuple(("Comment", one) for one in texts), images=())
-    found = "".join(words_of(examination_report(told)))
+    found = "".join(words_of(lay_out_examination(told)))
     known = pdfmetrics.getFont(REGULAR).face.charToGlyph
     for letter in set("".join(texts)) - {"\n", "\t", " "}:
         if ord(letter) in known:
@@ -218,7 +235,7 @@ def test_every_field_of_an_examination_may_be_at_its_longest():
         images=(image,),
         models=(ReportedModel(word, (("Version", word), ("Measured", word))),),
     )
-    words = words_of(examination_report(told))
+    words = words_of(lay_out_examination(told))
     for field, comment in zip(fields, comments, strict=True):
         own = [one for one in words if one[0] == field and one[1:-1].isdigit() and one[-1] == "."]
         assert own == comment.split()
@@ -232,7 +249,7 @@ def test_lines_of_a_comment_are_evenly_spaced_on_every_page(count):
     """Wherever a page ends, the next goes on at its top with the next line."""
     comment = "\n".join(f"C{number}." for number in range(count))
     places: list[tuple[int, float, str]] = []
-    pdf = examination_report(examined(facts=(("Patient", "P-1"), ("Comment", comment)), images=()))
+    pdf = lay_out_examination(examined(facts=(("Patient", "P-1"), ("Comment", comment)), images=()))
     for number, page in enumerate(PdfReader(io.BytesIO(pdf)).pages):
 
         def note(words, moved, place, _font, _size, number=number):
@@ -250,5 +267,5 @@ def test_lines_of_a_comment_are_evenly_spaced_on_every_page(count):
 
 def test_an_image_s_name_and_model_may_be_taller_than_a_page():
     name = "n" * 9000
-    pdf = report([explained(name=name, model=name)], CONFIG, WHEN)
+    pdf = lay_out_answers([explained(name=name, model=name)], CONFIG, WHEN)
     assert "".join(words_of(pdf)).count("n") >= 2 * len(name)

@@ -10,7 +10,7 @@ from clinic.accounts import audit as acts
 from clinic.accounts.audit import Act
 from clinic.installation import Installation
 from clinic.records import examinations, patients
-from clinic.records.patients import PatientForm
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotSignedIn
 from clinic.storage.paging import SIZE
@@ -39,13 +39,13 @@ def test_the_newest_comes_first_with_all_that_was_noted(
     write(clinic, ada, "signed_in")
     write(clinic, None, "sign_in_failed")
     write(clinic, admin, "account_changed", f"account {ada.account_id}")
-    newest, stranger, oldest = acts.found(clinic, admin).rows
+    newest, stranger, oldest = acts.search_acts(clinic, admin).rows
     assert (newest.number, newest.account, newest.named) == (3, "admin", "ada")
     assert (newest.action, newest.address) == ("account_changed", "10.0.0.1")
     assert (stranger.account, stranger.address, stranger.named) == ("", "10.0.0.9", "")
     assert (oldest.number, oldest.subject, oldest.detail) == (1, "", {"n": 1})
     assert oldest.at <= newest.at <= clock.now()
-    actions, accounts = acts.known(clinic, admin)
+    actions, accounts = acts.list_filters(clinic, admin)
     assert actions == ["account_changed", "sign_in_failed", "signed_in"]
     assert accounts == ["ada", "admin"]
 
@@ -56,8 +56,8 @@ def test_what_is_asked_for_is_shown_and_nothing_else(
     for name in ("ada", "grace"):
         for subject in ("account 2", "account 20", "patient P-2", "patient 100%"):
             write(clinic, doctors[name], f"{name}_did", subject)
-    assert {act.account for act in acts.found(clinic, admin, account=" Ada ").rows} == {"ada"}
-    assert {act.action for act in acts.found(clinic, admin, action="grace_did").rows} == {
+    assert {act.account for act in acts.search_acts(clinic, admin, account=" Ada ").rows} == {"ada"}
+    assert {act.action for act in acts.search_acts(clinic, admin, action="grace_did").rows} == {
         "grace_did"
     }
     wanted = {
@@ -69,10 +69,10 @@ def test_what_is_asked_for_is_shown_and_nothing_else(
         "' OR 1=1 --": [],
     }
     for words, expected in wanted.items():
-        assert subjects(acts.found(clinic, admin, subject=words).rows) == expected
-    both = acts.found(clinic, admin, account="grace", subject="patient")
+        assert subjects(acts.search_acts(clinic, admin, subject=words).rows) == expected
+    both = acts.search_acts(clinic, admin, account="grace", subject="patient")
     assert (both.total, subjects(both.rows)) == (2, ["patient 100%", "patient P-2"])
-    assert acts.found(clinic, admin, account="nobody").total == 0
+    assert acts.search_acts(clinic, admin, account="nobody").total == 0
 
 
 def test_a_patients_id_finds_its_examinations_too(
@@ -81,23 +81,23 @@ def test_a_patients_id_finds_its_examinations_too(
     examination = saved()
     examinations.view(clinic, ada, examination)
     patients.create(clinic, ada, PatientForm())
-    found = acts.found(clinic, admin, subject=patient.lower())
+    found = acts.search_acts(clinic, admin, subject=patient.lower())
     assert subjects(found.rows) == [f"examination {examination}"] * 3 + [f"patient {patient}"]
 
 
 def test_long_logs_come_a_page_at_a_time(clinic: Installation, admin: Actor) -> None:
     for number in range(SIZE + 3):
         write(clinic, admin, "signed_in", f"account {number}")
-    first, second = (acts.found(clinic, admin, page=page) for page in (1, 2))
+    first, second = (acts.search_acts(clinic, admin, page=page) for page in (1, 2))
     assert (first.total, first.pages) == (SIZE + 3, 2)
     assert first.rows[0].number == SIZE + 3
     assert [act.number for act in second.rows] == [3, 2, 1]
-    assert acts.found(clinic, admin, page=99).number == 2
+    assert acts.search_acts(clinic, admin, page=99).number == 2
 
 
 def test_only_an_admin_reads_it(clinic: Installation, doctors: Doctors) -> None:
     write(clinic, doctors["ada"], "signed_in")
-    for read in (acts.found, acts.known):
+    for read in (acts.search_acts, acts.list_filters):
         assert read(clinic, doctors["admin"])
         with pytest.raises(NotAllowed):
             read(clinic, doctors["ada"])
@@ -111,5 +111,5 @@ def test_an_account_keeps_its_name_in_what_it_did(clinic: Installation, doctors:
     write(clinic, grace, "signed_in", f"account {grace.account_id}")
     with clinic.database.transaction() as session:
         session.get_one(Account, grace.account_id).name = "hopper"
-    (act,) = acts.found(clinic, doctors["admin"], account="grace").rows
+    (act,) = acts.search_acts(clinic, doctors["admin"], account="grace").rows
     assert (act.account, act.named) == ("grace", "hopper")

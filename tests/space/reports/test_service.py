@@ -8,19 +8,21 @@ from datetime import UTC, datetime
 
 import pytest
 from pypdf import PdfReader
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from bcd_models.prediction import NOTICE
+from clinic.analysis.analyse import Analysis
 from clinic.analysis.models import Models
+from clinic.analysis.wording import runtime_words
 from clinic.records import examinations, patients, reads
-from clinic.records.examinations import Analysis, Details
+from clinic.records.examinations import Details
 from clinic.records.export import export
-from clinic.records.patients import PatientForm
-from clinic.records.texts import LENGTH
+from clinic.records.patient_fields import PatientForm
+from clinic.records.texts import MAX_LENGTH
 from clinic.reports import service as reports
 from clinic.storage import clock
 from clinic.storage.actor import NotAllowed, NotFound, NotSignedIn
-from clinic.storage.tables import AuditEntry, StoredReport
+from clinic.storage.tables import AuditEntry, Result, StoredReport
 
 HOSTILE = '<img src="file:///etc/passwd"> <b>größer</b> &amp; {7*7} Жизнь'
 
@@ -34,7 +36,7 @@ def text_of(pdf: bytes) -> str:
 @pytest.fixture
 def handed_out(clinic, ada, small_models, saved):
     def made(examination=None):
-        return reports.handed_out(clinic, ada, small_models, examination or saved())
+        return reports.issue_report(clinic, ada, small_models, examination or saved())
 
     return made
 
@@ -65,6 +67,21 @@ def test_it_tells_the_read_first_then_each_image_with_its_answers(
         for explanation in one.explanations.values():
             assert f"this image: {explanation.prediction.probability:.3f}" in text
             assert explanation.prediction.weights_sha256 in text
+            assert f"Answered by {runtime_words(explanation.prediction)}" in text
+
+
+def test_what_answered_is_left_out_where_it_is_not_known(clinic, saved, handed_out):
+    """Of examinations saved before it was kept: their reports stay what they were."""
+    examination = saved()
+    with clinic.database.transaction() as session:
+        session.execute(update(Result).values(runtime=""))
+    report_id, pdf = handed_out(examination)
+    assert "Answered by" not in text_of(pdf)
+    with clinic.database.transaction() as session:
+        session.execute(update(Result).values(runtime="torch bfloat16"))
+    other_id, pdf = handed_out(examination)
+    assert "Answered by torch, bfloat16" in text_of(pdf)
+    assert other_id != report_id
 
 
 def test_every_page_has_the_notice_the_report_s_id_and_its_number(handed_out):
@@ -103,20 +120,22 @@ def test_a_user_s_words_are_shown_and_never_interpreted(clinic, ada, patient, an
 
 def test_the_longest_comments_and_reasons_are_all_there(clinic, ada, patient, analysed, handed_out):
     def longest(mark):
-        words = ("\n".join(f"{mark}{number}." for number in range(LENGTH)))[:LENGTH]
+        words = ("\n".join(f"{mark}{number}." for number in range(MAX_LENGTH)))[:MAX_LENGTH]
         return words.rpartition("\n")[0]
 
     details = Details(comment=longest("C"))
     examination = examinations.save(clinic, ada, patient, Analysis(analysed, True), details)
     reads.record(clinic, ada, examination, "none", longest("D"))
-    reads.record(clinic, ada, examination, "indeterminate", "W" * LENGTH, longest("E"))
-    reads.record(clinic, ada, examination, "invasive", "x" + "\n" * (LENGTH - 2) + "y", "levels")
+    reads.record(clinic, ada, examination, "indeterminate", "W" * MAX_LENGTH, longest("E"))
+    reads.record(
+        clinic, ada, examination, "invasive", "x" + "\n" * (MAX_LENGTH - 2) + "y", "levels"
+    )
     first = handed_out(examination)
     words = text_of(first[1]).split()
     for mark in "CDE":
         own = [one for one in words if one[0] == mark and one[1:-1].isdigit()]
         assert own == longest(mark).split()
-    assert "".join(words).count("W") >= LENGTH
+    assert "".join(words).count("W") >= MAX_LENGTH
     with clinic.database.transaction() as session:  # made anew, it is the same
         session.delete(session.get(StoredReport, first[0]))
     assert handed_out(examination) == first
@@ -137,8 +156,10 @@ def test_the_same_examination_gives_the_same_bytes_whenever(
 
 
 def test_a_letterhead_stands_first(clinic, ada, small_models, saved):
-    named = replace(clinic, settings=replace(clinic.settings, letterhead="Pathology <b>Süd</b>"))
-    _, pdf = reports.handed_out(named, ada, small_models, saved())
+    named = replace(
+        clinic, settings=clinic.settings.model_copy(update={"letterhead": "Pathology <b>Süd</b>"})
+    )
+    _, pdf = reports.issue_report(named, ada, small_models, saved())
     assert "Pathology <b>Süd</b> Examination report" in text_of(pdf)
 
 
@@ -162,7 +183,7 @@ def test_test_figures_are_told_of_these_very_weights(clinic, ada, saved, small_m
         "overall": dict.fromkeys(("auroc", "recall", "specificity"), interval),
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    _, pdf = reports.handed_out(clinic, ada, Models([str(folder)]), saved())
+    _, pdf = reports.issue_report(clinic, ada, Models([str(folder)]), saved())
     text = text_of(pdf)
     assert "AUROC 0.912 (0.884 to 0.939), sensitivity 91.2% (88.4% to 93.9%)" in text
     assert "1,601 images of 36 cases (test part of the grouped split)" in text
@@ -177,7 +198,7 @@ def test_only_the_patient_s_doctor_gets_it(clinic, doctors, saved, small_models)
         (doctors["grace"], NotFound),
     ):
         with pytest.raises(error):
-            reports.handed_out(clinic, actor, small_models, examination)
+            reports.issue_report(clinic, actor, small_models, examination)
 
 
 def test_each_handing_out_is_logged(clinic, ada, saved, handed_out):
@@ -196,19 +217,19 @@ def test_a_report_is_known_by_its_bytes_and_its_id(clinic, doctors, ada, handed_
     report_id, pdf = handed_out()
     sha256 = reports.sha256_of(pdf)
     for actor in doctors.values():
-        assert reports.check(clinic, actor, f" {sha256.upper()} ").genuine
-    assert reports.check(clinic, ada, sha256, report_id.lower()).genuine
-    changed = reports.check(clinic, ada, reports.sha256_of(pdf + b" "), report_id)
+        assert reports.check_report(clinic, actor, f" {sha256.upper()} ").genuine
+    assert reports.check_report(clinic, ada, sha256, report_id.lower()).genuine
+    changed = reports.check_report(clinic, ada, reports.sha256_of(pdf + b" "), report_id)
     assert not changed.genuine
     assert "other bytes" in changed.words
 
 
 def test_of_another_s_report_nothing_is_told_without_its_bytes(clinic, doctors, handed_out):
     report_id, _ = handed_out()
-    told = reports.check(clinic, doctors["grace"], "0" * 64, report_id)
-    assert told == reports.check(clinic, doctors["grace"], "0" * 64, "R-0000000000")
+    told = reports.check_report(clinic, doctors["grace"], "0" * 64, report_id)
+    assert told == reports.check_report(clinic, doctors["grace"], "0" * 64, "R-0000000000")
     with pytest.raises(NotSignedIn):
-        reports.check(clinic, None, "0" * 64)
+        reports.check_report(clinic, None, "0" * 64)
 
 
 def test_reports_leave_with_their_patient(clinic, ada, patient, handed_out):
@@ -225,4 +246,4 @@ def test_reports_go_with_their_patient(clinic, ada, patient, handed_out):
     assert sha256 in set(clinic.storage.all())
     patients.delete(clinic, ada, patient, patient)
     assert not list(clinic.storage.all())
-    assert not reports.check(clinic, ada, sha256).genuine
+    assert not reports.check_report(clinic, ada, sha256).genuine

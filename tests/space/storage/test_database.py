@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from clinic.storage.tables import BUSY_SECONDS, ExaminedImage
+from clinic.storage.database import BUSY_SECONDS
+from clinic.storage.tables import ExaminedImage
 from tests.support.clinic import installation_at
 
 SET = {
