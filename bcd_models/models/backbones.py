@@ -25,6 +25,7 @@ class Backbone:
         title: What people call it.
         cam_layer: Module whose output the class-activation map is made of; "": the last feature
             map, straight before global average pooling and the linear classifier.
+        cell_pixels: Side in pixels of the input that one cell of the map stands for.
         input_size: Side in pixels of the input.
     """
 
@@ -32,6 +33,7 @@ class Backbone:
     timm_name: str
     title: str
     cam_layer: str = ""
+    cell_pixels: int = 32
     input_size: int = 224
 
 
@@ -53,6 +55,11 @@ def backbone_named(name: str) -> Backbone:
     if name not in BACKBONES:
         raise InputError(f"no backbone {name!r}: choose one of {', '.join(BACKBONES)}")
     return BACKBONES[name]
+
+
+def count_cells(config: ModelConfig) -> int:
+    """Return how many cells a heat map has along one side of the input."""
+    return -(-config.preprocess.input_size // backbone_named(config.backbone).cell_pixels)
 
 
 def create(

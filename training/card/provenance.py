@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import yaml
 
 from bcd_models.config import ModelConfig, Provenance
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import backbone_named, count_cells
 from training.corpus.chunks import SOURCES
 from training.corpus.sources import Source
 
-STRIDE = 32  # pixels of the input that one cell of the last feature map stands for
 SHORT = {"idc": "IDC", "breakhis": "BreaKHis"}
 # What is known of a corpus' source and stands in neither file, by the corpus' fingerprint.
 _NOTES = {
@@ -120,14 +118,9 @@ def versions(named: Iterable[tuple[str, str]]) -> str:
     return ", ".join(f"{name} {version}" for name, version in named)
 
 
-def cells(config: ModelConfig) -> int:
-    """Count the cells of the heat map along one side of the input."""
-    return math.ceil(config.preprocess.input_size / STRIDE)
-
-
 def cell_um(config: ModelConfig) -> float:
     """Return the side in micrometres of the tissue that one cell stands for."""
-    return config.preprocess.field_width_um / cells(config)
+    return config.preprocess.field_width_um / count_cells(config)
 
 
 def duration(seconds: float) -> str:

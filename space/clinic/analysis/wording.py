@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bcd_models.config import PreprocessConfig
+from bcd_models.config import ModelConfig, PreprocessConfig
 from bcd_models.decision import Label
+from bcd_models.models.backbones import count_cells
 from bcd_models.prediction import WORDS, Prediction
 
-CELL_PIXELS = 32  # of the network's input, per cell of its last feature map
 RUNTIMES = {"onnx": "ONNX Runtime"}  # by their names in an answer; others are called the same
 DARK = "nothing speaks for it"
 BRIGHT = "would be called so with certainty"
@@ -70,10 +70,10 @@ def map_line(label: Label) -> str:
     return f"Bright regions speak for “{WORDS[label]}”; dark regions do not."
 
 
-def cell_line(preprocess: PreprocessConfig) -> str:
+def cell_line(config: ModelConfig) -> str:
     """Return how coarse the heat map is."""
-    field = preprocess.field_width_um
-    cell = field * CELL_PIXELS / preprocess.input_size
+    field = config.preprocess.field_width_um
+    cell = field / count_cells(config)
     return (
         f"The map shows regions, not cells: the model gives one value about every {cell:.0f} µm "
         f"if the image is {field:.0f} µm wide, as those it was trained on."

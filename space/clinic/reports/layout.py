@@ -114,7 +114,7 @@ def _page(explanation: Explanation, config: ModelConfig, when: datetime) -> Stor
         *_head(TITLE, SUBTITLE),
         text("The model's answer", quiet=True),
         *answer(prediction),
-        *_pictures(explanation, LARGE, wording.cell_line(config.preprocess)),
+        *_pictures(explanation, LARGE, wording.cell_line(config)),
         gap(10),
         *facts(
             [

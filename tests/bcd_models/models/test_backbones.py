@@ -30,7 +30,9 @@ from training.train import run as train
 SIZE = 64
 MORE = (
     Backbone("resnet18", "resnet18", "ResNet-18"),
-    Backbone("vit_tiny", "vit_tiny_patch16_224", "ViT-Tiny", cam_layer="blocks.11.norm1"),
+    Backbone(
+        "vit_tiny", "vit_tiny_patch16_224", "ViT-Tiny", cam_layer="blocks.11.norm1", cell_pixels=16
+    ),
 )
 
 
@@ -124,7 +126,9 @@ class BackboneTests:
         run_command(card.main, ["--model", str(folder)])
         text = (folder / "README.md").read_text()
         assert self.backbone.title in text
-        assert json.loads((folder / "config.json").read_text())["architecture"] in text
+        cells = SIZE // self.backbone.cell_pixels
+        assert f"{cells} x {cells} cells" in text
+        assert (self.backbone.cam_layer or "the last feature map") in text
         content = publish.stage(folder, tmp_path)
         assert (content.folder / "model.onnx").is_file()
 

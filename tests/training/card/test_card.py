@@ -465,7 +465,7 @@ def test_cells_are_those_of_the_last_feature_map(name: str) -> None:
         config = given.model_copy(update={"preprocess": preprocess})
         with torch.inference_mode():
             seen = network.forward_features(torch.zeros(1, 3, size, size)).shape[-1]
-        assert card_provenance.cells(config) == seen
+        assert card_provenance.count_cells(config) == seen
         assert card_provenance.cell_um(config) == pytest.approx(200 / seen)
 
 
