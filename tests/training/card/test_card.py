@@ -26,6 +26,7 @@ from bcd_models import BCDClassifier, cli
 from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
+from bcd_models.models.backbones import write_config
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, MODELS
 from training import command
@@ -177,7 +178,7 @@ def make(tmp_path: Path) -> Make:
                 ),
             }
         )
-        (folder / model_folder.CONFIG).write_text(described.to_json())
+        (folder / model_folder.CONFIG).write_text(write_config(described))
         sha256 = model_folder.read_weights(folder)[1]
         (folder / card.METRICS_FILE).write_text(json.dumps(metrics or document(sha256)))
         for name in plots:
@@ -266,7 +267,7 @@ def test_plots_are_shown_where_they_are(make: Make) -> None:
 
 def test_every_number_is_one_of_the_two_files(folder: Path) -> None:
     config, metrics = model_folder.read_config(folder), read(folder)
-    files = config.to_json() + json.dumps(metrics)
+    files = write_config(config) + json.dumps(metrics)
     text = re.sub(r"```.*?```|\]\([^)]*\)", "", body(folder), flags=re.S)
     named = ("config.json", "balance", "bn2", card_provenance.hub_start(config))
     for code in re.findall(r"`([^`]+)`", text):
