@@ -68,13 +68,11 @@ screenshots: .venv/.dev
 	@touch $@
 
 .venv/.space: .venv/.python pyproject.toml constraints.txt
-	@echo "Installing the library and the app into .venv, once: minutes, and up to 6.5 GB where"
-	@echo "torch comes with CUDA. For a CPU-only torch (1.5 GB):"
-	@echo "  make demo PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'"
+	@echo "Installing the library and the app into .venv, once: a minute or two, under 1 GB."
 	$(INSTALL) -e '.[space]'
 	@touch $@
 
 .venv/.dev: .venv/.python pyproject.toml constraints.txt
 	@echo "Installing library, app, training and test tools into .venv, once: minutes, up to 7 GB."
-	$(INSTALL) -e '.[onnx,slides,training,space,dev]'
+	$(INSTALL) -e '.[slides,training,space,dev]'
 	@touch $@ .venv/.space

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -91,13 +92,14 @@ def predict(
 
 def _predict_into(folder: Path, classifier: Predictor, paths: list[Path]) -> None:
     """Answer for this process' share of the images, into Parquet parts."""
-    import torch
-
     from bcd_models.batch import Share, predict_into
 
     share = Share.from_environment()
-    if torch.cuda.is_available():
-        classifier.to(f"cuda:{share.here % torch.cuda.device_count()}")
+    if find_spec("torch") is not None:
+        import torch
+
+        if torch.cuda.is_available():
+            classifier.to(f"cuda:{share.here % torch.cuda.device_count()}")
     done = predict_into(classifier, paths, folder, share)
     of = f" (process {share.rank + 1} of {share.of})" if share.of > 1 else ""
     kept = f", {done.kept} were there" if done.kept else ""
