@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # ONNX Runtime's Linux wheels tell their vendor of each use, unless this is set before their import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "BCDClassifier": "models.classifier",
