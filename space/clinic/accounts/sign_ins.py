@@ -189,7 +189,7 @@ def end_all(session: Session, account_id: int) -> int:
 
 
 def check_own_password(clinic: Installation, actor: Actor, password: str) -> str | None:
-    """What is kept of the actor's password.
+    """Return what is kept of the actor's password.
 
     Raises:
         InputError: It is another.
@@ -207,7 +207,7 @@ def check_own_password(clinic: Installation, actor: Actor, password: str) -> str
 
 
 def wrong_password() -> InputError:
-    """What whoever changes a password is told where the old one isn't the account's."""
+    """Return what is raised where the old password isn't the account's."""
     return InputError("the present password is wrong")
 
 

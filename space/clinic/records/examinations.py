@@ -304,7 +304,7 @@ def log(
 
 
 def _own_open(session: Session, doctor: Actor, patient_id: str) -> None:
-    """Refused where it is no patient of the doctor's, InputError where it is put aside."""
+    """Raise Refused where it is no patient of the doctor's, InputError where it is put aside."""
     if patients.own(session, doctor, patient_id).archived_at:
         raise InputError("this patient is put aside: take the record back first")
 

@@ -122,17 +122,17 @@ class AuditLog:
         return found
 
     def is_whole(self, session: Session) -> bool:
-        """Whether no row was cut off, now or ever, as far as a quick look tells."""
+        """Return whether no row was cut off, now or ever, as far as a quick look tells."""
         kept = self.head()  # before the rows: acts go on meanwhile
         cut = select(AuditEntry.number).where(AuditEntry.action == CUT).limit(1)
         return _is_there(session, kept) and session.scalar(cut) is None
 
     def head(self) -> Head:
-        """The newest row known outside the database; InputError where the heads are damaged."""
+        """Return the newest row known outside the database; InputError where heads are damaged."""
         return self._heads.newest()
 
     def _before(self, session: Session) -> Head:
-        """The row to chain the next one to; where rows were cut off, that is written first."""
+        """Return the row to chain the next one to; that rows were cut off is written first."""
         written: list[Head] = session.info.get(WRITTEN, [])
         if written:
             return written[-1]
@@ -191,7 +191,7 @@ class AuditLog:
 
 
 def _is_there(session: Session, kept: Head) -> bool:
-    """Whether a head's row is in the database with its code."""
+    """Return whether a head's row is in the database with its code."""
     mac = session.scalar(select(AuditEntry.mac).where(AuditEntry.number == kept.number))
     return (mac or FIRST) == kept.mac
 

@@ -36,7 +36,7 @@ def delete_unreferenced(database: Database, storage: Storage, hashes: Iterable[s
 
 @contextmanager
 def storing(database: Database, storage: Storage) -> Iterator[Callable[[bytes], str]]:
-    """Gives what stores a file and returns its hash, before the transaction that names it.
+    """Yield what stores a file and returns its hash, before the transaction that names it.
 
     Held until that has ended. Where the act is refused then, as its record was deleted meanwhile,
     its files go again; those of an act that a fault ended are left to ``verify --repair``.

@@ -92,7 +92,7 @@ def database_answers(database: Database) -> bool:
 
 
 def log_fault(clinic: Installation) -> str:
-    """What a quick look finds wrong with the audit log; "" where nothing is. No number is told."""
+    """Return what a quick look finds wrong with the audit log, without numbers; "" if nothing."""
     try:
         with clinic.database.reading() as session:
             is_whole = clinic.log.is_whole(session)
