@@ -39,7 +39,9 @@ def absent(reason: str) -> None:
 def two_threads() -> Iterator[None]:
     """For a test of minutes; trainings of other tests round otherwise with more than one."""
     torch.set_num_threads(2)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "2")
+        yield
     torch.set_num_threads(1)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
+import numpy as np
 
 from bcd_models import BCDClassifier
-from bcd_models.runtime.forward import INPUT, OUTPUT, _session, onnx_bytes
+from bcd_models.runtime.choice import thread_count
+from bcd_models.runtime.onnx_forward import INPUT, LOGITS, _open_session
 
 
 def bare(model: BCDClassifier, images: int) -> Callable[[], object]:
     """Runs the session on so many ready tensors at once: all threads, the library's options."""
     side = model.config.preprocess.input_size
-    session = _session(onnx_bytes(model._own("network"), side), torch.get_num_threads())
-    pixels = torch.randn(images, 3, side, side).numpy()
-    return lambda: session.run([OUTPUT], {INPUT: pixels})
+    stored = model._stored
+    assert stored
+    assert stored.graph
+    session = _open_session(stored.graph, stored.weights, thread_count())
+    pixels = np.random.default_rng(0).normal(size=(images, 3, side, side)).astype(np.float32)
+    return lambda: session.run([LOGITS], {INPUT: pixels})

