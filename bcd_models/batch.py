@@ -12,6 +12,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,8 @@ def predict_into(
         InputError: ``pyarrow`` is missing, the folder holds parts of another model or of other
             images, or it can't be written.
     """
+    if find_spec("pyarrow") is None:  # before anything is computed
+        raise InputError("to write Parquet, install pyarrow: pip install pyarrow")
     parts = _parts_of(model, paths, folder, run)
     _refuse_others(folder, parts)
     own = list(parts.items())[share.rank :: share.of]
@@ -138,11 +141,9 @@ def _row(path: Path, said: Prediction | ImageError, model: Predictor) -> dict[st
 
 
 def _write(part: Path, rows: list[dict[str, Any]]) -> None:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        raise InputError("to write Parquet, install pyarrow: pip install pyarrow") from None
+    import pyarrow as pa
+    from pyarrow import parquet
+
     kinds = dict.fromkeys(rows[0], pa.string())
     schema = pa.schema(kinds | {"probability": pa.float64(), "threshold": pa.float64()})
     buffer = io.BytesIO()

@@ -16,6 +16,7 @@ from bcd_models.cli.output import (
     write_png,
 )
 from bcd_models.decision import check_label
+from bcd_models.explain.methods import DEFAULT, METHODS
 
 
 def explain(
@@ -25,12 +26,15 @@ def explain(
     label: Annotated[
         str | None, typer.Option(help="benign or malignant; the predicted label by default.")
     ] = None,
+    method: Annotated[
+        str, typer.Option(help=f"How the map is made: {', '.join(METHODS)}.")
+    ] = DEFAULT,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the heat map.")] = 0.5,
 ) -> None:
     """Show which regions of an image speak for a label."""
     wanted = None if label is None else check_label(label)
     refuse_to_overwrite([image], [out])
-    explanation = load_model(model).explain(image, label=wanted)
+    explanation = load_model(model).explain(image, label=wanted, method=method)
     write_png(explanation.overlay(opacity), out)
     print_table_head()
     print_table_row(str(image), explanation.prediction)

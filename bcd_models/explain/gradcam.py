@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
@@ -15,25 +15,30 @@ if TYPE_CHECKING:
     from bcd_models.config import DecisionConfig
 
 
+class ExplainedForward(Protocol):
+    """What a map is made of, whichever runtime computes it."""
+
+    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return logits N x 2 of N x 3 x S x S inputs."""
+
+    def cells(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the margin that each cell speaks for, N x h x w."""
+
+
 def draw_gradcam(
-    cells: NDArray[np.float32], decision: DecisionConfig, label: Label, size: tuple[int, int]
+    forward: ExplainedForward,
+    inputs: NDArray[np.float32],
+    decision: DecisionConfig,
+    label: Label,
+    size: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Return the heat map of a label.
+    """Return the Grad-CAM map of a label.
 
     Where global average pooling and a linear layer follow the last feature map, Grad-CAM of the
     logit margin, before its rectification, adds up to the margin itself: each cell can be read as
-    the margin of an image that looked like this cell all over.
-
-    Args:
-        cells: The margin of each cell, h x w, as a runtime's ``cells`` gives it.
-        decision: Calibrates margins, and holds the threshold.
-        label: The label to explain.
-        size: Width and height of the map in pixels.
-
-    Returns:
-        Height x width in [0, 1], see ``Explanation``.
+    the margin of an image that looked like this cell all over. It takes what an ``Explainer`` takes.
     """
-    calibrated = decision.slope * cells + decision.intercept
+    calibrated = decision.slope * forward.cells(inputs)[0] + decision.intercept
     beyond = calibrated - float(log_odds(decision.threshold))
     evidence = Image.fromarray((beyond if label == "malignant" else -beyond).astype(np.float32))
     enlarged = np.asarray(evidence.resize(size, Image.Resampling.BILINEAR))

@@ -248,16 +248,19 @@ class BCDClassifier(Predictor):
         views = self.config.decision.views
         return average_margins(self._answering().logits, inputs, views).astype(np.float64)
 
-    def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
-        """Return the Grad-CAM map of an opened image, already predicted."""
-        from bcd_models.explain.gradcam import draw_gradcam
+    def explained(
+        self, image: Image, prediction: Prediction, label: Label, method: str
+    ) -> Explanation:
+        """Return the heat map of an opened image, already predicted."""
+        from bcd_models.explain.methods import method_named
         from bcd_models.explanation import Explanation
 
         forward = self._answering()
         if not forward.has_cells:
             forward = self._torch_forward()
-        cells = forward.cells(self._inputs([self.ready(np.asarray(image))]))[0]
-        heatmap = draw_gradcam(cells, self.config.decision, label, image.size)
+        inputs = self._inputs([self.ready(np.asarray(image))])
+        draw = method_named(method)
+        heatmap = draw(forward, inputs, self.config.decision, label, image.size)
         return Explanation(image, label, heatmap, prediction)
 
     def _inputs(self, ready: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

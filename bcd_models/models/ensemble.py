@@ -189,11 +189,13 @@ class BCDEnsemble(Predictor):
         """Return the mean log-odds of N x H x W x 3 RGB tiles of one size, shape (N,)."""
         return np.array(self.margins([self.ready(tile) for tile in tiles]).values)
 
-    def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
+    def explained(
+        self, image: Image, prediction: Prediction, label: Label, method: str
+    ) -> Explanation:
         """The mean of the members' heat maps, each beyond that member's own threshold."""
         from bcd_models.explanation import Explanation
 
-        maps = [m.explained(image, prediction, label).heatmap for m in self.members]
+        maps = [m.explained(image, prediction, label, method).heatmap for m in self.members]
         return Explanation(image, label, np.mean(maps, axis=0, dtype=np.float32), prediction)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, overload
 
 from bcd_models.decision import Label, calibrate, check_label, label_of, referred
-from bcd_models.errors import ImageError, InputError
+from bcd_models.errors import ImageError
+from bcd_models.explain.methods import DEFAULT, method_named
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub import repository as hub
 from bcd_models.images.open import (
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 BATCH = 32
 AHEAD = 2  # batches of images that are opened ahead of those with the network
-METHODS = ("gradcam",)  # of heat maps
 AT_ONCE = 2  # batches with the network: one is worked on, one waits
 
 
@@ -117,7 +117,9 @@ class Predictor(ABC):
         """The files of the folder that ``save_pretrained`` writes, by path within it."""
 
     @abstractmethod
-    def explained(self, image: Image, prediction: Prediction, label: Label) -> Explanation:
+    def explained(
+        self, image: Image, prediction: Prediction, label: Label, method: str
+    ) -> Explanation:
         """Which regions of an opened image, already predicted, speak for a label."""
 
     @abstractmethod
@@ -278,7 +280,7 @@ class Predictor(ABC):
             except ImageError as error:  # a file that went meanwhile
                 yield source, error
                 continue
-            yield source, self.explained(image, answer, answer.label)
+            yield source, self.explained(image, answer, answer.label, DEFAULT)
 
     def predict_proba(
         self, images: ImageSource | Iterable[ImageSource], limits: ImageLimits = ImageLimits()
@@ -333,7 +335,7 @@ class Predictor(ABC):
         image: ImageSource,
         limits: ImageLimits = ImageLimits(),
         *,
-        method: str = METHODS[0],
+        method: str = DEFAULT,
         label: Label | None = None,
     ) -> Explanation:
         """Show which regions speak for a label, as a heat map.
@@ -341,7 +343,7 @@ class Predictor(ABC):
         Args:
             image: One image.
             limits: What is refused by size.
-            method: How the map is made: "gradcam".
+            method: How the map is made, one of ``bcd_models.explain.methods.METHODS``.
             label: The label to explain, "benign" or "malignant"; the predicted one by default.
 
         Raises:
@@ -350,12 +352,11 @@ class Predictor(ABC):
         """
         import numpy as np
 
-        if method not in METHODS:
-            raise InputError(f"no method {method!r}: choose one of {', '.join(METHODS)}")
+        method_named(method)
         wanted = None if label is None else check_label(label)
         opened = open_image(image, limits)
         prediction = self._answer_to(image, np.array(opened))
-        return self.explained(opened, prediction, wanted or prediction.label)
+        return self.explained(opened, prediction, wanted or prediction.label, method)
 
     def _answer_to(self, source: ImageSource, pixels: NDArray[np.uint8]) -> Prediction:
         """The prediction of one opened image."""

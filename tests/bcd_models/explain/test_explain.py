@@ -6,6 +6,7 @@ import copy
 import gc
 import resource
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,11 @@ import torch
 from PIL import Image
 
 from bcd_models import BCDClassifier, ImageError, InputError
+from bcd_models.cli import main
 from bcd_models.config import DecisionConfig
+from bcd_models.explain.methods import METHODS
 from bcd_models.images.open import ImageLimits
+from tests.conftest import CARDS
 from tests.support import synthetic
 
 
@@ -173,3 +177,23 @@ def test_an_opacity_beyond_its_range_is_refused(
 ) -> None:
     with pytest.raises(InputError, match="from 0 to 1"):
         light_model.explain(patches[1]).overlay(opacity)
+
+
+def test_one_more_explainer_takes_one_entry(
+    light_model: BCDClassifier, patch_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found where a user would: in Python, and by the command."""
+
+    def half(_forward: Any, inputs: np.ndarray, *_rest: Any) -> np.ndarray:
+        assert inputs.ndim == 4
+        return np.full((50, 50), 0.5, np.float32)
+
+    monkeypatch.setitem(METHODS, "half", half)
+    assert (light_model.explain(patch_file, method="half").heatmap == 0.5).all()
+    out = tmp_path / "map.png"
+    command = ["explain", str(patch_file), "--model", str(CARDS / light_model.config.name)]
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--out", str(out), "--method", "half"])
+    assert end.value.code == 0
+    expected = light_model.explain(patch_file, method="half").overlay()
+    assert np.array_equal(np.asarray(Image.open(out)), np.asarray(expected))
