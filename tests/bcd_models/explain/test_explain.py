@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from bcd_models import BCDClassifier, ImageError, InputError
-from bcd_models.cli import main
 from bcd_models.config import DecisionConfig
 from bcd_models.explain.methods import METHODS
 from bcd_models.images.open import ImageLimits
 from tests.conftest import CARDS
 from tests.support import synthetic
+from tests.support.command_line import bcd
 
 
 def hooks(network: torch.nn.Module) -> int:
@@ -191,9 +191,8 @@ def test_one_more_explainer_takes_one_entry(
     monkeypatch.setitem(METHODS, "half", half)
     assert (light_model.explain(patch_file, method="half").heatmap == 0.5).all()
     out = tmp_path / "map.png"
-    command = ["explain", str(patch_file), "--model", str(CARDS / light_model.config.name)]
-    with pytest.raises(SystemExit) as end:
-        main([*command, "--out", str(out), "--method", "half"])
-    assert end.value.code == 0
+    model = CARDS / light_model.config.name
+    done = bcd("explain", patch_file, "--model", model, "--out", out, "--method", "half")
+    assert done.returncode == 0, done.stderr
     expected = light_model.explain(patch_file, method="half").overlay()
     assert np.array_equal(np.asarray(Image.open(out)), np.asarray(expected))

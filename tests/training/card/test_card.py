@@ -22,7 +22,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub import parse_eval_result_entries as parsed
 from typer.testing import CliRunner
 
-from bcd_models import BCDClassifier, cli
+from bcd_models import BCDClassifier
+from bcd_models.cli import command as command_line
 from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
@@ -570,7 +571,7 @@ def test_snippets_run(
     exec(plain, {})
     said = float(capsys.readouterr().out)
     assert said == pytest.approx(expected.probability, abs=0.02)
-    answers = [CliRunner().invoke(cli.app, typed(line)) for line in commands.splitlines()]
+    answers = [CliRunner().invoke(command_line.app, typed(line)) for line in commands.splitlines()]
     assert [answer.exit_code for answer in answers] == [0, 0]
     assert json.loads(answers[0].stdout)["probability"] == pytest.approx(expected.probability)
     assert Path("explained.png").is_file()
