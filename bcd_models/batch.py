@@ -81,7 +81,8 @@ def predict_into(
     """
     if find_spec("pyarrow") is None:  # before anything is computed
         raise InputError("to write Parquet, install pyarrow: pip install pyarrow")
-    parts = _parts_of(model, paths, folder, run)
+    sha256 = model.weights_sha256
+    parts = _parts_of(model, sha256, paths, folder, run)
     _refuse_others(folder, parts)
     own = list(parts.items())[share.rank :: share.of]
     left = [(part, images) for part, images in own if not part.exists()]
@@ -89,7 +90,7 @@ def predict_into(
     for part, images in left:
         rows = []
         for path, (_, said) in zip(images, model.stream(images), strict=True):
-            rows.append(_row(path, said, model))
+            rows.append(_row(path, said, model, sha256))
             if isinstance(said, ImageError):
                 failed.append(f"{path}: {said}")
         _write(part, rows)
@@ -98,13 +99,13 @@ def predict_into(
 
 
 def _parts_of(
-    model: Predictor, paths: Sequence[Path], folder: Path, run: int
+    model: Predictor, sha256: str, paths: Sequence[Path], folder: Path, run: int
 ) -> dict[Path, Sequence[Path]]:
     """Each part's file, named by its place, its images and the model; and its images."""
     parts = {}
     for first in range(0, len(paths), run):
         images = paths[first : first + run]
-        said = "\n".join((model.weights_sha256, str(model.config.decision), *map(str, images)))
+        said = "\n".join((sha256, str(model.config.decision), *map(str, images)))
         digest = hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
         parts[folder / f"part-{first:09}-{digest[:12]}.parquet"] = images
     return parts
@@ -123,7 +124,9 @@ def _refuse_others(folder: Path, parts: Mapping[Path, Any]) -> None:
         )
 
 
-def _row(path: Path, said: Prediction | ImageError, model: Predictor) -> dict[str, Any]:
+def _row(
+    path: Path, said: Prediction | ImageError, model: Predictor, sha256: str
+) -> dict[str, Any]:
     """One line: the answer, or why there is none."""
     failed = str(said) if isinstance(said, ImageError) else None
     answer = None if isinstance(said, ImageError) else said
@@ -135,7 +138,7 @@ def _row(path: Path, said: Prediction | ImageError, model: Predictor) -> dict[st
         "threshold": model.config.decision.threshold,
         "model": model.config.name,
         "model_version": model.config.version,
-        "weights_sha256": model.weights_sha256,
+        "weights_sha256": sha256,
         "failed": failed,
     }
 

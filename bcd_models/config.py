@@ -263,13 +263,14 @@ class ModelConfig(Strict):
             config = cls.model_validate(ours)
         except ValidationError as error:
             raise ModelFolderError(first_error(error, where, "bcd")) from None
-        timm_part = document.get("pretrained_cfg")
+        stated = document.get("pretrained_cfg")
+        timm_part = stated if isinstance(stated, dict) else {}
         shared = {
             "num_classes": (document.get("num_classes"), len(LABELS)),
             "label_names": (document.get("label_names"), list(LABELS)),
         }
         for key, expected in config._timm_preprocessing().items():
-            shared[f"pretrained_cfg.{key}"] = (timm_part or {}).get(key), expected
+            shared[f"pretrained_cfg.{key}"] = timm_part.get(key), expected
         for key, (found, expected) in shared.items():
             if found != expected:
                 raise ModelFolderError(f"{where}: {key!r} contradicts the 'bcd' object beside it")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +23,6 @@ MODELS = ("bcd-mobilenetv2", "bcd-efficientnet-b2")
 # wait for each other ten times longer than they compute.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Exports of models stay out of the user's own cache.
-os.environ.setdefault("BCD_CACHE", f"{tempfile.gettempdir()}/bcd-models-tests-{os.getuid()}")
 
 
 def absent(reason: str) -> None:

@@ -28,23 +28,20 @@ def export(
 ) -> None:
     """Write a model's ONNX graph, by which it is answered without torch."""
     from bcd_models.models.classifier import BCDClassifier
-    from bcd_models.runtime.graph import can_export, export_self_contained
+    from bcd_models.runtime.graph import export_self_contained, require_export
 
     loaded = load_model(model)
     if not isinstance(loaded, BCDClassifier):
         raise InputError("an ensemble can't be exported as one: export each of its members")
-    if self_contained and out is None:
-        raise InputError("--self-contained needs --out FILE.onnx")
-    if self_contained and out:
+    if self_contained:
+        if out is None:
+            raise InputError("--self-contained needs --out FILE.onnx")
         size = loaded.config.preprocess.input_size
         write_file(out, export_self_contained(loaded.network, size))
     else:
+        require_export()
         out = out or Path(model)
-        if not can_export():
-            raise InputError(
-                "an export needs torch, timm and onnx: pip install 'bcd-models[torch]'"
-            )
-        if not Path(model).is_dir() and out == Path(model):
+        if out == Path(model) and not out.is_dir():
             raise InputError(f"{model} is on the Hub: name a folder of your own with --out")
         loaded.save_pretrained(out)
     typer.echo(f"{escape_controls(str(out))}: {loaded.config.name} {loaded.config.version}")

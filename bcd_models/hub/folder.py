@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bcd_models.config import ModelConfig
-from bcd_models.errors import HubError, InputError, ModelFolderError
+from bcd_models.errors import HubError, ModelFolderError
 from bcd_models.hub.atomic import write_files
 from bcd_models.hub.repository import HubOptions, fetch
 
@@ -77,12 +77,7 @@ def read_config(folder: Path) -> ModelConfig:
     document = read_document(folder)
     if isinstance(document, dict) and ENSEMBLE in document:
         raise ModelFolderError(f"{folder} holds an ensemble: load it with BCDEnsemble")
-    try:
-        return ModelConfig.from_json(path.read_text("utf-8"), str(path))
-    except ModelFolderError:
-        raise
-    except InputError as error:  # a backbone that this release doesn't know
-        raise ModelFolderError(f"{path}: {error}") from None
+    return ModelConfig.from_json(path.read_text("utf-8"), str(path))
 
 
 def read_weights(folder: Path) -> tuple[bytes, str]:
@@ -109,8 +104,8 @@ def read_graph(folder: Path, config: ModelConfig, weights_sha256: str) -> bytes 
         raise ModelFolderError(f"{path} is not the graph that {CONFIG} names: {REMEDY}")
     if weights_sha256 != named.weights_sha256:
         raise ModelFolderError(
-            f"{path} is of other weights than those in {WEIGHTS}: {REMEDY}, or write the graph "
-            "anew with bcd export"
+            f"{path} is of other weights than those in {WEIGHTS}: {REMEDY}, or delete it and "
+            "write it again with bcd export"
         )
     return graph
 

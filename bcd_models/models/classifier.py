@@ -160,10 +160,6 @@ class BCDClassifier(Predictor):
         """Return the network's tensors by name."""
         return self.network.state_dict()
 
-    def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Put other tensors into the network, all of them."""
-        self.network.load_state_dict(tensors)
-
     @property
     def runtime(self) -> Runtime:
         """What computes the logits of ``predict``: "onnx", "torch", or "auto".
@@ -214,18 +210,15 @@ class BCDClassifier(Predictor):
         else:
             weights, graph = model_folder.pack(self._own_network().state_dict()), None
         if graph is None and can_export():  # of the weights as they are stored, in float16
-            fresh = _load_network(self.config, _Stored(weights, "", "the model", None))
+            fresh = _load_network(self.config, weights, "the model")
             graph = export_graph(fresh, self.config.preprocess.input_size, weights)
-        graphs = {}
+        files, graphs = {model_folder.WEIGHTS: weights}, {}
         if graph is not None:
             sha256, weights_sha256 = (hashlib.sha256(data).hexdigest() for data in (graph, weights))
             graphs[model_folder.GRAPH] = Graph(sha256=sha256, weights_sha256=weights_sha256)
+            files[model_folder.GRAPH] = graph
         config = self.config.model_copy(update={"graphs": graphs})
-        files = {
-            model_folder.WEIGHTS: weights,
-            model_folder.CONFIG: write_config(config).encode(),
-        }
-        return files if graph is None else {**files, model_folder.GRAPH: graph}
+        return {**files, model_folder.CONFIG: write_config(config).encode()}
 
     def ready(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return an image's pixels as the square that the network takes, S x S x 3."""
@@ -233,9 +226,9 @@ class BCDClassifier(Predictor):
 
     def margins(self, inputs: Sequence[NDArray[np.uint8]]) -> Margins:
         """Return the logit margins (malignant minus benign) of images that ``ready`` made ready."""
-        forward, sha256 = self._answering(), self.weights_sha256
+        forward = self._answering()
         margins = average_margins(forward.logits, self._inputs(inputs), self.config.decision.views)
-        return Margins(margins.tolist(), sha256, forward.name)
+        return Margins(margins.tolist(), forward.name)
 
     @property
     def field_um(self) -> float:
@@ -304,7 +297,7 @@ class BCDClassifier(Predictor):
         with self._lock:
             if self._network is None:
                 assert self._stored is not None
-                self._network = _load_network(self.config, self._stored)
+                self._network = _load_network(self.config, self._stored.weights, self._stored.where)
             return self._network
 
     def __getstate__(self) -> dict[str, Any]:
@@ -328,20 +321,14 @@ def average_margins(
         views: The mean over so many of the square's eight symmetries. Those of one input go
             through the network together, those of several one after the other.
     """
-    if views == 1:
-        return _margins(logits_of(inputs))
     turned = (turn(inputs, which) for which in range(views))
-    if len(inputs) == 1:
-        margins = _margins(logits_of(np.concatenate(tuple(turned))))[:, None]
+    if len(inputs) == 1:  # all views in one pass
+        logits = logits_of(np.concatenate(tuple(turned)))[:, None]
     else:
-        margins = np.stack([_margins(logits_of(one)) for one in turned])
+        logits = np.stack([logits_of(one) for one in turned])
+    margins = logits[..., 1] - logits[..., 0]
     exact: NDArray[np.float64] = margins.mean(0, dtype=np.float64)  # company changes no digit
     return exact.astype(np.float32)
-
-
-def _margins(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    margins: NDArray[np.float32] = logits[:, 1] - logits[:, 0]
-    return margins
 
 
 def _torch() -> Any:
@@ -362,11 +349,11 @@ def _check_architecture(config: ModelConfig, folder: Path) -> None:
         raise ModelFolderError(f"{where}: 'architecture' contradicts the 'bcd' object beside it")
 
 
-def _load_network(config: ModelConfig, stored: _Stored) -> nn.Module:
+def _load_network(config: ModelConfig, weights: bytes, where: str) -> nn.Module:
     """Make the network of stored weights, in evaluation mode."""
     with _torch().inference_mode(False):  # whatever the caller's mode
         network = create(config.backbone, config.preprocess.input_size)
-        _load_strictly(network, model_folder.unpack(stored.weights, stored.where), stored.where)
+        _load_strictly(network, model_folder.unpack(weights, where), where)
     return network.eval()
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from bcd_models.config import DecisionConfig, Strict, first_error, refuse_newer
 from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.hub import folder as model_folder
+from bcd_models.images.open import open_pixels
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.models.predictor import Margins, Predictor, as_list
 from bcd_models.runtime.choice import Runtime
@@ -125,7 +126,8 @@ class BCDEnsemble(Predictor):
 
     def preprocess(self, images: ImageSource | Several) -> list[Tensor]:
         """Return each member's input, N x 3 x S x S float32, for one image or several."""
-        return [member.preprocess(as_list(images)) for member in self.members]
+        pixels = [open_pixels(image) for image in as_list(images)]
+        return [member.preprocess(pixels) for member in self.members]
 
     @property
     def parameter_count(self) -> int:
@@ -165,7 +167,6 @@ class BCDEnsemble(Predictor):
             given.append(said)
         return Margins(
             np.mean(log_odds, axis=0).tolist(),
-            _together(said.weights_sha256 for said in given),
             ", ".join(dict.fromkeys(said.runtime for said in given)),
         )
 

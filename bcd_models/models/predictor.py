@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 BATCH = 32
 AHEAD = 2  # batches of images that are opened ahead of those with the network
-AT_ONCE = 2  # batches with the network: one is worked on, one waits
+AT_ONCE = 2  # batches with the network, so that one is prepared while another is computed
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,10 @@ class Margins(NamedTuple):
 
     Attributes:
         values: What the config's decision rule is applied to, one number an image.
-        weights_sha256: Which weights gave them.
         runtime: What computed them, and in which precision.
     """
 
     values: list[float]
-    weights_sha256: str
     runtime: str
 
 
@@ -236,8 +234,7 @@ class Predictor(ABC):
     ) -> Iterator[tuple[ImageSource, Prediction | ImageError]]:
         """Answer for each of any number of images, in order; a bad image costs itself only.
 
-        Images are opened in threads, a few batches ahead; while the network works on a batch, the
-        next one is made ready and waits for it.
+        Images are opened in threads, a few batches ahead; two batches are with the network at once.
         """
 
         def opened(source: ImageSource) -> _Opened | _Failed:
@@ -249,12 +246,13 @@ class Predictor(ABC):
 
         def answered(some: list[_Opened | _Failed]) -> tuple[list[_Opened | _Failed], Margins]:
             inputs = [one.ready for one in some if isinstance(one, _Opened)]
-            return some, self.margins(inputs) if inputs else Margins([], "", "")
+            return some, self.margins(inputs) if inputs else Margins([], "")
 
         made = ahead(opened, images, AHEAD * BATCH)
         batches = iter(lambda: list(islice(made, BATCH)), [])
         several = length_hint(images, BATCH + 1) > BATCH
         answers = ahead(answered, batches, AT_ONCE) if several else map(answered, batches)
+        sha256 = self.weights_sha256  # once: of a network that was taken it costs more than a batch
         for some, margins in answers:
             values = iter(margins.values)
             for one in some:
@@ -262,7 +260,10 @@ class Predictor(ABC):
                     yield one.source, one.error
                 else:
                     name = _name_of(one.source)
-                    yield one.source, self._answer(one.size, next(values), name, margins)
+                    yield (
+                        one.source,
+                        self._answer(one.size, next(values), name, margins.runtime, sha256),
+                    )
 
     def explanations(
         self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
@@ -271,7 +272,7 @@ class Predictor(ABC):
 
         Each image is opened once more for its map, so that only a few are in memory at a time.
         """
-        for source, answer in self.stream(images, limits):
+        for source, answer in self.stream(map(_rereadable, images), limits):
             if isinstance(answer, ImageError):
                 yield source, answer
                 continue
@@ -361,10 +362,11 @@ class Predictor(ABC):
     def _answer_to(self, source: ImageSource, pixels: NDArray[np.uint8]) -> Prediction:
         """The prediction of one opened image."""
         margins = self.margins([self.ready(pixels)])
-        return self._answer(_size(pixels), margins.values[0], _name_of(source), margins)
+        name, sha256 = _name_of(source), self.weights_sha256
+        return self._answer(_size(pixels), margins.values[0], name, margins.runtime, sha256)
 
     def _answer(
-        self, size: tuple[int, int], margin: float, name: str, given: Margins
+        self, size: tuple[int, int], margin: float, name: str, runtime: str, sha256: str
     ) -> Prediction:
         """The prediction that follows from the margin of an image of some width and height."""
         decision = self.config.decision
@@ -381,10 +383,10 @@ class Predictor(ABC):
             refer=decision.refer,
             model=self.config.name,
             model_version=self.config.version,
-            weights_sha256=given.weights_sha256,
+            weights_sha256=sha256,
             width=size[0],
             height=size[1],
-            runtime=given.runtime,
+            runtime=runtime,
         )
 
 
@@ -396,6 +398,11 @@ def as_list(images: ImageSource | Several) -> Several:
 def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
     """Width and height."""
     return pixels.shape[1], pixels.shape[0]
+
+
+def _rereadable(source: ImageSource) -> ImageSource:
+    """Return an open file's bytes, which it gives but once; anything else as it is."""
+    return source if not hasattr(source, "read") else source.read()
 
 
 def _name_of(source: ImageSource) -> str:

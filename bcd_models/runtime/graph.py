@@ -41,6 +41,13 @@ def can_export() -> bool:
     return all(find_spec(name) is not None for name in ("torch", "timm", "onnx"))
 
 
+def require_export() -> None:
+    """Refuse an export where torch, timm or onnx isn't installed."""
+    require_torch("an export")
+    if find_spec("onnx") is None:
+        raise InputError(f"an export needs onnx: {TORCH_REMEDY}")
+
+
 def export_graph(network: nn.Module, input_size: int, weights: bytes) -> bytes:
     """Export a network as a graph that holds no weights.
 
@@ -92,9 +99,7 @@ def export_self_contained(network: nn.Module, input_size: int) -> bytes:
 
 
 def _export(network: nn.Module, input_size: int, whole: bool) -> bytes:
-    require_torch("an export")
-    if find_spec("onnx") is None:
-        raise InputError(f"an export needs onnx: {TORCH_REMEDY}")
+    require_export()
     import torch
 
     pixels = torch.zeros(1, 3, input_size, input_size)
@@ -160,13 +165,12 @@ def _places(weights: bytes) -> dict[str, _Place]:
     """Return where each tensor of a safetensors file lies: its header is JSON with offsets."""
     length = int.from_bytes(weights[:8], "little")
     header = json.loads(weights[8 : 8 + length])
-    begin = 8 + length
-    return {
-        name: _Place(entry["dtype"], begin + entry["data_offsets"][0], int(end) - int(start))
-        for name, entry in header.items()
-        if name != "__metadata__"
-        for start, end in [entry["data_offsets"]]
-    }
+    places = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            places[name] = _Place(entry["dtype"], 8 + length + start, end - start)
+    return places
 
 
 def _point_into_file(tensor: Any, place: _Place) -> tuple[Any, Any]:

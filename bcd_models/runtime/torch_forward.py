@@ -14,7 +14,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_modes = RLock()  # several threads may share a network: its modes are one's at a time
+_modes = RLock()
 
 
 class TorchForward:
@@ -109,12 +109,12 @@ class TorchForward:
 
 @contextmanager
 def _evaluation(network: nn.Module) -> Iterator[None]:
-    """Put a network into evaluation mode for a while, and each of its modules back."""
-    training = [module for module in network.modules() if module.training]
-    if not training:
-        yield
-        return
+    """Put a network into evaluation mode for a while, and each of its modules back.
+
+    One thread at a time: another that began meanwhile would end in training mode.
+    """
     with _modes:
+        training = [module for module in network.modules() if module.training]
         for module in training:
             module.training = False
         try:

@@ -55,7 +55,7 @@ PATIENCE = 90  # seconds for a start on a busy machine
 FORKING = """
 import os, sys
 from pathlib import Path
-import app, argon2, pytorch_grad_cam, timm, uvicorn
+import app, argon2, onnxruntime, uvicorn
 from clinic.installation import open_installation
 from clinic.settings import Settings
 

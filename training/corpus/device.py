@@ -6,7 +6,6 @@ values, by at most 2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -81,30 +80,3 @@ def symmetry(images: Tensor, which: int) -> Tensor:
         return images
     turned = torch.rot90(images, which % 4, (-2, -1))
     return turned.flip(-1) if which >= 4 else turned
-
-
-def margins_of(
-    forward: Callable[[Tensor], NDArray[np.float32]], inputs: Tensor, views: int = 1
-) -> NDArray[np.float32]:
-    """Logit margins (malignant minus benign) of N x 3 x S x S inputs, shape (N,).
-
-    Args:
-        forward: Gives two logits an input, N x 2.
-        inputs: As ``preprocess`` gives them.
-        views: The mean over so many of the square's eight symmetries. Those of one input go
-            through the network together, those of several one after the other.
-    """
-    if views == 1:
-        return _margins(forward(inputs))
-    turned = (symmetry(inputs, which) for which in range(views))
-    if len(inputs) == 1:
-        margins = _margins(forward(torch.cat(tuple(turned))))[:, None]
-    else:
-        margins = np.stack([_margins(forward(one)) for one in turned])
-    exact: NDArray[np.float64] = margins.mean(0, dtype=np.float64)  # company changes no digit
-    return exact.astype(np.float32)
-
-
-def _margins(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    margins: NDArray[np.float32] = logits[:, 1] - logits[:, 0]
-    return margins

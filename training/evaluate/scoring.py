@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bcd_models.config import PreprocessConfig
 from training.corpus import splits
-from training.corpus.device import margins_of, normalise
+from training.corpus.device import normalise, symmetry
 from training.corpus.pixels import resize_rows
 from training.corpus.rows import Rows
 from training.evaluate import metrics
@@ -47,7 +47,10 @@ def score(
     with torch.inference_mode():
         for found in map(rows.pixels.rows, batches):
             pixels = resize_rows(found, size or preprocess.input_size, device)
-            margins.append(margins_of(logits, normalise(pixels, preprocess), views))
+            inputs = normalise(pixels, preprocess)
+            answers = np.stack([logits(symmetry(inputs, which)) for which in range(views)])
+            several = answers[..., 1] - answers[..., 0]
+            margins.append(several.mean(0, dtype=np.float64).astype(np.float32))
     return np.concatenate(margins).astype(np.float64)
 
 

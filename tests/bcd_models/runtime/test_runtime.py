@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -330,6 +331,29 @@ def test_a_network_in_training_mode_is_answered_for_in_evaluation(
     assert all(torch.equal(one, before[name]) for name, one in loaded.state_dict().items())
     assert loaded.network.bn2.training
     assert loaded.network.training == whole
+
+
+def test_threads_do_not_put_each_other_into_training_mode(loaded: BCDClassifier) -> None:
+    """The second begins while the first is within the network, and ends after it."""
+    right = probabilities(loaded)
+    within, go_on = threading.Event(), threading.Event()
+
+    def wait_once(*_: Any) -> None:
+        if not within.is_set():
+            within.set()
+            assert go_on.wait(60)
+
+    loaded.train()
+    loaded.network.conv_stem.register_forward_hook(wait_once)
+    before = {name: one.clone() for name, one in loaded.state_dict().items()}
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(probabilities, loaded)
+        assert within.wait(60)
+        second = pool.submit(probabilities, loaded)
+        go_on.set()
+        for answers in (first.result(), second.result()):
+            assert np.abs(answers - right).max() < 1e-5
+    assert all(torch.equal(one, before[name]) for name, one in loaded.state_dict().items())
 
 
 def test_other_numbers_than_float32(loaded: BCDClassifier, folder: Path) -> None:
