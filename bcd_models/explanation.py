@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,6 +60,6 @@ class Explanation:
         Raises:
             InputError: The opacity is not from 0 to 1.
         """
-        if not 0 <= opacity <= 1:
+        if not isinstance(opacity, Real) or not 0 <= opacity <= 1:
             raise InputError(f"an opacity is from 0 to 1, not {opacity!r}")
         return Image.blend(self.image, self.coloured(), opacity)

@@ -44,6 +44,6 @@ DEFAULT = "gradcam"
 
 def method_named(name: str) -> Explainer:
     """Look an explainer up; InputError where there is none of that name."""
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise InputError(f"no method {name!r}: choose one of {', '.join(METHODS)}")
     return METHODS[name]

@@ -122,6 +122,21 @@ def count_parameters(weights: bytes) -> int:
     )
 
 
+def refuse_infinite(weights: bytes, where: str) -> None:
+    """Refuse a weights file that is none, or holds NaN or infinite values; without torch."""
+    import numpy as np
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(weights)
+    except (SafetensorError, KeyError) as error:
+        raise ModelFolderError(f"{where} is not a safetensors file ({error}): {REMEDY}") from None
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            raise ModelFolderError(f"{where}: {name} holds NaN or infinite values: {REMEDY}")
+
+
 def unpack(weights: bytes, where: str) -> dict[str, Tensor]:
     """Return the tensors of a weights file; ModelFolderError where it is none."""
     from safetensors import SafetensorError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -102,8 +103,10 @@ class BCDClassifier(Predictor):
         graph = model_folder.read_graph(folder, config, sha256)
         model = cls.__new__(cls)
         model._set_up(config, _Stored(weights, sha256, str(folder / model_folder.WEIGHTS), graph))
-        if graph is None:  # with an export, the weights were checked when it was made
+        if graph is None:
             model._own_network()
+        else:  # which was made of these weights, but by whom?
+            model_folder.refuse_infinite(weights, str(folder / model_folder.WEIGHTS))
         return model
 
     @property
@@ -299,6 +302,10 @@ class BCDClassifier(Predictor):
                 assert self._stored is not None
                 self._network = _load_network(self.config, self._stored.weights, self._stored.where)
             return self._network
+
+    def __copy__(self) -> Self:
+        """Return a copy with a network of its own: a shared one could be taken from either."""
+        return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to this process: sessions and the lock."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, overload
 
 from bcd_models.decision import Label, calibrate, check_label, label_of, referred
-from bcd_models.errors import ImageError
+from bcd_models.errors import ImageError, InputError
 from bcd_models.explain.methods import DEFAULT, method_named
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub import repository as hub
@@ -334,18 +335,18 @@ class Predictor(ABC):
     def explain(
         self,
         image: ImageSource,
-        limits: ImageLimits = ImageLimits(),
         *,
         method: str = DEFAULT,
         label: Label | None = None,
+        limits: ImageLimits = ImageLimits(),
     ) -> Explanation:
         """Show which regions speak for a label, as a heat map.
 
         Args:
             image: One image.
-            limits: What is refused by size.
             method: How the map is made, one of ``bcd_models.explain.methods.METHODS``.
             label: The label to explain, "benign" or "malignant"; the predicted one by default.
+            limits: What is refused by size.
 
         Raises:
             ImageError: The image can't be used; the message says why.
@@ -369,6 +370,8 @@ class Predictor(ABC):
         self, size: tuple[int, int], margin: float, name: str, runtime: str, sha256: str
     ) -> Prediction:
         """The prediction that follows from the margin of an image of some width and height."""
+        if not math.isfinite(margin):
+            raise InputError(f"{self.config.name} gives no number: its weights are damaged")
         decision = self.config.decision
         probability = float(calibrate(margin, decision))
         label = label_of(probability, decision)

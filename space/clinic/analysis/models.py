@@ -98,7 +98,7 @@ class Models:
 
     def offered(self, name: str) -> OfferedModel:
         """Return what is known of a model; InputError where there is none of that name."""
-        if name not in self._offered:
+        if not isinstance(name, str) or name not in self._offered:
             raise InputError(f"no model {name!r}: choose one of {', '.join(self._offered)}")
         return self._offered[name]
 

@@ -13,12 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from bcd_models.errors import ImageError, InputError
+from bcd_models.images.open import ImageLimits
 from bcd_models.models.predictor import Predictor
 from bcd_models.slides.output import write
 from bcd_models.slides.prediction import UM2_IN_MM2, SlidePrediction
-from bcd_models.slides.slide_file import PLAUSIBLE_UM, PixelSizeError, SlideFacts, read_facts
-from bcd_models.slides.slide_format import HEAD_BYTES, is_self_contained
+from bcd_models.slides.slide_file import (
+    PLAUSIBLE_UM,
+    Area,
+    PixelSizeError,
+    SlideFacts,
+    SlideReader,
+    read_facts,
+)
+from bcd_models.slides.slide_format import is_self_contained
 from clinic.accounts.permissions import need_doctor
 from clinic.storage.actor import Actor
 
@@ -35,10 +45,12 @@ class Mapped:
     Attributes:
         prediction: The answers.
         files: Heat map, regions, tiles and summary, as a zip.
+        picture: The whole slide, where it is no larger than an image that may be examined.
     """
 
     prediction: SlidePrediction
     files: bytes
+    picture: Image.Image | None
 
 
 def inspect_slide(actor: Actor | None, data: bytes, mpp: float | None, folder: Path) -> SlideFacts:
@@ -79,16 +91,30 @@ def map_slide(
     """
     need_doctor(actor)
     with _laid(data, folder) as path:
-        _facts(path, mpp)
+        facts = _facts(path, mpp)
         prediction = model.predict_slide(path, mpp=mpp, progress=progress)
         written = write(prediction, path.parent)
-        return Mapped(prediction, _zipped(written))
+        return Mapped(prediction, _zipped(written), _picture(facts))
+
+
+def _picture(facts: SlideFacts) -> Image.Image | None:
+    """Return all pixels of a small slide; None of a larger one, or where they can't be read."""
+    if facts.width * facts.height > ImageLimits().max_pixels:
+        return None
+    reader = SlideReader(facts)
+    try:
+        whole = Area(0, 0, facts.width, facts.height)
+        return Image.fromarray(reader.read(whole, 0, (facts.width, facts.height)))
+    except ImageError:
+        return None
+    finally:
+        reader.close()
 
 
 @contextmanager
 def _laid(data: bytes, folder: Path) -> Iterator[Path]:
     """A slide as a file; what is said of it names no path, and it can name no other file."""
-    if not is_self_contained(data[:HEAD_BYTES]):
+    if not is_self_contained(data):
         raise ImageError(f"the file is no slide in TIFF (SVS, NDPI, ...) or DICOM: {ELSEWHERE}")
     with tempfile.TemporaryDirectory(dir=folder) as own:
         path = Path(own) / SLIDE

@@ -115,6 +115,8 @@ class AuditLog:
             elif codes and entry.action == CUT:
                 found.append(_describe_cut(entry))
             last = Head(entry.number, entry.mac)
+        if last.number and not newest.number:
+            found.append("the audit log's heads are missing, though it has rows")
         if last.number < newest.number:
             found.append(f"audit rows {last.number + 1} to {newest.number} were cut off")
         found += [f"audit {some} changed, moved or put in" for some in _runs(changed)]

@@ -40,7 +40,10 @@ class Database:
         self._refused = refused or (lambda _refusal: None)
         sqlite = self.url.get_backend_name() == SQLITE
         options: dict[str, Any] = (
-            {"connect_args": {"timeout": BUSY_SECONDS}} if sqlite else {"pool_pre_ping": True}
+            {"connect_args": {"timeout": BUSY_SECONDS}}
+            if sqlite
+            # Whatever the server's default: what others committed before the lock counts.
+            else {"pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
         )
         self.engine: Engine = create_engine(self.url, **options)
         one_moment = {} if sqlite else {"isolation_level": "REPEATABLE READ"}  # SQLite's is one

@@ -231,6 +231,21 @@ def test_a_graph_answers_only_for_the_weights_it_names(
         BCDClassifier.from_pretrained(copied)
 
 
+def test_no_number_is_no_answer(copied: Path, loaded: BCDClassifier) -> None:
+    path, config = copied / "model.safetensors", copied / "config.json"
+    tensors = load_file(path)
+    tensors["classifier.bias"][0] = torch.nan
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    save_file(tensors, path)
+    after = hashlib.sha256(path.read_bytes()).hexdigest()
+    config.write_text(config.read_text().replace(before, after))
+    with pytest.raises(ModelFolderError, match=r"classifier\.bias holds NaN"):
+        BCDClassifier.from_pretrained(copied)
+    loaded.network.classifier.bias.data[1] = torch.nan
+    with pytest.raises(InputError, match="gives no number"):
+        loaded.predict(IMAGES[0])
+
+
 def test_a_graph_that_no_config_names_is_not_used(copied: Path, loaded: BCDClassifier) -> None:
     path = copied / "config.json"
     document = json.loads(path.read_text())

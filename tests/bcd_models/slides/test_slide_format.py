@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -141,4 +142,53 @@ def test_what_holds_its_pixels_itself(folder: Path, drawn: np.ndarray) -> None:
 def test_a_decoder_s_sentence_names_no_other_file(folder: Path) -> None:
     (folder / "s.vms").write_bytes(vms("none.jpg"))
     with pytest.raises(ImageError, match=r"is damaged or cut short \(Couldn't open\)"):
+        read_facts(folder / "s.vms")
+
+
+def disguised(image: str) -> bytes:
+    """A list that begins as DICOM does; OpenSlide takes the first line for a comment."""
+    return bytes(128) + b"DICM\n" + vms(image)
+
+
+def test_a_list_in_dicom_s_clothes_is_refused(folder: Path, secret: Path) -> None:
+    data = disguised("../elsewhere.jpg")
+    assert not is_self_contained(data)
+    assert not is_self_contained(b"II*\0\n" + vms("a.jpg"))
+    (folder / "s.dcm").write_bytes(data)
+    with pytest.raises(ImageError, match="names a file outside its own folder"):
+        read_facts(folder / "s.dcm")
+
+
+@pytest.mark.parametrize("name", ["own ", "\u00a0own", "own\x1f"])
+def test_blanks_round_a_name_hide_no_link(folder: Path, secret: Path, name: str) -> None:
+    (folder / name).symlink_to(secret)
+    (folder / "s.vms").write_bytes(vms(name))
+    with pytest.raises(ImageError, match="names a file outside its own folder"):
+        read_facts(folder / "s.vms")
+
+
+def test_a_file_called_by_mirax_s_suffix_alone_is_checked_too(folder: Path) -> None:
+    (folder / ".mrxs").write_bytes(b"II*\0")
+    (folder / "Slidedat.ini").write_text("[DATAFILE]\nFILE_0 = ../Data0000.dat\n")
+    with pytest.raises(ImageError, match="names a file outside its own folder"):
+        read_facts(folder / ".mrxs")
+
+
+def test_what_sqlite_would_take_from_beside_is_refused(folder: Path) -> None:
+    path = folder / "s.svslide"
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("CREATE TABLE notes (x)")
+        made.commit()
+    (folder / "s.svslide-wal").write_bytes(b"more")
+    with pytest.raises(ImageError, match="being written"):
+        read_facts(path)
+
+
+def test_pipes_are_refused_and_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.svs")
+    with pytest.raises(ImageError, match="no plain file"):
+        read_facts(folder / "pipe.svs")
+    os.mkfifo(folder / "own.jpg")
+    (folder / "s.vms").write_bytes(vms("own.jpg"))
+    with pytest.raises(ImageError, match="no plain file"):
         read_facts(folder / "s.vms")

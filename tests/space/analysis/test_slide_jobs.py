@@ -16,7 +16,7 @@ from bcd_models.errors import ImageError, InputError
 from bcd_models.prediction import NOTICE
 from clinic.analysis import slide_jobs as slides
 from clinic.storage.actor import Actor, NotAllowed, NotSignedIn
-from tests.support.slides import SMALL_MPP, small_slides
+from tests.support.slides import BENIGN, SMALL_MPP, draw_layout, small_slides, write_slide
 
 DOCTOR = Actor(1, "ada", "doctor", "10.0.0.1")
 ADMIN = Actor(2, "admin", "admin", "10.0.0.1")
@@ -78,6 +78,15 @@ def test_the_map_is_the_library_s(slide: Path, model: BCDClassifier, folder: Pat
     assert summary["words"] == expected.words
     assert summary["notice"] == NOTICE
     assert summary["slide"]["name"] == "slide"  # the user's name for it is not known here
+
+
+def test_a_small_slide_is_a_picture_too(model: BCDClassifier, folder: Path, tmp_path: Path) -> None:
+    """Which a doctor could examine, and would have seen answers about."""
+    pixels = draw_layout(np.full((2, 2), BENIGN), 4.0)
+    slide = write_slide(tmp_path / "small.tif", pixels, 4.0, (1, 4))
+    found = slides.map_slide(DOCTOR, model, slide.read_bytes(), None, folder)
+    assert found.picture
+    assert np.array_equal(np.asarray(found.picture), pixels)
 
 
 def test_it_is_a_doctor_s(slide: Path, model: BCDClassifier, folder: Path) -> None:

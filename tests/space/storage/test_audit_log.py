@@ -334,3 +334,29 @@ def test_no_row_can_be_given_twice(clinic: Installation) -> None:
                 "detail, mac) VALUES (1, '2026-01-01 00:00:00', '', '', '', '', '{}', '')"
             )
         )
+
+
+def test_heads_that_are_gone_show(clinic: Installation) -> None:
+    write(clinic, 3)
+    (clinic.settings.data / "audit.heads").unlink()
+    assert any("heads are missing" in problem for problem in problems(clinic))
+
+
+def test_a_server_s_own_isolation_makes_no_cut(clinic: Installation) -> None:
+    """A writer that waited for its turn sees what was committed meanwhile."""
+    if clinic.database.sqlite_file:
+        pytest.skip("SQLite has one isolation")
+    setting = "ALTER ROLE CURRENT_USER {} default_transaction_isolation"
+    with clinic.database.transaction() as session:
+        session.execute(text(setting.format("SET") + " = 'repeatable read'"))
+    clinic.database.engine.dispose()
+    try:
+        threads = [threading.Thread(target=write, args=(clinic, 5)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert problems(clinic) == []
+    finally:
+        with clinic.database.transaction() as session:
+            session.execute(text(setting.format("RESET")))

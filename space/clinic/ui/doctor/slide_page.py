@@ -128,7 +128,9 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
                 found = slides.map_slide(
                     actor_of(request), loaded, data, _micrometres(um), own_folder(), tell
                 )
-            shown_images.note_shown_to(clinic.database, actor_of(request), _as_image(data))
+            shown_images.note_shown_to(
+                clinic.database, actor_of(request), _as_images(data, found.picture)
+            )
         except _Ended:
             return NOTHING, gr.update(visible=False)
         except Exception as error:
@@ -156,10 +158,12 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         change.then(show, [slide, mpp], [shown, analyse, clear, download], **QUICK)
 
 
-def _as_image(slide: bytes) -> Iterator[Image.Image]:
-    """The slide as a doctor may examine it too, where it is a single image of a small size."""
+def _as_images(slide: bytes, picture: Image.Image | None) -> Iterator[Image.Image]:
+    """Yield the slide as a doctor may examine it too: the file itself, and its whole picture."""
     with suppress(ImageError):
         yield open_image(slide)
+    if picture:
+        yield picture
 
 
 def _micrometres(typed: str) -> float | None:
