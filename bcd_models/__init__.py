@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from bcd_models.prediction import Prediction
     from bcd_models.slides.prediction import SlidePrediction
 
-# ONNX Runtime's Linux wheels tell their vendor of each use, unless this is set before their import.
+# ONNX Runtime's Linux wheels and the Hub's client tell their makers of uses, unless these are set
+# before their import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.2.0"
 

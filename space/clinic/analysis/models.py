@@ -12,11 +12,17 @@ from typing import Any
 
 from bcd_models.config import ModelConfig
 from bcd_models.errors import BCDError, InputError, ModelFolderError
-from bcd_models.hub.folder import locate, read_config, read_weights
+from bcd_models.hub.folder import (
+    METRICS,
+    WEIGHTS,
+    locate,
+    read_config,
+    read_graph,
+    read_weights,
+    refuse_infinite,
+)
 from bcd_models.models.backbones import backbone_named
 from bcd_models.models.classifier import BCDClassifier
-
-METRICS = "metrics.json"
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +153,10 @@ def _loaded(offered: OfferedModel) -> BCDClassifier:
 def _offered(folder: Path) -> OfferedModel:
     folder = folder.absolute()  # or, once it is gone, its name could be taken for a Hub id
     config = read_config(folder)
-    _, sha256 = read_weights(folder)
+    backbone_named(config.backbone)
+    weights, sha256 = read_weights(folder)
+    read_graph(folder, config, sha256)
+    refuse_infinite(weights, str(folder / WEIGHTS))  # or a damaged file would be told by a visitor
     return OfferedModel(folder, config, sha256, **_measured(folder / METRICS, sha256))
 
 
