@@ -42,7 +42,7 @@ PATIENCE = 60  # seconds for a request on a busy machine
 PIXELS, SIDE = 50, 8  # of a patch; patches in a row of the tissue they are cut from
 BUSY = "Queue is full! Please try again."
 MEGAPIXELS = 6  # of an image that takes a while
-WARM_UP, WHOLE = (200, 40), (1000, 200)  # predictions and reports
+WARM_UP, WHOLE = (600, 120), (1400, 280)  # predictions and reports
 CALLERS = 4
 GROWTH = 1.05
 
