@@ -27,13 +27,13 @@ from bcd_models.images.open import (
 )
 from bcd_models.prediction import Prediction
 from bcd_models.runtime.ahead import ahead
+from bcd_models.slides.model import TileModelConfig
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from bcd_models.config import DecisionConfig
     from bcd_models.explanation import Explanation
     from bcd_models.runtime.choice import Runtime
     from bcd_models.slides.prediction import SlidePrediction
@@ -72,20 +72,8 @@ class Margins(NamedTuple):
     runtime: str
 
 
-class Config(Protocol):
+class Config(TileModelConfig, Protocol):
     """What every config says of its model."""
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-
-    @property
-    def version(self) -> str:
-        """The model's version."""
-
-    @property
-    def decision(self) -> DecisionConfig:
-        """What makes a probability, a label and a referral of a margin."""
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
         """All of it; with ``mode="json"``, as JSON knows it."""
