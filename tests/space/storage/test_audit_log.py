@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from clinic.storage.heads import Head, Heads
 from clinic.storage.tables import AuditEntry
 from tests.conftest import ROOT
 from tests.support.clinic import settings_at
+from tests.support.processes import running
 
 ADA = Actor(account_id=1, name="ada", role="doctor", address="10.0.0.1")
 
@@ -280,13 +281,15 @@ def test_eight_writers_make_one_chain(clinic: Installation, tmp_path: Path) -> N
     """Four threads here, four processes beside."""
     command = [sys.executable, "-c", WRITER, str(tmp_path), clinic.settings.database_url]
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'space'}"}
-    processes = [subprocess.Popen(command, env=environment, cwd=ROOT) for _ in range(4)]
     threads = [threading.Thread(target=write, args=(clinic, 12)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [process.wait(120) for process in processes] == [0] * 4
+    with ExitStack() as started:
+        four = [running(command, env=environment, cwd=ROOT) for _ in range(4)]
+        processes = [started.enter_context(one) for one in four]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [process.wait() for process in processes] == [0] * 4
     assert clinic.log.head().number == 8 * 12
     assert problems(clinic) == []
 
