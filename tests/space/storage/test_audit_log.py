@@ -345,10 +345,9 @@ def test_heads_that_are_gone_show(clinic: Installation) -> None:
     assert any("heads are missing" in problem for problem in problems(clinic))
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_server_s_own_isolation_makes_no_cut(clinic: Installation) -> None:
     """A writer that waited for its turn sees what was committed meanwhile."""
-    if clinic.database.sqlite_file:
-        pytest.skip("SQLite has one isolation")
     setting = "ALTER ROLE CURRENT_USER {} default_transaction_isolation"
     with clinic.database.transaction() as session:
         session.execute(text(setting.format("SET") + " = 'repeatable read'"))
