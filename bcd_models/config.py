@@ -7,14 +7,15 @@ std, input size) is written into timm's part from here, and checked to agree whe
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bcd_models.errors import ModelFolderError
 
 SCHEMA_VERSION: Literal[2] = 2
-LABELS = ("benign", "malignant")
+Label = Literal["benign", "malignant"]
+LABELS: tuple[Label, ...] = get_args(Label)
 
 RGB = tuple[float, float, float]
 
