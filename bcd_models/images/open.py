@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from bcd_models.errors import ImageError
+from bcd_models.images.scale import Scale, read_scale
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,17 +68,27 @@ def open_image(source: ImageSource, limits: ImageLimits = ImageLimits()) -> Imag
     Raises:
         ImageError: The source can't be used; the message says why.
     """
+    return open_scaled(source, limits)[0]
+
+
+def open_scaled(
+    source: ImageSource, limits: ImageLimits = ImageLimits()
+) -> tuple[Image.Image, Scale | None]:
+    """The same image together with what its metadata says of its scale.
+
+    An array has no scale; a PIL image has one where it is as Pillow opened it.
+    """
     if isinstance(source, Image.Image):
         with _refusals("image"):
-            image = _to_rgb(source, limits, "image")
-            return image.copy() if image is source else image
+            image, scale = _to_rgb(source, limits, "image")
+            return (image.copy() if image is source else image), scale
     if isinstance(source, (str, Path)):
         return _decode(_read(Path(source)), limits, name=Path(source).name)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(bytes(source), limits, name="image")
     if hasattr(source, "read"):
         return _decode(_read_open(source), limits, name="image")
-    return _from_array(source, limits)
+    return _from_array(source, limits), None
 
 
 def open_pixels(source: ImageSource, limits: ImageLimits = ImageLimits()) -> NDArray[np.uint8]:
@@ -116,7 +127,7 @@ def _read_open(file: Any) -> bytes:
     return data
 
 
-def _decode(data: bytes, limits: ImageLimits, name: str) -> Image.Image:
+def _decode(data: bytes, limits: ImageLimits, name: str) -> tuple[Image.Image, Scale | None]:
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
     with _refusals(name):
@@ -146,15 +157,20 @@ def _refusals(name: str) -> Iterator[None]:
         raise ImageError(f"{name} is damaged or cut short: {reason}") from None
 
 
-def _to_rgb(image: Image.Image, limits: ImageLimits, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, limits: ImageLimits, name: str) -> tuple[Image.Image, Scale | None]:
     _check_size(image.size, limits, name)
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageError(f"{name} holds {frames} frames or pages: hand in a single image")
-    image.load()
+    if image.format == "TIFF":  # loading turns it upright, and forgets that it did
+        scale = read_scale(image)
+        image.load()
+    else:
+        image.load()  # a PNG may hold its EXIF behind its pixels
+        scale = read_scale(image)
     if image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT:
         image = ImageOps.exif_transpose(image)
-    return _as_srgb(_on_white(_to_8_bit(image, name)), name)
+    return _as_srgb(_on_white(_to_8_bit(image, name)), name), scale
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits, name: str) -> None:
