@@ -53,10 +53,11 @@ class PreprocessConfig(Strict):
     """How an RGB image becomes the network's input.
 
     Attributes:
-        input_size: Side in pixels of the square the whole image is squashed to.
+        input_size: Side in pixels that a tile is resized to; tiles are square.
         mean: Per channel, on the scale where white is 1.
         std: Per channel, on the same scale.
         field_width_um: Width in micrometres of the tissue a training patch shows.
+        mpp: Micrometres a pixel of the training patches, before they were resized.
     """
 
     input_size: int = Field(224, ge=32, le=1024)
@@ -66,6 +67,7 @@ class PreprocessConfig(Strict):
     mean: RGB
     std: RGB
     field_width_um: float = Field(200.0, gt=0)
+    mpp: float = Field(4.0, gt=0)
 
 
 class DecisionConfig(Strict):

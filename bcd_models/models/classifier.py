@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from bcd_models.config import Label
     from bcd_models.explanation import Explanation
+    from bcd_models.images.field import TissueField
     from bcd_models.prediction import Prediction
     from bcd_models.runtime.torch_forward import TorchForward
 
@@ -200,7 +201,10 @@ class BCDClassifier(Predictor):
         return sum(parameter.numel() for parameter in self._own_network().parameters())
 
     def preprocess(self, images: ImageSource | Several) -> Tensor:
-        """Return the network's input, N x 3 x S x S float32 on the CPU, of one image or several."""
+        """Return the network's input, N x 3 x S x S float32 on the CPU, of one image or several.
+
+        Each image is taken as one tile; ``predict`` cuts tiles by scale.
+        """
         ready = [self.prepare(open_pixels(image)) for image in as_list(images)]
         inputs: Tensor = _torch().from_numpy(self._inputs(ready))
         return inputs
@@ -240,6 +244,11 @@ class BCDClassifier(Predictor):
         """Side in micrometres of the field that the training patches show."""
         return self.config.preprocess.field_width_um
 
+    @property
+    def mpp(self) -> float:
+        """Micrometres a pixel of the training patches."""
+        return self.config.preprocess.mpp
+
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the logit margins of N x H x W x 3 RGB tiles of one size, shape (N,)."""
         inputs = self._inputs([self.prepare(tile) for tile in tiles])
@@ -247,19 +256,21 @@ class BCDClassifier(Predictor):
         return average_margins(self._answering().logits, inputs, views).astype(np.float64)
 
     def explain_opened(
-        self, image: Image, prediction: Prediction, label: Label, method: str
+        self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
     ) -> Explanation:
-        """Return the heat map of an opened image, already predicted."""
+        """Return the heat map of an opened image, already predicted; each tile has its own."""
         from bcd_models.explain.methods import get_method
         from bcd_models.explanation import Explanation
 
         forward = self._answering()
         if not forward.has_cells:
             forward = self._torch_forward()
-        inputs = self._inputs([self.prepare(np.asarray(image))])
-        draw = get_method(method)
-        heatmap = draw(forward, inputs, self.config.decision, label, image.size)
-        return Explanation(image, label, heatmap, prediction)
+        draw, size = get_method(method), (field.layout.tile, field.layout.tile)
+        maps = (
+            draw(forward, self._inputs([self.prepare(tile)]), self.config.decision, label, size)
+            for tile in field.tiles
+        )
+        return Explanation(image, label, field.lay_out(maps), prediction)
 
     def _inputs(self, ready: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         return normalise(ready, self.config.preprocess)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from bcd_models.config import Label
     from bcd_models.explanation import Explanation
+    from bcd_models.images.field import TissueField
     from bcd_models.images.open import ImageSource, Several
     from bcd_models.prediction import Prediction
 
@@ -177,26 +178,36 @@ class BCDEnsemble(Predictor):
         Raises:
             InputError: The members' fields differ.
         """
-        fields = {member.field_um for member in self.members}
-        if len(fields) != 1:
-            widths = ", ".join(f"{width:g}" for width in sorted(fields))
+        return self._shared("fields", "micrometres", {member.field_um for member in self.members})
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres a pixel of the members' training patches; InputError where they differ."""
+        return self._shared("scales", "mpp", {member.mpp for member in self.members})
+
+    def _shared(self, what: str, unit: str, values: set[float]) -> float:
+        if len(values) != 1:
+            differing = ", ".join(f"{value:g}" for value in sorted(values))
             raise InputError(
-                f"{self.config.name}: the members' fields differ ({widths} micrometres): "
-                "predict the slide with each member alone"
+                f"{self.config.name}: the members' {what} differ ({differing} {unit}): "
+                "predict with each member alone"
             )
-        return fields.pop()
+        return values.pop()
 
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the mean log-odds of N x H x W x 3 RGB tiles of one size, shape (N,)."""
         return np.array(self.compute_margins([self.prepare(tile) for tile in tiles]).values)
 
     def explain_opened(
-        self, image: Image, prediction: Prediction, label: Label, method: str
+        self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
     ) -> Explanation:
-        """The mean of the members' heat maps, each beyond that member's own threshold."""
+        """Return the mean of the members' heat maps, each beyond that member's own threshold."""
         from bcd_models.explanation import Explanation
 
-        maps = [m.explain_opened(image, prediction, label, method).heatmap for m in self.members]
+        maps = [
+            member.explain_opened(image, field, prediction, label, method).heatmap
+            for member in self.members
+        ]
         return Explanation(image, label, np.mean(maps, axis=0, dtype=np.float32), prediction)
 
 
