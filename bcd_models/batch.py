@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from bcd_models.hub.atomic import write_files
 if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
     from bcd_models.prediction import Prediction
+
+    Scaled = tuple[Path, float | None]
 
 IMAGES_PER_FILE = 512  # at most so many are computed again after a kill
 FILE_PATTERN = "part-*.parquet"
@@ -69,6 +72,7 @@ def predict_into(
     folder: Path,
     share: Share = Share(),
     images_per_file: int = IMAGES_PER_FILE,
+    mpp: Sequence[float | None] | None = None,
 ) -> Outcome:
     """Answer for a share of some images, into Parquet files.
 
@@ -78,6 +82,7 @@ def predict_into(
         folder: Of the files; made where it isn't there.
         share: Of this process.
         images_per_file: Images that one Parquet file holds answers about.
+        mpp: Micrometres a pixel of each image, where it is given.
 
     Raises:
         InputError: ``pyarrow`` is missing, the folder holds answers of another model or of other
@@ -86,14 +91,16 @@ def predict_into(
     if find_spec("pyarrow") is None:  # before anything is computed
         raise InputError("to write Parquet, install pyarrow: pip install pyarrow")
     sha256 = model.weights_sha256
-    files = _plan_files(model, sha256, paths, folder, images_per_file)
+    given = list(zip(paths, mpp or repeat(None, len(paths)), strict=True))
+    files = _plan_files(model, sha256, given, folder, images_per_file)
     _refuse_others(folder, files)
     own = list(files.items())[share.rank :: share.world_size]
     left = [(file, images) for file, images in own if not file.exists()]
     failed: list[str] = []
     for file, images in left:
         rows = []
-        for path, (_, said) in zip(images, model.stream(images), strict=True):
+        stream = model.stream([path for path, _ in images], mpp=[scale for _, scale in images])
+        for (path, _), (_, said) in zip(images, stream, strict=True):
             rows.append(_row(path, said, model, sha256))
             if isinstance(said, ImageError):
                 failed.append(f"{path}: {said}")
@@ -103,13 +110,14 @@ def predict_into(
 
 
 def _plan_files(
-    model: Predictor, sha256: str, paths: Sequence[Path], folder: Path, images_per_file: int
-) -> dict[Path, Sequence[Path]]:
+    model: Predictor, sha256: str, given: Sequence[Scaled], folder: Path, images_per_file: int
+) -> dict[Path, Sequence[Scaled]]:
     """Return each file, named by its place, its images and the model; and its images."""
     files = {}
-    for first in range(0, len(paths), images_per_file):
-        images = paths[first : first + images_per_file]
-        said = "\n".join((sha256, str(model.config.decision), *map(str, images)))
+    for first in range(0, len(given), images_per_file):
+        images = given[first : first + images_per_file]
+        named = (f"{path}{'' if mpp is None else f' at {mpp}'}" for path, mpp in images)
+        said = "\n".join((sha256, str(model.config.decision), *named))
         digest = hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
         files[folder / f"part-{first:09}-{digest[:12]}.parquet"] = images
     return files
@@ -139,6 +147,11 @@ def _row(
         "label": answer and answer.label,
         "probability": answer and answer.probability,
         "decision": answer and answer.decision,
+        "mpp": answer and answer.mpp,
+        "scale": answer and answer.scale,
+        "tiles": answer and answer.tiles,
+        "share": answer and answer.share,
+        "reasons": answer and "; ".join(answer.reasons),
         "threshold": model.config.decision.threshold,
         "model": model.config.name,
         "model_version": model.config.version,
@@ -152,7 +165,8 @@ def _write(file: Path, rows: list[dict[str, Any]]) -> None:
     from pyarrow import parquet
 
     kinds = dict.fromkeys(rows[0], pa.string())
-    schema = pa.schema(kinds | {"probability": pa.float64(), "threshold": pa.float64()})
+    numbers = dict.fromkeys(("probability", "mpp", "share", "threshold"), pa.float64())
+    schema = pa.schema(kinds | numbers | {"tiles": pa.int64()})
     buffer = io.BytesIO()
     parquet.write_table(pa.Table.from_pylist(rows, schema), buffer)
     try:

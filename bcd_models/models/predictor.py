@@ -32,6 +32,7 @@ from bcd_models.images.open import (
 from bcd_models.images.scale import give_scale
 from bcd_models.prediction import Prediction
 from bcd_models.runtime.ahead import ahead
+from bcd_models.runtime.device import choose_device
 from bcd_models.slides.model import TileModelConfig
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ class Predictor(ABC):
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        device: str = "auto",
     ) -> Self:
         """Load a folder, or a Hub repository of the same files.
 
@@ -176,13 +178,18 @@ class Predictor(ABC):
             cache_dir: Where downloads are kept; the Hub's usual cache by default.
             local_files_only: Never reach for the network.
             force_download: Download even what is in the cache.
+            device: "auto" (a GPU where there is one and torch that can use it), "cpu", "cuda" or
+                "mps".
 
         Raises:
             ModelFolderError: Missing, incomplete, of another format, or newer than this release.
+            InputError: There is no such device here.
         """
         options = hub.HubOptions(revision, token, cache_dir, local_files_only, force_download)
         folder = model_folder.locate(folder_or_id, options)
-        return cls.from_folder(folder)
+        chosen = choose_device(device)
+        model = cls.from_folder(folder)
+        return model if chosen == "cpu" else model.to(chosen)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config and weights (float16 safetensors) into a folder: all of them, or none."""
@@ -311,9 +318,10 @@ class Predictor(ABC):
         Each image is opened once more for its map, so that only a few are in memory at a time.
         """
         for one, answer in self._stream(map(_rereadable, images), limits, mpp):
-            if isinstance(one, _Failed) or isinstance(answer, ImageError):
-                yield one.source, one.error if isinstance(one, _Failed) else answer
+            if isinstance(one, _Failed):
+                yield one.source, one.error
                 continue
+            assert isinstance(answer, Prediction)
             try:
                 image = open_image(one.source, limits)
             except ImageError as error:  # a file that went meanwhile
