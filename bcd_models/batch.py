@@ -37,17 +37,15 @@ class Share:
     Attributes:
         rank: Its number, from 0.
         world_size: How many there are, on all machines.
-        local_rank: Its number among those of its machine, from 0.
     """
 
     rank: int = 0
     world_size: int = 1
-    local_rank: int = 0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Share:
         """Read what ``accelerate launch`` or torchrun set; without either, this is the only one."""
-        numbers = [environment.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
+        numbers = [environment.get(name, "") for name in ("RANK", "WORLD_SIZE")]
         return cls(*map(int, numbers)) if all(n.isdigit() for n in numbers) else cls()
 
 

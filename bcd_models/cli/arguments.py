@@ -33,7 +33,7 @@ Mpp = Annotated[
 ]
 Objective = Annotated[
     float | None,
-    typer.Option(help="Magnification of a microscope's objective, with --camera-pixel."),
+    typer.Option(help="Magnification of the objective, with --camera-pixel."),
 ]
 CameraPixel = Annotated[
     float | None, typer.Option(help="Side of a pixel of the camera's sensor in micrometres.")

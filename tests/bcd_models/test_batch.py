@@ -102,8 +102,8 @@ def test_a_folder_that_can_not_be_used_is_told(model, paths, tmp_path) -> None:
     ("environment", "share"),
     [
         ({}, Share()),
-        ({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Share(1, 4, 1)),
-        ({"RANK": "x", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Share()),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, Share(1, 4)),
+        ({"RANK": "x", "WORLD_SIZE": "4"}, Share()),
     ],
 )
 def test_the_launcher_tells_the_share(environment, share: Share) -> None:
