@@ -71,7 +71,9 @@ def find_images(arguments: list[str]) -> list[Found]:
         # A pattern may match a folder and what is in it.
         images = dict.fromkeys(one for match in matches for one in _images_at(Path(match)))
         if not images:
-            raise InputError(f"no image in {argument}")
+            raise InputError(
+                f"no image in {'folder' if os.path.isdir(argument) else 'list'} {argument}"
+            )
         found += images
     return found
 

@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 from PIL import Image
 
 from bcd_models import BCDClassifier, BCDEnsemble
-from bcd_models.cli.arguments import find_images
+from bcd_models.cli.arguments import Found, find_images
 from bcd_models.images.open import open_image
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE
@@ -161,13 +162,45 @@ def test_a_pattern_takes_each_image_once(folder: Path, patches: list[Image.Image
     (folder / "empty").mkdir()
     for name in ("0-huge.png", "0-text.png"):
         (folder / name).unlink()
-    found = {str(p.relative_to(folder)) for p in find_images([str(folder / "**")])}
+    found = {str(one.path.relative_to(folder)) for one in find_images([str(folder / "**")])}
     assert found == {"0.png", "1.png", "[01].png", "deep/a.PNG"}
     assert len(find_images([str(folder / "**")])) == 4
-    assert find_images([str(folder / "[01].png")]) == [
-        folder / "[01].png"
-    ]  # literally, as it exists
-    assert find_images([str(folder / "d*")]) == [folder / "deep" / "a.PNG"]
+    literally = [Found(folder / "[01].png")]  # as it exists
+    assert find_images([str(folder / "[01].png")]) == literally
+    assert find_images([str(folder / "d*")]) == [Found(folder / "deep" / "a.PNG")]
+
+
+def test_a_scale_is_given_computed_or_listed(tmp_path: Path, patches: list[Image.Image]) -> None:
+    for name, times in (("small", 1), ("large", 4)):
+        enlarged = np.repeat(np.repeat(np.array(patches[1]), times, 0), times, 1)
+        save(Image.fromarray(enlarged), tmp_path / f"{name}.png")
+    images = tmp_path / "list.csv"
+    images.write_text("path,mpp\nsmall.png,\nlarge.png,1\n", "utf-8-sig")
+    small, large = (tmp_path / f"{name}.png" for name in ("small", "large"))
+
+    def answer(*arguments: str | Path) -> list[dict[str, Any]]:
+        done = bcd("predict", *arguments, "--model", MODEL, "--json")
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    expected, unknown = answer(small, large)
+    assert unknown["decision"] == "refer"
+    assert unknown["mpp"] is None
+    optics = ("--objective", "20", "--camera-pixel", "10", "--adapter", "0.5")
+    for same in (answer(large, "--mpp", "1"), answer(large, *optics), answer(images)[1:]):
+        assert (same[0]["mpp"], same[0]["scale"]) == (1, "given")
+        assert same[0]["probability"] == pytest.approx(expected["probability"], abs=1e-6)
+    in_words = bcd("predict", small, large, "--model", MODEL)
+    assert "scale is unknown" in in_words.stderr
+    done = bcd("explain", large, "--model", MODEL, "--mpp", "1", "--out", tmp_path / "map.png")
+    assert done.returncode == 0
+    with Image.open(tmp_path / "map.png") as drawn:
+        assert drawn.size == (200, 200)
+    for wrong, line in (("path,mpp\nlarge.png,x\n", 2), ("name\nlarge.png\n", 2)):
+        images.write_text(wrong)
+        done = bcd("predict", images, "--model", MODEL)
+        assert done.returncode == 2
+        assert f"line {line}" in done.stderr
 
 
 ODD_NAMES = [
@@ -187,7 +220,8 @@ def test_odd_names_come_out_readable(tmp_path: Path, patches: list[Image.Image])
     (tmp_path / "in" / "bad\n.png").touch()
     out = {form: bcd("predict", tmp_path / "in", "--model", MODEL, *form) for form in FORMATS}
     assert {done.returncode for done in out.values()} == {1}
-    assert {len(done.stderr.splitlines()) for done in out.values()} == {2, 3}
+    told = [line for done in out.values() for line in done.stderr.splitlines()]
+    assert sum(not line.startswith("refer: ") for line in told) == 2 + 3 + 3
     answers = map(json.loads, out["--json",].stdout.splitlines())
     assert {Path(answer["path"]) for answer in answers} == set(paths)
     rows = list(csv.DictReader(io.StringIO(out["--csv",].stdout, newline="")))
@@ -218,6 +252,9 @@ def test_odd_names_come_out_readable(tmp_path: Path, patches: list[Image.Image])
         (["explain", "{patch}", "--model", MODEL, "--out", "/proc/no.png"], "can't be written"),
         (["explain", "{patch}", "--model", MODEL, "--out", "/dev/null"], "other than a file"),
         (["explain", "{patch}", "--model", MODEL, "--out", "x.png", "--label", "cat"], "no label"),
+        (["predict", "{patch}", "--model", MODEL, "--objective", "20"], "one alone gives no scale"),
+        (["predict", "{patch}", "--model", MODEL, "--mpp", "353"], "353 micrometres a pixel"),
+        (["predict", "{patch}", "--model", MODEL, "--device", "tpu"], "no device 'tpu'"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(

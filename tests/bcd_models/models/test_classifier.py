@@ -152,11 +152,13 @@ def test_eight_views_give_the_mean_over_the_turns_of_an_image(
     turns = [np.rot90(image, k) for k in range(4)]
     turns += [np.ascontiguousarray(turn[:, ::-1]) for turn in turns]
     plain = DecisionConfig()
-    one = BCDClassifier(light_model.config.model_copy(update={"decision": plain}))
+    trained = light_model.config.preprocess.model_copy(update={"mpp": 200 / side})
+    config = light_model.config.model_copy(update={"decision": plain, "preprocess": trained})
+    one = BCDClassifier(config)
     one.network = light_model.network
     margins = [logit(p.probability) for p in one.predict([np.ascontiguousarray(t) for t in turns])]
     eight = plain.model_copy(update={"views": 8})
-    averaged = BCDClassifier(light_model.config.model_copy(update={"decision": eight}))
+    averaged = BCDClassifier(config.model_copy(update={"decision": eight}))
     averaged.network = light_model.network
     for turn in turns:
         found = averaged.predict(np.ascontiguousarray(turn))

@@ -34,6 +34,7 @@ from bcd_models.cli.slide import ProgressLine
 from bcd_models.config import DecisionConfig
 from bcd_models.errors import InputError
 from bcd_models.images.open import open_image
+from bcd_models.images.tissue import is_tissue
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE, WORDS
 from bcd_models.slides.grid import Block, choose_level, plan_grid
@@ -42,7 +43,6 @@ from bcd_models.slides.predict import predict_slide
 from bcd_models.slides.prediction import SlidePrediction
 from bcd_models.slides.regions import outline, regions_of
 from bcd_models.slides.slide_file import SlideReader, read_facts
-from bcd_models.slides.tissue import is_tissue
 from tests.support.command_line import COMMAND, bcd
 from tests.support.processes import running
 from tests.support.scanners import write_dicom, write_mrxs, write_ndpi, write_svs
