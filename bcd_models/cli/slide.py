@@ -23,7 +23,7 @@ def slide(
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for heat map, regions, tiles and summary.")],
     mpp: Annotated[
-        float | None, typer.Option(help="Micrometres a pixel, where the slide doesn't say.")
+        float | None, typer.Option(help="Micrometres a pixel, where the slide doesn't say or is wrong.")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Tiles through the model at once.")] = 32,
 ) -> None:
@@ -86,7 +86,7 @@ def _report(prediction: SlidePrediction, files: list[Path]) -> list[str]:
         f"{'slide':12} {facts.path.name}: {facts.vendor}, {facts.width:,} x {facts.height:,} "
         f"pixels, {pixel}{' (as handed in)' if facts.mpp_given else ''}",
         f"{'tiles':12} {prediction.predicted:,} of {prediction.grid.tile_um:g} um, read from level "
-        f"{prediction.level}",
+        f"{prediction.level}{', colours converted to sRGB' if facts.has_profile else ''}",
         f"{'found':12} {prediction.words}",
     ]
     return lines + [f"{'written':12} {path}" for path in files]

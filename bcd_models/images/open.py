@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from bcd_models.errors import ImageError
+from bcd_models.images.colour import build_srgb_transform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,17 +201,10 @@ def _as_srgb(image: Image.Image, name: str) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile or image.mode not in ("RGB", "CMYK", "L"):
         return image if image.mode == "RGB" else image.convert("RGB")
-    try:
-        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        srgb = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, embedded, srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError) as error:
-        raise ImageError(
-            f"{name} has a colour profile that can't be used ({error}): remove or replace it"
-        ) from None
-    if converted is None:
-        raise ImageError(f"{name} could not be converted to sRGB")
-    return converted
+    to_srgb = build_srgb_transform(
+        lambda: ImageCms.ImageCmsProfile(io.BytesIO(profile)), image.mode, name
+    )
+    return to_srgb.apply(image)
 
 
 def _from_array(source: Any, limits: ImageLimits) -> Image.Image:

@@ -238,6 +238,11 @@ class BCDClassifier(Predictor):
         """Side in micrometres of the field that the training patches show."""
         return self.config.preprocess.field_width_um
 
+    @property
+    def mpp(self) -> float:
+        """Micrometres a pixel of the training patches."""
+        return 4.0
+
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the logit margins of N x H x W x 3 RGB tiles of one size, shape (N,)."""
         inputs = self._inputs([self.ready(tile) for tile in tiles])

@@ -186,6 +186,11 @@ class BCDEnsemble(Predictor):
             )
         return fields.pop()
 
+    @property
+    def mpp(self) -> float:
+        """Micrometres a pixel of the members' training patches."""
+        return 4.0
+
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the mean log-odds of N x H x W x 3 RGB tiles of one size, shape (N,)."""
         return np.array(self.margins([self.ready(tile) for tile in tiles]).values)

@@ -135,6 +135,11 @@ class Predictor(ABC):
     def field_um(self) -> float:
         """Side in micrometres of the field that the training patches show."""
 
+    @property
+    @abstractmethod
+    def mpp(self) -> float:
+        """Micrometres a pixel of the training patches."""
+
     @abstractmethod
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return what the model says of N x H x W x 3 RGB tiles of one size, shape (N,)."""

@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from bcd_models.errors import ImageError, InputError
+from bcd_models.images.colour import build_srgb_transform
 from bcd_models.slides.slide_format import refuse_unsafe_slide
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from openslide import OpenSlide
 
-# Scanners' pixels measure 0.1 to 1 um; 72 dpi, which programs write where they know nothing, would
-# be 353 um.
-PLAUSIBLE_UM = (0.05, 10.0)
+# The same as for patches. Scanners' pixels measure 0.1 to 1 um; 72 dpi, which programs write where
+# they know nothing, would be 353 um.
+PLAUSIBLE_UM = (0.05, 20.0)
 # Pillow shrinks by whole numbers first (a plain mean) and by its filter for the rest. Hamming's
 # window is a mean too, without the box's jumps where the ratio is no whole number.
 FILTER, REDUCING_GAP = Image.Resampling.HAMMING, 3.0
+ENLARGING_FILTER = Image.Resampling.BICUBIC
 
 
 class PixelSizeError(ImageError):
@@ -50,6 +52,7 @@ class SlideFacts:
         levels: Width and height of each level in pixels.
         downsamples: How many level-0 pixels a pixel of each level spans.
         background: RGB of what was not scanned.
+        has_profile: Whether an embedded profile says what its colours mean.
     """
 
     path: Path
@@ -66,6 +69,7 @@ class SlideFacts:
     levels: tuple[tuple[int, int], ...]
     downsamples: tuple[float, ...]
     background: tuple[int, int, int]
+    has_profile: bool
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
 
     Raises:
         PixelSizeError: Without a usable pixel size.
-        ImageError: No slide, or damaged.
+        ImageError: No slide, damaged, or of an unusable colour profile.
         InputError: ``mpp`` is not a pixel's, or OpenSlide is not installed.
     """
     if mpp is not None and not PLAUSIBLE_UM[0] <= mpp <= PLAUSIBLE_UM[1]:
@@ -111,6 +115,7 @@ def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
             levels=tuple(slide.level_dimensions),
             downsamples=tuple(slide.level_downsamples),
             background=_read_background(properties),
+            has_profile=_read_srgb_transform(slide, path) is not None,
         )
 
 
@@ -154,6 +159,17 @@ def _decoder_words(error: Exception) -> str:
     return re.split(r"\S*[/\\]", str(error))[0].strip(" :") or "unreadable"
 
 
+def _read_srgb_transform(slide: OpenSlide, path: Path) -> ImageCms.ImageCmsTransform | None:
+    """Return what converts a slide's colours to sRGB; None where no profile says what they mean.
+
+    Raises:
+        ImageError: The profile can't be used.
+    """
+    if "openslide.icc-size" not in slide.properties:
+        return None
+    return build_srgb_transform(lambda: slide.color_profile, "RGB", str(path))
+
+
 class SlideReader:
     """One thread's way to a slide's pixels.
 
@@ -163,6 +179,7 @@ class SlideReader:
     def __init__(self, facts: SlideFacts) -> None:
         self._facts = facts
         self._slide: OpenSlide | None = None
+        self._to_srgb: ImageCms.ImageCmsTransform | None = None
 
     def read(self, area: Area, level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Read an area's pixels at another size.
@@ -173,8 +190,8 @@ class SlideReader:
             size: Width and height of the result in pixels.
 
         Returns:
-            Height x width x 3, RGB as stored in the slide; what was not scanned has the slide's
-            background colour.
+            Height x width x 3: sRGB by the slide's profile, or RGB as stored where it has none; what
+            was not scanned has the slide's background colour.
 
         Raises:
             ImageError: The file could not be read or decoded here.
@@ -182,16 +199,26 @@ class SlideReader:
         import openslide
 
         corner, shape, box = _locate(area, self._facts, level)
-        self._slide = self._slide or open_slide(self._facts.path)
+        slide = self._open()
         try:
-            region = self._slide.read_region(corner, level, shape)
+            region = slide.read_region(corner, level, shape)
         except openslide.OpenSlideError as error:
             self.close()
             raise ImageError(_decoder_words(error)) from None
         rgb = _lay_on(self._facts.background, region)
+        if self._to_srgb:
+            rgb = self._to_srgb.apply(rgb)
         if rgb.size != size or box != (0, 0, *size):
-            rgb = rgb.resize(size, FILTER, box=box, reducing_gap=REDUCING_GAP)
+            is_smaller = rgb.width < size[0] or rgb.height < size[1]
+            chosen = ENLARGING_FILTER if is_smaller else FILTER
+            rgb = rgb.resize(size, chosen, box=box, reducing_gap=REDUCING_GAP)
         return np.asarray(rgb)
+
+    def _open(self) -> OpenSlide:
+        if self._slide is None:
+            self._slide = open_slide(self._facts.path)
+            self._to_srgb = _read_srgb_transform(self._slide, self._facts.path)
+        return self._slide
 
     def close(self) -> None:
         """Close the file, until the next area is read."""
