@@ -23,7 +23,8 @@ def slide(
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for heat map, regions, tiles and summary.")],
     mpp: Annotated[
-        float | None, typer.Option(help="Micrometres a pixel, where the slide doesn't say or is wrong.")
+        float | None,
+        typer.Option(help="Micrometres a pixel, where the slide doesn't say or is wrong."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Tiles through the model at once.")] = 32,
 ) -> None:

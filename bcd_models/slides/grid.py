@@ -15,9 +15,9 @@ from bcd_models.slides.slide_file import Area, SlideFacts, SlideReader
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Scanners store each level as JPEG, of half the colours' sharpness. Training's patches were cut from
-# scans reduced after that; tiles read at the model's own scale are compressed as no patch was.
-MIN_SHARPNESS = 2  # times the model's scale, of a level that is read for it
+# How many times sharper than the model's scale a level must be: scanners store each as JPEG, whose
+# traces the reduction takes away. Training's patches have none.
+MIN_SHARPNESS = 2
 # Scans of one nominal magnification differ by a few per cent: a level that much coarser will do,
 # where the next would cost sixteen times the pixels.
 MAX_MPP_RATIO = 1.05

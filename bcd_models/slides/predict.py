@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 BATCH_TILES = 32
 MAX_BATCHES_IN_MODEL = 2  # one is worked on, one waits
+NOTHING_STORED = "the slide holds no pixels here"
 
 
 @dataclass
@@ -172,8 +173,11 @@ def _read_tiles(
     image, failed = read_block(reader, grid, block, level, side, wanted)
     places = [tuple(place) for place in np.argwhere(wanted[block.cells]).tolist()]
     cells = [(block.row + down, block.column + right) for down, right in places]
+    tiles = cut_tiles(image, side)[tuple(np.array(places).T)]
+    for index in np.flatnonzero((tiles == tiles[:, :1, :1]).all((1, 2, 3))).tolist():
+        failed.setdefault(cells[index], NOTHING_STORED)  # tissue is never of one colour
     kept = [index for index, cell in enumerate(cells) if cell not in failed]
-    tiles = cut_tiles(image, side)[tuple(np.array(places).T)][kept]
+    tiles = tiles[kept]
     return _BlockTiles(block, [cells[index] for index in kept], tiles, failed)
 
 

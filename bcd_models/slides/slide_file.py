@@ -26,6 +26,7 @@ PLAUSIBLE_UM = (0.05, 20.0)
 # window is a mean too, without the box's jumps where the ratio is no whole number.
 FILTER, REDUCING_GAP = Image.Resampling.HAMMING, 3.0
 ENLARGING_FILTER = Image.Resampling.BICUBIC
+FILTER_PIXELS = 2  # that they look at, beside each
 
 
 class PixelSizeError(ImageError):
@@ -190,15 +191,15 @@ class SlideReader:
             size: Width and height of the result in pixels.
 
         Returns:
-            Height x width x 3: sRGB by the slide's profile, or RGB as stored where it has none; what
-            was not scanned has the slide's background colour.
+            Height x width x 3: sRGB by the slide's profile, or RGB as stored where it has none.
+            What was not scanned has the slide's background colour.
 
         Raises:
             ImageError: The file could not be read or decoded here.
         """
         import openslide
 
-        corner, shape, box = _locate(area, self._facts, level)
+        corner, shape, box = _locate(area, self._facts, level, size)
         slide = self._open()
         try:
             region = slide.read_region(corner, level, shape)
@@ -228,21 +229,23 @@ class SlideReader:
 
 
 def _locate(
-    area: Area, facts: SlideFacts, level: int
+    area: Area, facts: SlideFacts, level: int, size: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[float, float, float, float]]:
     """Return what to ask for: corner in level-0 pixels, size in the level's, and the area there.
 
-    The area is cut at the level's edges, which rounding may leave a pixel short.
+    The area is cut at the level's edges, which rounding may leave a pixel short. Round it are the
+    pixels that filters look at, so that a tile is the same whatever is read with it.
     """
     downsample = facts.downsamples[level]
     width, height = facts.levels[level]
     left, top = area.left / downsample, area.top / downsample
     right = min(left + area.width / downsample, width)
     bottom = min(top + area.height / downsample, height)
-    # Floating point must not ask for a pixel more for a billionth of its width.
-    x, y = math.floor(left + 1e-6), math.floor(top + 1e-6)
-    shape = max(1, math.ceil(right - 1e-6) - x), max(1, math.ceil(bottom - 1e-6) - y)
-    box = max(left - x, 0.0), max(top - y, 0.0), min(right - x, shape[0]), min(bottom - y, shape[1])
+    across, down = (right - left) / size[0], (bottom - top) / size[1]
+    beside, above = (max(FILTER_PIXELS, FILTER_PIXELS * one) for one in (across, down))
+    x, y = max(math.floor(left - beside), 0), max(math.floor(top - above), 0)
+    shape = min(math.ceil(right + beside), width) - x, min(math.ceil(bottom + above), height) - y
+    box = left - x, top - y, right - x, bottom - y
     return (round(x * downsample), round(y * downsample)), shape, box
 
 

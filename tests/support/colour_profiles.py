@@ -1,0 +1,16 @@
+"""Colour profiles to embed in images and slides."""
+
+from __future__ import annotations
+
+from PIL import ImageCms
+
+
+def profile(name: str) -> bytes:
+    """Return one of littleCMS's own, such as sRGB or LAB."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
+
+
+def swapped_primaries() -> bytes:
+    """Return a profile whose red is sRGB's green, and the other way round."""
+    srgb = profile("sRGB")
+    return srgb.replace(b"rXYZ", b"?XYZ").replace(b"gXYZ", b"rXYZ").replace(b"?XYZ", b"gXYZ")
