@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -168,7 +168,9 @@ def _read_srgb_transform(slide: OpenSlide, path: Path) -> ImageCms.ImageCmsTrans
     """
     if "openslide.icc-size" not in slide.properties:
         return None
-    return build_srgb_transform(lambda: slide.color_profile, "RGB", str(path))
+    return build_srgb_transform(
+        lambda: cast(ImageCms.ImageCmsProfile, slide.color_profile), "RGB", str(path)
+    )
 
 
 class SlideReader:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from PIL import ImageCms
 
 
-def profile(name: str) -> bytes:
-    """Return one of littleCMS's own, such as sRGB or LAB."""
+def profile(name: Literal["sRGB", "LAB"]) -> bytes:
+    """Return one of littleCMS's own."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
 
 
