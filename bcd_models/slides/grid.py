@@ -147,9 +147,9 @@ def choose_level(facts: SlideFacts, mpp: float) -> int:
 def _has_shape_of_slide(facts: SlideFacts, level: int) -> bool:
     """Return whether a level is as wide for its height as level 0, but for a pixel of rounding."""
     width, height = facts.levels[level]
-    return (width - 1) * facts.height <= (height + 1) * facts.width and (
-        height - 1
-    ) * facts.width <= (width + 1) * facts.height
+    is_wider = (width - 1) * facts.height > (height + 1) * facts.width
+    is_higher = (height - 1) * facts.width > (width + 1) * facts.height
+    return not (is_wider or is_higher)
 
 
 def split_into_blocks(
