@@ -85,7 +85,7 @@ def _report(prediction: SlidePrediction, files: list[Path]) -> list[str]:
         f"{'slide':12} {facts.path.name}: {facts.vendor}, {facts.width:,} x {facts.height:,} "
         f"pixels, {pixel}{' (as handed in)' if facts.mpp_given else ''}",
         f"{'tiles':12} {prediction.predicted:,} of {prediction.grid.tile_um:g} um, read from level "
-        f"{prediction.level}",
+        f"{prediction.level}{', colours converted to sRGB' if facts.has_profile else ''}",
         f"{'found':12} {prediction.words}",
     ]
     return lines + [f"{'written':12} {path}" for path in files]

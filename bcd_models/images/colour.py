@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from PIL import Image, ImageCms, MpoImagePlugin, TiffImagePlugin
@@ -81,6 +81,27 @@ def to_srgb(image: Image.Image, name: str, *, is_deep: bool) -> Image.Image:
         if max(high for _, high in extrema[:3]) < MIN_LARGEST >> 8:
             raise _unknown_white(name)
     return _as_srgb(_on_white(image), name)
+
+
+def build_srgb_transform(
+    open_profile: Callable[[], ImageCms.ImageCmsProfile], mode: str, name: str
+) -> ImageCms.ImageCmsTransform:
+    """Build what converts images by an embedded profile to sRGB, of mode RGB.
+
+    Args:
+        open_profile: Opens the profile.
+        mode: Of the images, as Pillow calls it.
+        name: Of the file that the profile is embedded in.
+
+    Raises:
+        ImageError: The profile is damaged, or for other images.
+    """
+    try:
+        return ImageCms.buildTransform(open_profile(), ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise ImageError(
+            f"{name} has a colour profile that can't be used ({error}): remove or replace it"
+        ) from None
 
 
 def _is_one_picture(image: Image.Image) -> bool:
@@ -171,17 +192,10 @@ def _as_srgb(image: Image.Image, name: str) -> Image.Image:
     profile = image.info.get("icc_profile")
     if not profile or image.mode not in ("RGB", "CMYK", "L", "I;16"):
         return _as_rgb(image)
-    try:
-        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        srgb = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, embedded, srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError) as error:
-        raise ImageError(
-            f"{name} has a colour profile that can't be used ({error}): remove or replace it"
-        ) from None
-    if converted is None:
-        raise ImageError(f"{name} could not be converted to sRGB")
-    return converted
+    transform = build_srgb_transform(
+        lambda: ImageCms.ImageCmsProfile(io.BytesIO(profile)), image.mode, name
+    )
+    return transform.apply(image)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -15,11 +15,13 @@ from bcd_models.slides.slide_file import Area, SlideFacts, SlideReader
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Training's patches were cut from scans already reduced to this; the config has no field for it.
-SOURCE_MPP = 4.0
+# How many times sharper than the model's scale a level must be: scanners store each as JPEG, whose
+# traces the reduction takes away. Training's patches have none.
+MIN_SHARPNESS = 2
 # Scans of one nominal magnification differ by a few per cent: a level that much coarser will do,
 # where the next would cost sixteen times the pixels.
 MAX_MPP_RATIO = 1.05
+MAX_ENLARGEMENT = 1.5  # of a slide's pixels to the model's: beyond it too little is to be seen
 MAX_BLOCK_PIXELS = 2048  # about the most a block measures across, in the pixels read
 MAX_BLOCK_TILES = 16  # the most tiles across a block, so that a killed run loses little
 
@@ -36,6 +38,7 @@ class Grid:
         columns: Whole tiles across; what is left of the slide at the right edge is not looked at.
         rows: Whole tiles down; the same at the lower edge.
         tile_um: Side of a tile in micrometres.
+        mpp: Micrometres a pixel of a tile as the model gets it.
     """
 
     left: int
@@ -45,11 +48,17 @@ class Grid:
     columns: int
     rows: int
     tile_um: float
+    mpp: float
 
     @property
     def tile_pixels(self) -> int:
         """Side in pixels of a tile as the model gets it: that of training's patches."""
-        return max(1, round(self.tile_um / SOURCE_MPP))
+        return max(1, round(self.tile_um / self.mpp))
+
+    @property
+    def is_enlarged(self) -> bool:
+        """Whether the slide is coarser than the model needs: its tiles have fewer pixels."""
+        return min(self.tile_width, self.tile_height) * MAX_MPP_RATIO < self.tile_um / self.mpp
 
     def area(self, block: Block) -> Area:
         """Return what a block covers."""
@@ -88,21 +97,22 @@ class Block:
         )
 
 
-def plan_grid(facts: SlideFacts, tile_um: float) -> Grid:
+def plan_grid(facts: SlideFacts, tile_um: float, mpp: float) -> Grid:
     """Lay tiles over a slide.
 
     Args:
         facts: Of the slide.
         tile_um: Side of a tile in micrometres: the field of the model's training patches.
+        mpp: Micrometres a pixel of those patches.
 
     Raises:
-        ImageError: Less than one tile was scanned, or more coarsely than the model needs.
+        ImageError: Less than one tile was scanned, or too coarsely to be enlarged to ``mpp``.
     """
-    if max(facts.mpp_x, facts.mpp_y) > SOURCE_MPP * MAX_MPP_RATIO:
+    if max(facts.mpp_x, facts.mpp_y) > mpp * MAX_ENLARGEMENT:
         raise ImageError(
-            f"{facts.path} has {facts.mpp_x:g} x {facts.mpp_y:g} micrometres a pixel, the model "
-            f"needs {SOURCE_MPP:g} or fewer: scan at a higher magnification, or hand in the true "
-            "size with --mpp"
+            f"{facts.path} has {facts.mpp_x:g} x {facts.mpp_y:g} micrometres a pixel, more than "
+            f"the {mpp * MAX_ENLARGEMENT:g} that can be enlarged to the model's {mpp:g}: scan at a "
+            "higher magnification, or hand in the true size with --mpp"
         )
     left, top, width, height = facts.bounds
     across, down = tile_um / facts.mpp_x, tile_um / facts.mpp_y
@@ -113,21 +123,33 @@ def plan_grid(facts: SlideFacts, tile_um: float) -> Grid:
             f"{facts.path} shows {width * facts.mpp_x:.0f} x {height * facts.mpp_y:.0f} "
             f"micrometres, less than one tile of {tile_um:g}: use bcd predict for single patches"
         )
-    return Grid(left, top, across, down, columns, rows, tile_um)
+    return Grid(left, top, across, down, columns, rows, tile_um, mpp)
 
 
 def choose_level(facts: SlideFacts, mpp: float) -> int:
-    """Return the coarsest level of at most ``mpp`` micrometres a pixel, or a few per cent more."""
+    """Return the coarsest level of at most ``mpp`` micrometres a pixel, or a few per cent more.
+
+    Where there is none, that is the full resolution. A level of another shape shows something else,
+    such as the whole glass, and is none.
+    """
     finest = max(facts.mpp_x, facts.mpp_y)
     return max(
         (
             level
             for level, downsample in enumerate(facts.downsamples)
-            if downsample * finest <= mpp * MAX_MPP_RATIO
+            if downsample * finest <= mpp * MAX_MPP_RATIO and _has_shape_of_slide(facts, level)
         ),
         key=lambda level: facts.downsamples[level],
         default=0,
     )
+
+
+def _has_shape_of_slide(facts: SlideFacts, level: int) -> bool:
+    """Return whether a level is as wide for its height as level 0, but for a pixel of rounding."""
+    width, height = facts.levels[level]
+    is_wider = (width - 1) * facts.height > (height + 1) * facts.width
+    is_higher = (height - 1) * facts.width > (width + 1) * facts.height
+    return not (is_wider or is_higher)
 
 
 def split_into_blocks(

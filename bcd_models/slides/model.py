@@ -39,6 +39,10 @@ class TileModel(Protocol):
         """Side in micrometres of the field that the training patches show, and so of a tile."""
 
     @property
+    def mpp(self) -> float:
+        """Micrometres a pixel of the training patches, and so of a tile as the model gets it."""
+
+    @property
     def weights_sha256(self) -> str:
         """SHA-256 of the weights: an unfinished run goes on with the same ones only."""
 

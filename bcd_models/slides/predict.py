@@ -16,7 +16,7 @@ from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.runtime.ahead import ahead
 from bcd_models.slides.grid import (
-    SOURCE_MPP,
+    MIN_SHARPNESS,
     Block,
     Grid,
     choose_level,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 BATCH_TILES = 32
 MAX_BATCHES_IN_MODEL = 2  # one is worked on, one waits
+NOTHING_STORED = "the slide holds no pixels here"
 
 
 @dataclass
@@ -75,10 +76,10 @@ def predict_slide(
     """Answer for all tissue of a slide, tile by tile.
 
     A tile is a square as wide as the field that the model's training patches show (about 200
-    micrometres), and is shown to the model as they were: reduced to 4 micrometres a pixel (50 x 50
-    pixels) by an antialiasing filter, then enlarged by the model's own preprocessing. It is read
-    from the coarsest level that is as sharp as that. Colours are taken as the scanner stored them,
-    which is how the training corpus came.
+    micrometres), and is shown to the model as they were: reduced to their micrometres a pixel (4,
+    so 50 x 50 pixels) by an antialiasing filter, then enlarged by the model's own preprocessing. It
+    is read from the coarsest level of at least twice that sharpness, or from the sharpest there is.
+    Colours are converted to sRGB where the slide has a profile, as those of patches are.
 
     Memory depends on the batch and on how many tiles the grid has, not on the slide's pixels.
 
@@ -98,7 +99,7 @@ def predict_slide(
     if batch < 1:
         raise InputError(f"a batch of {batch} tiles: it must hold 1 or more")
     facts = read_facts(Path(slide), mpp)
-    grid = plan_grid(facts, model.field_um)
+    grid = plan_grid(facts, model.field_um, model.mpp)
     folder = Path(out) if out is not None else None
     path = output_path(folder, facts.path, model.config.name, ".unfinished") if folder else None
     about = describe_run(facts, grid, model.weights_sha256, __version__)
@@ -120,7 +121,7 @@ def _predict(
     progress: Progress | None,
 ) -> SlidePrediction:
     tissue = find_tissue(facts, grid)
-    level = choose_level(facts, SOURCE_MPP)
+    level = choose_level(facts, grid.mpp / MIN_SHARPNESS)
     margins = np.full((grid.rows, grid.columns), np.nan)
     failed: dict[Cell, str] = {}
     total, done = int(tissue.tiles.sum()), 0
@@ -172,8 +173,11 @@ def _read_tiles(
     image, failed = read_block(reader, grid, block, level, side, wanted)
     places = [tuple(place) for place in np.argwhere(wanted[block.cells]).tolist()]
     cells = [(block.row + down, block.column + right) for down, right in places]
+    tiles = cut_tiles(image, side)[tuple(np.array(places).T)]
+    for index in np.flatnonzero((tiles == tiles[:, :1, :1]).all((1, 2, 3))).tolist():
+        failed.setdefault(cells[index], NOTHING_STORED)  # tissue is never of one colour
     kept = [index for index, cell in enumerate(cells) if cell not in failed]
-    tiles = cut_tiles(image, side)[tuple(np.array(places).T)][kept]
+    tiles = tiles[kept]
     return _BlockTiles(block, [cells[index] for index in kept], tiles, failed)
 
 

@@ -117,6 +117,8 @@ class SlidePrediction:
     def words(self) -> str:
         """What was found, in words for people; never a diagnosis."""
         tissue = f"{self.area_mm2(self.predicted):.2f} mm2 of tissue"
+        if self.grid.is_enlarged:
+            tissue += f", enlarged from {max(self.facts.mpp_x, self.facts.mpp_y):g} um a pixel"
         if not self.tissue.any():
             return "no tissue found: nothing was looked at"
         if not self.predicted:
@@ -142,6 +144,7 @@ class SlidePrediction:
                 "mpp_x": facts.mpp_x,
                 "mpp_y": facts.mpp_y,
                 "mpp_from": "handed in" if facts.mpp_given else "slide",
+                "colours": "converted to sRGB" if facts.has_profile else "as stored",
                 "bounds": list(facts.bounds),
                 "levels": [list(level) for level in facts.levels],
                 "level_read": self.level,
@@ -157,6 +160,8 @@ class SlidePrediction:
             },
             "tiles": {
                 "side_um": grid.tile_um,
+                "mpp": grid.mpp,
+                "enlarged": grid.is_enlarged,
                 "rows": grid.rows,
                 "columns": grid.columns,
                 "tissue": int(self.tissue.sum()),

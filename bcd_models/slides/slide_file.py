@@ -6,24 +6,27 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from bcd_models.errors import ImageError, InputError
+from bcd_models.images.colour import build_srgb_transform
 from bcd_models.slides.slide_format import refuse_unsafe_slide
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from openslide import OpenSlide
 
-# Scanners' pixels measure 0.1 to 1 um; 72 dpi, which programs write where they know nothing, would
-# be 353 um.
-PLAUSIBLE_UM = (0.05, 10.0)
+# The same as for patches. Scanners' pixels measure 0.1 to 1 um; 72 dpi, which programs write where
+# they know nothing, would be 353 um.
+PLAUSIBLE_UM = (0.05, 20.0)
 # Pillow shrinks by whole numbers first (a plain mean) and by its filter for the rest. Hamming's
 # window is a mean too, without the box's jumps where the ratio is no whole number.
 FILTER, REDUCING_GAP = Image.Resampling.HAMMING, 3.0
+ENLARGING_FILTER = Image.Resampling.BICUBIC
+FILTER_PIXELS = 2  # that they look at, beside each
 
 
 class PixelSizeError(ImageError):
@@ -50,6 +53,7 @@ class SlideFacts:
         levels: Width and height of each level in pixels.
         downsamples: How many level-0 pixels a pixel of each level spans.
         background: RGB of what was not scanned.
+        has_profile: Whether an embedded profile says what its colours mean.
     """
 
     path: Path
@@ -66,6 +70,7 @@ class SlideFacts:
     levels: tuple[tuple[int, int], ...]
     downsamples: tuple[float, ...]
     background: tuple[int, int, int]
+    has_profile: bool
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
 
     Raises:
         PixelSizeError: Without a usable pixel size.
-        ImageError: No slide, or damaged.
+        ImageError: No slide, damaged, or of an unusable colour profile.
         InputError: ``mpp`` is not a pixel's, or OpenSlide is not installed.
     """
     if mpp is not None and not PLAUSIBLE_UM[0] <= mpp <= PLAUSIBLE_UM[1]:
@@ -111,6 +116,7 @@ def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
             levels=tuple(slide.level_dimensions),
             downsamples=tuple(slide.level_downsamples),
             background=_read_background(properties),
+            has_profile=_read_srgb_transform(slide, path) is not None,
         )
 
 
@@ -154,6 +160,19 @@ def _decoder_words(error: Exception) -> str:
     return re.split(r"\S*[/\\]", str(error))[0].strip(" :") or "unreadable"
 
 
+def _read_srgb_transform(slide: OpenSlide, path: Path) -> ImageCms.ImageCmsTransform | None:
+    """Return what converts a slide's colours to sRGB; None where no profile says what they mean.
+
+    Raises:
+        ImageError: The profile can't be used.
+    """
+    if "openslide.icc-size" not in slide.properties:
+        return None
+    return build_srgb_transform(
+        lambda: cast(ImageCms.ImageCmsProfile, slide.color_profile), "RGB", str(path)
+    )
+
+
 class SlideReader:
     """One thread's way to a slide's pixels.
 
@@ -163,6 +182,7 @@ class SlideReader:
     def __init__(self, facts: SlideFacts) -> None:
         self._facts = facts
         self._slide: OpenSlide | None = None
+        self._to_srgb: ImageCms.ImageCmsTransform | None = None
 
     def read(self, area: Area, level: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Read an area's pixels at another size.
@@ -173,25 +193,35 @@ class SlideReader:
             size: Width and height of the result in pixels.
 
         Returns:
-            Height x width x 3, RGB as stored in the slide; what was not scanned has the slide's
-            background colour.
+            Height x width x 3: sRGB by the slide's profile, or RGB as stored where it has none.
+            What was not scanned has the slide's background colour.
 
         Raises:
             ImageError: The file could not be read or decoded here.
         """
         import openslide
 
-        corner, shape, box = _locate(area, self._facts, level)
-        self._slide = self._slide or open_slide(self._facts.path)
+        corner, shape, box = _locate(area, self._facts, level, size)
+        slide = self._open()
         try:
-            region = self._slide.read_region(corner, level, shape)
+            region = slide.read_region(corner, level, shape)
         except openslide.OpenSlideError as error:
             self.close()
             raise ImageError(_decoder_words(error)) from None
         rgb = _lay_on(self._facts.background, region)
+        if self._to_srgb:
+            rgb = self._to_srgb.apply(rgb)
         if rgb.size != size or box != (0, 0, *size):
-            rgb = rgb.resize(size, FILTER, box=box, reducing_gap=REDUCING_GAP)
+            is_smaller = rgb.width < size[0] or rgb.height < size[1]
+            chosen = ENLARGING_FILTER if is_smaller else FILTER
+            rgb = rgb.resize(size, chosen, box=box, reducing_gap=REDUCING_GAP)
         return np.asarray(rgb)
+
+    def _open(self) -> OpenSlide:
+        if self._slide is None:
+            self._slide = open_slide(self._facts.path)
+            self._to_srgb = _read_srgb_transform(self._slide, self._facts.path)
+        return self._slide
 
     def close(self) -> None:
         """Close the file, until the next area is read."""
@@ -201,21 +231,23 @@ class SlideReader:
 
 
 def _locate(
-    area: Area, facts: SlideFacts, level: int
+    area: Area, facts: SlideFacts, level: int, size: tuple[int, int]
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[float, float, float, float]]:
     """Return what to ask for: corner in level-0 pixels, size in the level's, and the area there.
 
-    The area is cut at the level's edges, which rounding may leave a pixel short.
+    The area is cut at the level's edges, which rounding may leave a pixel short. Round it are the
+    pixels that filters look at, so that a tile is the same whatever is read with it.
     """
     downsample = facts.downsamples[level]
     width, height = facts.levels[level]
     left, top = area.left / downsample, area.top / downsample
     right = min(left + area.width / downsample, width)
     bottom = min(top + area.height / downsample, height)
-    # Floating point must not ask for a pixel more for a billionth of its width.
-    x, y = math.floor(left + 1e-6), math.floor(top + 1e-6)
-    shape = max(1, math.ceil(right - 1e-6) - x), max(1, math.ceil(bottom - 1e-6) - y)
-    box = max(left - x, 0.0), max(top - y, 0.0), min(right - x, shape[0]), min(bottom - y, shape[1])
+    across, down = (right - left) / size[0], (bottom - top) / size[1]
+    beside, above = (max(FILTER_PIXELS, FILTER_PIXELS * one) for one in (across, down))
+    x, y = max(math.floor(left - beside), 0), max(math.floor(top - above), 0)
+    shape = min(math.ceil(right + beside), width) - x, min(math.ceil(bottom + above), height) - y
+    box = left - x, top - y, right - x, bottom - y
     return (round(x * downsample), round(y * downsample)), shape, box
 
 

@@ -15,23 +15,35 @@ from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStora
 from .slides import TILE_PIXELS, encoded, reduced, say_jpeg
 
 
-def write_svs(path: Path, image: np.ndarray, mpp: float, downsamples: Sequence[int]) -> Path:
+def write_svs(
+    path: Path,
+    image: np.ndarray,
+    mpp: float,
+    downsamples: Sequence[int],
+    profile: bytes | None = None,
+    quality: int | None = None,
+) -> Path:
     """Write a slide as Aperio's scanners do: a thumbnail, the levels, a label and a macro image.
 
-    The three pictures beside the levels are red all over.
+    The three pictures beside the levels are red all over. Tiles are stored without loss, or as JPEG
+    of a quality.
     """
     height, width = image.shape[:2]
     about = f"Aperio Image Library v11.2.1\n{width}x{height}"
     with tifffile.TiffWriter(path) as file:
         for factor in downsamples:
-            size = f"{reduced(image, factor).shape[1]}x{reduced(image, factor).shape[0]}"
+            level = reduced(image, factor)
+            size = f"{level.shape[1]}x{level.shape[0]}"
             file.write(
-                reduced(image, factor),
+                _encode_tiles(level, quality) if quality else level,
+                shape=level.shape,
+                dtype=level.dtype,
                 tile=(TILE_PIXELS, TILE_PIXELS),
                 photometric="rgb",
                 compression="adobe_deflate",
                 metadata=None,
                 description=f"{about} [0,0 {size}] ({TILE_PIXELS}x{TILE_PIXELS})|MPP = {mpp}",
+                iccprofile=profile,
             )
             if factor == 1:
                 file.write(
@@ -45,10 +57,28 @@ def write_svs(path: Path, image: np.ndarray, mpp: float, downsamples: Sequence[i
                 description=f"Aperio Image Library v11.2.1\n{name} 80x60",
                 subfiletype=1 if name == "label" else 9,
             )
+    if quality:
+        say_jpeg(path)
     return path
 
 
-def write_dicom(folder: Path, image: np.ndarray, mpp: float, downsamples: Sequence[int]) -> Path:
+def _encode_tiles(image: np.ndarray, quality: int) -> Iterator[bytes]:
+    """The tiles as a scanner encodes them, each by itself; those at the edges filled with black."""
+    for top in range(0, image.shape[0], TILE_PIXELS):
+        for left in range(0, image.shape[1], TILE_PIXELS):
+            part = image[top : top + TILE_PIXELS, left : left + TILE_PIXELS]
+            tile = np.zeros((TILE_PIXELS, TILE_PIXELS, 3), np.uint8)
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield encoded(tile, "JPEG", quality=quality, subsampling=0, keep_rgb=True)
+
+
+def write_dicom(
+    folder: Path,
+    image: np.ndarray,
+    mpp: float,
+    downsamples: Sequence[int],
+    profile: bytes | None = None,
+) -> Path:
     """Write a slide as a DICOM series, a file each level and for the overview; returns one file.
 
     The overview is red all over.
@@ -59,13 +89,18 @@ def write_dicom(folder: Path, image: np.ndarray, mpp: float, downsamples: Sequen
         kind = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
         if factor > 1:
             kind = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"]
-        _write_dicom_level(folder, series, kind, reduced(image, factor), mpp * factor)
+        _write_dicom_level(folder, series, kind, reduced(image, factor), mpp * factor, profile)
     _write_dicom_level(folder, series, ["ORIGINAL", "PRIMARY", "OVERVIEW", "NONE"], _red(), 300.0)
     return sorted(folder.iterdir())[0]
 
 
 def _write_dicom_level(
-    folder: Path, series: str, kind: list[str], image: np.ndarray, mpp: float
+    folder: Path,
+    series: str,
+    kind: list[str],
+    image: np.ndarray,
+    mpp: float,
+    profile: bytes | None = None,
 ) -> None:
     height, width = image.shape[:2]
     down, right = -(-height // TILE_PIXELS), -(-width // TILE_PIXELS)
@@ -84,6 +119,10 @@ def _write_dicom_level(
     level.ImageType = kind
     level.DimensionOrganizationType = "TILED_FULL"
     level.SharedFunctionalGroupsSequence = [shared]
+    if profile:
+        light = Dataset()
+        light.ICCProfile = profile
+        level.OpticalPathSequence = [light]
     level.TotalPixelMatrixFocalPlanes = 1
     level.TotalPixelMatrixColumns, level.TotalPixelMatrixRows = width, height
     level.Columns = level.Rows = TILE_PIXELS

@@ -57,6 +57,7 @@ def write_slide(
     mpp: float | tuple[float, float] | None,
     downsamples: Sequence[int] = (1, 4),
     compression: str | None = "adobe_deflate",
+    profile: bytes | None = None,
 ) -> Path:
     """Write a pyramidal tiled TIFF.
 
@@ -66,6 +67,7 @@ def write_slide(
         mpp: Micrometres a pixel (across, down); None writes no resolution.
         downsamples: How many level-0 pixels a pixel of each level spans; 1 first.
         compression: Of the tiles.
+        profile: Of its colours; None embeds none.
     """
     across, down = mpp if isinstance(mpp, tuple) else (mpp, mpp)
     with tifffile.TiffWriter(path) as file:
@@ -81,6 +83,7 @@ def write_slide(
                 compression=compression,
                 metadata=None,
                 subfiletype=1 if factor > 1 else 0,
+                iccprofile=profile,
                 **resolution,
             )
     return path
@@ -98,7 +101,23 @@ def say_jpeg(path: Path) -> None:
     with tifffile.TiffFile(path, mode="r+") as file:
         for page in file.pages:
             assert isinstance(page, tifffile.TiffPage)
-            page.tags["Compression"].overwrite(7)
+            if page.compression != tifffile.COMPRESSION.NONE:
+                page.tags["Compression"].overwrite(7)
+
+
+def leave_out_tile(path: Path, level: int, x: int, y: int) -> None:
+    """Take out the TIFF tile that holds a pixel of a level, as scanners do with bare glass."""
+    with tifffile.TiffFile(path, mode="r+") as file:
+        page = file.pages[level]
+        assert isinstance(page, tifffile.TiffPage)
+        for name in ("TileOffsets", "TileByteCounts"):
+            values = list(page.tags[name].value)
+            values[_tile_index(page, x, y)] = 0
+            page.tags[name].overwrite(values)
+
+
+def _tile_index(page: tifffile.TiffPage, x: int, y: int) -> int:
+    return (y // TILE_PIXELS) * -(-page.imagewidth // TILE_PIXELS) + x // TILE_PIXELS
 
 
 def small_slides(folder: Path) -> dict[str, Path]:
@@ -120,7 +139,7 @@ def damage_tile(path: Path, level: int, x: int, y: int) -> None:
     with tifffile.TiffFile(path) as file:
         page = file.pages[level]
         assert isinstance(page, tifffile.TiffPage)
-        index = (y // TILE_PIXELS) * -(-page.imagewidth // TILE_PIXELS) + x // TILE_PIXELS
+        index = _tile_index(page, x, y)
         offset, length = page.dataoffsets[index], page.databytecounts[index]
     with path.open("r+b") as data:
         data.seek(offset)

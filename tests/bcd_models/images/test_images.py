@@ -13,11 +13,12 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image
 
 from bcd_models.errors import ImageError
 from bcd_models.images.open import FORMATS, ImageLimits, image_paths, open_image, open_pixels
 from tests.support import synthetic
+from tests.support.colour_profiles import profile, swapped_primaries
 
 PIXELS = synthetic.patch("malignant", seed=5)
 PATCH = Image.fromarray(PIXELS)
@@ -132,10 +133,6 @@ def test_exif_orientation_is_applied() -> None:
     assert open_image(encoded(wide, "JPEG", exif=exif)).size == (30, 60)
 
 
-def profile(name: str) -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile(name)).tobytes()
-
-
 @pytest.mark.parametrize("mode", ["RGB", "P"])
 def test_embedded_profile_is_converted(mode: str) -> None:
     image = PATCH.convert(mode)
@@ -144,12 +141,6 @@ def test_embedded_profile_is_converted(mode: str) -> None:
     assert np.abs(same - plain).max() <= 1
     opened = open_image(encoded(image, "PNG", icc_profile=swapped_primaries()))
     assert np.abs(np.asarray(opened, dtype=int) - plain[..., [1, 0, 2]]).max() <= 1
-
-
-def swapped_primaries() -> bytes:
-    """A profile whose red is sRGB's green, and the other way round."""
-    srgb = profile("sRGB")
-    return srgb.replace(b"rXYZ", b"?XYZ").replace(b"gXYZ", b"rXYZ").replace(b"?XYZ", b"gXYZ")
 
 
 @pytest.mark.parametrize(

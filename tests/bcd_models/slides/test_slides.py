@@ -43,6 +43,7 @@ from bcd_models.slides.predict import predict_slide
 from bcd_models.slides.prediction import SlidePrediction
 from bcd_models.slides.regions import outline, regions_of
 from bcd_models.slides.slide_file import SlideReader, read_facts
+from tests.bcd_models.slides.conftest import MPP, SIDE
 from tests.support.command_line import COMMAND, bcd
 from tests.support.processes import running
 from tests.support.scanners import write_dicom, write_mrxs, write_ndpi, write_svs
@@ -52,47 +53,9 @@ from tests.support.slides import (
     TUMOUR,
     damage_tile,
     draw_layout,
-    drawn_layout,
-    reduced,
     telling_model,
     write_slide,
 )
-
-MPP = 2.0
-SIDE = 100  # pixels of a tile at that size
-
-
-@pytest.fixture(scope="module")
-def layout() -> np.ndarray:
-    return drawn_layout()
-
-
-@pytest.fixture(scope="module")
-def picture(layout: np.ndarray) -> np.ndarray:
-    return draw_layout(layout, MPP, seed=3)
-
-
-@pytest.fixture(scope="module")
-def model(telling: Path) -> BCDClassifier:
-    loaded = BCDClassifier.from_pretrained(telling)
-    loaded.runtime = "torch"
-    return loaded
-
-
-@pytest.fixture(scope="module")
-def slide(picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_slide(tmp_path_factory.mktemp("slides") / "drawn.tif", picture, MPP, (1, 2, 8))
-
-
-@pytest.fixture(scope="module")
-def found(model: BCDClassifier, slide: Path) -> SlidePrediction:
-    return model.predict_slide(slide)
-
-
-@pytest.fixture(autouse=True)
-def _by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an export of each model."""
-    monkeypatch.setenv("BCD_RUNTIME", "torch")
 
 
 def tile_of(image: np.ndarray, row: int, column: int, side: int) -> Image.Image:
@@ -100,6 +63,14 @@ def tile_of(image: np.ndarray, row: int, column: int, side: int) -> Image.Image:
     return Image.fromarray(
         image[row * side : (row + 1) * side, column * side : (column + 1) * side]
     )
+
+
+@pytest.fixture(scope="module")
+def at_4_um(picture: np.ndarray) -> np.ndarray:
+    """The picture as the model gets it."""
+    height, width = picture.shape[:2]
+    half = Image.fromarray(picture).resize((width // 2, height // 2), Image.Resampling.HAMMING)
+    return np.asarray(half)
 
 
 def test_the_map_follows_the_layout(found: SlidePrediction, layout: np.ndarray) -> None:
@@ -113,10 +84,9 @@ def test_the_map_follows_the_layout(found: SlidePrediction, layout: np.ndarray) 
 
 
 def test_tiles_are_what_a_patch_would_be(
-    found: SlidePrediction, model: BCDClassifier, picture: np.ndarray
+    found: SlidePrediction, model: BCDClassifier, at_4_um: np.ndarray
 ) -> None:
-    assert found.level == 1
-    at_4_um = reduced(picture, 2)
+    assert found.level == 0
     cells = list(zip(*np.nonzero(found.tissue), strict=True))[::7]
     patches = [tile_of(at_4_um, *cell, side=50) for cell in cells]
     expected = model.predict_proba(patches)
@@ -140,20 +110,23 @@ def test_whatever_levels_there_are(
 @pytest.mark.parametrize(
     ("mpp", "downsamples", "level"),
     [
-        (0.25, (1.0, 4.0, 16.0, 64.0), 2),
-        (0.2527, (1.0, 4.0001, 16.0009, 32.003), 2),  # 4.04 um: near enough
-        (0.274, (1.0, 4.0, 16.0), 1),  # 4.4 um: not near enough
+        (0.25, (1.0, 4.0, 16.0, 64.0), 1),
+        (0.2527, (1.0, 4.0001, 8.0004, 16.0009), 2),  # 2.02 um: near enough
+        (0.274, (1.0, 4.0, 8.0), 1),  # 2.2 um: not near enough
         (0.5, (1.0, 2.0, 4.0, 16.0), 2),
         (0.23, (1.0, 2.97, 8.9, 30.1), 1 + 1),
         (0.25, (1.0,), 0),
         (0.25, (1.0, 32.0), 0),
+        (3.0, (1.0, 1.3, 4.0), 0),
     ],
 )
 def test_the_coarsest_level_that_is_sharp_enough(
     slide: Path, mpp: float, downsamples: tuple[float, ...], level: int
 ) -> None:
-    facts = replace(read_facts(slide), mpp_x=mpp, mpp_y=mpp, downsamples=downsamples)
-    assert choose_level(facts, 4.0) == level
+    facts = read_facts(slide)
+    levels = tuple((int(facts.width / one), int(facts.height / one)) for one in downsamples)
+    facts = replace(facts, mpp_x=mpp, mpp_y=mpp, levels=levels, downsamples=downsamples)
+    assert choose_level(facts, 2.0) == level
 
 
 def test_pixels_need_not_be_square(
@@ -195,7 +168,7 @@ def test_the_pixel_size_is_asked_for(
 
 @pytest.mark.parametrize(
     ("mpp", "told"),
-    [(352.8, r"mpp-x = 35\d.*--mpp"), (0.001, "mpp-x = 0.001"), (8.0, "a higher magnification")],
+    [(352.8, r"mpp-x = 35\d.*--mpp"), (0.001, "mpp-x = 0.001"), (8.0, "more than the 6 that can")],
 )
 def test_absurd_pixel_sizes_are_refused(
     model: BCDClassifier, tmp_path: Path, mpp: float, told: str
@@ -315,7 +288,7 @@ def test_label_and_macro_are_never_read(
 
 def test_only_what_was_scanned_is_looked_at(slide: Path) -> None:
     facts = replace(read_facts(slide), bounds=(250, 130, 999, 505))
-    grid = plan_grid(facts, 200)
+    grid = plan_grid(facts, 200, 4)
     assert (grid.rows, grid.columns) == (5, 9)
     assert grid.edges(0, 0) == (250, 130, 350, 230)
 
@@ -357,14 +330,14 @@ def test_a_damaged_spot_costs_its_tiles_only(
     telling: Path, picture: np.ndarray, found: SlidePrediction, tmp_path: Path
 ) -> None:
     path = write_slide(tmp_path / "drawn.tif", picture, MPP, (1, 2, 8))
-    damage_tile(path, 1, 300, 300)  # pixels 256 to 512 of level 1: rows and columns 5 to 10
+    damage_tile(path, 0, 300, 300)  # pixels 256 to 512: rows and columns 2 to 5
     done = bcd("slide", path, "--model", telling, "--out", tmp_path)
     assert done.returncode == 1, done.stderr
     summary = json.loads((tmp_path / "drawn-telling.json").read_text())
     spoilt = {(one["row"], one["column"]) for one in summary["failed"]}
-    assert spoilt == {(row, column) for row in range(5, 11) for column in range(5, 11)}
+    assert spoilt == {(row, column) for row in range(2, 6) for column in range(2, 6)}
     assert f"{len(spoilt)} of {int(found.tissue.sum())} tiles could not be read" in done.stderr
-    assert "error: tile in row 5, column 5: " in done.stderr
+    assert "error: tile in row 2, column 2: " in done.stderr
     table = pq.read_table(tmp_path / "drawn-telling.parquet").to_pylist()
     for tile in table:
         if (tile["row"], tile["column"]) in spoilt:
@@ -393,7 +366,7 @@ def test_a_slide_that_cannot_be_read_at_all(
 
 
 def test_an_ensemble_answers_too(
-    model: BCDClassifier, slide: Path, picture: np.ndarray, found: SlidePrediction
+    model: BCDClassifier, slide: Path, at_4_um: np.ndarray, found: SlidePrediction
 ) -> None:
     other = telling_model("other")
     config = EnsembleConfig(name="both", version="1", members=("telling", "other"))
@@ -402,7 +375,7 @@ def test_an_ensemble_answers_too(
     both.runtime = "torch"
     answer = both.predict_slide(slide)
     cell = (4, 5)
-    expected = both.predict_proba([tile_of(reduced(picture, 2), *cell, side=50)])
+    expected = both.predict_proba([tile_of(at_4_um, *cell, side=50)])
     assert answer.probabilities[cell] == pytest.approx(expected[0], abs=1e-4)
     wider = other.config.preprocess.model_copy(update={"field_width_um": 300.0})
     other.config = other.config.model_copy(update={"preprocess": wider})
@@ -416,6 +389,7 @@ class GreenModel:
 
     config: SimpleNamespace
     field_um: float = 200.0
+    mpp: float = 4.0
     weights_sha256: str = "0" * 64
 
     def margins_of(self, tiles: np.ndarray) -> np.ndarray:
@@ -423,13 +397,13 @@ class GreenModel:
 
 
 def test_any_object_with_the_members_is_mapped(
-    slide: Path, picture: np.ndarray, found: SlidePrediction, tmp_path: Path
+    slide: Path, at_4_um: np.ndarray, found: SlidePrediction, tmp_path: Path
 ) -> None:
     config = SimpleNamespace(name="green", version="3", decision=DecisionConfig())
     answer = predict_slide(GreenModel(config), slide, out=tmp_path)
     assert (answer.tissue == found.tissue).all()
     cell = (4, 5)
-    tile = np.asarray(tile_of(reduced(picture, 2), *cell, side=50))
+    tile = np.asarray(tile_of(at_4_um, *cell, side=50))
     margin = 1 - tile[..., 1].mean() / 128
     assert answer.probabilities[cell] == pytest.approx(1 / (1 + math.exp(-margin)), abs=1e-3)
     assert (answer.model, answer.model_version) == ("green", "3")
