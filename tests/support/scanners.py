@@ -12,7 +12,7 @@ import tifffile
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage, generate_uid
 
-from .slides import TILE_PIXELS, encoded, reduced, say_jpeg
+from .slides import TILE_PIXELS, encode_tiles, encoded, reduced, say_jpeg
 
 
 def write_svs(
@@ -35,7 +35,9 @@ def write_svs(
             level = reduced(image, factor)
             size = f"{level.shape[1]}x{level.shape[0]}"
             file.write(
-                _encode_tiles(level, quality) if quality else level,
+                encode_tiles(level, quality=quality, subsampling=0, keep_rgb=True)
+                if quality
+                else level,
                 shape=level.shape,
                 dtype=level.dtype,
                 tile=(TILE_PIXELS, TILE_PIXELS),
@@ -60,16 +62,6 @@ def write_svs(
     if quality:
         say_jpeg(path)
     return path
-
-
-def _encode_tiles(image: np.ndarray, quality: int) -> Iterator[bytes]:
-    """The tiles as a scanner encodes them, each by itself; those at the edges filled with black."""
-    for top in range(0, image.shape[0], TILE_PIXELS):
-        for left in range(0, image.shape[1], TILE_PIXELS):
-            part = image[top : top + TILE_PIXELS, left : left + TILE_PIXELS]
-            tile = np.zeros((TILE_PIXELS, TILE_PIXELS, 3), np.uint8)
-            tile[: part.shape[0], : part.shape[1]] = part
-            yield encoded(tile, "JPEG", quality=quality, subsampling=0, keep_rgb=True)
 
 
 def write_dicom(

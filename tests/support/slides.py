@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def write_slide(
     downsamples: Sequence[int] = (1, 4),
     compression: str | None = "adobe_deflate",
     profile: bytes | None = None,
+    jpeg: tuple[int, str] | None = None,
 ) -> Path:
     """Write a pyramidal tiled TIFF.
 
@@ -68,6 +69,7 @@ def write_slide(
         downsamples: How many level-0 pixels a pixel of each level spans; 1 first.
         compression: Of the tiles.
         profile: Of its colours; None embeds none.
+        jpeg: Quality and chroma subsampling ("4:4:4" or "4:2:0") of tiles stored as JPEG.
     """
     across, down = mpp if isinstance(mpp, tuple) else (mpp, mpp)
     with tifffile.TiffWriter(path) as file:
@@ -76,17 +78,36 @@ def write_slide(
                 "resolution": (1e4 / across / factor, 1e4 / down / factor),
                 "resolutionunit": "CENTIMETER",
             }  # fmt: skip
+            level = reduced(image, factor)
             file.write(
-                reduced(image, factor),
+                encode_tiles(level, quality=jpeg[0], subsampling=jpeg[1]) if jpeg else level,
+                shape=level.shape,
+                dtype=level.dtype,
                 tile=(TILE_PIXELS, TILE_PIXELS),
-                photometric="rgb",
+                photometric="ycbcr" if jpeg else "rgb",
                 compression=compression,
                 metadata=None,
                 subfiletype=1 if factor > 1 else 0,
                 iccprofile=profile,
                 **resolution,
             )
+    if jpeg:
+        say_jpeg(path)
+        with tifffile.TiffFile(path, mode="r+") as file:
+            for page in file.pages:
+                assert isinstance(page, tifffile.TiffPage)
+                page.tags["YCbCrSubSampling"].overwrite({"4:4:4": (1, 1), "4:2:0": (2, 2)}[jpeg[1]])
     return path
+
+
+def encode_tiles(image: np.ndarray, **options: Any) -> Iterator[bytes]:
+    """The tiles as a scanner encodes them, each by itself; those at the edges filled with black."""
+    for top in range(0, image.shape[0], TILE_PIXELS):
+        for left in range(0, image.shape[1], TILE_PIXELS):
+            part = image[top : top + TILE_PIXELS, left : left + TILE_PIXELS]
+            tile = np.zeros((TILE_PIXELS, TILE_PIXELS, 3), np.uint8)
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield encoded(tile, "JPEG", **options)
 
 
 def encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
