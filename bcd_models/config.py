@@ -58,6 +58,7 @@ class PreprocessConfig(Strict):
         std: Per channel, on the same scale.
         field_width_um: Width in micrometres of the tissue a training patch shows.
         mpp: Micrometres a pixel of the training patches, before they were resized.
+        white_point: Whether the colour of a slide's or large field's glass is divided out.
     """
 
     input_size: int = Field(224, ge=32, le=1024)
@@ -68,6 +69,7 @@ class PreprocessConfig(Strict):
     std: RGB
     field_width_um: float = Field(200.0, gt=0)
     mpp: float = Field(4.0, gt=0)
+    white_point: bool = False
 
 
 class DecisionConfig(Strict):

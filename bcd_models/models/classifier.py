@@ -249,6 +249,11 @@ class BCDClassifier(Predictor):
         """Micrometres a pixel of the training patches."""
         return self.config.preprocess.mpp
 
+    @property
+    def white_point(self) -> bool:
+        """Whether the colour of a slide's or large field's glass is divided out."""
+        return self.config.preprocess.white_point
+
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the logit margins of N x H x W x 3 RGB tiles of one size, shape (N,)."""
         inputs = self._inputs([self.prepare(tile) for tile in tiles])

@@ -185,6 +185,12 @@ class BCDEnsemble(Predictor):
         """Micrometres a pixel of the members' training patches; InputError where they differ."""
         return self._shared("scales", "mpp", {member.mpp for member in self.members})
 
+    @property
+    def white_point(self) -> bool:
+        """Whether the colour of glass is divided out; InputError where the members differ."""
+        values = {float(member.white_point) for member in self.members}
+        return bool(self._shared("white points", "0: no, 1: yes", values))
+
     def _shared(self, what: str, unit: str, values: set[float]) -> float:
         if len(values) != 1:
             differing = ", ".join(f"{value:g}" for value in sorted(values))

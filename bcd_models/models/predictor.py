@@ -152,6 +152,11 @@ class Predictor(ABC):
     def mpp(self) -> float:
         """Micrometres a pixel of the training patches."""
 
+    @property
+    @abstractmethod
+    def white_point(self) -> bool:
+        """Whether the colour of a slide's or large field's glass is divided out."""
+
     @abstractmethod
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return what the model says of N x H x W x 3 RGB tiles of one size, shape (N,)."""
@@ -327,7 +332,7 @@ class Predictor(ABC):
             except ImageError as error:  # a file that went meanwhile
                 yield one.source, error
                 continue
-            field = cut_field(np.asarray(image), one.layout)
+            field = cut_field(np.asarray(image), one.layout, self.white_point)
             yield one.source, self.explain_opened(image, field, answer, answer.label, DEFAULT)
 
     def predict_proba(
@@ -379,7 +384,15 @@ class Predictor(ABC):
         """
         from bcd_models.slides.predict import predict_slide
 
-        return predict_slide(self, slide, out=out, mpp=mpp, batch=batch, progress=progress)
+        return predict_slide(
+            self,
+            slide,
+            out=out,
+            mpp=mpp,
+            white_point=self.white_point,
+            batch=batch,
+            progress=progress,
+        )
 
     def explain(
         self,
@@ -416,7 +429,7 @@ class Predictor(ABC):
         image, read = open_scaled(source, limits)
         scale = read if mpp is None else give_scale(mpp)
         layout = plan_layout(image.size, scale, self.mpp, self.field_um)
-        field = cut_field(np.asarray(image), layout)
+        field = cut_field(np.asarray(image), layout, self.white_point)
         ready = [self.prepare(tile) for tile in field.tiles]
         return _Opened(source, layout, field.shown, field.reasons, ready), image, field
 

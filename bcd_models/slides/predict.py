@@ -14,6 +14,7 @@ import numpy as np
 from bcd_models import __version__
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
+from bcd_models.images.white_point import divide_white, estimate_white
 from bcd_models.runtime.ahead import ahead
 from bcd_models.slides.grid import (
     MIN_SHARPNESS,
@@ -30,7 +31,7 @@ from bcd_models.slides.output import output_path, write
 from bcd_models.slides.prediction import FailedTile, SlidePrediction
 from bcd_models.slides.read_ahead import read_ahead
 from bcd_models.slides.slide_file import SlideFacts, SlideReader, read_facts
-from bcd_models.slides.tissue import find_tissue
+from bcd_models.slides.tissue import Tissue, find_tissue
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,6 +71,7 @@ def predict_slide(
     *,
     out: str | Path | None = None,
     mpp: float | None = None,
+    white_point: bool = False,
     batch: int = BATCH_TILES,
     progress: Progress | None = None,
 ) -> SlidePrediction:
@@ -89,6 +91,8 @@ def predict_slide(
         out: Folder for heat map, regions, tiles and summary. What is finished is kept there, so
             that the same call goes on where it was after a kill.
         mpp: Micrometres a level-0 pixel, where the slide doesn't say or is wrong.
+        white_point: Whether the colour of the slide's glass, as its thumbnail shows it, is divided
+            out of the tiles.
         batch: Tiles that go through the model at once.
         progress: Called with how many tiles are done, and how many there are.
 
@@ -103,8 +107,11 @@ def predict_slide(
     folder = Path(out) if out is not None else None
     path = output_path(folder, facts.path, model.config.name, ".unfinished") if folder else None
     about = describe_run(facts, grid, model.weights_sha256, __version__)
+    about |= {"white_point": True} if white_point else {}
+    tissue = find_tissue(facts, grid)
+    white = estimate_white(tissue.thumbnail) if white_point else None
     with open_journal(path, about) as journal:
-        prediction = _predict(model, facts, grid, journal, batch, progress)
+        prediction = _predict(model, facts, grid, tissue, white, journal, batch, progress)
     if folder and path:
         write(prediction, folder)
         if not prediction.failed:  # or the next run would not try those tiles alone
@@ -116,11 +123,12 @@ def _predict(
     model: TileModel,
     facts: SlideFacts,
     grid: Grid,
+    tissue: Tissue,
+    white: NDArray[np.float64] | None,
     journal: Journal,
     batch: int,
     progress: Progress | None,
 ) -> SlidePrediction:
-    tissue = find_tissue(facts, grid)
     level = choose_level(facts, grid.mpp / MIN_SHARPNESS)
     margins = np.full((grid.rows, grid.columns), np.nan)
     failed: dict[Cell, str] = {}
@@ -138,7 +146,7 @@ def _predict(
         progress(done, total)
 
     def read(reader: SlideReader, block: Block) -> _BlockTiles:
-        return _read_tiles(reader, grid, block, level, tissue.tiles)
+        return _read_tiles(reader, grid, block, level, tissue.tiles, white)
 
     for finished in _answer_blocks(model, read_ahead(facts, rest, read), batch):
         for cell, margin in zip(finished.cells, finished.margins, strict=True):
@@ -167,7 +175,12 @@ def _predict(
 
 
 def _read_tiles(
-    reader: SlideReader, grid: Grid, block: Block, level: int, wanted: NDArray[np.bool_]
+    reader: SlideReader,
+    grid: Grid,
+    block: Block,
+    level: int,
+    wanted: NDArray[np.bool_],
+    white: NDArray[np.float64] | None,
 ) -> _BlockTiles:
     side = grid.tile_pixels
     image, failed = read_block(reader, grid, block, level, side, wanted)
@@ -178,6 +191,8 @@ def _read_tiles(
         failed.setdefault(cells[index], NOTHING_STORED)  # tissue is never of one colour
     kept = [index for index, cell in enumerate(cells) if cell not in failed]
     tiles = tiles[kept]
+    if white is not None and len(tiles):
+        tiles = divide_white(tiles.reshape(-1, side, 3), white).reshape(tiles.shape)
     return _BlockTiles(block, [cells[index] for index in kept], tiles, failed)
 
 

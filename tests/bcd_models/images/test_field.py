@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from bcd_models.errors import InputError
 from bcd_models.images.field import TRAINED, UNKNOWN, cut_field, plan_layout
 from bcd_models.images.scale import Scale, give_scale
 from tests.support import synthetic
+from tests.support.slides import write_slide
 
 MPP, FIELD = 4.0, 200.0
 SIDE = 50
@@ -178,3 +181,20 @@ def test_a_scale_for_each_image_or_for_all(light_model: BCDClassifier) -> None:
         light_model.predict(pixels, mpp=[1])
     with pytest.raises(ValueError, match="shorter"):
         light_model.predict([pixels, pixels], mpp=[1])
+
+
+def test_the_colour_of_glass_is_divided_out_where_the_model_says_so(
+    light_model: BCDClassifier, tmp_path: Path
+) -> None:
+    trained = light_model.config.preprocess.model_copy(update={"white_point": True})
+    model = copy(light_model)
+    model.config = light_model.config.model_copy(update={"preprocess": trained})
+    field = np.full((400, 400, 3), 255, np.uint8)
+    field[50:100, 50:100] = synthetic.patch("malignant", seed=1)
+    tinted = np.rint(field * np.array([0.95, 0.9, 0.82])).astype(np.uint8)
+    expected = light_model.predict(field, mpp=MPP).probability
+    assert model.predict(tinted, mpp=MPP).probability == pytest.approx(expected, abs=0.02)
+    assert light_model.predict(tinted, mpp=MPP).probability != pytest.approx(expected, abs=0.02)
+    slides = (write_slide(tmp_path / f"{i}.tif", x, MPP) for i, x in enumerate((field, tinted)))
+    plain, warm = (model.predict_slide(slide).probabilities[1, 1] for slide in slides)
+    assert warm == pytest.approx(plain, abs=0.02)
