@@ -18,7 +18,8 @@ from clinic.storage.actor import Actor, NotFound, Role
 from clinic.storage.tables import Account, Patient, SignIn
 
 NAME = r"[a-z0-9][a-z0-9._-]{1,63}"
-FIRST = "admin"
+FIRST_ADMIN = "admin"
+COLUMNS = ("id", "name", "role", "active", "hub_name", "created_at")  # that an admin sees
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,7 @@ def make(
     admin = need_admin(actor)
     account, password = _prepare(name, role, password)
     with clinic.database.transaction() as session:
-        _add(session, account)
-        clinic.log.write(
-            session, "account_made", actor=admin, subject=f"account {account.id}", role=role
-        )
+        _add(clinic, session, account, admin)
         return account.id, password
 
 
@@ -76,35 +74,28 @@ def first_admin(clinic: Installation) -> str | None:
     with clinic.database.reading() as session:
         if _has_accounts(session):
             return None
-    account, password = _prepare(FIRST, "admin", given)
+    account, password = _prepare(FIRST_ADMIN, "admin", given)
     with clinic.database.transaction() as session:
         if _has_accounts(session):  # another process was quicker
             return None
-        _add(session, account)
-        clinic.log.write(
-            session, "account_made", actor=None, subject=f"account {account.id}", role="admin"
-        )
+        _add(clinic, session, account, None)
     return None if given else password
 
 
 def list_accounts(clinic: Installation, actor: Actor | None) -> list[AccountRow]:
     """Return all accounts, by name; NotSignedIn or NotAllowed where the actor is no admin."""
     need_admin(actor)
-    patients = (
-        select(func.count())
-        .select_from(Patient)
-        .where(Patient.owner_id == Account.id)
-        .scalar_subquery()
-    )
-    open_ones = (
-        select(func.count())
-        .select_from(SignIn)
-        .where(SignIn.account_id == Account.id, SignIn.expires_at > clock.now())
-        .scalar_subquery()
+    patients = select(func.count()).where(Patient.owner_id == Account.id)
+    is_open = SignIn.expires_at > clock.now()
+    sign_ins = select(func.count()).where(SignIn.account_id == Account.id, is_open)
+    columns = (
+        *(getattr(Account, name) for name in COLUMNS),
+        patients.correlate(Account).scalar_subquery().label("patients"),
+        sign_ins.correlate(Account).scalar_subquery().label("sign_ins"),
     )
     with clinic.database.reading() as session:
-        rows = session.execute(select(Account, patients, open_ones).order_by(Account.name))
-        return [_row(*row) for row in rows]
+        rows = session.execute(select(*columns).order_by(Account.name))
+        return [AccountRow(**row._mapping) for row in rows]
 
 
 def reset_password(clinic: Installation, actor: Actor | None, account_id: int) -> str:
@@ -153,13 +144,8 @@ def set_active(clinic: Installation, actor: Actor | None, account_id: int, activ
         if not active:
             _refuse_without_admin(session)
             sign_ins.end_all(session, account_id)
-        clinic.log.write(
-            session,
-            "account_changed",
-            actor=admin,
-            subject=f"account {account_id}",
-            active=active,
-        )
+        subject = f"account {account_id}"
+        clinic.log.write(session, "account_changed", actor=admin, subject=subject, active=active)
 
 
 def _prepare(name: str, role: Role, password: str) -> tuple[Account, str]:
@@ -183,11 +169,13 @@ def _prepare(name: str, role: Role, password: str) -> tuple[Account, str]:
     return account, password
 
 
-def _add(session: Session, account: Account) -> None:
+def _add(clinic: Installation, session: Session, account: Account, admin: Actor | None) -> None:
     if session.scalar(select(Account.id).where(Account.name == account.name)):
         raise InputError(f"there is an account {account.name!r} already: choose another name")
     session.add(account)
     session.flush()
+    subject = f"account {account.id}"
+    clinic.log.write(session, "account_made", actor=admin, subject=subject, role=account.role)
 
 
 def _has_accounts(session: Session) -> bool:
@@ -214,16 +202,3 @@ def _refuse_without_admin(session: Session) -> None:
     left = select(func.count()).select_from(Account).where(Account.role == "admin", Account.active)
     if not session.scalar(left):
         raise InputError("this is the last admin: make another one first")
-
-
-def _row(account: Account, patients: int, open_ones: int) -> AccountRow:
-    return AccountRow(
-        account.id,
-        account.name,
-        account.role,
-        account.active,
-        account.hub_name,
-        account.created_at,
-        patients,
-        open_ones,
-    )

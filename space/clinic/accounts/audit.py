@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, String, cast, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from clinic.accounts.permissions import need_admin
@@ -51,16 +50,11 @@ def search_acts(
     subject: str = "",
     page: int = 1,
 ) -> Page[Act]:
-    """Acts, the newest first.
+    """Return acts, the newest first.
 
-    Args:
-        clinic: The installation.
-        actor: An admin.
-        action: Only this one, such as "signed_in".
-        account: Only of the account with this name.
-        subject: Only with these words in the subject, such as "patient", "account 2" or an id; a
-            patient's id also finds the acts on its examinations.
-        page: Which 25 of them.
+    Only those of one ``action``, such as "signed_in", of the ``account`` with a name, and with
+    words in the ``subject``, such as "patient", "account 2" or an id; a patient's id also finds the
+    acts on its examinations.
 
     Raises:
         NotSignedIn, NotAllowed: The actor is no admin.
@@ -73,10 +67,20 @@ def search_acts(
         wanted.append(AuditEntry.account_name == account.strip().lower())
     if subject.strip():
         wanted.append(_is_about(" ".join(subject.split())))
-    rows = select(AuditEntry).where(*wanted).order_by(AuditEntry.number.desc())
+    named = select(Account.name).where("account " + cast(Account.id, String) == AuditEntry.subject)
+    columns = (
+        AuditEntry.number,
+        AuditEntry.at,
+        AuditEntry.account_name.label("account"),
+        AuditEntry.action,
+        AuditEntry.subject,
+        func.coalesce(named.scalar_subquery(), "").label("named"),
+        AuditEntry.address,
+        AuditEntry.detail,
+    )
+    rows = select(*columns).where(*wanted).order_by(AuditEntry.number.desc())
     with clinic.database.reading() as session:
-        some = fetch_page(session, rows, page, _act)
-        return replace(some, rows=_named(session, some.rows))
+        return fetch_page(session, rows, page, Act)
 
 
 def list_filters(clinic: Installation, actor: Actor | None) -> tuple[list[str], list[str]]:
@@ -101,22 +105,3 @@ def _is_about(words: str) -> ColumnElement[bool]:
 
 def _each_once(session: Session, column: InstrumentedAttribute[str]) -> list[str]:
     return list(session.scalars(select(column).where(column != "").distinct().order_by(column)))
-
-
-def _named(session: Session, some: Iterable[Act]) -> tuple[Act, ...]:
-    known = session.execute(select(Account.id, Account.name))
-    names = {f"account {number}": name for number, name in known}
-    return tuple(replace(act, named=names.get(act.subject, "")) for act in some)
-
-
-def _act(entry: AuditEntry) -> Act:
-    return Act(
-        entry.number,
-        entry.at,
-        entry.account_name,
-        entry.action,
-        entry.subject,
-        "",
-        entry.address,
-        entry.detail,
-    )

@@ -146,8 +146,8 @@ def open_sessions(clinic: Installation, actor: Actor | None, page: int = 1) -> P
     """
     need_admin(actor)
     columns = (
-        Account.id,
-        Account.name,
+        Account.id.label("account_id"),
+        Account.name.label("account"),
         SignIn.address,
         SignIn.created_at,
         SignIn.seen_at,

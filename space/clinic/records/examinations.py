@@ -215,7 +215,7 @@ def list_examinations(
         patients.own(session, doctor, patient_id)
         wanted = _lines().where(Examination.patient_id == patient_id)
         rows = session.execute(wanted.order_by(Examination.created_at.desc(), Examination.id))
-        return [ExaminationRow(*row) for row in rows]
+        return [ExaminationRow(**row._mapping) for row in rows]
 
 
 def list_unread(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
@@ -383,6 +383,6 @@ def _lines() -> Select[*tuple[Any, ...]]:
         Examination.id,
         Examination.patient_id,
         Examination.created_at,
-        images.scalar_subquery(),
-        _has_read(),
+        images.scalar_subquery().label("images"),
+        _has_read().label("read"),
     )

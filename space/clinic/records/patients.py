@@ -25,6 +25,8 @@ from clinic.storage.ids import issue_id
 from clinic.storage.paging import Page, fetch_page
 from clinic.storage.tables import Account, Examination, Patient, Read
 
+COLUMNS = ("id", "synthetic", "created_at", "changed_at", "archived_at", "version")
+
 
 class Conflict(BCDError):
     """Somebody has changed it meanwhile."""
@@ -91,8 +93,8 @@ def view(clinic: Installation, actor: Actor | None, patient_id: str) -> PatientR
     with clinic.database.transaction() as session:
         own(session, doctor, patient_id)
         _log(clinic, session, "patient_viewed", doctor, patient_id)
-        rows = session.execute(_rows().where(Patient.id == patient_id))
-        return _row(*rows.one())
+        row = session.execute(_rows().where(Patient.id == patient_id)).one()
+        return PatientRow(**row._mapping)
 
 
 def search_patients(
@@ -120,7 +122,7 @@ def search_patients(
     ]
     rows = _rows().where(*wanted).order_by(Patient.changed_at.desc(), Patient.id)
     with clinic.database.reading() as session:
-        return fetch_page(session, rows, page, _row)
+        return fetch_page(session, rows, page, PatientRow)
 
 
 def edit(
@@ -208,15 +210,11 @@ def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int)
         for patient in patients:
             patient.owner_id = taker
         tallies.hand_over(session, giver, taker)
+        subject, count = f"account {giver}", len(patients)
         clinic.log.write(
-            session,
-            "patients_handed_over",
-            actor=admin,
-            subject=f"account {giver}",
-            to=taker,
-            count=len(patients),
+            session, "patients_handed_over", actor=admin, subject=subject, to=taker, count=count
         )
-        return len(patients)
+        return count
 
 
 def own(session: Session, doctor: Actor, patient_id: str) -> Patient:
@@ -263,20 +261,11 @@ def _holds(word: str) -> ColumnElement[bool]:
 def _rows() -> Select[*tuple[Any, ...]]:
     read = select(Read.id).where(Read.examination_id == Examination.id).exists()
     of_patient = select(func.count()).where(Examination.patient_id == Patient.id)
-    return select(Patient, of_patient.scalar_subquery(), of_patient.where(~read).scalar_subquery())
-
-
-def _row(patient: Patient, examinations: int, unread: int) -> PatientRow:
-    return PatientRow(
-        id=patient.id,
-        synthetic=patient.synthetic,
-        created_at=patient.created_at,
-        changed_at=patient.changed_at,
-        archived_at=patient.archived_at,
-        version=patient.version,
-        examinations=examinations,
-        unread=unread,
-        **{one.name: getattr(patient, one.name) for one in FIELDS},
+    names = (*(one.name for one in FIELDS), *COLUMNS)
+    return select(
+        *(getattr(Patient, name) for name in names),
+        of_patient.scalar_subquery().label("examinations"),
+        of_patient.where(~read).scalar_subquery().label("unread"),
     )
 
 

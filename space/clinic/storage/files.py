@@ -24,6 +24,14 @@ class NotStored(StorageError):
     """A file can't be written, for want of room as a rule."""
 
 
+@contextmanager
+def lock_file(path: Path, how: int) -> Iterator[None]:
+    """Hold a lock among processes by ``flock``, ``fcntl.LOCK_SH`` or ``fcntl.LOCK_EX``."""
+    with path.open("a") as file:
+        fcntl.flock(file, how)
+        yield  # closing the file gives the lock back
+
+
 class Storage:
     """The files below ``FOLDER/files``. Safe to use from threads and processes.
 
@@ -96,20 +104,14 @@ class Storage:
         Any number of savers may hold it together, but no ``forgetting`` beside them: so a file
         that equal bytes were just stored in is never taken away before its row is there.
         """
-        with self._locked(fcntl.LOCK_SH):
+        with lock_file(self._lock, fcntl.LOCK_SH):
             yield
 
     @contextmanager
     def forgetting(self) -> Iterator[None]:
         """Held while files without rows are looked for and taken away."""
-        with self._locked(fcntl.LOCK_EX):
+        with lock_file(self._lock, fcntl.LOCK_EX):
             yield
-
-    @contextmanager
-    def _locked(self, how: int) -> Iterator[None]:
-        with self._lock.open("a") as file:
-            fcntl.flock(file, how)
-            yield  # closing the file gives the lock back
 
 
 def _holds(path: Path, sha256: str) -> bool:

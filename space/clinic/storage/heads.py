@@ -1,4 +1,6 @@
-"""Heads of the audit log: number and code of each row, kept outside the database.
+"""Heads of the audit log: number and MAC of each row, kept outside the database.
+
+A MAC (message authentication code) proves the row, see ``clinic.storage.audit_log``.
 
 ``audit.heads`` only ever grows, by a line for each row once its act is committed. A line that a
 kill or a full disk tore has no end, and counts as not written.
@@ -21,7 +23,7 @@ HEADS = "audit.heads"
 FORMER = "audit.head"  # of earlier releases and their backups: the newest head alone, as JSON
 LINE = re.compile(rb"([1-9][0-9]*) ([0-9a-f]{64})\n")
 TAIL = 4096  # bytes; many times what one act adds
-FIRST = ""  # what stands before the first row's code
+NO_MAC = ""  # what the first row's MAC is chained to
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,11 @@ class Head:
 
     Attributes:
         number: Its number; 0 where there is none yet.
-        mac: Its code.
+        mac: Its message authentication code, in hexadecimal.
     """
 
     number: int = 0
-    mac: str = FIRST
+    mac: str = NO_MAC
 
 
 class Heads:
@@ -91,7 +93,7 @@ class Heads:
             file.seek(end)
             file.truncate()  # what was torn would spoil the next line
             new = (head for head in heads if head.number > newest.number)
-            file.write(b"".join(map(_line, new)))
+            file.write(b"".join(map(_format_line, new)))
             file.flush()
             os.fsync(file.fileno())
 
@@ -109,7 +111,7 @@ def _find_last(file: BinaryIO) -> tuple[Head, int]:
     return Head(), 0
 
 
-def _line(head: Head) -> bytes:
+def _format_line(head: Head) -> bytes:
     return b"%d %s\n" % (head.number, head.mac.encode())
 
 
@@ -122,7 +124,7 @@ def _parse(line: bytes) -> Head:
 
 def _read_former(path: Path) -> Head:
     try:
-        return _parse(_line(Head(**json.loads(path.read_text("utf-8")))))
+        return _parse(_format_line(Head(**json.loads(path.read_text("utf-8")))))
     except (OSError, ValueError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
 

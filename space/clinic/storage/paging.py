@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -32,19 +31,15 @@ class Page(Generic[T]):
 
 
 def fetch_page(
-    session: Session, rows: Select[*tuple[Any, ...]], number: int, make: Callable[..., T]
+    session: Session, rows: Select[*tuple[Any, ...]], number: int, row_type: type[T]
 ) -> Page[T]:
-    """Return the page of a number, or the nearest there is.
+    """Return page ``number``, from 1, of ``rows`` in their order, or the nearest page there is.
 
-    Args:
-        session: To read in.
-        rows: All of them, in order.
-        number: Of the page, from 1.
-        make: Called with each row's columns.
+    ``row_type`` is called with each row's columns by name.
     """
     counted = select(func.count()).select_from(rows.order_by(None).subquery())
     total = session.scalar(counted) or 0
     pages = max(1, -(-total // SIZE))
     number = min(max(1, number), pages)
     some = session.execute(rows.limit(SIZE).offset((number - 1) * SIZE))
-    return Page(tuple(make(*row) for row in some), total, number, pages)
+    return Page(tuple(row_type(**row._mapping) for row in some), total, number, pages)

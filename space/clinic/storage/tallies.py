@@ -9,29 +9,23 @@ compares.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import date
 from itertools import product
 from typing import NamedTuple
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, selectinload
 
 from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
-from clinic.storage.database import POSTGRESQL
+from clinic.storage.database import build_insert
 from clinic.storage.tables import Examination, ExaminedImage, Patient, Tally
 
-AT_ONCE = 500  # examinations counted in one go, rows written in one go
-EXAMINATIONS, IMAGES, DECISIONS, POSITIVES, PROBABILITIES, AGREEMENT = (
-    "examinations",
-    "images",
-    "decision",
-    "positive",  # at or above the threshold, whatever the decision
-    "probability",
-    "agreement",
-)
+MAX_LOADED = 500  # examinations in memory at once
+EXAMINATIONS, IMAGES, DECISIONS = "examinations", "images", "decision"
+POSITIVES = "positive"  # at or above the threshold, whatever the decision
+PROBABILITIES, AGREEMENT = "probability", "agreement"
 EVERYBODY = 0  # in place of an owner: of all doctors together
 WHATEVER = ""  # in place of a model: counted whatever the models
 BEFORE, AFTER = "before", "after"  # the answers were shown, somebody read
@@ -76,7 +70,7 @@ def model_key(name: str, version: str, weights_sha256: str) -> str:
 
 
 def model_parts(key: str) -> tuple[str, str, str]:
-    """Name, version and weights' SHA-256 of a model by its key; InputError where it is none."""
+    """Return name, version and weights' SHA-256 of a key; InputError where it is no model's."""
     parts = key.split(APART)
     if len(parts) != 3:
         raise InputError(f"no model {key!r}")
@@ -84,7 +78,7 @@ def model_parts(key: str) -> tuple[str, str, str]:
 
 
 def bin_of(probability: float) -> int:
-    """Number of the bin, from 0; the last one holds 1 too."""
+    """Return the number of a probability's bin, from 0; the last one holds 1 too."""
     return min(int(probability * PROBABILITY_BINS), PROBABILITY_BINS - 1)
 
 
@@ -94,7 +88,7 @@ def bin_key(number: int) -> str:
 
 
 def agreement_key(shown: str, verdict: str, label: str) -> str:
-    """An examination that was read: ``BEFORE`` or ``AFTER``, the verdict, the model's label."""
+    """Return the key of a read: ``BEFORE`` or ``AFTER``, the verdict, the model's label."""
     return f"{shown}/{verdict}/{label}"
 
 
@@ -113,13 +107,12 @@ def change(session: Session, before: Counts, after: Counts) -> None:
     """Bring the tallies from what some examinations came to before an act to what they do now."""
     changed = [(cell, after[cell] - before[cell]) for cell in {*before, *after}]
     rows = [{**cell._asdict(), "count": number} for cell, number in changed if number]
-    dialect = session.get_bind().dialect.name
-    insert = (postgresql if dialect == POSTGRESQL else sqlite).insert(Tally)
-    add = insert.on_conflict_do_update(
-        index_elements=list(Cell._fields), set_={"count": Tally.count + insert.excluded.count}
-    )
-    for first in range(0, len(rows), AT_ONCE):
-        session.execute(add, rows[first : first + AT_ONCE])
+    insert = build_insert(session, Tally)
+    add = {"count": Tally.count + insert.excluded.count}
+    if rows:
+        session.execute(
+            insert.on_conflict_do_update(index_elements=list(Cell._fields), set_=add), rows
+        )
 
 
 def hand_over(session: Session, giver: int, taker: int) -> None:
@@ -148,10 +141,16 @@ def sound(session: Session) -> bool:
 
 def count_all(session: Session) -> Counts:
     """Return what all examinations come to."""
-    found: Counts = Counter()
-    for owner_id, examination in _everything(session):
-        found.update(contribution(owner_id, [examination]))
-    return found
+    loaded = (
+        selectinload(Examination.images).selectinload(ExaminedImage.results),
+        selectinload(Examination.reads),
+    )
+    rows = select(Patient.owner_id, Examination).join(Examination.patient).options(*loaded)
+    counts: Counts = Counter()
+    for owner_id, examination in session.execute(rows.execution_options(yield_per=MAX_LOADED)):
+        counts.update(contribution(owner_id, [examination]))
+        session.expunge(examination)
+    return counts
 
 
 def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
@@ -176,17 +175,6 @@ def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
             label = "malignant" if "malignant" in said else "benign"
             found[model, AGREEMENT, agreement_key(shown, read.verdict, label)] += 1
     return found
-
-
-def _everything(session: Session) -> Iterator[tuple[int, Examination]]:
-    loaded = (
-        selectinload(Examination.images).selectinload(ExaminedImage.results),
-        selectinload(Examination.reads),
-    )
-    rows = select(Patient.owner_id, Examination).join(Examination.patient).options(*loaded)
-    for owner_id, examination in session.execute(rows.execution_options(yield_per=AT_ONCE)):
-        yield owner_id, examination
-        session.expunge(examination)
 
 
 def _stored(session: Session, owner: int | None = None) -> Counts:
