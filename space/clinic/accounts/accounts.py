@@ -24,27 +24,16 @@ COLUMNS = ("id", "name", "role", "active", "hub_name", "created_at")  # that an 
 
 @dataclass(frozen=True)
 class AccountRow:
-    """What an admin sees of an account.
+    """What an admin sees of an account."""
 
-    Attributes:
-        id: Its number.
-        name: What it signs in with.
-        role: "admin" or "doctor".
-        active: Whether it may sign in.
-        hub_name: The Hub account that signs in as it, or None.
-        created_at: When it was made.
-        patients: How many it has; which, no admin sees.
-        sign_ins: How many sessions are open.
-    """
-
-    id: int
-    name: str
-    role: Role
-    active: bool
-    hub_name: str | None
-    created_at: datetime
-    patients: int
-    sign_ins: int
+    id: int  # its number
+    name: str  # what it signs in with
+    role: Role  # "admin" or "doctor"
+    active: bool  # whether it may sign in
+    hub_name: str | None  # the Hub account that signs in as it, or None
+    created_at: datetime  # when it was made
+    patients: int  # how many it has; which, no admin sees
+    sign_ins: int  # how many sessions are open
 
 
 def make(

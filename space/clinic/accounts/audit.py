@@ -18,27 +18,16 @@ from clinic.storage.tables import Account, AuditEntry
 
 @dataclass(frozen=True)
 class Act:
-    """One row of the log.
+    """One row of the log."""
 
-    Attributes:
-        number: From 1, without a gap.
-        at: When it was done.
-        account: Name of who did it; "": nobody who was signed in.
-        action: What was done, such as "patient_made".
-        subject: To what, such as "patient P-7K3QX9MDAT" or "account 2".
-        named: Today's name of the account that the subject is, or "".
-        address: Where the request came from; "": from no browser, but from the app itself.
-        detail: Ids, counts, hashes and names of fields.
-    """
-
-    number: int
-    at: datetime
-    account: str
-    action: str
-    subject: str
-    named: str
-    address: str
-    detail: dict[str, Any]
+    number: int  # from 1, without a gap
+    at: datetime  # when it was done
+    account: str  # name of who did it; "": nobody who was signed in
+    action: str  # what was done, such as "patient_made"
+    subject: str  # to what, such as "patient P-7K3QX9MDAT" or "account 2"
+    named: str  # today's name of the account that the subject is, or ""
+    address: str  # where the request came from; "": from no browser, but from the app itself
+    detail: dict[str, Any]  # ids, counts, hashes and names of fields
 
 
 def search_acts(

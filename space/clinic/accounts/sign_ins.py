@@ -25,23 +25,14 @@ SEEN_EVERY = timedelta(minutes=1)  # a request writes no more often
 
 @dataclass(frozen=True)
 class SessionRow:
-    """What an admin sees of a session.
+    """What an admin sees of a session."""
 
-    Attributes:
-        account_id: Whose it is.
-        account: That account's name.
-        address: Where it was begun from.
-        created_at: When.
-        seen_at: When it was last used, to the minute.
-        expires_at: When it ends unless it is used.
-    """
-
-    account_id: int
-    account: str
-    address: str
-    created_at: datetime
-    seen_at: datetime
-    expires_at: datetime
+    account_id: int  # whose it is
+    account: str  # that account's name
+    address: str  # where it was begun from
+    created_at: datetime  # when
+    seen_at: datetime  # when it was last used, to the minute
+    expires_at: datetime  # when it ends unless it is used
 
 
 class SignInFailed(BCDError):

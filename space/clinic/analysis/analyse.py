@@ -21,48 +21,30 @@ MAX_OFF_SCALE = 2.0  # times, or part of, the field trained on
 
 @dataclass(frozen=True)
 class HandedIn:
-    """One image to analyse.
+    """One image to analyse."""
 
-    Attributes:
-        data: The file's bytes.
-        field_width_um: How many micrometres wide its field is; None: not known.
-    """
-
-    data: bytes
-    field_width_um: float | None = None
+    data: bytes  # the file's bytes
+    field_width_um: float | None = None  # how many micrometres wide its field is; None: not known
 
 
 @dataclass(frozen=True)
 class Analysed:
-    """What models said of one image.
+    """What models said of one image."""
 
-    Attributes:
-        image: Upright RGB, as the models saw it.
-        png: The same, as it is stored once it is saved.
-        field_width_um: As handed in.
-        explanations: By model.
-        warnings: Why its scale makes the answers less to be relied on.
-    """
-
-    image: Image.Image
-    png: bytes
-    field_width_um: float | None
-    explanations: dict[str, Explanation]
-    warnings: tuple[str, ...]
+    image: Image.Image  # upright RGB, as the models saw it
+    png: bytes  # the same, as it is stored once it is saved
+    field_width_um: float | None  # as handed in
+    explanations: dict[str, Explanation]  # by model
+    warnings: tuple[str, ...]  # why its scale makes the answers less to be relied on
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What models said of images, kept on the server until it is saved.
+    """What models said of images, kept on the server until it is saved."""
 
-    Attributes:
-        images: Each of them, in order.
-        shown: Whether the doctor saw what they said; decides how it is saved.
-        shown_before: Whether an answer about one of the images was shown to the doctor before.
-    """
-
-    images: tuple[Analysed, ...]
-    shown: bool
+    images: tuple[Analysed, ...]  # each of them, in order
+    shown: bool  # whether the doctor saw what they said; decides how it is saved
+    # whether an answer about one of the images was shown to the doctor before
     shown_before: bool = False
 
 

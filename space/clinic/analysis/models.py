@@ -33,23 +33,14 @@ class ModelGone(BCDError):
 
 @dataclass(frozen=True)
 class OfferedModel:
-    """What is known of a model before it is loaded.
+    """What is known of a model before it is loaded."""
 
-    Attributes:
-        folder: Where its files are.
-        config: What travels with its weights.
-        weights_sha256: SHA-256 of its weights file.
-        hint: How well it did on its test part, or "" where its folder does not say.
-        figures: The same with intervals, and on what data; "" too.
-        reference: Images of the test part in each bin of probability; empty too.
-    """
-
-    folder: Path
-    config: ModelConfig
-    weights_sha256: str
-    hint: str = ""
-    figures: str = ""
-    reference: tuple[int, ...] = ()
+    folder: Path  # where its files are
+    config: ModelConfig  # what travels with its weights
+    weights_sha256: str  # SHA-256 of its weights file
+    hint: str = ""  # how well it did on its test part, or "" where its folder does not say
+    figures: str = ""  # the same with intervals, and on what data; "" too
+    reference: tuple[int, ...] = ()  # images of the test part in each bin of probability; empty too
 
     @property
     def title(self) -> str:

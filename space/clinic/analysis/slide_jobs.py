@@ -40,16 +40,11 @@ ELSEWHERE = "analyse it with bcd slide on a machine of yours"
 
 @dataclass(frozen=True)
 class Mapped:
-    """What a model says all over a slide.
+    """What a model says all over a slide."""
 
-    Attributes:
-        prediction: The answers.
-        files: Heat map, regions, tiles and summary, as a zip.
-        picture: The whole slide, where it is no larger than an image that may be examined.
-    """
-
-    prediction: SlidePrediction
-    files: bytes
+    prediction: SlidePrediction  # the answers
+    files: bytes  # heat map, regions, tiles and summary, as a zip
+    # the whole slide, where it is no larger than an image that may be examined
     picture: Image.Image | None
 
 

@@ -90,26 +90,17 @@ class Period:
 
 @dataclass(frozen=True)
 class Overview:
-    """What is known of a period.
+    """What is known of a period."""
 
-    Attributes:
-        examinations: How many were saved, whatever the models.
-        images: In them.
-        answered: Examinations that the model answered about.
-        volume: Images by day, or by month where the period is long, and by decision; no gaps.
-        decisions: Images by decision.
-        positives: Images at or above the threshold, those left to a pathologist included.
-        probabilities: Images in each of ``PROBABILITY_BINS`` bins.
-        agreement: Of examinations read "before" the answers were shown, and of those "after".
-    """
-
-    examinations: int
-    images: int
-    answered: int
+    examinations: int  # how many were saved, whatever the models
+    images: int  # in them
+    answered: int  # examinations that the model answered about
+    # images by day, or by month where the period is long, and by decision; no gaps
     volume: dict[str, dict[str, int]]
-    decisions: dict[str, int]
-    positives: int
-    probabilities: list[int]
+    decisions: dict[str, int]  # images by decision
+    positives: int  # images at or above the threshold, those left to a pathologist included
+    probabilities: list[int]  # images in each of ``PROBABILITY_BINS`` bins
+    # of examinations read "before" the answers were shown, and of those "after"
     agreement: dict[str, Agreement]
 
 

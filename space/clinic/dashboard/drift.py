@@ -15,15 +15,10 @@ RESAMPLES, SEED = 1000, 0
 
 @dataclass(frozen=True)
 class Drift:
-    """Population stability index: 0 where both distributions are alike.
+    """Population stability index: 0 where both distributions are alike."""
 
-    Attributes:
-        index: Its value.
-        by_chance: What 95 in 100 samples of this size from the reference itself stay below.
-    """
-
-    index: float
-    by_chance: float
+    index: float  # its value
+    by_chance: float  # what 95 in 100 samples of this size from the reference itself stay below
 
     @property
     def beyond_chance(self) -> bool:

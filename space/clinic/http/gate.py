@@ -68,21 +68,13 @@ POLICY = (
 
 @dataclass(frozen=True)
 class Apps:
-    """What lies behind the gate.
+    """What lies behind the gate."""
 
-    Attributes:
-        own: Sign-in, files, uploads, health.
-        guest: Anyone's.
-        doctor: Needs a doctor's session.
-        admin: Needs an admin's.
-        pages: Paths of each one's pages besides "/".
-    """
-
-    own: Starlette
-    guest: Starlette
-    doctor: Starlette
-    admin: Starlette
-    pages: Mapping[str, frozenset[str]]
+    own: Starlette  # sign-in, files, uploads, health
+    guest: Starlette  # anyone's
+    doctor: Starlette  # needs a doctor's session
+    admin: Starlette  # needs an admin's
+    pages: Mapping[str, frozenset[str]]  # paths of each one's pages besides "/"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -95,21 +87,14 @@ class Apps:
 
 @dataclass(frozen=True)
 class Gate:
-    """The ASGI app that is served.
+    """The ASGI app that is served."""
 
-    Attributes:
-        clinic: The installation.
-        apps: Behind the gate.
-        grants: Of files, sessions and events.
-        frames: Sites that may show the app in a frame, for the content security policy.
-        ending: Set once the server stops.
-    """
-
-    clinic: Installation
-    apps: Apps
-    grants: Grants
+    clinic: Installation  # the installation
+    apps: Apps  # behind the gate
+    grants: Grants  # of files, sessions and events
+    # sites that may show the app in a frame, for the content security policy
     frames: str = "'self'"
-    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)  # set once the server stops
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""

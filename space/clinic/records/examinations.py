@@ -38,36 +38,22 @@ SPECIMENS = ("core biopsy", "excision", "mastectomy", "other", "not known")
 
 @dataclass(frozen=True)
 class Details:
-    """What is asked of an examination besides its images.
+    """What is asked of an examination besides its images."""
 
-    Attributes:
-        stain: One of ``STAINS``.
-        specimen: One of ``SPECIMENS``.
-        comment: Free text without names.
-    """
-
-    stain: str = STAINS[0]
-    specimen: str = SPECIMENS[-1]
-    comment: str = ""
+    stain: str = STAINS[0]  # one of ``STAINS``
+    specimen: str = SPECIMENS[-1]  # one of ``SPECIMENS``
+    comment: str = ""  # free text without names
 
 
 @dataclass(frozen=True)
 class ExaminationRow:
-    """One line of a list.
+    """One line of a list."""
 
-    Attributes:
-        id: Issued by the app.
-        patient_id: Whose it is.
-        created_at: When it was saved.
-        images: How many.
-        read: Whether somebody has read it.
-    """
-
-    id: str
-    patient_id: str
-    created_at: datetime
-    images: int
-    read: bool
+    id: str  # issued by the app
+    patient_id: str  # whose it is
+    created_at: datetime  # when it was saved
+    images: int  # how many
+    read: bool  # whether somebody has read it
 
 
 def analyse_for_patient(

@@ -34,27 +34,16 @@ class Conflict(BCDError):
 
 @dataclass(frozen=True, kw_only=True)
 class PatientRow(PatientForm):
-    """What is shown of a patient: what was asked, and the rest.
+    """What is shown of a patient: what was asked, and the rest."""
 
-    Attributes:
-        id: Issued by the app.
-        synthetic: Whether it is a demonstration's.
-        created_at: When the record was made.
-        changed_at: When the form was last changed.
-        archived_at: When it was put aside, or None.
-        version: Counted up by each change; an edit names the one it was made on.
-        examinations: How many there are.
-        unread: How many of them nobody has read.
-    """
-
-    id: str
-    synthetic: bool
-    created_at: datetime
-    changed_at: datetime
-    archived_at: datetime | None
-    version: int
-    examinations: int
-    unread: int
+    id: str  # issued by the app
+    synthetic: bool  # whether it is a demonstration's
+    created_at: datetime  # when the record was made
+    changed_at: datetime  # when the form was last changed
+    archived_at: datetime | None  # when it was put aside, or None
+    version: int  # counted up by each change; an edit names the one it was made on
+    examinations: int  # how many there are
+    unread: int  # how many of them nobody has read
 
 
 def create(

@@ -28,61 +28,39 @@ UNREAD = "This examination has not been read by a pathologist."
 
 @dataclass(frozen=True)
 class ReportedImage:
-    """One image of an examination.
+    """One image of an examination."""
 
-    Attributes:
-        position: From 1.
-        size: Width and height in pixels.
-        scale: How large its field is, or why that is not known.
-        warnings: What speaks against the answers about it.
-        explanations: What the models said of it; empty where that is not to be told.
-    """
-
-    position: int
-    size: tuple[int, int]
-    scale: str
-    warnings: tuple[str, ...]
+    position: int  # from 1
+    size: tuple[int, int]  # width and height in pixels
+    scale: str  # how large its field is, or why that is not known
+    warnings: tuple[str, ...]  # what speaks against the answers about it
+    # what the models said of it; empty where that is not to be told
     explanations: tuple[Explanation, ...]
 
 
 @dataclass(frozen=True)
 class ReportedModel:
-    """A model that answered.
+    """A model that answered."""
 
-    Attributes:
-        facts: Names and values: version, hash, threshold, test figures, what it was trained on.
-        name: Of the model.
-    """
-
-    name: str
+    name: str  # of the model
+    # names and values: version, hash, threshold, test figures, what it was trained on
     facts: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class ReportedExamination:
-    """All that a report of an examination tells, as it is told.
+    """All that a report of an examination tells, as it is told."""
 
-    Attributes:
-        id: The report's.
-        letterhead: First line; may be "".
-        facts: Names and values of patient and examination.
-        synthetic: Whether it is a demonstration's.
-        read: The read that counts, in a sentence; "" where there is none.
-        reads: Each read, the newest first: when and by whom, and the rest of it.
-        images: In order.
-        models: In order.
-        shown: Whether the models' answers are part of it.
-    """
-
-    id: str
-    letterhead: str
-    facts: tuple[tuple[str, str], ...]
-    synthetic: bool
-    read: str
+    id: str  # the report's
+    letterhead: str  # first line; may be ""
+    facts: tuple[tuple[str, str], ...]  # names and values of patient and examination
+    synthetic: bool  # whether it is a demonstration's
+    read: str  # the read that counts, in a sentence; "" where there is none
+    # each read, the newest first: when and by whom, and the rest of it
     reads: tuple[tuple[str, str], ...]
-    images: tuple[ReportedImage, ...]
-    models: tuple[ReportedModel, ...]
-    shown: bool
+    images: tuple[ReportedImage, ...]  # in order
+    models: tuple[ReportedModel, ...]  # in order
+    shown: bool  # whether the models' answers are part of it
 
 
 def lay_out_answers(

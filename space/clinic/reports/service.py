@@ -34,15 +34,10 @@ UNKNOWN = "No report of this installation has these bytes."
 
 @dataclass(frozen=True)
 class Checked:
-    """Whether a report is one that was handed out.
+    """Whether a report is one that was handed out."""
 
-    Attributes:
-        genuine: It is, byte for byte.
-        words: That in a sentence.
-    """
-
-    genuine: bool
-    words: str
+    genuine: bool  # it is, byte for byte
+    words: str  # that in a sentence
 
 
 def issue_report(

@@ -28,15 +28,10 @@ NO_MAC = ""  # what the first row's MAC is chained to
 
 @dataclass(frozen=True)
 class Head:
-    """A row as it is known outside the database.
+    """A row as it is known outside the database."""
 
-    Attributes:
-        number: Its number; 0 where there is none yet.
-        mac: Its message authentication code, in hexadecimal.
-    """
-
-    number: int = 0
-    mac: str = NO_MAC
+    number: int = 0  # its number; 0 where there is none yet
+    mac: str = NO_MAC  # its message authentication code, in hexadecimal
 
 
 class Heads:

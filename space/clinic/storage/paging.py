@@ -15,19 +15,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """Some of many rows.
+    """Some of many rows."""
 
-    Attributes:
-        rows: These.
-        total: How many there are in all.
-        number: Of the page, from 1.
-        pages: How many pages there are, 1 or more.
-    """
-
-    rows: tuple[T, ...]
-    total: int
-    number: int
-    pages: int
+    rows: tuple[T, ...]  # these
+    total: int  # how many there are in all
+    number: int  # of the page, from 1
+    pages: int  # how many pages there are, 1 or more
 
 
 def fetch_page(

@@ -33,21 +33,14 @@ APART = "\t"  # stands between the parts of a model's key
 
 
 class Cell(NamedTuple):
-    """What is counted together.
+    """What is counted together."""
 
-    Attributes:
-        owner_id: Whose patients', or ``EVERYBODY``.
-        span: A day or a month of UTC, as ``day`` and ``month`` write it.
-        model: As ``model_key`` writes it, or ``WHATEVER``.
-        kind: What is counted.
-        key: Which of its kind: a decision, or as ``bin_key`` and ``agreement_key`` write it; ""
-            where there is one only.
-    """
-
-    owner_id: int
-    span: str
-    model: str
-    kind: str
+    owner_id: int  # whose patients', or ``EVERYBODY``
+    span: str  # a day or a month of UTC, as ``day`` and ``month`` write it
+    model: str  # as ``model_key`` writes it, or ``WHATEVER``
+    kind: str  # what is counted
+    # which of its kind: a decision, or as ``bin_key`` and ``agreement_key`` write it; "" where
+    # there is one only
     key: str
 
 

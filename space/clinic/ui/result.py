@@ -27,17 +27,11 @@ MARKS = {"malignant": "▲", "benign": "○", "refer": "?"}  # so that colour is
 
 @dataclass(frozen=True)
 class Pictures:
-    """An image and its heat map, as a browser finds them.
+    """An image and its heat map, as a browser finds them."""
 
-    Attributes:
-        image: Address of the image.
-        heat: Address of the coloured heat map.
-        size: Width and height of the image in pixels.
-    """
-
-    image: str
-    heat: str
-    size: tuple[int, int]
+    image: str  # address of the image
+    heat: str  # address of the coloured heat map
+    size: tuple[int, int]  # width and height of the image in pixels
 
 
 EMPTY = """

@@ -26,59 +26,35 @@ MIN_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that has to be well.
+    """One thing that has to be well."""
 
-    Attributes:
-        name: What was looked at.
-        fault: What is wrong with it, in words; "": nothing is.
-    """
-
-    name: str
-    fault: str = ""
+    name: str  # what was looked at
+    fault: str = ""  # what is wrong with it, in words; "": nothing is
 
 
 @dataclass(frozen=True)
 class ModelInUse:
-    """Weights that are on offer, or that gave answers which are kept.
+    """Weights that are on offer, or that gave answers which are kept."""
 
-    Attributes:
-        name: The model's.
-        version: Its version.
-        weights_sha256: SHA-256 of its weights.
-        offered: Whether they are on offer now.
-        answers: How many of their answers are kept.
-        newest: When the last of those was given; None where there is none.
-    """
-
-    name: str
-    version: str
-    weights_sha256: str
-    offered: bool
-    answers: int
-    newest: datetime | None
+    name: str  # the model's
+    version: str  # its version
+    weights_sha256: str  # SHA-256 of its weights
+    offered: bool  # whether they are on offer now
+    answers: int  # how many of their answers are kept
+    newest: datetime | None  # when the last of those was given; None where there is none
 
 
 @dataclass(frozen=True)
 class Room:
-    """What the records take.
+    """What the records take."""
 
-    Attributes:
-        patients: Records of patients, those put aside too.
-        examinations: Of all of them.
-        files: Stored images, heat maps and reports.
-        file_bytes: Of those together.
-        database: "SQLite" or "PostgreSQL".
-        database_bytes: Of its file; None: another machine's affair.
-        free_bytes: Of the disk that the data folder is on.
-    """
-
-    patients: int
-    examinations: int
-    files: int
-    file_bytes: int
-    database: str
-    database_bytes: int | None
-    free_bytes: int
+    patients: int  # records of patients, those put aside too
+    examinations: int  # of all of them
+    files: int  # stored images, heat maps and reports
+    file_bytes: int  # of those together
+    database: str  # "SQLite" or "PostgreSQL"
+    database_bytes: int | None  # of its file; None: another machine's affair
+    free_bytes: int  # of the disk that the data folder is on
 
 
 def database_answers(database: Database) -> bool:

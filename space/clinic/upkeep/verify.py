@@ -12,21 +12,13 @@ from clinic.storage.references import list_referenced
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        files: How many stored files rows name.
-        broken: What is wrong and can't be mended here, in words.
-        orphans: Hashes of stored files that no row names.
-        unfinished: How many files killed writers have left.
-        miscounted: Whether the dashboard's tallies are not what a new count finds.
-    """
-
-    files: int
-    broken: tuple[str, ...]
-    orphans: tuple[str, ...]
-    unfinished: int
-    miscounted: bool
+    files: int  # how many stored files rows name
+    broken: tuple[str, ...]  # what is wrong and can't be mended here, in words
+    orphans: tuple[str, ...]  # hashes of stored files that no row names
+    unfinished: int  # how many files killed writers have left
+    miscounted: bool  # whether the dashboard's tallies are not what a new count finds
 
     @property
     def problems(self) -> list[str]:
