@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, get_args
 
+import pandas
 from sqlalchemy import TextClause, func, select, text
 from sqlalchemy.orm import Session
 
@@ -127,16 +128,9 @@ def find_first_day(clinic: Installation, actor: Actor | None) -> date | None:
 
 
 def count_period(clinic: Installation, actor: Actor | None, model: str, period: Period) -> Overview:
-    """Count a period.
+    """Count a period of a doctor's own patients, or for an admin of everybody's.
 
-    Args:
-        clinic: The installation.
-        actor: A doctor, of whose own patients it is; or an admin.
-        model: As ``list_models_used`` names it.
-        period: Which.
-
-    Raises:
-        NotSignedIn: Nobody is signed in.
+    ``model`` is a key that ``list_models_used`` returns. NotSignedIn where nobody is signed in.
     """
     owner, ranges = _owner(actor), _ranges(period)
     spans = [(day(period.first), day(period.last))] if period.days <= MAX_DAYS_BY_DAY else ranges
@@ -194,20 +188,11 @@ def _summed(
 
 def _volume(found: Counter[tuple[str, ...]], period: Period) -> dict[str, dict[str, int]]:
     daily = period.days <= MAX_DAYS_BY_DAY
-    spans = _every_day(period) if daily else _every_month(period)
-    volume = {span: dict.fromkeys(ANSWERS, 0) for span in spans}
+    spans = pandas.period_range(period.first, period.last, freq="D" if daily else "M")
+    volume = {str(span): dict.fromkeys(ANSWERS, 0) for span in spans}
     for (span, decision), number in found.items():
         volume[span[1:] if daily else span[1:8]][decision] += number
     return volume
-
-
-def _every_day(period: Period) -> list[str]:
-    return [str(period.first + timedelta(days=number)) for number in range(period.days)]
-
-
-def _every_month(period: Period) -> list[str]:
-    first, last = (one.year * 12 + one.month - 1 for one in (period.first, period.last))
-    return [f"{number // 12}-{number % 12 + 1:02}" for number in range(first, last + 1)]
 
 
 def _agreement(found: Mapping[tuple[str, ...], int], model: str, shown: str) -> Agreement:

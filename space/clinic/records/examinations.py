@@ -22,6 +22,7 @@ from clinic.accounts.permissions import need_doctor
 from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.display import display_size
 from clinic.analysis.models import Models
+from clinic.analysis.stored_answers import COLUMNS
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.records.texts import check_text
@@ -310,23 +311,15 @@ def _row(put: Callable[[bytes], str], one: Analysed, position: int, now: datetim
 def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Result:
     answer = said.prediction
     low, high = answer.refer or (None, None)
-    grey = Image.fromarray(np.rint(said.heatmap * 255).astype(np.uint8))
+    exact = Image.fromarray(np.rint(said.heatmap * 255).astype(np.uint8))
+    grey = exact.resize(display_size(exact.size), Image.Resampling.BILINEAR)
     return Result(
         made_at=now,
-        model=answer.model,
-        model_version=answer.model_version,
-        weights_sha256=answer.weights_sha256,
-        runtime=answer.runtime,
-        label=answer.label,
-        probability=answer.probability,
-        decision=answer.decision,
         reasons=list(answer.reasons),
-        threshold=answer.threshold,
         refer_low=low,
         refer_high=high,
-        heat_sha256=put(
-            encode_png(grey.resize(display_size(grey.size), Image.Resampling.BILINEAR))
-        ),
+        heat_sha256=put(encode_png(grey)),
+        **{name: getattr(answer, name) for name in COLUMNS},
     )
 
 

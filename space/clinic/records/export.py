@@ -10,13 +10,14 @@ from typing import Any
 
 from bcd_models.prediction import NOTICE
 from clinic.accounts.permissions import need_doctor
+from clinic.analysis.stored_answers import COLUMNS
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.records.patient_fields import FIELDS
 from clinic.records.reads import VERDICTS
 from clinic.storage import shown_images
 from clinic.storage.actor import Actor
-from clinic.storage.tables import Examination, ExaminedImage, Patient, Read, Result
+from clinic.storage.tables import Base, Examination, ExaminedImage, Patient, Read, Result
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file, so that equal records give equal bytes
 READ_ME = f"""patient.json holds the record; images, heatmaps and reports the files that it names.
@@ -68,12 +69,8 @@ def _patient(patient: Patient, files: dict[str, str]) -> dict[str, Any]:
     """Return the record for JSON; hashes of the files that it names go into ``files``."""
     return {
         "notice": NOTICE,
-        "id": patient.id,
-        **{one.name: getattr(patient, one.name) for one in FIELDS},
-        "synthetic": patient.synthetic,
-        "created_at": _moment(patient.created_at),
-        "changed_at": _moment(patient.changed_at),
-        "archived_at": patient.archived_at and _moment(patient.archived_at),
+        **_columns(patient, *(one.name for one in FIELDS)),
+        **_columns(patient, "id", "synthetic", "created_at", "changed_at", "archived_at"),
         "examinations": [_examination(one, files) for one in patient.examinations],
     }
 
@@ -82,12 +79,8 @@ def _examination(examination: Examination, files: dict[str, str]) -> dict[str, A
     reports = {f"reports/{report.id}.pdf": report.sha256 for report in examination.reports}
     files |= reports
     return {
-        "id": examination.id,
-        "created_at": _moment(examination.created_at),
+        **_columns(examination, "id", "created_at", "stain", "specimen", "comment"),
         "made_by": examination.maker.name,
-        "stain": examination.stain,
-        "specimen": examination.specimen,
-        "comment": examination.comment,
         "images": [_image(image, files) for image in examination.images],
         "reads": [_read(read) for read in examination.reads],
         "reports": list(reports),
@@ -99,10 +92,7 @@ def _image(image: ExaminedImage, files: dict[str, str]) -> dict[str, Any]:
     files[f"images/{stem}.png"] = image.sha256
     return {
         "file": f"images/{stem}.png",
-        "sha256": image.sha256,
-        "width": image.width,
-        "height": image.height,
-        "field_width_um": image.field_width_um,
+        **_columns(image, "sha256", "width", "height", "field_width_um"),
         "results": [_result(n, stem, result, files) for n, result in enumerate(image.results, 1)],
     }
 
@@ -113,31 +103,21 @@ def _result(number: int, stem: str, result: Result, files: dict[str, str]) -> di
     refer = None if result.refer_low is None else [result.refer_low, result.refer_high]
     return {
         "heat_map": name,
-        "made_at": _moment(result.made_at),
-        "model": result.model,
-        "model_version": result.model_version,
-        "weights_sha256": result.weights_sha256,
-        "runtime": result.runtime,
-        "label": result.label,
-        "probability": result.probability,
-        "decision": result.decision,
-        "reasons": result.reasons,
-        "threshold": result.threshold,
+        **_columns(result, "made_at", "reasons", *COLUMNS),
         "refer": refer,
     }
 
 
 def _read(read: Read) -> dict[str, Any]:
     return {
-        "number": read.number,
+        **_columns(read, "number", "comment", "reason", "at", "result_shown"),
         "verdict": VERDICTS[read.verdict],
-        "comment": read.comment,
-        "reason": read.reason,
         "by": read.reader.name,
-        "at": _moment(read.at),
-        "result_shown": read.result_shown,
     }
 
 
-def _moment(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")
+def _columns(row: Base, *names: str) -> dict[str, Any]:
+    """Return what a row holds, times as text."""
+    values = {name: getattr(row, name) for name in names}
+    moments = {name: at for name, at in values.items() if isinstance(at, datetime)}
+    return values | {name: at.isoformat(timespec="seconds") for name, at in moments.items()}

@@ -8,9 +8,11 @@ import shutil
 import sqlite3
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
 from clinic.installation import Installation
@@ -93,23 +95,20 @@ def _write(clinic: Installation, archive: zipfile.ZipFile) -> int:
     if clinic.database.sqlite_file:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / DATABASE
-            named = sorted({*named, *_copied(clinic.database.sqlite_file, copy)})
+            named = sorted({*named, *_copy_database(clinic.database.sqlite_file, copy)})
             archive.write(copy, DATABASE)
     for sha256 in named:
         archive.write(clinic.storage.path(sha256), f"{FILES}/{sha256[:2]}/{sha256}")
     return len(named)
 
 
-def _copied(database: Path, copy: Path) -> Iterator[str]:
-    """Copy a SQLite database at one moment; gives the hashes that its rows name."""
+def _copy_database(database: Path, copy: Path) -> set[str]:
+    """Copy a SQLite database as of one moment; returns the hashes that its rows name."""
     with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
-        for table, column in (
-            ("examined_image", "sha256"),
-            ("result", "heat_sha256"),
-            ("report", "sha256"),
-        ):
-            yield from (row[0] for row in target.execute(f"SELECT {column} FROM {table}"))
+    engine = create_engine(f"sqlite:///{copy}", poolclass=NullPool)
+    with Session(engine) as session:
+        return list_referenced(session)
 
 
 def _extract(source: Path, folder: Path) -> None:

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from threading import Thread, main_thread
 
+from pydantic import TypeAdapter
 from sqlalchemy import select
 
 from bcd_models.errors import BCDError, InputError
@@ -34,6 +35,7 @@ NAME = "demo"
 PASSWORD = "demo.password"  # file in the data folder
 FILLED = "demo.filled"  # file in the data folder, there once all patients are
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+RECORDS = EXAMPLES / "patients.json"  # of patients made up
 FIELD = 200.0  # micrometres that a drawn image stands for
 SYNTHETIC = "Synthetic: made up by a program, of no patient."
 APP = Actor(0, "the app", "admin", "")  # makes the doctor, as the audit log says
@@ -70,86 +72,7 @@ class MadeUpPatient:
     examinations: tuple[MadeUpExamination, ...]
 
 
-PATIENTS = (
-    MadeUpPatient(
-        1957,
-        "Lump in the left breast.",
-        (
-            MadeUpExamination(
-                ("malignant-1", "malignant-2"),
-                "core biopsy",
-                "Two fields of one core.",
-                (MadeUpRead("invasive", "Both fields alike.", shown=False),),
-            ),
-        ),
-    ),
-    MadeUpPatient(
-        1964,
-        "Found at screening.",
-        (
-            MadeUpExamination(
-                ("benign-1",),
-                "core biopsy",
-                "",
-                (
-                    MadeUpRead("indeterminate", "Few glands in this field.", shown=False),
-                    MadeUpRead("none", "", "Looked at once more beside the models' answers."),
-                ),
-            ),
-        ),
-    ),
-    MadeUpPatient(
-        1971,
-        "Second look after a fibroadenoma.",
-        (
-            MadeUpExamination(
-                ("benign-2", "benign-3"), "excision", "Both margins.", (MadeUpRead("none"),)
-            ),
-        ),
-    ),
-    MadeUpPatient(
-        1949,
-        "Biopsy first, then excision.",
-        (
-            MadeUpExamination(
-                ("malignant-3",), "core biopsy", "", (MadeUpRead("invasive", shown=False),)
-            ),
-            MadeUpExamination(
-                ("malignant-3", "benign-2"),
-                "excision",
-                "Tumour and tissue beside it.",
-                (MadeUpRead("invasive", "The second field shows none."),),
-            ),
-        ),
-    ),
-    MadeUpPatient(
-        1980,
-        "Cyst on the right side.",
-        (MadeUpExamination(("benign-3",), "core biopsy", "", (MadeUpRead("none"),)),),
-    ),
-    MadeUpPatient(
-        1953,
-        "Sent for a second opinion.",
-        (
-            MadeUpExamination(
-                ("malignant-2", "benign-1", "malignant-1"),
-                "mastectomy",
-                "Three fields, chosen at random.",
-                (MadeUpRead("indeterminate", "The fields differ: more levels needed."),),
-            ),
-        ),
-    ),
-    MadeUpPatient(
-        1968,
-        "Sent in by the surgery.",
-        (MadeUpExamination(("malignant-1",), "core biopsy", "One field."),),
-    ),
-    MadeUpPatient(
-        1975,
-        "Both sides sampled.",
-        (MadeUpExamination(("benign-1", "malignant-3"), "core biopsy", "Right side, then left."),),
-    ),
-)
+PATIENTS = TypeAdapter(tuple[MadeUpPatient, ...]).validate_json(RECORDS.read_bytes())
 
 
 def login(settings: Settings) -> tuple[str, str]:
@@ -230,9 +153,8 @@ def _doctor(clinic: Installation) -> Actor | None:
 
 
 def _has_patients(clinic: Installation, doctor: Actor) -> bool:
-    return any(
-        patients.search_patients(clinic, doctor, archived=aside).total for aside in (False, True)
-    )
+    found = (patients.search_patients(clinic, doctor, archived=one) for one in (False, True))
+    return any(page.total for page in found)
 
 
 def _complete(
@@ -252,7 +174,8 @@ def _complete(
     images = [tuple(map(analysed, one.images)) for one in patient.examinations[done:]]
     record = row.id if row else patients.create(clinic, doctor, form, synthetic=True)
     for one, found in zip(patient.examinations[done:], images, strict=True):
-        _examine(clinic, doctor, record, one, found)
+        details = Details(specimen=one.specimen, comment=f"{SYNTHETIC} {one.comment}")
+        examinations.save(clinic, doctor, record, Analysis(found, shown=False), details)
     oldest_first = examinations.list_examinations(clinic, doctor, record)[::-1]
     for kept, one in zip(oldest_first, patient.examinations, strict=False):
         _read(clinic, doctor, kept.id, one.reads)
@@ -267,23 +190,12 @@ def _form(clinic: Installation, number: int, patient: MadeUpPatient) -> PatientF
 
 def _made(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow | None:
     """Return the patient of a form, where it has been made."""
-    for aside in (False, True):
-        words = form.external_id or form.note
-        for row in patients.search_patients(clinic, doctor, words, archived=aside).rows:
+    words = form.external_id or form.note
+    for archived in (False, True):
+        for row in patients.search_patients(clinic, doctor, words, archived=archived).rows:
             if (row.external_id or row.note) == words:
                 return row
     return None
-
-
-def _examine(
-    clinic: Installation,
-    doctor: Actor,
-    patient_id: str,
-    one: MadeUpExamination,
-    analysed: tuple[Analysed, ...],
-) -> None:
-    details = Details(specimen=one.specimen, comment=f"{SYNTHETIC} {one.comment}")
-    examinations.save(clinic, doctor, patient_id, Analysis(analysed, shown=False), details)
 
 
 def _read(
@@ -296,11 +208,6 @@ def _read(
     for read in wanted[len(found.reads) :]:
         if read.shown:
             examinations.view(clinic, doctor, examination_id, reveal=True)
-        reads.record(
-            clinic,
-            doctor,
-            examination_id,
-            read.verdict,
-            f"{SYNTHETIC} {read.comment}",
-            f"{SYNTHETIC} {read.reason}" if read.reason else "",
-        )
+        comment = f"{SYNTHETIC} {read.comment}"
+        reason = f"{SYNTHETIC} {read.reason}" if read.reason else ""
+        reads.record(clinic, doctor, examination_id, read.verdict, comment, reason)

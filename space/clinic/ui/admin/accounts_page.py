@@ -76,15 +76,15 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
     def choose(account_id: int | None, request: gr.Request) -> Update:
         return show(actor_of(request), account_id)
 
-    def put(act: Act) -> Callable[..., Update]:
-        """A listener that does something to the chosen account."""
+    def listen(act: Act) -> Callable[..., Update]:
+        """Return a listener that does something to the chosen account."""
 
-        def acting(account_id: int | None, request: gr.Request) -> Update:
+        def perform(account_id: int | None, request: gr.Request) -> Update:
             actor = actor_of(request)
             one = _row_of(accounts.list_accounts(clinic, actor), account_id)
             return {said: act(clinic, actor, one), **show(actor, one.id)}
 
-        return acting
+        return perform
 
     def hand(account_id: int | None, taker_id: int | None, request: gr.Request) -> Update:
         actor = actor_of(request)
@@ -102,25 +102,15 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
 
     outputs = [said, listed, chosen, password, close, reopen, end, handing, taker]
     gr.on([app.load, chosen.input], choose, chosen, outputs, trigger_mode="always_last", **QUICK)
-    for button, act in (
-        (password, _give_password),
-        (close, _close),
-        (reopen, _open_again),
-        (end, _end_sessions),
-    ):
-        button.click(put(act), chosen, outputs, scroll_to_output=True, **QUICK)
+    acts = {password: _reset_password, close: _close, reopen: _reopen, end: _end_sessions}
+    for button, act in acts.items():
+        button.click(listen(act), chosen, outputs, scroll_to_output=True, **QUICK)
     hand_over.click(hand, [chosen, taker], outputs, scroll_to_output=True, **QUICK)
-    gr.on(
-        [make.click, name.submit],
-        make_account,
-        [name, role],
-        [*outputs, name],
-        scroll_to_output=True,
-        **QUICK,
-    )
+    create = [make.click, name.submit]
+    gr.on(create, make_account, [name, role], [*outputs, name], scroll_to_output=True, **QUICK)
 
 
-def _give_password(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
+def _reset_password(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     new = accounts.reset_password(clinic, actor, one.id)
     return _secret(f"{one.name} has a new password", new)
 
@@ -130,7 +120,7 @@ def _close(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     return done(f"{one.name} is closed; its sessions have ended.")
 
 
-def _open_again(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
+def _reopen(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     accounts.set_active(clinic, actor, one.id, True)
     return done(f"{one.name} is open again, with the password it had.")
 
