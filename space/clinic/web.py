@@ -29,7 +29,7 @@ from clinic.analysis.models import ModelGone, Models
 from clinic.dashboard import answer_table
 from clinic.dashboard.analytics import Period
 from clinic.http import cookies, grants, visitors
-from clinic.http.failures import UNEXPECTED, UNEXPECTED_STATUS, UNREACHABLE, is_passing, status_of
+from clinic.http.failures import UNEXPECTED_STATUS, describe, status_of
 from clinic.http.gate import Apps, Gate
 from clinic.http.grants import Grants
 from clinic.http.plain_pages import one_sentence, sign_in_page
@@ -45,7 +45,7 @@ from clinic.upkeep import demo, system
 
 SWEEP, AGE = 300, 1800  # seconds: how often Gradio's folder is looked at, how long a file stays
 MAX_FILES = 64  # of one upload
-FULL = "the server's disk is full: tell who runs this page"
+FULL = "the server's disk is full: contact the administrator"
 # An exception that isn't named here has the status of its nearest base.
 STATUS = {
     **UNEXPECTED_STATUS,
@@ -167,15 +167,13 @@ def _add_signing_in(own: FastAPI, clinic: Installation) -> None:
                 raise
             refused = page(status_of(error, STATUS), next_path=next, failure=str(error))
             return _with_wait(refused, error)
-        return signed_in(request, _welcome(request, next), token)
+        page_of_ours = next if OURS.fullmatch(next) else "/"
+        return signed_in(request, _succeed(request, page_of_ours), token)
 
     @own.post("/logout")
     def log_out(request: Request) -> Response:
         sign_ins.sign_out(clinic, request.state.token)
-        if visitors.wants_page(request.scope):
-            response: Response = RedirectResponse("/login?out=1", 303)
-        else:
-            response = JSONResponse({"success": True})
+        response = _succeed(request, "/login?out=1")
         response.headers["set-cookie"] = cookies.expire_session(secure=request.state.secure)
         response.headers["clear-site-data"] = '"cache"'
         return response
@@ -296,14 +294,10 @@ def _kept(files: list[BinaryIO], folder: Path) -> list[str]:
 async def _failed(request: Request, error: Exception) -> Response:
     """Return a failure in one sentence, as a page or as JSON."""
     status = status_of(error, STATUS)
-    if isinstance(error, BCDError):
-        sentence = str(error)
-    else:  # which goes on to the gate, and into the log there
-        sentence = UNREACHABLE if is_passing(error) else UNEXPECTED
     if status == 401 and visitors.wants_page(request.scope):
         return RedirectResponse(visitors.sign_in_path(request.scope), 303)
-    response = one_sentence(request.scope, status, sentence)
-    return _with_wait(response, error)
+    # What was unexpected goes on to the gate, and into the log there.
+    return _with_wait(one_sentence(request.scope, status, describe(error)), error)
 
 
 def _with_wait(response: Response, error: Exception) -> Response:
@@ -312,11 +306,11 @@ def _with_wait(response: Response, error: Exception) -> Response:
     return response
 
 
-def _welcome(request: Request, wanted: str) -> Response:
-    """Return where a sign-in leads: to a page of ours, never elsewhere."""
-    if not visitors.wants_page(request.scope):
-        return JSONResponse({"success": True})
-    return RedirectResponse(wanted if OURS.fullmatch(wanted) else "/", 303)
+def _succeed(request: Request, page: str) -> Response:
+    """Lead a browser to a page, and tell a script that it worked."""
+    if visitors.wants_page(request.scope):
+        return RedirectResponse(page, 303)
+    return JSONResponse({"success": True})
 
 
 def _download(data: bytes, kind: str, name: str) -> Response:

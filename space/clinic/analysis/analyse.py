@@ -62,15 +62,10 @@ def hand_in(data: bytes, um: float | None = None, um_per_pixel: float | None = N
 def field_width(
     width: int, um: float | None = None, um_per_pixel: float | None = None
 ) -> float | None:
-    """Micrometres that an image is wide, by either of two ways to say it; None: not known.
+    """Return micrometres that an image of ``width`` pixels is wide; None: not known.
 
-    Args:
-        width: Of the image, in pixels.
-        um: Micrometres of the whole field.
-        um_per_pixel: Micrometres of a pixel.
-
-    Raises:
-        InputError: Both are given, or one that no field has.
+    Either the whole field's or a pixel's are given. InputError where both are, or one that no field
+    has.
     """
     if um is not None and um_per_pixel is not None:
         raise InputError("give the field's width or the size of a pixel, not both")

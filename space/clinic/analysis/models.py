@@ -99,17 +99,8 @@ class Models:
             raise InputError(f"no model {name!r}: choose one of {', '.join(self._offered)}")
         return self._offered[name]
 
-    def figures(self, name: str, weights_sha256: str) -> str:
-        """The test figures of a model by that name with these very weights, as a sentence."""
-        offered = self._with(name, weights_sha256)
-        return (offered and offered.figures) or "not known here for these weights"
-
-    def reference(self, name: str, weights_sha256: str) -> tuple[int, ...]:
-        """The test part's histogram of probability, of a model by that name with these weights."""
-        offered = self._with(name, weights_sha256)
-        return offered.reference if offered else ()
-
-    def _with(self, name: str, weights_sha256: str) -> OfferedModel | None:
+    def find(self, name: str, weights_sha256: str) -> OfferedModel | None:
+        """Return the model on offer by that name, if it has these very weights."""
         offered = self._offered.get(name)
         return offered if offered and offered.weights_sha256 == weights_sha256 else None
 
@@ -134,10 +125,10 @@ def _loaded(offered: OfferedModel) -> BCDClassifier:
         model = BCDClassifier.from_pretrained(offered.folder)
     except ModelFolderError as error:
         log.error("model %s: %s", name, error)
-        raise ModelGone(f"the model {name} can't be loaded: tell who runs this page") from None
+        raise ModelGone(f"the model {name} can't be loaded: contact the administrator") from None
     if model.weights_sha256 != offered.weights_sha256 or model.config != offered.config:
         log.error("model %s: %s was changed since the start", name, offered.folder)
-        raise ModelGone(f"the model {name} was changed: whoever runs this page must restart it")
+        raise ModelGone(f"the model {name} was changed: ask the administrator to restart the app")
     return model
 
 

@@ -5,9 +5,7 @@ A slide lies in a file only while it is looked at, in a folder that is the calle
 
 from __future__ import annotations
 
-import io
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +29,7 @@ from bcd_models.slides.slide_file import (
 from bcd_models.slides.slide_format import is_self_contained
 from clinic.accounts.permissions import need_doctor
 from clinic.storage.actor import Actor
+from clinic.storage.files import pack_zip
 
 # More takes minutes of everyone's processor.
 MAX_PIXELS, MAX_MM2 = 4_000_000_000, 400
@@ -51,11 +50,8 @@ class Mapped:
 def inspect_slide(actor: Actor | None, data: bytes, mpp: float | None, folder: Path) -> SlideFacts:
     """Return what a slide says of itself, if it can be analysed here.
 
-    Args:
-        actor: A doctor.
-        data: The slide's file.
-        mpp: Micrometres a pixel, in place of what the slide says.
-        folder: Where the file may lie for the moment.
+    ``mpp``, micrometres a pixel, takes the place of what it says; its file may lie in ``folder``
+    for the moment.
 
     Raises:
         ImageError: No slide, damaged, too large, or without the size of its pixels.
@@ -76,20 +72,14 @@ def map_slide(
 ) -> Mapped:
     """Let a model answer all over a slide; the rest is as in ``inspect_slide``.
 
-    Args:
-        actor: A doctor.
-        model: Whose answers.
-        data: The slide's file.
-        mpp: Micrometres a pixel, in place of what the slide says.
-        folder: Where files may lie for the moment.
-        progress: Called with how many tiles are done, and how many there are.
+    ``progress`` is called with how many tiles are done, and how many there are.
     """
     need_doctor(actor)
     with _laid(data, folder) as path:
         facts = _facts(path, mpp)
         prediction = model.predict_slide(path, mpp=mpp, progress=progress)
-        written = write(prediction, path.parent)
-        return Mapped(prediction, _zipped(written), _picture(facts))
+        written = {one.name: one.read_bytes() for one in write(prediction, path.parent)}
+        return Mapped(prediction, pack_zip(written), _picture(facts))
 
 
 def _picture(facts: SlideFacts) -> Image.Image | None:
@@ -143,11 +133,3 @@ def _facts(path: Path, mpp: float | None) -> SlideFacts:
             f"{ELSEWHERE}"
         )
     return facts
-
-
-def _zipped(files: list[Path]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in files:
-            archive.write(path, path.name)
-    return buffer.getvalue()

@@ -29,9 +29,7 @@ class Drift:
 def measure_drift(seen: Sequence[int], reference: Sequence[int]) -> Drift | None:
     """Compare two histograms over the same bins; None where there is too little to compare.
 
-    Args:
-        seen: Results in each bin.
-        reference: Images of the model's test part in each bin; empty where they are not known.
+    ``reference``, of the model's test part, is empty where that is not known.
     """
     if len(seen) != len(reference) or min(sum(seen), sum(reference)) < MIN_RESULTS:
         return None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 
 Message = MutableMapping[str, Any]
@@ -27,16 +28,14 @@ class Answer:
 
     def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
         self.begun = False
-        self._send = send
-        self._ours = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._send, self._headers = send, headers
 
     async def __call__(self, message: Message) -> None:
         """Send a piece of it."""
         if message["type"] == "http.response.start":
             self.begun = True
-            names = {name for name, _ in self._ours}
-            theirs = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
-            message["headers"] = [*theirs, *self._ours]
+            message["headers"] = list(message.get("headers", ()))
+            MutableHeaders(raw=message["headers"]).update(self._headers)
         await self._send(message)
 
 

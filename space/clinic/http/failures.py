@@ -11,33 +11,36 @@ from sqlalchemy.exc import TimeoutError as NoneFree
 
 from bcd_models.errors import BCDError
 
-UNEXPECTED = "Something went wrong on the server. Try again; if it stays, tell who runs this page."
-UNREACHABLE = (
-    "The records can't be reached just now. Try again in a minute; if it stays, tell who runs this "
-    "page."
+UNEXPECTED = (
+    "Something went wrong on the server. Try again; if it stays, contact the administrator."
 )
-PASSING = (OperationalError, InterfaceError, NoneFree)
-UNEXPECTED_STATUS = {**dict.fromkeys(PASSING, 503), Exception: 500}
+UNREACHABLE = (
+    "The records can't be reached just now. Try again in a minute; if it stays, contact the "
+    "administrator."
+)
+# The database is away, full or busy: trying again may help.
+TRANSIENT = (OperationalError, InterfaceError, NoneFree)
+UNEXPECTED_STATUS = {**dict.fromkeys(TRANSIENT, 503), Exception: 500}
 
 log = logging.getLogger(__name__)
 
 
 def user_message(error: Exception) -> str:
-    """Return one sentence for the user.
+    """Return one sentence for the user, as ``describe`` does; what was unexpected is logged.
 
-    Errors raised on purpose speak for themselves. Anything else is logged and told neutrally. The
-    log holds where it happened and never the error's message, which may name a user's file.
+    The log holds where it happened and never the error's message, which may name a user's file.
     """
+    if not isinstance(error, BCDError):
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        log.error("unexpected %s\n%s", _kind(error), frames)
+    return describe(error)
+
+
+def describe(error: Exception) -> str:
+    """Return one sentence on an error; those that weren't raised on purpose are told neutrally."""
     if isinstance(error, BCDError):
         return str(error)
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("unexpected %s\n%s", _kind(error), frames)
-    return UNREACHABLE if is_passing(error) else UNEXPECTED
-
-
-def is_passing(error: Exception) -> bool:
-    """Return whether the database is away, full or busy, so that trying again may help."""
-    return isinstance(error, PASSING)
+    return UNREACHABLE if isinstance(error, TRANSIENT) else UNEXPECTED
 
 
 def status_of(error: Exception, statuses: Mapping[type[Exception], int] = UNEXPECTED_STATUS) -> int:

@@ -22,18 +22,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from clinic.accounts import sign_ins
-from clinic.http import cookies, visitors
-from clinic.http.asgi import (
-    Answer,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    limit_body,
-    replay_body,
-    until,
-    without,
-)
+from clinic.http import asgi, cookies, visitors
+from clinic.http.asgi import Answer, Message, Receive, Scope, Send, without
 from clinic.http.failures import status_of, user_message
 from clinic.http.grants import GUEST, HEARTBEAT, Grants, asked_in, begun_in, given_in
 from clinic.http.plain_pages import not_found_page, one_sentence
@@ -108,7 +98,7 @@ class Gate:
         answer = Answer(send, self._headers(path))
         most = MAX_UPLOAD if path == UPLOAD else MAX_JSON
         try:
-            await self._serve(scope, limit_body(receive, most), answer)
+            await self._serve(scope, asgi.limit_body(receive, most), answer)
         except ClientDisconnect:
             return
         except HTTPException as error:  # too large
@@ -198,7 +188,7 @@ class Gate:
                 await _refused(422, "a JSON object is needed")(scope, receive, send)
                 return
             # As it was understood here, so that nothing can be understood otherwise there.
-            receive = replay_body(json.dumps(said).encode(), receive)
+            receive = asgi.replay_body(json.dumps(said).encode(), receive)
         held = self.grants.holds(owner, asked_in(path, query, said))
         if not held or not self.grants.claim(owner, begun_in(path, said)):
             await _refused(404, UNKNOWN)(scope, receive, send)
@@ -206,7 +196,7 @@ class Gate:
         if ANSWERS.fullmatch(path):
             send = self._granting(owner, send)
         if path.startswith(HEARTBEAT):
-            receive = until(self.ending, receive)
+            receive = asgi.until(self.ending, receive)
         # What an answer gives can only be seen where it isn't compressed.
         call = without(scope, b"origin", b"accept-encoding", b"content-length")
         await app(call, receive, send)

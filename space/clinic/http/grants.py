@@ -13,9 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 GUEST = 0  # all guests are one owner; accounts count from 1
-MAX_GRANTS_PER_OWNER = (
-    20_000  # of each owner's newest are remembered; older files and events are refused to all
-)
+MAX_GRANTS_PER_OWNER = 20_000  # older files and events are refused to all
 MAX_GRANT_LENGTH = 1000  # characters of what is remembered
 FILE, CALL, HEARTBEAT = (f"/gradio_api/{kind}" for kind in ("file=", "call/", "heartbeat/"))
 
@@ -30,9 +28,8 @@ class Grants:
     def claim(self, owner: int, things: Iterable[str]) -> bool:
         """Give what is nobody's yet; False, and nothing given, where one of them can't be had."""
         things = set(things)
-        if any(
-            self._owners.get(one, owner) != owner or len(one) > MAX_GRANT_LENGTH for one in things
-        ):
+        known = (self._owners.get(one, owner) for one in things)
+        if any(of != owner for of in known) or any(len(one) > MAX_GRANT_LENGTH for one in things):
             return False
         given = self._given[owner]
         for one in things:
@@ -54,13 +51,7 @@ def file(path: str) -> str:
 
 
 def asked_in(path: str, query: str, said: Any) -> set[str]:
-    """Return what a request names that must have been given to who sends it.
-
-    Args:
-        path: As it reaches the app.
-        query: As it was sent.
-        said: The JSON of a POST.
-    """
+    """Return what a request, with the JSON ``said`` in a POST, names that its sender must hold."""
     sessions = parse_qs(query, keep_blank_values=True).get("session_hash", ())
     asked = files_in(said) | _named(said, "event_id", "event")
     asked |= {f"session {session}" for session in sessions}

@@ -7,13 +7,14 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from starlette.datastructures import Headers
+
 Scope = Mapping[str, Any]  # of an ASGI request
 
 
 def header(scope: Scope, name: str) -> str:
     """Return a header's value, or ""; several are joined."""
-    wanted = name.lower().encode()
-    return ", ".join(value.decode("latin-1") for key, value in scope["headers"] if key == wanted)
+    return ", ".join(Headers(raw=list(scope["headers"])).getlist(name))
 
 
 def address(scope: Scope, proxies: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
@@ -68,16 +68,7 @@ def analyse_for_patient(
 ) -> Analysis:
     """Let some models answer about images of a patient; that they did is logged, saved or not.
 
-    Where the doctor sees what they say, that is kept before it is returned.
-
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        models: On offer.
-        patient_id: Of one of the doctor's patients.
-        handed_in: Images.
-        names: Of models.
-        shown: Whether the doctor sees what they say.
+    Where the doctor sees what they say, ``shown``, that is kept before it is returned.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
@@ -96,8 +87,7 @@ def analyse_for_patient(
     }
     with clinic.database.transaction() as session:
         patients.own(session, doctor, patient_id)
-        subject = f"patient {patient_id}"
-        clinic.log.write(session, "images_analysed", actor=doctor, subject=subject, **said)
+        patients.log(clinic, session, "images_analysed", doctor, patient_id, **said)
         shown_before = shown_images.were_shown(session, doctor.account_id, hashes)
         if shown:
             shown_images.note_shown(session, doctor.account_id, hashes)
@@ -114,13 +104,6 @@ def save(
     """Save an examination whole, or not at all; returns the id issued for it.
 
     Where the analysis says that its answers were shown, it is saved as one whose answers were.
-
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        patient_id: Of one of the doctor's patients.
-        analysis: Of its images.
-        details: Stain, specimen, comment.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
@@ -159,11 +142,7 @@ def view(
 ) -> tuple[Examination, bool]:
     """Return one examination of one's own patients; looking is logged.
 
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        examination_id: Which.
-        reveal: Show what the models said, from now on.
+    ``reveal`` shows what the models said, from now on.
 
     Returns:
         The examination with images, results and reads loaded, and whether the results may be shown
@@ -208,12 +187,8 @@ def list_examinations(
 def list_unread(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
     """Examinations of one's own patients that nobody has read, oldest first."""
     doctor = need_doctor(actor)
-    wanted = (
-        Patient.owner_id == doctor.account_id,
-        Patient.archived_at.is_(None),
-        ~_has_read(),
-    )
-    rows = _lines().join(Patient).where(*wanted)
+    is_active = and_(Patient.owner_id == doctor.account_id, Patient.archived_at.is_(None))
+    rows = _lines().join(Patient).where(is_active, ~_has_read())
     with clinic.database.reading() as session:
         oldest_first = rows.order_by(Examination.created_at, Examination.id)
         return fetch_page(session, oldest_first, page, ExaminationRow)
@@ -332,11 +307,10 @@ def _checked(details: Details) -> str:
 
 
 def _image(session: Session, doctor: Actor, examination_id: str, position: int) -> ExaminedImage:
-    found = own(session, doctor, examination_id)
-    for one in found.images:
-        if one.position == position:
-            return one
-    raise NotFound("there is no such image")
+    images = own(session, doctor, examination_id).images
+    if not 1 <= position <= len(images):
+        raise NotFound("there is no such image")
+    return images[position - 1]
 
 
 def _hashes(examination: Examination) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from datetime import datetime
 from typing import Any
 
@@ -17,9 +15,9 @@ from clinic.records.patient_fields import FIELDS
 from clinic.records.reads import VERDICTS
 from clinic.storage import shown_images
 from clinic.storage.actor import Actor
+from clinic.storage.files import pack_zip
 from clinic.storage.tables import Base, Examination, ExaminedImage, Patient, Read, Result
 
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file, so that equal records give equal bytes
 READ_ME = f"""patient.json holds the record; images, heatmaps and reports the files that it names.
 A heat map is grey: black is 0, white is 1.
 
@@ -49,20 +47,9 @@ def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
         with clinic.database.transaction() as session:
             patients.own(session, doctor, patient_id)
             shown_images.note_shown(session, doctor.account_id, hashes)
-            subject, count = f"patient {patient_id}", len(files)
-            clinic.log.write(
-                session, "patient_exported", actor=doctor, subject=subject, files=count
-            )
+            patients.log(clinic, session, "patient_exported", doctor, patient_id, files=len(files))
     text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    return _zip({"README.txt": READ_ME.encode(), "patient.json": text.encode(), **contents})
-
-
-def _zip(contents: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in sorted(contents.items()):
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), data)
-    return buffer.getvalue()
+    return pack_zip({"README.txt": READ_ME.encode(), "patient.json": text.encode(), **contents})
 
 
 def _patient(patient: Patient, files: dict[str, str]) -> dict[str, Any]:
@@ -101,11 +88,7 @@ def _result(number: int, stem: str, result: Result, files: dict[str, str]) -> di
     name = f"heatmaps/{stem}-{number}.png"
     files[name] = result.heat_sha256
     refer = None if result.refer_low is None else [result.refer_low, result.refer_high]
-    return {
-        "heat_map": name,
-        **_columns(result, "made_at", "reasons", *COLUMNS),
-        "refer": refer,
-    }
+    return {"heat_map": name, **_columns(result, "made_at", "reasons", *COLUMNS), "refer": refer}
 
 
 def _read(read: Read) -> dict[str, Any]:

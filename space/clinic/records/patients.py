@@ -68,7 +68,7 @@ def create(
             **vars(form),
         )
         session.add(patient)
-        _log(clinic, session, "patient_made", doctor, patient.id)
+        log(clinic, session, "patient_made", doctor, patient.id)
         return patient.id
 
 
@@ -81,7 +81,7 @@ def view(clinic: Installation, actor: Actor | None, patient_id: str) -> PatientR
     doctor = need_doctor(actor)
     with clinic.database.transaction() as session:
         own(session, doctor, patient_id)
-        _log(clinic, session, "patient_viewed", doctor, patient_id)
+        log(clinic, session, "patient_viewed", doctor, patient_id)
         row = session.execute(_rows().where(Patient.id == patient_id)).one()
         return PatientRow(**row._mapping)
 
@@ -94,14 +94,9 @@ def search_patients(
     archived: bool = False,
     page: int = 1,
 ) -> Page[PatientRow]:
-    """Return one's own patients, last changed first.
+    """Return one's own patients, archived or not, last changed first.
 
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        words: Each must occur in id, external id or note; case doesn't matter.
-        archived: Those put aside instead of the others.
-        page: Which 25 of them.
+    Each of the ``words`` must occur in id, external id or note; case doesn't matter.
     """
     doctor = need_doctor(actor)
     wanted = [
@@ -131,21 +126,21 @@ def edit(
         for name in changed:
             setattr(patient, name, getattr(form, name))
         patient.changed_at = clock.now()
-        _log(clinic, session, "patient_changed", doctor, patient_id, fields=changed)
+        log(clinic, session, "patient_changed", doctor, patient_id, fields=changed)
 
 
 def archive(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
     """Put a record aside; NotSignedIn, NotAllowed or NotFound as in ``view``."""
     with _changing(clinic, actor, patient_id) as (session, doctor, patient):
         patient.archived_at = patient.archived_at or clock.now()
-        _log(clinic, session, "patient_archived", doctor, patient_id)
+        log(clinic, session, "patient_archived", doctor, patient_id)
 
 
 def restore(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
     """Take a record back from aside; NotSignedIn, NotAllowed or NotFound as in ``view``."""
     with _changing(clinic, actor, patient_id) as (session, doctor, patient):
         patient.archived_at = None
-        _log(clinic, session, "patient_restored", doctor, patient_id)
+        log(clinic, session, "patient_restored", doctor, patient_id)
 
 
 def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmation: str) -> None:
@@ -153,15 +148,9 @@ def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmat
 
     To whom answers about its images were shown goes too, where no other record has the image.
 
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        patient_id: Whose record.
-        confirmation: The id once more.
-
     Raises:
         NotSignedIn, NotAllowed, NotFound: As in ``view``.
-        InputError: The confirmation is another.
+        InputError: The confirmation isn't the id once more.
     """
     with _changing(clinic, actor, patient_id) as (session, doctor, patient):
         if confirmation.strip() != patient_id:
@@ -172,7 +161,7 @@ def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmat
         session.delete(patient)
         session.flush()
         shown_images.forget_deleted(session, files)
-        _log(clinic, session, "patient_deleted", doctor, patient_id, files=len(set(files)))
+        log(clinic, session, "patient_deleted", doctor, patient_id, files=len(set(files)))
     references.delete_unreferenced(clinic.database, clinic.storage, files)
 
 
@@ -226,9 +215,10 @@ def _changing(
         yield session, doctor, patient
 
 
-def _log(
+def log(
     clinic: Installation, session: Session, action: str, doctor: Actor, patient: str, **detail: Any
 ) -> None:
+    """Write an act on a patient into the audit log."""
     clinic.log.write(session, action, actor=doctor, subject=f"patient {patient}", **detail)
 
 

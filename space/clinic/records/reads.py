@@ -40,15 +40,8 @@ def record(
     """Record a read; returns its number, from 1.
 
     Whether an answer about one of the images had been shown to the reader before, in this
-    examination or elsewhere, is noted with it.
-
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        examination_id: Of one of the doctor's patients.
-        verdict: One of ``VERDICTS``.
-        comment: Free text without names.
-        reason: Why an earlier read is amended; needed then, and only then.
+    examination or elsewhere, is noted with it. ``reason`` says why an earlier read is amended; it
+    is needed then, and only then.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.

@@ -25,6 +25,8 @@ HIDDEN = "The models' answers were kept hidden in this examination and are not p
 LARGE, SMALL = 206.0, 158.0  # points of a picture's longer side
 UNREAD = "This examination has not been read by a pathologist."
 
+Facts = tuple[tuple[str, str], ...]  # names and values
+
 
 @dataclass(frozen=True)
 class ReportedImage:
@@ -39,27 +41,18 @@ class ReportedImage:
 
 
 @dataclass(frozen=True)
-class ReportedModel:
-    """A model that answered."""
-
-    name: str  # of the model
-    # names and values: version, hash, threshold, test figures, what it was trained on
-    facts: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
 class ReportedExamination:
     """All that a report of an examination tells, as it is told."""
 
     id: str  # the report's
     letterhead: str  # first line; may be ""
-    facts: tuple[tuple[str, str], ...]  # names and values of patient and examination
+    facts: Facts  # names and values of patient and examination
     synthetic: bool  # whether it is a demonstration's
     read: str  # the read that counts, in a sentence; "" where there is none
     # each read, the newest first: when and by whom, and the rest of it
-    reads: tuple[tuple[str, str], ...]
+    reads: Facts
     images: tuple[ReportedImage, ...]  # in order
-    models: tuple[ReportedModel, ...]  # in order
+    models: tuple[tuple[str, Facts], ...]  # name and facts of each that answered
     shown: bool  # whether the models' answers are part of it
 
 
@@ -121,7 +114,7 @@ def lay_out_examination(told: ReportedExamination) -> bytes:
             *facts(_printable(told.facts)),
             *([] if told.shown else [gap(10), text(HIDDEN)]),
             *(part for image in told.images for part in _image(image)),
-            *(part for model in told.models for part in _model(model)),
+            *(part for model in told.models for part in _model(*model)),
             *([gap(10), text(wording.classes_line(), 8, quiet=True)] if told.models else []),
         ]
 
@@ -194,14 +187,9 @@ def _answer(explanation: Explanation) -> Story:
     ]
 
 
-def _model(model: ReportedModel) -> Story:
-    return [
-        CondPageBreak(120),
-        gap(12),
-        text(f"The model {model.name}", 11, bold=True),
-        gap(2),
-        *facts(model.facts),
-    ]
+def _model(name: str, known: Facts) -> Story:
+    title = text(f"The model {name}", 11, bold=True)
+    return [CondPageBreak(120), gap(12), title, gap(2), *facts(known)]
 
 
 def _printable(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -29,13 +29,12 @@ from reportlab.platypus import (
     Paragraph,
     Spacer,
     Table,
-    TableStyle,
 )
 
-from bcd_models.explanation import COLOURS, Explanation
+from bcd_models.explanation import Explanation
 from bcd_models.prediction import NOTICE, Prediction
 from clinic.analysis import wording
-from clinic.analysis.display import resize_for_display
+from clinic.analysis.display import colour, resize_for_display
 
 MARGIN = 48.0
 WIDTH = A4[0] - 2 * MARGIN
@@ -92,13 +91,11 @@ def notice() -> Table:
     return Table(
         [[text(NOTICE, 8.5, bold=True)]],
         [WIDTH],
-        style=TableStyle(
-            [
-                ("BACKGROUND", (0, 0), (-1, -1), TINT),
-                ("BOX", (0, 0), (-1, -1), 0.6, LINE),
-                ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
-            ]
-        ),
+        style=[
+            ("BACKGROUND", (0, 0), (-1, -1), TINT),
+            ("BOX", (0, 0), (-1, -1), 0.6, LINE),
+            ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
+        ],
     )
 
 
@@ -193,17 +190,15 @@ def _fact(name: str, value: str) -> Table:
     return Table(
         [first, *([[], piece] for piece in pieces[2:])],
         [NAMES, WIDTH - NAMES],
-        style=TableStyle(
-            [
-                ("LINEABOVE", (0, 0), (-1, 0), 0.4, LINE),
-                ("VALIGN", (0, 0), (-1, -1), "TOP"),
-                ("LEFTPADDING", (0, 0), (-1, -1), 0),
-                ("TOPPADDING", (0, 0), (-1, -1), 0),
-                ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
-                ("TOPPADDING", (0, 0), (-1, 0), 2),
-                ("BOTTOMPADDING", (0, -1), (-1, -1), 2),
-            ]
-        ),
+        style=[
+            ("LINEABOVE", (0, 0), (-1, 0), 0.4, LINE),
+            ("VALIGN", (0, 0), (-1, -1), "TOP"),
+            ("LEFTPADDING", (0, 0), (-1, -1), 0),
+            ("TOPPADDING", (0, 0), (-1, -1), 0),
+            ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
+            ("TOPPADDING", (0, 0), (-1, 0), 2),
+            ("BOTTOMPADDING", (0, -1), (-1, -1), 2),
+        ],
     )
 
 
@@ -276,7 +271,8 @@ def _picture(canvas: Canvas, image: Image.Image, left: float, side: float) -> No
 
 
 def _colour_scale(canvas: Canvas, left: float, height: float) -> None:
-    canvas.drawImage(ImageReader(_colours()), left, 0, SCALE_WIDTH, height)
+    colours = colour(np.linspace(1, 0, 256)[:, None])  # from 1 at the top to 0
+    canvas.drawImage(ImageReader(colours), left, 0, SCALE_WIDTH, height)
     canvas.setStrokeColor(LINE)
     canvas.rect(left, 0, SCALE_WIDTH, height)
     x = left + SCALE_WIDTH + 4
@@ -288,14 +284,6 @@ def _colour_scale(canvas: Canvas, left: float, height: float) -> None:
         paragraph = text(words, 6.5, quiet=True)
         _, needed = paragraph.wrap(WIDTH - x, height)
         paragraph.drawOn(canvas, x, top - needed)
-
-
-@cache
-def _colours() -> Image.Image:
-    """Return the heat map's colours from 1 (top) to 0 (bottom)."""
-    steps = np.linspace(1, 0, 256)[:, None]
-    rgba = matplotlib.colormaps[COLOURS](steps, bytes=True)
-    return Image.fromarray(np.ascontiguousarray(rgba[..., :3]))
 
 
 @cache

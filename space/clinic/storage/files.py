@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import re
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,6 +16,15 @@ from bcd_models.hub.atomic import write_files
 
 FILES, LOCK = "files", "files.lock"
 HASH = re.compile("[0-9a-f]{64}")  # in hexadecimal, as files are named
+
+
+def pack_zip(contents: Mapping[str, bytes]) -> bytes:
+    """Return files by name as a zip; equal files give equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in sorted(contents.items()):
+            archive.writestr(zipfile.ZipInfo(name), data)  # which dates it to 1980
+    return buffer.getvalue()
 
 
 class StorageError(BCDError):

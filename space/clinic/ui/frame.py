@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from html import escape
-from typing import Literal, ParamSpec, TypedDict
+from typing import Any, ParamSpec
 
 import gradio as gr
 
@@ -13,19 +13,6 @@ from bcd_models.prediction import NOTICE
 from clinic.analysis.wording import printable
 from clinic.http.failures import user_message
 from clinic.storage.actor import Actor
-
-
-class Private(TypedDict):
-    """Arguments of a listener that is no endpoint."""
-
-    api_visibility: Literal["private"]
-
-
-class Quick(Private):
-    """Arguments of a listener whose progress isn't shown either."""
-
-    show_progress: Literal["hidden"]
-
 
 TITLE = "Breast histology patch check"
 WHAT = """
@@ -52,8 +39,9 @@ LINKS = {
         ("Account", "/account"),
     ),
 }
-PRIVATE: Private = {"api_visibility": "private"}  # of listeners that scripts shall not find
-QUICK: Quick = {"show_progress": "hidden", **PRIVATE}  # of those that answer at once, too
+# Arguments of listeners that scripts shall not find, and of those that answer at once, too.
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+QUICK: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
 
 P = ParamSpec("P")
 
@@ -100,11 +88,11 @@ def safely(function: Callable[P, str]) -> Callable[P, str]:
     return wrapped
 
 
-def alert(sentence: str) -> str:
+def alert(sentence: str, lead: str = "That did not work") -> str:
     """Return a failure that stays on the page."""
     return f"""
 <section class="bcd-card bcd-alert" role="alert">
-  <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>That did not work</p>
+  <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>{escape(lead)}</p>
   <p>{escape(printable(sentence))}</p>
 </section>
 """

@@ -19,6 +19,7 @@ from bcd_models.explanation import COLOURS, Explanation
 from bcd_models.prediction import Prediction
 from clinic.analysis import wording
 from clinic.analysis.display import SIDE, display_size, enlarge, resize_for_display
+from clinic.ui.frame import alert
 from clinic.ui.tables import facts
 
 OPACITY = 50  # per cent, at first
@@ -81,12 +82,7 @@ def alone(source: str, size: tuple[int, int], said: str) -> str:
 
 def failed(sentence: str, which: str = "") -> str:
     """Return why there is no result; ``which`` of several images."""
-    return f"""
-<section class="bcd-card bcd-alert" role="alert">
-  <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>{_which(which)}No result</p>
-  <p>{escape(wording.printable(sentence))}</p>
-</section>
-"""
+    return alert(sentence, f"{which}: No result" if which else "No result")
 
 
 def warned(warnings: Sequence[str]) -> str:

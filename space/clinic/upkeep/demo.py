@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from threading import Thread, main_thread
 
-from pydantic import TypeAdapter
 from sqlalchemy import select
 
 from bcd_models.errors import BCDError, InputError
@@ -35,7 +34,6 @@ NAME = "demo"
 PASSWORD = "demo.password"  # file in the data folder
 FILLED = "demo.filled"  # file in the data folder, there once all patients are
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-RECORDS = EXAMPLES / "patients.json"  # of patients made up
 FIELD = 200.0  # micrometres that a drawn image stands for
 SYNTHETIC = "Synthetic: made up by a program, of no patient."
 APP = Actor(0, "the app", "admin", "")  # makes the doctor, as the audit log says
@@ -44,35 +42,78 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class MadeUpRead:
-    """A read, and whether the models' answers are shown before it."""
+class DemoPatient:
+    """A patient to make."""
 
+    number: int  # from 1
+    birth_year: int
+    note: str
+
+    @property
+    def examinations(self) -> list[DemoExamination]:
+        """Its examinations, the oldest first."""
+        return [one for one in EXAMINATIONS if one.patient == self.number]
+
+
+@dataclass(frozen=True)
+class DemoExamination:
+    """An examination of some drawn images."""
+
+    number: int  # from 1
+    patient: int  # number of its patient
+    images: str  # names of its images, blanks between them
+    specimen: str
+    comment: str = ""
+
+    @property
+    def reads(self) -> list[DemoRead]:
+        """Its reads, in order."""
+        return [one for one in READS if one.examination == self.number]
+
+
+@dataclass(frozen=True)
+class DemoRead:
+    """A read to record."""
+
+    examination: int  # number of its examination
     verdict: str
     comment: str = ""
     reason: str = ""
-    shown: bool = True
+    shown: bool = True  # whether the models' answers are shown before it
 
 
-@dataclass(frozen=True)
-class MadeUpExamination:
-    """An examination of some drawn images, by name."""
-
-    images: tuple[str, ...]
-    specimen: str
-    comment: str
-    reads: tuple[MadeUpRead, ...] = ()
-
-
-@dataclass(frozen=True)
-class MadeUpPatient:
-    """A patient with examinations, the oldest first."""
-
-    birth_year: int
-    note: str
-    examinations: tuple[MadeUpExamination, ...]
-
-
-PATIENTS = TypeAdapter(tuple[MadeUpPatient, ...]).validate_json(RECORDS.read_bytes())
+PATIENTS = (
+    DemoPatient(1, 1957, "Lump in the left breast."),
+    DemoPatient(2, 1964, "Found at screening."),
+    DemoPatient(3, 1971, "Second look after a fibroadenoma."),
+    DemoPatient(4, 1949, "Biopsy first, then excision."),
+    DemoPatient(5, 1980, "Cyst on the right side."),
+    DemoPatient(6, 1953, "Sent for a second opinion."),
+    DemoPatient(7, 1968, "Sent in by the surgery."),
+    DemoPatient(8, 1975, "Both sides sampled."),
+)
+THREE = "malignant-2 benign-1 malignant-1"
+EXAMINATIONS = (
+    DemoExamination(1, 1, "malignant-1 malignant-2", "core biopsy", "Two fields of one core."),
+    DemoExamination(2, 2, "benign-1", "core biopsy"),
+    DemoExamination(3, 3, "benign-2 benign-3", "excision", "Both margins."),
+    DemoExamination(4, 4, "malignant-3", "core biopsy"),
+    DemoExamination(5, 4, "malignant-3 benign-2", "excision", "Tumour and tissue beside it."),
+    DemoExamination(6, 5, "benign-3", "core biopsy"),
+    DemoExamination(7, 6, THREE, "mastectomy", "Three fields, chosen at random."),
+    DemoExamination(8, 7, "malignant-1", "core biopsy", "One field."),
+    DemoExamination(9, 8, "benign-1 malignant-3", "core biopsy", "Right side, then left."),
+)
+READS = (
+    DemoRead(1, "invasive", "Both fields alike.", shown=False),
+    DemoRead(2, "indeterminate", "Few glands in this field.", shown=False),
+    DemoRead(2, "none", reason="Looked at once more beside the models' answers."),
+    DemoRead(3, "none"),
+    DemoRead(4, "invasive", shown=False),
+    DemoRead(5, "invasive", "The second field shows none."),
+    DemoRead(6, "none"),
+    DemoRead(7, "indeterminate", "The fields differ: more levels needed."),
+)
 
 
 def login(settings: Settings) -> tuple[str, str]:
@@ -113,8 +154,8 @@ def fill(clinic: Installation, models: Models) -> None:
         handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), FIELD)
         return analyse(models, [handed_in], models.names)[0]
 
-    for number, patient in enumerate(PATIENTS, 1):
-        _complete(clinic, doctor, number, patient, analysed)
+    for patient in PATIENTS:
+        _complete(clinic, doctor, patient, analysed)
     filled.touch()
 
 
@@ -160,18 +201,17 @@ def _has_patients(clinic: Installation, doctor: Actor) -> bool:
 def _complete(
     clinic: Installation,
     doctor: Actor,
-    number: int,
-    patient: MadeUpPatient,
+    patient: DemoPatient,
     analysed: Callable[[str], Analysed],
 ) -> None:
     """Make what is missing of a patient."""
-    form = _form(clinic, number, patient)
+    form = _form(clinic, patient)
     row = _made(clinic, doctor, form)
     if row and row.archived_at:
         return
     done = row.examinations if row else 0
     # All that takes long comes before the record, so that it is hardly ever half made.
-    images = [tuple(map(analysed, one.images)) for one in patient.examinations[done:]]
+    images = [tuple(map(analysed, one.images.split())) for one in patient.examinations[done:]]
     record = row.id if row else patients.create(clinic, doctor, form, synthetic=True)
     for one, found in zip(patient.examinations[done:], images, strict=True):
         details = Details(specimen=one.specimen, comment=f"{SYNTHETIC} {one.comment}")
@@ -181,8 +221,8 @@ def _complete(
         _read(clinic, doctor, kept.id, one.reads)
 
 
-def _form(clinic: Installation, number: int, patient: MadeUpPatient) -> PatientForm:
-    external_id = f"DEMO-{number:02}"
+def _form(clinic: Installation, patient: DemoPatient) -> PatientForm:
+    external_id = f"DEMO-{patient.number:02}"
     known = re.fullmatch(clinic.settings.external_id, external_id)
     note = f"{SYNTHETIC} {patient.note}"
     return PatientForm(external_id if known else None, patient.birth_year, note)
@@ -199,7 +239,7 @@ def _made(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow 
 
 
 def _read(
-    clinic: Installation, doctor: Actor, examination_id: str, wanted: Sequence[MadeUpRead]
+    clinic: Installation, doctor: Actor, examination_id: str, wanted: Sequence[DemoRead]
 ) -> None:
     """Record the reads that are missing."""
     if not wanted:

@@ -96,10 +96,7 @@ def list_models_in_use(
     weights = (Result.model, Result.model_version, Result.weights_sha256)
     kept = select(*weights, func.count(), func.max(Result.made_at)).group_by(*weights)
     with clinic.database.reading() as session:
-        answered = {
-            (name, version, weights): (count, newest)
-            for name, version, weights, count, newest in session.execute(kept)
-        }
+        answered = {tuple(row[:3]): tuple(row[3:]) for row in session.execute(kept)}
     offered = [_identity(models, name) for name in models.names]
     earlier = sorted(answered.keys() - set(offered))
     return [

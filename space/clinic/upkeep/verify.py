@@ -36,9 +36,7 @@ class Findings:
 def verify(clinic: Installation, repair: bool = False) -> Findings:
     """Look at everything; savers wait while it looks at files.
 
-    Args:
-        clinic: The installation.
-        repair: Take away files that belong to nothing, and unfinished ones; count tallies anew.
+    ``repair`` deletes files that belong to nothing, and unfinished ones, and counts tallies anew.
     """
     storage = clinic.storage
     with storage.forgetting():

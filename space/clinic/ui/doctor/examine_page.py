@@ -92,23 +92,14 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         hidden: bool,
         request: gr.Request,
     ) -> tuple[str, Any, Any]:
+        actor, patient_id = actor_of(request), read_query(request, "patient")
         found = examinations.analyse_for_patient(
-            clinic,
-            actor_of(request),
-            models,
-            read_query(request, "patient"),
-            _handed_in(kept, scale, um),
-            names,
-            not hidden,
+            clinic, actor, models, patient_id, _handed_in(kept, scale, um), names, not hidden
         )
         return _answers(found), gr.update(visible=True), found
 
     def save_examination(
-        found: Analysis | None,
-        stain: str,
-        specimen: str,
-        comment: str,
-        request: gr.Request,
+        found: Analysis | None, stain: str, specimen: str, comment: str, request: gr.Request
     ) -> str:
         if not found:
             raise InputError("analyse the images first")

@@ -104,17 +104,11 @@ def list_patients(page: Page[PatientRow], words: str, aside: bool) -> str:
 
 def _nothing(words: str, aside: bool) -> str:
     """Return why the list is empty."""
-    if words and aside:
-        return empty(
-            "No patient found",
-            f"None that is put aside has all these words in {SEARCHED}.",
-        )
     if words:
-        return empty(
-            "No patient found",
-            f"None has all these words in {SEARCHED}. Patients put aside are searched "
-            "with “Only those put aside” ticked.",
-        )
+        who = "None that is put aside" if aside else "None"
+        others = "Patients put aside are searched with “Only those put aside” ticked."
+        said = f"{who} has all these words in {SEARCHED}."
+        return empty("No patient found", said if aside else f"{said} {others}")
     if aside:
         return empty(
             "No patient is put aside", "A patient is put aside, and taken back, on its own page."

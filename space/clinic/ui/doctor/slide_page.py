@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from threading import Event
 from typing import Any
 
@@ -26,12 +26,12 @@ from clinic.storage import shown_images
 from clinic.ui import result
 from clinic.ui.files import own_folder, require_file, upload, write_file
 from clinic.ui.frame import PRIVATE, QUICK, actor_of
-from clinic.ui.look import InLine
 from clinic.ui.tables import cell, facts, table
 
 MAX_IDLE = 1800  # seconds that a slide stays in memory
 SUFFIXES = [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".dcm"]
-ALONE: InLine = {"concurrency_id": "slides", "concurrency_limit": 1}  # each takes all cores
+# Each takes all cores.
+ALONE: dict[str, Any] = {"concurrency_id": "slides", "concurrency_limit": 1}
 HEADS = ("Place", "mm²", "Mean", "Highest")
 WHAT = f"""
 <h1>Whole slide</h1>
@@ -52,31 +52,10 @@ class _Ended(Exception):
     """Nobody waits for the map any more."""
 
 
-class _UnderWay:
-    """The analyses that run, each for a page: what Gradio cancels runs on, with nobody waiting."""
-
-    def __init__(self) -> None:
-        self._ends: dict[str | None, Event] = {}
-
-    @contextmanager
-    def begun(self, page: str | None) -> Iterator[Event]:
-        """One begins; what is given is set once it is to end."""
-        end = self._ends[page] = Event()
-        try:
-            yield end
-        finally:
-            if self._ends.get(page) is end:
-                del self._ends[page]
-
-    def end(self, page: str | None) -> None:
-        """A page's own is to end, if one runs."""
-        if end := self._ends.get(page):
-            end.set()
-
-
 def add_slide_page(clinic: Installation, models: Models) -> None:
     """Add the page to the Blocks being built."""
-    under_way = _UnderWay()
+    # Set where an analysis shall end: what Gradio cancels runs on, with nobody waiting.
+    ends: dict[str | None, Event] = {}
     gr.HTML(WHAT, elem_classes="bcd-heading")
     slide = gr.State(None, time_to_live=MAX_IDLE)
     with gr.Row(equal_height=False):
@@ -96,7 +75,8 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
             download = gr.DownloadButton("Download map, regions and tiles (ZIP)", visible=False)
 
     def show(kept: bytes | None, um: str, request: gr.Request) -> tuple[Any, ...]:
-        under_way.end(request.session_hash)
+        if end := ends.get(request.session_hash):
+            end.set()
         ready, words = kept is not None, NOTHING
         if kept is not None:
             try:
@@ -115,19 +95,19 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
     ) -> tuple[str, dict[str, Any]]:
+        end = ends[request.session_hash] = Event()
+
+        def report(done: int, total: int) -> None:
+            if end.is_set():
+                raise _Ended
+            progress((done, total), desc="Looking at tissue", unit="tiles")
+
         try:
-            with under_way.begun(request.session_hash) as end:
-
-                def tell(done: int, total: int) -> None:
-                    if end.is_set():
-                        raise _Ended
-                    progress((done, total), desc="Looking at tissue", unit="tiles")
-
-                progress(0, desc="Looking for tissue")
-                data, loaded = require_file(kept), models.loaded(name)
-                found = slides.map_slide(
-                    actor_of(request), loaded, data, _micrometres(um), own_folder(), tell
-                )
+            progress(0, desc="Looking for tissue")
+            data, loaded = require_file(kept), models.loaded(name)
+            found = slides.map_slide(
+                actor_of(request), loaded, data, _micrometres(um), own_folder(), report
+            )
             shown_images.note_shown_to(
                 clinic.database, actor_of(request), _as_images(data, found.picture)
             )
@@ -135,6 +115,9 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
             return NOTHING, gr.update(visible=False)
         except Exception as error:
             return result.failed(user_message(error)), gr.update(visible=False)
+        finally:
+            if ends.get(request.session_hash) is end:
+                del ends[request.session_hash]
         sha256 = hashlib.sha256(data).hexdigest()
         path = write_file(found.files, f"bcd-slide-{sha256[:8]}.zip")
         return _answer(found.prediction), gr.update(value=path, visible=True)

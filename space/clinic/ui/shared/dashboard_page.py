@@ -76,11 +76,13 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
             wanted = _period(clinic, actor, span, begin, end)
             found = analytics.count_period(clinic, actor, chosen, wanted)
             name, _, sha256 = model_parts(chosen)
-            reference = models.reference(name, sha256)
+            offered = models.find(name, sha256)
+            reference = offered.reference if offered else ()
         except Exception as error:
             return {**nothing, head: alert(user_message(error)), below: ""}
         moved = measure_drift(found.probabilities, reference)
         drawn = bool(found.answered)
+        parts = _drift(reference, moved), _reads(found), _export(role, chosen, wanted)
         return {
             model: gr.update(choices=[(_title(one, models), one) for one in known], value=chosen),
             head: _head(found, wanted),
@@ -88,25 +90,22 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
             probabilities: gr.update(
                 value=figures.probabilities(found, reference) if drawn else None, visible=drawn
             ),
-            below: _below(role, chosen, wanted, found, reference, moved) if drawn else "",
+            below: "".join(parts) if drawn else "",
         }
 
-    def choose(span: str) -> tuple[Any, Any]:
-        """Dates of one's own begin with those of the last period."""
-        visible = span == OWN
-        today = clock.now().date()
-        days = [today - timedelta(days=PERIODS[DEFAULT] - 1), today]
-        return tuple(
-            gr.update(visible=True, value=str(day)) if visible else gr.update(visible=False)
-            for day in days
-        )  # type: ignore[return-value]
+    def choose(span: str) -> list[Any]:
+        """Dates of one's own begin with those of the usual period."""
+        if span != OWN:
+            return [gr.update(visible=False)] * 2
+        usual = _last_days(PERIODS[DEFAULT])
+        return [gr.update(visible=True, value=str(day)) for day in (usual.first, usual.last)]
 
-    parts = [model, head, volume, probabilities, below]
-    app.load(show, asked, parts, **QUICK)
+    outputs = [model, head, volume, probabilities, below]
+    app.load(show, asked, outputs, **QUICK)
     chosen = period.input(choose, period, [first, last], trigger_mode="always_last", **QUICK)
-    chosen.then(show, asked, parts, **QUICK)
+    chosen.then(show, asked, outputs, **QUICK)
     typed = [event for day in (first, last) for event in (day.submit, day.blur)]
-    gr.on([model.input, *typed], show, asked, parts, trigger_mode="always_last", **QUICK)
+    gr.on([model.input, *typed], show, asked, outputs, trigger_mode="always_last", **QUICK)
 
 
 def _usual(known: Sequence[str], models: Models) -> str:
@@ -118,19 +117,23 @@ def _usual(known: Sequence[str], models: Models) -> str:
 def _title(key: str, models: Models) -> str:
     """Return a model in words; its weights are told where they are not those on offer."""
     name, version, sha256 = model_parts(key)
-    if name in models.names and models.offered(name).weights_sha256 == sha256:
-        return f"{models.offered(name).title} {version}"
+    if offered := models.find(name, sha256):
+        return f"{offered.title} {version}"
     return f"{name} {version}, earlier weights {sha256[:8]}"
 
 
 def _period(clinic: Installation, actor: Actor | None, span: str, begin: str, end: str) -> Period:
-    today = clock.now().date()
     if span == OWN:
         return Period(_day(begin), _day(end))
-    days = PERIODS.get(span, PERIODS[DEFAULT])
-    if days:
-        return Period(today - timedelta(days=days - 1), today)
+    if days := PERIODS.get(span, PERIODS[DEFAULT]):
+        return _last_days(days)
+    today = clock.now().date()
     return Period(min(analytics.find_first_day(clinic, actor) or today, today), today)
+
+
+def _last_days(count: int) -> Period:
+    today = clock.now().date()
+    return Period(today - timedelta(days=count - 1), today)
 
 
 def _day(text: str | None) -> date:
@@ -170,22 +173,12 @@ def _head(found: Overview, period: Period) -> str:
 """
 
 
-def _below(
-    role: str,
-    model: str,
-    period: Period,
-    found: Overview,
-    reference: Sequence[int],
-    moved: Drift | None,
-) -> str:
+def _reads(found: Overview) -> str:
+    if not any(one.compared + one.indeterminate for one in found.agreement.values()):
+        words = "Agreement appears here once examinations have been read."
+        return AGREEMENT + empty("No reads yet", words)
     rows = [(escape(name), *_agreement(found.agreement[shown])) for shown, name in READ.items()]
-    reads = sum(one.compared + one.indeterminate for one in found.agreement.values())
-    compared = (
-        table(HEADS, rows, "Answers and reads")
-        if reads
-        else empty("No reads yet", "Agreement appears here once examinations have been read.")
-    )
-    return _drift(reference, moved) + AGREEMENT + compared + _export(role, model, period)
+    return AGREEMENT + table(HEADS, rows, "Answers and reads")
 
 
 def _drift(reference: Sequence[int], moved: Drift | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from datetime import UTC, datetime
 from typing import Any
 
@@ -59,9 +58,8 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
         wanted = None if label == PREDICTED else check_label(label)
         explanation = models.loaded(model).explain(require_file(image), label=wanted)
         note_shown(image, request)
-        buffer = io.BytesIO()
-        explanation.overlay(opacity).save(buffer, "PNG")
-        return write_file(buffer.getvalue(), "overlay.png"), explanation.prediction.to_dict()
+        png = shown_images.encode_png(explanation.overlay(opacity))
+        return write_file(png, "overlay.png"), explanation.prediction.to_dict()
 
     def report(image: bytes, model: str, request: gr.Request) -> str:
         """The answer about an image as one page of PDF. Research use only."""
@@ -72,12 +70,6 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
 
     gr.on([], list_models, None, offered, api_name="models", **IN_LINE)
     gr.on([], predict, [image, model], answer, api_name="predict", **IN_LINE)
-    gr.on(
-        [],
-        explain,
-        [image, model, label, opacity],
-        [overlay, answer],
-        api_name="explain",
-        **IN_LINE,
-    )
+    explained = [image, model, label, opacity]
+    gr.on([], explain, explained, [overlay, answer], api_name="explain", **IN_LINE)
     gr.on([], report, [image, model], pdf, api_name="report", **IN_LINE)
