@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve the app until interrupted."""
-    options = _options(arguments)
+    options = _parse_options(arguments)
     _refuse_taken_port(options.host, options.port)
-    folder = _own_temporary_folder(options.port)
+    folder = _make_temporary_folder(options.port)
     # Gradio reads these while it is imported and while pages are built.
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -60,12 +60,12 @@ def build(settings: Settings, folder: Path) -> Gate:
 
     models = Models(settings.models)
     clinic = open_installation(settings)
-    password = accounts.first_admin(clinic)
+    password = accounts.create_first_admin(clinic)
     if password:
         print(f"Made the account admin with the password {password}, shown this once", flush=True)
     app = build_app(clinic, models, folder)
     if settings.demo:
-        demo.begin(clinic, models)
+        demo.start(clinic, models)
     return app
 
 
@@ -97,7 +97,7 @@ def serve(app: Gate, host: str, port: int) -> None:
     Server(config).run()
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def _parse_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve the breast histology patch check.")
     port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
     host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
@@ -115,7 +115,7 @@ def _refuse_taken_port(host: str, port: int) -> None:
             sys.exit(f"error: {host}:{port} can't be used ({error.strerror}): take another --port")
 
 
-def _own_temporary_folder(port: int) -> Path:
+def _make_temporary_folder(port: int) -> Path:
     """A folder nobody else may read, empty even where the last run was killed."""
     folder = Path(tempfile.gettempdir()) / f"bcd-space-{port}"
     shutil.rmtree(folder, ignore_errors=True)

@@ -34,7 +34,7 @@ from clinic.records.patient_fields import PatientForm
 from clinic.storage import migrations, tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Examination, Tally
-from clinic.storage.tallies import EXAMINATIONS, WHATEVER
+from clinic.storage.tallies import ANY_MODEL, EXAMINATIONS
 from clinic.upkeep import verify
 from tests.conftest import ROOT
 from tests.support.clinic import PASSWORD, PATCHES, actor, installation_with
@@ -269,7 +269,7 @@ def counted(session: Any, owner: int) -> int:
     wanted = select(func.sum(Tally.count)).where(
         Tally.owner_id == owner,
         Tally.kind == EXAMINATIONS,
-        Tally.model == WHATEVER,
+        Tally.model == ANY_MODEL,
         Tally.span.startswith("M"),
     )
     return session.scalar(wanted) or 0
@@ -283,7 +283,7 @@ def everything_is_there(clinic: Installation, owner: int, saved: dict[str, list[
         kept = set(session.scalars(select(Examination.id)))
         assert set(saved) <= kept
         assert counted(session, owner) == len(kept)
-        assert tallies.sound(session)
+        assert tallies.are_sound(session)
         assert clinic.log.problems(session) == []
     return len(kept)
 

@@ -31,7 +31,7 @@ from tests.support.serving import Serving, serving_at
 def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashing as it is, but for its cost."""
     quick = PasswordHash([Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)])
-    monkeypatch.setattr(passwords, "_hasher", lambda: quick)
+    monkeypatch.setattr(passwords, "_get_hasher", lambda: quick)
 
 
 @pytest.fixture(params=DATABASES)

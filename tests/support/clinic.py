@@ -41,9 +41,9 @@ def installation_at(folder: Path, database_url: str = "") -> Iterator[Installati
 def installation_with(folder: Path, *doctors: str) -> Iterator[Installation]:
     """An installation whose data lie in a folder, with an admin and some doctors."""
     opened = open_installation(Settings(models=(), data=folder, admin_password=PASSWORD))
-    accounts.first_admin(opened)
+    accounts.create_first_admin(opened)
     for name in doctors:
-        accounts.make(opened, actor(opened, "admin"), name, "doctor", PASSWORD)
+        accounts.create(opened, actor(opened, "admin"), name, "doctor", PASSWORD)
     yield opened
     opened.database.engine.dispose()
 
@@ -51,7 +51,7 @@ def installation_with(folder: Path, *doctors: str) -> Iterator[Installation]:
 def actor(clinic: Installation, name: str) -> Actor:
     """An account, signed in."""
     token = sign_ins.sign_in(clinic, name, PASSWORD, "10.0.0.9")
-    found = sign_ins.actor_of(clinic, token, "10.0.0.9")
+    found = sign_ins.find_actor(clinic, token, "10.0.0.9")
     assert found
     return found
 

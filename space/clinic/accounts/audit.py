@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, String, cast, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from clinic.accounts.permissions import need_admin
+from clinic.accounts.permissions import require_admin
 from clinic.installation import Installation
 from clinic.storage.actor import Actor
 from clinic.storage.paging import Page, fetch_page
@@ -48,7 +48,7 @@ def search_acts(
     Raises:
         NotSignedIn, NotAllowed: The actor is no admin.
     """
-    need_admin(actor)
+    require_admin(actor)
     wanted: list[ColumnElement[bool]] = []
     if action:
         wanted.append(AuditEntry.action == action)
@@ -78,7 +78,7 @@ def list_filters(clinic: Installation, actor: Actor | None) -> tuple[list[str], 
     Raises:
         NotSignedIn, NotAllowed: The actor is no admin.
     """
-    need_admin(actor)
+    require_admin(actor)
     with clinic.database.reading() as session:
         return _each_once(session, AuditEntry.action), _each_once(session, AuditEntry.account_name)
 

@@ -16,7 +16,7 @@ from clinic.analysis.models import Models
 from clinic.storage.shown_images import encode_png
 
 MAX_IMAGES = 16  # of one analysis
-MAX_OFF_SCALE = 2.0  # times, or part of, the field trained on
+MAX_SCALE_RATIO = 2.0  # times, or part of, the field trained on
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def analyse(
         raise InputError(f"hand in 1 to {MAX_IMAGES} images, not {len(handed_in)}")
     if not names or len(set(names)) < len(names):
         raise InputError("choose one or more models, each once")
-    opened = [_opened(one, number) for number, one in enumerate(handed_in, 1)]
-    said = {name: _explained(models.loaded(name), opened) for name in names}
+    opened = [_open_input(one, number) for number, one in enumerate(handed_in, 1)]
+    said = {name: _explain(models.loaded(name), opened) for name in names}
     return tuple(
         Analysed(
             image,
@@ -110,14 +110,14 @@ def scale_warnings(
     return tuple(dict.fromkeys(filter(None, (_off_scale(field_width_um, one) for one in trained))))
 
 
-def _opened(one: HandedIn, number: int) -> Image.Image:
+def _open_input(one: HandedIn, number: int) -> Image.Image:
     try:
         return open_image(one.data)
     except InputError as error:
         raise type(error)(f"image {number}: {error}") from None
 
 
-def _explained(model: Predictor, images: Sequence[Image.Image]) -> list[Explanation]:
+def _explain(model: Predictor, images: Sequence[Image.Image]) -> list[Explanation]:
     explanations = []
     for _, found in model.explanations(images):
         if isinstance(found, ImageError):
@@ -131,6 +131,6 @@ def _off_scale(field: float | None, trained: PreprocessConfig) -> str:
     usual = trained.field_width_um
     if field is None:
         return f"the field's width is not known; the models know fields about {usual:g} µm wide"
-    if usual / MAX_OFF_SCALE <= field <= usual * MAX_OFF_SCALE:
+    if usual / MAX_SCALE_RATIO <= field <= usual * MAX_SCALE_RATIO:
         return ""
     return f"the field is {field:g} µm wide; the models know fields about {usual:g} µm wide"

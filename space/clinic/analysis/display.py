@@ -14,10 +14,10 @@ from PIL import Image
 from bcd_models.explanation import COLOURS, Explanation
 from clinic.storage.shown_images import encode_png
 
-SIDE = 800
+MAX_SIDE = 800
 
 
-def resize_for_display(explanation: Explanation, side: int = SIDE) -> Explanation:
+def resize_for_display(explanation: Explanation, side: int = MAX_SIDE) -> Explanation:
     """Return the same image and heat map with a longer side of at most ``side`` pixels.
 
     Small images grow by a whole factor, so that their pixels stay what they are.
@@ -27,14 +27,14 @@ def resize_for_display(explanation: Explanation, side: int = SIDE) -> Explanatio
     return replace(explanation, image=enlarge(explanation.image, side), heatmap=np.asarray(heat))
 
 
-def enlarge(image: Image.Image, side: int = SIDE) -> Image.Image:
+def enlarge(image: Image.Image, side: int = MAX_SIDE) -> Image.Image:
     """An image with a longer side of at most ``side`` pixels, small ones grown as they are."""
     grows = max(image.size) <= side
     way = Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS
     return image.resize(display_size(image.size, side), way)
 
 
-def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
+def display_size(size: tuple[int, int], side: int = MAX_SIDE) -> tuple[int, int]:
     """Width and height of an image as ``enlarge`` makes it."""
     width, height = size
     longer = max(size)

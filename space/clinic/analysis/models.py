@@ -73,7 +73,7 @@ class Models:
         self._loaded: dict[str, BCDClassifier] = {}
         self._loading = Lock()
         for source in sources:
-            offered = _offered(locate(source))
+            offered = _read_model(locate(source))
             name = offered.config.name
             if name in self._offered:
                 both = f"{self._offered[name].folder} and {offered.folder}"
@@ -114,11 +114,11 @@ class Models:
         offered = self.offered(name)
         with self._loading:
             if name not in self._loaded:
-                self._loaded[name] = _loaded(offered)
+                self._loaded[name] = _load(offered)
             return self._loaded[name]
 
 
-def _loaded(offered: OfferedModel) -> BCDClassifier:
+def _load(offered: OfferedModel) -> BCDClassifier:
     """As it was at the start; whoever uses the page needn't know where it lay."""
     name = offered.config.name
     try:
@@ -132,17 +132,17 @@ def _loaded(offered: OfferedModel) -> BCDClassifier:
     return model
 
 
-def _offered(folder: Path) -> OfferedModel:
+def _read_model(folder: Path) -> OfferedModel:
     folder = folder.absolute()  # or, once it is gone, its name could be taken for a Hub id
     config = read_config(folder)
     backbone_named(config.backbone)
     weights, sha256 = read_weights(folder)
     read_graph(folder, config, sha256)
     refuse_infinite(weights, str(folder / WEIGHTS))  # or a damaged file would be told by a visitor
-    return OfferedModel(folder, config, sha256, **_measured(folder / METRICS, sha256))
+    return OfferedModel(folder, config, sha256, **_read_metrics(folder / METRICS, sha256))
 
 
-def _measured(path: Path, sha256: str) -> dict[str, Any]:
+def _read_metrics(path: Path, sha256: str) -> dict[str, Any]:
     """Return what is known of the test part, if it was measured with these very weights."""
     if not path.is_file():
         return {}

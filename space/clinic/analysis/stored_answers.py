@@ -12,7 +12,7 @@ from bcd_models.prediction import Prediction
 from clinic.storage.tables import ExaminedImage, Result
 
 # What an answer and the row that keeps it call the same, and hold alike.
-COLUMNS = (
+ANSWER_COLUMNS = (
     "model", "model_version", "weights_sha256", "runtime",
     "label", "probability", "decision", "threshold",
 )  # fmt: skip
@@ -29,7 +29,7 @@ def prediction(image: ExaminedImage, result: Result) -> Prediction:
         refer=refer,
         width=image.width,
         height=image.height,
-        **{name: getattr(result, name) for name in COLUMNS},
+        **{name: getattr(result, name) for name in ANSWER_COLUMNS},
     )
 
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from bcd_models.decision import PROBABILITY_BINS, Decision
 from bcd_models.errors import InputError
-from clinic.accounts.permissions import need_account
+from clinic.accounts.permissions import require_account
 from clinic.dashboard.agreement import Agreement
 from clinic.installation import Installation
 from clinic.storage.actor import Actor
@@ -26,6 +26,7 @@ from clinic.storage.tables import Tally
 from clinic.storage.tallies import (
     AFTER,
     AGREEMENT,
+    ANY_MODEL,
     BEFORE,
     DECISIONS,
     EVERYBODY,
@@ -33,7 +34,6 @@ from clinic.storage.tallies import (
     IMAGES,
     POSITIVES,
     PROBABILITIES,
-    WHATEVER,
     agreement_key,
     bin_key,
     day,
@@ -108,7 +108,7 @@ class Overview:
 def list_models_used(clinic: Installation, actor: Actor | None) -> list[str]:
     """Return keys of the models that anything was ever answered by (``tallies.model_key``)."""
     wanted = select(Tally.model).where(
-        Tally.owner_id == _owner(actor), Tally.kind == EXAMINATIONS, Tally.model > WHATEVER
+        Tally.owner_id == _owner(actor), Tally.kind == EXAMINATIONS, Tally.model > ANY_MODEL
     )
     with clinic.database.reading() as session:
         return sorted(session.scalars(wanted.distinct()))
@@ -119,7 +119,7 @@ def find_first_day(clinic: Installation, actor: Actor | None) -> date | None:
     wanted = select(func.min(Tally.span)).where(
         Tally.owner_id == _owner(actor),
         Tally.kind == EXAMINATIONS,
-        Tally.model == WHATEVER,
+        Tally.model == ANY_MODEL,
         Tally.span < MONTHS,
     )
     with clinic.database.reading() as session:
@@ -132,14 +132,14 @@ def count_period(clinic: Installation, actor: Actor | None, model: str, period: 
 
     ``model`` is a key that ``list_models_used`` returns. NotSignedIn where nobody is signed in.
     """
-    owner, ranges = _owner(actor), _ranges(period)
+    owner, ranges = _owner(actor), _split_period(period)
     spans = [(day(period.first), day(period.last))] if period.days <= MAX_DAYS_BY_DAY else ranges
     with clinic.database.reading() as session:
-        found = _summed(session, SUMS, ranges, owner=owner, model=model)
-        volume = _summed(session, VOLUME, spans, owner=owner, model=model)
+        found = _sum_ranges(session, SUMS, ranges, owner=owner, model=model)
+        volume = _sum_ranges(session, VOLUME, spans, owner=owner, model=model)
     return Overview(
-        examinations=found.get((WHATEVER, EXAMINATIONS, ""), 0),
-        images=found.get((WHATEVER, IMAGES, ""), 0),
+        examinations=found.get((ANY_MODEL, EXAMINATIONS, ""), 0),
+        images=found.get((ANY_MODEL, IMAGES, ""), 0),
         answered=found.get((model, EXAMINATIONS, ""), 0),
         volume=_volume(volume, period),
         decisions={key: n for (_, kind, key), n in found.items() if kind == DECISIONS},
@@ -154,11 +154,11 @@ def count_period(clinic: Installation, actor: Actor | None, model: str, period: 
 
 def _owner(actor: Actor | None) -> int:
     """Whose tallies an account may see."""
-    known = need_account(actor)
+    known = require_account(actor)
     return known.account_id if known.role == "doctor" else EVERYBODY
 
 
-def _ranges(period: Period) -> list[tuple[str, str]]:
+def _split_period(period: Period) -> list[tuple[str, str]]:
     """Whole months, and the days before and after them: first and last span of each."""
     one = timedelta(days=1)
     begin = period.first
@@ -175,7 +175,7 @@ def _ranges(period: Period) -> list[tuple[str, str]]:
     return ranges
 
 
-def _summed(
+def _sum_ranges(
     session: Session, sums: TextClause, ranges: Iterable[tuple[str, str]], **of: Any
 ) -> Counter[tuple[str, ...]]:
     """Sums over some ranges; each is asked for on its own, or SQLite reads all of an owner's."""

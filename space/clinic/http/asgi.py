@@ -39,7 +39,7 @@ class Answer:
         await self._send(message)
 
 
-def without(scope: Scope, *names: bytes) -> Scope:
+def drop_headers(scope: Scope, *names: bytes) -> Scope:
     """Return a request without some of its headers; without an Origin, Gradio allows none."""
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     return {**scope, "headers": [pair for pair in headers if pair[0] not in names]}
@@ -70,7 +70,7 @@ def replay_body(body: bytes, receive: Receive) -> Receive:
     return received
 
 
-def until(end: asyncio.Event, receive: Receive) -> Receive:
+def disconnect_after(end: asyncio.Event, receive: Receive) -> Receive:
     """As if the visitor had gone, once something has ended."""
 
     async def received() -> Message:

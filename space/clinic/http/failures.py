@@ -26,30 +26,32 @@ log = logging.getLogger(__name__)
 
 
 def user_message(error: Exception) -> str:
-    """Return one sentence for the user, as ``describe`` does; what was unexpected is logged.
+    """Return one sentence for the user, as ``describe_failure`` does; what was unexpected is logged.
 
     The log holds where it happened and never the error's message, which may name a user's file.
     """
     if not isinstance(error, BCDError):
         frames = "".join(traceback.format_tb(error.__traceback__))
-        log.error("unexpected %s\n%s", _kind(error), frames)
-    return describe(error)
+        log.error("unexpected %s\n%s", _name_kind(error), frames)
+    return describe_failure(error)
 
 
-def describe(error: Exception) -> str:
+def describe_failure(error: Exception) -> str:
     """Return one sentence on an error; those that weren't raised on purpose are told neutrally."""
     if isinstance(error, BCDError):
         return str(error)
     return UNREACHABLE if isinstance(error, TRANSIENT) else UNEXPECTED
 
 
-def status_of(error: Exception, statuses: Mapping[type[Exception], int] = UNEXPECTED_STATUS) -> int:
+def find_status(
+    error: Exception, statuses: Mapping[type[Exception], int] = UNEXPECTED_STATUS
+) -> int:
     """Return the HTTP status of an error: its class's own, or that of the nearest base."""
     known = (statuses[one] for one in type(error).__mro__ if one in statuses)
     return next(known, 500)
 
 
-def _kind(error: Exception) -> str:
+def _name_kind(error: Exception) -> str:
     """Its class, and a database's own name for it, neither of which holds a user's words."""
     names = [type(error).__name__]
     if isinstance(error, DBAPIError) and error.orig:

@@ -45,49 +45,53 @@ class Grants:
         return all(self._owners.get(one) == owner for one in things)
 
 
-def file(path: str) -> str:
+def name_file(path: str) -> str:
     """Return a file as it is claimed: its path, letter for letter."""
     return f"file {path}"
 
 
-def asked_in(path: str, query: str, said: Any) -> set[str]:
+def list_asked(path: str, query: str, said: Any) -> set[str]:
     """Return what a request, with the JSON ``said`` in a POST, names that its sender must hold."""
     sessions = parse_qs(query, keep_blank_values=True).get("session_hash", ())
-    asked = files_in(said) | _named(said, "event_id", "event")
+    asked = list_files(said) | _find_named(said, "event_id", "event")
     asked |= {f"session {session}" for session in sessions}
     if path.startswith(FILE):
-        asked.add(file(path.removeprefix(FILE)))
+        asked.add(name_file(path.removeprefix(FILE)))
     if path.startswith(CALL) and said is None:
         asked.add(f"event {path.rpartition('/')[2]}")
     return asked
 
 
-def begun_in(path: str, said: Any) -> set[str]:
+def list_begun(path: str, said: Any) -> set[str]:
     """Return the session that a request names, which may be a new one."""
-    begun = _named(said, "session_hash", "session")
+    begun = _find_named(said, "session_hash", "session")
     if path.startswith(HEARTBEAT):
         begun.add(f"session {path.removeprefix(HEARTBEAT)}")
     return begun
 
 
-def given_in(said: Any) -> set[str]:
+def list_given(said: Any) -> set[str]:
     """What the JSON of an answer gives: files, an event and the session that is named after it."""
-    return files_in(said) | _named(said, "event_id", "event") | _named(said, "event_id", "session")
+    return (
+        list_files(said)
+        | _find_named(said, "event_id", "event")
+        | _find_named(said, "event_id", "session")
+    )
 
 
-def files_in(said: Any) -> set[str]:
+def list_files(said: Any) -> set[str]:
     """Return the files that a JSON names, at any depth, by their paths letter for letter."""
     found, waiting = set(), [said]
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict):
-            found |= _named(part, "path", "file")
+            found |= _find_named(part, "path", "file")
             waiting.extend(part.values())
         elif isinstance(part, list):
             waiting.extend(part)
     return found
 
 
-def _named(said: Any, key: str, kind: str) -> set[str]:
+def _find_named(said: Any, key: str, kind: str) -> set[str]:
     name = said.get(key) if isinstance(said, dict) else None
     return {f"{kind} {name}"} if isinstance(name, str) else set()

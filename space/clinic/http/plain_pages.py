@@ -20,7 +20,7 @@ HUB = """
 START = '<p><a class="button" href="/">To the start</a></p>'
 
 
-def sign_in_page(
+def render_sign_in(
     *,
     next_path: str = "",
     failure: str = "",
@@ -64,14 +64,14 @@ def sign_in_page(
     )
 
 
-def not_found_page() -> str:
+def render_not_found() -> str:
     """Return what is shown where there is no page."""
     return _page(
         "Not found", f"<h1>There is no such page</h1><p>Or none for this account.</p>{START}"
     )
 
 
-def one_sentence(scope: Scope, status: int, sentence: str) -> Response:
+def respond_with_sentence(scope: Scope, status: int, sentence: str) -> Response:
     """Return an answer of one sentence, such as why a file can't be had: to a browser as a page."""
     if visitors.wants_page(scope):
         alert = f'<p class="alert" role="alert">{escape(sentence)}</p>'

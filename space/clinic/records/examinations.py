@@ -18,11 +18,11 @@ from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
 from bcd_models.explanation import Explanation
-from clinic.accounts.permissions import need_doctor
+from clinic.accounts.permissions import require_doctor
 from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.display import display_size
 from clinic.analysis.models import Models
-from clinic.analysis.stored_answers import COLUMNS
+from clinic.analysis.stored_answers import ANSWER_COLUMNS
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.records.texts import check_text
@@ -74,9 +74,9 @@ def analyse_for_patient(
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
         InputError, ImageError: As in ``analyse``.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.reading() as session:
-        patients.own(session, doctor, patient_id)
+        patients.get_own(session, doctor, patient_id)
     found = analyse(models, handed_in, names)
     hashes = [hash_png(one.png) for one in found]
     said: dict[str, Any] = {
@@ -86,7 +86,7 @@ def analyse_for_patient(
         "shown": shown,
     }
     with clinic.database.transaction() as session:
-        patients.own(session, doctor, patient_id)
+        patients.get_own(session, doctor, patient_id)
         patients.log(clinic, session, "images_analysed", doctor, patient_id, **said)
         shown_before = shown_images.were_shown(session, doctor.account_id, hashes)
         if shown:
@@ -110,11 +110,11 @@ def save(
         InputError: The details can't be accepted, or the patient is put aside.
         StorageError: There is no room.
     """
-    doctor, comment = need_doctor(actor), _checked(details)
+    doctor, comment = require_doctor(actor), _check_details(details)
     with clinic.database.reading() as session:  # before anything is stored
-        _own_open(session, doctor, patient_id)
+        _refuse_archived(session, doctor, patient_id)
     now = clock.now()
-    with references.storing(clinic.database, clinic.storage) as put:
+    with references.store_files(clinic.database, clinic.storage) as put:
         examination = Examination(
             id=issue_id("E"),
             patient_id=patient_id,
@@ -126,14 +126,14 @@ def save(
             images=[_row(put, one, place, now) for place, one in enumerate(analysis.images, 1)],
         )
         with clinic.database.transaction() as session:
-            _own_open(session, doctor, patient_id)
+            _refuse_archived(session, doctor, patient_id)
             session.add(examination)
             session.flush()
-            counted = tallies.contribution(doctor.account_id, [examination])
+            counted = tallies.count_examinations(doctor.account_id, [examination])
             tallies.change(session, Counter(), counted)
             log(clinic, session, "examined", doctor, examination, images=len(analysis.images))
             if analysis.shown:
-                look(clinic, session, doctor, examination)
+                note_look(clinic, session, doctor, examination)
             return examination.id
 
 
@@ -151,13 +151,13 @@ def view(
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.transaction() as session:
-        found = own(session, doctor, examination_id)
+        found = get_own(session, doctor, examination_id)
         log(clinic, session, "examination_viewed", doctor, found)
         if reveal:
-            look(clinic, session, doctor, found)
-        _load(found)
+            note_look(clinic, session, doctor, found)
+        _load_parts(found)
         return found, has_looked(session, doctor, examination_id)
 
 
@@ -167,18 +167,18 @@ def answers_were_seen(clinic: Installation, actor: Actor | None, examination_id:
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.reading() as session:
-        return has_seen_answers(session, doctor, own(session, doctor, examination_id))
+        return has_seen_answers(session, doctor, get_own(session, doctor, examination_id))
 
 
 def list_examinations(
     clinic: Installation, actor: Actor | None, patient_id: str
 ) -> list[ExaminationRow]:
     """Return a patient's examinations, newest first; NotFound where it is none of the doctor's."""
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.reading() as session:
-        patients.own(session, doctor, patient_id)
+        patients.get_own(session, doctor, patient_id)
         wanted = _lines().where(Examination.patient_id == patient_id)
         rows = session.execute(wanted.order_by(Examination.created_at.desc(), Examination.id))
         return [ExaminationRow(**row._mapping) for row in rows]
@@ -186,7 +186,7 @@ def list_examinations(
 
 def list_unread(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
     """Examinations of one's own patients that nobody has read, oldest first."""
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     is_active = and_(Patient.owner_id == doctor.account_id, Patient.archived_at.is_(None))
     rows = _lines().join(Patient).where(is_active, ~_has_read())
     with clinic.database.reading() as session:
@@ -194,15 +194,17 @@ def list_unread(clinic: Installation, actor: Actor | None, page: int = 1) -> Pag
         return fetch_page(session, oldest_first, page, ExaminationRow)
 
 
-def image(clinic: Installation, actor: Actor | None, examination_id: str, position: int) -> bytes:
+def read_image(
+    clinic: Installation, actor: Actor | None, examination_id: str, position: int
+) -> bytes:
     """Return an examination's image as PNG; NotFound where there is none of the doctor's."""
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.reading() as session:
         found = _image(session, doctor, examination_id, position).sha256
     return clinic.storage.read(found)
 
 
-def heat(
+def read_heat_map(
     clinic: Installation, actor: Actor | None, examination_id: str, position: int, model: str
 ) -> bytes:
     """Return a model's heat map as grey PNG, 0 black and 1 white.
@@ -211,7 +213,7 @@ def heat(
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs; or
             the results have not been shown to the doctor yet.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.reading() as session:
         found = _image(session, doctor, examination_id, position)
         if not has_looked(session, doctor, examination_id):
@@ -222,7 +224,7 @@ def heat(
     return clinic.storage.read(hashes[0])
 
 
-def own(session: Session, doctor: Actor, examination_id: str) -> Examination:
+def get_own(session: Session, doctor: Actor, examination_id: str) -> Examination:
     """An examination of the doctor's patients; Refused where there is none, or it is another's."""
     found = session.get(Examination, examination_id)
     if found is None or found.patient.owner_id != doctor.account_id:
@@ -230,7 +232,9 @@ def own(session: Session, doctor: Actor, examination_id: str) -> Examination:
     return found
 
 
-def look(clinic: Installation, session: Session, doctor: Actor, examination: Examination) -> None:
+def note_look(
+    clinic: Installation, session: Session, doctor: Actor, examination: Examination
+) -> None:
     """Note that the models' answers were shown to a doctor, the first time."""
     if has_looked(session, doctor, examination.id):
         return
@@ -265,9 +269,9 @@ def log(
     clinic.log.write(session, action, actor=doctor, subject=subject, **detail)
 
 
-def _own_open(session: Session, doctor: Actor, patient_id: str) -> None:
+def _refuse_archived(session: Session, doctor: Actor, patient_id: str) -> None:
     """Raise Refused where it is no patient of the doctor's, InputError where it is put aside."""
-    if patients.own(session, doctor, patient_id).archived_at:
+    if patients.get_own(session, doctor, patient_id).archived_at:
         raise InputError("this patient is put aside: take the record back first")
 
 
@@ -294,11 +298,11 @@ def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Re
         refer_low=low,
         refer_high=high,
         heat_sha256=put(encode_png(grey)),
-        **{name: getattr(answer, name) for name in COLUMNS},
+        **{name: getattr(answer, name) for name in ANSWER_COLUMNS},
     )
 
 
-def _checked(details: Details) -> str:
+def _check_details(details: Details) -> str:
     """Return the comment as it is kept."""
     for value, known in ((details.stain, STAINS), (details.specimen, SPECIMENS)):
         if value not in known:
@@ -307,7 +311,7 @@ def _checked(details: Details) -> str:
 
 
 def _image(session: Session, doctor: Actor, examination_id: str, position: int) -> ExaminedImage:
-    images = own(session, doctor, examination_id).images
+    images = get_own(session, doctor, examination_id).images
     if not 1 <= position <= len(images):
         raise NotFound("there is no such image")
     return images[position - 1]
@@ -317,7 +321,7 @@ def _hashes(examination: Examination) -> list[str]:
     return [image.sha256 for image in examination.images]
 
 
-def _load(examination: Examination) -> None:
+def _load_parts(examination: Examination) -> None:
     """Read what lies below, while there is a session."""
     for one in examination.images:
         _ = one.results

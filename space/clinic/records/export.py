@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from bcd_models.prediction import NOTICE
-from clinic.accounts.permissions import need_doctor
-from clinic.analysis.stored_answers import COLUMNS
+from clinic.accounts.permissions import require_doctor
+from clinic.analysis.stored_answers import ANSWER_COLUMNS
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.records.patient_fields import FIELDS
@@ -35,17 +35,17 @@ def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
         StorageError: A stored file is missing or damaged.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     # Nothing is taken away while files are saved: so each is still there that the rows name.
     with clinic.storage.saving():
         files: dict[str, str] = {}
         with clinic.database.reading() as session:
-            patient = patients.own(session, doctor, patient_id)
+            patient = patients.get_own(session, doctor, patient_id)
             document = _patient(patient, files)
             hashes = [image.sha256 for one in patient.examinations for image in one.images]
         contents = {name: clinic.storage.read(sha256) for name, sha256 in files.items()}
         with clinic.database.transaction() as session:
-            patients.own(session, doctor, patient_id)
+            patients.get_own(session, doctor, patient_id)
             shown_images.note_shown(session, doctor.account_id, hashes)
             patients.log(clinic, session, "patient_exported", doctor, patient_id, files=len(files))
     text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
@@ -56,8 +56,8 @@ def _patient(patient: Patient, files: dict[str, str]) -> dict[str, Any]:
     """Return the record for JSON; hashes of the files that it names go into ``files``."""
     return {
         "notice": NOTICE,
-        **_columns(patient, *(one.name for one in FIELDS)),
-        **_columns(patient, "id", "synthetic", "created_at", "changed_at", "archived_at"),
+        **_take_columns(patient, *(one.name for one in FIELDS)),
+        **_take_columns(patient, "id", "synthetic", "created_at", "changed_at", "archived_at"),
         "examinations": [_examination(one, files) for one in patient.examinations],
     }
 
@@ -66,7 +66,7 @@ def _examination(examination: Examination, files: dict[str, str]) -> dict[str, A
     reports = {f"reports/{report.id}.pdf": report.sha256 for report in examination.reports}
     files |= reports
     return {
-        **_columns(examination, "id", "created_at", "stain", "specimen", "comment"),
+        **_take_columns(examination, "id", "created_at", "stain", "specimen", "comment"),
         "made_by": examination.maker.name,
         "images": [_image(image, files) for image in examination.images],
         "reads": [_read(read) for read in examination.reads],
@@ -79,7 +79,7 @@ def _image(image: ExaminedImage, files: dict[str, str]) -> dict[str, Any]:
     files[f"images/{stem}.png"] = image.sha256
     return {
         "file": f"images/{stem}.png",
-        **_columns(image, "sha256", "width", "height", "field_width_um"),
+        **_take_columns(image, "sha256", "width", "height", "field_width_um"),
         "results": [_result(n, stem, result, files) for n, result in enumerate(image.results, 1)],
     }
 
@@ -88,18 +88,22 @@ def _result(number: int, stem: str, result: Result, files: dict[str, str]) -> di
     name = f"heatmaps/{stem}-{number}.png"
     files[name] = result.heat_sha256
     refer = None if result.refer_low is None else [result.refer_low, result.refer_high]
-    return {"heat_map": name, **_columns(result, "made_at", "reasons", *COLUMNS), "refer": refer}
+    return {
+        "heat_map": name,
+        **_take_columns(result, "made_at", "reasons", *ANSWER_COLUMNS),
+        "refer": refer,
+    }
 
 
 def _read(read: Read) -> dict[str, Any]:
     return {
-        **_columns(read, "number", "comment", "reason", "at", "result_shown"),
+        **_take_columns(read, "number", "comment", "reason", "at", "result_shown"),
         "verdict": VERDICTS[read.verdict],
         "by": read.reader.name,
     }
 
 
-def _columns(row: Base, *names: str) -> dict[str, Any]:
+def _take_columns(row: Base, *names: str) -> dict[str, Any]:
     """Return what a row holds, times as text."""
     values = {name: getattr(row, name) for name in names}
     moments = {name: at for name, at in values.items() if isinstance(at, datetime)}

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import BCDError, InputError
-from clinic.accounts.permissions import need_admin, need_doctor
+from clinic.accounts.permissions import require_admin, require_doctor
 from clinic.installation import Installation
 from clinic.records.patient_fields import FIELDS, PatientForm, parse_form, show_form
 from clinic.storage import clock, references, shown_images, tallies
@@ -55,10 +55,10 @@ def create(
         NotSignedIn, NotAllowed: The actor is no doctor.
         InputError: The form can't be accepted.
     """
-    doctor, now = need_doctor(actor), clock.now()
+    doctor, now = require_doctor(actor), clock.now()
     form = parse_form(clinic.settings, show_form(form))
     with clinic.database.transaction() as session:
-        _refuse_taken(session, doctor.account_id, form.external_id, None)
+        _refuse_taken_id(session, doctor.account_id, form.external_id, None)
         patient = Patient(
             id=issue_id("P"),
             owner_id=doctor.account_id,
@@ -78,9 +78,9 @@ def view(clinic: Installation, actor: Actor | None, patient_id: str) -> PatientR
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.transaction() as session:
-        own(session, doctor, patient_id)
+        get_own(session, doctor, patient_id)
         log(clinic, session, "patient_viewed", doctor, patient_id)
         row = session.execute(_rows().where(Patient.id == patient_id)).one()
         return PatientRow(**row._mapping)
@@ -98,11 +98,11 @@ def search_patients(
 
     Each of the ``words`` must occur in id, external id or note; case doesn't matter.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     wanted = [
         Patient.owner_id == doctor.account_id,
         Patient.archived_at.is_not(None) if archived else Patient.archived_at.is_(None),
-        *map(_holds, words.split()),
+        *map(_contains_word, words.split()),
     ]
     rows = _rows().where(*wanted).order_by(Patient.changed_at.desc(), Patient.id)
     with clinic.database.reading() as session:
@@ -120,8 +120,8 @@ def edit(
         Conflict: The record has changed since that version.
     """
     form = parse_form(clinic.settings, show_form(form))
-    with _changing(clinic, actor, patient_id, version) as (session, doctor, patient):
-        _refuse_taken(session, doctor.account_id, form.external_id, patient_id)
+    with _open_patient(clinic, actor, patient_id, version) as (session, doctor, patient):
+        _refuse_taken_id(session, doctor.account_id, form.external_id, patient_id)
         changed = [name for name, value in vars(form).items() if getattr(patient, name) != value]
         for name in changed:
             setattr(patient, name, getattr(form, name))
@@ -131,14 +131,14 @@ def edit(
 
 def archive(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
     """Put a record aside; NotSignedIn, NotAllowed or NotFound as in ``view``."""
-    with _changing(clinic, actor, patient_id) as (session, doctor, patient):
+    with _open_patient(clinic, actor, patient_id) as (session, doctor, patient):
         patient.archived_at = patient.archived_at or clock.now()
         log(clinic, session, "patient_archived", doctor, patient_id)
 
 
 def restore(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
     """Take a record back from aside; NotSignedIn, NotAllowed or NotFound as in ``view``."""
-    with _changing(clinic, actor, patient_id) as (session, doctor, patient):
+    with _open_patient(clinic, actor, patient_id) as (session, doctor, patient):
         patient.archived_at = None
         log(clinic, session, "patient_restored", doctor, patient_id)
 
@@ -152,11 +152,11 @@ def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmat
         NotSignedIn, NotAllowed, NotFound: As in ``view``.
         InputError: The confirmation isn't the id once more.
     """
-    with _changing(clinic, actor, patient_id) as (session, doctor, patient):
+    with _open_patient(clinic, actor, patient_id) as (session, doctor, patient):
         if confirmation.strip() != patient_id:
             raise InputError(f"to delete this patient, type its id: {patient_id}")
         files = list(_files(patient))
-        counted = tallies.contribution(patient.owner_id, patient.examinations)
+        counted = tallies.count_examinations(patient.owner_id, patient.examinations)
         tallies.change(session, counted, Counter())
         session.delete(patient)
         session.flush()
@@ -173,7 +173,7 @@ def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int)
         InputError: The giver may still sign in, the taker is no open doctor's account, or both
             have a patient of one external id.
     """
-    admin = need_admin(actor)
+    admin = require_admin(actor)
     with clinic.database.transaction() as session:
         before, after = (session.get(Account, number) for number in (giver, taker))
         if before is None or before.active:
@@ -195,7 +195,7 @@ def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int)
         return count
 
 
-def own(session: Session, doctor: Actor, patient_id: str) -> Patient:
+def get_own(session: Session, doctor: Actor, patient_id: str) -> Patient:
     """Return a patient of the doctor's; Refused where there is none, or it is another's."""
     patient = session.get(Patient, patient_id)
     if patient is None or patient.owner_id != doctor.account_id:
@@ -204,12 +204,12 @@ def own(session: Session, doctor: Actor, patient_id: str) -> Patient:
 
 
 @contextmanager
-def _changing(
+def _open_patient(
     clinic: Installation, actor: Actor | None, patient_id: str, version: int | None = None
 ) -> Iterator[tuple[Session, Actor, Patient]]:
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.transaction() as session:
-        patient = own(session, doctor, patient_id)
+        patient = get_own(session, doctor, patient_id)
         if version not in (None, patient.version):
             raise Conflict("somebody has changed this patient meanwhile: look at it again")
         yield session, doctor, patient
@@ -222,7 +222,9 @@ def log(
     clinic.log.write(session, action, actor=doctor, subject=f"patient {patient}", **detail)
 
 
-def _refuse_taken(session: Session, owner: int, external_id: str | None, but: str | None) -> None:
+def _refuse_taken_id(
+    session: Session, owner: int, external_id: str | None, but: str | None
+) -> None:
     if external_id is None:
         return
     taken = select(Patient.id).where(
@@ -232,7 +234,7 @@ def _refuse_taken(session: Session, owner: int, external_id: str | None, but: st
         raise InputError(f"you have a patient of this external id already: {other}")
 
 
-def _holds(word: str) -> ColumnElement[bool]:
+def _contains_word(word: str) -> ColumnElement[bool]:
     columns = [Patient.id, *(getattr(Patient, one.name) for one in FIELDS if one.is_searched)]
     return or_(*(column.icontains(word, autoescape=True) for column in columns))
 

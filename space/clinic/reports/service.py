@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import select
 
-from clinic.accounts.permissions import need_account, need_doctor
+from clinic.accounts.permissions import require_account, require_doctor
 from clinic.analysis import stored_answers
 from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
@@ -29,11 +29,11 @@ from clinic.storage.actor import Actor
 from clinic.storage.ids import derive_id
 from clinic.storage.tables import Examination, ExaminedImage, Patient, Read, Result, StoredReport
 
-UNKNOWN = "No report of this installation has these bytes."
+NOT_ISSUED = "No report of this installation has these bytes."
 
 
 @dataclass(frozen=True)
-class Checked:
+class ReportCheck:
     """Whether a report is one that was handed out."""
 
     genuine: bool  # it is, byte for byte
@@ -52,18 +52,18 @@ def issue_report(
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
         StorageError: A stored file is missing or damaged, or there is no room.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.reading() as session:
-        found = examinations.own(session, doctor, examination_id)
+        found = examinations.get_own(session, doctor, examination_id)
         shown = examinations.has_looked(session, doctor, examination_id)
-        told = _told(clinic, models, found, shown)
+        told = _describe_examination(clinic, models, found, shown)
         kept = session.get(StoredReport, told.id)
         sha256 = kept.sha256 if kept else ""
     pdf = clinic.storage.read(sha256) if sha256 else lay_out_examination(told)
-    with references.storing(clinic.database, clinic.storage) as put:
+    with references.store_files(clinic.database, clinic.storage) as put:
         sha256 = put(pdf)
         with clinic.database.transaction() as session:
-            found = examinations.own(session, doctor, examination_id)
+            found = examinations.get_own(session, doctor, examination_id)
             if session.get(StoredReport, told.id) is None:
                 made = {"made_at": clock.now(), "made_by": doctor.account_id}
                 row = StoredReport(id=told.id, examination_id=examination_id, sha256=sha256, **made)
@@ -74,18 +74,18 @@ def issue_report(
 
 def check_report(
     clinic: Installation, actor: Actor | None, sha256: str, report_id: str = ""
-) -> Checked:
+) -> ReportCheck:
     """Return whether a PDF of some SHA-256 is a report that was handed out here.
 
     The id printed on it is looked at unless it is "". NotSignedIn where nobody is signed in.
     """
-    known = need_account(actor)
+    known = require_account(actor)
     sha256, report_id = sha256.strip().lower(), report_id.strip().upper()
     with clinic.database.reading() as session:
         for kept in session.scalars(select(StoredReport).where(StoredReport.sha256 == sha256)):
             if report_id in ("", kept.id):
                 when = f"handed out on {_moment(kept.made_at)}, byte for byte"
-                return Checked(True, f"This is report {kept.id} as it was {when}.")
+                return ReportCheck(True, f"This is report {kept.id} as it was {when}.")
         own = (
             select(StoredReport.id)
             .join(Examination)
@@ -93,11 +93,13 @@ def check_report(
             .where(StoredReport.id == report_id, Patient.owner_id == known.account_id)
         )
         if session.scalar(own):
-            return Checked(False, f"Report {report_id} was handed out with other bytes than these.")
-    return Checked(False, UNKNOWN)
+            return ReportCheck(
+                False, f"Report {report_id} was handed out with other bytes than these."
+            )
+    return ReportCheck(False, NOT_ISSUED)
 
 
-def _told(
+def _describe_examination(
     clinic: Installation, models: Models, found: Examination, shown: bool
 ) -> ReportedExamination:
     results = [(image, result) for image in found.images for result in image.results]
@@ -112,10 +114,10 @@ def _told(
         models=_models(models, results) if shown else (),
         shown=shown,
     )
-    return replace(told, id=derive_id("R", _state(told, found)))
+    return replace(told, id=derive_id("R", _encode_state(told, found)))
 
 
-def _state(told: ReportedExamination, found: Examination) -> bytes:
+def _encode_state(told: ReportedExamination, found: Examination) -> bytes:
     """Return all that the report tells, and where; pictures by their hash."""
     said = [told.letterhead, told.facts, told.synthetic, told.read, told.reads, told.shown]
     said += [found.id, told.models]
@@ -190,6 +192,6 @@ def _moment(when: datetime) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def sha256_of(pdf: bytes) -> str:
+def hash_report(pdf: bytes) -> str:
     """Return what ``check_report`` asks for."""
     return hashlib.sha256(pdf).hexdigest()

@@ -91,8 +91,8 @@ class Database:
 
 def build_insert(session: Session, table: type[Base]) -> postgresql.Insert | sqlite.Insert:
     """Return an insert that can update rows which are there, in the database's own dialect."""
-    dialect = session.get_bind().dialect.name
-    return (postgresql if dialect == POSTGRESQL else sqlite).insert(table)
+    is_postgresql = session.get_bind().dialect.name == POSTGRESQL
+    return postgresql.Insert(table) if is_postgresql else sqlite.Insert(table)
 
 
 def _parse_url(text: str) -> URL:

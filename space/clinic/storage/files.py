@@ -61,7 +61,7 @@ class Storage:
         """
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
-        if _holds(path, sha256):
+        if _is_stored(path, sha256):
             return sha256
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ class Storage:
             yield
 
 
-def _holds(path: Path, sha256: str) -> bool:
+def _is_stored(path: Path, sha256: str) -> bool:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
     except OSError:

@@ -67,9 +67,9 @@ class Heads:
             return
         with self._file.open("rb") as file:
             for line in file:
-                head = _parse(line)
+                head = _parse_line(line)
                 if head.number <= last.number:
-                    raise _damaged()
+                    raise _damage_error()
                 yield head
                 if head.number >= newest.number:
                     return
@@ -100,9 +100,9 @@ def _find_last(file: BinaryIO) -> tuple[Head, int]:
     tail = file.read()
     whole = tail[: tail.rfind(b"\n") + 1]
     if whole:
-        return _parse(whole.splitlines(keepends=True)[-1]), size - len(tail) + len(whole)
+        return _parse_line(whole.splitlines(keepends=True)[-1]), size - len(tail) + len(whole)
     if size > TAIL:
-        raise _damaged()
+        raise _damage_error()
     return Head(), 0
 
 
@@ -110,19 +110,19 @@ def _format_line(head: Head) -> bytes:
     return b"%d %s\n" % (head.number, head.mac.encode())
 
 
-def _parse(line: bytes) -> Head:
+def _parse_line(line: bytes) -> Head:
     found = LINE.fullmatch(line)
     if not found:
-        raise _damaged()
+        raise _damage_error()
     return Head(int(found[1]), found[2].decode())
 
 
 def _read_former(path: Path) -> Head:
     try:
-        return _parse(_format_line(Head(**json.loads(path.read_text("utf-8")))))
+        return _parse_line(_format_line(Head(**json.loads(path.read_text("utf-8")))))
     except (OSError, ValueError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
 
 
-def _damaged() -> InputError:
+def _damage_error() -> InputError:
     return InputError(f"{HEADS} is damaged: restore it from a backup")

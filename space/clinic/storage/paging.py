@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-SIZE = 25  # rows
+MAX_ROWS = 25  # rows
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def fetch_page(
     """
     counted = select(func.count()).select_from(rows.order_by(None).subquery())
     total = session.scalar(counted) or 0
-    pages = max(1, -(-total // SIZE))
+    pages = max(1, -(-total // MAX_ROWS))
     number = min(max(1, number), pages)
-    some = session.execute(rows.limit(SIZE).offset((number - 1) * SIZE))
+    some = session.execute(rows.limit(MAX_ROWS).offset((number - 1) * MAX_ROWS))
     return Page(tuple(row_type(**row._mapping) for row in some), total, number, pages)

@@ -35,7 +35,7 @@ def delete_unreferenced(database: Database, storage: Storage, hashes: Iterable[s
 
 
 @contextmanager
-def storing(database: Database, storage: Storage) -> Iterator[Callable[[bytes], str]]:
+def store_files(database: Database, storage: Storage) -> Iterator[Callable[[bytes], str]]:
     """Yield what stores a file and returns its hash, before the transaction that names it.
 
     Held until that has ended. Where the act is refused then, as its record was deleted meanwhile,

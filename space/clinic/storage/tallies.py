@@ -27,9 +27,9 @@ EXAMINATIONS, IMAGES, DECISIONS = "examinations", "images", "decision"
 POSITIVES = "positive"  # at or above the threshold, whatever the decision
 PROBABILITIES, AGREEMENT = "probability", "agreement"
 EVERYBODY = 0  # in place of an owner: of all doctors together
-WHATEVER = ""  # in place of a model: counted whatever the models
+ANY_MODEL = ""  # in place of a model: counted whatever the models
 BEFORE, AFTER = "before", "after"  # the answers were shown, somebody read
-APART = "\t"  # stands between the parts of a model's key
+SEPARATOR = "\t"  # stands between the parts of a model's key
 
 
 class Cell(NamedTuple):
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
     owner_id: int  # whose patients', or ``EVERYBODY``
     span: str  # a day or a month of UTC, as ``day`` and ``month`` write it
-    model: str  # as ``model_key`` writes it, or ``WHATEVER``
+    model: str  # as ``model_key`` writes it, or ``ANY_MODEL``
     kind: str  # what is counted
     # which of its kind: a decision, or as ``bin_key`` and ``agreement_key`` write it; "" where
     # there is one only
@@ -59,18 +59,18 @@ def month(when: date) -> str:
 
 def model_key(name: str, version: str, weights_sha256: str) -> str:
     """Return one very model."""
-    return APART.join((name, version, weights_sha256))
+    return SEPARATOR.join((name, version, weights_sha256))
 
 
-def model_parts(key: str) -> tuple[str, str, str]:
+def parse_model_key(key: str) -> tuple[str, str, str]:
     """Return name, version and weights' SHA-256 of a key; InputError where it is no model's."""
-    parts = key.split(APART)
+    parts = key.split(SEPARATOR)
     if len(parts) != 3:
         raise InputError(f"no model {key!r}")
     return parts[0], parts[1], parts[2]
 
 
-def bin_of(probability: float) -> int:
+def find_bin(probability: float) -> int:
     """Return the number of a probability's bin, from 0; the last one holds 1 too."""
     return min(int(probability * PROBABILITY_BINS), PROBABILITY_BINS - 1)
 
@@ -85,12 +85,12 @@ def agreement_key(shown: str, verdict: str, label: str) -> str:
     return f"{shown}/{verdict}/{label}"
 
 
-def contribution(owner_id: int, examinations: Iterable[Examination]) -> Counts:
+def count_examinations(owner_id: int, examinations: Iterable[Examination]) -> Counts:
     """Return what some examinations of one doctor's patients come to."""
     found: Counts = Counter()
     for examination in examinations:
         spans = day(examination.created_at), month(examination.created_at)
-        for (model, kind, key), number in _of_one(examination).items():
+        for (model, kind, key), number in _count_examination(examination).items():
             for owner, span in product((owner_id, EVERYBODY), spans):
                 found[Cell(owner, span, model, kind, key)] += number
     return found
@@ -110,7 +110,7 @@ def change(session: Session, before: Counts, after: Counts) -> None:
 
 def hand_over(session: Session, giver: int, taker: int) -> None:
     """Let all that one doctor's patients come to count as another's."""
-    theirs = _stored(session, giver)
+    theirs = _read_tallies(session, giver)
     given = Counter({cell._replace(owner_id=taker): number for cell, number in theirs.items()})
     change(session, theirs, given)
 
@@ -127,9 +127,9 @@ def rebuild(session: Session) -> None:
     change(session, Counter(), count_all(session))
 
 
-def sound(session: Session) -> bool:
+def are_sound(session: Session) -> bool:
     """Return whether the tallies are what a new count finds."""
-    return +_stored(session) == count_all(session)
+    return +_read_tallies(session) == count_all(session)
 
 
 def count_all(session: Session) -> Counts:
@@ -141,16 +141,16 @@ def count_all(session: Session) -> Counts:
     rows = select(Patient.owner_id, Examination).join(Examination.patient).options(*loaded)
     counts: Counts = Counter()
     for owner_id, examination in session.execute(rows.execution_options(yield_per=MAX_LOADED)):
-        counts.update(contribution(owner_id, [examination]))
+        counts.update(count_examinations(owner_id, [examination]))
         session.expunge(examination)
     return counts
 
 
-def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
+def _count_examination(examination: Examination) -> Counter[tuple[str, str, str]]:
     """Return what one examination comes to, by model, kind and key."""
     found: Counter[tuple[str, str, str]] = Counter()
-    found[WHATEVER, EXAMINATIONS, ""] = 1
-    found[WHATEVER, IMAGES, ""] = len(examination.images)
+    found[ANY_MODEL, EXAMINATIONS, ""] = 1
+    found[ANY_MODEL, IMAGES, ""] = len(examination.images)
     labels: dict[str, set[str]] = {}
     for image in examination.images:
         for result in image.results:
@@ -158,7 +158,7 @@ def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
             found[model, DECISIONS, result.decision] += 1
             if result.label == "malignant":
                 found[model, POSITIVES, ""] += 1
-            found[model, PROBABILITIES, bin_key(bin_of(result.probability))] += 1
+            found[model, PROBABILITIES, bin_key(find_bin(result.probability))] += 1
             labels.setdefault(model, set()).add(result.label)
     read = examination.reads[-1] if examination.reads else None
     for model, said in labels.items():
@@ -170,7 +170,7 @@ def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
     return found
 
 
-def _stored(session: Session, owner: int | None = None) -> Counts:
+def _read_tallies(session: Session, owner: int | None = None) -> Counts:
     rows = select(*(getattr(Tally, name) for name in Cell._fields), Tally.count)
     if owner is not None:
         rows = rows.where(Tally.owner_id == owner)

@@ -58,14 +58,14 @@ def add_head(app: gr.Blocks, role: str, here: str) -> None:
     gr.HTML(f'<p class="bcd-notice" role="note">{escape(NOTICE)}</p>', elem_id="bcd-notice")
 
     def greet(request: gr.Request) -> str:
-        actor = actor_of(request)
+        actor = get_actor(request)
         return _head(role, here, actor.name if actor else "")
 
     if role != "guest":
         app.load(greet, None, shown, **QUICK)
 
 
-def actor_of(request: gr.Request) -> Actor | None:
+def get_actor(request: gr.Request) -> Actor | None:
     """Who sent a request, as the gate has found out; None for a guest."""
     return getattr(request.request.state, "actor", None) if request.request else None
 
@@ -75,7 +75,7 @@ def read_query(request: gr.Request, name: str) -> str:
     return str(dict(request.query_params).get(name, ""))
 
 
-def safely(function: Callable[P, str]) -> Callable[P, str]:
+def show_failures(function: Callable[P, str]) -> Callable[P, str]:
     """Show a listener's failure in place of the HTML it returns."""
 
     @wraps(function)
@@ -98,7 +98,7 @@ def alert(sentence: str, lead: str = "That did not work") -> str:
 """
 
 
-def done(words: str) -> str:
+def show_success(words: str) -> str:
     """Return a success that stays on the page."""
     return f"""
 <section class="bcd-card bcd-done" role="status"><p>{escape(printable(words))}</p></section>

@@ -13,11 +13,11 @@ import gradio as gr
 STYLE = Path(__file__).with_name("look.css")
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
 # Listeners share a limit only through one id. Two at once, so that a long image blocks nobody.
-IN_LINE: dict[str, Any] = {"concurrency_id": "images", "concurrency_limit": 2}
+QUEUED: dict[str, Any] = {"concurrency_id": "images", "concurrency_limit": 2}
 MONO = ("ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
-def theme() -> gr.themes.Base:
+def build_theme() -> gr.themes.Base:
     """Quiet violet and slate, light and dark."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.violet,

@@ -18,7 +18,7 @@ from bcd_models.decision import Label
 from bcd_models.explanation import COLOURS, Explanation
 from bcd_models.prediction import Prediction
 from clinic.analysis import wording
-from clinic.analysis.display import SIDE, display_size, enlarge, resize_for_display
+from clinic.analysis.display import MAX_SIDE, display_size, enlarge, resize_for_display
 from clinic.ui.frame import alert
 from clinic.ui.tables import facts
 
@@ -54,13 +54,13 @@ element.addEventListener('input', (event) => {
 """
 
 
-def chosen(image: Image.Image, which: str = "") -> str:
+def show_chosen(image: Image.Image, which: str = "") -> str:
     """Return an image that waits for its analysis; ``which`` of several."""
     said = f"{which}: ready to analyse" if which else "Ready to analyse"
-    return alone(data_uri(enlarge(image)), image.size, said)
+    return show_image(data_uri(enlarge(image)), image.size, said)
 
 
-def alone(source: str, size: tuple[int, int], said: str) -> str:
+def show_image(source: str, size: tuple[int, int], said: str) -> str:
     """Return an image without an answer.
 
     Args:
@@ -80,12 +80,12 @@ def alone(source: str, size: tuple[int, int], said: str) -> str:
 """
 
 
-def failed(sentence: str, which: str = "") -> str:
+def show_failure(sentence: str, which: str = "") -> str:
     """Return why there is no result; ``which`` of several images."""
     return alert(sentence, f"{which}: No result" if which else "No result")
 
 
-def warned(warnings: Sequence[str]) -> str:
+def show_warnings(warnings: Sequence[str]) -> str:
     """Return what speaks against the answers about an image; nothing where nothing does."""
     return "".join(
         f'<p class="bcd-mind"><b aria-hidden="true">!</b> Mind: {escape(one)}.</p>'
@@ -194,7 +194,7 @@ def viewer(pictures: Pictures) -> str:
 
 def _picture(size: tuple[int, int]) -> str:
     """Classes of a picture: pixels of a small image stay what they are."""
-    return "bcd-picture bcd-pixels" if max(size) < SIDE // 2 else "bcd-picture"
+    return "bcd-picture bcd-pixels" if max(size) < MAX_SIDE // 2 else "bcd-picture"
 
 
 def _shape(size: tuple[int, int]) -> str:

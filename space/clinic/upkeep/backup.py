@@ -78,7 +78,7 @@ def restore(source: Path, settings: Settings, force: bool = False) -> Path | Non
     except InputError:
         shutil.rmtree(new)
         raise
-    aside = _free_name(data) if in_use else None
+    aside = _find_free_name(data) if in_use else None
     if aside:
         data.rename(aside)
     new.replace(data)
@@ -126,7 +126,7 @@ def _extract(source: Path, folder: Path) -> None:
         path.chmod(0o700 if path.is_dir() else 0o600)
 
 
-def _free_name(data: Path) -> Path:
+def _find_free_name(data: Path) -> Path:
     number = 1
     while (aside := data.with_name(f"{data.name}.before-{number}")).exists():
         number += 1

@@ -34,7 +34,7 @@ NAME = "demo"
 PASSWORD = "demo.password"  # file in the data folder
 FILLED = "demo.filled"  # file in the data folder, there once all patients are
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-FIELD = 200.0  # micrometres that a drawn image stands for
+FIELD_WIDTH_UM = 200.0  # micrometres that a drawn image stands for
 SYNTHETIC = "Synthetic: made up by a program, of no patient."
 APP = Actor(0, "the app", "admin", "")  # makes the doctor, as the audit log says
 
@@ -116,7 +116,7 @@ READS = (
 )
 
 
-def login(settings: Settings) -> tuple[str, str]:
+def read_login(settings: Settings) -> tuple[str, str]:
     """Name and password of the demonstration's doctor; the password is made up once and kept."""
     path = settings.data / PASSWORD
     if not path.exists():
@@ -124,7 +124,7 @@ def login(settings: Settings) -> tuple[str, str]:
     return NAME, path.read_text("utf-8").strip()
 
 
-def begin(clinic: Installation, models: Models) -> Thread:
+def start(clinic: Installation, models: Models) -> Thread:
     """Fill the installation beside the app, until that ends.
 
     A failure is logged in one line and ends nothing.
@@ -142,7 +142,7 @@ def fill(clinic: Installation, models: Models) -> None:
         InputError: The account of that name is an admin's.
         BCDError: A model can't be used, or there is no room.
     """
-    doctor = _doctor(clinic)
+    doctor = _find_doctor(clinic)
     filled = clinic.settings.data / FILLED
     if doctor is None or (filled.exists() and _has_patients(clinic, doctor)):
         return
@@ -151,11 +151,11 @@ def fill(clinic: Installation, models: Models) -> None:
     def analysed(image: str) -> Analysed:
         if _app_has_ended():
             raise SystemExit  # of this thread; the next start goes on
-        handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), FIELD)
+        handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), FIELD_WIDTH_UM)
         return analyse(models, [handed_in], models.names)[0]
 
     for patient in PATIENTS:
-        _complete(clinic, doctor, patient, analysed)
+        _complete_patient(clinic, doctor, patient, analysed)
     filled.touch()
 
 
@@ -172,13 +172,13 @@ def _app_has_ended() -> bool:
     return not main_thread().is_alive()
 
 
-def _doctor(clinic: Installation) -> Actor | None:
+def _find_doctor(clinic: Installation) -> Actor | None:
     """The demonstration's doctor, with the password that everybody is shown; None if closed."""
-    name, password = login(clinic.settings)
+    name, password = read_login(clinic.settings)
     with clinic.database.reading() as session:
         account = session.scalar(select(Account).where(Account.name == name))
     if account is None:
-        number, _ = accounts.make(clinic, APP, name, "doctor", password)
+        number, _ = accounts.create(clinic, APP, name, "doctor", password)
         return Actor(number, name, "doctor", "")
     if account.role != "doctor":
         raise InputError(
@@ -198,15 +198,15 @@ def _has_patients(clinic: Installation, doctor: Actor) -> bool:
     return any(page.total for page in found)
 
 
-def _complete(
+def _complete_patient(
     clinic: Installation,
     doctor: Actor,
     patient: DemoPatient,
     analysed: Callable[[str], Analysed],
 ) -> None:
     """Make what is missing of a patient."""
-    form = _form(clinic, patient)
-    row = _made(clinic, doctor, form)
+    form = _build_form(clinic, patient)
+    row = _find_patient(clinic, doctor, form)
     if row and row.archived_at:
         return
     done = row.examinations if row else 0
@@ -218,17 +218,17 @@ def _complete(
         examinations.save(clinic, doctor, record, Analysis(found, shown=False), details)
     oldest_first = examinations.list_examinations(clinic, doctor, record)[::-1]
     for kept, one in zip(oldest_first, patient.examinations, strict=False):
-        _read(clinic, doctor, kept.id, one.reads)
+        _record_reads(clinic, doctor, kept.id, one.reads)
 
 
-def _form(clinic: Installation, patient: DemoPatient) -> PatientForm:
+def _build_form(clinic: Installation, patient: DemoPatient) -> PatientForm:
     external_id = f"DEMO-{patient.number:02}"
     known = re.fullmatch(clinic.settings.external_id, external_id)
     note = f"{SYNTHETIC} {patient.note}"
     return PatientForm(external_id if known else None, patient.birth_year, note)
 
 
-def _made(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow | None:
+def _find_patient(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow | None:
     """Return the patient of a form, where it has been made."""
     words = form.external_id or form.note
     for archived in (False, True):
@@ -238,7 +238,7 @@ def _made(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow 
     return None
 
 
-def _read(
+def _record_reads(
     clinic: Installation, doctor: Actor, examination_id: str, wanted: Sequence[DemoRead]
 ) -> None:
     """Record the reads that are missing."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import BCDError
 from bcd_models.hub.folder import read_weights
-from clinic.accounts.permissions import need_admin
+from clinic.accounts.permissions import require_admin
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.settings import Settings
@@ -21,7 +21,7 @@ from clinic.storage.actor import Actor
 from clinic.storage.database import Database
 from clinic.storage.tables import Account, Examination, Patient, Result
 
-MIN_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
+MIN_FREE_BYTES = 256 << 20  # bytes of the disk that uploads leave for the records
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Room:
     free_bytes: int  # of the disk that the data folder is on
 
 
-def database_answers(database: Database) -> bool:
+def can_read_database(database: Database) -> bool:
     """Return whether the database can be read."""
     try:
         with database.reading() as session:
@@ -67,7 +67,7 @@ def database_answers(database: Database) -> bool:
     return True
 
 
-def log_fault(clinic: Installation) -> str:
+def find_log_fault(clinic: Installation) -> str:
     """Return what a quick look finds wrong with the audit log, without numbers; "" if nothing."""
     try:
         with clinic.database.reading() as session:
@@ -79,12 +79,12 @@ def log_fault(clinic: Installation) -> str:
 
 def check_health(clinic: Installation, actor: Actor | None, models: Models) -> list[Check]:
     """Everything that a look from inside can tell; NotSignedIn or NotAllowed to all but admins."""
-    need_admin(actor)
+    require_admin(actor)
     return [
-        Check("Database", "" if database_answers(clinic.database) else "it can't be reached"),
-        Check("Room on the disk", _room_fault(clinic)),
-        Check("Audit log", log_fault(clinic)),
-        *(Check(f"Model {name}", _model_fault(models, name)) for name in models.names),
+        Check("Database", "" if can_read_database(clinic.database) else "it can't be reached"),
+        Check("Room on the disk", _find_room_fault(clinic)),
+        Check("Audit log", find_log_fault(clinic)),
+        *(Check(f"Model {name}", _find_model_fault(models, name)) for name in models.names),
     ]
 
 
@@ -92,7 +92,7 @@ def list_models_in_use(
     clinic: Installation, actor: Actor | None, models: Models
 ) -> list[ModelInUse]:
     """Return models on offer first, in their order; NotSignedIn or NotAllowed to all but admins."""
-    need_admin(actor)
+    require_admin(actor)
     weights = (Result.model, Result.model_version, Result.weights_sha256)
     kept = select(*weights, func.count(), func.max(Result.made_at)).group_by(*weights)
     with clinic.database.reading() as session:
@@ -107,7 +107,7 @@ def list_models_in_use(
 
 def measure_room(clinic: Installation, actor: Actor | None) -> Room:
     """Return what is kept and how much of it; NotSignedIn or NotAllowed to all but admins."""
-    need_admin(actor)
+    require_admin(actor)
     with clinic.database.reading() as session:
         patients, examinations = (
             session.scalar(select(func.count()).select_from(table)) or 0
@@ -121,8 +121,8 @@ def measure_room(clinic: Installation, actor: Actor | None) -> Room:
         files=len(sizes),
         file_bytes=sum(sizes),
         database="SQLite" if file else "PostgreSQL",
-        database_bytes=_database_bytes(file) if file else None,
-        free_bytes=_free(clinic),
+        database_bytes=_measure_database(file) if file else None,
+        free_bytes=_measure_free(clinic),
     )
 
 
@@ -131,11 +131,11 @@ def list_settings(clinic: Installation, actor: Actor | None) -> dict[str, str]:
 
     NotSignedIn or NotAllowed to all but admins.
     """
-    need_admin(actor)
-    return dict(_said(clinic.settings, clinic.database))
+    require_admin(actor)
+    return dict(_describe_settings(clinic.settings, clinic.database))
 
 
-def _said(settings: Settings, database: Database) -> Iterator[tuple[str, str]]:
+def _describe_settings(settings: Settings, database: Database) -> Iterator[tuple[str, str]]:
     yield "BCD_MODELS", ", ".join(settings.models)
     yield "BCD_DATA_FOLDER", str(settings.data)
     yield "BCD_DATABASE_URL", database.url.render_as_string(hide_password=True)
@@ -154,14 +154,14 @@ def _identity(models: Models, name: str) -> tuple[str, str, str]:
     return name, offered.config.version, offered.weights_sha256
 
 
-def _room_fault(clinic: Installation) -> str:
-    free = _free(clinic)
-    if free >= MIN_FREE:
+def _find_room_fault(clinic: Installation) -> str:
+    free = _measure_free(clinic)
+    if free >= MIN_FREE_BYTES:
         return ""
-    return f"{free >> 20} MB are free: uploads are refused below {MIN_FREE >> 20} MB"
+    return f"{free >> 20} MB are free: uploads are refused below {MIN_FREE_BYTES >> 20} MB"
 
 
-def _model_fault(models: Models, name: str) -> str:
+def _find_model_fault(models: Models, name: str) -> str:
     offered = models.offered(name)
     try:
         _, sha256 = read_weights(offered.folder)
@@ -172,10 +172,10 @@ def _model_fault(models: Models, name: str) -> str:
     return f"{offered.folder} holds other weights than at the start: start the app anew"
 
 
-def _database_bytes(file: Path) -> int:
+def _measure_database(file: Path) -> int:
     """Return bytes of SQLite's file, and of what it has not taken over from its log yet."""
     return sum(part.stat().st_size for part in file.parent.glob(f"{file.name}*"))
 
 
-def _free(clinic: Installation) -> int:
+def _measure_free(clinic: Installation) -> int:
     return shutil.disk_usage(clinic.settings.data).free

@@ -56,14 +56,14 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
                 storage.delete(sha256)
             for path in unfinished:
                 path.unlink()
-    miscounted = _miscounted(clinic, repair)
+    miscounted = _find_miscounted(clinic, repair)
     return Findings(len(named), tuple(broken), orphans, len(unfinished), miscounted)
 
 
-def _miscounted(clinic: Installation, repair: bool) -> bool:
+def _find_miscounted(clinic: Installation, repair: bool) -> bool:
     """Return whether the tallies were wrong; savers of images need not wait for this."""
     with clinic.database.reading() as session:
-        miscounted = not tallies.sound(session)
+        miscounted = not tallies.are_sound(session)
     if repair and miscounted:
         with clinic.database.transaction() as session:
             tallies.rebuild(session)

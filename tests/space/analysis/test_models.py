@@ -7,7 +7,7 @@ import pytest
 
 from bcd_models.errors import InputError, ModelFolderError
 from clinic.analysis.models import Models
-from clinic.settings import Settings, published_models
+from clinic.settings import Settings, read_published_models
 from tests.support.running_app import save_small_model
 
 
@@ -72,10 +72,13 @@ def test_models_come_from_the_environment(monkeypatch):
 
 
 def test_where_nothing_is_set_the_spaces_card_names_the_models(tmp_path):
-    assert published_models() == ("bcd-models/bcd-efficientnet-b2", "bcd-models/bcd-mobilenetv2")
+    assert read_published_models() == (
+        "bcd-models/bcd-efficientnet-b2",
+        "bcd-models/bcd-mobilenetv2",
+    )
     card = tmp_path / "README.md"
     card.write_text("---\nmodels: [a/b]\n---\n")
-    assert published_models(card) == ("a/b",)
+    assert read_published_models(card) == ("a/b",)
 
 
 @pytest.mark.parametrize("text", ["no front matter", "---\ntitle: x\n---\n"])
@@ -83,4 +86,4 @@ def test_a_card_that_names_no_models_says_what_to_set(tmp_path, text):
     card = tmp_path / "README.md"
     card.write_text(text)
     with pytest.raises(InputError, match="set BCD_MODELS"):
-        published_models(card)
+        read_published_models(card)

@@ -25,7 +25,7 @@ from bcd_models.errors import InputError
 from clinic.accounts import accounts, lockout
 from clinic.accounts import audit as acts
 from clinic.accounts.lockout import TooManyAttempts
-from clinic.accounts.sign_ins import MAX_LIFE, actor_of, sign_in
+from clinic.accounts.sign_ins import MAX_LIFE_FACTOR, find_actor, sign_in
 from clinic.analysis.analyse import Analysed, Analysis
 from clinic.analysis.models import ModelGone, Models
 from clinic.dashboard import analytics
@@ -40,7 +40,7 @@ from clinic.storage import clock, tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Account, AuditEntry, SignIn
 from clinic.upkeep import verify
-from clinic.web import FULL
+from clinic.web import DISK_FULL
 from tests.conftest import ROOT, absent
 from tests.support.clinic import NAMES, PASSWORD, PATCHES, installation_at, settings_at
 from tests.support.postgres import program, running_postgres
@@ -190,7 +190,7 @@ def test_without_the_database_s_file_nothing_is_saved_and_nothing_lost(
 
 def test_a_start_makes_no_empty_database_in_place_of_one_that_is_gone(tmp_path: Path) -> None:
     with installation_at(tmp_path) as clinic:
-        accounts.first_admin(clinic)
+        accounts.create_first_admin(clinic)
         file = clinic.database.sqlite_file
         assert file
     with taken_away(file):
@@ -198,7 +198,7 @@ def test_a_start_makes_no_empty_database_in_place_of_one_that_is_gone(tmp_path: 
             open_installation(settings_at(tmp_path))
         assert not file.exists()
     with installation_at(tmp_path) as clinic:
-        assert accounts.first_admin(clinic) is None
+        assert accounts.create_first_admin(clinic) is None
 
 
 class Server:
@@ -284,7 +284,7 @@ def test_a_full_disk_loses_nothing_and_room_is_all_it_takes(
     gradios = ill.serving.files()
     with full_disk():
         assert UNREACHABLE in failure(ill.client, "save_examination", *examined(ill, path))
-        told(ill.client.post("/gradio_api/upload", files={"files": b"x" * 5000}), 503, FULL)
+        told(ill.client.post("/gradio_api/upload", files={"files": b"x" * 5000}), 503, DISK_FULL)
         told_both(ill.client, report, 503, "a file can't be stored: File too large")
         told_both(ill.client, f"/files/patients/{ill.patient}.zip", 503, UNREACHABLE)
         told(log_in(ill.serving.visitor(), ill.owner.name, headers=FORM), 503, UNREACHABLE)
@@ -533,7 +533,7 @@ def named(clinic: Installation) -> str:
 def hours_used(clinic: Installation, token: str, time: Clock) -> int:
     """How many hours a session lasts that is used each hour, and at most two days."""
     for hour in range(48):
-        if actor_of(clinic, token, HERE) is None:
+        if find_actor(clinic, token, HERE) is None:
             return hour
         time.move(hours=1)
     return 48
@@ -544,9 +544,9 @@ def test_a_session_lasts_no_longer_than_it_may(
 ) -> None:
     used, unused = (sign_in(clinic, named, PASSWORD, HERE) for _ in range(2))
     time.move(**back)
-    longest = MAX_LIFE * clinic.settings.session_hours
+    longest = MAX_LIFE_FACTOR * clinic.settings.session_hours
     assert hours_used(clinic, used, time) <= longest
-    assert actor_of(clinic, unused, HERE) is None
+    assert find_actor(clinic, unused, HERE) is None
     fresh = sign_in(clinic, named, PASSWORD, HERE)
     assert hours_used(clinic, fresh, time) == longest
 
@@ -556,21 +556,21 @@ def test_a_clock_that_is_put_right_by_an_hour_signs_nobody_out(
 ) -> None:
     token = sign_in(clinic, named, PASSWORD, HERE)
     time.move(hours=-1)
-    assert actor_of(clinic, token, HERE)
+    assert find_actor(clinic, token, HERE)
     with clinic.database.reading() as session:
         (kept,) = session.scalars(select(SignIn))
         idle = timedelta(hours=clinic.settings.session_hours)
         assert kept.created_at <= kept.seen_at == time.at
         assert kept.expires_at == time.at + idle
     time.move(hours=1)
-    assert actor_of(clinic, token, HERE)
+    assert find_actor(clinic, token, HERE)
 
 
 def locked_for(clinic: Installation, name: str) -> int:
     """Try, which counts unless it has to wait; returns for how many seconds."""
     try:
         with clinic.database.transaction() as session:
-            lockout.begin(session, name, HERE)
+            lockout.count_attempt(session, name, HERE)
     except TooManyAttempts as wait:
         return wait.seconds
     return 0
@@ -618,7 +618,7 @@ def test_records_keep_their_order(
     after = reports.issue_report(clinic, ada, small_models, first)
     assert after[0] != before[0]
     for _, pdf in (before, after):
-        assert reports.check_report(clinic, ada, reports.sha256_of(pdf)).genuine
+        assert reports.check_report(clinic, ada, reports.hash_report(pdf)).genuine
     # By the clock, which is all a record knows: the worklist, and a patient's examinations.
     third = saved()
     assert {row.id for row in examinations.list_unread(clinic, ada).rows} == {second, third}
@@ -629,7 +629,7 @@ def test_records_keep_their_order(
     assert patients.search_patients(clinic, ada).rows[0].id == patient
     with clinic.database.reading() as session:
         rows = list(session.scalars(select(AuditEntry).order_by(AuditEntry.number)))
-        assert tallies.sound(session)
+        assert tallies.are_sound(session)
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))
     assert any(one.at > two.at for one, two in pairwise(rows))
     assert acts.search_acts(clinic, doctors["admin"]).rows[0].number == len(rows)
@@ -642,13 +642,13 @@ def test_an_account_goes_on_whatever_the_clock(
     clinic: Installation, named: str, time: Clock, back: dict[str, float]
 ) -> None:
     token = sign_in(clinic, named, PASSWORD, HERE)
-    actor = actor_of(clinic, token, HERE)
+    actor = find_actor(clinic, token, HERE)
     assert actor
     time.move(**back)
     accounts.change_password(clinic, actor, PASSWORD, "another battery")
-    assert actor_of(clinic, token, HERE) is None
+    assert find_actor(clinic, token, HERE) is None
     token = sign_in(clinic, named, "another battery", HERE)
-    assert actor_of(clinic, token, HERE) == actor
+    assert find_actor(clinic, token, HERE) == actor
     with clinic.database.reading() as session:
         account = session.get_one(Account, actor.account_id)
         assert account.password_changed_at == time.at

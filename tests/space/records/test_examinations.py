@@ -47,10 +47,12 @@ def test_an_examination_comes_back_whole(
             assert result.weights_sha256 == expected.weights_sha256
             assert result.runtime == expected.runtime != ""
             assert (result.refer_low, result.refer_high) == expected.refer
-        stored = examinations.image(clinic, ada, number, image.position)
+        stored = examinations.read_image(clinic, ada, number, image.position)
         with Image.open(io.BytesIO(stored)) as back, Image.open(path) as original:
             assert np.array_equal(np.asarray(back), np.asarray(original.convert("RGB")))
-    with Image.open(io.BytesIO(examinations.heat(clinic, ada, number, 1, NAMES[0]))) as grey:
+    with Image.open(
+        io.BytesIO(examinations.read_heat_map(clinic, ada, number, 1, NAMES[0]))
+    ) as grey:
         heat = np.asarray(grey) / 255
     wanted = analysed[0].explanations[NAMES[0]].heatmap
     assert heat.max() == pytest.approx(wanted.max(), abs=0.01)
@@ -66,7 +68,7 @@ def test_what_a_file_says_besides_its_pixels_is_not_kept(
     Image.open(PATCHES[0]).save(buffer, "PNG", pnginfo=told)
     (one,) = analyse(small_models, [HandedIn(buffer.getvalue())], NAMES[:1])
     number = examinations.save(clinic, ada, patient, Analysis((one,), True), Details())
-    assert b"Jane" not in examinations.image(clinic, ada, number, 1)
+    assert b"Jane" not in examinations.read_image(clinic, ada, number, 1)
     files = [path for path in clinic.settings.data.rglob("*") if path.is_file()]
     assert not any(b"Jane" in path.read_bytes() for path in files)
 
@@ -97,7 +99,7 @@ def test_answers_stay_hidden_until_they_are_asked_for(
     number = saved(shown=False)
     assert examinations.view(clinic, ada, number)[1] is False
     with pytest.raises(NotAllowed, match="not been shown"):
-        examinations.heat(clinic, ada, number, 1, NAMES[0])
+        examinations.read_heat_map(clinic, ada, number, 1, NAMES[0])
     reads.record(clinic, ada, number, "none", "before the models")
     assert examinations.view(clinic, ada, number, reveal=True)[1] is True
     assert examinations.view(clinic, ada, number)[1] is True
@@ -171,8 +173,10 @@ def test_a_full_disk_saves_nothing(
 ACTS: dict[str, Callable] = {
     "view": examinations.view,
     "reveal": lambda clinic, actor, number: examinations.view(clinic, actor, number, reveal=True),
-    "image": lambda clinic, actor, number: examinations.image(clinic, actor, number, 1),
-    "heat": lambda clinic, actor, number: examinations.heat(clinic, actor, number, 1, NAMES[0]),
+    "image": lambda clinic, actor, number: examinations.read_image(clinic, actor, number, 1),
+    "heat": lambda clinic, actor, number: examinations.read_heat_map(
+        clinic, actor, number, 1, NAMES[0]
+    ),
     "read": lambda clinic, actor, number: reads.record(clinic, actor, number, "none"),
 }
 
@@ -213,7 +217,7 @@ def test_saving_and_listing_are_the_owner_s(
             clinic, doctors["ada"], patient, Analysis(analysed, True), Details()
         )
         with pytest.raises(NotFound):
-            examinations.heat(clinic, doctors["ada"], number, position, model)
+            examinations.read_heat_map(clinic, doctors["ada"], number, position, model)
 
 
 def test_what_happens_is_logged_with_ids_alone(

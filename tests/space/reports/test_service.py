@@ -215,11 +215,11 @@ def test_each_handing_out_is_logged(clinic, ada, saved, handed_out):
 
 def test_a_report_is_known_by_its_bytes_and_its_id(clinic, doctors, ada, handed_out):
     report_id, pdf = handed_out()
-    sha256 = reports.sha256_of(pdf)
+    sha256 = reports.hash_report(pdf)
     for actor in doctors.values():
         assert reports.check_report(clinic, actor, f" {sha256.upper()} ").genuine
     assert reports.check_report(clinic, ada, sha256, report_id.lower()).genuine
-    changed = reports.check_report(clinic, ada, reports.sha256_of(pdf + b" "), report_id)
+    changed = reports.check_report(clinic, ada, reports.hash_report(pdf + b" "), report_id)
     assert not changed.genuine
     assert "other bytes" in changed.words
 
@@ -242,7 +242,7 @@ def test_reports_leave_with_their_patient(clinic, ada, patient, handed_out):
 
 def test_reports_go_with_their_patient(clinic, ada, patient, handed_out):
     _, pdf = handed_out()
-    sha256 = reports.sha256_of(pdf)
+    sha256 = reports.hash_report(pdf)
     assert sha256 in set(clinic.storage.all())
     patients.delete(clinic, ada, patient, patient)
     assert not list(clinic.storage.all())

@@ -76,7 +76,7 @@ def test_first_sign_ins_from_one_address(clinic: Installation) -> None:
     acts = [partial(sign_ins.sign_in, clinic, name, PASSWORD, HERE) for name in names]
     tokens, refused = split(at_once(clinic, *acts))
     assert (len(set(tokens)), refused) == (4, [])
-    known = [sign_ins.actor_of(clinic, token, HERE) for token in tokens]
+    known = [sign_ins.find_actor(clinic, token, HERE) for token in tokens]
     assert sorted(one.name for one in known if one) == sorted(names)
 
 
@@ -135,14 +135,14 @@ def test_one_external_id(clinic: Installation, ada: Actor) -> None:
 
 
 def test_one_account_name(clinic: Installation, doctors: dict[str, Actor]) -> None:
-    act = partial(accounts.make, clinic, doctors["admin"], "new", "doctor")
+    act = partial(accounts.create, clinic, doctors["admin"], "new", "doctor")
     done, refused = split(at_once(clinic, *[act] * 3))
     assert len(done) == 1
     assert refused == ["there is an account 'new' already: choose another name"] * 2
 
 
 def test_the_first_admin_of_three_starts(clinic: Installation) -> None:
-    done, refused = split(at_once(clinic, *[partial(accounts.first_admin, clinic)] * 3))
+    done, refused = split(at_once(clinic, *[partial(accounts.create_first_admin, clinic)] * 3))
     assert (sorted(one is None for one in done), refused) == ([False, True, True], [])
 
 
@@ -229,7 +229,7 @@ def test_nobody_waits_for_files_and_hashing(
     assert export.export(clinic, ada, patient)
     today = datetime.now(UTC).date()
     assert answer_table.export_answers(clinic, ada, keys[0], Period(date(today.year, 1, 1), today))
-    account, password = accounts.make(clinic, doctors["admin"], "new", "doctor")
+    account, password = accounts.create(clinic, doctors["admin"], "new", "doctor")
     sign_ins.sign_in(clinic, "new", password, HERE)
     accounts.change_password(clinic, Actor(account, "new", "doctor", HERE), password, PASSWORD)
     accounts.reset_password(clinic, doctors["admin"], account)
@@ -270,7 +270,7 @@ def test_a_sign_in_with_what_held_a_moment_ago(
     meanwhile(passwords, "check", happens[how])
     with pytest.raises(SignInFailed):
         sign_ins.sign_in(clinic, doctor.name, PASSWORD, HERE)
-    assert sign_ins.open_sessions(clinic, admin).rows == ()
+    assert sign_ins.list_open_sessions(clinic, admin).rows == ()
 
 
 def test_a_password_that_was_reset_a_moment_ago_is_not_changed(

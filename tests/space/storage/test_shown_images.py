@@ -276,7 +276,7 @@ def test_what_was_only_tried_goes_after_90_days_with_a_sign_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ada = doctors["ada"]
-    accounts.make(clinic, doctors["admin"], "mary", "doctor", PASSWORD)
+    accounts.create(clinic, doctors["admin"], "mary", "doctor", PASSWORD)
     saved()
     kept = rows_of(clinic)
     show(clinic, ada, PATCHES[3])

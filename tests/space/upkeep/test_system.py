@@ -50,7 +50,7 @@ def faults(clinic: Installation, admin: Actor, models: Models) -> dict[str, str]
 def test_open_sessions_are_listed_without_what_opens_them(clinic, admin, ada) -> None:
     begun(clinic, ada, "a")
     begun(clinic, admin, "b", hours=-1)
-    (row,) = sign_ins.open_sessions(clinic, admin).rows
+    (row,) = sign_ins.list_open_sessions(clinic, admin).rows
     assert (row.account_id, row.account, row.address) == (ada.account_id, "ada", "10.0.0.7")
     assert row.seen_at - row.created_at == timedelta(hours=2)
     assert "a" * 64 not in repr(row)
@@ -102,7 +102,7 @@ def test_all_is_well_at_first(clinic, admin, saved, small_models) -> None:
 
 
 def test_a_full_disk_is_told(clinic, admin, small_models, monkeypatch) -> None:
-    monkeypatch.setattr(system, "MIN_FREE", 1 << 60)
+    monkeypatch.setattr(system, "MIN_FREE_BYTES", 1 << 60)
     assert "uploads are refused" in faults(clinic, admin, small_models)["Room on the disk"]
 
 
@@ -117,7 +117,7 @@ def test_a_log_that_was_cut_off_is_told(clinic, admin, saved, small_models) -> N
         saved()
         assert faults(clinic, admin, small_models)["Audit log"] == told
     (clinic.settings.data / "audit.heads").write_text("nonsense\n")
-    assert system.log_fault(clinic) == "it can't be read"
+    assert system.find_log_fault(clinic) == "it can't be read"
 
 
 def test_models_that_went_or_changed_are_told(clinic, admin, small_models, tmp_path: Path) -> None:
@@ -138,6 +138,6 @@ def test_settings_in_force_hold_no_secret(clinic, admin, tmp_path) -> None:
     assert shown["BCD_HOSTS"] == "any"
     assert "BCD_ADMIN_PASSWORD" not in shown
     secret = settings_at(tmp_path, "postgresql://clinic:hidden@db.example/clinic")
-    said = dict(system._said(secret, Database(secret.database)))
+    said = dict(system._describe_settings(secret, Database(secret.database)))
     assert "hidden" not in str(said)
     assert "db.example" in said["BCD_DATABASE_URL"]

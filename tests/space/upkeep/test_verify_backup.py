@@ -58,7 +58,7 @@ def examine(clinic: Installation, number: int) -> None:
         )  # fmt: skip
         session.add(examination)
         session.flush()
-        tallies.change(session, Counter(), tallies.contribution(1, [examination]))
+        tallies.change(session, Counter(), tallies.count_examinations(1, [examination]))
         clinic.log.write(session, "examined", actor=ADA, subject=f"examination E-{number}")
 
 

@@ -14,7 +14,7 @@ from clinic.accounts.accounts import AccountRow
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.storage.actor import Actor, Role
-from clinic.ui.frame import QUICK, actor_of, done
+from clinic.ui.frame import QUICK, get_actor, show_success
 from clinic.ui.tables import cell, link, moment, table
 
 HEADS = ("Name", "Role", "May sign in", "Hub account", "Patients", "Open sessions", "Made")
@@ -74,29 +74,29 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
         }
 
     def choose(account_id: int | None, request: gr.Request) -> Update:
-        return show(actor_of(request), account_id)
+        return show(get_actor(request), account_id)
 
     def listen(act: Act) -> Callable[..., Update]:
         """Return a listener that does something to the chosen account."""
 
         def perform(account_id: int | None, request: gr.Request) -> Update:
-            actor = actor_of(request)
-            one = _row_of(accounts.list_accounts(clinic, actor), account_id)
+            actor = get_actor(request)
+            one = _find_row(accounts.list_accounts(clinic, actor), account_id)
             return {said: act(clinic, actor, one), **show(actor, one.id)}
 
         return perform
 
     def hand(account_id: int | None, taker_id: int | None, request: gr.Request) -> Update:
-        actor = actor_of(request)
+        actor = get_actor(request)
         rows = accounts.list_accounts(clinic, actor)
-        giver, to = _row_of(rows, account_id), _row_of(rows, taker_id)
-        count = _counted(patients.hand_over(clinic, actor, giver.id, to.id), "patient")
+        giver, to = _find_row(rows, account_id), _find_row(rows, taker_id)
+        count = _format_count(patients.hand_over(clinic, actor, giver.id, to.id), "patient")
         words = f"{count} of {giver.name} handed over to {to.name}."
-        return {said: done(words), **show(actor, giver.id)}
+        return {said: show_success(words), **show(actor, giver.id)}
 
     def make_account(wanted: str, role: Role, request: gr.Request) -> Update:
-        actor, wanted = actor_of(request), wanted.strip()
-        made, password = accounts.make(clinic, actor, wanted, role)
+        actor, wanted = get_actor(request), wanted.strip()
+        made, password = accounts.create(clinic, actor, wanted, role)
         words = _secret(f"Account {wanted} is made", password)
         return {said: words, name: "", **show(actor, made)}
 
@@ -117,20 +117,20 @@ def _reset_password(clinic: Installation, actor: Actor | None, one: AccountRow) 
 
 def _close(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     accounts.set_active(clinic, actor, one.id, False)
-    return done(f"{one.name} is closed; its sessions have ended.")
+    return show_success(f"{one.name} is closed; its sessions have ended.")
 
 
 def _reopen(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     accounts.set_active(clinic, actor, one.id, True)
-    return done(f"{one.name} is open again, with the password it had.")
+    return show_success(f"{one.name} is open again, with the password it had.")
 
 
 def _end_sessions(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
-    count = _counted(sign_ins.end_sessions(clinic, actor, one.id), "session")
-    return done(f"{count} of {one.name} ended.")
+    count = _format_count(sign_ins.end_sessions(clinic, actor, one.id), "session")
+    return show_success(f"{count} of {one.name} ended.")
 
 
-def _row_of(rows: Sequence[AccountRow], account_id: int | None) -> AccountRow:
+def _find_row(rows: Sequence[AccountRow], account_id: int | None) -> AccountRow:
     for row in rows:
         if row.id == account_id:
             return row
@@ -153,7 +153,7 @@ def _label(one: AccountRow) -> str:
     return one.name if one.active else f"{one.name} (closed)"
 
 
-def _counted(count: int, what: str) -> str:
+def _format_count(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 

@@ -16,7 +16,7 @@ from clinic.records.patients import Conflict, PatientRow
 from clinic.storage.actor import Actor
 from clinic.ui.doctor.patient_form import add_fields
 from clinic.ui.doctor.patients_page import SYNTHETIC
-from clinic.ui.frame import PRIVATE, QUICK, actor_of, alert, read_query
+from clinic.ui.frame import PRIVATE, QUICK, alert, get_actor, read_query
 from clinic.ui.tables import cell, empty, facts, lines, link, moment, table
 
 HEADS = ("Examination", "Saved", "Images", "Read")
@@ -76,16 +76,16 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
         return {version: patient.version, **dict(typed)}
 
     def begin(request: gr.Request) -> Update:
-        actor, patient_id = actor_of(request), read_query(request, "id")
+        actor, patient_id = get_actor(request), read_query(request, "id")
         try:
             patient = patients.view(clinic, actor, patient_id)
             rows = examinations.list_examinations(clinic, actor, patient_id)
         except Exception as error:
             return {head: alert(user_message(error))}
-        return {**show(patient), **fill_form(patient), listed: _listed(rows)}
+        return {**show(patient), **fill_form(patient), listed: _list_rows(rows)}
 
     def save_form(request: gr.Request, shown_version: int, *typed: str) -> Update:
-        actor, patient_id = actor_of(request), read_query(request, "id")
+        actor, patient_id = get_actor(request), read_query(request, "id")
         form = parse_form(clinic.settings, typed)
         try:
             patients.edit(clinic, actor, patient_id, form, shown_version)
@@ -101,7 +101,7 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
         """Return a listener that archives the record, or restores it; what is typed stays."""
 
         def perform(shown_version: int, request: gr.Request) -> Update:
-            actor, patient_id = actor_of(request), read_query(request, "id")
+            actor, patient_id = get_actor(request), read_query(request, "id")
             act(clinic, actor, patient_id)
             patient = patients.view(clinic, actor, patient_id)
             # Where more than this has changed, saving the form must still find out.
@@ -111,7 +111,7 @@ def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
         return perform
 
     def delete_patient(confirmation: str, request: gr.Request) -> None:
-        patients.delete(clinic, actor_of(request), read_query(request, "id"), confirmation)
+        patients.delete(clinic, get_actor(request), read_query(request, "id"), confirmation)
 
     shown = [head, record, examine, export, archive, restore, version]
     app.load(begin, None, [*shown, *fields, listed], **QUICK)
@@ -152,7 +152,7 @@ def describe_patient(patient: PatientRow) -> str:
 """
 
 
-def _listed(rows: list[ExaminationRow]) -> str:
+def _list_rows(rows: list[ExaminationRow]) -> str:
     words = "Examine images of this patient to make the first."
     listed = table(HEADS, [_row(one) for one in rows], "Examinations")
     return f"<h2>Examinations</h2>{listed if rows else empty('No examinations yet', words)}"

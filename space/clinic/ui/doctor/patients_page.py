@@ -10,7 +10,7 @@ from clinic.records.patient_fields import FIELDS, parse_form
 from clinic.records.patients import PatientRow
 from clinic.storage.paging import Page
 from clinic.ui.doctor.patient_form import add_fields
-from clinic.ui.frame import PRIVATE, QUICK, actor_of, go_to, read_query, safely
+from clinic.ui.frame import PRIVATE, QUICK, get_actor, go_to, read_query, show_failures
 from clinic.ui.tables import cell, empty, link, moment, page_number, pager, table
 
 PATH = "/patients"
@@ -55,10 +55,10 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
     shown = gr.HTML()
     listed = gr.Textbox(visible=False)
 
-    @safely
+    @show_failures
     def show(words: str, aside: bool, request: gr.Request, number: int = 1) -> str:
         found = patients.search_patients(
-            clinic, actor_of(request), words, archived=aside, page=number
+            clinic, get_actor(request), words, archived=aside, page=number
         )
         return list_patients(found, words.strip(), aside)
 
@@ -87,7 +87,7 @@ def _add_new_patient(clinic: Installation) -> None:
         button = gr.Button("Make the record", variant="primary", elem_classes="bcd-do")
 
     def create(request: gr.Request, *typed: str) -> str:
-        return patients.create(clinic, actor_of(request), parse_form(clinic.settings, typed))
+        return patients.create(clinic, get_actor(request), parse_form(clinic.settings, typed))
 
     button.click(create, fields, made, **QUICK).success(
         None, made, None, js=go_to("/patient?id="), **PRIVATE
@@ -97,12 +97,12 @@ def _add_new_patient(clinic: Installation) -> None:
 def list_patients(page: Page[PatientRow], words: str, aside: bool) -> str:
     """Return a page of patients as an HTML table, or why there are none."""
     if not page.total:
-        return _nothing(words, aside)
+        return _explain_nothing(words, aside)
     rows = [_row(one) for one in page.rows]
     return table(HEADS, rows, "Patients") + pager(page, PATH)
 
 
-def _nothing(words: str, aside: bool) -> str:
+def _explain_nothing(words: str, aside: bool) -> str:
     """Return why the list is empty."""
     if words:
         who = "None that is put aside" if aside else "None"

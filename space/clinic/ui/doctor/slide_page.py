@@ -24,8 +24,8 @@ from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.storage import shown_images
 from clinic.ui import result
-from clinic.ui.files import own_folder, require_file, upload, write_file
-from clinic.ui.frame import PRIVATE, QUICK, actor_of
+from clinic.ui.files import add_upload, find_own_folder, require_file, write_file
+from clinic.ui.frame import PRIVATE, QUICK, get_actor
 from clinic.ui.tables import cell, facts, table
 
 MAX_IDLE = 1800  # seconds that a slide stays in memory
@@ -48,7 +48,7 @@ NOTHING = """
 """
 
 
-class _Ended(Exception):
+class _Cancelled(Exception):
     """Nobody waits for the map any more."""
 
 
@@ -60,7 +60,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
     slide = gr.State(None, time_to_live=MAX_IDLE)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
-            file = upload(label="Slide", file_types=SUFFIXES, height=140)
+            file = add_upload(label="Slide", file_types=SUFFIXES, height=140)
             mpp = gr.Textbox(
                 label="Micrometres of a pixel, where the slide does not say",
                 placeholder="as the slide says",
@@ -80,11 +80,13 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         ready, words = kept is not None, NOTHING
         if kept is not None:
             try:
-                words = _ready(
-                    slides.inspect_slide(actor_of(request), kept, _micrometres(um), own_folder())
+                words = _show_ready(
+                    slides.inspect_slide(
+                        get_actor(request), kept, _parse_micrometres(um), find_own_folder()
+                    )
                 )
             except Exception as error:
-                ready, words = False, result.failed(user_message(error))
+                ready, words = False, result.show_failure(user_message(error))
         some, any_ = gr.update(interactive=ready), gr.update(interactive=kept is not None)
         return words, some, any_, gr.update(visible=False)
 
@@ -99,22 +101,22 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
 
         def report(done: int, total: int) -> None:
             if end.is_set():
-                raise _Ended
+                raise _Cancelled
             progress((done, total), desc="Looking at tissue", unit="tiles")
 
         try:
             progress(0, desc="Looking for tissue")
             data, loaded = require_file(kept), models.loaded(name)
             found = slides.map_slide(
-                actor_of(request), loaded, data, _micrometres(um), own_folder(), report
+                get_actor(request), loaded, data, _parse_micrometres(um), find_own_folder(), report
             )
             shown_images.note_shown_to(
-                clinic.database, actor_of(request), _as_images(data, found.picture)
+                clinic.database, get_actor(request), _list_images(data, found.picture)
             )
-        except _Ended:
+        except _Cancelled:
             return NOTHING, gr.update(visible=False)
         except Exception as error:
-            return result.failed(user_message(error)), gr.update(visible=False)
+            return result.show_failure(user_message(error)), gr.update(visible=False)
         finally:
             if ends.get(request.session_hash) is end:
                 del ends[request.session_hash]
@@ -141,7 +143,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         change.then(show, [slide, mpp], [shown, analyse, clear, download], **QUICK)
 
 
-def _as_images(slide: bytes, picture: Image.Image | None) -> Iterator[Image.Image]:
+def _list_images(slide: bytes, picture: Image.Image | None) -> Iterator[Image.Image]:
     """Yield the slide as a doctor may examine it too: the file itself, and its whole picture."""
     with suppress(ImageError):
         yield open_image(slide)
@@ -149,7 +151,7 @@ def _as_images(slide: bytes, picture: Image.Image | None) -> Iterator[Image.Imag
         yield picture
 
 
-def _micrometres(typed: str) -> float | None:
+def _parse_micrometres(typed: str) -> float | None:
     """Return a number as people type it, with a point or a comma; None where nothing is typed."""
     if not typed.strip():
         return None
@@ -159,7 +161,7 @@ def _micrometres(typed: str) -> float | None:
         raise InputError("type the micrometres of a pixel as a number, such as 0.25") from None
 
 
-def _ready(seen: SlideFacts) -> str:
+def _show_ready(seen: SlideFacts) -> str:
     return f"""
 <section class="bcd-card">
   <p class="bcd-lead">Ready to analyse</p>
@@ -186,11 +188,11 @@ def _answer(found: SlidePrediction) -> str:
         "SHA-256 of its weights": cell(found.weights_sha256),
     }
     return f"""
-{result.warned(_warnings(found))}
+{result.show_warnings(_warnings(found))}
 <section class="bcd-card">
   <p class="bcd-quiet">The model's answer</p>
   <h2 class="bcd-answer bcd-{mark}"><span class="bcd-mark" aria-hidden="true">{sign}</span>
-    {cell(in_words(found))}</h2>
+    {cell(describe_answer(found))}</h2>
   {result.viewer(pictures)}
   <p>The brighter a field, the higher the estimated probability of an {WORDS["malignant"]} in it.
     Fields without colour show no tissue.</p>
@@ -203,7 +205,7 @@ def _answer(found: SlidePrediction) -> str:
 """
 
 
-def in_words(found: SlidePrediction) -> str:
+def describe_answer(found: SlidePrediction) -> str:
     """Return what was found, as a heading."""
     return wording.capitalise(found.words).replace("mm2", "mm²")
 

@@ -21,8 +21,8 @@ from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.storage import clock
 from clinic.storage.actor import Actor
-from clinic.storage.tallies import AFTER, BEFORE, model_parts
-from clinic.ui.frame import QUICK, actor_of, alert
+from clinic.storage.tallies import AFTER, BEFORE, parse_model_key
+from clinic.ui.frame import QUICK, alert, get_actor
 from clinic.ui.shared import dashboard_figures as figures
 from clinic.ui.tables import empty, facts, table
 
@@ -66,16 +66,16 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
     asked = [model, period, first, last]
 
     def show(name: str, span: str, begin: str, end: str, request: gr.Request) -> Update:
-        actor = actor_of(request)
+        actor = get_actor(request)
         nothing = {volume: gr.update(visible=False), probabilities: gr.update(visible=False)}
         try:
             known = analytics.list_models_used(clinic, actor)
             if not known:
                 return {**nothing, head: _empty(role), below: ""}
-            chosen = name if name in known else _usual(known, models)
+            chosen = name if name in known else _choose_model(known, models)
             wanted = _period(clinic, actor, span, begin, end)
             found = analytics.count_period(clinic, actor, chosen, wanted)
-            name, _, sha256 = model_parts(chosen)
+            name, _, sha256 = parse_model_key(chosen)
             offered = models.find(name, sha256)
             reference = offered.reference if offered else ()
         except Exception as error:
@@ -97,7 +97,7 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
         """Dates of one's own begin with those of the usual period."""
         if span != OWN:
             return [gr.update(visible=False)] * 2
-        usual = _last_days(PERIODS[DEFAULT])
+        usual = _take_last_days(PERIODS[DEFAULT])
         return [gr.update(visible=True, value=str(day)) for day in (usual.first, usual.last)]
 
     outputs = [model, head, volume, probabilities, below]
@@ -108,15 +108,15 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
     gr.on([model.input, *typed], show, asked, outputs, trigger_mode="always_last", **QUICK)
 
 
-def _usual(known: Sequence[str], models: Models) -> str:
+def _choose_model(known: Sequence[str], models: Models) -> str:
     """Return the first model on offer that anything was answered by, or the last one there was."""
-    offered = (one for name in models.names for one in known if model_parts(one)[0] == name)
+    offered = (one for name in models.names for one in known if parse_model_key(one)[0] == name)
     return next(offered, known[-1])
 
 
 def _title(key: str, models: Models) -> str:
     """Return a model in words; its weights are told where they are not those on offer."""
-    name, version, sha256 = model_parts(key)
+    name, version, sha256 = parse_model_key(key)
     if offered := models.find(name, sha256):
         return f"{offered.title} {version}"
     return f"{name} {version}, earlier weights {sha256[:8]}"
@@ -126,12 +126,12 @@ def _period(clinic: Installation, actor: Actor | None, span: str, begin: str, en
     if span == OWN:
         return Period(_day(begin), _day(end))
     if days := PERIODS.get(span, PERIODS[DEFAULT]):
-        return _last_days(days)
+        return _take_last_days(days)
     today = clock.now().date()
     return Period(min(analytics.find_first_day(clinic, actor) or today, today), today)
 
 
-def _last_days(count: int) -> Period:
+def _take_last_days(count: int) -> Period:
     today = clock.now().date()
     return Period(today - timedelta(days=count - 1), today)
 

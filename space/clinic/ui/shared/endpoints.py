@@ -12,9 +12,9 @@ from bcd_models.images.open import open_image
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.storage import shown_images
-from clinic.ui.files import require_file, upload, write_file, write_report
-from clinic.ui.frame import actor_of
-from clinic.ui.look import IN_LINE
+from clinic.ui.files import add_upload, require_file, write_file, write_report
+from clinic.ui.frame import get_actor
+from clinic.ui.look import QUEUED
 
 PREDICTED = "predicted"  # the label to explain is the answer's own
 
@@ -22,7 +22,7 @@ PREDICTED = "predicted"  # the label to explain is the answer's own
 def add_endpoints(clinic: Installation, models: Models) -> None:
     """Add the endpoints to the Blocks being built."""
     with gr.Row(visible=False):
-        image = upload(label="Image: PNG, JPEG, TIFF, BMP or WebP")
+        image = add_upload(label="Image: PNG, JPEG, TIFF, BMP or WebP")
         model = gr.Dropdown(models.names, value=models.names[0], label="Name of the model")
         label = gr.Dropdown([PREDICTED, *LABELS], value=PREDICTED, label="Label to explain")
         opacity = gr.Number(0.5, minimum=0, maximum=1, label="Opacity of the heat map, 0 to 1")
@@ -37,7 +37,7 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
 
     def note_shown(image: bytes, request: gr.Request) -> None:
         """Keep that the caller is about to be answered; of a guest the image isn't even opened."""
-        shown_images.note_shown_to(clinic.database, actor_of(request), map(open_image, [image]))
+        shown_images.note_shown_to(clinic.database, get_actor(request), map(open_image, [image]))
 
     def predict(image: bytes, model: str, request: gr.Request) -> dict[str, Any]:
         """A model's answer about an image. Research use only.
@@ -68,8 +68,8 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
         note_shown(image, request)
         return write_report([image], [explanation], loaded, datetime.now(UTC))
 
-    gr.on([], list_models, None, offered, api_name="models", **IN_LINE)
-    gr.on([], predict, [image, model], answer, api_name="predict", **IN_LINE)
+    gr.on([], list_models, None, offered, api_name="models", **QUEUED)
+    gr.on([], predict, [image, model], answer, api_name="predict", **QUEUED)
     explained = [image, model, label, opacity]
-    gr.on([], explain, explained, [overlay, answer], api_name="explain", **IN_LINE)
-    gr.on([], report, [image, model], pdf, api_name="report", **IN_LINE)
+    gr.on([], explain, explained, [overlay, answer], api_name="explain", **QUEUED)
+    gr.on([], report, [image, model], pdf, api_name="report", **QUEUED)
