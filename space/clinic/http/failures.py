@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def user_message(error: Exception) -> str:
-    """Return one sentence for the user, as ``describe_failure`` does; what was unexpected is logged.
+    """Return one sentence for the user, as ``describe_failure`` does; log what was unexpected.
 
     The log holds where it happened and never the error's message, which may name a user's file.
     """

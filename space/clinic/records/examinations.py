@@ -107,7 +107,7 @@ def save(
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
-        InputError: The details can't be accepted, or the patient is put aside.
+        InputError: The details can't be accepted, or the patient is archived.
         StorageError: There is no room.
     """
     doctor, comment = require_doctor(actor), _check_details(details)
@@ -270,9 +270,9 @@ def log(
 
 
 def _refuse_archived(session: Session, doctor: Actor, patient_id: str) -> None:
-    """Raise Refused where it is no patient of the doctor's, InputError where it is put aside."""
+    """Raise Refused where it is no patient of the doctor's, InputError where it is archived."""
     if patients.get_own(session, doctor, patient_id).archived_at:
-        raise InputError("this patient is put aside: take the record back first")
+        raise InputError("this patient is archived: restore the record first")
 
 
 def _row(put: Callable[[bytes], str], one: Analysed, position: int, now: datetime) -> ExaminedImage:

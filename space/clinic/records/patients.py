@@ -40,7 +40,7 @@ class PatientRow(PatientForm):
     synthetic: bool  # whether it is a demonstration's
     created_at: datetime  # when the record was made
     changed_at: datetime  # when the form was last changed
-    archived_at: datetime | None  # when it was put aside, or None
+    archived_at: datetime | None  # when it was archived, or None
     version: int  # counted up by each change; an edit names the one it was made on
     examinations: int  # how many there are
     unread: int  # how many of them nobody has read
@@ -130,14 +130,14 @@ def edit(
 
 
 def archive(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
-    """Put a record aside; NotSignedIn, NotAllowed or NotFound as in ``view``."""
+    """Archive a record; NotSignedIn, NotAllowed or NotFound as in ``view``."""
     with _open_patient(clinic, actor, patient_id) as (session, doctor, patient):
         patient.archived_at = patient.archived_at or clock.now()
         log(clinic, session, "patient_archived", doctor, patient_id)
 
 
 def restore(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
-    """Take a record back from aside; NotSignedIn, NotAllowed or NotFound as in ``view``."""
+    """Restore an archived record; NotSignedIn, NotAllowed or NotFound as in ``view``."""
     with _open_patient(clinic, actor, patient_id) as (session, doctor, patient):
         patient.archived_at = None
         log(clinic, session, "patient_restored", doctor, patient_id)

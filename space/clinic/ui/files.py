@@ -80,7 +80,7 @@ def write_report(
 
 
 def write_file(data: bytes, name: str) -> str:
-    """Write a file where Gradio may serve it from and ``delete_old_files`` finds it; returns its path."""
+    """Write a file that Gradio may serve, for ``delete_old_files`` to find; returns its path."""
     path = Path(tempfile.mkdtemp(dir=find_own_folder())) / name
     path.write_bytes(data)
     return str(path)

@@ -48,7 +48,7 @@ class ModelInUse:
 class Room:
     """What the records take."""
 
-    patients: int  # records of patients, those put aside too
+    patients: int  # records of patients, archived ones too
     examinations: int  # of all of them
     files: int  # stored images, heat maps and reports
     file_bytes: int  # of those together

@@ -88,7 +88,7 @@ def test_what_can_not_be_saved(
         with pytest.raises(InputError):
             examinations.save(clinic, ada, patient, Analysis(analysed, True), details)
     patients.archive(clinic, ada, patient)
-    with pytest.raises(InputError, match="put aside"):
+    with pytest.raises(InputError, match="archived"):
         examinations.save(clinic, ada, patient, Analysis(analysed, True), Details())
     assert examinations.list_examinations(clinic, ada, patient) == []
 

@@ -1,4 +1,4 @@
-"""Patients on both databases: found, changed, put aside, deleted, handed over; own ones alone."""
+"""Patients on both databases: found, changed, archived, deleted, handed over; own ones alone."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_change_on_an_old_version_is_refused(clinic: Installation, ada: Actor)
     assert patients.view(clinic, ada, number).note == "two"
 
 
-def test_put_aside_and_taken_back(clinic: Installation, ada: Actor) -> None:
+def test_archived_and_restored(clinic: Installation, ada: Actor) -> None:
     number = patients.create(clinic, ada, PatientForm())
     patients.archive(clinic, ada, number)
     assert patients.search_patients(clinic, ada).total == 0

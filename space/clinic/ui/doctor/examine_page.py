@@ -16,7 +16,7 @@ from clinic.records import examinations, patients
 from clinic.records.examinations import SPECIMENS, STAINS, Details
 from clinic.records.patient_fields import FIELDS
 from clinic.ui import result
-from clinic.ui.doctor.patient_page import ASIDE
+from clinic.ui.doctor.patient_page import ARCHIVED
 from clinic.ui.frame import PRIVATE, QUICK, alert, get_actor, go_to, read_query
 from clinic.ui.look import QUEUED
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
@@ -77,7 +77,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
             if one.names_patient and (text := one.show(getattr(patient, one.name))):
                 words += f'<p class="bcd-quiet">{one.label} {cell(text)}</p>'
         if patient.archived_at:
-            words += ASIDE
+            words += ARCHIVED
         return words, gr.update(visible=not patient.archived_at)
 
     def show(kept: Images) -> tuple[Any, ...]:

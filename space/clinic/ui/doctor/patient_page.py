@@ -29,7 +29,7 @@ DELETES = """
   reports that were handed out are then no longer known under “Check a report”. Export what is to
   be kept first.</p>
 """
-ASIDE = """
+ARCHIVED = """
 <p class="bcd-quiet">This patient is put aside: take the record back before images are examined.</p>
 """
 LEAVE = "() => window.location.assign('/patients')"
@@ -148,7 +148,7 @@ def describe_patient(patient: PatientRow) -> str:
 <dl class="bcd-card bcd-facts">{facts(known)}
   {long}
 </dl>
-{ASIDE if patient.archived_at else ""}
+{ARCHIVED if patient.archived_at else ""}
 """
 
 

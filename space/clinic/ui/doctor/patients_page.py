@@ -29,11 +29,11 @@ SYNTHETIC = '<span class="bcd-badge">synthetic</span>'
 # A search stays in the browser's tab until the sign-out, and out of addresses: Back and the pager
 # find it again.
 REMEMBER = f"""
-(words, aside) => {{
-  sessionStorage.setItem('search', JSON.stringify([words, aside]));
+(words, archived) => {{
+  sessionStorage.setItem('search', JSON.stringify([words, archived]));
   history.replaceState(null, '', '{PATH}');
   window.bcdSearched = true;
-  return [words, aside];
+  return [words, archived];
 }}
 """
 # The first listing, unless a search was begun meanwhile: however late, it takes no answer's place.
@@ -51,28 +51,28 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
         submit_btn="Search",
         elem_classes="bcd-search",
     )
-    aside = gr.Checkbox(label="Only those put aside")
+    archived = gr.Checkbox(label="Only those put aside")
     shown = gr.HTML()
     listed = gr.Textbox(visible=False)
 
     @show_failures
-    def show(words: str, aside: bool, request: gr.Request, number: int = 1) -> str:
+    def show(words: str, archived: bool, request: gr.Request, number: int = 1) -> str:
         found = patients.search_patients(
-            clinic, get_actor(request), words, archived=aside, page=number
+            clinic, get_actor(request), words, archived=archived, page=number
         )
-        return list_patients(found, words.strip(), aside)
+        return list_patients(found, words.strip(), archived)
 
-    def begin(words: str, aside: bool, request: gr.Request) -> str:
-        return show(words, aside, request, page_number(read_query(request, "sheet")))
+    def begin(words: str, archived: bool, request: gr.Request) -> str:
+        return show(words, archived, request, page_number(read_query(request, "sheet")))
 
     # The fields are filled in by the browser: a server's answer would undo what is typed meanwhile.
-    recalled = app.load(None, None, [words, aside], js=RECALL, **PRIVATE)
-    listing = recalled.then(begin, [words, aside], listed, **PRIVATE)
+    recalled = app.load(None, None, [words, archived], js=RECALL, **PRIVATE)
+    listing = recalled.then(begin, [words, archived], listed, **PRIVATE)
     listing.then(None, [listed, shown], shown, js=FIRST, **PRIVATE)
     gr.on(
-        [words.submit, aside.input],
+        [words.submit, archived.input],
         show,
-        [words, aside],
+        [words, archived],
         shown,
         js=REMEMBER,
         trigger_mode="always_last",
@@ -94,22 +94,22 @@ def _add_new_patient(clinic: Installation) -> None:
     )
 
 
-def list_patients(page: Page[PatientRow], words: str, aside: bool) -> str:
+def list_patients(page: Page[PatientRow], words: str, archived: bool) -> str:
     """Return a page of patients as an HTML table, or why there are none."""
     if not page.total:
-        return _explain_nothing(words, aside)
+        return _explain_nothing(words, archived)
     rows = [_row(one) for one in page.rows]
     return table(HEADS, rows, "Patients") + pager(page, PATH)
 
 
-def _explain_nothing(words: str, aside: bool) -> str:
+def _explain_nothing(words: str, archived: bool) -> str:
     """Return why the list is empty."""
     if words:
-        who = "None that is put aside" if aside else "None"
+        who = "None that is put aside" if archived else "None"
         others = "Patients put aside are searched with “Only those put aside” ticked."
         said = f"{who} has all these words in {SEARCHED}."
-        return empty("No patient found", said if aside else f"{said} {others}")
-    if aside:
+        return empty("No patient found", said if archived else f"{said} {others}")
+    if archived:
         return empty(
             "No patient is put aside", "A patient is put aside, and taken back, on its own page."
         )
