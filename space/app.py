@@ -43,14 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def build(settings: Settings, folder: Path) -> Gate:
-    """Open the installation and put the app together.
+    """Open the installation and put the app together; Gradio keeps its files in ``folder`` alone.
 
-    Args:
-        settings: Of the installation.
-        folder: Where Gradio keeps its files; nobody else's.
-
-    Raises:
-        BCDError: A model, the data folder or the database can't be used.
+    BCDError where a model, the data folder or the database can't be used.
     """
     from clinic.accounts import accounts
     from clinic.analysis.models import Models

@@ -73,15 +73,9 @@ Position = Annotated[int, fastapi.Path(ge=1, le=MAX_IMAGES)]
 
 
 def build_app(clinic: Installation, models: Models, folder: Path) -> Gate:
-    """Build the whole app.
+    """Build the whole app; Gradio keeps its files in ``folder``, which is nobody else's.
 
-    Args:
-        clinic: The installation.
-        models: On offer.
-        folder: Where Gradio keeps its files; nobody else's.
-
-    Raises:
-        InputError: The settings ask for a sign-in that can't be offered here.
+    InputError where the settings ask for a sign-in that can't be offered here.
     """
     granted = Grants()
     own = build_own_app(clinic, models, folder, granted)

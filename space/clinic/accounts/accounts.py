@@ -88,11 +88,7 @@ def list_accounts(clinic: Installation, actor: Actor | None) -> list[AccountRow]
 
 
 def reset_password(clinic: Installation, actor: Actor | None, account_id: int) -> str:
-    """Give an account a new password, made up; its sessions end.
-
-    Raises:
-        NotSignedIn, NotAllowed, NotFound: The actor is no admin, or there is no such account.
-    """
+    """Give an account a new password, made up; its sessions end. Errors as in ``set_active``."""
     admin, password = require_admin(actor), passwords.generate_password()
     kept = passwords.hash_password(password)
     with clinic.database.transaction() as session:

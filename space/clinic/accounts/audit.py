@@ -73,11 +73,7 @@ def search_acts(
 
 
 def list_filters(clinic: Installation, actor: Actor | None) -> tuple[list[str], list[str]]:
-    """Return what has been done so far, and the names of who did it, each once.
-
-    Raises:
-        NotSignedIn, NotAllowed: The actor is no admin.
-    """
+    """Return what was done so far and by whom, each once; errors as in ``search_acts``."""
     require_admin(actor)
     with clinic.database.reading() as session:
         return _each_once(session, AuditEntry.action), _each_once(session, AuditEntry.account_name)

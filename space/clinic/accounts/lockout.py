@@ -36,11 +36,7 @@ class TooManyAttempts(BCDError):
 
 
 def count_attempt(session: Session, name: str, address: str) -> None:
-    """Count an attempt.
-
-    Raises:
-        TooManyAttempts: It has to wait; it doesn't count.
-    """
+    """Count an attempt; TooManyAttempts where it has to wait, and then it doesn't count."""
     counters = [_get_counter(session, kind, of) for kind, of in _list_keys(name, address)]
     now = clock.now()
     until = max(_find_lock_end(counter, now) for counter in counters)

@@ -6,12 +6,7 @@ from clinic.storage.actor import Actor, NotAllowed, NotSignedIn, Role
 
 
 def require_doctor(actor: Actor | None) -> Actor:
-    """Return the actor, a doctor.
-
-    Raises:
-        NotSignedIn: Nobody is signed in.
-        NotAllowed: An admin is: admins see no patients.
-    """
+    """Return the actor, a doctor; NotSignedIn, or NotAllowed to admins, who see no patients."""
     return _require_role(actor, "doctor")
 
 

@@ -75,8 +75,7 @@ def sign_in(clinic: Installation, name: str, password: str, address: str) -> str
 def sign_in_from_hub(clinic: Installation, hub_name: str, address: str) -> str:
     """Begin a session for a Hub account that the settings allow; its first makes a doctor.
 
-    Raises:
-        NotAllowed: It is not on the list, or its account is closed.
+    NotAllowed where it is not on the list, or its account is closed.
     """
     known = {name.casefold() for name in clinic.settings.hub_accounts}
     hub_name = hub_name.casefold()
@@ -132,11 +131,7 @@ def sign_out(clinic: Installation, token: str | None) -> None:
 def list_open_sessions(
     clinic: Installation, actor: Actor | None, page: int = 1
 ) -> Page[SessionRow]:
-    """Sessions that are open, the last used first.
-
-    Raises:
-        NotSignedIn, NotAllowed: The actor is no admin.
-    """
+    """Return open sessions, the last used first; NotSignedIn or NotAllowed to all but admins."""
     require_admin(actor)
     columns = (
         Account.id.label("account_id"),
@@ -159,8 +154,7 @@ def list_open_sessions(
 def end_sessions(clinic: Installation, actor: Actor | None, account_id: int) -> int:
     """End all sessions of an account: one's own, or as an admin anyone's; returns how many.
 
-    Raises:
-        NotSignedIn, NotAllowed: It is another's, and the actor no admin.
+    NotSignedIn or NotAllowed where it is another's, and the actor no admin.
     """
     known = require_account(actor)
     if known.account_id != account_id and known.role != "admin":

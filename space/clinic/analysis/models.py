@@ -59,13 +59,9 @@ class OfferedModel:
 
 
 class Models:
-    """Models by name; the first one is the default. Safe to use from threads.
+    """Models of some folders or Hub ids, by name; the first is the default. Safe for threads.
 
-    Args:
-        sources: Model folders or Hub ids.
-
-    Raises:
-        ModelFolderError: One can't be used, or two have one name.
+    ModelFolderError where one can't be used, or two have one name.
     """
 
     def __init__(self, sources: Sequence[str]) -> None:

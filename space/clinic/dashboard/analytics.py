@@ -67,11 +67,7 @@ VOLUME = text(
 
 @dataclass(frozen=True)
 class Period:
-    """From one day to another, both included, of UTC.
-
-    Raises:
-        InputError: It ends before it begins, or lies where no examination can.
-    """
+    """Days of UTC, first and last included; InputError where none can hold an examination."""
 
     first: date
     last: date

@@ -162,11 +162,7 @@ def view(
 
 
 def answers_were_seen(clinic: Installation, actor: Actor | None, examination_id: str) -> bool:
-    """Return whether a read that the doctor makes now is one after the models' answers.
-
-    Raises:
-        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
-    """
+    """Return whether a read made now comes after the models' answers; errors as in ``view``."""
     doctor = require_doctor(actor)
     with clinic.database.reading() as session:
         return has_seen_answers(session, doctor, get_own(session, doctor, examination_id))

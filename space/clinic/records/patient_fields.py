@@ -99,11 +99,7 @@ FIELDS = fields_of(PatientForm)
 
 
 def parse_form(settings: Settings, typed: Iterable[str]) -> PatientForm:
-    """Return what was typed, a text for each of ``FIELDS``, as it is kept.
-
-    Raises:
-        InputError: A field can't be accepted.
-    """
+    """Return what was typed into each of ``FIELDS`` as it is kept; InputError where it can't be."""
     pairs = zip(FIELDS, typed, strict=True)
     return PatientForm(**{one.name: one.parse(text, settings) for one, text in pairs})
 

@@ -47,11 +47,7 @@ log = logging.getLogger(__name__)
 class AuditLog:
     """Writes and checks the rows. Safe to use from threads and processes.
 
-    Args:
-        folder: The installation's data folder: holds key and heads.
-
-    Raises:
-        InputError: Key or heads can't be read or made.
+    Key and heads lie in the data folder; InputError where they can't be read or created.
     """
 
     def __init__(self, folder: Path) -> None:

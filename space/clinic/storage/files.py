@@ -44,21 +44,13 @@ def lock_file(path: Path, how: int) -> Iterator[None]:
 
 
 class Storage:
-    """The files below ``FOLDER/files``. Safe to use from threads and processes.
-
-    Args:
-        folder: The installation's data folder.
-    """
+    """The files below ``files`` in the data folder. Safe to use from threads and processes."""
 
     def __init__(self, folder: Path) -> None:
         self._files, self._lock = folder / FILES, folder / LOCK
 
     def put(self, data: bytes) -> str:
-        """Store bytes; returns their SHA-256. Equal bytes are stored once, damaged ones anew.
-
-        Raises:
-            NotStored: They can't be written.
-        """
+        """Store bytes once, damaged ones anew; returns their SHA-256, or raises NotStored."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
         if _is_stored(path, sha256):

@@ -35,13 +35,9 @@ class Head:
 
 
 class Heads:
-    """The file of an installation. Safe to use from threads and processes.
+    """The file in an installation's data folder. Safe to use from threads and processes.
 
-    Args:
-        folder: The installation's data folder.
-
-    Raises:
-        InputError: The file, or the one of an earlier release, can't be read.
+    InputError where it, or the one of an earlier release, can't be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,10 +72,9 @@ class Heads:
                 last = head
 
     def append(self, heads: Sequence[Head]) -> None:
-        """Keep heads durably; those before the newest are left out: a later act was quicker.
+        """Keep heads durably, those behind the newest left out: a later act was quicker.
 
-        Raises:
-            OSError, InputError: They can't be kept.
+        OSError or InputError where they can't be kept.
         """
         opened = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600)
         with os.fdopen(opened, "r+b") as file:
