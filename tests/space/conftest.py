@@ -22,7 +22,14 @@ from clinic.storage import clock
 from clinic.storage.actor import Actor, Role
 from clinic.storage.tables import Account
 from clinic.storage.tallies import model_key
-from tests.support.clinic import DATABASES, NAMES, PATCHES, empty_database, installation_at
+from tests.support.clinic import (
+    DATABASES,
+    NAMES,
+    PATCHES,
+    Clock,
+    empty_database,
+    installation_at,
+)
 from tests.support.running_app import save_small_model
 from tests.support.serving import Serving, serving_at
 
@@ -60,6 +67,14 @@ def doctors(clinic: Installation) -> dict[str, Actor]:
         session.add_all(made)
         session.flush()
         return {one.name: Actor(one.id, one.name, one.role, "10.0.0.1") for one in made}
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clinic's clock, which stands still until it is moved."""
+    stands = Clock()
+    monkeypatch.setattr(clock, "now", stands)
+    return stands
 
 
 @pytest.fixture

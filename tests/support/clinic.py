@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -22,6 +23,21 @@ DATABASES = ("sqlite", "postgresql")
 PASSWORD = "correct horse battery"  # of every account that tests sign in as
 NAMES = ("small-one", "small-b2")  # of the models that tests offer
 PATCHES = sorted(EXAMPLES.glob("*.png"))
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 3, 1, 8, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        """Return what it shows."""
+        return self.at
+
+    def move(self, **by: float) -> None:
+        """Move it by a ``timedelta`` of these."""
+        self.at += timedelta(**by)
 
 
 def settings_at(folder: Path, database_url: str = "") -> Settings:

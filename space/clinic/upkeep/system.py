@@ -96,7 +96,10 @@ def list_models_in_use(
     weights = (Result.model, Result.model_version, Result.weights_sha256)
     kept = select(*weights, func.count(), func.max(Result.made_at)).group_by(*weights)
     with clinic.database.reading() as session:
-        answered = {tuple(row[:3]): tuple(row[3:]) for row in session.execute(kept)}
+        answered = {
+            (name, version, sha256): (count, newest)
+            for name, version, sha256, count, newest in session.execute(kept)
+        }
     offered = [_identity(models, name) for name in models.names]
     earlier = sorted(answered.keys() - set(offered))
     return [

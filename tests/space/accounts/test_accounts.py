@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -19,32 +18,12 @@ from clinic.accounts.accounts import (
 from clinic.accounts.lockout import TooManyAttempts
 from clinic.accounts.sign_ins import SignInFailed, end_sessions, find_actor, sign_in, sign_out
 from clinic.installation import Installation
-from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
 from clinic.storage.database import Database
 from clinic.storage.tables import AuditEntry, Failures, SignIn
+from tests.support.clinic import Clock
 
 PASSWORD, HERE = "correct horse battery", "10.0.0.1"
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2026, 3, 1, 8, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def move(self, **by: float) -> None:
-        self.at += timedelta(**by)
-
-
-@pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    stands = Clock()
-    monkeypatch.setattr(clock, "now", stands)
-    return stands
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,24 +36,25 @@ from clinic.records import examinations, patients, reads
 from clinic.records.examinations import Details
 from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
-from clinic.storage import clock, tallies
+from clinic.storage import tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Account, AuditEntry, SignIn
 from clinic.upkeep import verify
 from clinic.web import DISK_FULL
 from tests.conftest import ROOT, absent
-from tests.support.clinic import NAMES, PASSWORD, PATCHES, installation_at, settings_at
+from tests.support.clinic import NAMES, PASSWORD, PATCHES, Clock, installation_at, settings_at
 from tests.support.postgres import program, running_postgres
 from tests.support.running_app import save_small_model
 from tests.support.serving import (
     FORM,
     PAGE,
-    Serving,
+    SignedIn,
     add_account,
     answer,
     begun,
     in_json,
     serving_at,
+    sign_in_doctor,
     upload,
 )
 from tests.support.serving import sign_in as log_in
@@ -62,31 +63,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning") 
 HERE = "10.0.0.1"
 
 
-@dataclass(frozen=True)
-class Ill:
-    """An app of this module's own, some of which is taken away and given back.
+@dataclass
+class Ill(SignedIn):
+    """A doctor of an app of this module's own, some of which is taken away and given back."""
 
-    Attributes:
-        serving: The app.
-        folders: Of its models, by name.
-        owner: A doctor.
-        client: That doctor, signed in.
-        patient: The doctor's.
-    """
-
-    serving: Serving
-    folders: dict[str, Path]
-    owner: Actor
-    client: TestClient
-    patient: str
-
-    @property
-    def clinic(self) -> Installation:
-        return self.serving.clinic
+    folders: dict[str, Path]  # of its models, by name
 
     def save(self, analysed: tuple[Analysed, ...]) -> str:
         return examinations.save(
-            self.clinic, self.owner, self.patient, Analysis(analysed, True), Details()
+            self.clinic, self.actor, self.patient, Analysis(analysed, True), Details()
         )
 
 
@@ -99,9 +84,7 @@ def ill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ill]:
         for name, backbone in zip(NAMES, backbones, strict=True)
     }
     with serving_at(root, Models(list(map(str, folders.values())))) as serving:
-        owner = add_account(serving.clinic)
-        patient = patients.create(serving.clinic, owner, PatientForm())
-        yield Ill(serving, folders, owner, serving.visitor(owner), patient)
+        yield Ill(**vars(sign_in_doctor(serving)), folders=folders)
 
 
 def told(reply: Any, status: int, sentence: str) -> None:
@@ -174,7 +157,7 @@ def test_without_the_database_s_file_nothing_is_saved_and_nothing_lost(
     number = ill.save(analysed)
     paths = [f"/files/examinations/{number}/report.pdf", f"/files/patients/{ill.patient}.zip"]
     with taken_away(file) as away:
-        nothing_without_the_database(ill.client, ill.owner, paths)
+        nothing_without_the_database(ill.client, ill.actor, paths)
         with pytest.raises(Exception, match="unable to open"):
             ill.save(analysed)
         assert not file.exists()
@@ -245,9 +228,8 @@ def test_a_server_that_was_stopped_and_started_is_used_again(
 ) -> None:
     with installation_at(tmp_path, server.url) as clinic:
         serving = replace(ill.serving, clinic=clinic).set_up()
-        owner = add_account(clinic)
-        client = serving.visitor(owner)
-        patient = patients.create(clinic, owner, PatientForm())
+        doctor = sign_in_doctor(serving)
+        owner, client, patient = doctor.actor, doctor.client, doctor.patient
         number = examinations.save(clinic, owner, patient, Analysis(analysed, True), Details())
         paths = [f"/files/examinations/{number}/report.pdf", f"/files/patients/{patient}.zip"]
         server.stop()
@@ -278,7 +260,7 @@ def test_a_full_disk_loses_nothing_and_room_is_all_it_takes(
     ill: Ill, analysed: tuple[Analysed, ...]
 ) -> None:
     number = ill.save(analysed)
-    before = len(examinations.list_examinations(ill.clinic, ill.owner, ill.patient))
+    before = len(examinations.list_examinations(ill.clinic, ill.actor, ill.patient))
     path = upload(ill.client, PATCHES[0].read_bytes())
     image, report = (f"/files/examinations/{number}/{one}" for one in ("1/image.png", "report.pdf"))
     gradios = ill.serving.files()
@@ -287,7 +269,7 @@ def test_a_full_disk_loses_nothing_and_room_is_all_it_takes(
         told(ill.client.post("/gradio_api/upload", files={"files": b"x" * 5000}), 503, DISK_FULL)
         told_both(ill.client, report, 503, "a file can't be stored: File too large")
         told_both(ill.client, f"/files/patients/{ill.patient}.zip", 503, UNREACHABLE)
-        told(log_in(ill.serving.visitor(), ill.owner.name, headers=FORM), 503, UNREACHABLE)
+        told(log_in(ill.serving.visitor(), ill.actor.name, headers=FORM), 503, UNREACHABLE)
         with pytest.raises(Exception, match=r"disk|stored"):
             ill.save(analysed)
         # What only reads goes on.
@@ -299,7 +281,7 @@ def test_a_full_disk_loses_nothing_and_room_is_all_it_takes(
     (saved,) = answer(ill.client, "save_examination", *examined(ill, path))
     assert ill.client.get(image.replace(number, saved["examination"])).status_code == 200
     assert ill.client.get(report).content.startswith(b"%PDF")
-    assert len(examinations.list_examinations(ill.clinic, ill.owner, ill.patient)) == before + 1
+    assert len(examinations.list_examinations(ill.clinic, ill.actor, ill.patient)) == before + 1
     assert verify.verify(ill.clinic, repair=True).broken == ()
     assert verify.verify(ill.clinic).problems == []
 
@@ -467,7 +449,7 @@ def test_an_image_that_went_is_told_and_stops_nothing_else(
     ill: Ill, analysed: tuple[Analysed, ...], how: str
 ) -> None:
     number, other = ill.save(analysed[:1]), ill.save(analysed[1:])
-    found, _ = examinations.view(ill.clinic, ill.owner, number)
+    found, _ = examinations.view(ill.clinic, ill.actor, number)
     sha256 = found.images[0].sha256
     spoil_file(ill.clinic.storage.path(sha256), how)
     sentence = {
@@ -493,26 +475,6 @@ def test_an_image_that_went_is_told_and_stops_nothing_else(
 
 
 # The clock
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2026, 3, 1, 8, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def move(self, **by: float) -> None:
-        self.at += timedelta(**by)
-
-
-@pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    stands = Clock()
-    monkeypatch.setattr(clock, "now", stands)
-    return stands
 
 
 BACK = {"an hour": {"hours": -1}, "a day": {"days": -1}, "a year": {"days": -366}}

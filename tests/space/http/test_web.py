@@ -30,9 +30,8 @@ from clinic.analysis.models import ModelGone, Models
 from clinic.http import cookies
 from clinic.http.grants import Grants
 from clinic.installation import Installation, open_installation
-from clinic.records import examinations, export, patients
+from clinic.records import examinations, export
 from clinic.records.examinations import Details
-from clinic.records.patient_fields import PatientForm
 from clinic.records.patients import Conflict
 from clinic.reports import service as reports
 from clinic.storage import clock
@@ -52,6 +51,7 @@ from tests.support.serving import (
     in_json,
     serving_at,
     sign_in,
+    sign_in_doctor,
     upload,
 )
 
@@ -315,8 +315,8 @@ def led_to(serving: Serving, actor: Actor, wanted: str) -> str:
 
 @pytest.fixture(scope="module")
 def records(serving: Serving, analysed: tuple[Analysed, ...]) -> dict[str, Any]:
-    owner = add_account(serving.clinic)
-    patient = patients.create(serving.clinic, owner, PatientForm("AB-1234", 1957, ""))
+    doctor = sign_in_doctor(serving)
+    owner, patient = doctor.actor, doctor.patient
     made = examinations.save(serving.clinic, owner, patient, Analysis(analysed, True), Details())
     return {"owner": owner, "patient": patient, "examination": made}
 

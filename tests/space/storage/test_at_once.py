@@ -28,7 +28,7 @@ from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.reports.layout import ReportedExamination, lay_out_examination
 from clinic.storage.actor import Actor, Refused
-from clinic.storage.database import ADVISORY
+from clinic.storage.database import ADVISORY_LOCK
 from clinic.storage.files import Storage
 from clinic.storage.tables import Account, AuditEntry, StoredReport
 from clinic.upkeep import verify
@@ -189,7 +189,7 @@ def can_write(clinic: Installation) -> bool:
     file = clinic.database.sqlite_file
     if file is None:
         with clinic.database.reading() as session:
-            return bool(session.scalar(select(func.pg_try_advisory_xact_lock(ADVISORY))))
+            return bool(session.scalar(select(func.pg_try_advisory_xact_lock(ADVISORY_LOCK))))
     with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")
