@@ -111,7 +111,7 @@ def _refuse_taken_port(host: str, port: int) -> None:
 
 
 def _make_temporary_folder(port: int) -> Path:
-    """A folder nobody else may read, empty even where the last run was killed."""
+    """Make a folder nobody else may read, empty even where the last run was killed."""
     folder = Path(tempfile.gettempdir()) / f"bcd-space-{port}"
     shutil.rmtree(folder, ignore_errors=True)
     try:

@@ -61,7 +61,7 @@ def _log_refusal(database: Database, log: AuditLog, refusal: Refused) -> None:
 
 
 def _refuse_lost_database(settings: Settings) -> None:
-    """An empty one in its place would throw away what its log still holds."""
+    """Refuse to start without it: an empty one would throw away what its log still holds."""
     file = settings.data / DATABASE
     was_used = any((settings.data / name).exists() for name in (HEADS, FORMER))
     if not settings.database_url and was_used and not file.exists():

@@ -91,15 +91,15 @@ def build_app(clinic: Installation, models: Models, folder: Path) -> Gate:
     apps = Apps(own, **{role: mount_app(app) for role, app in blocks.items()}, pages=pages)
 
     @asynccontextmanager
-    async def running(_app: FastAPI) -> AsyncIterator[None]:
+    async def run(_app: FastAPI) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(_keep_deleting(folder))
-        async with apps.running():
+        async with apps.run():
             yield
         sweeping.cancel()
         with suppress(asyncio.CancelledError):
             await sweeping
 
-    own.router.lifespan_context = running
+    own.router.lifespan_context = run
     return Gate(clinic, apps, granted, HUB_FRAMES if "SPACE_ID" in os.environ else "'self'")
 
 
@@ -138,8 +138,8 @@ def _add_sign_in(own: FastAPI, clinic: Installation) -> None:
     def page(status: int = 200, **said: Any) -> HTMLResponse:
         return HTMLResponse(shown_page(**said), status)
 
-    def signed_in(request: Request, response: Response, token: str) -> Response:
-        """In place of the session there was, which ends."""
+    def start_session(request: Request, response: Response, token: str) -> Response:
+        """Set the cookie of a session in place of the one there was, which ends."""
         sign_ins.sign_out(clinic, request.state.token)
         response.headers["set-cookie"] = cookies.format_session_cookie(
             token, secure=request.state.secure
@@ -167,7 +167,7 @@ def _add_sign_in(own: FastAPI, clinic: Installation) -> None:
             refused = page(find_status(error, STATUSES), next_path=next, failure=str(error))
             return _add_wait(refused, error)
         page_of_ours = next if OWN_PATHS.fullmatch(next) else "/"
-        return signed_in(request, _succeed(request, page_of_ours), token)
+        return start_session(request, _succeed(request, page_of_ours), token)
 
     @own.post("/logout")
     def log_out(request: Request) -> Response:
@@ -178,11 +178,11 @@ def _add_sign_in(own: FastAPI, clinic: Installation) -> None:
         return response
 
     if settings.hub_accounts:
-        _add_hub_sign_in(own, clinic, signed_in)
+        _add_hub_sign_in(own, clinic, start_session)
 
 
 def _add_hub_sign_in(
-    own: FastAPI, clinic: Installation, signed_in: Callable[[Request, Response, str], Response]
+    own: FastAPI, clinic: Installation, start_session: Callable[[Request, Response, str], Response]
 ) -> None:
     """Sign-in with a Hub account, by huggingface_hub's OAuth routes.
 
@@ -208,11 +208,11 @@ def _add_hub_sign_in(
         name = known.user_info.preferred_username
         request.session.clear()
         token = sign_ins.sign_in_from_hub(clinic, name, request.state.address)
-        return signed_in(request, RedirectResponse("/", 303), token)
+        return start_session(request, RedirectResponse("/", 303), token)
 
 
 def _refuse_foreign_target(request: Request) -> None:
-    """The OAuth routes redirect to whatever they are told."""
+    """Refuse other targets: the OAuth routes redirect to whatever they are told."""
     if request.query_params.getlist("_target_url") not in ([], [HUB_ROUTE]):
         raise HTTPException(400, "that is no page of this app")
 
@@ -227,7 +227,7 @@ def _add_health(own: FastAPI, clinic: Installation) -> None:
 
 
 def _add_files(own: FastAPI, clinic: Installation, models: Models) -> None:
-    """Patients' files: each after its service's own check of who asks, none of them cached."""
+    """Add patients' files: each after its service's own check of who asks, none of them cached."""
 
     @own.get("/files/examinations/{examination}/{position}/image.png")
     def image(request: Request, examination: Id, position: Position) -> Response:
@@ -257,7 +257,7 @@ def _add_files(own: FastAPI, clinic: Installation, models: Models) -> None:
 
 
 def _add_uploads(own: FastAPI, folder: Path, granted: Grants) -> None:
-    """In place of Gradio's own: names stay with the user."""
+    """Add uploads in place of Gradio's own: names stay with the user."""
 
     @own.post("/gradio_api/upload")
     async def upload(request: Request, files: list[UploadFile]) -> list[str]:
@@ -269,7 +269,7 @@ def _add_uploads(own: FastAPI, folder: Path, granted: Grants) -> None:
 
     @own.get("/gradio_api/upload_progress")
     def progress() -> Response:
-        """Gradio's page asks how far an upload is; it isn't told, and needn't wait."""
+        """Tell Gradio's page, which asks how far an upload is, that it needn't wait."""
         return Response('data: {"msg": "done"}\n\n', media_type="text/event-stream")
 
 

@@ -277,14 +277,14 @@ def counted(session: Any, owner: int) -> int:
 
 def everything_is_there(clinic: Installation, owner: int, saved: dict[str, list[str]]) -> int:
     """All that was acknowledged is there and counted; returns how many examinations there are."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         for number, hashes in saved.items():
             is_whole(clinic, session, number, hashes)
         kept = set(session.scalars(select(Examination.id)))
         assert set(saved) <= kept
         assert counted(session, owner) == len(kept)
         assert tallies.are_sound(session)
-        assert clinic.log.problems(session) == []
+        assert clinic.log.find_problems(session) == []
     return len(kept)
 
 

@@ -137,7 +137,7 @@ def save_on(
 @pytest.fixture(scope="session")
 def keys(small_models: Models) -> list[str]:
     """Of both models, as tallies name them."""
-    offered = map(small_models.offered, small_models.names)
+    offered = map(small_models.describe, small_models.names)
     return [model_key(o.config.name, o.config.version, o.weights_sha256) for o in offered]
 
 

@@ -88,6 +88,6 @@ def empty_database(server: str) -> Iterator[str]:
 
 def actor_named(clinic: Installation, name: str) -> Actor:
     """An account by its name, as if it had signed in."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         account = session.scalars(select(Account).where(Account.name == name)).one()
         return Actor(account.id, account.name, account.role, "10.0.0.9")

@@ -45,7 +45,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 @pytest.fixture(scope="module")
 def url(clinic: Installation, models: Models) -> Iterator[str]:
     environment = {"BCD_DATA_FOLDER": str(clinic.settings.data)}
-    with running_app([models.offered("small-one").folder], environment) as address:
+    with running_app([models.describe("small-one").folder], environment) as address:
         yield address.rstrip("/")
 
 

@@ -60,7 +60,7 @@ def create_first_admin(clinic: Installation) -> str | None:
         the settings name a password.
     """
     given = clinic.settings.admin_password
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         if _has_accounts(session):
             return None
     account, password = _prepare_account(FIRST_ADMIN, "admin", given)
@@ -82,7 +82,7 @@ def list_accounts(clinic: Installation, actor: Actor | None) -> list[AccountRow]
         patients.correlate(Account).scalar_subquery().label("patients"),
         sign_ins.correlate(Account).scalar_subquery().label("sign_ins"),
     )
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = session.execute(select(*columns).order_by(Account.name))
         return [AccountRow(**row._mapping) for row in rows]
 

@@ -68,19 +68,19 @@ def search_acts(
         AuditEntry.detail,
     )
     rows = select(*columns).where(*wanted).order_by(AuditEntry.number.desc())
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return fetch_page(session, rows, page, Act)
 
 
 def list_filters(clinic: Installation, actor: Actor | None) -> tuple[list[str], list[str]]:
     """Return what was done so far and by whom, each once; errors as in ``search_acts``."""
     require_admin(actor)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return _each_once(session, AuditEntry.action), _each_once(session, AuditEntry.account_name)
 
 
 def _is_about(words: str) -> ColumnElement[bool]:
-    """Whole words, so that account 2 is not account 20."""
+    """Match whole words, so that account 2 is not account 20."""
     padded = " " + AuditEntry.subject + " "
     return or_(
         padded.icontains(f" {words} ", autoescape=True),

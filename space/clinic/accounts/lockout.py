@@ -73,7 +73,7 @@ def _get_counter(session: Session, kind: str, of: str) -> Failures:
 
 
 def _find_lock_end(counter: Failures, now: datetime) -> datetime:
-    """Until when it is locked; a clock that was set back since makes that no longer."""
+    """Return when its lock ends; a clock that was set back since doesn't prolong it."""
     if counter.locked_until is None or counter.last_at > now:
         return now
     return counter.locked_until

@@ -46,7 +46,7 @@ def generate_password() -> str:
 
 
 def refuse_weak(password: str, name: str) -> None:
-    """InputError where a password is too short, too long or the account's name."""
+    """Raise InputError where a password is too short, too long or the account's name."""
     if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
         raise InputError(f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters")
     if password.casefold() == name.casefold():

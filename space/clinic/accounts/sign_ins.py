@@ -99,10 +99,10 @@ def sign_in_from_hub(clinic: Installation, hub_name: str, address: str) -> str:
 
 
 def find_actor(clinic: Installation, token: str | None, address: str) -> Actor | None:
-    """Whose session a token is; None where it is unknown or over, or the account is closed."""
+    """Return whose session a token is; None where it is unknown or over, or the account closed."""
     if not token:
         return None
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         found = session.get(SignIn, _hash(token))
         now = clock.now()
         if found is None or found.expires_at <= now or not found.account.active:
@@ -147,7 +147,7 @@ def list_open_sessions(
         .where(SignIn.expires_at > clock.now())
         .order_by(SignIn.seen_at.desc(), SignIn.token_sha256)
     )
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return fetch_page(session, rows, page, SessionRow)
 
 
@@ -168,7 +168,7 @@ def end_sessions(clinic: Installation, actor: Actor | None, account_id: int) -> 
 
 
 def delete_sessions(session: Session, account_id: int) -> int:
-    """Within a transaction, end all sessions of an account; returns how many."""
+    """End all sessions of an account within a transaction; returns how many."""
     ended = session.execute(
         delete(SignIn).where(SignIn.account_id == account_id).returning(SignIn.token_sha256)
     )

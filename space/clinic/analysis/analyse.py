@@ -89,7 +89,7 @@ def analyse(
     if not names or len(set(names)) < len(names):
         raise InputError("choose one or more models, each once")
     opened = [_open_input(one, number) for number, one in enumerate(handed_in, 1)]
-    said = {name: _explain(models.loaded(name), opened) for name in names}
+    said = {name: _explain(models.load(name), opened) for name in names}
     return tuple(
         Analysed(
             image,
@@ -106,7 +106,7 @@ def scale_warnings(
     models: Models, names: Iterable[str], field_width_um: float | None
 ) -> tuple[str, ...]:
     """Return why an image's scale speaks against some models' answers; of those still on offer."""
-    trained = (models.offered(name).config.preprocess for name in names if name in models.names)
+    trained = (models.describe(name).config.preprocess for name in names if name in models.names)
     return tuple(dict.fromkeys(filter(None, (_off_scale(field_width_um, one) for one in trained))))
 
 

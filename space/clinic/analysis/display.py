@@ -28,14 +28,14 @@ def resize_for_display(explanation: Explanation, side: int = MAX_SIDE) -> Explan
 
 
 def enlarge(image: Image.Image, side: int = MAX_SIDE) -> Image.Image:
-    """An image with a longer side of at most ``side`` pixels, small ones grown as they are."""
+    """Return an image with a longer side of at most ``side`` pixels; small ones are enlarged."""
     grows = max(image.size) <= side
     way = Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS
     return image.resize(display_size(image.size, side), way)
 
 
 def display_size(size: tuple[int, int], side: int = MAX_SIDE) -> tuple[int, int]:
-    """Width and height of an image as ``enlarge`` makes it."""
+    """Return width and height of an image as ``enlarge`` makes it."""
     width, height = size
     longer = max(size)
     if longer <= side:

@@ -89,7 +89,7 @@ class Models:
             for name, one in self._offered.items()
         ]
 
-    def offered(self, name: str) -> OfferedModel:
+    def describe(self, name: str) -> OfferedModel:
         """Return what is known of a model; InputError where there is none of that name."""
         if not isinstance(name, str) or name not in self._offered:
             raise InputError(f"no model {name!r}: choose one of {', '.join(self._offered)}")
@@ -100,14 +100,14 @@ class Models:
         offered = self._offered.get(name)
         return offered if offered and offered.weights_sha256 == weights_sha256 else None
 
-    def loaded(self, name: str) -> BCDClassifier:
+    def load(self, name: str) -> BCDClassifier:
         """Return the model itself, read from its folder by whoever asks first.
 
         Raises:
             InputError: There is none of that name.
             ModelGone: The folder no longer holds what it held at the start.
         """
-        offered = self.offered(name)
+        offered = self.describe(name)
         with self._loading:
             if name not in self._loaded:
                 self._loaded[name] = _load(offered)
@@ -115,7 +115,7 @@ class Models:
 
 
 def _load(offered: OfferedModel) -> BCDClassifier:
-    """As it was at the start; whoever uses the page needn't know where it lay."""
+    """Load a model as it was at the start; its user needn't know where it lay."""
     name = offered.config.name
     try:
         model = BCDClassifier.from_pretrained(offered.folder)

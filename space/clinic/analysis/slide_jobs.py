@@ -98,7 +98,7 @@ def _read_picture(facts: SlideFacts) -> Image.Image | None:
 
 @contextmanager
 def _place_slide(data: bytes, folder: Path) -> Iterator[Path]:
-    """A slide as a file; what is said of it names no path, and it can name no other file."""
+    """Yield a slide as a file; what is said of it names no path, and it can name no other file."""
     if not is_self_contained(data):
         raise ImageError(f"the file is no slide in TIFF (SVS, NDPI, ...) or DICOM: {HINT}")
     with tempfile.TemporaryDirectory(dir=folder) as own:

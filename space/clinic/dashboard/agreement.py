@@ -86,7 +86,7 @@ class Agreement:
 
 
 def _kappas(tables: np.ndarray) -> np.ndarray:
-    """Kappa of each row of both, missed, raised, neither; NaN where chance alone explains all."""
+    """Return kappa of each row of both, missed, raised, neither; NaN where chance explains all."""
     total = tables.sum(1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         both, missed, raised, neither = (tables / total).T

@@ -106,7 +106,7 @@ def list_models_used(clinic: Installation, actor: Actor | None) -> list[str]:
     wanted = select(Tally.model).where(
         Tally.owner_id == _owner(actor), Tally.kind == EXAMINATIONS, Tally.model > ANY_MODEL
     )
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return sorted(session.scalars(wanted.distinct()))
 
 
@@ -118,7 +118,7 @@ def find_first_day(clinic: Installation, actor: Actor | None) -> date | None:
         Tally.model == ANY_MODEL,
         Tally.span < MONTHS,
     )
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         found = session.scalar(wanted)
     return date.fromisoformat(found[1:]) if found else None
 
@@ -130,7 +130,7 @@ def count_period(clinic: Installation, actor: Actor | None, model: str, period: 
     """
     owner, ranges = _owner(actor), _split_period(period)
     spans = [(day(period.first), day(period.last))] if period.days <= MAX_DAYS_BY_DAY else ranges
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         found = _sum_ranges(session, SUMS, ranges, owner=owner, model=model)
         volume = _sum_ranges(session, VOLUME, spans, owner=owner, model=model)
     return Overview(
@@ -149,13 +149,13 @@ def count_period(clinic: Installation, actor: Actor | None, model: str, period: 
 
 
 def _owner(actor: Actor | None) -> int:
-    """Whose tallies an account may see."""
+    """Return whose tallies an account may see."""
     known = require_account(actor)
     return known.account_id if known.role == "doctor" else EVERYBODY
 
 
 def _split_period(period: Period) -> list[tuple[str, str]]:
-    """Whole months, and the days before and after them: first and last span of each."""
+    """Return first and last span of the whole months, and of the days before and after them."""
     one = timedelta(days=1)
     begin = period.first
     if begin.day > 1:
@@ -174,7 +174,7 @@ def _split_period(period: Period) -> list[tuple[str, str]]:
 def _sum_ranges(
     session: Session, sums: TextClause, ranges: Iterable[tuple[str, str]], **of: Any
 ) -> Counter[tuple[str, ...]]:
-    """Sums over some ranges; each is asked for on its own, or SQLite reads all of an owner's."""
+    """Sum over each range on its own, or SQLite reads all of an owner's."""
     found: Counter[tuple[str, ...]] = Counter()
     for first, last in ranges:
         for *key, number in session.execute(sums, {**of, "first": first, "last": last}):

@@ -23,14 +23,14 @@ COLUMNS = (
 
 
 def export_answers(clinic: Installation, actor: Actor | None, model: str, period: Period) -> bytes:
-    """Every answer that was shown, with the read, as CSV; it is logged.
+    """Return every answer that was shown, with the read, as CSV; it is logged.
 
     Raises:
         NotSignedIn, NotAllowed: The actor is no doctor.
         InputError: The model's key is none.
     """
     doctor = require_doctor(actor)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = session.execute(_answers(doctor, model, period)).all()
     about: dict[str, Any] = {
         "first": str(period.first),

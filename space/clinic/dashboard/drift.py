@@ -21,7 +21,7 @@ class Drift:
     by_chance: float  # what 95 in 100 samples of this size from the reference itself stay below
 
     @property
-    def beyond_chance(self) -> bool:
+    def is_beyond_chance(self) -> bool:
         """Whether chance alone hardly explains it."""
         return self.index > self.by_chance
 

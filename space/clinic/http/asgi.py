@@ -46,10 +46,10 @@ def drop_headers(scope: Scope, *names: bytes) -> Scope:
 
 
 def limit_body(receive: Receive, most: int) -> Receive:
-    """HTTPException 413, which FastAPI hands on, where a request's body is larger."""
+    """Raise HTTPException 413, which FastAPI hands on, where a request's body is larger."""
     taken = 0
 
-    async def received() -> Message:
+    async def receive_limited() -> Message:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
@@ -57,23 +57,23 @@ def limit_body(receive: Receive, most: int) -> Receive:
             raise HTTPException(413, f"a request holds at most {most >> 20} MB")
         return message
 
-    return received
+    return receive_limited
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:
     """Return a request's body again, after it was read."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def received() -> Message:
+    async def receive_replayed() -> Message:
         return waiting.pop() if waiting else await receive()
 
-    return received
+    return receive_replayed
 
 
 def disconnect_after(end: asyncio.Event, receive: Receive) -> Receive:
-    """As if the visitor had gone, once something has ended."""
+    """Receive as if the visitor had gone, once something has ended."""
 
-    async def received() -> Message:
+    async def receive_until() -> Message:
         coming = asyncio.ensure_future(receive())
         ended = asyncio.ensure_future(end.wait())
         try:
@@ -83,4 +83,4 @@ def disconnect_after(end: asyncio.Event, receive: Receive) -> Receive:
             coming.cancel()
             ended.cancel()
 
-    return received
+    return receive_until

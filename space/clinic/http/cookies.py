@@ -10,7 +10,7 @@ NAME = "bcd_session"
 
 
 def read_token(header: str) -> str:
-    """The token in a Cookie header, or "", whatever else other apps of this host have set."""
+    """Return the token in a Cookie header, or "", whatever else apps of this host have set."""
     return cookie_parser(header).get(NAME, "")
 
 

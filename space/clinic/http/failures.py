@@ -52,7 +52,7 @@ def find_status(
 
 
 def _name_kind(error: Exception) -> str:
-    """Its class, and a database's own name for it, neither of which holds a user's words."""
+    """Name an error's class, and what the database calls it; neither holds a user's words."""
     names = [type(error).__name__]
     if isinstance(error, DBAPIError) and error.orig:
         names.append(getattr(error.orig, "sqlite_errorname", type(error.orig).__name__))

@@ -67,8 +67,8 @@ class Apps:
     pages: Mapping[str, frozenset[str]]  # paths of each one's pages besides "/"
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """The Gradio apps, from the server's start to its end."""
+    async def run(self) -> AsyncIterator[None]:
+        """Run the Gradio apps from the server's start to its end."""
         async with AsyncExitStack() as stack:
             for app in (self.guest, self.doctor, self.admin):
                 await stack.enter_async_context(app.router.lifespan_context(app))
@@ -118,7 +118,7 @@ class Gate:
         state["address"] = visitors.address(scope, self.clinic.settings.proxies)
         state["secure"] = visitors.is_secure(scope, self.clinic.settings.proxies)
         state["token"] = cookies.read_token(visitors.header(scope, "cookie"))
-        refused = self._refused_at_once(scope)
+        refused = self._refuse_anyone(scope)
         if refused:
             await refused(scope, receive, send)
         elif STATIC_ROUTES.fullmatch(path):
@@ -129,9 +129,9 @@ class Gate:
             actor = await run_in_threadpool(
                 sign_ins.find_actor, self.clinic, state["token"], state["address"]
             )
-            await self._let_in(actor, scope, receive, send)
+            await self._route(actor, scope, receive, send)
 
-    def _refused_at_once(self, scope: Scope) -> Response | None:
+    def _refuse_anyone(self, scope: Scope) -> Response | None:
         """Return the refusal of what is refused to all."""
         settings = self.clinic.settings
         hosts = {name.lower() for name in settings.hosts}
@@ -143,14 +143,12 @@ class Gate:
             return _refuse(403, "another site's page may not do this")
         return None
 
-    async def _let_in(
-        self, actor: Actor | None, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _route(self, actor: Actor | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to the app of whoever sent it."""
         path, role = scope["path"], actor.role if actor else "guest"
         owner = actor.account_id if actor else GUEST
         scope["state"] |= {"actor": actor, "owner": owner}
-        refused = self._refused_to(actor, scope)
+        refused = self._refuse_visitor(actor, scope)
         if refused:
             await refused(scope, receive, send)
         elif OWN_ROUTES.fullmatch(path):
@@ -162,7 +160,7 @@ class Gate:
             page = {**drop_headers(scope, b"origin"), "query_string": b""}
             await getattr(self.apps, role)(page, receive, send)
 
-    def _refused_to(self, actor: Actor | None, scope: Scope) -> Response | None:
+    def _refuse_visitor(self, actor: Actor | None, scope: Scope) -> Response | None:
         """Return the refusal of what is refused to this visitor."""
         path, pages, is_page = scope["path"], self.apps.pages, visitors.wants_page(scope)
         if actor is None:
@@ -194,18 +192,18 @@ class Gate:
             await _refuse(404, UNKNOWN)(scope, receive, send)
             return
         if GRANTING_ROUTES.fullmatch(path):
-            send = self._granting(owner, send)
+            send = self._record_grants(owner, send)
         if path.startswith(HEARTBEAT):
             receive = asgi.disconnect_after(self.ending, receive)
         # What an answer gives can only be seen where it isn't compressed.
         call = drop_headers(scope, b"origin", b"accept-encoding", b"content-length")
         await app(call, receive, send)
 
-    def _granting(self, owner: int, send: Send) -> Send:
+    def _record_grants(self, owner: int, send: Send) -> Send:
         """Note which files and events an answer gives to its owner."""
         rest = b""
 
-        async def noting(message: Message) -> None:
+        async def note_and_send(message: Message) -> None:
             nonlocal rest
             if message["type"] == "http.response.body":
                 *lines, rest = (rest + message.get("body", b"")).split(b"\n")
@@ -215,7 +213,7 @@ class Gate:
                     self.grants.claim(owner, list_given(_parse_json(line.removeprefix(b"data: "))))
             await send(message)
 
-        return noting
+        return note_and_send
 
     def _headers(self, path: str) -> dict[str, str]:
         """Return what every answer to a path says."""
@@ -224,7 +222,7 @@ class Gate:
 
 
 def _redirect_to_sign_in(scope: Scope) -> Response:
-    """To the sign-in, and back afterwards; a session that is over is forgotten."""
+    """Redirect to the sign-in, and back afterwards; a session that is over is forgotten."""
     response = RedirectResponse(visitors.sign_in_path(scope), 303)
     response.headers["set-cookie"] = cookies.format_expired_cookie(secure=scope["state"]["secure"])
     return response

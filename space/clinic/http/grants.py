@@ -71,7 +71,7 @@ def list_begun(path: str, said: Any) -> set[str]:
 
 
 def list_given(said: Any) -> set[str]:
-    """What the JSON of an answer gives: files, an event and the session that is named after it."""
+    """Return what an answer's JSON gives: files, an event and the session named after it."""
     return (
         list_files(said)
         | _find_named(said, "event_id", "event")

@@ -27,12 +27,12 @@ def address(scope: Scope, proxies: Sequence[str]) -> str:
 
 
 def host(scope: Scope, proxies: Sequence[str]) -> str:
-    """The name, and the port where there is one, that the visitor's browser knows the app by."""
+    """Return the name, and the port if any, that the visitor's browser knows the app by."""
     return _read_forwarded(scope, "x-forwarded-host", proxies) or header(scope, "host")
 
 
 def host_name(scope: Scope, proxies: Sequence[str]) -> str:
-    """That name alone, in small letters; "" where there is none."""
+    """Return that name alone, in small letters; "" where there is none."""
     try:
         return urlsplit(f"//{host(scope, proxies)}").hostname or ""
     except ValueError:

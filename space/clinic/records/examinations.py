@@ -75,14 +75,14 @@ def analyse_for_patient(
         InputError, ImageError: As in ``analyse``.
     """
     doctor = require_doctor(actor)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         patients.get_own(session, doctor, patient_id)
     found = analyse(models, handed_in, names)
     hashes = [hash_png(one.png) for one in found]
     said: dict[str, Any] = {
         "images": len(found),
         "models": list(names),
-        "weights": [models.loaded(name).weights_sha256 for name in names],
+        "weights": [models.load(name).weights_sha256 for name in names],
         "shown": shown,
     }
     with clinic.database.transaction() as session:
@@ -111,7 +111,7 @@ def save(
         StorageError: There is no room.
     """
     doctor, comment = require_doctor(actor), _check_details(details)
-    with clinic.database.reading() as session:  # before anything is stored
+    with clinic.database.snapshot() as session:  # before anything is stored
         _refuse_archived(session, doctor, patient_id)
     now = clock.now()
     with references.store_files(clinic.database, clinic.storage) as put:
@@ -164,7 +164,7 @@ def view(
 def answers_were_seen(clinic: Installation, actor: Actor | None, examination_id: str) -> bool:
     """Return whether a read made now comes after the models' answers; errors as in ``view``."""
     doctor = require_doctor(actor)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return has_seen_answers(session, doctor, get_own(session, doctor, examination_id))
 
 
@@ -173,7 +173,7 @@ def list_examinations(
 ) -> list[ExaminationRow]:
     """Return a patient's examinations, newest first; NotFound where it is none of the doctor's."""
     doctor = require_doctor(actor)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         patients.get_own(session, doctor, patient_id)
         wanted = _lines().where(Examination.patient_id == patient_id)
         rows = session.execute(wanted.order_by(Examination.created_at.desc(), Examination.id))
@@ -181,11 +181,11 @@ def list_examinations(
 
 
 def list_unread(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
-    """Examinations of one's own patients that nobody has read, oldest first."""
+    """Return examinations of one's own patients that nobody has read, oldest first."""
     doctor = require_doctor(actor)
     is_active = and_(Patient.owner_id == doctor.account_id, Patient.archived_at.is_(None))
     rows = _lines().join(Patient).where(is_active, ~_has_read())
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         oldest_first = rows.order_by(Examination.created_at, Examination.id)
         return fetch_page(session, oldest_first, page, ExaminationRow)
 
@@ -195,7 +195,7 @@ def read_image(
 ) -> bytes:
     """Return an examination's image as PNG; NotFound where there is none of the doctor's."""
     doctor = require_doctor(actor)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         found = _image(session, doctor, examination_id, position).sha256
     return clinic.storage.read(found)
 
@@ -210,7 +210,7 @@ def read_heat_map(
             the results have not been shown to the doctor yet.
     """
     doctor = require_doctor(actor)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         found = _image(session, doctor, examination_id, position)
         if not has_looked(session, doctor, examination_id):
             raise NotAllowed("the models' answers have not been shown yet")
@@ -221,7 +221,7 @@ def read_heat_map(
 
 
 def get_own(session: Session, doctor: Actor, examination_id: str) -> Examination:
-    """An examination of the doctor's patients; Refused where there is none, or it is another's."""
+    """Return an examination of the doctor's patients; Refused where it is none, or another's."""
     found = session.get(Examination, examination_id)
     if found is None or found.patient.owner_id != doctor.account_id:
         raise Refused(doctor, "examination", examination_id)

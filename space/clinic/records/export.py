@@ -37,9 +37,9 @@ def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
     """
     doctor = require_doctor(actor)
     # Nothing is taken away while files are saved: so each is still there that the rows name.
-    with clinic.storage.saving():
+    with clinic.storage.lock_for_saving():
         files: dict[str, str] = {}
-        with clinic.database.reading() as session:
+        with clinic.database.snapshot() as session:
             patient = patients.get_own(session, doctor, patient_id)
             document = _patient(patient, files)
             hashes = [image.sha256 for one in patient.examinations for image in one.images]

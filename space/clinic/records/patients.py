@@ -105,7 +105,7 @@ def search_patients(
         *map(_contains_word, words.split()),
     ]
     rows = _rows().where(*wanted).order_by(Patient.changed_at.desc(), Patient.id)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return fetch_page(session, rows, page, PatientRow)
 
 

@@ -25,7 +25,7 @@ def describe_verdict(read: Read) -> str:
 
 
 def describe_timing(read: Read) -> str:
-    """Whether the models' answers about its images had been shown to the reader, on any page."""
+    """Say whether answers about its images had been shown to the reader before, on any page."""
     return f"{'after' if read.result_shown else 'before'} the models' answers were shown"
 
 

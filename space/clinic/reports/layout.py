@@ -193,5 +193,5 @@ def _model(name: str, known: Facts) -> Story:
 
 
 def _printable(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Lines of users' text, each letter visible."""
+    """Return lines of users' text, each letter visible."""
     return [(name, "\n".join(map(wording.printable, value.split("\n")))) for name, value in pairs]

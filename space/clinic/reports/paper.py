@@ -82,7 +82,7 @@ def text(words: str, size: float = 9.5, *, bold: bool = False, quiet: bool = Fal
 
 
 def gap(height: float) -> Spacer:
-    """Room between parts, in points."""
+    """Return room between parts, in points."""
     return Spacer(WIDTH, height)
 
 
@@ -100,7 +100,7 @@ def notice() -> Table:
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> Story:
-    """Names and values; lines of a value stay lines, and go on over as many pages as they need."""
+    """Return names and values; lines of a value stay lines, over as many pages as they need."""
     return [_fact(name, value) for name, value in pairs]
 
 
@@ -259,7 +259,7 @@ def _draw_triangle(canvas: Canvas, x: float, tip: float) -> None:
 
 
 def _draw_label(canvas: Canvas, x: float, y: float, words: str, font: str = REGULAR) -> None:
-    """Text centred on x, kept within the margins."""
+    """Draw text centred on x, kept within the margins."""
     half = pdfmetrics.stringWidth(words, font, 7.5) / 2
     canvas.setFont(font, 7.5)
     canvas.drawCentredString(min(max(x, half), WIDTH - half), y, words)
@@ -290,7 +290,7 @@ def _draw_colour_scale(canvas: Canvas, left: float, height: float) -> None:
 
 @cache
 def _load_fonts() -> None:
-    """DejaVu Sans, which matplotlib ships: Latin, Greek and Cyrillic letters, free to embed."""
+    """Load DejaVu Sans, as matplotlib ships it: Latin, Greek, Cyrillic letters, free to embed."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     for name in (REGULAR, BOLD):
         pdfmetrics.registerFont(TTFont(name, folder / f"{name}.ttf"))

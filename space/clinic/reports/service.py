@@ -53,7 +53,7 @@ def issue_report(
         StorageError: A stored file is missing or damaged, or there is no room.
     """
     doctor = require_doctor(actor)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         found = examinations.get_own(session, doctor, examination_id)
         shown = examinations.has_looked(session, doctor, examination_id)
         told = _describe_examination(clinic, models, found, shown)
@@ -81,7 +81,7 @@ def check_report(
     """
     known = require_account(actor)
     sha256, report_id = sha256.strip().lower(), report_id.strip().upper()
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         for kept in session.scalars(select(StoredReport).where(StoredReport.sha256 == sha256)):
             if report_id in ("", kept.id):
                 when = f"handed out on {_moment(kept.made_at)}, byte for byte"

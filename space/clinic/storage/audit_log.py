@@ -88,10 +88,10 @@ class AuditLog:
         )
         self._add(session, entry, self._find_previous(session))
 
-    def problems(self, session: Session) -> list[str]:
-        """What is wrong with the rows, in words; empty where nothing is."""
-        newest = self.head()  # before the rows: acts go on meanwhile
-        heads = self._heads.up_to(newest)
+    def find_problems(self, session: Session) -> list[str]:
+        """Return what is wrong with the rows, in words; empty where nothing is."""
+        newest = self.read_head()  # before the rows: acts go on meanwhile
+        heads = self._heads.read_up_to(newest)
         found, changed, replaced = [], [], []
         last, kept, ahead = Head(), Head(), next(heads, None)
         entries = session.scalars(select(AuditEntry).order_by(AuditEntry.number))
@@ -120,13 +120,13 @@ class AuditLog:
 
     def is_whole(self, session: Session) -> bool:
         """Return whether no row was cut off, now or ever, as far as a quick look tells."""
-        kept = self.head()  # before the rows: acts go on meanwhile
+        kept = self.read_head()  # before the rows: acts go on meanwhile
         cut = select(AuditEntry.number).where(AuditEntry.action == CUT).limit(1)
         return _is_stored(session, kept) and session.scalar(cut) is None
 
-    def head(self) -> Head:
+    def read_head(self) -> Head:
         """Return the newest row known outside the database; InputError where heads are damaged."""
-        return self._heads.newest()
+        return self._heads.read_newest()
 
     def _find_previous(self, session: Session) -> Head:
         """Return the row to chain the next one to; that rows were cut off is written first."""
@@ -134,7 +134,7 @@ class AuditLog:
         if pending:
             return pending[-1]
         row = session.execute(NEWEST).first()  # and stays that: nobody else writes meanwhile
-        newest, kept = Head(*row) if row else Head(), self.head()
+        newest, kept = Head(*row) if row else Head(), self.read_head()
         if newest == kept or _is_stored(session, kept):
             return newest
         return self._write_cut(session, newest, kept)

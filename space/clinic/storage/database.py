@@ -56,8 +56,8 @@ class Database:
         event.listen(self.engine, "begin", _begin_sqlite if sqlite else _begin_postgresql)
 
     @contextmanager
-    def reading(self) -> Iterator[Session]:
-        """A session that only reads, all of it as of one moment; no writer waits for it."""
+    def snapshot(self) -> Iterator[Session]:
+        """Yield a session that only reads, all of it as of one moment; no writer waits for it."""
         with self._report_refusals(), Session(self._read_engine) as session:
             yield session
 
@@ -70,7 +70,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """A session whose work is committed at the end, or undone where an error comes out.
+        """Yield a session whose work is committed at the end, or undone where an error comes out.
 
         One writes at a time, from the first statement on: what it has looked up still holds when
         it writes. So whatever takes long comes before. Objects stay readable after the commit.

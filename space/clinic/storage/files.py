@@ -84,25 +84,25 @@ class Storage:
         """Take a file away, if it is there."""
         self.path(sha256).unlink(missing_ok=True)
 
-    def all(self) -> Iterator[str]:
+    def list_hashes(self) -> Iterator[str]:
         """Return the hash of each stored file."""
         for path in sorted(self._files.glob("??/*")):
             if HASH.fullmatch(path.name):
                 yield path.name
 
-    def sizes(self) -> Iterator[int]:
+    def list_sizes(self) -> Iterator[int]:
         """Return bytes of each stored file."""
-        for sha256 in self.all():
+        for sha256 in self.list_hashes():
             with suppress(FileNotFoundError):  # it was taken away meanwhile
                 yield self.path(sha256).stat().st_size
 
-    def unfinished(self) -> list[Path]:
+    def list_unfinished(self) -> list[Path]:
         """Return what writers that were killed have left."""
         return sorted(path for path in self._files.glob("??/*") if not HASH.fullmatch(path.name))
 
     @contextmanager
-    def saving(self) -> Iterator[None]:
-        """Held from the first ``put`` to the commit of the rows that name the files.
+    def lock_for_saving(self) -> Iterator[None]:
+        """Hold off deletion from the first ``put`` to the commit of the rows that name the files.
 
         Any number of savers may hold it together, but no ``forgetting`` beside them: so a file
         that equal bytes were just stored in is never taken away before its row is there.
@@ -111,8 +111,8 @@ class Storage:
             yield
 
     @contextmanager
-    def forgetting(self) -> Iterator[None]:
-        """Held while files without rows are looked for and taken away."""
+    def lock_for_deleting(self) -> Iterator[None]:
+        """Hold off savers while files without rows are looked for and deleted."""
         with lock_file(self._lock, fcntl.LOCK_EX):
             yield
 

@@ -43,10 +43,10 @@ class Heads:
     def __init__(self, folder: Path) -> None:
         self._file = folder / HEADS
         former = folder / FORMER
-        if self.newest() == Head() and former.exists():
+        if self.read_newest() == Head() and former.exists():
             self.append([_read_former(former)])
 
-    def newest(self) -> Head:
+    def read_newest(self) -> Head:
         """Return the last head, without reading those before; InputError where it's damaged."""
         try:
             with self._file.open("rb") as file:
@@ -56,7 +56,7 @@ class Heads:
         except OSError as error:
             raise InputError(f"{HEADS} can't be read: {error.strerror}") from None
 
-    def up_to(self, newest: Head) -> Iterator[Head]:
+    def read_up_to(self, newest: Head) -> Iterator[Head]:
         """Go through the heads from the first to one of them; InputError where one is damaged."""
         last = Head()
         if newest == last:

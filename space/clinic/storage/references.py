@@ -27,7 +27,7 @@ def delete_unreferenced(database: Database, storage: Storage, hashes: Iterable[s
 
     To be called after the commit that took the rows away.
     """
-    with storage.forgetting(), database.reading() as session:
+    with storage.lock_for_deleting(), database.snapshot() as session:
         gone = sorted(set(hashes) - list_referenced(session))
         for sha256 in gone:
             storage.delete(sha256)
@@ -48,7 +48,7 @@ def store_files(database: Database, storage: Storage) -> Iterator[Callable[[byte
         return stored[-1]
 
     try:
-        with storage.saving():
+        with storage.lock_for_saving():
             yield put
     except BCDError:
         delete_unreferenced(database, storage, stored)

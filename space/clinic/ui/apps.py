@@ -95,7 +95,7 @@ def build_admins_app(clinic: Installation, models: Models) -> gr.Blocks:
 
 
 def _add_shared_pages(app: gr.Blocks, role: str, clinic: Installation, models: Models) -> None:
-    """The pages that doctors and admins both have."""
+    """Add the pages that doctors and admins both have."""
     with app.route("Dashboard", "/dashboard"):
         add_head(app, role, "/dashboard")
         add_dashboard_page(app, role, clinic, models)
@@ -149,7 +149,7 @@ def _report_failures(app: gr.Blocks) -> None:
     """
     process = app.process_api
 
-    async def processed(*arguments: Any, **named: Any) -> dict[str, Any]:
+    async def process_quietly(*arguments: Any, **named: Any) -> dict[str, Any]:
         try:
             return await process(*arguments, **named)
         except gr.Error as error:
@@ -158,4 +158,4 @@ def _report_failures(app: gr.Blocks) -> None:
         except Exception as error:
             raise gr.Error(user_message(error), print_exception=False) from None
 
-    app.process_api = processed  # type: ignore[method-assign]
+    app.process_api = process_quietly  # type: ignore[method-assign]

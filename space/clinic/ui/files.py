@@ -27,7 +27,7 @@ FILE_GONE = "the file is no longer on the server: hand it in again"
 
 
 def add_upload(**options: Any) -> gr.File:
-    """A file input whose listeners get the bytes; the file leaves the server's disk with them.
+    """Add a file input whose listeners get the bytes; the file leaves the server's disk with them.
 
     So it can be the input of one event alone; what later events need is kept in a ``gr.State``.
     (Not a class of its own: Gradio writes a stub beside the source of each one.)

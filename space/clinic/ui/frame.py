@@ -66,12 +66,12 @@ def add_head(app: gr.Blocks, role: str, here: str) -> None:
 
 
 def get_actor(request: gr.Request) -> Actor | None:
-    """Who sent a request, as the gate has found out; None for a guest."""
+    """Return who sent a request, as the gate has found out; None for a guest."""
     return getattr(request.request.state, "actor", None) if request.request else None
 
 
 def read_query(request: gr.Request, name: str) -> str:
-    """What the page's address asks for, such as the id in ``/patient?id=P-7K3QX9MDAT``; or ""."""
+    """Return what the page's address asks for, such as the id in ``/patient?id=P-...``; or ""."""
     return str(dict(request.query_params).get(name, ""))
 
 
@@ -106,7 +106,7 @@ def show_success(words: str) -> str:
 
 
 def go_to(path: str) -> str:
-    """JavaScript for ``then(js=...)`` that opens a page of ours with an id from a component.
+    """Return JavaScript for ``then(js=...)`` that opens a page of ours with an id from a component.
 
     The component's value, as the first input, is the id; "" stays on the page.
     """

@@ -18,7 +18,7 @@ MONO = ("ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
 def build_theme() -> gr.themes.Base:
-    """Quiet violet and slate, light and dark."""
+    """Build the theme: quiet violet and slate, light and dark."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.violet,
         neutral_hue=gr.themes.colors.slate,

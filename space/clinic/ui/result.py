@@ -101,7 +101,7 @@ def result(explanation: Explanation, which: str = "") -> str:
 
 
 def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: str = "") -> str:
-    """The same of pictures that lie elsewhere, with a heat map for the label ``explained``."""
+    """Return the same of pictures that lie elsewhere, with a heat map for the label explained."""
     reasons = wording.reasons_line(prediction)
     return f"""
 <section class="bcd-card">
@@ -174,7 +174,7 @@ def _probability_bar(prediction: Prediction) -> str:
 
 
 def viewer(pictures: Pictures) -> str:
-    """Image and heat map on top of each other; the slider works in the browser alone."""
+    """Return image and heat map on top of each other; the slider works in the browser alone."""
     return f"""
 <div class="bcd-viewer" style="--heat:{OPACITY / 100}">
   <div class="bcd-stage">
@@ -193,7 +193,7 @@ def viewer(pictures: Pictures) -> str:
 
 
 def _picture(size: tuple[int, int]) -> str:
-    """Classes of a picture: pixels of a small image stay what they are."""
+    """Return classes of a picture: pixels of a small image stay what they are."""
     return "bcd-picture bcd-pixels" if max(size) < MAX_SIDE // 2 else "bcd-picture"
 
 

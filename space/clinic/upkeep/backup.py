@@ -42,7 +42,7 @@ def backup(clinic: Installation, target: Path) -> int:
     beside = target.with_name(f".{target.name}.new")
     try:
         # Files can be added meanwhile, none taken away.
-        with clinic.storage.saving(), zipfile.ZipFile(beside, "w") as archive:
+        with clinic.storage.lock_for_saving(), zipfile.ZipFile(beside, "w") as archive:
             os.chmod(beside, 0o600)  # it holds the audit's key
             count = _write(clinic, archive)
         os.replace(beside, target)
@@ -90,7 +90,7 @@ def _write(clinic: Installation, archive: zipfile.ZipFile) -> int:
     # Before the rows: heads behind their rows are sound, those ahead of them are not.
     if (clinic.settings.data / HEADS).exists():
         archive.write(clinic.settings.data / HEADS, HEADS)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         named = sorted(list_referenced(session))
     if clinic.database.sqlite_file:
         with tempfile.TemporaryDirectory() as folder:

@@ -173,9 +173,9 @@ def _app_has_ended() -> bool:
 
 
 def _find_doctor(clinic: Installation) -> Actor | None:
-    """The demonstration's doctor, with the password that everybody is shown; None if closed."""
+    """Return the doctor, with the password that everybody is shown; None if closed."""
     name, password = read_login(clinic.settings)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         account = session.scalar(select(Account).where(Account.name == name))
     if account is None:
         number, _ = accounts.create(clinic, APP, name, "doctor", password)

@@ -60,7 +60,7 @@ class Room:
 def can_read_database(database: Database) -> bool:
     """Return whether the database can be read."""
     try:
-        with database.reading() as session:
+        with database.snapshot() as session:
             session.execute(select(Account.id).limit(1))
     except SQLAlchemyError:
         return False
@@ -70,7 +70,7 @@ def can_read_database(database: Database) -> bool:
 def find_log_fault(clinic: Installation) -> str:
     """Return what a quick look finds wrong with the audit log, without numbers; "" if nothing."""
     try:
-        with clinic.database.reading() as session:
+        with clinic.database.snapshot() as session:
             is_whole = clinic.log.is_whole(session)
     except (BCDError, SQLAlchemyError):
         return "it can't be read"
@@ -78,7 +78,7 @@ def find_log_fault(clinic: Installation) -> str:
 
 
 def check_health(clinic: Installation, actor: Actor | None, models: Models) -> list[Check]:
-    """Everything that a look from inside can tell; NotSignedIn or NotAllowed to all but admins."""
+    """Check all that can be told from inside; NotSignedIn or NotAllowed to all but admins."""
     require_admin(actor)
     return [
         Check("Database", "" if can_read_database(clinic.database) else "it can't be reached"),
@@ -95,7 +95,7 @@ def list_models_in_use(
     require_admin(actor)
     weights = (Result.model, Result.model_version, Result.weights_sha256)
     kept = select(*weights, func.count(), func.max(Result.made_at)).group_by(*weights)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         answered = {
             (name, version, sha256): (count, newest)
             for name, version, sha256, count, newest in session.execute(kept)
@@ -111,12 +111,12 @@ def list_models_in_use(
 def measure_room(clinic: Installation, actor: Actor | None) -> Room:
     """Return what is kept and how much of it; NotSignedIn or NotAllowed to all but admins."""
     require_admin(actor)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         patients, examinations = (
             session.scalar(select(func.count()).select_from(table)) or 0
             for table in (Patient, Examination)
         )
-    sizes = list(clinic.storage.sizes())
+    sizes = list(clinic.storage.list_sizes())
     file = clinic.database.sqlite_file
     return Room(
         patients=patients,
@@ -153,7 +153,7 @@ def _describe_settings(settings: Settings, database: Database) -> Iterator[tuple
 
 
 def _identity(models: Models, name: str) -> tuple[str, str, str]:
-    offered = models.offered(name)
+    offered = models.describe(name)
     return name, offered.config.version, offered.weights_sha256
 
 
@@ -165,7 +165,7 @@ def _find_room_fault(clinic: Installation) -> str:
 
 
 def _find_model_fault(models: Models, name: str) -> str:
-    offered = models.offered(name)
+    offered = models.describe(name)
     try:
         _, sha256 = read_weights(offered.folder)
     except BCDError as error:

@@ -39,18 +39,18 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
     ``repair`` deletes files that belong to nothing, and unfinished ones, and counts tallies anew.
     """
     storage = clinic.storage
-    with storage.forgetting():
-        with clinic.database.reading() as session:
+    with storage.lock_for_deleting():
+        with clinic.database.snapshot() as session:
             # The log first: acts go on meanwhile, and its head must not be newer than these rows.
-            broken = clinic.log.problems(session)
+            broken = clinic.log.find_problems(session)
             named = list_referenced(session)
         for sha256 in sorted(named):
             try:
                 storage.read(sha256)
             except StorageError as error:
                 broken.append(str(error))
-        orphans = tuple(sha256 for sha256 in storage.all() if sha256 not in named)
-        unfinished = storage.unfinished()
+        orphans = tuple(sha256 for sha256 in storage.list_hashes() if sha256 not in named)
+        unfinished = storage.list_unfinished()
         if repair:
             for sha256 in orphans:
                 storage.delete(sha256)
@@ -62,7 +62,7 @@ def verify(clinic: Installation, repair: bool = False) -> Findings:
 
 def _find_miscounted(clinic: Installation, repair: bool) -> bool:
     """Return whether the tallies were wrong; savers of images need not wait for this."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         miscounted = not tallies.are_sound(session)
     if repair and miscounted:
         with clinic.database.transaction() as session:

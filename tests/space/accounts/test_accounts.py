@@ -42,7 +42,7 @@ def ada(clinic: Installation, admin: Actor) -> int:
 
 
 def actions(clinic: Installation) -> list[str]:
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = session.query(AuditEntry).order_by(AuditEntry.number)
         return [row.action for row in rows]
 
@@ -67,7 +67,7 @@ def test_the_first_admins_password_may_be_given(clinic: Installation) -> None:
 
 def test_what_is_kept_is_no_password_and_no_token(clinic: Installation, ada: int) -> None:
     token = sign_in(clinic, "ada", PASSWORD, HERE)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         kept = session.get_one(accounts.Account, ada).password_hash
         assert kept
         assert kept.startswith("$argon2id$")
@@ -194,7 +194,7 @@ def test_a_success_forgives_the_account_and_not_the_address(
         with pytest.raises(SignInFailed):
             sign_in(clinic, "ada", "wrong", HERE)
     sign_in(clinic, "ada", PASSWORD, HERE)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         counts = {row.of.split(":")[0]: row.count for row in session.query(Failures) if row.count}
     assert counts == {"address": 3}
 

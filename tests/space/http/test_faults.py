@@ -291,7 +291,7 @@ def test_an_act_that_was_done_is_not_told_as_failed(
 ) -> None:
     """Nor done twice then, where only the log's heads could not be written."""
     heads = clinic.settings.data / "audit.heads"
-    away, behind = heads.with_name("away"), clinic.log.head().number
+    away, behind = heads.with_name("away"), clinic.log.read_head().number
 
     @event.listens_for(clinic.database.engine, "commit", once=True)
     def block(_connection: Any) -> None:
@@ -301,10 +301,10 @@ def test_an_act_that_was_done_is_not_told_as_failed(
     number = saved()
     heads.rmdir()
     away.rename(heads)
-    assert clinic.log.head().number == behind
+    assert clinic.log.read_head().number == behind
     assert verify.verify(clinic).problems == []
     examinations.view(clinic, ada, number)
-    assert clinic.log.head().number > behind + 1
+    assert clinic.log.read_head().number > behind + 1
     assert verify.verify(clinic).problems == []
 
 
@@ -351,12 +351,12 @@ def test_a_model_that_changed_since_the_start_is_not_loaded(
     models = Models([str(copy)])
     spoil_model(copy, how, ill.folders[NAMES[1]])
     with pytest.raises(ModelGone, match=f"the model {NAMES[0]} (can't be loaded|was changed)") as e:
-        models.loaded(NAMES[0])
+        models.load(NAMES[0])
     assert str(tmp_path) not in str(e.value)
     assert str(copy) in caplog.text
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(ill.folders[NAMES[0]], copy)
-    assert models.loaded(NAMES[0]).weights_sha256 == models.offered(NAMES[0]).weights_sha256
+    assert models.load(NAMES[0]).weights_sha256 == models.describe(NAMES[0]).weights_sha256
 
 
 def test_a_relative_folder_that_went_is_no_hub_id(
@@ -366,9 +366,9 @@ def test_a_relative_folder_that_went_is_no_hub_id(
     monkeypatch.chdir(tmp_path)
     models = Models([f"org/{NAMES[0]}"])
     shutil.rmtree("org")
-    assert models.offered(NAMES[0]).folder.is_absolute()
+    assert models.describe(NAMES[0]).folder.is_absolute()
     with pytest.raises(ModelGone):
-        models.loaded(NAMES[0])
+        models.load(NAMES[0])
 
 
 def test_a_model_that_went_stops_no_other(ill: Ill) -> None:
@@ -519,7 +519,7 @@ def test_a_clock_that_is_put_right_by_an_hour_signs_nobody_out(
     token = sign_in(clinic, named, PASSWORD, HERE)
     time.move(hours=-1)
     assert find_actor(clinic, token, HERE)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         (kept,) = session.scalars(select(SignIn))
         idle = timedelta(hours=clinic.settings.session_hours)
         assert kept.created_at <= kept.seen_at == time.at
@@ -589,7 +589,7 @@ def test_records_keep_their_order(
     assert {row.id for row in listed} == {first, second, third}
     patients.edit(clinic, ada, patient, PatientForm("AB-1235"), 1)
     assert patients.search_patients(clinic, ada).rows[0].id == patient
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = list(session.scalars(select(AuditEntry).order_by(AuditEntry.number)))
         assert tallies.are_sound(session)
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))
@@ -611,6 +611,6 @@ def test_an_account_goes_on_whatever_the_clock(
     assert find_actor(clinic, token, HERE) is None
     token = sign_in(clinic, named, "another battery", HERE)
     assert find_actor(clinic, token, HERE) == actor
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         account = session.get_one(Account, actor.account_id)
         assert account.password_changed_at == time.at

@@ -42,7 +42,7 @@ def test_an_examination_comes_back_whole(
     for image, path in zip(found.images, PATCHES, strict=False):
         assert [result.model for result in image.results] == list(NAMES)
         for result in image.results:
-            expected = small_models.loaded(result.model).predict(path)
+            expected = small_models.load(result.model).predict(path)
             assert result.probability == expected.probability
             assert result.weights_sha256 == expected.weights_sha256
             assert result.runtime == expected.runtime != ""
@@ -152,7 +152,7 @@ def test_a_full_disk_saves_nothing(
     clinic: Installation, ada: Actor, patient: str, saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved()
-    before = sorted(clinic.storage.all())
+    before = sorted(clinic.storage.list_hashes())
     put, calls = type(clinic.storage).put, []
 
     def full(storage, data: bytes) -> str:
@@ -166,8 +166,8 @@ def test_a_full_disk_saves_nothing(
         saved()
     monkeypatch.undo()
     assert len(examinations.list_examinations(clinic, ada, patient)) == 1
-    references.delete_unreferenced(clinic.database, clinic.storage, clinic.storage.all())
-    assert sorted(clinic.storage.all()) == before
+    references.delete_unreferenced(clinic.database, clinic.storage, clinic.storage.list_hashes())
+    assert sorted(clinic.storage.list_hashes()) == before
 
 
 ACTS: dict[str, Callable] = {
@@ -193,7 +193,7 @@ def test_nobody_else_reaches_an_examination(
     ):
         with pytest.raises(refusal):
             ACTS[act](clinic, actor, number)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         assert session.get_one(Examination, number).reads == []
 
 
@@ -226,13 +226,13 @@ def test_what_happens_is_logged_with_ids_alone(
     number = saved(shown=False)
     examinations.view(clinic, ada, number, reveal=True)
     reads.record(clinic, ada, number, "none", "a secret")
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = [
             row
             for row in session.query(AuditEntry).order_by(AuditEntry.number)
             if number in row.subject
         ]
-        assert clinic.log.problems(session) == []
+        assert clinic.log.find_problems(session) == []
     assert [row.action for row in rows] == [
         "examined",
         "examination_viewed",
@@ -254,13 +254,13 @@ def test_what_models_were_asked_is_logged_saved_or_not(
     bad = [HandedIn(b"no image")]
     with pytest.raises(ImageError):
         examinations.analyse_for_patient(clinic, ada, small_models, patient, bad, NAMES, True)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         (row,) = session.query(AuditEntry).filter_by(action="images_analysed")
         assert (row.account_id, row.subject) == (ada.account_id, f"patient {patient}")
         assert row.detail == {
             "images": 2,
             "models": list(NAMES),
-            "weights": [small_models.offered(name).weights_sha256 for name in NAMES],
+            "weights": [small_models.describe(name).weights_sha256 for name in NAMES],
             "shown": False,
         }
         assert session.query(Examination).count() == 0
@@ -270,8 +270,8 @@ def test_deleting_the_patient_takes_the_files(
     clinic: Installation, ada: Actor, patient: str, saved: Saved
 ) -> None:
     saved()
-    assert len(list(clinic.storage.all())) == 6
+    assert len(list(clinic.storage.list_hashes())) == 6
     patients.delete(clinic, ada, patient, patient)
-    assert list(clinic.storage.all()) == []
+    assert list(clinic.storage.list_hashes()) == []
     assert not [p for p in Path(clinic.settings.data / "files").rglob("*") if p.is_file()]
-    assert hashlib.sha256(b"").hexdigest() not in set(clinic.storage.all())
+    assert hashlib.sha256(b"").hexdigest() not in set(clinic.storage.list_hashes())

@@ -45,7 +45,7 @@ def at_once(clinic: Installation, *acts: Callable[[], Any]) -> list[Any]:
     came: list[Any] = [None] * len(acts)
 
     def run(place: int) -> None:
-        with clinic.database.reading() as session:  # or all but one would still be connecting
+        with clinic.database.snapshot() as session:  # or all but one would still be connecting
             session.scalar(select(1))
             connected.wait()
         start.wait()
@@ -85,7 +85,7 @@ def test_first_sign_ins_with_one_hub_account(clinic: Installation) -> None:
     act = partial(sign_ins.sign_in_from_hub, named, "Ada", HERE)
     tokens, refused = split(at_once(clinic, *[act] * 4))
     assert (len(set(tokens)), refused) == (4, [])
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         assert session.scalar(select(func.count()).select_from(Account)) == 1
 
 
@@ -120,7 +120,7 @@ def test_a_report_downloaded_by_three_clicks(
     act = partial(reports.issue_report, clinic, ada, small_models, saved())
     done, refused = split(at_once(clinic, *[act] * 3))
     assert (len(done), len(set(done)), refused) == (3, 1, [])
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         assert [one.id for one in session.scalars(select(StoredReport))] == [done[0][0]]
         logged = select(func.count()).where(AuditEntry.action == "report_handed_out")
         assert session.scalar(logged) == 3
@@ -161,7 +161,7 @@ def test_a_writer_waits_for_another_and_a_reader_for_none(clinic: Installation) 
     count = select(func.count()).select_from(Account)
 
     def look() -> None:
-        with clinic.database.reading() as session:
+        with clinic.database.snapshot() as session:
             session.scalar(count)
         read.set()
 
@@ -188,7 +188,7 @@ def can_write(clinic: Installation) -> bool:
     """Whether no transaction keeps writers waiting just now."""
     file = clinic.database.sqlite_file
     if file is None:
-        with clinic.database.reading() as session:
+        with clinic.database.snapshot() as session:
             return bool(session.scalar(select(func.pg_try_advisory_xact_lock(ADVISORY_LOCK))))
     with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as connection:
         try:
@@ -317,7 +317,7 @@ def test_a_patient_deleted_a_moment_ago_leaves_no_file(
     with pytest.raises(Refused):
         acts[what](number)
     deleting.join(PATIENCE)
-    assert list(clinic.storage.all()) == []
+    assert list(clinic.storage.list_hashes()) == []
     assert verify.verify(clinic).problems == []
 
 

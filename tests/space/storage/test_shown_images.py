@@ -60,7 +60,7 @@ TODAY = Period(clock.now().date() - timedelta(days=1), clock.now().date() + time
 
 def rows_of(clinic: Installation) -> set[tuple[int, str]]:
     """Who was shown an answer about which image."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return {(one.account_id, one.sha256) for one in session.scalars(select(ShownImage))}
 
 
@@ -132,7 +132,7 @@ def test_it_is_kept_once_whoever_comes_together(clinic: Installation, ada: Actor
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(note, range(16)))
     assert rows_of(clinic) == {(ada.account_id, name) for name in names}
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         assert shown_images.were_shown(session, ada.account_id, ["f" * 64, names[3]])
         assert not shown_images.were_shown(session, ada.account_id, ["f" * 64])
         assert not shown_images.were_shown(session, ada.account_id, [])
@@ -334,7 +334,7 @@ def test_what_earlier_releases_showed_is_taken_over(database_url: str, tmp_path:
         for name, some in rows.items():
             connection.execute(tables.tables[name].insert(), some)
     migrations.migrate(database)
-    with database.reading() as session:
+    with database.snapshot() as session:
         found = {(one.account_id, one.sha256[0], one.at) for one in session.query(ShownImage)}
     assert found == {(1, "a", last), (1, "b", first), (2, "a", first)}
     database.engine.dispose()

@@ -24,13 +24,13 @@ Saved = Callable[..., str]
 
 
 def sound(clinic: Installation) -> bool:
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return tallies.are_sound(session)
 
 
 def total(clinic: Installation, owner: int, kind: str, model: str | None = ANY_MODEL) -> int:
     """Sum over all months; of any model where there is None."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         found = tallies.count_all(session)
     return sum(
         number

@@ -224,7 +224,7 @@ demo.start(open_installation(settings_at(Path(sys.argv[1]))), Models(sys.argv[2:
 
 @pytest.mark.slow
 def test_it_ends_with_the_app(clinic: Installation, small_models: Models, tmp_path: Path) -> None:
-    folders = [str(small_models.offered(name).folder) for name in NAMES]
+    folders = [str(small_models.describe(name).folder) for name in NAMES]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'space'}"}
     command = [sys.executable, "-c", APP, str(tmp_path), *folders]
     ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, timeout=600)
@@ -265,9 +265,9 @@ def test_ids_are_left_out_where_the_pattern_is_another(
 
 
 def test_it_is_all_in_the_log(filled: Installation) -> None:
-    with filled.database.reading() as session:
+    with filled.database.snapshot() as session:
         first, *others = session.query(AuditEntry).order_by(AuditEntry.number).all()
-        assert filled.log.problems(session) == []
+        assert filled.log.find_problems(session) == []
     assert (first.action, first.account_name) == ("account_made", "the app")
     assert {row.account_name for row in others} == {"demo"}
     assert {"patient_made", "examined", "results_shown", "read_recorded"} <= {

@@ -38,7 +38,7 @@ def expected(released: Path) -> dict[str, Any]:
 
 def records(clinic: Installation) -> dict[str, Any]:
     """Every patient as ``released/make.py`` wrote them down."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return {
             row.id: {
                 "external_id": row.external_id,

@@ -62,11 +62,11 @@ def test_weights_that_gave_answers_are_listed_beside_those_on_offer(
     saved()
     one, other = system.list_models_in_use(clinic, admin, small_models)
     assert [one.name, other.name] == small_models.names
-    assert one.weights_sha256 == small_models.offered(one.name).weights_sha256
+    assert one.weights_sha256 == small_models.describe(one.name).weights_sha256
     assert (one.offered, one.answers) == (True, 2)
     assert one.newest is not None
 
-    left = Models([str(small_models.offered(other.name).folder)])
+    left = Models([str(small_models.describe(other.name).folder)])
     first, gone = system.list_models_in_use(clinic, admin, left)
     assert (first.name, first.offered) == (other.name, True)
     assert (gone.name, gone.offered, gone.answers) == (one.name, False, 2)
@@ -80,7 +80,7 @@ def test_a_model_that_never_answered_has_no_newest_answer(clinic, admin, small_m
 def test_room_is_that_of_all_records(clinic, admin, saved: Callable[..., str]) -> None:
     saved()
     room = system.measure_room(clinic, admin)
-    stored = [clinic.storage.path(sha256).stat().st_size for sha256 in clinic.storage.all()]
+    stored = [clinic.storage.path(sha256).stat().st_size for sha256 in clinic.storage.list_hashes()]
     assert (room.patients, room.examinations) == (1, 1)
     assert (room.files, room.file_bytes) == (len(stored), sum(stored))
     assert len(stored) == 6  # two images, two heat maps of each
@@ -108,7 +108,7 @@ def test_a_full_disk_is_told(clinic, admin, small_models, monkeypatch) -> None:
 
 def test_a_log_that_was_cut_off_is_told(clinic, admin, saved, small_models) -> None:
     saved()
-    newest = clinic.log.head().number
+    newest = clinic.log.read_head().number
     with clinic.database.transaction() as session:
         session.execute(delete(AuditEntry).where(AuditEntry.number == newest))
     told = "rows were cut off: run python -m clinic verify"  # and no number, as anybody may ask
@@ -121,7 +121,7 @@ def test_a_log_that_was_cut_off_is_told(clinic, admin, saved, small_models) -> N
 
 
 def test_models_that_went_or_changed_are_told(clinic, admin, small_models, tmp_path: Path) -> None:
-    folders = [small_models.offered(name).folder for name in small_models.names]
+    folders = [small_models.describe(name).folder for name in small_models.names]
     copies = [shutil.copytree(folder, tmp_path / folder.name) for folder in folders]
     models = Models([str(copy) for copy in copies])
     shutil.rmtree(copies[0])

@@ -56,7 +56,7 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
         hand_over = gr.Button("Hand over", elem_classes="bcd-do")
 
     def show(actor: Actor | None, account_id: int | None) -> Update:
-        """The page as it stands, with an account chosen or none."""
+        """Return the page as it stands, with an account chosen or none."""
         rows = accounts.list_accounts(clinic, actor)
         others = [row for row in rows if actor and row.id != actor.account_id]
         one = next((row for row in others if row.id == account_id), None)

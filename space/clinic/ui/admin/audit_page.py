@@ -86,7 +86,7 @@ def add_audit_page(app: gr.Blocks, clinic: Installation) -> None:
 
 
 def _choice(every: str, choices: Sequence[tuple[str, str]], wanted: str) -> Update:
-    """What a dropdown offers; what the address asks for is kept even where the log has none."""
+    """Return what a dropdown offers, what the address asks for included where the log has none."""
     known = {"": every, **{value: words for words, value in choices}}
     known.setdefault(wanted, wanted)
     return gr.update(choices=[(words, value) for value, words in known.items()], value=wanted)

@@ -53,7 +53,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
                 )
             comment = gr.Textbox(label="Comment, without names", lines=2, max_length=2000)
             chosen = gr.CheckboxGroup(
-                [(models.offered(name).title, name) for name in models.names],
+                [(models.describe(name).title, name) for name in models.names],
                 value=models.names[:1],
                 label="Models",
             )

@@ -129,7 +129,7 @@ def _name_arguments(create_patient: Callable[..., Any]) -> None:
 def _describe_image(
     models: Models, image: ExaminedImage, names: list[str], may_see: bool
 ) -> dict[str, Any]:
-    """What is told of one image: what its scale makes of the answers, and these where asked for."""
+    """Return what is told of one image: its scale, what speaks against the answers, and these."""
     said = (
         [stored_answers.prediction(image, one).to_dict() for one in image.results]
         if may_see

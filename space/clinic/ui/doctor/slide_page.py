@@ -106,7 +106,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
 
         try:
             progress(0, desc="Looking for tissue")
-            data, loaded = require_file(kept), models.loaded(name)
+            data, loaded = require_file(kept), models.load(name)
             found = slides.map_slide(
                 get_actor(request), loaded, data, _parse_micrometres(um), find_own_folder(), report
             )

@@ -94,7 +94,7 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
         }
 
     def choose(span: str) -> list[Any]:
-        """Dates of one's own begin with those of the usual period."""
+        """Show dates of one's own, beginning with those of the usual period."""
         if span != OWN:
             return [gr.update(visible=False)] * 2
         usual = _take_last_days(PERIODS[DEFAULT])
@@ -195,7 +195,7 @@ def _drift(reference: Sequence[int], moved: Drift | None) -> str:
             + (
                 ", so the images differ from those the model was tested on: another mix of tissue, "
                 "another stain or scanner, or a fault."
-                if moved.beyond_chance
+                if moved.is_beyond_chance
                 else ": nothing speaks for a shift."
             )
         )
@@ -213,7 +213,7 @@ def _agreement(one: Agreement) -> tuple[str, ...]:
 
 
 def _share(share: Share) -> str:
-    """Such as “12.0% (30 of 250; 8.5% to 16.6%)”."""
+    """Return a share such as “12.0% (30 of 250; 8.5% to 16.6%)”."""
     if share.value is None:
         return "—"
     low, high = share.interval
@@ -225,7 +225,7 @@ def _kappa(kappa: Kappa | None) -> str:
 
 
 def _export(role: str, model: str, period: Period) -> str:
-    """Answers leave with their patients' ids, so for their doctor alone."""
+    """Return the download for doctors alone: answers leave with their patients' ids."""
     if role != "doctor":
         return ""
     query = {"model": model, "first": str(period.first), "last": str(period.last)}

@@ -33,7 +33,7 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
 
     def list_models() -> list[dict[str, Any]]:
         """The models on offer: name, title, version, weights_sha256 and threshold of each."""
-        return [models.offered(name).to_dict() for name in models.names]
+        return [models.describe(name).to_dict() for name in models.names]
 
     def note_shown(image: bytes, request: gr.Request) -> None:
         """Keep that the caller is about to be answered; of a guest the image isn't even opened."""
@@ -44,7 +44,7 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
 
         The answer holds the fields of bcd_models.Prediction, its words and the notice.
         """
-        prediction = models.loaded(model).predict(require_file(image))
+        prediction = models.load(model).predict(require_file(image))
         note_shown(image, request)
         return prediction.to_dict()
 
@@ -56,14 +56,14 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
         The picture is a lossless PNG at the image's size. Research use only.
         """
         wanted = None if label == PREDICTED else check_label(label)
-        explanation = models.loaded(model).explain(require_file(image), label=wanted)
+        explanation = models.load(model).explain(require_file(image), label=wanted)
         note_shown(image, request)
         png = shown_images.encode_png(explanation.overlay(opacity))
         return write_file(png, "overlay.png"), explanation.prediction.to_dict()
 
     def report(image: bytes, model: str, request: gr.Request) -> str:
         """The answer about an image as one page of PDF. Research use only."""
-        loaded = models.loaded(model)
+        loaded = models.load(model)
         explanation = loaded.explain(require_file(image))
         note_shown(image, request)
         return write_report([image], [explanation], loaded, datetime.now(UTC))

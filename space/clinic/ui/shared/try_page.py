@@ -100,8 +100,8 @@ def add_try_page(clinic: Installation, models: Models) -> None:
 def _analyse(
     clinic: Installation, actor: Actor | None, models: Models, images: Images, name: str
 ) -> tuple[str, Update, str]:
-    """Answers, report and details; a bad image costs itself only."""
-    model, when = models.loaded(name), datetime.now(UTC)
+    """Return answers, report and details; a bad image costs itself only."""
+    model, when = models.load(name), datetime.now(UTC)
     cards, explanations = [], []
     found = model.explanations(require_file(images))
     for which, (_, answer) in zip(numbers(images), found, strict=True):
