@@ -1,4 +1,4 @@
-"""``python -m clinic verify | backup | restore``: what whoever runs the app needs now and then.
+"""``python -m clinic verify | backup | restore``: what the administrator needs now and then.
 
 Works on the installation that the environment names (``BCD_DATA_FOLDER``, ``BCD_DATABASE_URL``).
 """
@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @app.command()
 def verify(
     repair: Annotated[
-        bool, typer.Option(help="Take away what belongs to nothing, count tallies anew.")
+        bool, typer.Option(help="Delete what belongs to nothing, count tallies again.")
     ] = False,
 ) -> None:
     """Check rows against stored files, and the audit log; exit code 1 where something is wrong."""

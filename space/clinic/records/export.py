@@ -36,7 +36,7 @@ def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
         StorageError: A stored file is missing or damaged.
     """
     doctor = require_doctor(actor)
-    # Nothing is taken away while files are saved: so each is still there that the rows name.
+    # Nothing is deleted while files are saved: so each that the rows name is still there.
     with clinic.storage.lock_for_saving():
         files: dict[str, str] = {}
         with clinic.database.snapshot() as session:

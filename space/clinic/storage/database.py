@@ -110,7 +110,7 @@ def _parse_url(text: str) -> URL:
 
 
 def _refuse_replaced_file(engine: Engine, file: Path) -> None:
-    """Never work on a file that was taken away, nor on an empty one made in its place."""
+    """Never work on a file that was removed, nor on an empty one made in its place."""
     # SQLite does both: what is written then is lost, and an empty database throws the log of the
     # taken one away.
 
@@ -125,7 +125,7 @@ def _refuse_replaced_file(engine: Engine, file: Path) -> None:
     @event.listens_for(engine, "checkout")
     def compare(_connection: Any, record: Any, _proxy: Any) -> None:
         if record.info["file"] != _identify(file):
-            raise DisconnectionError  # so that it is opened anew, if it is there
+            raise DisconnectionError  # so that it is opened again, if it is there
 
 
 def _identify(file: Path) -> tuple[int, int] | None:

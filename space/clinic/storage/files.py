@@ -50,7 +50,7 @@ class Storage:
         self._files, self._lock = folder / FILES, folder / LOCK
 
     def put(self, data: bytes) -> str:
-        """Store bytes once, damaged ones anew; returns their SHA-256, or raises NotStored."""
+        """Store bytes once, damaged ones again; returns their SHA-256, or raises NotStored."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.path(sha256)
         if _is_stored(path, sha256):
@@ -81,7 +81,7 @@ class Storage:
         return self._files / sha256[:2] / sha256
 
     def delete(self, sha256: str) -> None:
-        """Take a file away, if it is there."""
+        """Delete a file, if it is there."""
         self.path(sha256).unlink(missing_ok=True)
 
     def list_hashes(self) -> Iterator[str]:
@@ -93,7 +93,7 @@ class Storage:
     def list_sizes(self) -> Iterator[int]:
         """Return bytes of each stored file."""
         for sha256 in self.list_hashes():
-            with suppress(FileNotFoundError):  # it was taken away meanwhile
+            with suppress(FileNotFoundError):  # it was deleted meanwhile
                 yield self.path(sha256).stat().st_size
 
     def list_unfinished(self) -> list[Path]:
@@ -105,7 +105,7 @@ class Storage:
         """Hold off deletion from the first ``put`` to the commit of the rows that name the files.
 
         Any number of savers may hold it together, but no ``forgetting`` beside them: so a file
-        that equal bytes were just stored in is never taken away before its row is there.
+        that equal bytes were just stored in is never deleted before its row is there.
         """
         with lock_file(self._lock, fcntl.LOCK_SH):
             yield

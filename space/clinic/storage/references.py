@@ -23,9 +23,9 @@ def list_referenced(session: Session) -> set[str]:
 
 
 def delete_unreferenced(database: Database, storage: Storage, hashes: Iterable[str]) -> list[str]:
-    """Take away those of some files that no row names any more; returns their hashes.
+    """Delete those of some files that no row names any more; returns their hashes.
 
-    To be called after the commit that took the rows away.
+    To be called after the commit that deleted the rows.
     """
     with storage.lock_for_deleting(), database.snapshot() as session:
         gone = sorted(set(hashes) - list_referenced(session))

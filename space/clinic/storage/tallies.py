@@ -1,8 +1,8 @@
 """Tallies: how many there are of everything the dashboard shows, kept up with each act.
 
-Counting 100,000 examinations anew takes SQLite longer than a page may. So each act that changes
+Counting 100,000 examinations again takes SQLite longer than a page may. So each act that changes
 what there is to count changes the counts too, in its own transaction: by what its examinations
-come to after it, less what they came to before. ``python -m clinic verify`` counts anew and
+come to after it, less what they came to before. ``python -m clinic verify`` counts again and
 compares.
 """
 
@@ -122,7 +122,7 @@ def fill(session: Session) -> None:
 
 
 def rebuild(session: Session) -> None:
-    """Count everything anew."""
+    """Count everything again."""
     session.execute(delete(Tally))
     change(session, Counter(), count_all(session))
 

@@ -92,13 +92,13 @@ def find_own_folder() -> Path:
 
 
 def delete_old_files(folder: Path, age: float) -> None:
-    """Take away what lies in Gradio's folder for longer than ``age`` seconds.
+    """Delete what lies in Gradio's folder for longer than ``age`` seconds.
 
-    The folder is made anew where the system has taken it away, as it does in /tmp.
+    The folder is created again where the system has removed it, as it does in /tmp.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     before = time.time() - age
     for path in folder.iterdir():
-        with suppress(OSError):  # a listener may take it away meanwhile
+        with suppress(OSError):  # a listener may delete it meanwhile
             if path.stat().st_mtime < before:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -41,7 +41,7 @@ def backup(clinic: Installation, target: Path) -> int:
     # Written piece by piece, for it may be larger than memory, which `write_files` would need.
     beside = target.with_name(f".{target.name}.new")
     try:
-        # Files can be added meanwhile, none taken away.
+        # Files can be added meanwhile, none deleted.
         with clinic.storage.lock_for_saving(), zipfile.ZipFile(beside, "w") as archive:
             os.chmod(beside, 0o600)  # it holds the audit's key
             count = _write(clinic, archive)

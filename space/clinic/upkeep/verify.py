@@ -15,7 +15,7 @@ class Findings:
     """What was found."""
 
     files: int  # how many stored files rows name
-    broken: tuple[str, ...]  # what is wrong and can't be mended here, in words
+    broken: tuple[str, ...]  # what is wrong and can't be repaired here, in words
     orphans: tuple[str, ...]  # hashes of stored files that no row names
     unfinished: int  # how many files killed writers have left
     miscounted: bool  # whether the dashboard's tallies are not what a new count finds
@@ -36,7 +36,7 @@ class Findings:
 def verify(clinic: Installation, repair: bool = False) -> Findings:
     """Look at everything; savers wait while it looks at files.
 
-    ``repair`` deletes files that belong to nothing, and unfinished ones, and counts tallies anew.
+    ``repair`` deletes files that belong to nothing, and unfinished ones, and counts tallies again.
     """
     storage = clinic.storage
     with storage.lock_for_deleting():
