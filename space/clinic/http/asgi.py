@@ -34,8 +34,9 @@ class Answer:
         """Send a piece of it."""
         if message["type"] == "http.response.start":
             self.begun = True
-            message["headers"] = list(message.get("headers", ()))
-            MutableHeaders(raw=message["headers"]).update(self._headers)
+            theirs = [(name.lower(), value) for name, value in message.get("headers", ())]
+            message["headers"] = theirs
+            MutableHeaders(raw=theirs).update(self._headers)
         await self._send(message)
 
 
