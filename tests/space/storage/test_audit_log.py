@@ -235,8 +235,8 @@ def test_heads_are_kept_in_order_whoever_is_quicker(tmp_path: Path) -> None:
     macs = {number: f"{number:064x}" for number in range(1, 4)}
     two.append([Head(2, macs[2]), Head(3, macs[3])])
     one.append([Head(1, macs[1])])
-    assert one.newest() == Head(3, macs[3])
-    assert list(one.read_up_to(one.newest())) == [Head(2, macs[2]), Head(3, macs[3])]
+    assert one.read_newest() == Head(3, macs[3])
+    assert list(one.read_up_to(one.read_newest())) == [Head(2, macs[2]), Head(3, macs[3])]
 
 
 def test_the_newest_of_very_many_heads_is_found(tmp_path: Path) -> None:
