@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bcd_models.decision import Decision, Label
+from bcd_models.config import Label
+from bcd_models.decision import Decision
 
 NOTICE = (
     "For research use only. Not a medical device. An aid to, and no replacement for, a pathologist."

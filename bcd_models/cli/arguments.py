@@ -49,7 +49,7 @@ def load_model(name: str) -> Predictor:
     from bcd_models.models.ensemble import BCDEnsemble
 
     folder = model_folder.locate(name)
-    kind = BCDEnsemble if model_folder.members_of(folder) else BCDClassifier
+    kind = BCDEnsemble if model_folder.read_member_names(folder) else BCDClassifier
     return kind.from_folder(folder)
 
 

@@ -99,9 +99,9 @@ def _predict_into(folder: Path, classifier: Predictor, paths: list[Path]) -> Non
         import torch
 
         if torch.cuda.is_available():
-            classifier.to(f"cuda:{share.here % torch.cuda.device_count()}")
+            classifier.to(f"cuda:{share.local_rank % torch.cuda.device_count()}")
     done = predict_into(classifier, paths, folder, share)
-    of = f" (process {share.rank + 1} of {share.of})" if share.of > 1 else ""
+    of = f" (process {share.rank + 1} of {share.world_size})" if share.world_size > 1 else ""
     kept = f", {done.kept} were there" if done.kept else ""
     typer.echo(f"{escape_controls(str(folder))}: {done.answered} images{kept}{of}")
     _finish(done.failed, done.answered)

@@ -18,7 +18,7 @@ from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.hub import folder as model_folder
 from bcd_models.images.open import ImageSource, Several, open_pixels
 from bcd_models.images.preprocess import normalise, resize, turn
-from bcd_models.models.backbones import backbone_named, create, write_config
+from bcd_models.models.backbones import create_network, get_backbone, write_config
 from bcd_models.models.predictor import Margins, Predictor, as_list
 from bcd_models.runtime.choice import Runtime, check_runtime, default_runtime, require_torch
 from bcd_models.runtime.graph import can_export, export_graph
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
-    from bcd_models.decision import Label
+    from bcd_models.config import Label
     from bcd_models.explanation import Explanation
     from bcd_models.prediction import Prediction
     from bcd_models.runtime.torch_forward import TorchForward
@@ -82,11 +82,13 @@ class BCDClassifier(Predictor):
 
     def __init__(self, config: ModelConfig, network: nn.Module | None = None) -> None:
         self._set_up(config, None)
-        self.network = (network or create(config.backbone, config.preprocess.input_size)).eval()
+        self.network = (
+            network or create_network(config.backbone, config.preprocess.input_size)
+        ).eval()
 
     def _set_up(self, config: ModelConfig, stored: _Stored | None) -> None:
         self.config = config
-        self.backbone = backbone_named(config.backbone)
+        self.backbone = get_backbone(config.backbone)
         self._stored = stored
         self._network: nn.Module | None = None
         self._is_taken = False
@@ -199,7 +201,7 @@ class BCDClassifier(Predictor):
 
     def preprocess(self, images: ImageSource | Several) -> Tensor:
         """Return the network's input, N x 3 x S x S float32 on the CPU, of one image or several."""
-        ready = [self.ready(open_pixels(image)) for image in as_list(images)]
+        ready = [self.prepare(open_pixels(image)) for image in as_list(images)]
         inputs: Tensor = _torch().from_numpy(self._inputs(ready))
         return inputs
 
@@ -223,11 +225,11 @@ class BCDClassifier(Predictor):
         config = self.config.model_copy(update={"graphs": graphs})
         return {**files, model_folder.CONFIG: write_config(config).encode()}
 
-    def ready(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return an image's pixels as the square that the network takes, S x S x 3."""
         return resize(pixels, self.config.preprocess.input_size)
 
-    def margins(self, inputs: Sequence[NDArray[np.uint8]]) -> Margins:
+    def compute_margins(self, inputs: Sequence[NDArray[np.uint8]]) -> Margins:
         """Return the logit margins (malignant minus benign) of images that ``ready`` made ready."""
         forward = self._answering()
         margins = average_margins(forward.logits, self._inputs(inputs), self.config.decision.views)
@@ -240,22 +242,22 @@ class BCDClassifier(Predictor):
 
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the logit margins of N x H x W x 3 RGB tiles of one size, shape (N,)."""
-        inputs = self._inputs([self.ready(tile) for tile in tiles])
+        inputs = self._inputs([self.prepare(tile) for tile in tiles])
         views = self.config.decision.views
         return average_margins(self._answering().logits, inputs, views).astype(np.float64)
 
-    def explained(
+    def explain_opened(
         self, image: Image, prediction: Prediction, label: Label, method: str
     ) -> Explanation:
         """Return the heat map of an opened image, already predicted."""
-        from bcd_models.explain.methods import method_named
+        from bcd_models.explain.methods import get_method
         from bcd_models.explanation import Explanation
 
         forward = self._answering()
         if not forward.has_cells:
             forward = self._torch_forward()
-        inputs = self._inputs([self.ready(np.asarray(image))])
-        draw = method_named(method)
+        inputs = self._inputs([self.prepare(np.asarray(image))])
+        draw = get_method(method)
         heatmap = draw(forward, inputs, self.config.decision, label, image.size)
         return Explanation(image, label, heatmap, prediction)
 
@@ -349,7 +351,7 @@ def _check_architecture(config: ModelConfig, folder: Path) -> None:
     """Refuse a config whose backbone is unknown, or another than what timm would load."""
     where = folder / model_folder.CONFIG
     try:
-        expected = backbone_named(config.backbone).timm_name
+        expected = get_backbone(config.backbone).timm_name
     except InputError as error:
         raise ModelFolderError(f"{where}: {error}") from None
     if model_folder.read_document(folder).get("architecture") != expected:
@@ -359,7 +361,7 @@ def _check_architecture(config: ModelConfig, folder: Path) -> None:
 def _load_network(config: ModelConfig, weights: bytes, where: str) -> nn.Module:
     """Make the network of stored weights, in evaluation mode."""
     with _torch().inference_mode(False):  # whatever the caller's mode
-        network = create(config.backbone, config.preprocess.input_size)
+        network = create_network(config.backbone, config.preprocess.input_size)
         _load_strictly(network, model_folder.unpack(weights, where), where)
     return network.eval()
 

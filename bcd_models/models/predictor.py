@@ -12,9 +12,10 @@ from operator import length_hint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, overload
 
-from bcd_models.decision import Label, calibrate, check_label, label_of, referred
+from bcd_models.config import Label
+from bcd_models.decision import calibrate, check_label, choose_label, is_referred
 from bcd_models.errors import ImageError, InputError
-from bcd_models.explain.methods import DEFAULT, method_named
+from bcd_models.explain.methods import DEFAULT, get_method
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub import repository as hub
 from bcd_models.images.open import (
@@ -104,7 +105,7 @@ class Predictor(ABC):
         """The files of the folder that ``save_pretrained`` writes, by path within it."""
 
     @abstractmethod
-    def explained(
+    def explain_opened(
         self, image: Image, prediction: Prediction, label: Label, method: str
     ) -> Explanation:
         """Which regions of an opened image, already predicted, speak for a label."""
@@ -123,11 +124,11 @@ class Predictor(ABC):
     def runtime(self, wanted: str) -> None: ...
 
     @abstractmethod
-    def ready(self, pixels: NDArray[np.uint8]) -> Any:
+    def prepare(self, pixels: NDArray[np.uint8]) -> Any:
         """What ``margins`` takes of an image's pixels; may be called from threads."""
 
     @abstractmethod
-    def margins(self, inputs: Sequence[Any]) -> Margins:
+    def compute_margins(self, inputs: Sequence[Any]) -> Margins:
         """What the model says of images that ``ready`` made ready, in their order."""
 
     @property
@@ -231,11 +232,11 @@ class Predictor(ABC):
                 pixels = open_pixels(source, limits)
             except ImageError as error:
                 return _Failed(source, error)
-            return _Opened(source, _size(pixels), self.ready(pixels))
+            return _Opened(source, _size(pixels), self.prepare(pixels))
 
         def answered(some: list[_Opened | _Failed]) -> tuple[list[_Opened | _Failed], Margins]:
             inputs = [one.ready for one in some if isinstance(one, _Opened)]
-            return some, self.margins(inputs) if inputs else Margins([], "")
+            return some, self.compute_margins(inputs) if inputs else Margins([], "")
 
         made = ahead(opened, images, AHEAD * BATCH)
         batches = iter(lambda: list(islice(made, BATCH)), [])
@@ -270,7 +271,7 @@ class Predictor(ABC):
             except ImageError as error:  # a file that went meanwhile
                 yield source, error
                 continue
-            yield source, self.explained(image, answer, answer.label, DEFAULT)
+            yield source, self.explain_opened(image, answer, answer.label, DEFAULT)
 
     def predict_proba(
         self, images: ImageSource | Iterable[ImageSource], limits: ImageLimits = ImageLimits()
@@ -342,15 +343,15 @@ class Predictor(ABC):
         """
         import numpy as np
 
-        method_named(method)
+        get_method(method)
         wanted = None if label is None else check_label(label)
         opened = open_image(image, limits)
         prediction = self._answer_to(image, np.array(opened))
-        return self.explained(opened, prediction, wanted or prediction.label, method)
+        return self.explain_opened(opened, prediction, wanted or prediction.label, method)
 
     def _answer_to(self, source: ImageSource, pixels: NDArray[np.uint8]) -> Prediction:
         """The prediction of one opened image."""
-        margins = self.margins([self.ready(pixels)])
+        margins = self.compute_margins([self.prepare(pixels)])
         name, sha256 = _name_of(source), self.weights_sha256
         return self._answer(_size(pixels), margins.values[0], name, margins.runtime, sha256)
 
@@ -362,8 +363,8 @@ class Predictor(ABC):
             raise InputError(f"{self.config.name} gives no number: its weights are damaged")
         decision = self.config.decision
         probability = float(calibrate(margin, decision))
-        label = label_of(probability, decision)
-        refer = referred(probability, decision)
+        label = choose_label(probability, decision)
+        refer = is_referred(probability, decision)
         return Prediction(
             name=name,
             label=label,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import yaml
 
 from bcd_models.config import ModelConfig, Provenance
-from bcd_models.models.backbones import backbone_named, count_cells
+from bcd_models.models.backbones import count_cells, get_backbone
 from training.corpus.chunks import SOURCES
 from training.corpus.sources import Source
 
@@ -71,7 +71,7 @@ def hub_start(config: ModelConfig) -> str | None:
         return None
     import timm
 
-    pretrained = timm.get_pretrained_cfg(backbone_named(config.backbone).timm_name)
+    pretrained = timm.get_pretrained_cfg(get_backbone(config.backbone).timm_name)
     return str(pretrained.hf_hub_id) if pretrained else None
 
 

@@ -17,7 +17,7 @@ from bcd_models.config import ModelConfig
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import get_backbone
 from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
@@ -48,7 +48,7 @@ def render(folder: Path, dataset: str = "") -> str:
     Raises:
         InputError: ``metrics.json`` is missing, can't be read or measures other weights.
     """
-    if model_folder.members_of(folder):
+    if model_folder.read_member_names(folder):
         return ensemble_card.render(folder)
     config, metrics = model_folder.read_config(folder), _metrics(folder)
     within = headline(metrics)
@@ -60,7 +60,7 @@ def render(folder: Path, dataset: str = "") -> str:
         within=within.model_dump(),
         near=metrics.neighbours,
         source=_source(within),
-        title=backbone_named(config.backbone).title,
+        title=get_backbone(config.backbone).title,
         layer=_cam_layer(config),
         where=f"cards/{config.name}",
         megabytes=(folder / model_folder.WEIGHTS).stat().st_size / 1e6,
@@ -91,7 +91,7 @@ def write(folder: Path, dataset: str = "") -> list[Path]:
         The files written.
     """
     contents = {folder / "README.md": render(folder, dataset).encode()}
-    if dataset and not model_folder.members_of(folder):
+    if dataset and not model_folder.read_member_names(folder):
         metrics, path = _metrics(folder), folder / EVAL_RESULTS
         path.parent.mkdir(exist_ok=True)
         contents[path] = eval_results(metrics, headline(metrics), dataset).encode()
@@ -175,7 +175,7 @@ def results_table(folders: list[Path]) -> str:
     floors: dict[str, None] = {}  # each once, in order
     for folder, metrics in documents.items():
         shown = headline(metrics).model_dump()
-        title = backbone_named(model_folder.read_config(folder).backbone).title
+        title = get_backbone(model_folder.read_config(folder).backbone).title
         rows.append((title, *(_cell(name, shown["figures"][name]) for name in HEADLINE)))
         floors[_cell("auroc", shown["floors"]["colour_statistics"]["auroc"])] = None
     empty = ("",) * (len(HEADLINE) - 1)
@@ -217,7 +217,7 @@ def _cell(name: str, entry: dict[str, float]) -> str:
 
 
 def _cam_layer(config: ModelConfig) -> str:
-    named = backbone_named(config.backbone).cam_layer
+    named = get_backbone(config.backbone).cam_layer
     return f"`{named}`" if named else "the last feature map"
 
 

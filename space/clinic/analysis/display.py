@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
-from numpy.typing import NDArray
 from PIL import Image
 
-from bcd_models.explanation import COLOURS, Explanation
+from bcd_models.explanation import Explanation, apply_colours
 from clinic.storage.shown_images import encode_png
 
 MAX_SIDE = 800
@@ -47,10 +44,4 @@ def display_size(size: tuple[int, int], side: int = MAX_SIDE) -> tuple[int, int]
 def colour_heat_map(grey: bytes) -> bytes:
     """Return a stored heat map, a grey PNG, in the colours that it is shown in, as PNG."""
     with Image.open(io.BytesIO(grey)) as stored:
-        return encode_png(colour(np.asarray(stored)))
-
-
-def colour(heat: NDArray[Any]) -> Image.Image:
-    """Return heat, HxW floats of 0 to 1 or whole numbers of 0 to 255, in the map's colours."""
-    rgba = colormaps[COLOURS](heat, bytes=True)
-    return Image.fromarray(np.ascontiguousarray(rgba[..., :3]))
+        return encode_png(Image.fromarray(apply_colours(np.asarray(stored))))

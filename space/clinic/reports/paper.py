@@ -31,10 +31,10 @@ from reportlab.platypus import (
     Table,
 )
 
-from bcd_models.explanation import Explanation
+from bcd_models.explanation import Explanation, apply_colours
 from bcd_models.prediction import NOTICE, Prediction
 from clinic.analysis import wording
-from clinic.analysis.display import colour, resize_for_display
+from clinic.analysis.display import resize_for_display
 
 MARGIN = 48.0
 WIDTH = A4[0] - 2 * MARGIN
@@ -273,7 +273,7 @@ def _draw_picture(canvas: Canvas, image: Image.Image, left: float, side: float) 
 
 
 def _draw_colour_scale(canvas: Canvas, left: float, height: float) -> None:
-    colours = colour(np.linspace(1, 0, 256)[:, None])  # from 1 at the top to 0
+    colours = Image.fromarray(apply_colours(np.linspace(1, 0, 256)[:, None]))  # 1 at the top
     canvas.drawImage(ImageReader(colours), left, 0, SCALE_WIDTH, height)
     canvas.setStrokeColor(LINE)
     canvas.rect(left, 0, SCALE_WIDTH, height)
