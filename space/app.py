@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> None:
     """Serve the app until interrupted."""
-    options = _options(arguments)
+    options = _parse_options(arguments)
     _refuse_taken_port(options.host, options.port)
-    folder = _own_temporary_folder(options.port)
+    folder = _make_temporary_folder(options.port)
     # Gradio reads these while it is imported and while pages are built.
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -43,14 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def build(settings: Settings, folder: Path) -> Gate:
-    """Open the installation and put the app together.
+    """Open the installation and put the app together; Gradio keeps its files in ``folder`` alone.
 
-    Args:
-        settings: Of the installation.
-        folder: Where Gradio keeps its files; nobody else's.
-
-    Raises:
-        BCDError: A model, the data folder or the database can't be used.
+    BCDError where a model, the data folder or the database can't be used.
     """
     from clinic.accounts import accounts
     from clinic.analysis.models import Models
@@ -60,12 +55,12 @@ def build(settings: Settings, folder: Path) -> Gate:
 
     models = Models(settings.models)
     clinic = open_installation(settings)
-    password = accounts.first_admin(clinic)
+    password = accounts.create_first_admin(clinic)
     if password:
         print(f"Made the account admin with the password {password}, shown this once", flush=True)
     app = build_app(clinic, models, folder)
     if settings.demo:
-        demo.begin(clinic, models)
+        demo.start(clinic, models)
     return app
 
 
@@ -97,7 +92,7 @@ def serve(app: Gate, host: str, port: int) -> None:
     Server(config).run()
 
 
-def _options(arguments: list[str] | None) -> argparse.Namespace:
+def _parse_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve the breast histology patch check.")
     port = int(os.environ.get("GRADIO_SERVER_PORT", "7860"))
     host = os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1")
@@ -115,8 +110,8 @@ def _refuse_taken_port(host: str, port: int) -> None:
             sys.exit(f"error: {host}:{port} can't be used ({error.strerror}): take another --port")
 
 
-def _own_temporary_folder(port: int) -> Path:
-    """A folder nobody else may read, empty even where the last run was killed."""
+def _make_temporary_folder(port: int) -> Path:
+    """Make a folder nobody else may read, empty even where the last run was killed."""
     folder = Path(tempfile.gettempdir()) / f"bcd-space-{port}"
     shutil.rmtree(folder, ignore_errors=True)
     try:

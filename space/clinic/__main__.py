@@ -1,4 +1,4 @@
-"""``python -m clinic verify | backup | restore``: what whoever runs the app needs now and then.
+"""``python -m clinic verify | backup | restore``: what the administrator needs now and then.
 
 Works on the installation that the environment names (``BCD_DATA_FOLDER``, ``BCD_DATABASE_URL``).
 """
@@ -23,11 +23,11 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @app.command()
 def verify(
     repair: Annotated[
-        bool, typer.Option(help="Take away what belongs to nothing, count tallies anew.")
+        bool, typer.Option(help="Delete what belongs to nothing, count tallies again.")
     ] = False,
 ) -> None:
     """Check rows against stored files, and the audit log; exit code 1 where something is wrong."""
-    found = checks.verify(_opened(), repair)
+    found = checks.verify(_open_installation(), repair)
     for problem in found.problems:
         typer.echo(problem)
     if found.problems and not (repair and not found.broken):
@@ -38,7 +38,7 @@ def verify(
 @app.command()
 def backup(target: Annotated[Path, typer.Argument(help="Zip file to write.")]) -> None:
     """Copy database and files while the app runs."""
-    clinic = _opened()
+    clinic = _open_installation()
     count = backups.backup(clinic, target)
     typer.echo(f"{target}: {count} stored files")
     if not clinic.database.sqlite_file:
@@ -59,7 +59,7 @@ def restore(
     verify()
 
 
-def _opened() -> Installation:
+def _open_installation() -> Installation:
     return open_installation(Settings.from_environment())
 
 

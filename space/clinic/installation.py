@@ -14,7 +14,7 @@ from clinic.storage.audit_log import AuditLog
 from clinic.storage.database import Database
 from clinic.storage.files import Storage
 from clinic.storage.heads import FORMER, HEADS
-from clinic.storage.ids import RECORD
+from clinic.storage.ids import RECORD_ID
 from clinic.storage.migrations import migrate
 
 
@@ -38,7 +38,7 @@ def open_installation(settings: Settings) -> Installation:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_lost_database(settings)
         log = AuditLog(settings.data)
-        database = Database(settings.database, lambda refusal: _note(database, log, refusal))
+        database = Database(settings.database, lambda refusal: _log_refusal(database, log, refusal))
         migrate(database)
         with database.transaction() as session:
             tallies.fill(session)
@@ -52,16 +52,16 @@ def open_installation(settings: Settings) -> Installation:
         ) from None
 
 
-def _note(database: Database, log: AuditLog, refusal: Refused) -> None:
+def _log_refusal(database: Database, log: AuditLog, refusal: Refused) -> None:
     """Write into the audit log that a record was asked for which isn't the doctor's."""
-    is_id = RECORD.fullmatch(refusal.record_id)  # anything else may hold a user's words
+    is_id = RECORD_ID.fullmatch(refusal.record_id)  # anything else may hold a user's words
     subject = f"{refusal.kind} {refusal.record_id}" if is_id else refusal.kind
     with database.transaction() as session:
         log.write(session, "refused", actor=refusal.actor, subject=subject)
 
 
 def _refuse_lost_database(settings: Settings) -> None:
-    """An empty one in its place would throw away what its log still holds."""
+    """Refuse to start without it: an empty one would throw away what its log still holds."""
     file = settings.data / DATABASE
     was_used = any((settings.data / name).exists() for name in (HEADS, FORMER))
     if not settings.database_url and was_used and not file.exists():

@@ -111,7 +111,7 @@ class _Environment(Settings, BaseSettings):
         enable_decoding=False,  # lists are no JSON
     )
 
-    models: List = Field(default_factory=lambda: _checkout_models() or published_models())
+    models: List = Field(default_factory=lambda: _find_checkout_models() or read_published_models())
     data: Folder = Field(DATA, validation_alias="BCD_DATA_FOLDER", validate_default=True)
 
     @model_validator(mode="before")
@@ -122,11 +122,11 @@ class _Environment(Settings, BaseSettings):
         return {name: text for name, text in stripped.items() if text}
 
 
-def _checkout_models() -> tuple[str, ...]:
+def _find_checkout_models() -> tuple[str, ...]:
     return tuple(str(config.parent) for config in sorted(CARDS.glob("bcd-*/config.json")))
 
 
-def published_models(card: Path = SPACE_CARD) -> tuple[str, ...]:
+def read_published_models(card: Path = SPACE_CARD) -> tuple[str, ...]:
     """Return the Hub ids that the Space's card names, the default model first."""
     from huggingface_hub import metadata_load
 

@@ -103,7 +103,7 @@ def test_an_overview_costs_no_more_than_three_counts(
     clinic: Installation, role: str, time_: str
 ) -> None:
     def count() -> None:
-        with clinic.database.reading() as session:
+        with clinic.database.snapshot() as session:
             found = session.scalar(select(func.count()).select_from(Examination))
             assert found == EXAMINATIONS
 

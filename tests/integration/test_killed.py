@@ -34,7 +34,7 @@ from clinic.records.patient_fields import PatientForm
 from clinic.storage import migrations, tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Examination, Tally
-from clinic.storage.tallies import EXAMINATIONS, WHATEVER
+from clinic.storage.tallies import ANY_MODEL, EXAMINATIONS
 from clinic.upkeep import verify
 from tests.conftest import ROOT
 from tests.support.clinic import PASSWORD, PATCHES, actor, installation_with
@@ -269,7 +269,7 @@ def counted(session: Any, owner: int) -> int:
     wanted = select(func.sum(Tally.count)).where(
         Tally.owner_id == owner,
         Tally.kind == EXAMINATIONS,
-        Tally.model == WHATEVER,
+        Tally.model == ANY_MODEL,
         Tally.span.startswith("M"),
     )
     return session.scalar(wanted) or 0
@@ -277,14 +277,14 @@ def counted(session: Any, owner: int) -> int:
 
 def everything_is_there(clinic: Installation, owner: int, saved: dict[str, list[str]]) -> int:
     """All that was acknowledged is there and counted; returns how many examinations there are."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         for number, hashes in saved.items():
             is_whole(clinic, session, number, hashes)
         kept = set(session.scalars(select(Examination.id)))
         assert set(saved) <= kept
         assert counted(session, owner) == len(kept)
-        assert tallies.sound(session)
-        assert clinic.log.problems(session) == []
+        assert tallies.are_sound(session)
+        assert clinic.log.find_problems(session) == []
     return len(kept)
 
 

@@ -205,7 +205,7 @@ def test_each_acknowledged_examination_is_kept_once_with_its_pixels(
     }
     assert len(saved) == sum(len(user.saved) for user in users)
     assert len({patient for _, patient, *_ in saved.values()}) == len(saved)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         kept = {one.id: one for one in session.scalars(select(Examination))}
         assert kept.keys() == saved.keys()
         for number, (name, patient, model, patch, answer) in saved.items():

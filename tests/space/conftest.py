@@ -22,7 +22,14 @@ from clinic.storage import clock
 from clinic.storage.actor import Actor, Role
 from clinic.storage.tables import Account
 from clinic.storage.tallies import model_key
-from tests.support.clinic import DATABASES, NAMES, PATCHES, empty_database, installation_at
+from tests.support.clinic import (
+    DATABASES,
+    NAMES,
+    PATCHES,
+    Clock,
+    empty_database,
+    installation_at,
+)
 from tests.support.running_app import save_small_model
 from tests.support.serving import Serving, serving_at
 
@@ -31,7 +38,7 @@ from tests.support.serving import Serving, serving_at
 def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashing as it is, but for its cost."""
     quick = PasswordHash([Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)])
-    monkeypatch.setattr(passwords, "_hasher", lambda: quick)
+    monkeypatch.setattr(passwords, "_get_hasher", lambda: quick)
 
 
 @pytest.fixture(params=DATABASES)
@@ -60,6 +67,14 @@ def doctors(clinic: Installation) -> dict[str, Actor]:
         session.add_all(made)
         session.flush()
         return {one.name: Actor(one.id, one.name, one.role, "10.0.0.1") for one in made}
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clinic's clock, which stands still until it is moved."""
+    stands = Clock()
+    monkeypatch.setattr(clock, "now", stands)
+    return stands
 
 
 @pytest.fixture
@@ -122,7 +137,7 @@ def save_on(
 @pytest.fixture(scope="session")
 def keys(small_models: Models) -> list[str]:
     """Of both models, as tallies name them."""
-    offered = map(small_models.offered, small_models.names)
+    offered = map(small_models.describe, small_models.names)
     return [model_key(o.config.name, o.config.version, o.weights_sha256) for o in offered]
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import pytest
 
 from bcd_models.errors import InputError
-from clinic.settings import Settings, published_models
+from clinic.settings import Settings, read_published_models
 
 
 class Read(Protocol):
@@ -113,6 +113,8 @@ def test_a_card_that_names_no_models_is_told(
 ) -> None:
     card = tmp_path / "README.md"
     monkeypatch.setattr("clinic.settings.CARDS", tmp_path)
-    monkeypatch.setattr("clinic.settings.published_models", lambda: published_models(card))
+    monkeypatch.setattr(
+        "clinic.settings.read_published_models", lambda: read_published_models(card)
+    )
     with pytest.raises(InputError, match="set BCD_MODELS"):
         settings(BCD_MODELS="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -24,6 +25,21 @@ NAMES = ("small-one", "small-b2")  # of the models that tests offer
 PATCHES = sorted(EXAMPLES.glob("*.png"))
 
 
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = datetime(2026, 3, 1, 8, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        """Return what it shows."""
+        return self.at
+
+    def move(self, **by: float) -> None:
+        """Move it by a ``timedelta`` of these."""
+        self.at += timedelta(**by)
+
+
 def settings_at(folder: Path, database_url: str = "") -> Settings:
     """Settings of an installation that offers no model."""
     return Settings(models=(), data=folder / "data", database_url=database_url)
@@ -41,9 +57,9 @@ def installation_at(folder: Path, database_url: str = "") -> Iterator[Installati
 def installation_with(folder: Path, *doctors: str) -> Iterator[Installation]:
     """An installation whose data lie in a folder, with an admin and some doctors."""
     opened = open_installation(Settings(models=(), data=folder, admin_password=PASSWORD))
-    accounts.first_admin(opened)
+    accounts.create_first_admin(opened)
     for name in doctors:
-        accounts.make(opened, actor(opened, "admin"), name, "doctor", PASSWORD)
+        accounts.create(opened, actor(opened, "admin"), name, "doctor", PASSWORD)
     yield opened
     opened.database.engine.dispose()
 
@@ -51,7 +67,7 @@ def installation_with(folder: Path, *doctors: str) -> Iterator[Installation]:
 def actor(clinic: Installation, name: str) -> Actor:
     """An account, signed in."""
     token = sign_ins.sign_in(clinic, name, PASSWORD, "10.0.0.9")
-    found = sign_ins.actor_of(clinic, token, "10.0.0.9")
+    found = sign_ins.find_actor(clinic, token, "10.0.0.9")
     assert found
     return found
 
@@ -72,6 +88,6 @@ def empty_database(server: str) -> Iterator[str]:
 
 def actor_named(clinic: Installation, name: str) -> Actor:
     """An account by its name, as if it had signed in."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         account = session.scalars(select(Account).where(Account.name == name)).one()
         return Actor(account.id, account.name, account.role, "10.0.0.9")

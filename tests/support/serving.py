@@ -23,6 +23,8 @@ from clinic.analysis.models import Models
 from clinic.http.gate import Gate
 from clinic.http.grants import Grants
 from clinic.installation import Installation
+from clinic.records import patients
+from clinic.records.patient_fields import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, Role
 from clinic.storage.tables import Account
@@ -112,6 +114,28 @@ class Serving:
     def files(self) -> list[Path]:
         """What lies in Gradio's folder."""
         return [path for path in self.folder.rglob("*") if path.is_file()]
+
+
+@dataclass
+class SignedIn:
+    """A doctor of the running app, signed in, with a patient that nobody else has."""
+
+    serving: Serving
+    actor: Actor
+    client: TestClient
+    patient: str
+
+    @property
+    def clinic(self) -> Installation:
+        """Where the doctor works."""
+        return self.serving.clinic
+
+
+def sign_in_doctor(serving: Serving) -> SignedIn:
+    """Sign in a new doctor of the running app."""
+    actor = add_account(serving.clinic)
+    patient = patients.create(serving.clinic, actor, PatientForm())
+    return SignedIn(serving, actor, serving.visitor(actor), patient)
 
 
 async def _raw(gate: Gate, scope: dict[str, Any], body: Iterator[bytes]) -> tuple[int, str]:

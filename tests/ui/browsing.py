@@ -22,7 +22,11 @@ FLAGS = (
 
 DESK, PHONE = (1280, "light"), (390, "dark")  # width in pixels, and colours
 # What Gradio tells when it ends its own listening because the page is left.
-LEAVING = ("AbortError: signal is aborted", "Unexpected error Connection errored out")
+LEAVING = (
+    "AbortError: signal is aborted",
+    "AbortError: BodyStreamBuffer was aborted",
+    "Unexpected error Connection errored out",
+)
 
 
 @contextmanager
@@ -70,7 +74,7 @@ def watched_page(
     yield page
     context.close()
     assert not elsewhere
-    assert not errors
+    assert not errors, errors
 
 
 def sign_in(page: Page, name: str, password: str) -> None:

@@ -17,7 +17,7 @@ from clinic.records import examinations, patients
 from clinic.records.examinations import Details
 from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
-from clinic.storage.paging import SIZE
+from clinic.storage.paging import MAX_ROWS
 from tests.support.clinic import PASSWORD, actor, installation_with
 from tests.support.running_app import EXAMPLES, running_app, save_small_model
 from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, watched_page
@@ -45,7 +45,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 @pytest.fixture(scope="module")
 def url(clinic: Installation, models: Models) -> Iterator[str]:
     environment = {"BCD_DATA_FOLDER": str(clinic.settings.data)}
-    with running_app([models.offered("small-one").folder], environment) as address:
+    with running_app([models.describe("small-one").folder], environment) as address:
         yield address.rstrip("/")
 
 
@@ -158,12 +158,12 @@ def test_passwords_sessions_and_patients_of_an_account(visit: Visit, clinic: Ins
 
 def test_a_long_log_is_paged_and_takes_filters_along(visit: Visit, clinic: Installation) -> None:
     grace = actor(clinic, "grace")
-    for _ in range(SIZE + 2):
+    for _ in range(MAX_ROWS + 2):
         patients.create(clinic, grace, PatientForm())
     admin = visit("admin", "/audit")
     pick(admin, "Act", "Patient made")
     pick(admin, "Who", "grace")
-    expect(admin.get_by_text(f"Page 1 of 2, {SIZE + 2} in all")).to_be_visible()
+    expect(admin.get_by_text(f"Page 1 of 2, {MAX_ROWS + 2} in all")).to_be_visible()
     admin.get_by_role("link", name="Next page").click()
     expect(admin.get_by_text("Page 2 of 2")).to_be_visible()
     expect(admin.locator("td[data-label='Act']")).to_have_text(["Patient made"] * 2)

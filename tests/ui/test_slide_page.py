@@ -11,8 +11,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from bcd_models import BCDClassifier
-from clinic.analysis.slide_jobs import SLIDE
-from clinic.ui.doctor.slide_page import in_words
+from clinic.analysis.slide_jobs import FILE_NAME
+from clinic.ui.doctor.slide_page import describe_answer
 from tests.support.clinic import PASSWORD, installation_with
 from tests.support.running_app import running_app
 from tests.support.slides import small_slides, write_repeated
@@ -80,7 +80,7 @@ def test_a_slide_is_mapped(
     hand_in(page, drawn["sized"])
     expect(page.locator(".bcd-card dl")).to_contain_text("as the slide says")
     analyse.click()
-    expect(page.locator("h2.bcd-answer")).to_contain_text(in_words(expected))
+    expect(page.locator("h2.bcd-answer")).to_contain_text(describe_answer(expected))
     slider = page.get_by_role("slider", name="Heat map opacity")
     slider.press("End")
     expect(page.locator(".bcd-heat")).to_have_css("opacity", "1")
@@ -117,4 +117,4 @@ def test_an_analysis_that_nobody_waits_for_ends(page: Page, data: Path, tmp_path
 
 def laid(data: Path) -> list[Path]:
     """Slides that are being looked at."""
-    return [path for path in data.rglob(SLIDE) if path.is_file()]
+    return [path for path in data.rglob(FILE_NAME) if path.is_file()]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, String, cast, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from clinic.accounts.permissions import need_admin
+from clinic.accounts.permissions import require_admin
 from clinic.installation import Installation
 from clinic.storage.actor import Actor
 from clinic.storage.paging import Page, fetch_page
@@ -19,27 +18,16 @@ from clinic.storage.tables import Account, AuditEntry
 
 @dataclass(frozen=True)
 class Act:
-    """One row of the log.
+    """One row of the log."""
 
-    Attributes:
-        number: From 1, without a gap.
-        at: When it was done.
-        account: Name of who did it; "": nobody who was signed in.
-        action: What was done, such as "patient_made".
-        subject: To what, such as "patient P-7K3QX9MDAT" or "account 2".
-        named: Today's name of the account that the subject is, or "".
-        address: Where the request came from; "": from no browser, but from the app itself.
-        detail: Ids, counts, hashes and names of fields.
-    """
-
-    number: int
-    at: datetime
-    account: str
-    action: str
-    subject: str
-    named: str
-    address: str
-    detail: dict[str, Any]
+    number: int  # from 1, without a gap
+    at: datetime  # when it was done
+    account: str  # name of who did it; "": nobody who was signed in
+    action: str  # what was done, such as "patient_made"
+    subject: str  # to what, such as "patient P-7K3QX9MDAT" or "account 2"
+    named: str  # today's name of the account that the subject is, or ""
+    address: str  # where the request came from; "": from no browser, but from the app itself
+    detail: dict[str, Any]  # ids, counts, hashes and names of fields
 
 
 def search_acts(
@@ -51,21 +39,16 @@ def search_acts(
     subject: str = "",
     page: int = 1,
 ) -> Page[Act]:
-    """Acts, the newest first.
+    """Return acts, the newest first.
 
-    Args:
-        clinic: The installation.
-        actor: An admin.
-        action: Only this one, such as "signed_in".
-        account: Only of the account with this name.
-        subject: Only with these words in the subject, such as "patient", "account 2" or an id; a
-            patient's id also finds the acts on its examinations.
-        page: Which 25 of them.
+    Only those of one ``action``, such as "signed_in", of the ``account`` with a name, and with
+    words in the ``subject``, such as "patient", "account 2" or an id; a patient's id also finds the
+    acts on its examinations.
 
     Raises:
         NotSignedIn, NotAllowed: The actor is no admin.
     """
-    need_admin(actor)
+    require_admin(actor)
     wanted: list[ColumnElement[bool]] = []
     if action:
         wanted.append(AuditEntry.action == action)
@@ -73,25 +56,31 @@ def search_acts(
         wanted.append(AuditEntry.account_name == account.strip().lower())
     if subject.strip():
         wanted.append(_is_about(" ".join(subject.split())))
-    rows = select(AuditEntry).where(*wanted).order_by(AuditEntry.number.desc())
-    with clinic.database.reading() as session:
-        some = fetch_page(session, rows, page, _act)
-        return replace(some, rows=_named(session, some.rows))
+    named = select(Account.name).where("account " + cast(Account.id, String) == AuditEntry.subject)
+    columns = (
+        AuditEntry.number,
+        AuditEntry.at,
+        AuditEntry.account_name.label("account"),
+        AuditEntry.action,
+        AuditEntry.subject,
+        func.coalesce(named.scalar_subquery(), "").label("named"),
+        AuditEntry.address,
+        AuditEntry.detail,
+    )
+    rows = select(*columns).where(*wanted).order_by(AuditEntry.number.desc())
+    with clinic.database.snapshot() as session:
+        return fetch_page(session, rows, page, Act)
 
 
 def list_filters(clinic: Installation, actor: Actor | None) -> tuple[list[str], list[str]]:
-    """Return what has been done so far, and the names of who did it, each once.
-
-    Raises:
-        NotSignedIn, NotAllowed: The actor is no admin.
-    """
-    need_admin(actor)
-    with clinic.database.reading() as session:
+    """Return what was done so far and by whom, each once; errors as in ``search_acts``."""
+    require_admin(actor)
+    with clinic.database.snapshot() as session:
         return _each_once(session, AuditEntry.action), _each_once(session, AuditEntry.account_name)
 
 
 def _is_about(words: str) -> ColumnElement[bool]:
-    """Whole words, so that account 2 is not account 20."""
+    """Match whole words, so that account 2 is not account 20."""
     padded = " " + AuditEntry.subject + " "
     return or_(
         padded.icontains(f" {words} ", autoescape=True),
@@ -101,22 +90,3 @@ def _is_about(words: str) -> ColumnElement[bool]:
 
 def _each_once(session: Session, column: InstrumentedAttribute[str]) -> list[str]:
     return list(session.scalars(select(column).where(column != "").distinct().order_by(column)))
-
-
-def _named(session: Session, some: Iterable[Act]) -> tuple[Act, ...]:
-    known = session.execute(select(Account.id, Account.name))
-    names = {f"account {number}": name for number, name in known}
-    return tuple(replace(act, named=names.get(act.subject, "")) for act in some)
-
-
-def _act(entry: AuditEntry) -> Act:
-    return Act(
-        entry.number,
-        entry.at,
-        entry.account_name,
-        entry.action,
-        entry.subject,
-        "",
-        entry.address,
-        entry.detail,
-    )

@@ -17,8 +17,8 @@ from clinic.storage import clock
 from clinic.storage.tables import Failures
 
 FREE_ATTEMPTS = {"account": 4, "address": 20}  # attempts without a wait
-MAX_WAIT = 900  # seconds
-FADES = timedelta(days=1)  # after the last attempt
+MAX_WAIT_SECONDS = 900  # seconds
+KEEP_ATTEMPTS = timedelta(days=1)  # after the last attempt
 
 
 @dataclass
@@ -35,39 +35,35 @@ class TooManyAttempts(BCDError):
         return f"too many attempts: wait {self.seconds} seconds, then try again"
 
 
-def begin(session: Session, name: str, address: str) -> None:
-    """Count an attempt.
-
-    Raises:
-        TooManyAttempts: It has to wait; it doesn't count.
-    """
-    counters = [_counter(session, kind, of) for kind, of in _of(name, address)]
+def count_attempt(session: Session, name: str, address: str) -> None:
+    """Count an attempt; TooManyAttempts where it has to wait, and then it doesn't count."""
+    counters = [_get_counter(session, kind, of) for kind, of in _list_keys(name, address)]
     now = clock.now()
-    until = max(_until(counter, now) for counter in counters)
+    until = max(_find_lock_end(counter, now) for counter in counters)
     if until > now:
         raise TooManyAttempts(int((until - now).total_seconds()) + 1)
     for counter, kind in zip(counters, FREE_ATTEMPTS, strict=True):
-        _count(counter, FREE_ATTEMPTS[kind], now)
+        _count_up(counter, FREE_ATTEMPTS[kind], now)
 
 
-def succeeded(session: Session, name: str, address: str) -> None:
+def forget_attempts(session: Session, name: str, address: str) -> None:
     """Forget an account's attempts, and the last one of its address.
 
     The address' others stay: whoever knows one password shall not buy guesses of others with it.
     """
-    account, place = (_counter(session, kind, of) for kind, of in _of(name, address))
+    account, place = (_get_counter(session, kind, of) for kind, of in _list_keys(name, address))
     account.count, account.locked_until = 0, None
     place.count -= 1
     if place.count <= FREE_ATTEMPTS["address"]:
         place.locked_until = None
 
 
-def _of(name: str, address: str) -> list[tuple[str, str]]:
+def _list_keys(name: str, address: str) -> list[tuple[str, str]]:
     """Return a key that holds a name's hash, for a name may be as long as a request."""
     return [("account", hashlib.sha256(name.encode()).hexdigest()), ("address", address[:64])]
 
 
-def _counter(session: Session, kind: str, of: str) -> Failures:
+def _get_counter(session: Session, kind: str, of: str) -> Failures:
     key = f"{kind}:{of}"
     counter = session.get(Failures, key)
     if counter is None:
@@ -76,17 +72,17 @@ def _counter(session: Session, kind: str, of: str) -> Failures:
     return counter
 
 
-def _until(counter: Failures, now: datetime) -> datetime:
-    """Until when it is locked; a clock that was set back since makes that no longer."""
+def _find_lock_end(counter: Failures, now: datetime) -> datetime:
+    """Return when its lock ends; a clock that was set back since doesn't prolong it."""
     if counter.locked_until is None or counter.last_at > now:
         return now
     return counter.locked_until
 
 
-def _count(counter: Failures, free: int, now: datetime) -> None:
-    if now - counter.last_at > FADES:
+def _count_up(counter: Failures, free: int, now: datetime) -> None:
+    if now - counter.last_at > KEEP_ATTEMPTS:
         counter.count = 0
     counter.count, counter.last_at = counter.count + 1, now
     beyond = counter.count - free
-    wait = min(2**beyond, MAX_WAIT) if beyond >= 0 else 0
+    wait = min(2**beyond, MAX_WAIT_SECONDS) if beyond >= 0 else 0
     counter.locked_until = now + timedelta(seconds=wait) if wait else None

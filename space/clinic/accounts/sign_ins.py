@@ -12,36 +12,27 @@ from sqlalchemy.orm import Session
 
 from bcd_models.errors import BCDError, InputError
 from clinic.accounts import lockout, passwords
-from clinic.accounts.permissions import need_account, need_admin
+from clinic.accounts.permissions import require_account, require_admin
 from clinic.installation import Installation
 from clinic.storage import clock, shown_images
 from clinic.storage.actor import Actor, NotAllowed
 from clinic.storage.paging import Page, fetch_page
 from clinic.storage.tables import Account, SignIn
 
-MAX_LIFE = 3  # times the hours without use
-SEEN_EVERY = timedelta(minutes=1)  # a request writes no more often
+MAX_LIFE_FACTOR = 3  # times the hours without use
+MIN_UPDATE_INTERVAL = timedelta(minutes=1)  # a request writes no more often
 
 
 @dataclass(frozen=True)
 class SessionRow:
-    """What an admin sees of a session.
+    """What an admin sees of a session."""
 
-    Attributes:
-        account_id: Whose it is.
-        account: That account's name.
-        address: Where it was begun from.
-        created_at: When.
-        seen_at: When it was last used, to the minute.
-        expires_at: When it ends unless it is used.
-    """
-
-    account_id: int
-    account: str
-    address: str
-    created_at: datetime
-    seen_at: datetime
-    expires_at: datetime
+    account_id: int  # whose it is
+    account: str  # that account's name
+    address: str  # where it was begun from
+    created_at: datetime  # when
+    seen_at: datetime  # when it was last used, to the minute
+    expires_at: datetime  # when it ends unless it is used
 
 
 class SignInFailed(BCDError):
@@ -62,7 +53,7 @@ def sign_in(clinic: Installation, name: str, password: str, address: str) -> str
     name = name.strip().lower()
     try:
         with clinic.database.transaction() as session:
-            lockout.begin(session, name, address)
+            lockout.count_attempt(session, name, address)
             account = session.scalar(select(Account).where(Account.name == name))
     except lockout.TooManyAttempts:
         _log_failure(clinic, address, "locked out")
@@ -74,9 +65,9 @@ def sign_in(clinic: Installation, name: str, password: str, address: str) -> str
             # It may have been closed since, or been given another password.
             current = session.get_one(Account, account.id)
             if current.active and current.password_changed_at == account.password_changed_at:
-                lockout.succeeded(session, name, address)
+                lockout.forget_attempts(session, name, address)
                 current.password_hash = renewed or current.password_hash
-                return _begun(clinic, session, current, address)
+                return _begin(clinic, session, current, address)
     _log_failure(clinic, address, "refused")
     raise SignInFailed
 
@@ -84,8 +75,7 @@ def sign_in(clinic: Installation, name: str, password: str, address: str) -> str
 def sign_in_from_hub(clinic: Installation, hub_name: str, address: str) -> str:
     """Begin a session for a Hub account that the settings allow; its first makes a doctor.
 
-    Raises:
-        NotAllowed: It is not on the list, or its account is closed.
+    NotAllowed where it is not on the list, or its account is closed.
     """
     known = {name.casefold() for name in clinic.settings.hub_accounts}
     hub_name = hub_name.casefold()
@@ -105,14 +95,14 @@ def sign_in_from_hub(clinic: Installation, hub_name: str, address: str) -> str:
             session.flush()
         if not account.active:
             raise NotAllowed("this account is closed")
-        return _begun(clinic, session, account, address)
+        return _begin(clinic, session, account, address)
 
 
-def actor_of(clinic: Installation, token: str | None, address: str) -> Actor | None:
-    """Whose session a token is; None where it is unknown or over, or the account is closed."""
+def find_actor(clinic: Installation, token: str | None, address: str) -> Actor | None:
+    """Return whose session a token is; None where it is unknown or over, or the account closed."""
     if not token:
         return None
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         found = session.get(SignIn, _hash(token))
         now = clock.now()
         if found is None or found.expires_at <= now or not found.account.active:
@@ -122,9 +112,9 @@ def actor_of(clinic: Installation, token: str | None, address: str) -> Actor | N
             return None
         account = found.account
         actor = _actor(account, address)
-        is_fresh = unused < SEEN_EVERY
+        is_fresh = unused < MIN_UPDATE_INTERVAL
     if not is_fresh:
-        _prolong(clinic, _hash(token), now)
+        _prolong_session(clinic, _hash(token), now)
     return actor
 
 
@@ -138,16 +128,14 @@ def sign_out(clinic: Installation, token: str | None) -> None:
         clinic.log.write(session, "signed_out", actor=_actor(found.account, found.address))
 
 
-def open_sessions(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[SessionRow]:
-    """Sessions that are open, the last used first.
-
-    Raises:
-        NotSignedIn, NotAllowed: The actor is no admin.
-    """
-    need_admin(actor)
+def list_open_sessions(
+    clinic: Installation, actor: Actor | None, page: int = 1
+) -> Page[SessionRow]:
+    """Return open sessions, the last used first; NotSignedIn or NotAllowed to all but admins."""
+    require_admin(actor)
     columns = (
-        Account.id,
-        Account.name,
+        Account.id.label("account_id"),
+        Account.name.label("account"),
         SignIn.address,
         SignIn.created_at,
         SignIn.seen_at,
@@ -159,29 +147,28 @@ def open_sessions(clinic: Installation, actor: Actor | None, page: int = 1) -> P
         .where(SignIn.expires_at > clock.now())
         .order_by(SignIn.seen_at.desc(), SignIn.token_sha256)
     )
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return fetch_page(session, rows, page, SessionRow)
 
 
 def end_sessions(clinic: Installation, actor: Actor | None, account_id: int) -> int:
     """End all sessions of an account: one's own, or as an admin anyone's; returns how many.
 
-    Raises:
-        NotSignedIn, NotAllowed: It is another's, and the actor no admin.
+    NotSignedIn or NotAllowed where it is another's, and the actor no admin.
     """
-    known = need_account(actor)
+    known = require_account(actor)
     if known.account_id != account_id and known.role != "admin":
         raise NotAllowed("only an admin may end another's sessions")
     with clinic.database.transaction() as session:
-        ended = end_all(session, account_id)
+        ended = delete_sessions(session, account_id)
         clinic.log.write(
             session, "session_ended", actor=known, subject=f"account {account_id}", count=ended
         )
     return ended
 
 
-def end_all(session: Session, account_id: int) -> int:
-    """Within a transaction, end all sessions of an account; returns how many."""
+def delete_sessions(session: Session, account_id: int) -> int:
+    """End all sessions of an account within a transaction; returns how many."""
     ended = session.execute(
         delete(SignIn).where(SignIn.account_id == account_id).returning(SignIn.token_sha256)
     )
@@ -196,22 +183,22 @@ def check_own_password(clinic: Installation, actor: Actor, password: str) -> str
         TooManyAttempts: It was guessed too often.
     """
     with clinic.database.transaction() as session:
-        lockout.begin(session, actor.name, actor.address)
+        lockout.count_attempt(session, actor.name, actor.address)
         kept = session.get_one(Account, actor.account_id).password_hash
     right, _ = passwords.check(password, kept)
     if not right:
-        raise wrong_password()
+        raise password_error()
     with clinic.database.transaction() as session:
-        lockout.succeeded(session, actor.name, actor.address)
+        lockout.forget_attempts(session, actor.name, actor.address)
     return kept
 
 
-def wrong_password() -> InputError:
+def password_error() -> InputError:
     """Return what is raised where the old password isn't the account's."""
     return InputError("the present password is wrong")
 
 
-def _begun(clinic: Installation, session: Session, account: Account, address: str) -> str:
+def _begin(clinic: Installation, session: Session, account: Account, address: str) -> str:
     token, now = secrets.token_urlsafe(32), clock.now()
     session.execute(delete(SignIn).where(SignIn.expires_at <= now))
     shown_images.forget_old(session)
@@ -233,13 +220,13 @@ def _actor(account: Account, address: str) -> Actor:
     return Actor(account.id, account.name, account.role, address)
 
 
-def _prolong(clinic: Installation, token_sha256: str, now: datetime) -> None:
+def _prolong_session(clinic: Installation, token_sha256: str, now: datetime) -> None:
     with clinic.database.transaction() as session:
         found = session.get(SignIn, token_sha256)
         if found:  # it may have ended meanwhile
             found.seen_at = now
             found.created_at = min(found.created_at, now)
-            latest = found.created_at + MAX_LIFE * _idle(clinic)
+            latest = found.created_at + MAX_LIFE_FACTOR * _idle(clinic)
             found.expires_at = min(now + _idle(clinic), latest)
 
 

@@ -16,53 +16,35 @@ from clinic.analysis.models import Models
 from clinic.storage.shown_images import encode_png
 
 MAX_IMAGES = 16  # of one analysis
-MAX_OFF_SCALE = 2.0  # times, or part of, the field trained on
+MAX_SCALE_RATIO = 2.0  # times, or part of, the field trained on
 
 
 @dataclass(frozen=True)
 class HandedIn:
-    """One image to analyse.
+    """One image to analyse."""
 
-    Attributes:
-        data: The file's bytes.
-        field_width_um: How many micrometres wide its field is; None: not known.
-    """
-
-    data: bytes
-    field_width_um: float | None = None
+    data: bytes  # the file's bytes
+    field_width_um: float | None = None  # how many micrometres wide its field is; None: not known
 
 
 @dataclass(frozen=True)
 class Analysed:
-    """What models said of one image.
+    """What models said of one image."""
 
-    Attributes:
-        image: Upright RGB, as the models saw it.
-        png: The same, as it is stored once it is saved.
-        field_width_um: As handed in.
-        explanations: By model.
-        warnings: Why its scale makes the answers less to be relied on.
-    """
-
-    image: Image.Image
-    png: bytes
-    field_width_um: float | None
-    explanations: dict[str, Explanation]
-    warnings: tuple[str, ...]
+    image: Image.Image  # upright RGB, as the models saw it
+    png: bytes  # the same, as it is stored once it is saved
+    field_width_um: float | None  # as handed in
+    explanations: dict[str, Explanation]  # by model
+    warnings: tuple[str, ...]  # why its scale makes the answers less to be relied on
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What models said of images, kept on the server until it is saved.
+    """What models said of images, kept on the server until it is saved."""
 
-    Attributes:
-        images: Each of them, in order.
-        shown: Whether the doctor saw what they said; decides how it is saved.
-        shown_before: Whether an answer about one of the images was shown to the doctor before.
-    """
-
-    images: tuple[Analysed, ...]
-    shown: bool
+    images: tuple[Analysed, ...]  # each of them, in order
+    shown: bool  # whether the doctor saw what they said; decides how it is saved
+    # whether an answer about one of the images was shown to the doctor before
     shown_before: bool = False
 
 
@@ -80,15 +62,10 @@ def hand_in(data: bytes, um: float | None = None, um_per_pixel: float | None = N
 def field_width(
     width: int, um: float | None = None, um_per_pixel: float | None = None
 ) -> float | None:
-    """Micrometres that an image is wide, by either of two ways to say it; None: not known.
+    """Return micrometres that an image of ``width`` pixels is wide; None: not known.
 
-    Args:
-        width: Of the image, in pixels.
-        um: Micrometres of the whole field.
-        um_per_pixel: Micrometres of a pixel.
-
-    Raises:
-        InputError: Both are given, or one that no field has.
+    Either the whole field's or a pixel's are given. InputError where both are, or one that no field
+    has.
     """
     if um is not None and um_per_pixel is not None:
         raise InputError("give the field's width or the size of a pixel, not both")
@@ -111,8 +88,8 @@ def analyse(
         raise InputError(f"hand in 1 to {MAX_IMAGES} images, not {len(handed_in)}")
     if not names or len(set(names)) < len(names):
         raise InputError("choose one or more models, each once")
-    opened = [_opened(one, number) for number, one in enumerate(handed_in, 1)]
-    said = {name: _explained(models.loaded(name), opened) for name in names}
+    opened = [_open_input(one, number) for number, one in enumerate(handed_in, 1)]
+    said = {name: _explain(models.load(name), opened) for name in names}
     return tuple(
         Analysed(
             image,
@@ -129,18 +106,18 @@ def scale_warnings(
     models: Models, names: Iterable[str], field_width_um: float | None
 ) -> tuple[str, ...]:
     """Return why an image's scale speaks against some models' answers; of those still on offer."""
-    trained = (models.offered(name).config.preprocess for name in names if name in models.names)
+    trained = (models.describe(name).config.preprocess for name in names if name in models.names)
     return tuple(dict.fromkeys(filter(None, (_off_scale(field_width_um, one) for one in trained))))
 
 
-def _opened(one: HandedIn, number: int) -> Image.Image:
+def _open_input(one: HandedIn, number: int) -> Image.Image:
     try:
         return open_image(one.data)
     except InputError as error:
         raise type(error)(f"image {number}: {error}") from None
 
 
-def _explained(model: Predictor, images: Sequence[Image.Image]) -> list[Explanation]:
+def _explain(model: Predictor, images: Sequence[Image.Image]) -> list[Explanation]:
     explanations = []
     for _, found in model.explanations(images):
         if isinstance(found, ImageError):
@@ -154,6 +131,6 @@ def _off_scale(field: float | None, trained: PreprocessConfig) -> str:
     usual = trained.field_width_um
     if field is None:
         return f"the field's width is not known; the models know fields about {usual:g} µm wide"
-    if usual / MAX_OFF_SCALE <= field <= usual * MAX_OFF_SCALE:
+    if usual / MAX_SCALE_RATIO <= field <= usual * MAX_SCALE_RATIO:
         return ""
     return f"the field is {field:g} µm wide; the models know fields about {usual:g} µm wide"

@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 
 from bcd_models.explanation import Explanation, apply_colours
+from clinic.storage.shown_images import encode_png
 
-SIDE = 800
+MAX_SIDE = 800
 
 
-def resize_for_display(explanation: Explanation, side: int = SIDE) -> Explanation:
+def resize_for_display(explanation: Explanation, side: int = MAX_SIDE) -> Explanation:
     """Return the same image and heat map with a longer side of at most ``side`` pixels.
 
     Small images grow by a whole factor, so that their pixels stay what they are.
@@ -23,15 +24,15 @@ def resize_for_display(explanation: Explanation, side: int = SIDE) -> Explanatio
     return replace(explanation, image=enlarge(explanation.image, side), heatmap=np.asarray(heat))
 
 
-def enlarge(image: Image.Image, side: int = SIDE) -> Image.Image:
-    """An image with a longer side of at most ``side`` pixels, small ones grown as they are."""
+def enlarge(image: Image.Image, side: int = MAX_SIDE) -> Image.Image:
+    """Return an image with a longer side of at most ``side`` pixels; small ones are enlarged."""
     grows = max(image.size) <= side
     way = Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS
     return image.resize(display_size(image.size, side), way)
 
 
-def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
-    """Width and height of an image as ``enlarge`` makes it."""
+def display_size(size: tuple[int, int], side: int = MAX_SIDE) -> tuple[int, int]:
+    """Return width and height of an image as ``enlarge`` makes it."""
     width, height = size
     longer = max(size)
     if longer <= side:
@@ -43,7 +44,4 @@ def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
 def colour_heat_map(grey: bytes) -> bytes:
     """Return a stored heat map, a grey PNG, in the colours that it is shown in, as PNG."""
     with Image.open(io.BytesIO(grey)) as stored:
-        coloured = Image.fromarray(apply_colours(np.asarray(stored)))
-    buffer = io.BytesIO()
-    coloured.save(buffer, "PNG")
-    return buffer.getvalue()
+        return encode_png(Image.fromarray(apply_colours(np.asarray(stored))))

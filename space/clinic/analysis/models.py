@@ -33,23 +33,14 @@ class ModelGone(BCDError):
 
 @dataclass(frozen=True)
 class OfferedModel:
-    """What is known of a model before it is loaded.
+    """What is known of a model before it is loaded."""
 
-    Attributes:
-        folder: Where its files are.
-        config: What travels with its weights.
-        weights_sha256: SHA-256 of its weights file.
-        hint: How well it did on its test part, or "" where its folder does not say.
-        figures: The same with intervals, and on what data; "" too.
-        reference: Images of the test part in each bin of probability; empty too.
-    """
-
-    folder: Path
-    config: ModelConfig
-    weights_sha256: str
-    hint: str = ""
-    figures: str = ""
-    reference: tuple[int, ...] = ()
+    folder: Path  # where its files are
+    config: ModelConfig  # what travels with its weights
+    weights_sha256: str  # SHA-256 of its weights file
+    hint: str = ""  # how well it did on its test part, or "" where its folder does not say
+    figures: str = ""  # the same with intervals, and on what data; "" too
+    reference: tuple[int, ...] = ()  # images of the test part in each bin of probability; empty too
 
     @property
     def title(self) -> str:
@@ -68,13 +59,9 @@ class OfferedModel:
 
 
 class Models:
-    """Models by name; the first one is the default. Safe to use from threads.
+    """Models of some folders or Hub ids, by name; the first is the default. Safe for threads.
 
-    Args:
-        sources: Model folders or Hub ids.
-
-    Raises:
-        ModelFolderError: One can't be used, or two have one name.
+    ModelFolderError where one can't be used, or two have one name.
     """
 
     def __init__(self, sources: Sequence[str]) -> None:
@@ -82,7 +69,7 @@ class Models:
         self._loaded: dict[str, BCDClassifier] = {}
         self._loading = Lock()
         for source in sources:
-            offered = _offered(locate(source))
+            offered = _read_model(locate(source))
             name = offered.config.name
             if name in self._offered:
                 both = f"{self._offered[name].folder} and {offered.folder}"
@@ -102,65 +89,56 @@ class Models:
             for name, one in self._offered.items()
         ]
 
-    def offered(self, name: str) -> OfferedModel:
+    def describe(self, name: str) -> OfferedModel:
         """Return what is known of a model; InputError where there is none of that name."""
         if not isinstance(name, str) or name not in self._offered:
             raise InputError(f"no model {name!r}: choose one of {', '.join(self._offered)}")
         return self._offered[name]
 
-    def figures(self, name: str, weights_sha256: str) -> str:
-        """The test figures of a model by that name with these very weights, as a sentence."""
-        offered = self._with(name, weights_sha256)
-        return (offered and offered.figures) or "not known here for these weights"
-
-    def reference(self, name: str, weights_sha256: str) -> tuple[int, ...]:
-        """The test part's histogram of probability, of a model by that name with these weights."""
-        offered = self._with(name, weights_sha256)
-        return offered.reference if offered else ()
-
-    def _with(self, name: str, weights_sha256: str) -> OfferedModel | None:
+    def find(self, name: str, weights_sha256: str) -> OfferedModel | None:
+        """Return the model on offer by that name, if it has these very weights."""
         offered = self._offered.get(name)
         return offered if offered and offered.weights_sha256 == weights_sha256 else None
 
-    def loaded(self, name: str) -> BCDClassifier:
+    def load(self, name: str) -> BCDClassifier:
         """Return the model itself, read from its folder by whoever asks first.
 
         Raises:
             InputError: There is none of that name.
             ModelGone: The folder no longer holds what it held at the start.
         """
-        offered = self.offered(name)
+        offered = self.describe(name)
         with self._loading:
             if name not in self._loaded:
-                self._loaded[name] = _loaded(offered)
+                self._loaded[name] = _load(offered)
             return self._loaded[name]
 
 
-def _loaded(offered: OfferedModel) -> BCDClassifier:
-    """As it was at the start; whoever uses the page needn't know where it lay."""
+def _load(offered: OfferedModel) -> BCDClassifier:
+    """Load a model as it was at the start; its user needn't know where it lay."""
     name = offered.config.name
     try:
         model = BCDClassifier.from_pretrained(offered.folder)
     except ModelFolderError as error:
         log.error("model %s: %s", name, error)
-        raise ModelGone(f"the model {name} can't be loaded: tell who runs this page") from None
+        raise ModelGone(f"the model {name} can't be loaded: contact the administrator") from None
     if model.weights_sha256 != offered.weights_sha256 or model.config != offered.config:
         log.error("model %s: %s was changed since the start", name, offered.folder)
-        raise ModelGone(f"the model {name} was changed: whoever runs this page must restart it")
+        raise ModelGone(f"the model {name} was changed: ask the administrator to restart the app")
     return model
 
 
-def _offered(folder: Path) -> OfferedModel:
+def _read_model(folder: Path) -> OfferedModel:
     folder = folder.absolute()  # or, once it is gone, its name could be taken for a Hub id
     config = read_config(folder)
     get_backbone(config.backbone)
     weights, sha256 = read_weights(folder)
     read_graph(folder, config, sha256)
     refuse_infinite(weights, str(folder / WEIGHTS))  # or a damaged file would be told by a visitor
-    return OfferedModel(folder, config, sha256, **_measured(folder / METRICS, sha256))
+    return OfferedModel(folder, config, sha256, **_read_metrics(folder / METRICS, sha256))
 
 
-def _measured(path: Path, sha256: str) -> dict[str, Any]:
+def _read_metrics(path: Path, sha256: str) -> dict[str, Any]:
     """Return what is known of the test part, if it was measured with these very weights."""
     if not path.is_file():
         return {}

@@ -5,9 +5,7 @@ A slide lies in a file only while it is looked at, in a folder that is the calle
 
 from __future__ import annotations
 
-import io
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,46 +27,39 @@ from bcd_models.slides.slide_file import (
     read_facts,
 )
 from bcd_models.slides.slide_format import is_self_contained
-from clinic.accounts.permissions import need_doctor
+from clinic.accounts.permissions import require_doctor
 from clinic.storage.actor import Actor
+from clinic.storage.files import pack_zip
 
 # More takes minutes of everyone's processor.
 MAX_PIXELS, MAX_MM2 = 4_000_000_000, 400
-SLIDE = "slide"  # what the file is called, whatever the user called it
-ELSEWHERE = "analyse it with bcd slide on a machine of yours"
+FILE_NAME = "slide"  # what the file is called, whatever the user called it
+HINT = "analyse it with bcd slide on a machine of yours"
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """What a model says all over a slide.
+class SlideMap:
+    """What a model says all over a slide."""
 
-    Attributes:
-        prediction: The answers.
-        files: Heat map, regions, tiles and summary, as a zip.
-        picture: The whole slide, where it is no larger than an image that may be examined.
-    """
-
-    prediction: SlidePrediction
-    files: bytes
+    prediction: SlidePrediction  # the answers
+    files: bytes  # heat map, regions, tiles and summary, as a zip
+    # the whole slide, where it is no larger than an image that may be examined
     picture: Image.Image | None
 
 
 def inspect_slide(actor: Actor | None, data: bytes, mpp: float | None, folder: Path) -> SlideFacts:
     """Return what a slide says of itself, if it can be analysed here.
 
-    Args:
-        actor: A doctor.
-        data: The slide's file.
-        mpp: Micrometres a pixel, in place of what the slide says.
-        folder: Where the file may lie for the moment.
+    ``mpp``, micrometres a pixel, takes the place of what it says; its file may lie in ``folder``
+    for the moment.
 
     Raises:
         ImageError: No slide, damaged, too large, or without the size of its pixels.
         InputError: ``mpp`` is not a pixel's.
     """
-    need_doctor(actor)
-    with _laid(data, folder) as path:
-        return _facts(path, mpp)
+    require_doctor(actor)
+    with _place_slide(data, folder) as path:
+        return _read_facts(path, mpp)
 
 
 def map_slide(
@@ -78,26 +69,20 @@ def map_slide(
     mpp: float | None,
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
-) -> Mapped:
+) -> SlideMap:
     """Let a model answer all over a slide; the rest is as in ``inspect_slide``.
 
-    Args:
-        actor: A doctor.
-        model: Whose answers.
-        data: The slide's file.
-        mpp: Micrometres a pixel, in place of what the slide says.
-        folder: Where files may lie for the moment.
-        progress: Called with how many tiles are done, and how many there are.
+    ``progress`` is called with how many tiles are done, and how many there are.
     """
-    need_doctor(actor)
-    with _laid(data, folder) as path:
-        facts = _facts(path, mpp)
+    require_doctor(actor)
+    with _place_slide(data, folder) as path:
+        facts = _read_facts(path, mpp)
         prediction = model.predict_slide(path, mpp=mpp, progress=progress)
-        written = write(prediction, path.parent)
-        return Mapped(prediction, _zipped(written), _picture(facts))
+        written = {one.name: one.read_bytes() for one in write(prediction, path.parent)}
+        return SlideMap(prediction, pack_zip(written), _read_picture(facts))
 
 
-def _picture(facts: SlideFacts) -> Image.Image | None:
+def _read_picture(facts: SlideFacts) -> Image.Image | None:
     """Return all pixels of a small slide; None of a larger one, or where they can't be read."""
     if facts.width * facts.height > ImageLimits().max_pixels:
         return None
@@ -112,12 +97,12 @@ def _picture(facts: SlideFacts) -> Image.Image | None:
 
 
 @contextmanager
-def _laid(data: bytes, folder: Path) -> Iterator[Path]:
-    """A slide as a file; what is said of it names no path, and it can name no other file."""
+def _place_slide(data: bytes, folder: Path) -> Iterator[Path]:
+    """Yield a slide as a file; what is said of it names no path, and it can name no other file."""
     if not is_self_contained(data):
-        raise ImageError(f"the file is no slide in TIFF (SVS, NDPI, ...) or DICOM: {ELSEWHERE}")
+        raise ImageError(f"the file is no slide in TIFF (SVS, NDPI, ...) or DICOM: {HINT}")
     with tempfile.TemporaryDirectory(dir=folder) as own:
-        path = Path(own) / SLIDE
+        path = Path(own) / FILE_NAME
         path.write_bytes(data)
         try:
             yield path
@@ -130,7 +115,7 @@ def _laid(data: bytes, folder: Path) -> Iterator[Path]:
             raise ImageError(str(error).replace(str(path), "the file")) from None
 
 
-def _facts(path: Path, mpp: float | None) -> SlideFacts:
+def _read_facts(path: Path, mpp: float | None) -> SlideFacts:
     low, high = PLAUSIBLE_UM
     if mpp is not None and not low <= mpp <= high:
         raise InputError(f"a slide's pixel is {low:g} to {high:g} µm wide, not {mpp:g}")
@@ -138,21 +123,13 @@ def _facts(path: Path, mpp: float | None) -> SlideFacts:
     if facts.width * facts.height > MAX_PIXELS:
         raise ImageError(
             f"the slide has {facts.width:,} x {facts.height:,} pixels, more than the "
-            f"{MAX_PIXELS:,} that are analysed here: {ELSEWHERE}"
+            f"{MAX_PIXELS:,} that are analysed here: {HINT}"
         )
     _, _, width, height = facts.bounds
     area = width * facts.mpp_x * height * facts.mpp_y / UM2_IN_MM2
     if area > MAX_MM2:
         raise ImageError(
             f"the slide shows {area:,.0f} mm², more than the {MAX_MM2} that are analysed here: "
-            f"{ELSEWHERE}"
+            f"{HINT}"
         )
     return facts
-
-
-def _zipped(files: list[Path]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in files:
-            archive.write(path, path.name)
-    return buffer.getvalue()

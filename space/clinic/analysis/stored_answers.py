@@ -11,6 +11,12 @@ from bcd_models.explanation import Explanation
 from bcd_models.prediction import Prediction
 from clinic.storage.tables import ExaminedImage, Result
 
+# What an answer and the row that keeps it call the same, and hold alike.
+ANSWER_COLUMNS = (
+    "model", "model_version", "weights_sha256", "runtime",
+    "label", "probability", "decision", "threshold",
+)  # fmt: skip
+
 
 def prediction(image: ExaminedImage, result: Result) -> Prediction:
     """Return a model's answer about an image."""
@@ -19,18 +25,11 @@ def prediction(image: ExaminedImage, result: Result) -> Prediction:
         refer = (result.refer_low, result.refer_high)
     return Prediction(
         name=f"image {image.position}",
-        label=result.label,
-        probability=result.probability,
-        decision=result.decision,
         reasons=tuple(result.reasons),
-        threshold=result.threshold,
         refer=refer,
-        model=result.model,
-        model_version=result.model_version,
-        weights_sha256=result.weights_sha256,
         width=image.width,
         height=image.height,
-        runtime=result.runtime,
+        **{name: getattr(result, name) for name in ANSWER_COLUMNS},
     )
 
 

@@ -30,7 +30,7 @@ def heading(prediction: Prediction) -> str:
 
 
 def capitalise(words: str) -> str:
-    """Words as a heading or a sentence begins, the rest of them as they are."""
+    """Return words as a heading or a sentence begins, the rest of them as they are."""
     return words[0].upper() + words[1:]
 
 

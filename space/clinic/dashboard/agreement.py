@@ -50,21 +50,13 @@ class Kappa:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Examinations by read and by what a model said of them.
+    """Examinations by read and by what a model said of them."""
 
-    Attributes:
-        both: Read as invasive, and at least one image at or above the threshold.
-        missed: Read as invasive, and no image.
-        raised: Read as none, and at least one image.
-        neither: Read as none, and no image.
-        indeterminate: Read as indeterminate; in none of the figures.
-    """
-
-    both: int = 0
-    missed: int = 0
-    raised: int = 0
-    neither: int = 0
-    indeterminate: int = 0
+    both: int = 0  # read as invasive, and at least one image at or above the threshold
+    missed: int = 0  # read as invasive, and no image
+    raised: int = 0  # read as none, and at least one image
+    neither: int = 0  # read as none, and no image
+    indeterminate: int = 0  # read as indeterminate; in none of the figures
 
     @property
     def compared(self) -> int:
@@ -94,7 +86,7 @@ class Agreement:
 
 
 def _kappas(tables: np.ndarray) -> np.ndarray:
-    """Kappa of each row of both, missed, raised, neither; NaN where chance alone explains all."""
+    """Return kappa of each row of both, missed, raised, neither; NaN where chance explains all."""
     total = tables.sum(1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         both, missed, raised, neither = (tables / total).T

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, get_args
 
+import pandas
 from sqlalchemy import TextClause, func, select, text
 from sqlalchemy.orm import Session
 
 from bcd_models.decision import PROBABILITY_BINS, Decision
 from bcd_models.errors import InputError
-from clinic.accounts.permissions import need_account
+from clinic.accounts.permissions import require_account
 from clinic.dashboard.agreement import Agreement
 from clinic.installation import Installation
 from clinic.storage.actor import Actor
@@ -25,6 +26,7 @@ from clinic.storage.tables import Tally
 from clinic.storage.tallies import (
     AFTER,
     AGREEMENT,
+    ANY_MODEL,
     BEFORE,
     DECISIONS,
     EVERYBODY,
@@ -32,7 +34,6 @@ from clinic.storage.tallies import (
     IMAGES,
     POSITIVES,
     PROBABILITIES,
-    WHATEVER,
     agreement_key,
     bin_key,
     day,
@@ -66,11 +67,7 @@ VOLUME = text(
 
 @dataclass(frozen=True)
 class Period:
-    """From one day to another, both included, of UTC.
-
-    Raises:
-        InputError: It ends before it begins, or lies where no examination can.
-    """
+    """Days of UTC, first and last included; InputError where none can hold an examination."""
 
     first: date
     last: date
@@ -90,35 +87,26 @@ class Period:
 
 @dataclass(frozen=True)
 class Overview:
-    """What is known of a period.
+    """What is known of a period."""
 
-    Attributes:
-        examinations: How many were saved, whatever the models.
-        images: In them.
-        answered: Examinations that the model answered about.
-        volume: Images by day, or by month where the period is long, and by decision; no gaps.
-        decisions: Images by decision.
-        positives: Images at or above the threshold, those left to a pathologist included.
-        probabilities: Images in each of ``PROBABILITY_BINS`` bins.
-        agreement: Of examinations read "before" the answers were shown, and of those "after".
-    """
-
-    examinations: int
-    images: int
-    answered: int
+    examinations: int  # how many were saved, whatever the models
+    images: int  # in them
+    answered: int  # examinations that the model answered about
+    # images by day, or by month where the period is long, and by decision; no gaps
     volume: dict[str, dict[str, int]]
-    decisions: dict[str, int]
-    positives: int
-    probabilities: list[int]
+    decisions: dict[str, int]  # images by decision
+    positives: int  # images at or above the threshold, those left to a pathologist included
+    probabilities: list[int]  # images in each of ``PROBABILITY_BINS`` bins
+    # of examinations read "before" the answers were shown, and of those "after"
     agreement: dict[str, Agreement]
 
 
 def list_models_used(clinic: Installation, actor: Actor | None) -> list[str]:
     """Return keys of the models that anything was ever answered by (``tallies.model_key``)."""
     wanted = select(Tally.model).where(
-        Tally.owner_id == _owner(actor), Tally.kind == EXAMINATIONS, Tally.model > WHATEVER
+        Tally.owner_id == _owner(actor), Tally.kind == EXAMINATIONS, Tally.model > ANY_MODEL
     )
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return sorted(session.scalars(wanted.distinct()))
 
 
@@ -127,34 +115,27 @@ def find_first_day(clinic: Installation, actor: Actor | None) -> date | None:
     wanted = select(func.min(Tally.span)).where(
         Tally.owner_id == _owner(actor),
         Tally.kind == EXAMINATIONS,
-        Tally.model == WHATEVER,
+        Tally.model == ANY_MODEL,
         Tally.span < MONTHS,
     )
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         found = session.scalar(wanted)
     return date.fromisoformat(found[1:]) if found else None
 
 
 def count_period(clinic: Installation, actor: Actor | None, model: str, period: Period) -> Overview:
-    """Count a period.
+    """Count a period of a doctor's own patients, or for an admin of everybody's.
 
-    Args:
-        clinic: The installation.
-        actor: A doctor, of whose own patients it is; or an admin.
-        model: As ``list_models_used`` names it.
-        period: Which.
-
-    Raises:
-        NotSignedIn: Nobody is signed in.
+    ``model`` is a key that ``list_models_used`` returns. NotSignedIn where nobody is signed in.
     """
-    owner, ranges = _owner(actor), _ranges(period)
+    owner, ranges = _owner(actor), _split_period(period)
     spans = [(day(period.first), day(period.last))] if period.days <= MAX_DAYS_BY_DAY else ranges
-    with clinic.database.reading() as session:
-        found = _summed(session, SUMS, ranges, owner=owner, model=model)
-        volume = _summed(session, VOLUME, spans, owner=owner, model=model)
+    with clinic.database.snapshot() as session:
+        found = _sum_ranges(session, SUMS, ranges, owner=owner, model=model)
+        volume = _sum_ranges(session, VOLUME, spans, owner=owner, model=model)
     return Overview(
-        examinations=found.get((WHATEVER, EXAMINATIONS, ""), 0),
-        images=found.get((WHATEVER, IMAGES, ""), 0),
+        examinations=found.get((ANY_MODEL, EXAMINATIONS, ""), 0),
+        images=found.get((ANY_MODEL, IMAGES, ""), 0),
         answered=found.get((model, EXAMINATIONS, ""), 0),
         volume=_volume(volume, period),
         decisions={key: n for (_, kind, key), n in found.items() if kind == DECISIONS},
@@ -168,13 +149,13 @@ def count_period(clinic: Installation, actor: Actor | None, model: str, period: 
 
 
 def _owner(actor: Actor | None) -> int:
-    """Whose tallies an account may see."""
-    known = need_account(actor)
+    """Return whose tallies an account may see."""
+    known = require_account(actor)
     return known.account_id if known.role == "doctor" else EVERYBODY
 
 
-def _ranges(period: Period) -> list[tuple[str, str]]:
-    """Whole months, and the days before and after them: first and last span of each."""
+def _split_period(period: Period) -> list[tuple[str, str]]:
+    """Return first and last span of the whole months, and of the days before and after them."""
     one = timedelta(days=1)
     begin = period.first
     if begin.day > 1:
@@ -190,10 +171,10 @@ def _ranges(period: Period) -> list[tuple[str, str]]:
     return ranges
 
 
-def _summed(
+def _sum_ranges(
     session: Session, sums: TextClause, ranges: Iterable[tuple[str, str]], **of: Any
 ) -> Counter[tuple[str, ...]]:
-    """Sums over some ranges; each is asked for on its own, or SQLite reads all of an owner's."""
+    """Sum over each range on its own, or SQLite reads all of an owner's."""
     found: Counter[tuple[str, ...]] = Counter()
     for first, last in ranges:
         for *key, number in session.execute(sums, {**of, "first": first, "last": last}):
@@ -203,20 +184,11 @@ def _summed(
 
 def _volume(found: Counter[tuple[str, ...]], period: Period) -> dict[str, dict[str, int]]:
     daily = period.days <= MAX_DAYS_BY_DAY
-    spans = _every_day(period) if daily else _every_month(period)
-    volume = {span: dict.fromkeys(ANSWERS, 0) for span in spans}
+    spans = pandas.period_range(period.first, period.last, freq="D" if daily else "M")
+    volume = {str(span): dict.fromkeys(ANSWERS, 0) for span in spans}
     for (span, decision), number in found.items():
         volume[span[1:] if daily else span[1:8]][decision] += number
     return volume
-
-
-def _every_day(period: Period) -> list[str]:
-    return [str(period.first + timedelta(days=number)) for number in range(period.days)]
-
-
-def _every_month(period: Period) -> list[str]:
-    first, last = (one.year * 12 + one.month - 1 for one in (period.first, period.last))
-    return [f"{number // 12}-{number % 12 + 1:02}" for number in range(first, last + 1)]
 
 
 def _agreement(found: Mapping[tuple[str, ...], int], model: str, shown: str) -> Agreement:

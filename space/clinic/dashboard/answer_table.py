@@ -7,13 +7,13 @@ from typing import Any
 
 from sqlalchemy import Select, and_, func, select
 
-from clinic.accounts.permissions import need_doctor
+from clinic.accounts.permissions import require_doctor
 from clinic.dashboard import csv as csv_file
 from clinic.dashboard.analytics import Period
 from clinic.installation import Installation
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Examination, ExaminedImage, Look, Patient, Read, Result
-from clinic.storage.tallies import model_parts
+from clinic.storage.tallies import parse_model_key
 
 COLUMNS = (
     "examination", "patient", "external_id", "saved_at", "image", "model", "model_version",
@@ -23,14 +23,14 @@ COLUMNS = (
 
 
 def export_answers(clinic: Installation, actor: Actor | None, model: str, period: Period) -> bytes:
-    """Every answer that was shown, with the read, as CSV; it is logged.
+    """Return every answer that was shown, with the read, as CSV; it is logged.
 
     Raises:
         NotSignedIn, NotAllowed: The actor is no doctor.
         InputError: The model's key is none.
     """
-    doctor = need_doctor(actor)
-    with clinic.database.reading() as session:
+    doctor = require_doctor(actor)
+    with clinic.database.snapshot() as session:
         rows = session.execute(_answers(doctor, model, period)).all()
     about: dict[str, Any] = {
         "first": str(period.first),
@@ -44,7 +44,7 @@ def export_answers(clinic: Installation, actor: Actor | None, model: str, period
 
 def _answers(doctor: Actor, model: str, period: Period) -> Select[*tuple[Any, ...]]:
     columns = (Result.model, Result.model_version, Result.weights_sha256)
-    parts = model_parts(model)
+    parts = parse_model_key(model)
     seen = and_(Look.examination_id == Examination.id, Look.account_id == doctor.account_id)
     newest = (
         select(func.max(Read.number))

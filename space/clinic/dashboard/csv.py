@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-BEGIN_FORMULAS = "=+-@\t\r\n＝＋－＠"  # what spreadsheets take for the begin of a formula
+FORMULA_STARTS = "=+-@\t\r\n＝＋－＠"  # what spreadsheets take for the begin of a formula
 
 
 def write_csv(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
@@ -22,6 +22,6 @@ def write_csv(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 def _cell(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds")
-    if isinstance(value, str) and value.startswith(tuple(BEGIN_FORMULAS)):
+    if isinstance(value, str) and value.startswith(tuple(FORMULA_STARTS)):
         return f"'{value}"
     return "" if value is None else value

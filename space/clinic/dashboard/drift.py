@@ -15,18 +15,13 @@ RESAMPLES, SEED = 1000, 0
 
 @dataclass(frozen=True)
 class Drift:
-    """Population stability index: 0 where both distributions are alike.
+    """Population stability index: 0 where both distributions are alike."""
 
-    Attributes:
-        index: Its value.
-        by_chance: What 95 in 100 samples of this size from the reference itself stay below.
-    """
-
-    index: float
-    by_chance: float
+    index: float  # its value
+    by_chance: float  # what 95 in 100 samples of this size from the reference itself stay below
 
     @property
-    def beyond_chance(self) -> bool:
+    def is_beyond_chance(self) -> bool:
         """Whether chance alone hardly explains it."""
         return self.index > self.by_chance
 
@@ -34,9 +29,7 @@ class Drift:
 def measure_drift(seen: Sequence[int], reference: Sequence[int]) -> Drift | None:
     """Compare two histograms over the same bins; None where there is too little to compare.
 
-    Args:
-        seen: Results in each bin.
-        reference: Images of the model's test part in each bin; empty where they are not known.
+    ``reference``, of the model's test part, is empty where that is not known.
     """
     if len(seen) != len(reference) or min(sum(seen), sum(reference)) < MIN_RESULTS:
         return None

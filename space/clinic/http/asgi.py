@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 
 Message = MutableMapping[str, Any]
@@ -27,30 +28,29 @@ class Answer:
 
     def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
         self.begun = False
-        self._send = send
-        self._ours = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._send, self._headers = send, headers
 
     async def __call__(self, message: Message) -> None:
         """Send a piece of it."""
         if message["type"] == "http.response.start":
             self.begun = True
-            names = {name for name, _ in self._ours}
-            theirs = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
-            message["headers"] = [*theirs, *self._ours]
+            theirs = [(name.lower(), value) for name, value in message.get("headers", ())]
+            message["headers"] = theirs
+            MutableHeaders(raw=theirs).update(self._headers)
         await self._send(message)
 
 
-def without(scope: Scope, *names: bytes) -> Scope:
+def drop_headers(scope: Scope, *names: bytes) -> Scope:
     """Return a request without some of its headers; without an Origin, Gradio allows none."""
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     return {**scope, "headers": [pair for pair in headers if pair[0] not in names]}
 
 
 def limit_body(receive: Receive, most: int) -> Receive:
-    """HTTPException 413, which FastAPI hands on, where a request's body is larger."""
+    """Raise HTTPException 413, which FastAPI hands on, where a request's body is larger."""
     taken = 0
 
-    async def received() -> Message:
+    async def receive_limited() -> Message:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
@@ -58,23 +58,23 @@ def limit_body(receive: Receive, most: int) -> Receive:
             raise HTTPException(413, f"a request holds at most {most >> 20} MB")
         return message
 
-    return received
+    return receive_limited
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:
     """Return a request's body again, after it was read."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def received() -> Message:
+    async def receive_replayed() -> Message:
         return waiting.pop() if waiting else await receive()
 
-    return received
+    return receive_replayed
 
 
-def until(end: asyncio.Event, receive: Receive) -> Receive:
-    """As if the visitor had gone, once something has ended."""
+def disconnect_after(end: asyncio.Event, receive: Receive) -> Receive:
+    """Receive as if the visitor had gone, once something has ended."""
 
-    async def received() -> Message:
+    async def receive_until() -> Message:
         coming = asyncio.ensure_future(receive())
         ended = asyncio.ensure_future(end.wait())
         try:
@@ -84,4 +84,4 @@ def until(end: asyncio.Event, receive: Receive) -> Receive:
             coming.cancel()
             ended.cancel()
 
-    return received
+    return receive_until

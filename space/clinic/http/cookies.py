@@ -9,12 +9,12 @@ from starlette.requests import cookie_parser
 NAME = "bcd_session"
 
 
-def token_in(header: str) -> str:
-    """The token in a Cookie header, or "", whatever else other apps of this host have set."""
+def read_token(header: str) -> str:
+    """Return the token in a Cookie header, or "", whatever else apps of this host have set."""
     return cookie_parser(header).get(NAME, "")
 
 
-def set_session(token: str, *, secure: bool) -> str:
+def format_session_cookie(token: str, *, secure: bool) -> str:
     """Return a Set-Cookie header that keeps a token until the browser is closed.
 
     Scripts never see it. On the Hub the app lies in a frame of another site, where browsers keep
@@ -26,6 +26,6 @@ def set_session(token: str, *, secure: bool) -> str:
     return f"{NAME}={token}; Path=/; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
 
 
-def expire_session(*, secure: bool) -> str:
+def format_expired_cookie(*, secure: bool) -> str:
     """Return a Set-Cookie header that takes the cookie away."""
-    return f"{set_session('', secure=secure)}; Max-Age=0"
+    return f"{format_session_cookie('', secure=secure)}; Max-Age=0"

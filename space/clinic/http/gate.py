@@ -22,35 +22,25 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from clinic.accounts import sign_ins
-from clinic.http import cookies, visitors
-from clinic.http.asgi import (
-    Answer,
-    Message,
-    Receive,
-    Scope,
-    Send,
-    limit_body,
-    replay_body,
-    until,
-    without,
-)
-from clinic.http.failures import status_of, user_message
-from clinic.http.grants import GUEST, HEARTBEAT, Grants, asked_in, begun_in, given_in
-from clinic.http.plain_pages import not_found_page, one_sentence
+from clinic.http import asgi, cookies, visitors
+from clinic.http.asgi import Answer, Message, Receive, Scope, Send, drop_headers
+from clinic.http.failures import find_status, user_message
+from clinic.http.grants import GUEST, HEARTBEAT, Grants, list_asked, list_begun, list_given
+from clinic.http.plain_pages import render_not_found, respond_with_sentence
 from clinic.installation import Installation
 from clinic.storage.actor import Actor
 
-ANYONES = re.compile(r"/(login|logout|healthz|hub)|/oauth/huggingface/(login|callback)")
-OWN = re.compile(r"/files/.+|/gradio_api/upload(_progress)?")
-UPLOAD = "/gradio_api/upload"
-STATIC = re.compile(r"/(assets|static|svelte)/.+|(/gradio_api)?/theme\.css|/favicon\.ico")
-OPEN = re.compile(r"/manifest\.json|/robots\.txt|/gradio_api/(app_id|startup-events)")
-CALLS = re.compile(
+PUBLIC_ROUTES = re.compile(r"/(login|logout|healthz|hub)|/oauth/huggingface/(login|callback)")
+OWN_ROUTES = re.compile(r"/files/.+|/gradio_api/upload(_progress)?")
+UPLOAD_ROUTE = "/gradio_api/upload"
+STATIC_ROUTES = re.compile(r"/(assets|static|svelte)/.+|(/gradio_api)?/theme\.css|/favicon\.ico")
+OPEN_ROUTES = re.compile(r"/manifest\.json|/robots\.txt|/gradio_api/(app_id|startup-events)")
+CALL_ROUTES = re.compile(
     r"/config|/gradio_api/(info|queue/(join|data)|call/.+|heartbeat/[^/]+|reset|cancel|file=.+)"
 )
-ANSWERS = re.compile(r"/gradio_api/(queue|call)/.+")  # the calls that give files and events
+GRANTING_ROUTES = re.compile(r"/gradio_api/(queue|call)/.+")  # the calls that give files and events
 METHODS = ("GET", "HEAD", "POST")
-MAX_JSON, MAX_UPLOAD = 1 << 20, 64 << 20  # bytes of a request
+MAX_JSON_BYTES, MAX_UPLOAD_BYTES = 1 << 20, 64 << 20  # bytes of a request
 UNKNOWN = "there is nothing of that name; if a page sent this, load it again"
 
 HEADERS = {
@@ -68,25 +58,17 @@ POLICY = (
 
 @dataclass(frozen=True)
 class Apps:
-    """What lies behind the gate.
+    """What lies behind the gate."""
 
-    Attributes:
-        own: Sign-in, files, uploads, health.
-        guest: Anyone's.
-        doctor: Needs a doctor's session.
-        admin: Needs an admin's.
-        pages: Paths of each one's pages besides "/".
-    """
-
-    own: Starlette
-    guest: Starlette
-    doctor: Starlette
-    admin: Starlette
-    pages: Mapping[str, frozenset[str]]
+    own: Starlette  # sign-in, files, uploads, health
+    guest: Starlette  # anyone's
+    doctor: Starlette  # needs a doctor's session
+    admin: Starlette  # needs an admin's
+    pages: Mapping[str, frozenset[str]]  # paths of each one's pages besides "/"
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """The Gradio apps, from the server's start to its end."""
+    async def run(self) -> AsyncIterator[None]:
+        """Run the Gradio apps from the server's start to its end."""
         async with AsyncExitStack() as stack:
             for app in (self.guest, self.doctor, self.admin):
                 await stack.enter_async_context(app.router.lifespan_context(app))
@@ -95,21 +77,14 @@ class Apps:
 
 @dataclass(frozen=True)
 class Gate:
-    """The ASGI app that is served.
+    """The ASGI app that is served."""
 
-    Attributes:
-        clinic: The installation.
-        apps: Behind the gate.
-        grants: Of files, sessions and events.
-        frames: Sites that may show the app in a frame, for the content security policy.
-        ending: Set once the server stops.
-    """
-
-    clinic: Installation
-    apps: Apps
-    grants: Grants
+    clinic: Installation  # the installation
+    apps: Apps  # behind the gate
+    grants: Grants  # of files, sessions and events
+    # sites that may show the app in a frame, for the content security policy
     frames: str = "'self'"
-    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)  # set once the server stops
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -121,17 +96,17 @@ class Gate:
             return
         path = scope["path"]
         answer = Answer(send, self._headers(path))
-        most = MAX_UPLOAD if path == UPLOAD else MAX_JSON
+        most = MAX_UPLOAD_BYTES if path == UPLOAD_ROUTE else MAX_JSON_BYTES
         try:
-            await self._serve(scope, limit_body(receive, most), answer)
+            await self._serve(scope, asgi.limit_body(receive, most), answer)
         except ClientDisconnect:
             return
         except HTTPException as error:  # too large
-            await _refused(error.status_code, error.detail)(scope, receive, answer)
+            await _refuse(error.status_code, error.detail)(scope, receive, answer)
         except Exception as error:  # whose message may hold what a user typed
             sentence = user_message(error)
             if not answer.begun:
-                refused = one_sentence(scope, status_of(error), sentence)
+                refused = respond_with_sentence(scope, find_status(error), sentence)
                 await refused(scope, receive, answer)
 
     def end(self) -> None:
@@ -142,65 +117,63 @@ class Gate:
         path, state = scope["path"], scope.setdefault("state", {})
         state["address"] = visitors.address(scope, self.clinic.settings.proxies)
         state["secure"] = visitors.is_secure(scope, self.clinic.settings.proxies)
-        state["token"] = cookies.token_in(visitors.header(scope, "cookie"))
-        refused = self._refused_at_once(scope)
+        state["token"] = cookies.read_token(visitors.header(scope, "cookie"))
+        refused = self._refuse_anyone(scope)
         if refused:
             await refused(scope, receive, send)
-        elif STATIC.fullmatch(path):
-            await self.apps.guest(without(scope, b"origin"), receive, send)
-        elif ANYONES.fullmatch(path):
+        elif STATIC_ROUTES.fullmatch(path):
+            await self.apps.guest(drop_headers(scope, b"origin"), receive, send)
+        elif PUBLIC_ROUTES.fullmatch(path):
             await self.apps.own(scope, receive, send)
         else:
             actor = await run_in_threadpool(
-                sign_ins.actor_of, self.clinic, state["token"], state["address"]
+                sign_ins.find_actor, self.clinic, state["token"], state["address"]
             )
-            await self._let_in(actor, scope, receive, send)
+            await self._route(actor, scope, receive, send)
 
-    def _refused_at_once(self, scope: Scope) -> Response | None:
+    def _refuse_anyone(self, scope: Scope) -> Response | None:
         """Return the refusal of what is refused to all."""
         settings = self.clinic.settings
         hosts = {name.lower() for name in settings.hosts}
         if hosts and visitors.host_name(scope, settings.proxies) not in hosts:
-            return _refused(400, "this app is not reached by that name")
+            return _refuse(400, "this app is not reached by that name")
         if scope["method"] not in METHODS:
-            return _refused(405, f"only {', '.join(METHODS)} are answered")
+            return _refuse(405, f"only {', '.join(METHODS)} are answered")
         if scope["method"] == "POST" and visitors.is_from_elsewhere(scope, settings.proxies):
-            return _refused(403, "another site's page may not do this")
+            return _refuse(403, "another site's page may not do this")
         return None
 
-    async def _let_in(
-        self, actor: Actor | None, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _route(self, actor: Actor | None, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request to the app of whoever sent it."""
         path, role = scope["path"], actor.role if actor else "guest"
         owner = actor.account_id if actor else GUEST
         scope["state"] |= {"actor": actor, "owner": owner}
-        refused = self._refused_to(actor, scope)
+        refused = self._refuse_visitor(actor, scope)
         if refused:
             await refused(scope, receive, send)
-        elif OWN.fullmatch(path):
+        elif OWN_ROUTES.fullmatch(path):
             await self.apps.own(scope, receive, send)
-        elif CALLS.fullmatch(path):
+        elif CALL_ROUTES.fullmatch(path):
             await self._call(owner, getattr(self.apps, role), scope, receive, send)
         else:
             # A page's query is for its listeners; Gradio would take it for its own.
-            page = {**without(scope, b"origin"), "query_string": b""}
+            page = {**drop_headers(scope, b"origin"), "query_string": b""}
             await getattr(self.apps, role)(page, receive, send)
 
-    def _refused_to(self, actor: Actor | None, scope: Scope) -> Response | None:
+    def _refuse_visitor(self, actor: Actor | None, scope: Scope) -> Response | None:
         """Return the refusal of what is refused to this visitor."""
         path, pages, is_page = scope["path"], self.apps.pages, visitors.wants_page(scope)
         if actor is None:
             closed = bool(scope["state"]["token"]) or not self.clinic.settings.guests
             if is_page and (closed or path in pages["doctor"] | pages["admin"]):
-                return _to_sign_in(scope)
+                return _redirect_to_sign_in(scope)
             if closed:
-                return _refused(401, "sign in first")
+                return _refuse(401, "sign in first")
         if path == "/" or path in pages[actor.role if actor else "guest"]:
             return None
-        if any(known.fullmatch(path) for known in (OWN, OPEN, CALLS)):
+        if any(known.fullmatch(path) for known in (OWN_ROUTES, OPEN_ROUTES, CALL_ROUTES)):
             return None
-        return HTMLResponse(not_found_page(), 404) if is_page else _refused(404, UNKNOWN)
+        return HTMLResponse(render_not_found(), 404) if is_page else _refuse(404, UNKNOWN)
 
     async def _call(
         self, owner: int, app: Starlette, scope: Scope, receive: Receive, send: Send
@@ -208,58 +181,58 @@ class Gate:
         """Hand a call to Gradio, where all that it names is the owner's."""
         path, query, said = scope["path"], scope["query_string"].decode("latin-1"), None
         if scope["method"] == "POST":
-            said = _json(await Request(scope, receive).body())
+            said = _parse_json(await Request(scope, receive).body())
             if not isinstance(said, dict):
-                await _refused(422, "a JSON object is needed")(scope, receive, send)
+                await _refuse(422, "a JSON object is needed")(scope, receive, send)
                 return
             # As it was understood here, so that nothing can be understood otherwise there.
-            receive = replay_body(json.dumps(said).encode(), receive)
-        held = self.grants.holds(owner, asked_in(path, query, said))
-        if not held or not self.grants.claim(owner, begun_in(path, said)):
-            await _refused(404, UNKNOWN)(scope, receive, send)
+            receive = asgi.replay_body(json.dumps(said).encode(), receive)
+        held = self.grants.holds(owner, list_asked(path, query, said))
+        if not held or not self.grants.claim(owner, list_begun(path, said)):
+            await _refuse(404, UNKNOWN)(scope, receive, send)
             return
-        if ANSWERS.fullmatch(path):
-            send = self._granting(owner, send)
+        if GRANTING_ROUTES.fullmatch(path):
+            send = self._record_grants(owner, send)
         if path.startswith(HEARTBEAT):
-            receive = until(self.ending, receive)
+            receive = asgi.disconnect_after(self.ending, receive)
         # What an answer gives can only be seen where it isn't compressed.
-        call = without(scope, b"origin", b"accept-encoding", b"content-length")
+        call = drop_headers(scope, b"origin", b"accept-encoding", b"content-length")
         await app(call, receive, send)
 
-    def _granting(self, owner: int, send: Send) -> Send:
+    def _record_grants(self, owner: int, send: Send) -> Send:
         """Note which files and events an answer gives to its owner."""
         rest = b""
 
-        async def noting(message: Message) -> None:
+        async def note_and_send(message: Message) -> None:
             nonlocal rest
             if message["type"] == "http.response.body":
                 *lines, rest = (rest + message.get("body", b"")).split(b"\n")
                 if not message.get("more_body"):
                     lines.append(rest)
                 for line in lines:
-                    self.grants.claim(owner, given_in(_json(line.removeprefix(b"data: "))))
+                    self.grants.claim(owner, list_given(_parse_json(line.removeprefix(b"data: "))))
             await send(message)
 
-        return noting
+        return note_and_send
 
     def _headers(self, path: str) -> dict[str, str]:
         """Return what every answer to a path says."""
         ours = {**HEADERS, "content-security-policy": POLICY.format(frames=self.frames)}
-        return ours if STATIC.fullmatch(path) else {**ours, "cache-control": "no-store"}
+        return ours if STATIC_ROUTES.fullmatch(path) else {**ours, "cache-control": "no-store"}
 
 
-def _to_sign_in(scope: Scope) -> Response:
-    """To the sign-in, and back afterwards; a session that is over is forgotten."""
+def _redirect_to_sign_in(scope: Scope) -> Response:
+    """Redirect to the sign-in, and back afterwards; a session that is over is forgotten."""
     response = RedirectResponse(visitors.sign_in_path(scope), 303)
-    response.headers["set-cookie"] = cookies.expire_session(secure=scope["state"]["secure"])
+    response.headers["set-cookie"] = cookies.format_expired_cookie(secure=scope["state"]["secure"])
     return response
 
 
-def _refused(status: int, why: str) -> Response:
+def _refuse(status: int, why: str) -> Response:
     return JSONResponse({"detail": why}, status)
 
 
-def _json(text: bytes) -> Any:
+def _parse_json(text: bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -13,9 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 GUEST = 0  # all guests are one owner; accounts count from 1
-MAX_GRANTS_PER_OWNER = (
-    20_000  # of each owner's newest are remembered; older files and events are refused to all
-)
+MAX_GRANTS_PER_OWNER = 20_000  # older files and events are refused to all
 MAX_GRANT_LENGTH = 1000  # characters of what is remembered
 FILE, CALL, HEARTBEAT = (f"/gradio_api/{kind}" for kind in ("file=", "call/", "heartbeat/"))
 
@@ -30,9 +28,8 @@ class Grants:
     def claim(self, owner: int, things: Iterable[str]) -> bool:
         """Give what is nobody's yet; False, and nothing given, where one of them can't be had."""
         things = set(things)
-        if any(
-            self._owners.get(one, owner) != owner or len(one) > MAX_GRANT_LENGTH for one in things
-        ):
+        known = (self._owners.get(one, owner) for one in things)
+        if any(of != owner for of in known) or any(len(one) > MAX_GRANT_LENGTH for one in things):
             return False
         given = self._given[owner]
         for one in things:
@@ -48,55 +45,53 @@ class Grants:
         return all(self._owners.get(one) == owner for one in things)
 
 
-def file(path: str) -> str:
+def name_file(path: str) -> str:
     """Return a file as it is claimed: its path, letter for letter."""
     return f"file {path}"
 
 
-def asked_in(path: str, query: str, said: Any) -> set[str]:
-    """Return what a request names that must have been given to who sends it.
-
-    Args:
-        path: As it reaches the app.
-        query: As it was sent.
-        said: The JSON of a POST.
-    """
+def list_asked(path: str, query: str, said: Any) -> set[str]:
+    """Return what a request, with the JSON ``said`` in a POST, names that its sender must hold."""
     sessions = parse_qs(query, keep_blank_values=True).get("session_hash", ())
-    asked = files_in(said) | _named(said, "event_id", "event")
+    asked = list_files(said) | _find_named(said, "event_id", "event")
     asked |= {f"session {session}" for session in sessions}
     if path.startswith(FILE):
-        asked.add(file(path.removeprefix(FILE)))
+        asked.add(name_file(path.removeprefix(FILE)))
     if path.startswith(CALL) and said is None:
         asked.add(f"event {path.rpartition('/')[2]}")
     return asked
 
 
-def begun_in(path: str, said: Any) -> set[str]:
+def list_begun(path: str, said: Any) -> set[str]:
     """Return the session that a request names, which may be a new one."""
-    begun = _named(said, "session_hash", "session")
+    begun = _find_named(said, "session_hash", "session")
     if path.startswith(HEARTBEAT):
         begun.add(f"session {path.removeprefix(HEARTBEAT)}")
     return begun
 
 
-def given_in(said: Any) -> set[str]:
-    """What the JSON of an answer gives: files, an event and the session that is named after it."""
-    return files_in(said) | _named(said, "event_id", "event") | _named(said, "event_id", "session")
+def list_given(said: Any) -> set[str]:
+    """Return what an answer's JSON gives: files, an event and the session named after it."""
+    return (
+        list_files(said)
+        | _find_named(said, "event_id", "event")
+        | _find_named(said, "event_id", "session")
+    )
 
 
-def files_in(said: Any) -> set[str]:
+def list_files(said: Any) -> set[str]:
     """Return the files that a JSON names, at any depth, by their paths letter for letter."""
     found, waiting = set(), [said]
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict):
-            found |= _named(part, "path", "file")
+            found |= _find_named(part, "path", "file")
             waiting.extend(part.values())
         elif isinstance(part, list):
             waiting.extend(part)
     return found
 
 
-def _named(said: Any, key: str, kind: str) -> set[str]:
+def _find_named(said: Any, key: str, kind: str) -> set[str]:
     name = said.get(key) if isinstance(said, dict) else None
     return {f"{kind} {name}"} if isinstance(name, str) else set()

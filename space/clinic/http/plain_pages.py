@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -10,44 +11,16 @@ from bcd_models.prediction import NOTICE
 from clinic.http import visitors
 from clinic.http.visitors import Scope
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f2a; --quiet: #475569; --line: #cbd5e1; --ground: #fff;
-  --page: #f8fafc; --tint: #f5f3ff; --tint-ink: #2e1065; --bad: #b91c1c; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e2e8f0; --quiet: #b3bfd0; --line: #475569;
-  --ground: #0f172a; --page: #0b1120; --tint: #2a1f4d; --tint-ink: #ede9fe; --bad: #f87171; } }
-* { box-sizing: border-box; }
-body { margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1.5rem;
-  background: var(--page); color: var(--ink);
-  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { width: 100%; max-width: 26rem; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .25rem; }
-p { margin: .25rem 0 1rem; color: var(--quiet); }
-form, .box { background: var(--ground); border: 1px solid var(--line); border-radius: 10px;
-  padding: 1.25rem; margin-bottom: 1rem; }
-label { display: block; font-weight: 600; margin-bottom: .75rem; }
-input { display: block; width: 100%; margin-top: .25rem; padding: .6rem .7rem; font: inherit;
-  color: inherit; background: var(--page); border: 1px solid var(--quiet); border-radius: 6px; }
-button, .button { display: block; width: 100%; padding: .65rem; font: inherit; font-weight: 600;
-  text-align: center; text-decoration: none; color: #fff; background: #6d28d9; border: 0;
-  border-radius: 6px; cursor: pointer; }
-button:hover, .button:hover { background: #5b21b6; }
-:is(button, input, a):focus-visible { outline: 3px solid #8b5cf6; outline-offset: 2px; }
-a { color: inherit; }
-.notice { padding: .6rem .9rem; border: 1px solid #a78bfa; border-left-width: 6px;
-  border-radius: 6px; background: var(--tint); color: var(--tint-ink); font-weight: 600;
-  font-size: .92rem; }
-.alert { border: 1px solid var(--bad); border-left-width: 6px; border-radius: 6px; padding: .5rem
-  .9rem; color: var(--ink); font-weight: 600; }
-.demo code { font-size: 1.05rem; user-select: all; overflow-wrap: anywhere; }
-"""
+STYLE = Path(__file__).with_suffix(".css").read_text("utf-8")
 # In a tab of its own: the Hub shows its sign-in in no frame.
 HUB = """
 <p><a class="button" target="_blank" href="/oauth/huggingface/login?_target_url=/hub">Sign in with
   Hugging Face</a></p>
 """
+START = '<p><a class="button" href="/">To the start</a></p>'
 
 
-def sign_in_page(
+def render_sign_in(
     *,
     next_path: str = "",
     failure: str = "",
@@ -91,28 +64,20 @@ def sign_in_page(
     )
 
 
-def not_found_page() -> str:
+def render_not_found() -> str:
     """Return what is shown where there is no page."""
     return _page(
-        "Not found",
-        "<h1>There is no such page</h1><p>Or none for this account.</p>"
-        '<p><a class="button" href="/">To the start</a></p>',
+        "Not found", f"<h1>There is no such page</h1><p>Or none for this account.</p>{START}"
     )
 
 
-def one_sentence(scope: Scope, status: int, sentence: str) -> Response:
+def respond_with_sentence(scope: Scope, status: int, sentence: str) -> Response:
     """Return an answer of one sentence, such as why a file can't be had: to a browser as a page."""
     if visitors.wants_page(scope):
-        return HTMLResponse(_told_page(sentence), status)
+        alert = f'<p class="alert" role="alert">{escape(sentence)}</p>'
+        body = f"<h1>This can't be shown</h1>{alert}{START}"
+        return HTMLResponse(_page("Not available", body), status)
     return JSONResponse({"detail": sentence}, status)
-
-
-def _told_page(sentence: str) -> str:
-    return _page(
-        "Not available",
-        f'<h1>This can\'t be shown</h1><p class="alert" role="alert">{escape(sentence)}</p>'
-        '<p><a class="button" href="/">To the start</a></p>',
-    )
 
 
 def _demo(name: str, password: str) -> str:
@@ -132,7 +97,8 @@ def _page(title: str, body: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}, breast histology patch check</title>
 <link rel="icon" href="data:,">
-<style>{STYLE}</style>
+<style>
+{STYLE}</style>
 </head>
 <body>
 <main>

@@ -7,31 +7,32 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from starlette.datastructures import Headers
+
 Scope = Mapping[str, Any]  # of an ASGI request
 
 
 def header(scope: Scope, name: str) -> str:
     """Return a header's value, or ""; several are joined."""
-    wanted = name.lower().encode()
-    return ", ".join(value.decode("latin-1") for key, value in scope["headers"] if key == wanted)
+    return ", ".join(Headers(raw=list(scope["headers"])).getlist(name))
 
 
 def address(scope: Scope, proxies: Sequence[str]) -> str:
     """Return the visitor's address: the nearest one that isn't a known proxy's."""
     nearest = _peer(scope)
     forwarded = [part.strip() for part in header(scope, "x-forwarded-for").split(",")]
-    while _is_of(nearest, proxies) and forwarded and _is_address(forwarded[-1]):
+    while _is_in_networks(nearest, proxies) and forwarded and _is_address(forwarded[-1]):
         nearest = forwarded.pop()
     return nearest
 
 
 def host(scope: Scope, proxies: Sequence[str]) -> str:
-    """The name, and the port where there is one, that the visitor's browser knows the app by."""
-    return _forwarded(scope, "x-forwarded-host", proxies) or header(scope, "host")
+    """Return the name, and the port if any, that the visitor's browser knows the app by."""
+    return _read_forwarded(scope, "x-forwarded-host", proxies) or header(scope, "host")
 
 
 def host_name(scope: Scope, proxies: Sequence[str]) -> str:
-    """That name alone, in small letters; "" where there is none."""
+    """Return that name alone, in small letters; "" where there is none."""
     try:
         return urlsplit(f"//{host(scope, proxies)}").hostname or ""
     except ValueError:
@@ -40,7 +41,7 @@ def host_name(scope: Scope, proxies: Sequence[str]) -> str:
 
 def is_secure(scope: Scope, proxies: Sequence[str]) -> bool:
     """Return whether the visitor's browser speaks https."""
-    return (_forwarded(scope, "x-forwarded-proto", proxies) or scope.get("scheme")) == "https"
+    return (_read_forwarded(scope, "x-forwarded-proto", proxies) or scope.get("scheme")) == "https"
 
 
 def wants_page(scope: Scope) -> bool:
@@ -67,9 +68,9 @@ def _peer(scope: Scope) -> str:
     return (scope.get("client") or ("",))[0]
 
 
-def _forwarded(scope: Scope, name: str, proxies: Sequence[str]) -> str:
+def _read_forwarded(scope: Scope, name: str, proxies: Sequence[str]) -> str:
     """Return what the nearest proxy says; "" where it is none of ours."""
-    if not _is_of(_peer(scope), proxies):
+    if not _is_in_networks(_peer(scope), proxies):
         return ""
     return header(scope, name).rpartition(",")[2].strip()
 
@@ -82,7 +83,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_of(text: str, networks: Sequence[str]) -> bool:
+def _is_in_networks(text: str, networks: Sequence[str]) -> bool:
     return _is_address(text) and any(
         ip_address(text) in ip_network(network, strict=False) for network in networks
     )

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
 from bcd_models.explanation import Explanation
-from clinic.accounts.permissions import need_doctor
+from clinic.accounts.permissions import require_doctor
 from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.display import display_size
 from clinic.analysis.models import Models
+from clinic.analysis.stored_answers import ANSWER_COLUMNS
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.records.texts import check_text
@@ -38,36 +39,22 @@ SPECIMENS = ("core biopsy", "excision", "mastectomy", "other", "not known")
 
 @dataclass(frozen=True)
 class Details:
-    """What is asked of an examination besides its images.
+    """What is asked of an examination besides its images."""
 
-    Attributes:
-        stain: One of ``STAINS``.
-        specimen: One of ``SPECIMENS``.
-        comment: Free text without names.
-    """
-
-    stain: str = STAINS[0]
-    specimen: str = SPECIMENS[-1]
-    comment: str = ""
+    stain: str = STAINS[0]  # one of ``STAINS``
+    specimen: str = SPECIMENS[-1]  # one of ``SPECIMENS``
+    comment: str = ""  # free text without names
 
 
 @dataclass(frozen=True)
 class ExaminationRow:
-    """One line of a list.
+    """One line of a list."""
 
-    Attributes:
-        id: Issued by the app.
-        patient_id: Whose it is.
-        created_at: When it was saved.
-        images: How many.
-        read: Whether somebody has read it.
-    """
-
-    id: str
-    patient_id: str
-    created_at: datetime
-    images: int
-    read: bool
+    id: str  # issued by the app
+    patient_id: str  # whose it is
+    created_at: datetime  # when it was saved
+    images: int  # how many
+    read: bool  # whether somebody has read it
 
 
 def analyse_for_patient(
@@ -81,36 +68,26 @@ def analyse_for_patient(
 ) -> Analysis:
     """Let some models answer about images of a patient; that they did is logged, saved or not.
 
-    Where the doctor sees what they say, that is kept before it is returned.
-
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        models: On offer.
-        patient_id: Of one of the doctor's patients.
-        handed_in: Images.
-        names: Of models.
-        shown: Whether the doctor sees what they say.
+    Where the doctor sees what they say, ``shown``, that is kept before it is returned.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
         InputError, ImageError: As in ``analyse``.
     """
-    doctor = need_doctor(actor)
-    with clinic.database.reading() as session:
-        patients.own(session, doctor, patient_id)
+    doctor = require_doctor(actor)
+    with clinic.database.snapshot() as session:
+        patients.get_own(session, doctor, patient_id)
     found = analyse(models, handed_in, names)
     hashes = [hash_png(one.png) for one in found]
     said: dict[str, Any] = {
         "images": len(found),
         "models": list(names),
-        "weights": [models.loaded(name).weights_sha256 for name in names],
+        "weights": [models.load(name).weights_sha256 for name in names],
         "shown": shown,
     }
     with clinic.database.transaction() as session:
-        patients.own(session, doctor, patient_id)
-        subject = f"patient {patient_id}"
-        clinic.log.write(session, "images_analysed", actor=doctor, subject=subject, **said)
+        patients.get_own(session, doctor, patient_id)
+        patients.log(clinic, session, "images_analysed", doctor, patient_id, **said)
         shown_before = shown_images.were_shown(session, doctor.account_id, hashes)
         if shown:
             shown_images.note_shown(session, doctor.account_id, hashes)
@@ -128,23 +105,16 @@ def save(
 
     Where the analysis says that its answers were shown, it is saved as one whose answers were.
 
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        patient_id: Of one of the doctor's patients.
-        analysis: Of its images.
-        details: Stain, specimen, comment.
-
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
-        InputError: The details can't be accepted, or the patient is put aside.
+        InputError: The details can't be accepted, or the patient is archived.
         StorageError: There is no room.
     """
-    doctor, comment = need_doctor(actor), _checked(details)
-    with clinic.database.reading() as session:  # before anything is stored
-        _own_open(session, doctor, patient_id)
+    doctor, comment = require_doctor(actor), _check_details(details)
+    with clinic.database.snapshot() as session:  # before anything is stored
+        _refuse_archived(session, doctor, patient_id)
     now = clock.now()
-    with references.storing(clinic.database, clinic.storage) as put:
+    with references.store_files(clinic.database, clinic.storage) as put:
         examination = Examination(
             id=issue_id("E"),
             patient_id=patient_id,
@@ -156,14 +126,14 @@ def save(
             images=[_row(put, one, place, now) for place, one in enumerate(analysis.images, 1)],
         )
         with clinic.database.transaction() as session:
-            _own_open(session, doctor, patient_id)
+            _refuse_archived(session, doctor, patient_id)
             session.add(examination)
             session.flush()
-            counted = tallies.contribution(doctor.account_id, [examination])
+            counted = tallies.count_examinations(doctor.account_id, [examination])
             tallies.change(session, Counter(), counted)
             log(clinic, session, "examined", doctor, examination, images=len(analysis.images))
             if analysis.shown:
-                look(clinic, session, doctor, examination)
+                note_look(clinic, session, doctor, examination)
             return examination.id
 
 
@@ -172,11 +142,7 @@ def view(
 ) -> tuple[Examination, bool]:
     """Return one examination of one's own patients; looking is logged.
 
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        examination_id: Which.
-        reveal: Show what the models said, from now on.
+    ``reveal`` shows what the models said, from now on.
 
     Returns:
         The examination with images, results and reads loaded, and whether the results may be shown
@@ -185,62 +151,56 @@ def view(
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.transaction() as session:
-        found = own(session, doctor, examination_id)
+        found = get_own(session, doctor, examination_id)
         log(clinic, session, "examination_viewed", doctor, found)
         if reveal:
-            look(clinic, session, doctor, found)
-        _load(found)
+            note_look(clinic, session, doctor, found)
+        _load_parts(found)
         return found, has_looked(session, doctor, examination_id)
 
 
 def answers_were_seen(clinic: Installation, actor: Actor | None, examination_id: str) -> bool:
-    """Return whether a read that the doctor makes now is one after the models' answers.
-
-    Raises:
-        NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
-    """
-    doctor = need_doctor(actor)
-    with clinic.database.reading() as session:
-        return has_seen_answers(session, doctor, own(session, doctor, examination_id))
+    """Return whether a read made now comes after the models' answers; errors as in ``view``."""
+    doctor = require_doctor(actor)
+    with clinic.database.snapshot() as session:
+        return has_seen_answers(session, doctor, get_own(session, doctor, examination_id))
 
 
 def list_examinations(
     clinic: Installation, actor: Actor | None, patient_id: str
 ) -> list[ExaminationRow]:
     """Return a patient's examinations, newest first; NotFound where it is none of the doctor's."""
-    doctor = need_doctor(actor)
-    with clinic.database.reading() as session:
-        patients.own(session, doctor, patient_id)
+    doctor = require_doctor(actor)
+    with clinic.database.snapshot() as session:
+        patients.get_own(session, doctor, patient_id)
         wanted = _lines().where(Examination.patient_id == patient_id)
         rows = session.execute(wanted.order_by(Examination.created_at.desc(), Examination.id))
-        return [ExaminationRow(*row) for row in rows]
+        return [ExaminationRow(**row._mapping) for row in rows]
 
 
 def list_unread(clinic: Installation, actor: Actor | None, page: int = 1) -> Page[ExaminationRow]:
-    """Examinations of one's own patients that nobody has read, oldest first."""
-    doctor = need_doctor(actor)
-    wanted = (
-        Patient.owner_id == doctor.account_id,
-        Patient.archived_at.is_(None),
-        ~_has_read(),
-    )
-    rows = _lines().join(Patient).where(*wanted)
-    with clinic.database.reading() as session:
+    """Return examinations of one's own patients that nobody has read, oldest first."""
+    doctor = require_doctor(actor)
+    is_active = and_(Patient.owner_id == doctor.account_id, Patient.archived_at.is_(None))
+    rows = _lines().join(Patient).where(is_active, ~_has_read())
+    with clinic.database.snapshot() as session:
         oldest_first = rows.order_by(Examination.created_at, Examination.id)
         return fetch_page(session, oldest_first, page, ExaminationRow)
 
 
-def image(clinic: Installation, actor: Actor | None, examination_id: str, position: int) -> bytes:
+def read_image(
+    clinic: Installation, actor: Actor | None, examination_id: str, position: int
+) -> bytes:
     """Return an examination's image as PNG; NotFound where there is none of the doctor's."""
-    doctor = need_doctor(actor)
-    with clinic.database.reading() as session:
+    doctor = require_doctor(actor)
+    with clinic.database.snapshot() as session:
         found = _image(session, doctor, examination_id, position).sha256
     return clinic.storage.read(found)
 
 
-def heat(
+def read_heat_map(
     clinic: Installation, actor: Actor | None, examination_id: str, position: int, model: str
 ) -> bytes:
     """Return a model's heat map as grey PNG, 0 black and 1 white.
@@ -249,8 +209,8 @@ def heat(
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs; or
             the results have not been shown to the doctor yet.
     """
-    doctor = need_doctor(actor)
-    with clinic.database.reading() as session:
+    doctor = require_doctor(actor)
+    with clinic.database.snapshot() as session:
         found = _image(session, doctor, examination_id, position)
         if not has_looked(session, doctor, examination_id):
             raise NotAllowed("the models' answers have not been shown yet")
@@ -260,15 +220,17 @@ def heat(
     return clinic.storage.read(hashes[0])
 
 
-def own(session: Session, doctor: Actor, examination_id: str) -> Examination:
-    """An examination of the doctor's patients; Refused where there is none, or it is another's."""
+def get_own(session: Session, doctor: Actor, examination_id: str) -> Examination:
+    """Return an examination of the doctor's patients; Refused where it is none, or another's."""
     found = session.get(Examination, examination_id)
     if found is None or found.patient.owner_id != doctor.account_id:
         raise Refused(doctor, "examination", examination_id)
     return found
 
 
-def look(clinic: Installation, session: Session, doctor: Actor, examination: Examination) -> None:
+def note_look(
+    clinic: Installation, session: Session, doctor: Actor, examination: Examination
+) -> None:
     """Note that the models' answers were shown to a doctor, the first time."""
     if has_looked(session, doctor, examination.id):
         return
@@ -303,10 +265,10 @@ def log(
     clinic.log.write(session, action, actor=doctor, subject=subject, **detail)
 
 
-def _own_open(session: Session, doctor: Actor, patient_id: str) -> None:
-    """Raise Refused where it is no patient of the doctor's, InputError where it is put aside."""
-    if patients.own(session, doctor, patient_id).archived_at:
-        raise InputError("this patient is put aside: take the record back first")
+def _refuse_archived(session: Session, doctor: Actor, patient_id: str) -> None:
+    """Raise Refused where it is no patient of the doctor's, InputError where it is archived."""
+    if patients.get_own(session, doctor, patient_id).archived_at:
+        raise InputError("this patient is archived: restore the record first")
 
 
 def _row(put: Callable[[bytes], str], one: Analysed, position: int, now: datetime) -> ExaminedImage:
@@ -324,27 +286,19 @@ def _row(put: Callable[[bytes], str], one: Analysed, position: int, now: datetim
 def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Result:
     answer = said.prediction
     low, high = answer.refer or (None, None)
-    grey = Image.fromarray(np.rint(said.heatmap * 255).astype(np.uint8))
+    exact = Image.fromarray(np.rint(said.heatmap * 255).astype(np.uint8))
+    grey = exact.resize(display_size(exact.size), Image.Resampling.BILINEAR)
     return Result(
         made_at=now,
-        model=answer.model,
-        model_version=answer.model_version,
-        weights_sha256=answer.weights_sha256,
-        runtime=answer.runtime,
-        label=answer.label,
-        probability=answer.probability,
-        decision=answer.decision,
         reasons=list(answer.reasons),
-        threshold=answer.threshold,
         refer_low=low,
         refer_high=high,
-        heat_sha256=put(
-            encode_png(grey.resize(display_size(grey.size), Image.Resampling.BILINEAR))
-        ),
+        heat_sha256=put(encode_png(grey)),
+        **{name: getattr(answer, name) for name in ANSWER_COLUMNS},
     )
 
 
-def _checked(details: Details) -> str:
+def _check_details(details: Details) -> str:
     """Return the comment as it is kept."""
     for value, known in ((details.stain, STAINS), (details.specimen, SPECIMENS)):
         if value not in known:
@@ -353,18 +307,17 @@ def _checked(details: Details) -> str:
 
 
 def _image(session: Session, doctor: Actor, examination_id: str, position: int) -> ExaminedImage:
-    found = own(session, doctor, examination_id)
-    for one in found.images:
-        if one.position == position:
-            return one
-    raise NotFound("there is no such image")
+    images = get_own(session, doctor, examination_id).images
+    if not 1 <= position <= len(images):
+        raise NotFound("there is no such image")
+    return images[position - 1]
 
 
 def _hashes(examination: Examination) -> list[str]:
     return [image.sha256 for image in examination.images]
 
 
-def _load(examination: Examination) -> None:
+def _load_parts(examination: Examination) -> None:
     """Read what lies below, while there is a session."""
     for one in examination.images:
         _ = one.results
@@ -383,6 +336,6 @@ def _lines() -> Select[*tuple[Any, ...]]:
         Examination.id,
         Examination.patient_id,
         Examination.created_at,
-        images.scalar_subquery(),
-        _has_read(),
+        images.scalar_subquery().label("images"),
+        _has_read().label("read"),
     )

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from datetime import datetime
 from typing import Any
 
 from bcd_models.prediction import NOTICE
-from clinic.accounts.permissions import need_doctor
+from clinic.accounts.permissions import require_doctor
+from clinic.analysis.stored_answers import ANSWER_COLUMNS
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.records.patient_fields import FIELDS
 from clinic.records.reads import VERDICTS
 from clinic.storage import shown_images
 from clinic.storage.actor import Actor
-from clinic.storage.tables import Examination, ExaminedImage, Patient, Read, Result
+from clinic.storage.files import pack_zip
+from clinic.storage.tables import Base, Examination, ExaminedImage, Patient, Read, Result
 
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file, so that equal records give equal bytes
 READ_ME = f"""patient.json holds the record; images, heatmaps and reports the files that it names.
 A heat map is grey: black is 0, white is 1.
 
@@ -36,44 +35,29 @@ def export(clinic: Installation, actor: Actor | None, patient_id: str) -> bytes:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
         StorageError: A stored file is missing or damaged.
     """
-    doctor = need_doctor(actor)
-    # Nothing is taken away while files are saved: so each is still there that the rows name.
-    with clinic.storage.saving():
+    doctor = require_doctor(actor)
+    # Nothing is deleted while files are saved: so each that the rows name is still there.
+    with clinic.storage.lock_for_saving():
         files: dict[str, str] = {}
-        with clinic.database.reading() as session:
-            patient = patients.own(session, doctor, patient_id)
+        with clinic.database.snapshot() as session:
+            patient = patients.get_own(session, doctor, patient_id)
             document = _patient(patient, files)
             hashes = [image.sha256 for one in patient.examinations for image in one.images]
         contents = {name: clinic.storage.read(sha256) for name, sha256 in files.items()}
         with clinic.database.transaction() as session:
-            patients.own(session, doctor, patient_id)
+            patients.get_own(session, doctor, patient_id)
             shown_images.note_shown(session, doctor.account_id, hashes)
-            subject, count = f"patient {patient_id}", len(files)
-            clinic.log.write(
-                session, "patient_exported", actor=doctor, subject=subject, files=count
-            )
+            patients.log(clinic, session, "patient_exported", doctor, patient_id, files=len(files))
     text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    return _zip({"README.txt": READ_ME.encode(), "patient.json": text.encode(), **contents})
-
-
-def _zip(contents: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in sorted(contents.items()):
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), data)
-    return buffer.getvalue()
+    return pack_zip({"README.txt": READ_ME.encode(), "patient.json": text.encode(), **contents})
 
 
 def _patient(patient: Patient, files: dict[str, str]) -> dict[str, Any]:
     """Return the record for JSON; hashes of the files that it names go into ``files``."""
     return {
         "notice": NOTICE,
-        "id": patient.id,
-        **{one.name: getattr(patient, one.name) for one in FIELDS},
-        "synthetic": patient.synthetic,
-        "created_at": _moment(patient.created_at),
-        "changed_at": _moment(patient.changed_at),
-        "archived_at": patient.archived_at and _moment(patient.archived_at),
+        **_take_columns(patient, *(one.name for one in FIELDS)),
+        **_take_columns(patient, "id", "synthetic", "created_at", "changed_at", "archived_at"),
         "examinations": [_examination(one, files) for one in patient.examinations],
     }
 
@@ -82,12 +66,8 @@ def _examination(examination: Examination, files: dict[str, str]) -> dict[str, A
     reports = {f"reports/{report.id}.pdf": report.sha256 for report in examination.reports}
     files |= reports
     return {
-        "id": examination.id,
-        "created_at": _moment(examination.created_at),
+        **_take_columns(examination, "id", "created_at", "stain", "specimen", "comment"),
         "made_by": examination.maker.name,
-        "stain": examination.stain,
-        "specimen": examination.specimen,
-        "comment": examination.comment,
         "images": [_image(image, files) for image in examination.images],
         "reads": [_read(read) for read in examination.reads],
         "reports": list(reports),
@@ -99,10 +79,7 @@ def _image(image: ExaminedImage, files: dict[str, str]) -> dict[str, Any]:
     files[f"images/{stem}.png"] = image.sha256
     return {
         "file": f"images/{stem}.png",
-        "sha256": image.sha256,
-        "width": image.width,
-        "height": image.height,
-        "field_width_um": image.field_width_um,
+        **_take_columns(image, "sha256", "width", "height", "field_width_um"),
         "results": [_result(n, stem, result, files) for n, result in enumerate(image.results, 1)],
     }
 
@@ -113,31 +90,21 @@ def _result(number: int, stem: str, result: Result, files: dict[str, str]) -> di
     refer = None if result.refer_low is None else [result.refer_low, result.refer_high]
     return {
         "heat_map": name,
-        "made_at": _moment(result.made_at),
-        "model": result.model,
-        "model_version": result.model_version,
-        "weights_sha256": result.weights_sha256,
-        "runtime": result.runtime,
-        "label": result.label,
-        "probability": result.probability,
-        "decision": result.decision,
-        "reasons": result.reasons,
-        "threshold": result.threshold,
+        **_take_columns(result, "made_at", "reasons", *ANSWER_COLUMNS),
         "refer": refer,
     }
 
 
 def _read(read: Read) -> dict[str, Any]:
     return {
-        "number": read.number,
+        **_take_columns(read, "number", "comment", "reason", "at", "result_shown"),
         "verdict": VERDICTS[read.verdict],
-        "comment": read.comment,
-        "reason": read.reason,
         "by": read.reader.name,
-        "at": _moment(read.at),
-        "result_shown": read.result_shown,
     }
 
 
-def _moment(at: datetime) -> str:
-    return at.isoformat(timespec="seconds")
+def _take_columns(row: Base, *names: str) -> dict[str, Any]:
+    """Return what a row holds, times as text."""
+    values = {name: getattr(row, name) for name in names}
+    moments = {name: at for name, at in values.items() if isinstance(at, datetime)}
+    return values | {name: at.isoformat(timespec="seconds") for name, at in moments.items()}

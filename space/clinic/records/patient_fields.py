@@ -29,29 +29,21 @@ def show_value(value: object) -> str:
 
 @dataclass(frozen=True)
 class PatientField:
-    """How a field is asked for, kept and shown.
+    """How a field is asked for, kept and shown."""
 
-    Attributes:
-        label: What pages, lists and reports call it.
-        parse: From what was typed, "" where that is nothing, to what is kept; raises InputError.
-        show: From what is kept to text, "" where there is none; ``parse`` takes that back.
-        form_label: What the form calls it; "": as ``label``.
-        script_default: What a script leaves it empty with: "", or 0 where it is a number.
-        names_patient: Whether it stands in headings, beside the patient's id.
-        is_long: Whether it takes several lines: it is on the patient's page, in no list or report.
-        is_searched: Whether a search looks into it.
-        name: Of the column, of the endpoint's argument and of the export's key.
-    """
-
-    label: str
+    label: str  # what pages, lists and reports call it
+    # from what was typed, "" where that is nothing, to what is kept; raises InputError
     parse: Parse
+    # from what is kept to text, "" where there is none; ``parse`` takes that back
     show: Callable[[Any], str] = show_value
-    form_label: str = ""
+    form_label: str = ""  # what the form calls it; "": as ``label``
+    # what a script leaves it empty with: "", or 0 where it is a number
     script_default: str | int = ""
-    names_patient: bool = False
+    names_patient: bool = False  # whether it stands in headings, beside the patient's id
+    # whether it takes several lines: it is on the patient's page, in no list or report
     is_long: bool = False
-    is_searched: bool = True
-    name: str = ""
+    is_searched: bool = True  # whether a search looks into it
+    name: str = ""  # of the column, of the endpoint's argument and of the export's key
 
 
 def ask(default: object, label: str, parse: Parse, **more: Any) -> Any:
@@ -107,11 +99,7 @@ FIELDS = fields_of(PatientForm)
 
 
 def parse_form(settings: Settings, typed: Iterable[str]) -> PatientForm:
-    """Return what was typed, a text for each of ``FIELDS``, as it is kept.
-
-    Raises:
-        InputError: A field can't be accepted.
-    """
+    """Return what was typed into each of ``FIELDS`` as it is kept; InputError where it can't be."""
     pairs = zip(FIELDS, typed, strict=True)
     return PatientForm(**{one.name: one.parse(text, settings) for one, text in pairs})
 

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import BCDError, InputError
-from clinic.accounts.permissions import need_admin, need_doctor
+from clinic.accounts.permissions import require_admin, require_doctor
 from clinic.installation import Installation
 from clinic.records.patient_fields import FIELDS, PatientForm, parse_form, show_form
 from clinic.storage import clock, references, shown_images, tallies
@@ -25,6 +25,8 @@ from clinic.storage.ids import issue_id
 from clinic.storage.paging import Page, fetch_page
 from clinic.storage.tables import Account, Examination, Patient, Read
 
+COLUMNS = ("id", "synthetic", "created_at", "changed_at", "archived_at", "version")
+
 
 class Conflict(BCDError):
     """Somebody has changed it meanwhile."""
@@ -32,27 +34,16 @@ class Conflict(BCDError):
 
 @dataclass(frozen=True, kw_only=True)
 class PatientRow(PatientForm):
-    """What is shown of a patient: what was asked, and the rest.
+    """What is shown of a patient: what was asked, and the rest."""
 
-    Attributes:
-        id: Issued by the app.
-        synthetic: Whether it is a demonstration's.
-        created_at: When the record was made.
-        changed_at: When the form was last changed.
-        archived_at: When it was put aside, or None.
-        version: Counted up by each change; an edit names the one it was made on.
-        examinations: How many there are.
-        unread: How many of them nobody has read.
-    """
-
-    id: str
-    synthetic: bool
-    created_at: datetime
-    changed_at: datetime
-    archived_at: datetime | None
-    version: int
-    examinations: int
-    unread: int
+    id: str  # issued by the app
+    synthetic: bool  # whether it is a demonstration's
+    created_at: datetime  # when the record was made
+    changed_at: datetime  # when the form was last changed
+    archived_at: datetime | None  # when it was archived, or None
+    version: int  # counted up by each change; an edit names the one it was made on
+    examinations: int  # how many there are
+    unread: int  # how many of them nobody has read
 
 
 def create(
@@ -64,10 +55,10 @@ def create(
         NotSignedIn, NotAllowed: The actor is no doctor.
         InputError: The form can't be accepted.
     """
-    doctor, now = need_doctor(actor), clock.now()
+    doctor, now = require_doctor(actor), clock.now()
     form = parse_form(clinic.settings, show_form(form))
     with clinic.database.transaction() as session:
-        _refuse_taken(session, doctor.account_id, form.external_id, None)
+        _refuse_taken_id(session, doctor.account_id, form.external_id, None)
         patient = Patient(
             id=issue_id("P"),
             owner_id=doctor.account_id,
@@ -77,7 +68,7 @@ def create(
             **vars(form),
         )
         session.add(patient)
-        _log(clinic, session, "patient_made", doctor, patient.id)
+        log(clinic, session, "patient_made", doctor, patient.id)
         return patient.id
 
 
@@ -87,12 +78,12 @@ def view(clinic: Installation, actor: Actor | None, patient_id: str) -> PatientR
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.transaction() as session:
-        own(session, doctor, patient_id)
-        _log(clinic, session, "patient_viewed", doctor, patient_id)
-        rows = session.execute(_rows().where(Patient.id == patient_id))
-        return _row(*rows.one())
+        get_own(session, doctor, patient_id)
+        log(clinic, session, "patient_viewed", doctor, patient_id)
+        row = session.execute(_rows().where(Patient.id == patient_id)).one()
+        return PatientRow(**row._mapping)
 
 
 def search_patients(
@@ -103,24 +94,19 @@ def search_patients(
     archived: bool = False,
     page: int = 1,
 ) -> Page[PatientRow]:
-    """Return one's own patients, last changed first.
+    """Return one's own patients, archived or not, last changed first.
 
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        words: Each must occur in id, external id or note; case doesn't matter.
-        archived: Those put aside instead of the others.
-        page: Which 25 of them.
+    Each of the ``words`` must occur in id, external id or note; case doesn't matter.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     wanted = [
         Patient.owner_id == doctor.account_id,
         Patient.archived_at.is_not(None) if archived else Patient.archived_at.is_(None),
-        *map(_holds, words.split()),
+        *map(_contains_word, words.split()),
     ]
     rows = _rows().where(*wanted).order_by(Patient.changed_at.desc(), Patient.id)
-    with clinic.database.reading() as session:
-        return fetch_page(session, rows, page, _row)
+    with clinic.database.snapshot() as session:
+        return fetch_page(session, rows, page, PatientRow)
 
 
 def edit(
@@ -134,27 +120,27 @@ def edit(
         Conflict: The record has changed since that version.
     """
     form = parse_form(clinic.settings, show_form(form))
-    with _changing(clinic, actor, patient_id, version) as (session, doctor, patient):
-        _refuse_taken(session, doctor.account_id, form.external_id, patient_id)
+    with _open_patient(clinic, actor, patient_id, version) as (session, doctor, patient):
+        _refuse_taken_id(session, doctor.account_id, form.external_id, patient_id)
         changed = [name for name, value in vars(form).items() if getattr(patient, name) != value]
         for name in changed:
             setattr(patient, name, getattr(form, name))
         patient.changed_at = clock.now()
-        _log(clinic, session, "patient_changed", doctor, patient_id, fields=changed)
+        log(clinic, session, "patient_changed", doctor, patient_id, fields=changed)
 
 
 def archive(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
-    """Put a record aside; NotSignedIn, NotAllowed or NotFound as in ``view``."""
-    with _changing(clinic, actor, patient_id) as (session, doctor, patient):
+    """Archive a record; NotSignedIn, NotAllowed or NotFound as in ``view``."""
+    with _open_patient(clinic, actor, patient_id) as (session, doctor, patient):
         patient.archived_at = patient.archived_at or clock.now()
-        _log(clinic, session, "patient_archived", doctor, patient_id)
+        log(clinic, session, "patient_archived", doctor, patient_id)
 
 
 def restore(clinic: Installation, actor: Actor | None, patient_id: str) -> None:
-    """Take a record back from aside; NotSignedIn, NotAllowed or NotFound as in ``view``."""
-    with _changing(clinic, actor, patient_id) as (session, doctor, patient):
+    """Restore an archived record; NotSignedIn, NotAllowed or NotFound as in ``view``."""
+    with _open_patient(clinic, actor, patient_id) as (session, doctor, patient):
         patient.archived_at = None
-        _log(clinic, session, "patient_restored", doctor, patient_id)
+        log(clinic, session, "patient_restored", doctor, patient_id)
 
 
 def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmation: str) -> None:
@@ -162,26 +148,20 @@ def delete(clinic: Installation, actor: Actor | None, patient_id: str, confirmat
 
     To whom answers about its images were shown goes too, where no other record has the image.
 
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        patient_id: Whose record.
-        confirmation: The id once more.
-
     Raises:
         NotSignedIn, NotAllowed, NotFound: As in ``view``.
-        InputError: The confirmation is another.
+        InputError: The confirmation isn't the id once more.
     """
-    with _changing(clinic, actor, patient_id) as (session, doctor, patient):
+    with _open_patient(clinic, actor, patient_id) as (session, doctor, patient):
         if confirmation.strip() != patient_id:
             raise InputError(f"to delete this patient, type its id: {patient_id}")
         files = list(_files(patient))
-        counted = tallies.contribution(patient.owner_id, patient.examinations)
+        counted = tallies.count_examinations(patient.owner_id, patient.examinations)
         tallies.change(session, counted, Counter())
         session.delete(patient)
         session.flush()
         shown_images.forget_deleted(session, files)
-        _log(clinic, session, "patient_deleted", doctor, patient_id, files=len(set(files)))
+        log(clinic, session, "patient_deleted", doctor, patient_id, files=len(set(files)))
     references.delete_unreferenced(clinic.database, clinic.storage, files)
 
 
@@ -193,7 +173,7 @@ def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int)
         InputError: The giver may still sign in, the taker is no open doctor's account, or both
             have a patient of one external id.
     """
-    admin = need_admin(actor)
+    admin = require_admin(actor)
     with clinic.database.transaction() as session:
         before, after = (session.get(Account, number) for number in (giver, taker))
         if before is None or before.active:
@@ -208,18 +188,14 @@ def hand_over(clinic: Installation, actor: Actor | None, giver: int, taker: int)
         for patient in patients:
             patient.owner_id = taker
         tallies.hand_over(session, giver, taker)
+        subject, count = f"account {giver}", len(patients)
         clinic.log.write(
-            session,
-            "patients_handed_over",
-            actor=admin,
-            subject=f"account {giver}",
-            to=taker,
-            count=len(patients),
+            session, "patients_handed_over", actor=admin, subject=subject, to=taker, count=count
         )
-        return len(patients)
+        return count
 
 
-def own(session: Session, doctor: Actor, patient_id: str) -> Patient:
+def get_own(session: Session, doctor: Actor, patient_id: str) -> Patient:
     """Return a patient of the doctor's; Refused where there is none, or it is another's."""
     patient = session.get(Patient, patient_id)
     if patient is None or patient.owner_id != doctor.account_id:
@@ -228,24 +204,27 @@ def own(session: Session, doctor: Actor, patient_id: str) -> Patient:
 
 
 @contextmanager
-def _changing(
+def _open_patient(
     clinic: Installation, actor: Actor | None, patient_id: str, version: int | None = None
 ) -> Iterator[tuple[Session, Actor, Patient]]:
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     with clinic.database.transaction() as session:
-        patient = own(session, doctor, patient_id)
+        patient = get_own(session, doctor, patient_id)
         if version not in (None, patient.version):
             raise Conflict("somebody has changed this patient meanwhile: look at it again")
         yield session, doctor, patient
 
 
-def _log(
+def log(
     clinic: Installation, session: Session, action: str, doctor: Actor, patient: str, **detail: Any
 ) -> None:
+    """Write an act on a patient into the audit log."""
     clinic.log.write(session, action, actor=doctor, subject=f"patient {patient}", **detail)
 
 
-def _refuse_taken(session: Session, owner: int, external_id: str | None, but: str | None) -> None:
+def _refuse_taken_id(
+    session: Session, owner: int, external_id: str | None, but: str | None
+) -> None:
     if external_id is None:
         return
     taken = select(Patient.id).where(
@@ -255,7 +234,7 @@ def _refuse_taken(session: Session, owner: int, external_id: str | None, but: st
         raise InputError(f"you have a patient of this external id already: {other}")
 
 
-def _holds(word: str) -> ColumnElement[bool]:
+def _contains_word(word: str) -> ColumnElement[bool]:
     columns = [Patient.id, *(getattr(Patient, one.name) for one in FIELDS if one.is_searched)]
     return or_(*(column.icontains(word, autoescape=True) for column in columns))
 
@@ -263,20 +242,11 @@ def _holds(word: str) -> ColumnElement[bool]:
 def _rows() -> Select[*tuple[Any, ...]]:
     read = select(Read.id).where(Read.examination_id == Examination.id).exists()
     of_patient = select(func.count()).where(Examination.patient_id == Patient.id)
-    return select(Patient, of_patient.scalar_subquery(), of_patient.where(~read).scalar_subquery())
-
-
-def _row(patient: Patient, examinations: int, unread: int) -> PatientRow:
-    return PatientRow(
-        id=patient.id,
-        synthetic=patient.synthetic,
-        created_at=patient.created_at,
-        changed_at=patient.changed_at,
-        archived_at=patient.archived_at,
-        version=patient.version,
-        examinations=examinations,
-        unread=unread,
-        **{one.name: getattr(patient, one.name) for one in FIELDS},
+    names = (*(one.name for one in FIELDS), *COLUMNS)
+    return select(
+        *(getattr(Patient, name) for name in names),
+        of_patient.scalar_subquery().label("examinations"),
+        of_patient.where(~read).scalar_subquery().label("unread"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bcd_models.errors import InputError
-from clinic.accounts.permissions import need_doctor
+from clinic.accounts.permissions import require_doctor
 from clinic.analysis.wording import capitalise
 from clinic.installation import Installation
 from clinic.records import examinations
@@ -25,7 +25,7 @@ def describe_verdict(read: Read) -> str:
 
 
 def describe_timing(read: Read) -> str:
-    """Whether the models' answers about its images had been shown to the reader, on any page."""
+    """Say whether answers about its images had been shown to the reader before, on any page."""
     return f"{'after' if read.result_shown else 'before'} the models' answers were shown"
 
 
@@ -40,33 +40,26 @@ def record(
     """Record a read; returns its number, from 1.
 
     Whether an answer about one of the images had been shown to the reader before, in this
-    examination or elsewhere, is noted with it.
-
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        examination_id: Of one of the doctor's patients.
-        verdict: One of ``VERDICTS``.
-        comment: Free text without names.
-        reason: Why an earlier read is amended; needed then, and only then.
+    examination or elsewhere, is noted with it. ``reason`` says why an earlier read is amended; it
+    is needed then, and only then.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
         InputError: No such verdict, no reason, or a text that can't be accepted.
     """
-    doctor = need_doctor(actor)
+    doctor = require_doctor(actor)
     if verdict not in VERDICTS:
         raise InputError(f"no verdict {verdict!r}: choose one of {', '.join(VERDICTS)}")
     comment = check_text(comment, "comment")
     reason = check_text(reason, "reason")
     with clinic.database.transaction() as session:
-        examination = examinations.own(session, doctor, examination_id)
+        examination = examinations.get_own(session, doctor, examination_id)
         number = len(examination.reads) + 1
         if number > 1 and not reason:
             raise InputError("this examination has been read: say why the read is amended")
         if number == 1 and reason:
             raise InputError("a first read amends nothing: leave the reason empty")
-        before = tallies.contribution(doctor.account_id, [examination])
+        before = tallies.count_examinations(doctor.account_id, [examination])
         examination.reads.append(
             Read(
                 number=number,
@@ -78,7 +71,7 @@ def record(
                 result_shown=examinations.has_seen_answers(session, doctor, examination),
             )
         )
-        after = tallies.contribution(doctor.account_id, [examination])
+        after = tallies.count_examinations(doctor.account_id, [examination])
         tallies.change(session, before, after)
         examinations.log(clinic, session, "read_recorded", doctor, examination, number=number)
         return number

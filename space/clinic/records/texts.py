@@ -14,5 +14,5 @@ def check_text(text: str, what: str) -> str:
     if len(text) > MAX_LENGTH:
         raise InputError(f"a {what} has at most {MAX_LENGTH} characters, this one {len(text)}")
     if not all(letter.isprintable() or letter in CONTROLS for letter in text):
-        raise InputError(f"the {what} holds control characters: type it anew")
+        raise InputError(f"the {what} holds control characters: type it again")
     return text

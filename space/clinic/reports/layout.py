@@ -25,64 +25,35 @@ HIDDEN = "The models' answers were kept hidden in this examination and are not p
 LARGE, SMALL = 206.0, 158.0  # points of a picture's longer side
 UNREAD = "This examination has not been read by a pathologist."
 
+Facts = tuple[tuple[str, str], ...]  # names and values
+
 
 @dataclass(frozen=True)
 class ReportedImage:
-    """One image of an examination.
+    """One image of an examination."""
 
-    Attributes:
-        position: From 1.
-        size: Width and height in pixels.
-        scale: How large its field is, or why that is not known.
-        warnings: What speaks against the answers about it.
-        explanations: What the models said of it; empty where that is not to be told.
-    """
-
-    position: int
-    size: tuple[int, int]
-    scale: str
-    warnings: tuple[str, ...]
+    position: int  # from 1
+    size: tuple[int, int]  # width and height in pixels
+    scale: str  # how large its field is, or why that is not known
+    warnings: tuple[str, ...]  # what speaks against the answers about it
+    # what the models said of it; empty where that is not to be told
     explanations: tuple[Explanation, ...]
 
 
 @dataclass(frozen=True)
-class ReportedModel:
-    """A model that answered.
-
-    Attributes:
-        facts: Names and values: version, hash, threshold, test figures, what it was trained on.
-        name: Of the model.
-    """
-
-    name: str
-    facts: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
 class ReportedExamination:
-    """All that a report of an examination tells, as it is told.
+    """All that a report of an examination tells, as it is told."""
 
-    Attributes:
-        id: The report's.
-        letterhead: First line; may be "".
-        facts: Names and values of patient and examination.
-        synthetic: Whether it is a demonstration's.
-        read: The read that counts, in a sentence; "" where there is none.
-        reads: Each read, the newest first: when and by whom, and the rest of it.
-        images: In order.
-        models: In order.
-        shown: Whether the models' answers are part of it.
-    """
-
-    id: str
-    letterhead: str
-    facts: tuple[tuple[str, str], ...]
-    synthetic: bool
-    read: str
-    reads: tuple[tuple[str, str], ...]
-    images: tuple[ReportedImage, ...]
-    models: tuple[ReportedModel, ...]
-    shown: bool
+    id: str  # the report's
+    letterhead: str  # first line; may be ""
+    facts: Facts  # names and values of patient and examination
+    synthetic: bool  # whether it is a demonstration's
+    read: str  # the read that counts, in a sentence; "" where there is none
+    # each read, the newest first: when and by whom, and the rest of it
+    reads: Facts
+    images: tuple[ReportedImage, ...]  # in order
+    models: tuple[tuple[str, Facts], ...]  # name and facts of each that answered
+    shown: bool  # whether the models' answers are part of it
 
 
 def lay_out_answers(
@@ -143,7 +114,7 @@ def lay_out_examination(told: ReportedExamination) -> bytes:
             *facts(_printable(told.facts)),
             *([] if told.shown else [gap(10), text(HIDDEN)]),
             *(part for image in told.images for part in _image(image)),
-            *(part for model in told.models for part in _model(model)),
+            *(part for model in told.models for part in _model(*model)),
             *([gap(10), text(wording.classes_line(), 8, quiet=True)] if told.models else []),
         ]
 
@@ -216,16 +187,11 @@ def _answer(explanation: Explanation) -> Story:
     ]
 
 
-def _model(model: ReportedModel) -> Story:
-    return [
-        CondPageBreak(120),
-        gap(12),
-        text(f"The model {model.name}", 11, bold=True),
-        gap(2),
-        *facts(model.facts),
-    ]
+def _model(name: str, known: Facts) -> Story:
+    title = text(f"The model {name}", 11, bold=True)
+    return [CondPageBreak(120), gap(12), title, gap(2), *facts(known)]
 
 
 def _printable(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Lines of users' text, each letter visible."""
+    """Return lines of users' text, each letter visible."""
     return [(name, "\n".join(map(wording.printable, value.split("\n")))) for name, value in pairs]

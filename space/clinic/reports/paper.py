@@ -29,7 +29,6 @@ from reportlab.platypus import (
     Paragraph,
     Spacer,
     Table,
-    TableStyle,
 )
 
 from bcd_models.explanation import Explanation, apply_colours
@@ -41,8 +40,8 @@ MARGIN = 48.0
 WIDTH = A4[0] - 2 * MARGIN
 OPACITY = 0.5
 SCALE_WIDTH = 12.0
-NAMES = 122.0  # width of the column of a fact's names
-MAX_PIECE = A4[1] / 3  # points of a piece that stays whole; two of them fit on a page
+NAME_WIDTH = 122.0  # width of the column of a fact's names
+MAX_PIECE_HEIGHT = A4[1] / 3  # points of a piece that stays whole; two of them fit on a page
 INK, QUIET, LINE = HexColor("#1b1f2a"), HexColor("#565d6d"), HexColor("#c4c8d2")
 TINT, BAND = HexColor("#f3f1f8"), HexColor("#d9d3ea")
 REGULAR, BOLD = "DejaVuSans", "DejaVuSans-Bold"
@@ -63,9 +62,9 @@ def write_pdf(story: Callable[[], Story], title: str, mark: str = "") -> bytes:
         give the same bytes.
     """
     _load_fonts()
-    pages = _build(io.BytesIO(), story(), title, mark, 0)
+    pages = _build_document(io.BytesIO(), story(), title, mark, 0)
     buffer = io.BytesIO()
-    _build(buffer, story(), title, mark, pages)
+    _build_document(buffer, story(), title, mark, pages)
     return buffer.getvalue()
 
 
@@ -83,7 +82,7 @@ def text(words: str, size: float = 9.5, *, bold: bool = False, quiet: bool = Fal
 
 
 def gap(height: float) -> Spacer:
-    """Room between parts, in points."""
+    """Return room between parts, in points."""
     return Spacer(WIDTH, height)
 
 
@@ -92,18 +91,16 @@ def notice() -> Table:
     return Table(
         [[text(NOTICE, 8.5, bold=True)]],
         [WIDTH],
-        style=TableStyle(
-            [
-                ("BACKGROUND", (0, 0), (-1, -1), TINT),
-                ("BOX", (0, 0), (-1, -1), 0.6, LINE),
-                ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
-            ]
-        ),
+        style=[
+            ("BACKGROUND", (0, 0), (-1, -1), TINT),
+            ("BOX", (0, 0), (-1, -1), 0.6, LINE),
+            ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
+        ],
     )
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> Story:
-    """Names and values; lines of a value stay lines, and go on over as many pages as they need."""
+    """Return names and values; lines of a value stay lines, over as many pages as they need."""
     return [_fact(name, value) for name, value in pairs]
 
 
@@ -146,9 +143,11 @@ class ProbabilityBar(Flowable):
         threshold, here = WIDTH * prediction.threshold, WIDTH * prediction.probability
         canvas.line(threshold, bottom - 4, threshold, top)
         canvas.setFillColor(INK)
-        _triangle(canvas, here, top)
-        _label(canvas, here, top + 8, f"this image: {wording.figure(prediction.probability)}", BOLD)
-        _label(canvas, threshold, bottom - 12, _threshold_words(prediction))
+        _draw_triangle(canvas, here, top)
+        _draw_label(
+            canvas, here, top + 8, f"this image: {wording.figure(prediction.probability)}", BOLD
+        )
+        _draw_label(canvas, threshold, bottom - 12, _threshold_words(prediction))
         canvas.setFont(REGULAR, 7.5)
         canvas.setFillColor(QUIET)
         canvas.drawString(0, bottom - 21, "0")
@@ -180,44 +179,42 @@ class Pictures(Flowable):
             self.canv.setFont(BOLD, 8)
             self.canv.setFillColor(INK)
             self.canv.drawString(left, self.side + 6, title)
-            _picture(self.canv, image, left, self.side)
-        _colour_scale(self.canv, 2 * (self.side + 14), self.side)
+            _draw_picture(self.canv, image, left, self.side)
+        _draw_colour_scale(self.canv, 2 * (self.side + 14), self.side)
 
 
 def _fact(name: str, value: str) -> Table:
     """Lay out a name and its value, a row for each line of it, none of them taller than a page."""
     # reportlab 5.1 could break within a row (splitInRow), but then begins the next page with a
     # blank line, and with an empty row where a row misses the page by its padding alone.
-    pieces = [piece for line in value.split("\n") for piece in _pieces(line)]
+    pieces = [piece for line in value.split("\n") for piece in _split_line(line)]
     first = [text(name, 8, quiet=True), pieces[:2]]  # beside a name that may take two lines
     return Table(
         [first, *([[], piece] for piece in pieces[2:])],
-        [NAMES, WIDTH - NAMES],
-        style=TableStyle(
-            [
-                ("LINEABOVE", (0, 0), (-1, 0), 0.4, LINE),
-                ("VALIGN", (0, 0), (-1, -1), "TOP"),
-                ("LEFTPADDING", (0, 0), (-1, -1), 0),
-                ("TOPPADDING", (0, 0), (-1, -1), 0),
-                ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
-                ("TOPPADDING", (0, 0), (-1, 0), 2),
-                ("BOTTOMPADDING", (0, -1), (-1, -1), 2),
-            ]
-        ),
+        [NAME_WIDTH, WIDTH - NAME_WIDTH],
+        style=[
+            ("LINEABOVE", (0, 0), (-1, 0), 0.4, LINE),
+            ("VALIGN", (0, 0), (-1, -1), "TOP"),
+            ("LEFTPADDING", (0, 0), (-1, -1), 0),
+            ("TOPPADDING", (0, 0), (-1, -1), 0),
+            ("BOTTOMPADDING", (0, 0), (-1, -1), 0),
+            ("TOPPADDING", (0, 0), (-1, 0), 2),
+            ("BOTTOMPADDING", (0, -1), (-1, -1), 2),
+        ],
     )
 
 
-def _pieces(line: str) -> Story:
+def _split_line(line: str) -> Story:
     """Break a line into paragraphs, none of them taller than ``TALLEST``."""
     rest = text(line.strip() or "\N{NO-BREAK SPACE}", 8)  # without a letter it would have no height
     pieces = []
-    while len(broken := rest.split(WIDTH - NAMES, MAX_PIECE)) > 1:
+    while len(broken := rest.split(WIDTH - NAME_WIDTH, MAX_PIECE_HEIGHT)) > 1:
         piece, rest = broken
         pieces.append(piece)
     return [*pieces, rest]
 
 
-def _build(buffer: io.BytesIO, story: Story, title: str, mark: str, pages: int) -> int:
+def _build_document(buffer: io.BytesIO, story: Story, title: str, mark: str, pages: int) -> int:
     """Write into a buffer; returns the number of pages."""
     document = BaseDocTemplate(
         buffer,
@@ -229,13 +226,13 @@ def _build(buffer: io.BytesIO, story: Story, title: str, mark: str, pages: int) 
         lang="en",
     )
     frame = Frame(MARGIN, MARGIN, WIDTH, A4[1] - 2 * MARGIN, 0, 0, 0, 0)
-    foot = partial(_foot, mark=mark, pages=pages)
+    foot = partial(_draw_foot, mark=mark, pages=pages)
     document.addPageTemplates(PageTemplate(frames=[frame], onPage=foot))
     document.build(list(story))
     return int(document.page)
 
 
-def _foot(canvas: Canvas, document: BaseDocTemplate, mark: str, pages: int) -> None:
+def _draw_foot(canvas: Canvas, document: BaseDocTemplate, mark: str, pages: int) -> None:
     canvas.setFont(REGULAR, 7.5)
     canvas.setFillColor(QUIET)
     canvas.drawString(MARGIN, MARGIN - 18, NOTICE)
@@ -252,7 +249,7 @@ def _threshold_words(prediction: Prediction) -> str:
     return f"{words}, shaded: referral band {wording.band_words(prediction)}"
 
 
-def _triangle(canvas: Canvas, x: float, tip: float) -> None:
+def _draw_triangle(canvas: Canvas, x: float, tip: float) -> None:
     path = canvas.beginPath()
     path.moveTo(x, tip)
     path.lineTo(x - 4, tip + 6)
@@ -261,22 +258,23 @@ def _triangle(canvas: Canvas, x: float, tip: float) -> None:
     canvas.drawPath(path, stroke=0, fill=1)
 
 
-def _label(canvas: Canvas, x: float, y: float, words: str, font: str = REGULAR) -> None:
-    """Text centred on x, kept within the margins."""
+def _draw_label(canvas: Canvas, x: float, y: float, words: str, font: str = REGULAR) -> None:
+    """Draw text centred on x, kept within the margins."""
     half = pdfmetrics.stringWidth(words, font, 7.5) / 2
     canvas.setFont(font, 7.5)
     canvas.drawCentredString(min(max(x, half), WIDTH - half), y, words)
 
 
-def _picture(canvas: Canvas, image: Image.Image, left: float, side: float) -> None:
+def _draw_picture(canvas: Canvas, image: Image.Image, left: float, side: float) -> None:
     scale = side / max(image.size)
     width, height = image.width * scale, image.height * scale
     x, y = left + (side - width) / 2, (side - height) / 2
     canvas.drawImage(ImageReader(image), x, y, width, height)
 
 
-def _colour_scale(canvas: Canvas, left: float, height: float) -> None:
-    canvas.drawImage(ImageReader(_colours()), left, 0, SCALE_WIDTH, height)
+def _draw_colour_scale(canvas: Canvas, left: float, height: float) -> None:
+    colours = Image.fromarray(apply_colours(np.linspace(1, 0, 256)[:, None]))  # 1 at the top
+    canvas.drawImage(ImageReader(colours), left, 0, SCALE_WIDTH, height)
     canvas.setStrokeColor(LINE)
     canvas.rect(left, 0, SCALE_WIDTH, height)
     x = left + SCALE_WIDTH + 4
@@ -291,14 +289,8 @@ def _colour_scale(canvas: Canvas, left: float, height: float) -> None:
 
 
 @cache
-def _colours() -> Image.Image:
-    """Return the heat map's colours from 1 (top) to 0 (bottom)."""
-    return Image.fromarray(apply_colours(np.linspace(1, 0, 256)[:, None]))
-
-
-@cache
 def _load_fonts() -> None:
-    """DejaVu Sans, which matplotlib ships: Latin, Greek and Cyrillic letters, free to embed."""
+    """Load DejaVu Sans, as matplotlib ships it: Latin, Greek, Cyrillic letters, free to embed."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     for name in (REGULAR, BOLD):
         pdfmetrics.registerFont(TTFont(name, folder / f"{name}.ttf"))

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import select
 
-from clinic.accounts.permissions import need_account, need_doctor
+from clinic.accounts.permissions import require_account, require_doctor
 from clinic.analysis import stored_answers
 from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
@@ -18,9 +18,9 @@ from clinic.records import examinations
 from clinic.records.patient_fields import FIELDS
 from clinic.records.reads import VERDICTS, describe_timing, describe_verdict
 from clinic.reports.layout import (
+    Facts,
     ReportedExamination,
     ReportedImage,
-    ReportedModel,
     lay_out_examination,
     model_facts,
 )
@@ -29,20 +29,15 @@ from clinic.storage.actor import Actor
 from clinic.storage.ids import derive_id
 from clinic.storage.tables import Examination, ExaminedImage, Patient, Read, Result, StoredReport
 
-UNKNOWN = "No report of this installation has these bytes."
+NOT_ISSUED = "No report of this installation has these bytes."
 
 
 @dataclass(frozen=True)
-class Checked:
-    """Whether a report is one that was handed out.
+class ReportCheck:
+    """Whether a report is one that was handed out."""
 
-    Attributes:
-        genuine: It is, byte for byte.
-        words: That in a sentence.
-    """
-
-    genuine: bool
-    words: str
+    genuine: bool  # it is, byte for byte
+    words: str  # that in a sentence
 
 
 def issue_report(
@@ -53,65 +48,44 @@ def issue_report(
     The same state of the examination gives the same id and the same bytes, whenever. What the
     models said is part of it once that has been shown to the doctor.
 
-    Args:
-        clinic: The installation.
-        actor: A doctor.
-        models: On offer, for their test figures.
-        examination_id: Of one of the doctor's patients.
-
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs.
         StorageError: A stored file is missing or damaged, or there is no room.
     """
-    doctor = need_doctor(actor)
-    with clinic.database.reading() as session:
-        found = examinations.own(session, doctor, examination_id)
+    doctor = require_doctor(actor)
+    with clinic.database.snapshot() as session:
+        found = examinations.get_own(session, doctor, examination_id)
         shown = examinations.has_looked(session, doctor, examination_id)
-        told = _told(clinic, models, found, shown)
+        told = _describe_examination(clinic, models, found, shown)
         kept = session.get(StoredReport, told.id)
         sha256 = kept.sha256 if kept else ""
     pdf = clinic.storage.read(sha256) if sha256 else lay_out_examination(told)
-    with references.storing(clinic.database, clinic.storage) as put:
+    with references.store_files(clinic.database, clinic.storage) as put:
         sha256 = put(pdf)
         with clinic.database.transaction() as session:
-            found = examinations.own(session, doctor, examination_id)
+            found = examinations.get_own(session, doctor, examination_id)
             if session.get(StoredReport, told.id) is None:
-                session.add(
-                    StoredReport(
-                        id=told.id,
-                        examination_id=examination_id,
-                        sha256=sha256,
-                        made_at=clock.now(),
-                        made_by=doctor.account_id,
-                    )
-                )
+                made = {"made_at": clock.now(), "made_by": doctor.account_id}
+                row = StoredReport(id=told.id, examination_id=examination_id, sha256=sha256, **made)
+                session.add(row)
             examinations.log(clinic, session, "report_handed_out", doctor, found, report=told.id)
     return told.id, pdf
 
 
 def check_report(
     clinic: Installation, actor: Actor | None, sha256: str, report_id: str = ""
-) -> Checked:
-    """Return whether the bytes of a hash are a report that was handed out here.
+) -> ReportCheck:
+    """Return whether a PDF of some SHA-256 is a report that was handed out here.
 
-    Args:
-        clinic: The installation.
-        actor: Of either role.
-        sha256: Of the PDF.
-        report_id: Printed on it; "": not looked at.
-
-    Raises:
-        NotSignedIn: Nobody is signed in.
+    The id printed on it is looked at unless it is "". NotSignedIn where nobody is signed in.
     """
-    known = need_account(actor)
+    known = require_account(actor)
     sha256, report_id = sha256.strip().lower(), report_id.strip().upper()
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         for kept in session.scalars(select(StoredReport).where(StoredReport.sha256 == sha256)):
             if report_id in ("", kept.id):
-                when = f"{kept.made_at:%Y-%m-%d %H:%M} UTC"
-                return Checked(
-                    True, f"This is report {kept.id} as it was handed out on {when}, byte for byte."
-                )
+                when = f"handed out on {_moment(kept.made_at)}, byte for byte"
+                return ReportCheck(True, f"This is report {kept.id} as it was {when}.")
         own = (
             select(StoredReport.id)
             .join(Examination)
@@ -119,11 +93,13 @@ def check_report(
             .where(StoredReport.id == report_id, Patient.owner_id == known.account_id)
         )
         if session.scalar(own):
-            return Checked(False, f"Report {report_id} was handed out with other bytes than these.")
-    return Checked(False, UNKNOWN)
+            return ReportCheck(
+                False, f"Report {report_id} was handed out with other bytes than these."
+            )
+    return ReportCheck(False, NOT_ISSUED)
 
 
-def _told(
+def _describe_examination(
     clinic: Installation, models: Models, found: Examination, shown: bool
 ) -> ReportedExamination:
     results = [(image, result) for image in found.images for result in image.results]
@@ -138,20 +114,20 @@ def _told(
         models=_models(models, results) if shown else (),
         shown=shown,
     )
-    return replace(told, id=derive_id("R", _state(told, found)))
+    return replace(told, id=derive_id("R", _encode_state(told, found)))
 
 
-def _state(told: ReportedExamination, found: Examination) -> bytes:
+def _encode_state(told: ReportedExamination, found: Examination) -> bytes:
     """Return all that the report tells, and where; pictures by their hash."""
     said = [told.letterhead, told.facts, told.synthetic, told.read, told.reads, told.shown]
-    said += [found.id, [(model.name, model.facts) for model in told.models]]
+    said += [found.id, told.models]
     for image, row in zip(told.images, found.images, strict=True):
         said += [image.scale, image.warnings, row.sha256]
         said += [(one.model, one.probability, one.heat_sha256) for one in row.results]
     return json.dumps(said, ensure_ascii=False).encode()
 
 
-def _facts(found: Examination) -> tuple[tuple[str, str], ...]:
+def _facts(found: Examination) -> Facts:
     patient = found.patient
     told = {
         "Patient": patient.id,
@@ -198,28 +174,24 @@ def _image(
 
 def _models(
     models: Models, results: list[tuple[ExaminedImage, Result]]
-) -> tuple[ReportedModel, ...]:
-    """Each model that answered, once; its test figures where these very weights are on offer."""
+) -> tuple[tuple[str, Facts], ...]:
+    """Return each model that answered, once; its test figures where these weights are on offer."""
     said = {
         result.weights_sha256: stored_answers.prediction(image, result) for image, result in results
     }
-    return tuple(
-        ReportedModel(
-            one.model,
-            (
-                ("Version", one.model_version),
-                *model_facts(one),
-                ("How it was measured", models.figures(one.model, one.weights_sha256)),
-            ),
-        )
-        for one in said.values()
-    )
+    told = []
+    for one in said.values():
+        offered = models.find(one.model, one.weights_sha256)
+        measured = (offered and offered.figures) or "not known here for these weights"
+        version, test = ("Version", one.model_version), ("How it was measured", measured)
+        told.append((one.model, (version, *model_facts(one), test)))
+    return tuple(told)
 
 
 def _moment(when: datetime) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def sha256_of(pdf: bytes) -> str:
+def hash_report(pdf: bytes) -> str:
     """Return what ``check_report`` asks for."""
     return hashlib.sha256(pdf).hexdigest()

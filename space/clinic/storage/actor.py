@@ -24,19 +24,12 @@ class NotFound(BCDError):
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts.
+    """Who acts."""
 
-    Attributes:
-        account_id: The account's.
-        name: The account's.
-        role: What it may do.
-        address: Where the request came from.
-    """
-
-    account_id: int
-    name: str
-    role: Role
-    address: str
+    account_id: int  # the account's
+    name: str  # the account's
+    role: Role  # what it may do
+    address: str  # where the request came from
 
 
 class Refused(NotFound):

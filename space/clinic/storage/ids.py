@@ -10,7 +10,7 @@ from typing import Literal
 LETTERS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32
 LENGTH = 10
 
-RECORD = re.compile(f"[PE]-[{LETTERS}]{{{LENGTH}}}")  # of a patient or an examination
+RECORD_ID = re.compile(f"[PE]-[{LETTERS}]{{{LENGTH}}}")  # of a patient or an examination
 
 Kind = Literal["P", "E", "R"]  # patient, examination, report
 

@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-SIZE = 25  # rows
+MAX_ROWS = 25  # rows
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """Some of many rows.
+    """Some of many rows."""
 
-    Attributes:
-        rows: These.
-        total: How many there are in all.
-        number: Of the page, from 1.
-        pages: How many pages there are, 1 or more.
-    """
-
-    rows: tuple[T, ...]
-    total: int
-    number: int
-    pages: int
+    rows: tuple[T, ...]  # these
+    total: int  # how many there are in all
+    number: int  # of the page, from 1
+    pages: int  # how many pages there are, 1 or more
 
 
 def fetch_page(
-    session: Session, rows: Select[*tuple[Any, ...]], number: int, make: Callable[..., T]
+    session: Session, rows: Select[*tuple[Any, ...]], number: int, row_type: type[T]
 ) -> Page[T]:
-    """Return the page of a number, or the nearest there is.
+    """Return page ``number``, from 1, of ``rows`` in their order, or the nearest page there is.
 
-    Args:
-        session: To read in.
-        rows: All of them, in order.
-        number: Of the page, from 1.
-        make: Called with each row's columns.
+    ``row_type`` is called with each row's columns by name.
     """
     counted = select(func.count()).select_from(rows.order_by(None).subquery())
     total = session.scalar(counted) or 0
-    pages = max(1, -(-total // SIZE))
+    pages = max(1, -(-total // MAX_ROWS))
     number = min(max(1, number), pages)
-    some = session.execute(rows.limit(SIZE).offset((number - 1) * SIZE))
-    return Page(tuple(make(*row) for row in some), total, number, pages)
+    some = session.execute(rows.limit(MAX_ROWS).offset((number - 1) * MAX_ROWS))
+    return Page(tuple(row_type(**row._mapping) for row in some), total, number, pages)

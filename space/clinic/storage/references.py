@@ -23,11 +23,11 @@ def list_referenced(session: Session) -> set[str]:
 
 
 def delete_unreferenced(database: Database, storage: Storage, hashes: Iterable[str]) -> list[str]:
-    """Take away those of some files that no row names any more; returns their hashes.
+    """Delete those of some files that no row names any more; returns their hashes.
 
-    To be called after the commit that took the rows away.
+    To be called after the commit that deleted the rows.
     """
-    with storage.forgetting(), database.reading() as session:
+    with storage.lock_for_deleting(), database.snapshot() as session:
         gone = sorted(set(hashes) - list_referenced(session))
         for sha256 in gone:
             storage.delete(sha256)
@@ -35,7 +35,7 @@ def delete_unreferenced(database: Database, storage: Storage, hashes: Iterable[s
 
 
 @contextmanager
-def storing(database: Database, storage: Storage) -> Iterator[Callable[[bytes], str]]:
+def store_files(database: Database, storage: Storage) -> Iterator[Callable[[bytes], str]]:
     """Yield what stores a file and returns its hash, before the transaction that names it.
 
     Held until that has ended. Where the act is refused then, as its record was deleted meanwhile,
@@ -48,7 +48,7 @@ def storing(database: Database, storage: Storage) -> Iterator[Callable[[bytes], 
         return stored[-1]
 
     try:
-        with storage.saving():
+        with storage.lock_for_saving():
             yield put
     except BCDError:
         delete_unreferenced(database, storage, stored)

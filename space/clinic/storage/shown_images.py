@@ -13,12 +13,11 @@ from datetime import timedelta
 
 from PIL import Image
 from sqlalchemy import ColumnElement, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from clinic.storage import clock
 from clinic.storage.actor import Actor
-from clinic.storage.database import POSTGRESQL, Database
+from clinic.storage.database import Database, build_insert
 from clinic.storage.tables import ExaminedImage, ShownImage
 
 KEEP_UNSAVED = timedelta(days=90)  # far beyond the weeks after which readers forget an image
@@ -42,8 +41,7 @@ def note_shown(session: Session, account_id: int, hashes: Iterable[str]) -> None
     rows = [{"account_id": account_id, "sha256": sha256, "at": now} for sha256 in {*hashes}]
     if not rows:
         return
-    dialect = session.get_bind().dialect.name
-    insert = (postgresql if dialect == POSTGRESQL else sqlite).insert(ShownImage)
+    insert = build_insert(session, ShownImage)
     again = {"at": insert.excluded.at}
     session.execute(
         insert.on_conflict_do_update(index_elements=["account_id", "sha256"], set_=again), rows

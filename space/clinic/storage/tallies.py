@@ -1,59 +1,46 @@
 """Tallies: how many there are of everything the dashboard shows, kept up with each act.
 
-Counting 100,000 examinations anew takes SQLite longer than a page may. So each act that changes
+Counting 100,000 examinations again takes SQLite longer than a page may. So each act that changes
 what there is to count changes the counts too, in its own transaction: by what its examinations
-come to after it, less what they came to before. ``python -m clinic verify`` counts anew and
+come to after it, less what they came to before. ``python -m clinic verify`` counts again and
 compares.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import date
 from itertools import product
 from typing import NamedTuple
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, selectinload
 
 from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
-from clinic.storage.database import POSTGRESQL
+from clinic.storage.database import build_insert
 from clinic.storage.tables import Examination, ExaminedImage, Patient, Tally
 
-AT_ONCE = 500  # examinations counted in one go, rows written in one go
-EXAMINATIONS, IMAGES, DECISIONS, POSITIVES, PROBABILITIES, AGREEMENT = (
-    "examinations",
-    "images",
-    "decision",
-    "positive",  # at or above the threshold, whatever the decision
-    "probability",
-    "agreement",
-)
+MAX_LOADED = 500  # examinations in memory at once
+EXAMINATIONS, IMAGES, DECISIONS = "examinations", "images", "decision"
+POSITIVES = "positive"  # at or above the threshold, whatever the decision
+PROBABILITIES, AGREEMENT = "probability", "agreement"
 EVERYBODY = 0  # in place of an owner: of all doctors together
-WHATEVER = ""  # in place of a model: counted whatever the models
+ANY_MODEL = ""  # in place of a model: counted whatever the models
 BEFORE, AFTER = "before", "after"  # the answers were shown, somebody read
-APART = "\t"  # stands between the parts of a model's key
+SEPARATOR = "\t"  # stands between the parts of a model's key
 
 
 class Cell(NamedTuple):
-    """What is counted together.
+    """What is counted together."""
 
-    Attributes:
-        owner_id: Whose patients', or ``EVERYBODY``.
-        span: A day or a month of UTC, as ``day`` and ``month`` write it.
-        model: As ``model_key`` writes it, or ``WHATEVER``.
-        kind: What is counted.
-        key: Which of its kind: a decision, or as ``bin_key`` and ``agreement_key`` write it; ""
-            where there is one only.
-    """
-
-    owner_id: int
-    span: str
-    model: str
-    kind: str
+    owner_id: int  # whose patients', or ``EVERYBODY``
+    span: str  # a day or a month of UTC, as ``day`` and ``month`` write it
+    model: str  # as ``model_key`` writes it, or ``ANY_MODEL``
+    kind: str  # what is counted
+    # which of its kind: a decision, or as ``bin_key`` and ``agreement_key`` write it; "" where
+    # there is one only
     key: str
 
 
@@ -72,19 +59,19 @@ def month(when: date) -> str:
 
 def model_key(name: str, version: str, weights_sha256: str) -> str:
     """Return one very model."""
-    return APART.join((name, version, weights_sha256))
+    return SEPARATOR.join((name, version, weights_sha256))
 
 
-def model_parts(key: str) -> tuple[str, str, str]:
-    """Name, version and weights' SHA-256 of a model by its key; InputError where it is none."""
-    parts = key.split(APART)
+def parse_model_key(key: str) -> tuple[str, str, str]:
+    """Return name, version and weights' SHA-256 of a key; InputError where it is no model's."""
+    parts = key.split(SEPARATOR)
     if len(parts) != 3:
         raise InputError(f"no model {key!r}")
     return parts[0], parts[1], parts[2]
 
 
-def bin_of(probability: float) -> int:
-    """Number of the bin, from 0; the last one holds 1 too."""
+def find_bin(probability: float) -> int:
+    """Return the number of a probability's bin, from 0; the last one holds 1 too."""
     return min(int(probability * PROBABILITY_BINS), PROBABILITY_BINS - 1)
 
 
@@ -94,16 +81,16 @@ def bin_key(number: int) -> str:
 
 
 def agreement_key(shown: str, verdict: str, label: str) -> str:
-    """An examination that was read: ``BEFORE`` or ``AFTER``, the verdict, the model's label."""
+    """Return the key of a read: ``BEFORE`` or ``AFTER``, the verdict, the model's label."""
     return f"{shown}/{verdict}/{label}"
 
 
-def contribution(owner_id: int, examinations: Iterable[Examination]) -> Counts:
+def count_examinations(owner_id: int, examinations: Iterable[Examination]) -> Counts:
     """Return what some examinations of one doctor's patients come to."""
     found: Counts = Counter()
     for examination in examinations:
         spans = day(examination.created_at), month(examination.created_at)
-        for (model, kind, key), number in _of_one(examination).items():
+        for (model, kind, key), number in _count_examination(examination).items():
             for owner, span in product((owner_id, EVERYBODY), spans):
                 found[Cell(owner, span, model, kind, key)] += number
     return found
@@ -113,18 +100,17 @@ def change(session: Session, before: Counts, after: Counts) -> None:
     """Bring the tallies from what some examinations came to before an act to what they do now."""
     changed = [(cell, after[cell] - before[cell]) for cell in {*before, *after}]
     rows = [{**cell._asdict(), "count": number} for cell, number in changed if number]
-    dialect = session.get_bind().dialect.name
-    insert = (postgresql if dialect == POSTGRESQL else sqlite).insert(Tally)
-    add = insert.on_conflict_do_update(
-        index_elements=list(Cell._fields), set_={"count": Tally.count + insert.excluded.count}
-    )
-    for first in range(0, len(rows), AT_ONCE):
-        session.execute(add, rows[first : first + AT_ONCE])
+    insert = build_insert(session, Tally)
+    add = {"count": Tally.count + insert.excluded.count}
+    if rows:
+        session.execute(
+            insert.on_conflict_do_update(index_elements=list(Cell._fields), set_=add), rows
+        )
 
 
 def hand_over(session: Session, giver: int, taker: int) -> None:
     """Let all that one doctor's patients come to count as another's."""
-    theirs = _stored(session, giver)
+    theirs = _read_tallies(session, giver)
     given = Counter({cell._replace(owner_id=taker): number for cell, number in theirs.items()})
     change(session, theirs, given)
 
@@ -136,29 +122,35 @@ def fill(session: Session) -> None:
 
 
 def rebuild(session: Session) -> None:
-    """Count everything anew."""
+    """Count everything again."""
     session.execute(delete(Tally))
     change(session, Counter(), count_all(session))
 
 
-def sound(session: Session) -> bool:
+def are_sound(session: Session) -> bool:
     """Return whether the tallies are what a new count finds."""
-    return +_stored(session) == count_all(session)
+    return +_read_tallies(session) == count_all(session)
 
 
 def count_all(session: Session) -> Counts:
     """Return what all examinations come to."""
-    found: Counts = Counter()
-    for owner_id, examination in _everything(session):
-        found.update(contribution(owner_id, [examination]))
-    return found
+    loaded = (
+        selectinload(Examination.images).selectinload(ExaminedImage.results),
+        selectinload(Examination.reads),
+    )
+    rows = select(Patient.owner_id, Examination).join(Examination.patient).options(*loaded)
+    counts: Counts = Counter()
+    for owner_id, examination in session.execute(rows.execution_options(yield_per=MAX_LOADED)):
+        counts.update(count_examinations(owner_id, [examination]))
+        session.expunge(examination)
+    return counts
 
 
-def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
+def _count_examination(examination: Examination) -> Counter[tuple[str, str, str]]:
     """Return what one examination comes to, by model, kind and key."""
     found: Counter[tuple[str, str, str]] = Counter()
-    found[WHATEVER, EXAMINATIONS, ""] = 1
-    found[WHATEVER, IMAGES, ""] = len(examination.images)
+    found[ANY_MODEL, EXAMINATIONS, ""] = 1
+    found[ANY_MODEL, IMAGES, ""] = len(examination.images)
     labels: dict[str, set[str]] = {}
     for image in examination.images:
         for result in image.results:
@@ -166,7 +158,7 @@ def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
             found[model, DECISIONS, result.decision] += 1
             if result.label == "malignant":
                 found[model, POSITIVES, ""] += 1
-            found[model, PROBABILITIES, bin_key(bin_of(result.probability))] += 1
+            found[model, PROBABILITIES, bin_key(find_bin(result.probability))] += 1
             labels.setdefault(model, set()).add(result.label)
     read = examination.reads[-1] if examination.reads else None
     for model, said in labels.items():
@@ -178,18 +170,7 @@ def _of_one(examination: Examination) -> Counter[tuple[str, str, str]]:
     return found
 
 
-def _everything(session: Session) -> Iterator[tuple[int, Examination]]:
-    loaded = (
-        selectinload(Examination.images).selectinload(ExaminedImage.results),
-        selectinload(Examination.reads),
-    )
-    rows = select(Patient.owner_id, Examination).join(Examination.patient).options(*loaded)
-    for owner_id, examination in session.execute(rows.execution_options(yield_per=AT_ONCE)):
-        yield owner_id, examination
-        session.expunge(examination)
-
-
-def _stored(session: Session, owner: int | None = None) -> Counts:
+def _read_tallies(session: Session, owner: int | None = None) -> Counts:
     rows = select(*(getattr(Tally, name) for name in Cell._fields), Tally.count)
     if owner is not None:
         rows = rows.where(Tally.owner_id == owner)

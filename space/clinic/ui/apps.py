@@ -34,13 +34,13 @@ from clinic.ui.shared.try_page import add_try_page
 MAX_UPLOAD = "64mb"
 MAX_WAITING = 64
 # What Gradio raises, outside of listeners, where a call doesn't fit its functions.
-WRONG_CALL = (FnIndexInferError, LookupError, TypeError, ValueError)
-AT_ONCE = 8  # calls of one listener; of those that analyse images, two
+WRONG_CALL_ERRORS = (FnIndexInferError, LookupError, TypeError, ValueError)
+MAX_CONCURRENT = 8  # calls of one listener; of those that analyse images, two
 
 
 def build_guests_app(clinic: Installation, models: Models) -> gr.Blocks:
     """Build the one page: try images."""
-    app = _blocks()
+    app = _create_blocks()
     with app:
         add_head(app, "guest", "/")
         add_try_page(clinic, models)
@@ -50,7 +50,7 @@ def build_guests_app(clinic: Installation, models: Models) -> gr.Blocks:
 
 def build_doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
     """Build a doctor's pages."""
-    app = _blocks()
+    app = _create_blocks()
     with app:
         add_head(app, "doctor", "/")
         add_worklist_page(app, clinic)
@@ -74,13 +74,13 @@ def build_doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
     with app.route("Whole slide", "/slide"):
         add_head(app, "doctor", "/slide")
         add_slide_page(clinic, models)
-    _add_everyones(app, "doctor", clinic, models)
+    _add_shared_pages(app, "doctor", clinic, models)
     return app
 
 
 def build_admins_app(clinic: Installation, models: Models) -> gr.Blocks:
     """Build an admin's pages."""
-    app = _blocks()
+    app = _create_blocks()
     with app:
         add_head(app, "admin", "/")
         add_accounts_page(app, clinic)
@@ -90,12 +90,12 @@ def build_admins_app(clinic: Installation, models: Models) -> gr.Blocks:
     with app.route("Settings", "/settings"):
         add_head(app, "admin", "/settings")
         add_settings_page(app, clinic, models)
-    _add_everyones(app, "admin", clinic, models)
+    _add_shared_pages(app, "admin", clinic, models)
     return app
 
 
-def _add_everyones(app: gr.Blocks, role: str, clinic: Installation, models: Models) -> None:
-    """The pages that doctors and admins both have."""
+def _add_shared_pages(app: gr.Blocks, role: str, clinic: Installation, models: Models) -> None:
+    """Add the pages that doctors and admins both have."""
     with app.route("Dashboard", "/dashboard"):
         add_head(app, role, "/dashboard")
         add_dashboard_page(app, role, clinic, models)
@@ -107,22 +107,22 @@ def _add_everyones(app: gr.Blocks, role: str, clinic: Installation, models: Mode
         add_account_page(clinic)
 
 
-def _blocks() -> gr.Blocks:
+def _create_blocks() -> gr.Blocks:
     return gr.Blocks(title=TITLE, analytics_enabled=False)
 
 
 def mount_app(app: gr.Blocks) -> FastAPI:
     """Mount an app at the root, as it is served."""
-    _tell_failures(app)
+    _report_failures(app)
     app.has_launched = True  # or Gradio, when mounted, takes any path on the server for an input
     outer = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "SSR mode is not supported")  # nor is it asked for
         served: FastAPI = gr.mount_gradio_app(
             outer,
-            app.queue(max_size=MAX_WAITING, default_concurrency_limit=AT_ONCE),
+            app.queue(max_size=MAX_WAITING, default_concurrency_limit=MAX_CONCURRENT),
             path="/",
-            theme=look.theme(),
+            theme=look.build_theme(),
             css_paths=[look.STYLE],
             max_file_size=MAX_UPLOAD,
             footer_links=[],
@@ -130,24 +130,26 @@ def mount_app(app: gr.Blocks) -> FastAPI:
             show_error=False,
             ssr_mode=False,
             mcp_server=False,
-            app_kwargs={"exception_handlers": dict.fromkeys(WRONG_CALL, _wrongly_called)},
+            app_kwargs={
+                "exception_handlers": dict.fromkeys(WRONG_CALL_ERRORS, _respond_to_wrong_call)
+            },
         )
     return served
 
 
-def _wrongly_called(_request: Request, error: Exception) -> JSONResponse:
+def _respond_to_wrong_call(_request: Request, error: Exception) -> JSONResponse:
     user_message(error)
     return JSONResponse({"detail": "there is no such function, or it takes other inputs"}, 400)
 
 
-def _tell_failures(app: gr.Blocks) -> None:
+def _report_failures(app: gr.Blocks) -> None:
     """Let a listener's failure reach the caller as one sentence.
 
     And keep out of the log what Gradio prints of it: that holds what the user handed in.
     """
     process = app.process_api
 
-    async def processed(*arguments: Any, **named: Any) -> dict[str, Any]:
+    async def process_quietly(*arguments: Any, **named: Any) -> dict[str, Any]:
         try:
             return await process(*arguments, **named)
         except gr.Error as error:
@@ -156,4 +158,4 @@ def _tell_failures(app: gr.Blocks) -> None:
         except Exception as error:
             raise gr.Error(user_message(error), print_exception=False) from None
 
-    app.process_api = processed  # type: ignore[method-assign]
+    app.process_api = process_quietly  # type: ignore[method-assign]

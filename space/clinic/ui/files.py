@@ -23,34 +23,36 @@ from clinic.reports.layout import lay_out_answers
 
 T = TypeVar("T")
 
-GONE = "the file is no longer on the server: hand it in again"
+FILE_GONE = "the file is no longer on the server: hand it in again"
 
 
-def upload(**options: Any) -> gr.File:
-    """A file input whose listeners get the bytes; the file leaves the server's disk with them.
+def add_upload(**options: Any) -> gr.File:
+    """Add a file input whose listeners get the bytes; the file leaves the server's disk with them.
 
     So it can be the input of one event alone; what later events need is kept in a ``gr.State``.
     (Not a class of its own: Gradio writes a stub beside the source of each one.)
     """
     made = gr.File(**options)
-    made.preprocess = _all_taken  # type: ignore[method-assign]
+    made.preprocess = _take_files  # type: ignore[method-assign]
     return made
 
 
-def _all_taken(payload: Any) -> Any:
+def _take_files(payload: Any) -> Any:
     """Return the bytes of a file, or of each one of several; None where there is none."""
     if payload is None:
         return None
     files = getattr(payload, "root", payload)
-    return _taken(files) if isinstance(files, FileData) else [_taken(file) for file in files]
+    return (
+        _take_file(files) if isinstance(files, FileData) else [_take_file(file) for file in files]
+    )
 
 
-def _taken(file: FileData) -> bytes:
+def _take_file(file: FileData) -> bytes:
     path = Path(file.path)
     try:
         data = path.read_bytes()
     except OSError:
-        raise gr.Error(GONE, print_exception=False) from None
+        raise gr.Error(FILE_GONE, print_exception=False) from None
     path.unlink(missing_ok=True)
     with suppress(OSError):
         path.parent.rmdir()
@@ -78,25 +80,25 @@ def write_report(
 
 
 def write_file(data: bytes, name: str) -> str:
-    """Write a file where Gradio may serve it from and ``sweep`` finds it; returns its path."""
-    path = Path(tempfile.mkdtemp(dir=own_folder())) / name
+    """Write a file that Gradio may serve, for ``delete_old_files`` to find; returns its path."""
+    path = Path(tempfile.mkdtemp(dir=find_own_folder())) / name
     path.write_bytes(data)
     return str(path)
 
 
-def own_folder() -> Path:
+def find_own_folder() -> Path:
     """Return where the app's own files may lie for the moment: nobody else's, and looked after."""
     return Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
 
 
-def sweep(folder: Path, age: float) -> None:
-    """Take away what lies in Gradio's folder for longer than ``age`` seconds.
+def delete_old_files(folder: Path, age: float) -> None:
+    """Delete what lies in Gradio's folder for longer than ``age`` seconds.
 
-    The folder is made anew where the system has taken it away, as it does in /tmp.
+    The folder is created again where the system has removed it, as it does in /tmp.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
     before = time.time() - age
     for path in folder.iterdir():
-        with suppress(OSError):  # a listener may take it away meanwhile
+        with suppress(OSError):  # a listener may delete it meanwhile
             if path.stat().st_mtime < before:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

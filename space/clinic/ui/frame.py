@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from html import escape
-from typing import Literal, ParamSpec, TypedDict
+from typing import Any, ParamSpec
 
 import gradio as gr
 
@@ -13,19 +13,6 @@ from bcd_models.prediction import NOTICE
 from clinic.analysis.wording import printable
 from clinic.http.failures import user_message
 from clinic.storage.actor import Actor
-
-
-class Private(TypedDict):
-    """Arguments of a listener that is no endpoint."""
-
-    api_visibility: Literal["private"]
-
-
-class Quick(Private):
-    """Arguments of a listener whose progress isn't shown either."""
-
-    show_progress: Literal["hidden"]
-
 
 TITLE = "Breast histology patch check"
 WHAT = """
@@ -52,8 +39,9 @@ LINKS = {
         ("Account", "/account"),
     ),
 }
-PRIVATE: Private = {"api_visibility": "private"}  # of listeners that scripts shall not find
-QUICK: Quick = {"show_progress": "hidden", **PRIVATE}  # of those that answer at once, too
+# Arguments of listeners that scripts shall not find, and of those that answer at once, too.
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+QUICK: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
 
 P = ParamSpec("P")
 
@@ -70,24 +58,24 @@ def add_head(app: gr.Blocks, role: str, here: str) -> None:
     gr.HTML(f'<p class="bcd-notice" role="note">{escape(NOTICE)}</p>', elem_id="bcd-notice")
 
     def greet(request: gr.Request) -> str:
-        actor = actor_of(request)
+        actor = get_actor(request)
         return _head(role, here, actor.name if actor else "")
 
     if role != "guest":
         app.load(greet, None, shown, **QUICK)
 
 
-def actor_of(request: gr.Request) -> Actor | None:
-    """Who sent a request, as the gate has found out; None for a guest."""
+def get_actor(request: gr.Request) -> Actor | None:
+    """Return who sent a request, as the gate has found out; None for a guest."""
     return getattr(request.request.state, "actor", None) if request.request else None
 
 
 def read_query(request: gr.Request, name: str) -> str:
-    """What the page's address asks for, such as the id in ``/patient?id=P-7K3QX9MDAT``; or ""."""
+    """Return what the page's address asks for, such as the id in ``/patient?id=P-...``; or ""."""
     return str(dict(request.query_params).get(name, ""))
 
 
-def safely(function: Callable[P, str]) -> Callable[P, str]:
+def show_failures(function: Callable[P, str]) -> Callable[P, str]:
     """Show a listener's failure in place of the HTML it returns."""
 
     @wraps(function)
@@ -100,17 +88,17 @@ def safely(function: Callable[P, str]) -> Callable[P, str]:
     return wrapped
 
 
-def alert(sentence: str) -> str:
+def alert(sentence: str, lead: str = "That did not work") -> str:
     """Return a failure that stays on the page."""
     return f"""
 <section class="bcd-card bcd-alert" role="alert">
-  <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>That did not work</p>
+  <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>{escape(lead)}</p>
   <p>{escape(printable(sentence))}</p>
 </section>
 """
 
 
-def done(words: str) -> str:
+def show_success(words: str) -> str:
     """Return a success that stays on the page."""
     return f"""
 <section class="bcd-card bcd-done" role="status"><p>{escape(printable(words))}</p></section>
@@ -118,7 +106,7 @@ def done(words: str) -> str:
 
 
 def go_to(path: str) -> str:
-    """JavaScript for ``then(js=...)`` that opens a page of ours with an id from a component.
+    """Return JavaScript for ``then(js=...)`` that opens a page of ours with an id from a component.
 
     The component's value, as the first input, is the id; "" stays on the page.
     """

@@ -6,27 +6,19 @@ System fonts only, so that nothing is fetched from elsewhere.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import gradio as gr
-
-
-class InLine(TypedDict):
-    """Arguments of a listener that waits for its turn."""
-
-    concurrency_id: str
-    concurrency_limit: int
-
 
 STYLE = Path(__file__).with_name("look.css")
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")
 # Listeners share a limit only through one id. Two at once, so that a long image blocks nobody.
-IN_LINE: InLine = {"concurrency_id": "images", "concurrency_limit": 2}
+QUEUED: dict[str, Any] = {"concurrency_id": "images", "concurrency_limit": 2}
 MONO = ("ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace")
 
 
-def theme() -> gr.themes.Base:
-    """Quiet violet and slate, light and dark."""
+def build_theme() -> gr.themes.Base:
+    """Build the theme: quiet violet and slate, light and dark."""
     return gr.themes.Base(
         primary_hue=gr.themes.colors.violet,
         neutral_hue=gr.themes.colors.slate,

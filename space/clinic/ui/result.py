@@ -16,7 +16,8 @@ from bcd_models.config import Label, ModelConfig
 from bcd_models.explanation import Explanation, apply_colours
 from bcd_models.prediction import Prediction
 from clinic.analysis import wording
-from clinic.analysis.display import SIDE, display_size, enlarge, resize_for_display
+from clinic.analysis.display import MAX_SIDE, display_size, enlarge, resize_for_display
+from clinic.ui.frame import alert
 from clinic.ui.tables import facts
 
 OPACITY = 50  # per cent, at first
@@ -25,17 +26,11 @@ MARKS = {"malignant": "▲", "benign": "○", "refer": "?"}  # so that colour is
 
 @dataclass(frozen=True)
 class Pictures:
-    """An image and its heat map, as a browser finds them.
+    """An image and its heat map, as a browser finds them."""
 
-    Attributes:
-        image: Address of the image.
-        heat: Address of the coloured heat map.
-        size: Width and height of the image in pixels.
-    """
-
-    image: str
-    heat: str
-    size: tuple[int, int]
+    image: str  # address of the image
+    heat: str  # address of the coloured heat map
+    size: tuple[int, int]  # width and height of the image in pixels
 
 
 EMPTY = """
@@ -57,13 +52,13 @@ element.addEventListener('input', (event) => {
 """
 
 
-def chosen(image: Image.Image, which: str = "") -> str:
+def show_chosen(image: Image.Image, which: str = "") -> str:
     """Return an image that waits for its analysis; ``which`` of several."""
     said = f"{which}: ready to analyse" if which else "Ready to analyse"
-    return alone(data_uri(enlarge(image)), image.size, said)
+    return show_image(data_uri(enlarge(image)), image.size, said)
 
 
-def alone(source: str, size: tuple[int, int], said: str) -> str:
+def show_image(source: str, size: tuple[int, int], said: str) -> str:
     """Return an image without an answer.
 
     Args:
@@ -83,17 +78,12 @@ def alone(source: str, size: tuple[int, int], said: str) -> str:
 """
 
 
-def failed(sentence: str, which: str = "") -> str:
+def show_failure(sentence: str, which: str = "") -> str:
     """Return why there is no result; ``which`` of several images."""
-    return f"""
-<section class="bcd-card bcd-alert" role="alert">
-  <p class="bcd-lead"><span class="bcd-mark" aria-hidden="true">!</span>{_which(which)}No result</p>
-  <p>{escape(wording.printable(sentence))}</p>
-</section>
-"""
+    return alert(sentence, f"{which}: No result" if which else "No result")
 
 
-def warned(warnings: Sequence[str]) -> str:
+def show_warnings(warnings: Sequence[str]) -> str:
     """Return what speaks against the answers about an image; nothing where nothing does."""
     return "".join(
         f'<p class="bcd-mind"><b aria-hidden="true">!</b> Mind: {escape(one)}.</p>'
@@ -109,7 +99,7 @@ def result(explanation: Explanation, which: str = "") -> str:
 
 
 def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: str = "") -> str:
-    """The same of pictures that lie elsewhere, with a heat map for the label ``explained``."""
+    """Return the same of pictures that lie elsewhere, with a heat map for the label explained."""
     reasons = wording.reasons_line(prediction)
     return f"""
 <section class="bcd-card">
@@ -182,7 +172,7 @@ def _probability_bar(prediction: Prediction) -> str:
 
 
 def viewer(pictures: Pictures) -> str:
-    """Image and heat map on top of each other; the slider works in the browser alone."""
+    """Return image and heat map on top of each other; the slider works in the browser alone."""
     return f"""
 <div class="bcd-viewer" style="--heat:{OPACITY / 100}">
   <div class="bcd-stage">
@@ -201,8 +191,8 @@ def viewer(pictures: Pictures) -> str:
 
 
 def _picture(size: tuple[int, int]) -> str:
-    """Classes of a picture: pixels of a small image stay what they are."""
-    return "bcd-picture bcd-pixels" if max(size) < SIDE // 2 else "bcd-picture"
+    """Return classes of a picture: pixels of a small image stay what they are."""
+    return "bcd-picture bcd-pixels" if max(size) < MAX_SIDE // 2 else "bcd-picture"
 
 
 def _shape(size: tuple[int, int]) -> str:

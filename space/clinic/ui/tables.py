@@ -13,7 +13,7 @@ from clinic.storage.paging import Page
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], label: str) -> str:
-    """A table of cells that are HTML already; on a phone each row is a block with its heads."""
+    """Return a table of cells that are HTML; on a phone each row is a block with its heads."""
     head = "".join(f'<th scope="col">{escape(one)}</th>' for one in heads)
     body = "".join(f"<tr>{_cells(heads, row)}</tr>" for row in rows)
     return f"""

@@ -1,1 +1,1 @@
-"""What whoever runs the app needs: health, backup, verification, the demonstration."""
+"""What the administrator needs: health, backup, verification, the demonstration."""

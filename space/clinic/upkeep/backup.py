@@ -8,9 +8,11 @@ import shutil
 import sqlite3
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
 from clinic.installation import Installation
@@ -39,8 +41,8 @@ def backup(clinic: Installation, target: Path) -> int:
     # Written piece by piece, for it may be larger than memory, which `write_files` would need.
     beside = target.with_name(f".{target.name}.new")
     try:
-        # Files can be added meanwhile, none taken away.
-        with clinic.storage.saving(), zipfile.ZipFile(beside, "w") as archive:
+        # Files can be added meanwhile, none deleted.
+        with clinic.storage.lock_for_saving(), zipfile.ZipFile(beside, "w") as archive:
             os.chmod(beside, 0o600)  # it holds the audit's key
             count = _write(clinic, archive)
         os.replace(beside, target)
@@ -76,7 +78,7 @@ def restore(source: Path, settings: Settings, force: bool = False) -> Path | Non
     except InputError:
         shutil.rmtree(new)
         raise
-    aside = _free_name(data) if in_use else None
+    aside = _find_free_name(data) if in_use else None
     if aside:
         data.rename(aside)
     new.replace(data)
@@ -88,28 +90,25 @@ def _write(clinic: Installation, archive: zipfile.ZipFile) -> int:
     # Before the rows: heads behind their rows are sound, those ahead of them are not.
     if (clinic.settings.data / HEADS).exists():
         archive.write(clinic.settings.data / HEADS, HEADS)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         named = sorted(list_referenced(session))
     if clinic.database.sqlite_file:
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / DATABASE
-            named = sorted({*named, *_copied(clinic.database.sqlite_file, copy)})
+            named = sorted({*named, *_copy_database(clinic.database.sqlite_file, copy)})
             archive.write(copy, DATABASE)
     for sha256 in named:
         archive.write(clinic.storage.path(sha256), f"{FILES}/{sha256[:2]}/{sha256}")
     return len(named)
 
 
-def _copied(database: Path, copy: Path) -> Iterator[str]:
-    """Copy a SQLite database at one moment; gives the hashes that its rows name."""
+def _copy_database(database: Path, copy: Path) -> set[str]:
+    """Copy a SQLite database as of one moment; returns the hashes that its rows name."""
     with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
-        for table, column in (
-            ("examined_image", "sha256"),
-            ("result", "heat_sha256"),
-            ("report", "sha256"),
-        ):
-            yield from (row[0] for row in target.execute(f"SELECT {column} FROM {table}"))
+    engine = create_engine(f"sqlite:///{copy}", poolclass=NullPool)
+    with Session(engine) as session:
+        return list_referenced(session)
 
 
 def _extract(source: Path, folder: Path) -> None:
@@ -127,7 +126,7 @@ def _extract(source: Path, folder: Path) -> None:
         path.chmod(0o700 if path.is_dir() else 0o600)
 
 
-def _free_name(data: Path) -> Path:
+def _find_free_name(data: Path) -> Path:
     number = 1
     while (aside := data.with_name(f"{data.name}.before-{number}")).exists():
         number += 1

@@ -34,7 +34,7 @@ NAME = "demo"
 PASSWORD = "demo.password"  # file in the data folder
 FILLED = "demo.filled"  # file in the data folder, there once all patients are
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-FIELD = 200.0  # micrometres that a drawn image stands for
+FIELD_WIDTH_UM = 200.0  # micrometres that a drawn image stands for
 SYNTHETIC = "Synthetic: made up by a program, of no patient."
 APP = Actor(0, "the app", "admin", "")  # makes the doctor, as the audit log says
 
@@ -42,117 +42,81 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class MadeUpRead:
-    """A read, and whether the models' answers are shown before it."""
+class DemoPatient:
+    """A patient to make."""
 
+    number: int  # from 1
+    birth_year: int
+    note: str
+
+    @property
+    def examinations(self) -> list[DemoExamination]:
+        """Its examinations, the oldest first."""
+        return [one for one in EXAMINATIONS if one.patient == self.number]
+
+
+@dataclass(frozen=True)
+class DemoExamination:
+    """An examination of some drawn images."""
+
+    number: int  # from 1
+    patient: int  # number of its patient
+    images: str  # names of its images, blanks between them
+    specimen: str
+    comment: str = ""
+
+    @property
+    def reads(self) -> list[DemoRead]:
+        """Its reads, in order."""
+        return [one for one in READS if one.examination == self.number]
+
+
+@dataclass(frozen=True)
+class DemoRead:
+    """A read to record."""
+
+    examination: int  # number of its examination
     verdict: str
     comment: str = ""
     reason: str = ""
-    shown: bool = True
-
-
-@dataclass(frozen=True)
-class MadeUpExamination:
-    """An examination of some drawn images, by name."""
-
-    images: tuple[str, ...]
-    specimen: str
-    comment: str
-    reads: tuple[MadeUpRead, ...] = ()
-
-
-@dataclass(frozen=True)
-class MadeUpPatient:
-    """A patient with examinations, the oldest first."""
-
-    birth_year: int
-    note: str
-    examinations: tuple[MadeUpExamination, ...]
+    shown: bool = True  # whether the models' answers are shown before it
 
 
 PATIENTS = (
-    MadeUpPatient(
-        1957,
-        "Lump in the left breast.",
-        (
-            MadeUpExamination(
-                ("malignant-1", "malignant-2"),
-                "core biopsy",
-                "Two fields of one core.",
-                (MadeUpRead("invasive", "Both fields alike.", shown=False),),
-            ),
-        ),
-    ),
-    MadeUpPatient(
-        1964,
-        "Found at screening.",
-        (
-            MadeUpExamination(
-                ("benign-1",),
-                "core biopsy",
-                "",
-                (
-                    MadeUpRead("indeterminate", "Few glands in this field.", shown=False),
-                    MadeUpRead("none", "", "Looked at once more beside the models' answers."),
-                ),
-            ),
-        ),
-    ),
-    MadeUpPatient(
-        1971,
-        "Second look after a fibroadenoma.",
-        (
-            MadeUpExamination(
-                ("benign-2", "benign-3"), "excision", "Both margins.", (MadeUpRead("none"),)
-            ),
-        ),
-    ),
-    MadeUpPatient(
-        1949,
-        "Biopsy first, then excision.",
-        (
-            MadeUpExamination(
-                ("malignant-3",), "core biopsy", "", (MadeUpRead("invasive", shown=False),)
-            ),
-            MadeUpExamination(
-                ("malignant-3", "benign-2"),
-                "excision",
-                "Tumour and tissue beside it.",
-                (MadeUpRead("invasive", "The second field shows none."),),
-            ),
-        ),
-    ),
-    MadeUpPatient(
-        1980,
-        "Cyst on the right side.",
-        (MadeUpExamination(("benign-3",), "core biopsy", "", (MadeUpRead("none"),)),),
-    ),
-    MadeUpPatient(
-        1953,
-        "Sent for a second opinion.",
-        (
-            MadeUpExamination(
-                ("malignant-2", "benign-1", "malignant-1"),
-                "mastectomy",
-                "Three fields, chosen at random.",
-                (MadeUpRead("indeterminate", "The fields differ: more levels needed."),),
-            ),
-        ),
-    ),
-    MadeUpPatient(
-        1968,
-        "Sent in by the surgery.",
-        (MadeUpExamination(("malignant-1",), "core biopsy", "One field."),),
-    ),
-    MadeUpPatient(
-        1975,
-        "Both sides sampled.",
-        (MadeUpExamination(("benign-1", "malignant-3"), "core biopsy", "Right side, then left."),),
-    ),
+    DemoPatient(1, 1957, "Lump in the left breast."),
+    DemoPatient(2, 1964, "Found at screening."),
+    DemoPatient(3, 1971, "Second look after a fibroadenoma."),
+    DemoPatient(4, 1949, "Biopsy first, then excision."),
+    DemoPatient(5, 1980, "Cyst on the right side."),
+    DemoPatient(6, 1953, "Sent for a second opinion."),
+    DemoPatient(7, 1968, "Sent in by the surgery."),
+    DemoPatient(8, 1975, "Both sides sampled."),
+)
+THREE = "malignant-2 benign-1 malignant-1"
+EXAMINATIONS = (
+    DemoExamination(1, 1, "malignant-1 malignant-2", "core biopsy", "Two fields of one core."),
+    DemoExamination(2, 2, "benign-1", "core biopsy"),
+    DemoExamination(3, 3, "benign-2 benign-3", "excision", "Both margins."),
+    DemoExamination(4, 4, "malignant-3", "core biopsy"),
+    DemoExamination(5, 4, "malignant-3 benign-2", "excision", "Tumour and tissue beside it."),
+    DemoExamination(6, 5, "benign-3", "core biopsy"),
+    DemoExamination(7, 6, THREE, "mastectomy", "Three fields, chosen at random."),
+    DemoExamination(8, 7, "malignant-1", "core biopsy", "One field."),
+    DemoExamination(9, 8, "benign-1 malignant-3", "core biopsy", "Right side, then left."),
+)
+READS = (
+    DemoRead(1, "invasive", "Both fields alike.", shown=False),
+    DemoRead(2, "indeterminate", "Few glands in this field.", shown=False),
+    DemoRead(2, "none", reason="Looked at once more beside the models' answers."),
+    DemoRead(3, "none"),
+    DemoRead(4, "invasive", shown=False),
+    DemoRead(5, "invasive", "The second field shows none."),
+    DemoRead(6, "none"),
+    DemoRead(7, "indeterminate", "The fields differ: more levels needed."),
 )
 
 
-def login(settings: Settings) -> tuple[str, str]:
+def read_login(settings: Settings) -> tuple[str, str]:
     """Name and password of the demonstration's doctor; the password is made up once and kept."""
     path = settings.data / PASSWORD
     if not path.exists():
@@ -160,7 +124,7 @@ def login(settings: Settings) -> tuple[str, str]:
     return NAME, path.read_text("utf-8").strip()
 
 
-def begin(clinic: Installation, models: Models) -> Thread:
+def start(clinic: Installation, models: Models) -> Thread:
     """Fill the installation beside the app, until that ends.
 
     A failure is logged in one line and ends nothing.
@@ -178,7 +142,7 @@ def fill(clinic: Installation, models: Models) -> None:
         InputError: The account of that name is an admin's.
         BCDError: A model can't be used, or there is no room.
     """
-    doctor = _doctor(clinic)
+    doctor = _find_doctor(clinic)
     filled = clinic.settings.data / FILLED
     if doctor is None or (filled.exists() and _has_patients(clinic, doctor)):
         return
@@ -187,11 +151,11 @@ def fill(clinic: Installation, models: Models) -> None:
     def analysed(image: str) -> Analysed:
         if _app_has_ended():
             raise SystemExit  # of this thread; the next start goes on
-        handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), FIELD)
+        handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), FIELD_WIDTH_UM)
         return analyse(models, [handed_in], models.names)[0]
 
-    for number, patient in enumerate(PATIENTS, 1):
-        _complete(clinic, doctor, number, patient, analysed)
+    for patient in PATIENTS:
+        _complete_patient(clinic, doctor, patient, analysed)
     filled.touch()
 
 
@@ -208,13 +172,13 @@ def _app_has_ended() -> bool:
     return not main_thread().is_alive()
 
 
-def _doctor(clinic: Installation) -> Actor | None:
-    """The demonstration's doctor, with the password that everybody is shown; None if closed."""
-    name, password = login(clinic.settings)
-    with clinic.database.reading() as session:
+def _find_doctor(clinic: Installation) -> Actor | None:
+    """Return the doctor, with the password that everybody is shown; None if closed."""
+    name, password = read_login(clinic.settings)
+    with clinic.database.snapshot() as session:
         account = session.scalar(select(Account).where(Account.name == name))
     if account is None:
-        number, _ = accounts.make(clinic, APP, name, "doctor", password)
+        number, _ = accounts.create(clinic, APP, name, "doctor", password)
         return Actor(number, name, "doctor", "")
     if account.role != "doctor":
         raise InputError(
@@ -230,64 +194,52 @@ def _doctor(clinic: Installation) -> Actor | None:
 
 
 def _has_patients(clinic: Installation, doctor: Actor) -> bool:
-    return any(
-        patients.search_patients(clinic, doctor, archived=aside).total for aside in (False, True)
-    )
+    found = (patients.search_patients(clinic, doctor, archived=one) for one in (False, True))
+    return any(page.total for page in found)
 
 
-def _complete(
+def _complete_patient(
     clinic: Installation,
     doctor: Actor,
-    number: int,
-    patient: MadeUpPatient,
+    patient: DemoPatient,
     analysed: Callable[[str], Analysed],
 ) -> None:
     """Make what is missing of a patient."""
-    form = _form(clinic, number, patient)
-    row = _made(clinic, doctor, form)
+    form = _build_form(clinic, patient)
+    row = _find_patient(clinic, doctor, form)
     if row and row.archived_at:
         return
     done = row.examinations if row else 0
     # All that takes long comes before the record, so that it is hardly ever half made.
-    images = [tuple(map(analysed, one.images)) for one in patient.examinations[done:]]
+    images = [tuple(map(analysed, one.images.split())) for one in patient.examinations[done:]]
     record = row.id if row else patients.create(clinic, doctor, form, synthetic=True)
     for one, found in zip(patient.examinations[done:], images, strict=True):
-        _examine(clinic, doctor, record, one, found)
+        details = Details(specimen=one.specimen, comment=f"{SYNTHETIC} {one.comment}")
+        examinations.save(clinic, doctor, record, Analysis(found, shown=False), details)
     oldest_first = examinations.list_examinations(clinic, doctor, record)[::-1]
     for kept, one in zip(oldest_first, patient.examinations, strict=False):
-        _read(clinic, doctor, kept.id, one.reads)
+        _record_reads(clinic, doctor, kept.id, one.reads)
 
 
-def _form(clinic: Installation, number: int, patient: MadeUpPatient) -> PatientForm:
-    external_id = f"DEMO-{number:02}"
+def _build_form(clinic: Installation, patient: DemoPatient) -> PatientForm:
+    external_id = f"DEMO-{patient.number:02}"
     known = re.fullmatch(clinic.settings.external_id, external_id)
     note = f"{SYNTHETIC} {patient.note}"
     return PatientForm(external_id if known else None, patient.birth_year, note)
 
 
-def _made(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow | None:
+def _find_patient(clinic: Installation, doctor: Actor, form: PatientForm) -> PatientRow | None:
     """Return the patient of a form, where it has been made."""
-    for aside in (False, True):
-        words = form.external_id or form.note
-        for row in patients.search_patients(clinic, doctor, words, archived=aside).rows:
+    words = form.external_id or form.note
+    for archived in (False, True):
+        for row in patients.search_patients(clinic, doctor, words, archived=archived).rows:
             if (row.external_id or row.note) == words:
                 return row
     return None
 
 
-def _examine(
-    clinic: Installation,
-    doctor: Actor,
-    patient_id: str,
-    one: MadeUpExamination,
-    analysed: tuple[Analysed, ...],
-) -> None:
-    details = Details(specimen=one.specimen, comment=f"{SYNTHETIC} {one.comment}")
-    examinations.save(clinic, doctor, patient_id, Analysis(analysed, shown=False), details)
-
-
-def _read(
-    clinic: Installation, doctor: Actor, examination_id: str, wanted: Sequence[MadeUpRead]
+def _record_reads(
+    clinic: Installation, doctor: Actor, examination_id: str, wanted: Sequence[DemoRead]
 ) -> None:
     """Record the reads that are missing."""
     if not wanted:
@@ -296,11 +248,6 @@ def _read(
     for read in wanted[len(found.reads) :]:
         if read.shown:
             examinations.view(clinic, doctor, examination_id, reveal=True)
-        reads.record(
-            clinic,
-            doctor,
-            examination_id,
-            read.verdict,
-            f"{SYNTHETIC} {read.comment}",
-            f"{SYNTHETIC} {read.reason}" if read.reason else "",
-        )
+        comment = f"{SYNTHETIC} {read.comment}"
+        reason = f"{SYNTHETIC} {read.reason}" if read.reason else ""
+        reads.record(clinic, doctor, examination_id, read.verdict, comment, reason)

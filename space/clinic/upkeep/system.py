@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import BCDError
 from bcd_models.hub.folder import read_weights
-from clinic.accounts.permissions import need_admin
+from clinic.accounts.permissions import require_admin
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.settings import Settings
@@ -21,80 +21,56 @@ from clinic.storage.actor import Actor
 from clinic.storage.database import Database
 from clinic.storage.tables import Account, Examination, Patient, Result
 
-MIN_FREE = 256 << 20  # bytes of the disk that uploads leave for the records
+MIN_FREE_BYTES = 256 << 20  # bytes of the disk that uploads leave for the records
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that has to be well.
+    """One thing that has to be well."""
 
-    Attributes:
-        name: What was looked at.
-        fault: What is wrong with it, in words; "": nothing is.
-    """
-
-    name: str
-    fault: str = ""
+    name: str  # what was looked at
+    fault: str = ""  # what is wrong with it, in words; "": nothing is
 
 
 @dataclass(frozen=True)
 class ModelInUse:
-    """Weights that are on offer, or that gave answers which are kept.
+    """Weights that are on offer, or that gave answers which are kept."""
 
-    Attributes:
-        name: The model's.
-        version: Its version.
-        weights_sha256: SHA-256 of its weights.
-        offered: Whether they are on offer now.
-        answers: How many of their answers are kept.
-        newest: When the last of those was given; None where there is none.
-    """
-
-    name: str
-    version: str
-    weights_sha256: str
-    offered: bool
-    answers: int
-    newest: datetime | None
+    name: str  # the model's
+    version: str  # its version
+    weights_sha256: str  # SHA-256 of its weights
+    offered: bool  # whether they are on offer now
+    answers: int  # how many of their answers are kept
+    newest: datetime | None  # when the last of those was given; None where there is none
 
 
 @dataclass(frozen=True)
 class Room:
-    """What the records take.
+    """What the records take."""
 
-    Attributes:
-        patients: Records of patients, those put aside too.
-        examinations: Of all of them.
-        files: Stored images, heat maps and reports.
-        file_bytes: Of those together.
-        database: "SQLite" or "PostgreSQL".
-        database_bytes: Of its file; None: another machine's affair.
-        free_bytes: Of the disk that the data folder is on.
-    """
-
-    patients: int
-    examinations: int
-    files: int
-    file_bytes: int
-    database: str
-    database_bytes: int | None
-    free_bytes: int
+    patients: int  # records of patients, archived ones too
+    examinations: int  # of all of them
+    files: int  # stored images, heat maps and reports
+    file_bytes: int  # of those together
+    database: str  # "SQLite" or "PostgreSQL"
+    database_bytes: int | None  # of its file; None: another machine's affair
+    free_bytes: int  # of the disk that the data folder is on
 
 
-def database_answers(database: Database) -> bool:
+def can_read_database(database: Database) -> bool:
     """Return whether the database can be read."""
     try:
-        with database.reading() as session:
+        with database.snapshot() as session:
             session.execute(select(Account.id).limit(1))
     except SQLAlchemyError:
         return False
     return True
 
 
-def log_fault(clinic: Installation) -> str:
+def find_log_fault(clinic: Installation) -> str:
     """Return what a quick look finds wrong with the audit log, without numbers; "" if nothing."""
     try:
-        with clinic.database.reading() as session:
+        with clinic.database.snapshot() as session:
             is_whole = clinic.log.is_whole(session)
     except (BCDError, SQLAlchemyError):
         return "it can't be read"
@@ -102,13 +78,13 @@ def log_fault(clinic: Installation) -> str:
 
 
 def check_health(clinic: Installation, actor: Actor | None, models: Models) -> list[Check]:
-    """Everything that a look from inside can tell; NotSignedIn or NotAllowed to all but admins."""
-    need_admin(actor)
+    """Check all that can be told from inside; NotSignedIn or NotAllowed to all but admins."""
+    require_admin(actor)
     return [
-        Check("Database", "" if database_answers(clinic.database) else "it can't be reached"),
-        Check("Room on the disk", _room_fault(clinic)),
-        Check("Audit log", log_fault(clinic)),
-        *(Check(f"Model {name}", _model_fault(models, name)) for name in models.names),
+        Check("Database", "" if can_read_database(clinic.database) else "it can't be reached"),
+        Check("Room on the disk", _find_room_fault(clinic)),
+        Check("Audit log", find_log_fault(clinic)),
+        *(Check(f"Model {name}", _find_model_fault(models, name)) for name in models.names),
     ]
 
 
@@ -116,13 +92,13 @@ def list_models_in_use(
     clinic: Installation, actor: Actor | None, models: Models
 ) -> list[ModelInUse]:
     """Return models on offer first, in their order; NotSignedIn or NotAllowed to all but admins."""
-    need_admin(actor)
+    require_admin(actor)
     weights = (Result.model, Result.model_version, Result.weights_sha256)
     kept = select(*weights, func.count(), func.max(Result.made_at)).group_by(*weights)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         answered = {
-            (name, version, weights): (count, newest)
-            for name, version, weights, count, newest in session.execute(kept)
+            (name, version, sha256): (count, newest)
+            for name, version, sha256, count, newest in session.execute(kept)
         }
     offered = [_identity(models, name) for name in models.names]
     earlier = sorted(answered.keys() - set(offered))
@@ -134,13 +110,13 @@ def list_models_in_use(
 
 def measure_room(clinic: Installation, actor: Actor | None) -> Room:
     """Return what is kept and how much of it; NotSignedIn or NotAllowed to all but admins."""
-    need_admin(actor)
-    with clinic.database.reading() as session:
+    require_admin(actor)
+    with clinic.database.snapshot() as session:
         patients, examinations = (
             session.scalar(select(func.count()).select_from(table)) or 0
             for table in (Patient, Examination)
         )
-    sizes = list(clinic.storage.sizes())
+    sizes = list(clinic.storage.list_sizes())
     file = clinic.database.sqlite_file
     return Room(
         patients=patients,
@@ -148,8 +124,8 @@ def measure_room(clinic: Installation, actor: Actor | None) -> Room:
         files=len(sizes),
         file_bytes=sum(sizes),
         database="SQLite" if file else "PostgreSQL",
-        database_bytes=_database_bytes(file) if file else None,
-        free_bytes=_free(clinic),
+        database_bytes=_measure_database(file) if file else None,
+        free_bytes=_measure_free(clinic),
     )
 
 
@@ -158,11 +134,11 @@ def list_settings(clinic: Installation, actor: Actor | None) -> dict[str, str]:
 
     NotSignedIn or NotAllowed to all but admins.
     """
-    need_admin(actor)
-    return dict(_said(clinic.settings, clinic.database))
+    require_admin(actor)
+    return dict(_describe_settings(clinic.settings, clinic.database))
 
 
-def _said(settings: Settings, database: Database) -> Iterator[tuple[str, str]]:
+def _describe_settings(settings: Settings, database: Database) -> Iterator[tuple[str, str]]:
     yield "BCD_MODELS", ", ".join(settings.models)
     yield "BCD_DATA_FOLDER", str(settings.data)
     yield "BCD_DATABASE_URL", database.url.render_as_string(hide_password=True)
@@ -177,19 +153,19 @@ def _said(settings: Settings, database: Database) -> Iterator[tuple[str, str]]:
 
 
 def _identity(models: Models, name: str) -> tuple[str, str, str]:
-    offered = models.offered(name)
+    offered = models.describe(name)
     return name, offered.config.version, offered.weights_sha256
 
 
-def _room_fault(clinic: Installation) -> str:
-    free = _free(clinic)
-    if free >= MIN_FREE:
+def _find_room_fault(clinic: Installation) -> str:
+    free = _measure_free(clinic)
+    if free >= MIN_FREE_BYTES:
         return ""
-    return f"{free >> 20} MB are free: uploads are refused below {MIN_FREE >> 20} MB"
+    return f"{free >> 20} MB are free: uploads are refused below {MIN_FREE_BYTES >> 20} MB"
 
 
-def _model_fault(models: Models, name: str) -> str:
-    offered = models.offered(name)
+def _find_model_fault(models: Models, name: str) -> str:
+    offered = models.describe(name)
     try:
         _, sha256 = read_weights(offered.folder)
     except BCDError as error:
@@ -199,10 +175,10 @@ def _model_fault(models: Models, name: str) -> str:
     return f"{offered.folder} holds other weights than at the start: start the app anew"
 
 
-def _database_bytes(file: Path) -> int:
+def _measure_database(file: Path) -> int:
     """Return bytes of SQLite's file, and of what it has not taken over from its log yet."""
     return sum(part.stat().st_size for part in file.parent.glob(f"{file.name}*"))
 
 
-def _free(clinic: Installation) -> int:
+def _measure_free(clinic: Installation) -> int:
     return shutil.disk_usage(clinic.settings.data).free

@@ -12,21 +12,13 @@ from clinic.storage.references import list_referenced
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found.
+    """What was found."""
 
-    Attributes:
-        files: How many stored files rows name.
-        broken: What is wrong and can't be mended here, in words.
-        orphans: Hashes of stored files that no row names.
-        unfinished: How many files killed writers have left.
-        miscounted: Whether the dashboard's tallies are not what a new count finds.
-    """
-
-    files: int
-    broken: tuple[str, ...]
-    orphans: tuple[str, ...]
-    unfinished: int
-    miscounted: bool
+    files: int  # how many stored files rows name
+    broken: tuple[str, ...]  # what is wrong and can't be repaired here, in words
+    orphans: tuple[str, ...]  # hashes of stored files that no row names
+    unfinished: int  # how many files killed writers have left
+    miscounted: bool  # whether the dashboard's tallies are not what a new count finds
 
     @property
     def problems(self) -> list[str]:
@@ -44,36 +36,34 @@ class Findings:
 def verify(clinic: Installation, repair: bool = False) -> Findings:
     """Look at everything; savers wait while it looks at files.
 
-    Args:
-        clinic: The installation.
-        repair: Take away files that belong to nothing, and unfinished ones; count tallies anew.
+    ``repair`` deletes files that belong to nothing, and unfinished ones, and counts tallies again.
     """
     storage = clinic.storage
-    with storage.forgetting():
-        with clinic.database.reading() as session:
+    with storage.lock_for_deleting():
+        with clinic.database.snapshot() as session:
             # The log first: acts go on meanwhile, and its head must not be newer than these rows.
-            broken = clinic.log.problems(session)
+            broken = clinic.log.find_problems(session)
             named = list_referenced(session)
         for sha256 in sorted(named):
             try:
                 storage.read(sha256)
             except StorageError as error:
                 broken.append(str(error))
-        orphans = tuple(sha256 for sha256 in storage.all() if sha256 not in named)
-        unfinished = storage.unfinished()
+        orphans = tuple(sha256 for sha256 in storage.list_hashes() if sha256 not in named)
+        unfinished = storage.list_unfinished()
         if repair:
             for sha256 in orphans:
                 storage.delete(sha256)
             for path in unfinished:
                 path.unlink()
-    miscounted = _miscounted(clinic, repair)
+    miscounted = _find_miscounted(clinic, repair)
     return Findings(len(named), tuple(broken), orphans, len(unfinished), miscounted)
 
 
-def _miscounted(clinic: Installation, repair: bool) -> bool:
+def _find_miscounted(clinic: Installation, repair: bool) -> bool:
     """Return whether the tallies were wrong; savers of images need not wait for this."""
-    with clinic.database.reading() as session:
-        miscounted = not tallies.sound(session)
+    with clinic.database.snapshot() as session:
+        miscounted = not tallies.are_sound(session)
     if repair and miscounted:
         with clinic.database.transaction() as session:
             tallies.rebuild(session)

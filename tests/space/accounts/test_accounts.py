@@ -3,70 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from bcd_models.errors import InputError
 from clinic.accounts import accounts, lockout, passwords, sign_ins
-from clinic.accounts.accounts import first_admin, list_accounts, make, reset_password, set_active
+from clinic.accounts.accounts import (
+    create,
+    create_first_admin,
+    list_accounts,
+    reset_password,
+    set_active,
+)
 from clinic.accounts.lockout import TooManyAttempts
-from clinic.accounts.sign_ins import SignInFailed, actor_of, end_sessions, sign_in, sign_out
+from clinic.accounts.sign_ins import SignInFailed, end_sessions, find_actor, sign_in, sign_out
 from clinic.installation import Installation
-from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
 from clinic.storage.database import Database
 from clinic.storage.tables import AuditEntry, Failures, SignIn
+from tests.support.clinic import Clock
 
 PASSWORD, HERE = "correct horse battery", "10.0.0.1"
 
 
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2026, 3, 1, 8, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def move(self, **by: float) -> None:
-        self.at += timedelta(**by)
-
-
-@pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    stands = Clock()
-    monkeypatch.setattr(clock, "now", stands)
-    return stands
-
-
 @pytest.fixture
 def admin(clinic: Installation) -> Actor:
-    password = first_admin(clinic)
+    password = create_first_admin(clinic)
     assert password
-    actor = actor_of(clinic, sign_in(clinic, "admin", password, HERE), HERE)
+    actor = find_actor(clinic, sign_in(clinic, "admin", password, HERE), HERE)
     assert actor
     return actor
 
 
 @pytest.fixture
 def ada(clinic: Installation, admin: Actor) -> int:
-    number, _ = make(clinic, admin, "ada", "doctor", PASSWORD)
+    number, _ = create(clinic, admin, "ada", "doctor", PASSWORD)
     return number
 
 
 def actions(clinic: Installation) -> list[str]:
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = session.query(AuditEntry).order_by(AuditEntry.number)
         return [row.action for row in rows]
 
 
 def test_the_first_start_makes_one_admin(clinic: Installation) -> None:
-    password = first_admin(clinic)
+    password = create_first_admin(clinic)
     assert password
     assert len(password) >= 16
-    assert first_admin(clinic) is None
+    assert create_first_admin(clinic) is None
     with pytest.raises(SignInFailed):
         sign_in(clinic, "admin", "admin", HERE)
     assert sign_in(clinic, "Admin ", password, HERE)
@@ -76,13 +61,13 @@ def test_the_first_admins_password_may_be_given(clinic: Installation) -> None:
     given = replace(
         clinic, settings=clinic.settings.model_copy(update={"admin_password": PASSWORD})
     )
-    assert first_admin(given) is None
+    assert create_first_admin(given) is None
     assert sign_in(clinic, "admin", PASSWORD, HERE)
 
 
 def test_what_is_kept_is_no_password_and_no_token(clinic: Installation, ada: int) -> None:
     token = sign_in(clinic, "ada", PASSWORD, HERE)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         kept = session.get_one(accounts.Account, ada).password_hash
         assert kept
         assert kept.startswith("$argon2id$")
@@ -92,7 +77,7 @@ def test_what_is_kept_is_no_password_and_no_token(clinic: Installation, ada: int
 def test_unknown_wrong_and_closed_are_told_alike(
     clinic: Installation, admin: Actor, ada: int
 ) -> None:
-    make(clinic, admin, "closed", "doctor", PASSWORD)
+    create(clinic, admin, "closed", "doctor", PASSWORD)
     (closed,) = (row.id for row in list_accounts(clinic, admin) if row.name == "closed")
     set_active(clinic, admin, closed, False)
     said = set()
@@ -108,7 +93,7 @@ def test_an_unknown_name_is_hashed_for_too(
     clinic: Installation, ada: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed = []
-    hasher = type(passwords._hasher())
+    hasher = type(passwords._get_hasher())
     monkeypatch.setattr(
         hasher, "verify_and_update", lambda *given: (hashed.append(given[2]), (False, None))[1]
     )
@@ -125,26 +110,26 @@ def test_sessions_end_by_time_sign_out_and_password(
     token = sign_in(clinic, "ada", PASSWORD, HERE)
     for _ in range(3):
         time.move(hours=7.5)
-        assert actor_of(clinic, token, HERE)
+        assert find_actor(clinic, token, HERE)
     time.move(hours=2)  # three times eight hours are over
-    assert actor_of(clinic, token, HERE) is None
+    assert find_actor(clinic, token, HERE) is None
     token = sign_in(clinic, "ada", PASSWORD, HERE)
     time.move(hours=8.1)
-    assert actor_of(clinic, token, HERE) is None
+    assert find_actor(clinic, token, HERE) is None
     first, second = (sign_in(clinic, "ada", PASSWORD, HERE) for _ in range(2))
     sign_out(clinic, first)
     sign_out(clinic, "unknown")
-    assert actor_of(clinic, first, HERE) is None
-    actor = actor_of(clinic, second, HERE)
+    assert find_actor(clinic, first, HERE) is None
+    actor = find_actor(clinic, second, HERE)
     accounts.change_password(clinic, actor, PASSWORD, "another good password")
-    assert actor_of(clinic, second, HERE) is None
+    assert find_actor(clinic, second, HERE) is None
     assert sign_in(clinic, "ada", "another good password", HERE)
 
 
 def test_sessions_outlive_the_process(clinic: Installation, ada: int) -> None:
     token = sign_in(clinic, "ada", PASSWORD, HERE)
     own = Database(clinic.database.url.render_as_string(hide_password=False))
-    actor = actor_of(replace(clinic, database=own), token, HERE)
+    actor = find_actor(replace(clinic, database=own), token, HERE)
     own.engine.dispose()
     assert actor == Actor(ada, "ada", "doctor", HERE)
 
@@ -174,19 +159,19 @@ def test_waits_grow_and_fade(clinic: Installation, time: Clock) -> None:
     seen = []
     for _ in range(16):
         with clinic.database.transaction() as session:
-            lockout.begin(session, "ada", HERE)
+            lockout.count_attempt(session, "ada", HERE)
             until = session.get_one(Failures, f"account:{_sha('ada')}").locked_until
         seen.append(int((until - time.at).total_seconds()) if until else 0)
         time.move(seconds=seen[-1])
     assert seen == [0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900]
     time.move(days=1, seconds=1)
     with clinic.database.transaction() as session:
-        lockout.begin(session, "ada", HERE)
+        lockout.count_attempt(session, "ada", HERE)
         assert session.get_one(Failures, f"account:{_sha('ada')}").count == 1
 
 
 def _sha(name: str) -> str:
-    return lockout._of(name, HERE)[0][1]
+    return lockout._list_keys(name, HERE)[0][1]
 
 
 def test_an_address_waits_whatever_names_it_tries(clinic: Installation, time: Clock) -> None:
@@ -194,12 +179,12 @@ def test_an_address_waits_whatever_names_it_tries(clinic: Installation, time: Cl
     for number in range(40):
         try:
             with clinic.database.transaction() as session:
-                lockout.begin(session, f"name{number}", HERE)
+                lockout.count_attempt(session, f"name{number}", HERE)
         except TooManyAttempts:
             refused += 1
     assert refused == 20
     with clinic.database.transaction() as session:
-        lockout.begin(session, "name1", "10.0.0.2")
+        lockout.count_attempt(session, "name1", "10.0.0.2")
 
 
 def test_a_success_forgives_the_account_and_not_the_address(
@@ -209,7 +194,7 @@ def test_a_success_forgives_the_account_and_not_the_address(
         with pytest.raises(SignInFailed):
             sign_in(clinic, "ada", "wrong", HERE)
     sign_in(clinic, "ada", PASSWORD, HERE)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         counts = {row.of.split(":")[0]: row.count for row in session.query(Failures) if row.count}
     assert counts == {"address": 3}
 
@@ -217,14 +202,14 @@ def test_a_success_forgives_the_account_and_not_the_address(
 def test_an_admin_makes_closes_and_resets(clinic: Installation, admin: Actor, ada: int) -> None:
     token = sign_in(clinic, "ada", PASSWORD, HERE)
     new = reset_password(clinic, admin, ada)
-    assert actor_of(clinic, token, HERE) is None
+    assert find_actor(clinic, token, HERE) is None
     token = sign_in(clinic, "ada", new, HERE)
     assert [(row.name, row.role, row.sign_ins) for row in list_accounts(clinic, admin)] == [
         ("ada", "doctor", 1),
         ("admin", "admin", 1),
     ]
     set_active(clinic, admin, ada, False)
-    assert actor_of(clinic, token, HERE) is None
+    assert find_actor(clinic, token, HERE) is None
     with pytest.raises(InputError, match="last admin"):
         set_active(clinic, admin, admin.account_id, False)
     with pytest.raises(NotFound):
@@ -246,7 +231,7 @@ def test_names_and_passwords_are_checked(
     clinic: Installation, admin: Actor, ada: int, name: str, password: str
 ) -> None:
     with pytest.raises(InputError):
-        make(clinic, admin, name, "doctor", password)
+        create(clinic, admin, name, "doctor", password)
 
 
 def test_hub_accounts_sign_in_by_the_list(clinic: Installation, admin: Actor) -> None:
@@ -254,7 +239,7 @@ def test_hub_accounts_sign_in_by_the_list(clinic: Installation, admin: Actor) ->
         clinic, settings=clinic.settings.model_copy(update={"hub_accounts": ("Grace",)})
     )
     tokens = [sign_ins.sign_in_from_hub(clinic, "grace", HERE) for _ in range(2)]
-    grace = actor_of(clinic, tokens[1], HERE)
+    grace = find_actor(clinic, tokens[1], HERE)
     assert grace
     assert (grace.name, grace.role) == ("hub:grace", "doctor")
     with pytest.raises(NotAllowed):
@@ -262,7 +247,7 @@ def test_hub_accounts_sign_in_by_the_list(clinic: Installation, admin: Actor) ->
     with pytest.raises(SignInFailed):
         sign_in(clinic, "hub:grace", "", HERE)
     set_active(clinic, admin, grace.account_id, False)
-    assert actor_of(clinic, tokens[1], HERE) is None
+    assert find_actor(clinic, tokens[1], HERE) is None
     with pytest.raises(NotAllowed):
         sign_ins.sign_in_from_hub(clinic, "grace", HERE)
 
@@ -270,7 +255,7 @@ def test_hub_accounts_sign_in_by_the_list(clinic: Installation, admin: Actor) ->
 def test_only_admins_manage_accounts(clinic: Installation, admin: Actor, ada: int) -> None:
     doctor = Actor(ada, "ada", "doctor", HERE)
     acts = [
-        lambda actor: make(clinic, actor, "eve", "doctor"),
+        lambda actor: create(clinic, actor, "eve", "doctor"),
         lambda actor: list_accounts(clinic, actor),
         lambda actor: reset_password(clinic, actor, ada),
         lambda actor: set_active(clinic, actor, admin.account_id, False),

@@ -13,7 +13,7 @@ from clinic.records import examinations, patients
 from clinic.records.patient_fields import PatientForm
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotSignedIn
-from clinic.storage.paging import SIZE
+from clinic.storage.paging import MAX_ROWS
 from clinic.storage.tables import Account
 
 Doctors = dict[str, Actor]
@@ -86,11 +86,11 @@ def test_a_patients_id_finds_its_examinations_too(
 
 
 def test_long_logs_come_a_page_at_a_time(clinic: Installation, admin: Actor) -> None:
-    for number in range(SIZE + 3):
+    for number in range(MAX_ROWS + 3):
         write(clinic, admin, "signed_in", f"account {number}")
     first, second = (acts.search_acts(clinic, admin, page=page) for page in (1, 2))
-    assert (first.total, first.pages) == (SIZE + 3, 2)
-    assert first.rows[0].number == SIZE + 3
+    assert (first.total, first.pages) == (MAX_ROWS + 3, 2)
+    assert first.rows[0].number == MAX_ROWS + 3
     assert [act.number for act in second.rows] == [3, 2, 1]
     assert acts.search_acts(clinic, admin, page=99).number == 2
 

@@ -48,8 +48,10 @@ OWNED: dict[str, Act] = {
     "examinations.list_examinations": lambda c, a, k: examinations.list_examinations(
         c, a, k.patient
     ),
-    "examinations.image": lambda c, a, k: examinations.image(c, a, k.examination, 1),
-    "examinations.heat": lambda c, a, k: examinations.heat(c, a, k.examination, 1, k.model),
+    "examinations.read_image": lambda c, a, k: examinations.read_image(c, a, k.examination, 1),
+    "examinations.read_heat_map": lambda c, a, k: examinations.read_heat_map(
+        c, a, k.examination, 1, k.model
+    ),
     "reads.record": lambda c, a, k: reads.record(c, a, k.examination, "none"),
     "service.issue_report": lambda c, a, k: service.issue_report(c, a, k.models, k.examination),
 }
@@ -60,14 +62,14 @@ DOCTORS: dict[str, Act] = {
     "examinations.list_unread": lambda c, a, _k: examinations.list_unread(c, a),
 }
 ADMINS: dict[str, Act] = {
-    "accounts.make": lambda c, a, _k: accounts.make(c, a, "new", "doctor", "correct horse"),
+    "accounts.create": lambda c, a, _k: accounts.create(c, a, "new", "doctor", "correct horse"),
     "accounts.list_accounts": lambda c, a, _k: accounts.list_accounts(c, a),
     "accounts.reset_password": lambda c, a, k: accounts.reset_password(c, a, k.other),
     "accounts.set_active": lambda c, a, k: accounts.set_active(c, a, k.other, False),
     "audit.search_acts": lambda c, a, _k: audit.search_acts(c, a),
     "audit.list_filters": lambda c, a, _k: audit.list_filters(c, a),
     "patients.hand_over": lambda c, a, k: patients.hand_over(c, a, k.closed, k.other),
-    "sign_ins.open_sessions": lambda c, a, _k: sign_ins.open_sessions(c, a),
+    "sign_ins.list_open_sessions": lambda c, a, _k: sign_ins.list_open_sessions(c, a),
     "system.check_health": lambda c, a, k: system.check_health(c, a, k.models),
     "system.list_settings": lambda c, a, _k: system.list_settings(c, a),
     "system.list_models_in_use": lambda c, a, k: system.list_models_in_use(c, a, k.models),

@@ -42,4 +42,4 @@ def test_what_can_not_be_analysed(small_models: Models) -> None:
 
 
 def test_the_models_are_the_library_s(small_models: Models) -> None:
-    assert all(isinstance(small_models.loaded(name), BCDClassifier) for name in NAMES)
+    assert all(isinstance(small_models.load(name), BCDClassifier) for name in NAMES)

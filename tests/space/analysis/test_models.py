@@ -7,7 +7,7 @@ import pytest
 
 from bcd_models.errors import InputError, ModelFolderError
 from clinic.analysis.models import Models
-from clinic.settings import Settings, published_models
+from clinic.settings import Settings, read_published_models
 from tests.support.running_app import save_small_model
 
 
@@ -29,20 +29,20 @@ def with_metrics(folder, tmp_path, sha256):
         "overall": dict.fromkeys(("auroc", "recall", "specificity"), interval),
     }
     (copy / "metrics.json").write_text(json.dumps(metrics))
-    return Models([str(copy)]).offered("small")
+    return Models([str(copy)]).describe("small")
 
 
 def test_a_model_loads_once_also_from_threads(folder):
     models = Models([str(folder)])
     with ThreadPoolExecutor(8) as pool:
-        loaded = list(pool.map(models.loaded, ["small"] * 8))
+        loaded = list(pool.map(models.load, ["small"] * 8))
     assert len({id(model) for model in loaded}) == 1
-    assert loaded[0].weights_sha256 == models.offered("small").weights_sha256
+    assert loaded[0].weights_sha256 == models.describe("small").weights_sha256
 
 
 def test_an_unknown_name_lists_those_there_are(folder):
     with pytest.raises(InputError, match="no model 'other': choose one of small"):
-        Models([str(folder)]).loaded("other")
+        Models([str(folder)]).load("other")
 
 
 def test_a_missing_folder_is_said_at_start(tmp_path):
@@ -56,7 +56,7 @@ def test_one_name_twice_is_refused(folder):
 
 
 def test_test_figures_are_shown_for_the_weights_they_were_measured_with(folder, tmp_path):
-    sha256 = Models([str(folder)]).offered("small").weights_sha256
+    sha256 = Models([str(folder)]).describe("small").weights_sha256
     offered = with_metrics(folder, tmp_path, sha256)
     assert offered.hint == "AUROC 0.91 (0.88 to 0.94) on 34 held-out cases"
 
@@ -72,10 +72,13 @@ def test_models_come_from_the_environment(monkeypatch):
 
 
 def test_where_nothing_is_set_the_spaces_card_names_the_models(tmp_path):
-    assert published_models() == ("bcd-models/bcd-efficientnet-b2", "bcd-models/bcd-mobilenetv2")
+    assert read_published_models() == (
+        "bcd-models/bcd-efficientnet-b2",
+        "bcd-models/bcd-mobilenetv2",
+    )
     card = tmp_path / "README.md"
     card.write_text("---\nmodels: [a/b]\n---\n")
-    assert published_models(card) == ("a/b",)
+    assert read_published_models(card) == ("a/b",)
 
 
 @pytest.mark.parametrize("text", ["no front matter", "---\ntitle: x\n---\n"])
@@ -83,4 +86,4 @@ def test_a_card_that_names_no_models_says_what_to_set(tmp_path, text):
     card = tmp_path / "README.md"
     card.write_text(text)
     with pytest.raises(InputError, match="set BCD_MODELS"):
-        published_models(card)
+        read_published_models(card)

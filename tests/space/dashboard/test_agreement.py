@@ -58,7 +58,7 @@ def test_a_sample_of_the_reference_itself_is_rarely_a_shift() -> None:
     reference = rng.integers(20, 200, 20)
     samples = rng.multinomial(300, reference / reference.sum(), 200)
     found = [measure_drift(list(one), list(reference)) for one in samples]
-    beyond = sum(one is not None and one.beyond_chance for one in found)
+    beyond = sum(one is not None and one.is_beyond_chance for one in found)
     assert 1 <= beyond <= 25  # 5 in 100 are to be expected
 
 
@@ -70,8 +70,8 @@ def test_another_distribution_is_a_shift() -> None:
     )
     assert same is not None
     assert moved is not None
-    assert (same.index, same.beyond_chance) == (0, False)
-    assert moved.beyond_chance
+    assert (same.index, same.is_beyond_chance) == (0, False)
+    assert moved.is_beyond_chance
     assert moved.index > 1
 
 

@@ -111,7 +111,7 @@ def called(
 def rows_of(serving: Serving, records: Records) -> dict[str, list[tuple[Any, ...]]]:
     """Everything that the database holds of some records."""
     found = {}
-    with serving.clinic.database.reading() as session:
+    with serving.clinic.database.snapshot() as session:
         for table in TABLES:
             columns = table.__table__.columns
             if table is Patient:
@@ -128,7 +128,7 @@ def rows_of(serving: Serving, records: Records) -> dict[str, list[tuple[Any, ...
 @pytest.mark.slow
 def test_no_function_tells_or_changes_another_s_records(serving, small_models, analysed) -> None:
     hers = kept(serving, small_models, analysed, SECRET)
-    before, files = rows_of(serving, hers), set(serving.clinic.storage.all())
+    before, files = rows_of(serving, hers), set(serving.clinic.storage.list_hashes())
     assert all(before.values())
     other = add_account(serving.clinic)
     known = list(functions(serving.visitor(other)))
@@ -138,9 +138,9 @@ def test_no_function_tells_or_changes_another_s_records(serving, small_models, a
             said = json.dumps(called(serving, other, function, record_id, record_id))
             assert SECRET not in said, function
     assert rows_of(serving, hers) == before
-    assert files <= set(serving.clinic.storage.all())
+    assert files <= set(serving.clinic.storage.list_hashes())
 
-    with serving.clinic.database.reading() as session:
+    with serving.clinic.database.snapshot() as session:
         refused = select(AuditEntry.subject).where(
             AuditEntry.action == "refused", AuditEntry.account_id == other.account_id
         )
@@ -200,7 +200,7 @@ def test_of_a_thousand_guesses_few_are_looked_at_and_all_are_logged(serving) -> 
     assert set(answers) == {401, 429}
     assert answers.count(401) < 20
     assert sign_in(serving.visitor(), ada.name).status_code == 429  # with the right one too
-    with serving.clinic.database.reading() as session:
+    with serving.clinic.database.snapshot() as session:
         failed = select(func.count()).select_from(AuditEntry)
         mine = AuditEntry.address.like("10.9.%"), AuditEntry.action == "sign_in_failed"
         assert session.scalar(failed.where(*mine)) == 1000

@@ -28,6 +28,6 @@ def test_anything_else_is_told_neutrally_and_logged_without_names(caplog):
 
 
 def test_the_page_shows_markup_as_text():
-    shown = result.failed("<img src=x onerror=alert(1)>\u202e")
+    shown = result.show_failure("<img src=x onerror=alert(1)>\u202e")
     assert "&lt;img src=x onerror=alert(1)&gt;\ufffd" in shown
     assert "<img" not in shown

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from bcd_models.errors import InputError
 from clinic.accounts import accounts, lockout
 from clinic.accounts import audit as acts
 from clinic.accounts.lockout import TooManyAttempts
-from clinic.accounts.sign_ins import MAX_LIFE, actor_of, sign_in
+from clinic.accounts.sign_ins import MAX_LIFE_FACTOR, find_actor, sign_in
 from clinic.analysis.analyse import Analysed, Analysis
 from clinic.analysis.models import ModelGone, Models
 from clinic.dashboard import analytics
@@ -36,24 +36,25 @@ from clinic.records import examinations, patients, reads
 from clinic.records.examinations import Details
 from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
-from clinic.storage import clock, tallies
+from clinic.storage import tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Account, AuditEntry, SignIn
 from clinic.upkeep import verify
-from clinic.web import FULL
+from clinic.web import DISK_FULL
 from tests.conftest import ROOT, absent
-from tests.support.clinic import NAMES, PASSWORD, PATCHES, installation_at, settings_at
+from tests.support.clinic import NAMES, PASSWORD, PATCHES, Clock, installation_at, settings_at
 from tests.support.postgres import program, running_postgres
 from tests.support.running_app import save_small_model
 from tests.support.serving import (
     FORM,
     PAGE,
-    Serving,
+    SignedIn,
     add_account,
     answer,
     begun,
     in_json,
     serving_at,
+    sign_in_doctor,
     upload,
 )
 from tests.support.serving import sign_in as log_in
@@ -62,31 +63,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning") 
 HERE = "10.0.0.1"
 
 
-@dataclass(frozen=True)
-class Ill:
-    """An app of this module's own, some of which is taken away and given back.
+@dataclass
+class Ill(SignedIn):
+    """A doctor of an app of this module's own, some of which is taken away and given back."""
 
-    Attributes:
-        serving: The app.
-        folders: Of its models, by name.
-        owner: A doctor.
-        client: That doctor, signed in.
-        patient: The doctor's.
-    """
-
-    serving: Serving
-    folders: dict[str, Path]
-    owner: Actor
-    client: TestClient
-    patient: str
-
-    @property
-    def clinic(self) -> Installation:
-        return self.serving.clinic
+    folders: dict[str, Path]  # of its models, by name
 
     def save(self, analysed: tuple[Analysed, ...]) -> str:
         return examinations.save(
-            self.clinic, self.owner, self.patient, Analysis(analysed, True), Details()
+            self.clinic, self.actor, self.patient, Analysis(analysed, True), Details()
         )
 
 
@@ -99,9 +84,7 @@ def ill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ill]:
         for name, backbone in zip(NAMES, backbones, strict=True)
     }
     with serving_at(root, Models(list(map(str, folders.values())))) as serving:
-        owner = add_account(serving.clinic)
-        patient = patients.create(serving.clinic, owner, PatientForm())
-        yield Ill(serving, folders, owner, serving.visitor(owner), patient)
+        yield Ill(**vars(sign_in_doctor(serving)), folders=folders)
 
 
 def told(reply: Any, status: int, sentence: str) -> None:
@@ -174,7 +157,7 @@ def test_without_the_database_s_file_nothing_is_saved_and_nothing_lost(
     number = ill.save(analysed)
     paths = [f"/files/examinations/{number}/report.pdf", f"/files/patients/{ill.patient}.zip"]
     with taken_away(file) as away:
-        nothing_without_the_database(ill.client, ill.owner, paths)
+        nothing_without_the_database(ill.client, ill.actor, paths)
         with pytest.raises(Exception, match="unable to open"):
             ill.save(analysed)
         assert not file.exists()
@@ -190,7 +173,7 @@ def test_without_the_database_s_file_nothing_is_saved_and_nothing_lost(
 
 def test_a_start_makes_no_empty_database_in_place_of_one_that_is_gone(tmp_path: Path) -> None:
     with installation_at(tmp_path) as clinic:
-        accounts.first_admin(clinic)
+        accounts.create_first_admin(clinic)
         file = clinic.database.sqlite_file
         assert file
     with taken_away(file):
@@ -198,7 +181,7 @@ def test_a_start_makes_no_empty_database_in_place_of_one_that_is_gone(tmp_path: 
             open_installation(settings_at(tmp_path))
         assert not file.exists()
     with installation_at(tmp_path) as clinic:
-        assert accounts.first_admin(clinic) is None
+        assert accounts.create_first_admin(clinic) is None
 
 
 class Server:
@@ -245,9 +228,8 @@ def test_a_server_that_was_stopped_and_started_is_used_again(
 ) -> None:
     with installation_at(tmp_path, server.url) as clinic:
         serving = replace(ill.serving, clinic=clinic).set_up()
-        owner = add_account(clinic)
-        client = serving.visitor(owner)
-        patient = patients.create(clinic, owner, PatientForm())
+        doctor = sign_in_doctor(serving)
+        owner, client, patient = doctor.actor, doctor.client, doctor.patient
         number = examinations.save(clinic, owner, patient, Analysis(analysed, True), Details())
         paths = [f"/files/examinations/{number}/report.pdf", f"/files/patients/{patient}.zip"]
         server.stop()
@@ -278,16 +260,16 @@ def test_a_full_disk_loses_nothing_and_room_is_all_it_takes(
     ill: Ill, analysed: tuple[Analysed, ...]
 ) -> None:
     number = ill.save(analysed)
-    before = len(examinations.list_examinations(ill.clinic, ill.owner, ill.patient))
+    before = len(examinations.list_examinations(ill.clinic, ill.actor, ill.patient))
     path = upload(ill.client, PATCHES[0].read_bytes())
     image, report = (f"/files/examinations/{number}/{one}" for one in ("1/image.png", "report.pdf"))
     gradios = ill.serving.files()
     with full_disk():
         assert UNREACHABLE in failure(ill.client, "save_examination", *examined(ill, path))
-        told(ill.client.post("/gradio_api/upload", files={"files": b"x" * 5000}), 503, FULL)
+        told(ill.client.post("/gradio_api/upload", files={"files": b"x" * 5000}), 503, DISK_FULL)
         told_both(ill.client, report, 503, "a file can't be stored: File too large")
         told_both(ill.client, f"/files/patients/{ill.patient}.zip", 503, UNREACHABLE)
-        told(log_in(ill.serving.visitor(), ill.owner.name, headers=FORM), 503, UNREACHABLE)
+        told(log_in(ill.serving.visitor(), ill.actor.name, headers=FORM), 503, UNREACHABLE)
         with pytest.raises(Exception, match=r"disk|stored"):
             ill.save(analysed)
         # What only reads goes on.
@@ -299,7 +281,7 @@ def test_a_full_disk_loses_nothing_and_room_is_all_it_takes(
     (saved,) = answer(ill.client, "save_examination", *examined(ill, path))
     assert ill.client.get(image.replace(number, saved["examination"])).status_code == 200
     assert ill.client.get(report).content.startswith(b"%PDF")
-    assert len(examinations.list_examinations(ill.clinic, ill.owner, ill.patient)) == before + 1
+    assert len(examinations.list_examinations(ill.clinic, ill.actor, ill.patient)) == before + 1
     assert verify.verify(ill.clinic, repair=True).broken == ()
     assert verify.verify(ill.clinic).problems == []
 
@@ -309,7 +291,7 @@ def test_an_act_that_was_done_is_not_told_as_failed(
 ) -> None:
     """Nor done twice then, where only the log's heads could not be written."""
     heads = clinic.settings.data / "audit.heads"
-    away, behind = heads.with_name("away"), clinic.log.head().number
+    away, behind = heads.with_name("away"), clinic.log.read_head().number
 
     @event.listens_for(clinic.database.engine, "commit", once=True)
     def block(_connection: Any) -> None:
@@ -319,10 +301,10 @@ def test_an_act_that_was_done_is_not_told_as_failed(
     number = saved()
     heads.rmdir()
     away.rename(heads)
-    assert clinic.log.head().number == behind
+    assert clinic.log.read_head().number == behind
     assert verify.verify(clinic).problems == []
     examinations.view(clinic, ada, number)
-    assert clinic.log.head().number > behind + 1
+    assert clinic.log.read_head().number > behind + 1
     assert verify.verify(clinic).problems == []
 
 
@@ -369,12 +351,12 @@ def test_a_model_that_changed_since_the_start_is_not_loaded(
     models = Models([str(copy)])
     spoil_model(copy, how, ill.folders[NAMES[1]])
     with pytest.raises(ModelGone, match=f"the model {NAMES[0]} (can't be loaded|was changed)") as e:
-        models.loaded(NAMES[0])
+        models.load(NAMES[0])
     assert str(tmp_path) not in str(e.value)
     assert str(copy) in caplog.text
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(ill.folders[NAMES[0]], copy)
-    assert models.loaded(NAMES[0]).weights_sha256 == models.offered(NAMES[0]).weights_sha256
+    assert models.load(NAMES[0]).weights_sha256 == models.describe(NAMES[0]).weights_sha256
 
 
 def test_a_relative_folder_that_went_is_no_hub_id(
@@ -384,9 +366,9 @@ def test_a_relative_folder_that_went_is_no_hub_id(
     monkeypatch.chdir(tmp_path)
     models = Models([f"org/{NAMES[0]}"])
     shutil.rmtree("org")
-    assert models.offered(NAMES[0]).folder.is_absolute()
+    assert models.describe(NAMES[0]).folder.is_absolute()
     with pytest.raises(ModelGone):
-        models.loaded(NAMES[0])
+        models.load(NAMES[0])
 
 
 def test_a_model_that_went_stops_no_other(ill: Ill) -> None:
@@ -467,7 +449,7 @@ def test_an_image_that_went_is_told_and_stops_nothing_else(
     ill: Ill, analysed: tuple[Analysed, ...], how: str
 ) -> None:
     number, other = ill.save(analysed[:1]), ill.save(analysed[1:])
-    found, _ = examinations.view(ill.clinic, ill.owner, number)
+    found, _ = examinations.view(ill.clinic, ill.actor, number)
     sha256 = found.images[0].sha256
     spoil_file(ill.clinic.storage.path(sha256), how)
     sentence = {
@@ -495,26 +477,6 @@ def test_an_image_that_went_is_told_and_stops_nothing_else(
 # The clock
 
 
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.at = datetime(2026, 3, 1, 8, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def move(self, **by: float) -> None:
-        self.at += timedelta(**by)
-
-
-@pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    stands = Clock()
-    monkeypatch.setattr(clock, "now", stands)
-    return stands
-
-
 BACK = {"an hour": {"hours": -1}, "a day": {"days": -1}, "a year": {"days": -366}}
 
 
@@ -533,7 +495,7 @@ def named(clinic: Installation) -> str:
 def hours_used(clinic: Installation, token: str, time: Clock) -> int:
     """How many hours a session lasts that is used each hour, and at most two days."""
     for hour in range(48):
-        if actor_of(clinic, token, HERE) is None:
+        if find_actor(clinic, token, HERE) is None:
             return hour
         time.move(hours=1)
     return 48
@@ -544,9 +506,9 @@ def test_a_session_lasts_no_longer_than_it_may(
 ) -> None:
     used, unused = (sign_in(clinic, named, PASSWORD, HERE) for _ in range(2))
     time.move(**back)
-    longest = MAX_LIFE * clinic.settings.session_hours
+    longest = MAX_LIFE_FACTOR * clinic.settings.session_hours
     assert hours_used(clinic, used, time) <= longest
-    assert actor_of(clinic, unused, HERE) is None
+    assert find_actor(clinic, unused, HERE) is None
     fresh = sign_in(clinic, named, PASSWORD, HERE)
     assert hours_used(clinic, fresh, time) == longest
 
@@ -556,21 +518,21 @@ def test_a_clock_that_is_put_right_by_an_hour_signs_nobody_out(
 ) -> None:
     token = sign_in(clinic, named, PASSWORD, HERE)
     time.move(hours=-1)
-    assert actor_of(clinic, token, HERE)
-    with clinic.database.reading() as session:
+    assert find_actor(clinic, token, HERE)
+    with clinic.database.snapshot() as session:
         (kept,) = session.scalars(select(SignIn))
         idle = timedelta(hours=clinic.settings.session_hours)
         assert kept.created_at <= kept.seen_at == time.at
         assert kept.expires_at == time.at + idle
     time.move(hours=1)
-    assert actor_of(clinic, token, HERE)
+    assert find_actor(clinic, token, HERE)
 
 
 def locked_for(clinic: Installation, name: str) -> int:
     """Try, which counts unless it has to wait; returns for how many seconds."""
     try:
         with clinic.database.transaction() as session:
-            lockout.begin(session, name, HERE)
+            lockout.count_attempt(session, name, HERE)
     except TooManyAttempts as wait:
         return wait.seconds
     return 0
@@ -618,7 +580,7 @@ def test_records_keep_their_order(
     after = reports.issue_report(clinic, ada, small_models, first)
     assert after[0] != before[0]
     for _, pdf in (before, after):
-        assert reports.check_report(clinic, ada, reports.sha256_of(pdf)).genuine
+        assert reports.check_report(clinic, ada, reports.hash_report(pdf)).genuine
     # By the clock, which is all a record knows: the worklist, and a patient's examinations.
     third = saved()
     assert {row.id for row in examinations.list_unread(clinic, ada).rows} == {second, third}
@@ -627,9 +589,9 @@ def test_records_keep_their_order(
     assert {row.id for row in listed} == {first, second, third}
     patients.edit(clinic, ada, patient, PatientForm("AB-1235"), 1)
     assert patients.search_patients(clinic, ada).rows[0].id == patient
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = list(session.scalars(select(AuditEntry).order_by(AuditEntry.number)))
-        assert tallies.sound(session)
+        assert tallies.are_sound(session)
     assert [row.number for row in rows] == list(range(1, len(rows) + 1))
     assert any(one.at > two.at for one, two in pairwise(rows))
     assert acts.search_acts(clinic, doctors["admin"]).rows[0].number == len(rows)
@@ -642,13 +604,13 @@ def test_an_account_goes_on_whatever_the_clock(
     clinic: Installation, named: str, time: Clock, back: dict[str, float]
 ) -> None:
     token = sign_in(clinic, named, PASSWORD, HERE)
-    actor = actor_of(clinic, token, HERE)
+    actor = find_actor(clinic, token, HERE)
     assert actor
     time.move(**back)
     accounts.change_password(clinic, actor, PASSWORD, "another battery")
-    assert actor_of(clinic, token, HERE) is None
+    assert find_actor(clinic, token, HERE) is None
     token = sign_in(clinic, named, "another battery", HERE)
-    assert actor_of(clinic, token, HERE) == actor
-    with clinic.database.reading() as session:
+    assert find_actor(clinic, token, HERE) == actor
+    with clinic.database.snapshot() as session:
         account = session.get_one(Account, actor.account_id)
         assert account.password_changed_at == time.at

@@ -502,7 +502,7 @@ def test_what_goes_wrong_is_told_neutrally_and_logged_without_what_was_typed(
 
     typed = " ".join(("Jane", "Doe"))  # which is no line of the source
     with monkeypatch.context() as patch:
-        patch.setattr(sign_ins, "actor_of", broken)
+        patch.setattr(sign_ins, "find_actor", broken)
         page = owner.get("/try", headers=PAGE)
         assert page.status_code == 500
         assert UNEXPECTED in page.text

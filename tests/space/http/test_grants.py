@@ -11,10 +11,10 @@ from clinic.http.grants import (
     GUEST,
     MAX_GRANTS_PER_OWNER,
     Grants,
-    asked_in,
-    begun_in,
-    files_in,
-    given_in,
+    list_asked,
+    list_begun,
+    list_files,
+    list_given,
 )
 
 ADA, GRACE = 1, 2
@@ -61,12 +61,12 @@ def test_long_names_are_not_remembered(given) -> None:
 
 def test_files_are_found_at_any_depth_in_any_spelling() -> None:
     said = json.loads(r'{"data": [[{"a": {"path": "/tmp/f"}}], {"path": "/t\u006dp//f"}]}')
-    assert files_in(said) == {"file /tmp/f", "file /tmp//f"}  # of which one was given
-    assert files_in({"path": None, "data": "path"}) == set()
+    assert list_files(said) == {"file /tmp/f", "file /tmp//f"}  # of which one was given
+    assert list_files({"path": None, "data": "path"}) == set()
     deep = "x"
     for _ in range(100_000):
         deep = [deep]
-    assert files_in(deep) == set()
+    assert list_files(deep) == set()
 
 
 @pytest.mark.parametrize(
@@ -93,16 +93,16 @@ def test_files_are_found_at_any_depth_in_any_spelling() -> None:
     ],
 )
 def test_what_a_request_asks_for(path, query, said, asked) -> None:
-    assert asked_in(path, query, said) == asked
+    assert list_asked(path, query, said) == asked
 
 
 def test_a_request_may_begin_a_session() -> None:
-    assert begun_in("/gradio_api/queue/join", {"session_hash": "s"}) == {"session s"}
-    assert begun_in("/gradio_api/heartbeat/s", None) == {"session s"}
-    assert begun_in("/gradio_api/queue/join", {"session_hash": 7}) == set()
+    assert list_begun("/gradio_api/queue/join", {"session_hash": "s"}) == {"session s"}
+    assert list_begun("/gradio_api/heartbeat/s", None) == {"session s"}
+    assert list_begun("/gradio_api/queue/join", {"session_hash": 7}) == set()
 
 
 def test_an_answer_gives_its_files_its_event_and_the_session_named_after_it() -> None:
     said = {"event_id": "e", "output": {"data": [{"path": "/tmp/f"}]}}
-    assert given_in(said) == {"event e", "session e", "file /tmp/f"}
-    assert given_in("event: complete") == set()
+    assert list_given(said) == {"event e", "session e", "file /tmp/f"}
+    assert list_given("event: complete") == set()

@@ -30,16 +30,15 @@ from clinic.analysis.models import ModelGone, Models
 from clinic.http import cookies
 from clinic.http.grants import Grants
 from clinic.installation import Installation, open_installation
-from clinic.records import examinations, export, patients
+from clinic.records import examinations, export
 from clinic.records.examinations import Details
-from clinic.records.patient_fields import PatientForm
 from clinic.records.patients import Conflict
 from clinic.reports import service as reports
 from clinic.storage import clock
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn, Refused
 from clinic.storage.files import NotStored, StorageError
 from clinic.storage.tables import AuditEntry, Failures
-from clinic.ui.files import sweep
+from clinic.ui.files import delete_old_files
 from clinic.upkeep import demo, system
 from tests.support.clinic import PATCHES, empty_database, settings_at
 from tests.support.serving import (
@@ -52,6 +51,7 @@ from tests.support.serving import (
     in_json,
     serving_at,
     sign_in,
+    sign_in_doctor,
     upload,
 )
 
@@ -107,7 +107,7 @@ def test_the_page_is_a_form_that_scripts_and_browsers_understand(serving) -> Non
 
 def test_a_demonstration_shows_its_login_and_nothing_else_does(serving) -> None:
     shown = serving.set_up(demo=True)
-    name, password = demo.login(shown.clinic.settings)
+    name, password = demo.read_login(shown.clinic.settings)
     text = shown.visitor().get("/login", headers=PAGE).text
     assert f"<code>{name}</code>" in text
     assert f"<code>{password}</code>" in text
@@ -315,8 +315,8 @@ def led_to(serving: Serving, actor: Actor, wanted: str) -> str:
 
 @pytest.fixture(scope="module")
 def records(serving: Serving, analysed: tuple[Analysed, ...]) -> dict[str, Any]:
-    owner = add_account(serving.clinic)
-    patient = patients.create(serving.clinic, owner, PatientForm("AB-1234", 1957, ""))
+    doctor = sign_in_doctor(serving)
+    owner, patient = doctor.actor, doctor.patient
     made = examinations.save(serving.clinic, owner, patient, Analysis(analysed, True), Details())
     return {"owner": owner, "patient": patient, "examination": made}
 
@@ -505,7 +505,7 @@ def test_other_requests_are_small(serving, path) -> None:
 
 
 def test_a_full_disk_takes_no_uploads(serving, monkeypatch) -> None:
-    monkeypatch.setattr(system, "MIN_FREE", 1 << 60)
+    monkeypatch.setattr(system, "MIN_FREE_BYTES", 1 << 60)
     reply = serving.visitor().post("/gradio_api/upload", files={"files": b"x"})
     assert (reply.status_code, reply.json()["detail"][:17]) == (503, "the server's disk")
 
@@ -517,7 +517,7 @@ def test_nobody_waits_for_the_progress_of_an_upload(serving) -> None:
 
 def test_the_sweep_takes_old_leftovers_and_makes_the_folder_anew(tmp_path) -> None:
     folder = tmp_path / "gradio"
-    sweep(folder, 60)
+    delete_old_files(folder, 60)
     for name, age in (("old", 120), ("new", 10)):
         (folder / name).mkdir()
         (folder / name / "upload").touch()
@@ -526,7 +526,7 @@ def test_the_sweep_takes_old_leftovers_and_makes_the_folder_anew(tmp_path) -> No
         os.utime(folder / name, (then, then))
         os.utime(folder / f"{name}.pdf", (then, then))
     (folder / "dangling").symlink_to(folder / "gone")  # cannot be looked at
-    sweep(folder, 60)
+    delete_old_files(folder, 60)
     assert sorted(path.name for path in folder.iterdir()) == ["dangling", "new", "new.pdf"]
 
 
@@ -641,7 +641,7 @@ def test_a_hub_account_on_the_list_signs_in_as_a_doctor(serving, space) -> None:
     ours, hubs = reply.headers.get_list("set-cookie")
     assert ours.startswith(f"{cookies.NAME}=")
     assert hubs.startswith("session=null;")  # the Hub's own token stays no longer
-    actor = sign_ins.actor_of(serving.clinic, cookies.token_in(ours), "")
+    actor = sign_ins.find_actor(serving.clinic, cookies.read_token(ours), "")
     assert actor
     assert (actor.name, actor.role) == ("hub:ada", "doctor")
 

@@ -42,15 +42,17 @@ def test_an_examination_comes_back_whole(
     for image, path in zip(found.images, PATCHES, strict=False):
         assert [result.model for result in image.results] == list(NAMES)
         for result in image.results:
-            expected = small_models.loaded(result.model).predict(path)
+            expected = small_models.load(result.model).predict(path)
             assert result.probability == expected.probability
             assert result.weights_sha256 == expected.weights_sha256
             assert result.runtime == expected.runtime != ""
             assert (result.refer_low, result.refer_high) == expected.refer
-        stored = examinations.image(clinic, ada, number, image.position)
+        stored = examinations.read_image(clinic, ada, number, image.position)
         with Image.open(io.BytesIO(stored)) as back, Image.open(path) as original:
             assert np.array_equal(np.asarray(back), np.asarray(original.convert("RGB")))
-    with Image.open(io.BytesIO(examinations.heat(clinic, ada, number, 1, NAMES[0]))) as grey:
+    with Image.open(
+        io.BytesIO(examinations.read_heat_map(clinic, ada, number, 1, NAMES[0]))
+    ) as grey:
         heat = np.asarray(grey) / 255
     wanted = analysed[0].explanations[NAMES[0]].heatmap
     assert heat.max() == pytest.approx(wanted.max(), abs=0.01)
@@ -66,7 +68,7 @@ def test_what_a_file_says_besides_its_pixels_is_not_kept(
     Image.open(PATCHES[0]).save(buffer, "PNG", pnginfo=told)
     (one,) = analyse(small_models, [HandedIn(buffer.getvalue())], NAMES[:1])
     number = examinations.save(clinic, ada, patient, Analysis((one,), True), Details())
-    assert b"Jane" not in examinations.image(clinic, ada, number, 1)
+    assert b"Jane" not in examinations.read_image(clinic, ada, number, 1)
     files = [path for path in clinic.settings.data.rglob("*") if path.is_file()]
     assert not any(b"Jane" in path.read_bytes() for path in files)
 
@@ -86,7 +88,7 @@ def test_what_can_not_be_saved(
         with pytest.raises(InputError):
             examinations.save(clinic, ada, patient, Analysis(analysed, True), details)
     patients.archive(clinic, ada, patient)
-    with pytest.raises(InputError, match="put aside"):
+    with pytest.raises(InputError, match="archived"):
         examinations.save(clinic, ada, patient, Analysis(analysed, True), Details())
     assert examinations.list_examinations(clinic, ada, patient) == []
 
@@ -97,7 +99,7 @@ def test_answers_stay_hidden_until_they_are_asked_for(
     number = saved(shown=False)
     assert examinations.view(clinic, ada, number)[1] is False
     with pytest.raises(NotAllowed, match="not been shown"):
-        examinations.heat(clinic, ada, number, 1, NAMES[0])
+        examinations.read_heat_map(clinic, ada, number, 1, NAMES[0])
     reads.record(clinic, ada, number, "none", "before the models")
     assert examinations.view(clinic, ada, number, reveal=True)[1] is True
     assert examinations.view(clinic, ada, number)[1] is True
@@ -150,7 +152,7 @@ def test_a_full_disk_saves_nothing(
     clinic: Installation, ada: Actor, patient: str, saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved()
-    before = sorted(clinic.storage.all())
+    before = sorted(clinic.storage.list_hashes())
     put, calls = type(clinic.storage).put, []
 
     def full(storage, data: bytes) -> str:
@@ -164,15 +166,17 @@ def test_a_full_disk_saves_nothing(
         saved()
     monkeypatch.undo()
     assert len(examinations.list_examinations(clinic, ada, patient)) == 1
-    references.delete_unreferenced(clinic.database, clinic.storage, clinic.storage.all())
-    assert sorted(clinic.storage.all()) == before
+    references.delete_unreferenced(clinic.database, clinic.storage, clinic.storage.list_hashes())
+    assert sorted(clinic.storage.list_hashes()) == before
 
 
 ACTS: dict[str, Callable] = {
     "view": examinations.view,
     "reveal": lambda clinic, actor, number: examinations.view(clinic, actor, number, reveal=True),
-    "image": lambda clinic, actor, number: examinations.image(clinic, actor, number, 1),
-    "heat": lambda clinic, actor, number: examinations.heat(clinic, actor, number, 1, NAMES[0]),
+    "image": lambda clinic, actor, number: examinations.read_image(clinic, actor, number, 1),
+    "heat": lambda clinic, actor, number: examinations.read_heat_map(
+        clinic, actor, number, 1, NAMES[0]
+    ),
     "read": lambda clinic, actor, number: reads.record(clinic, actor, number, "none"),
 }
 
@@ -189,7 +193,7 @@ def test_nobody_else_reaches_an_examination(
     ):
         with pytest.raises(refusal):
             ACTS[act](clinic, actor, number)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         assert session.get_one(Examination, number).reads == []
 
 
@@ -213,7 +217,7 @@ def test_saving_and_listing_are_the_owner_s(
             clinic, doctors["ada"], patient, Analysis(analysed, True), Details()
         )
         with pytest.raises(NotFound):
-            examinations.heat(clinic, doctors["ada"], number, position, model)
+            examinations.read_heat_map(clinic, doctors["ada"], number, position, model)
 
 
 def test_what_happens_is_logged_with_ids_alone(
@@ -222,13 +226,13 @@ def test_what_happens_is_logged_with_ids_alone(
     number = saved(shown=False)
     examinations.view(clinic, ada, number, reveal=True)
     reads.record(clinic, ada, number, "none", "a secret")
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = [
             row
             for row in session.query(AuditEntry).order_by(AuditEntry.number)
             if number in row.subject
         ]
-        assert clinic.log.problems(session) == []
+        assert clinic.log.find_problems(session) == []
     assert [row.action for row in rows] == [
         "examined",
         "examination_viewed",
@@ -250,13 +254,13 @@ def test_what_models_were_asked_is_logged_saved_or_not(
     bad = [HandedIn(b"no image")]
     with pytest.raises(ImageError):
         examinations.analyse_for_patient(clinic, ada, small_models, patient, bad, NAMES, True)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         (row,) = session.query(AuditEntry).filter_by(action="images_analysed")
         assert (row.account_id, row.subject) == (ada.account_id, f"patient {patient}")
         assert row.detail == {
             "images": 2,
             "models": list(NAMES),
-            "weights": [small_models.offered(name).weights_sha256 for name in NAMES],
+            "weights": [small_models.describe(name).weights_sha256 for name in NAMES],
             "shown": False,
         }
         assert session.query(Examination).count() == 0
@@ -266,8 +270,8 @@ def test_deleting_the_patient_takes_the_files(
     clinic: Installation, ada: Actor, patient: str, saved: Saved
 ) -> None:
     saved()
-    assert len(list(clinic.storage.all())) == 6
+    assert len(list(clinic.storage.list_hashes())) == 6
     patients.delete(clinic, ada, patient, patient)
-    assert list(clinic.storage.all()) == []
+    assert list(clinic.storage.list_hashes()) == []
     assert not [p for p in Path(clinic.settings.data / "files").rglob("*") if p.is_file()]
-    assert hashlib.sha256(b"").hexdigest() not in set(clinic.storage.all())
+    assert hashlib.sha256(b"").hexdigest() not in set(clinic.storage.list_hashes())

@@ -70,7 +70,7 @@ def test_it_is_the_doctors_alone_and_logged(
         with pytest.raises(refusal):
             export(clinic, doctors[name] if name else None, patient)
     export(clinic, doctors["ada"], patient)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         exported = session.query(AuditEntry).filter_by(action="patient_exported").all()
     assert [(row.account_name, row.subject) for row in exported] == [("ada", f"patient {patient}")]
 
@@ -79,7 +79,7 @@ def test_a_damaged_file_is_told(
     clinic: Installation, ada: Actor, patient: str, saved: Callable[..., str]
 ) -> None:
     saved()
-    sha256 = next(iter(clinic.storage.all()))
+    sha256 = next(iter(clinic.storage.list_hashes()))
     clinic.storage.path(sha256).write_bytes(b"other")
     with pytest.raises(StorageError, match="damaged"):
         export(clinic, ada, patient)

@@ -1,4 +1,4 @@
-"""Patients on both databases: found, changed, put aside, deleted, handed over; own ones alone."""
+"""Patients on both databases: found, changed, archived, deleted, handed over; own ones alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Doctors = dict[str, Actor]
 def examined(clinic: Installation, doctor: Actor, patient_id: str, data: bytes) -> list[str]:
     """An examination without models; returns the hashes of its files."""
     files = [data, data + b" heat"]
-    with clinic.storage.saving(), clinic.database.transaction() as session:
+    with clinic.storage.lock_for_saving(), clinic.database.transaction() as session:
         image_sha256, heat_sha256 = (clinic.storage.put(each) for each in files)
         result = Result(
             made_at=clock.now(), model="m", model_version="1", weights_sha256="0" * 64,
@@ -131,7 +131,7 @@ def test_a_change_on_an_old_version_is_refused(clinic: Installation, ada: Actor)
     assert patients.view(clinic, ada, number).note == "two"
 
 
-def test_put_aside_and_taken_back(clinic: Installation, ada: Actor) -> None:
+def test_archived_and_restored(clinic: Installation, ada: Actor) -> None:
     number = patients.create(clinic, ada, PatientForm())
     patients.archive(clinic, ada, number)
     assert patients.search_patients(clinic, ada).total == 0
@@ -152,10 +152,12 @@ def test_deleting_takes_everything_below_and_no_file_of_others(
     with pytest.raises(InputError, match=number):
         patients.delete(clinic, ada, number, "yes")
     patients.delete(clinic, ada, number, number)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         for table in (Patient, Examination, ExaminedImage, Result):
             assert session.query(table).count() == 1
-    assert sorted(clinic.storage.all()) == sorted([*shared, files[0]])  # that was never its own
+    assert sorted(clinic.storage.list_hashes()) == sorted(
+        [*shared, files[0]]
+    )  # that was never its own
     with pytest.raises(NotFound):
         patients.view(clinic, ada, number)
 
@@ -214,11 +216,11 @@ def test_every_act_is_logged_without_words(clinic: Installation, ada: Actor) -> 
     patients.archive(clinic, ada, number)
     patients.restore(clinic, ada, number)
     patients.delete(clinic, ada, number, number)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = [
             r for r in session.query(AuditEntry).order_by(AuditEntry.number) if number in r.subject
         ]
-        assert clinic.log.problems(session) == []
+        assert clinic.log.find_problems(session) == []
     assert [row.action.removeprefix("patient_") for row in rows] == [
         "made", "viewed", "changed", "archived", "restored", "deleted",
     ]  # fmt: skip

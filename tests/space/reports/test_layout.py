@@ -18,7 +18,6 @@ from clinic.records.texts import MAX_LENGTH, check_text
 from clinic.reports.layout import (
     ReportedExamination,
     ReportedImage,
-    ReportedModel,
     lay_out_answers,
     lay_out_examination,
 )
@@ -233,7 +232,7 @@ def test_every_field_of_an_examination_may_be_at_its_longest():
             (f"Read {field}, 2026-01-01 00:00 UTC", numbered(field)) for field in fields[4:]
         ),
         images=(image,),
-        models=(ReportedModel(word, (("Version", word), ("Measured", word))),),
+        models=((word, (("Version", word), ("Measured", word))),),
     )
     words = words_of(lay_out_examination(told))
     for field, comment in zip(fields, comments, strict=True):

@@ -170,7 +170,7 @@ def test_a_demonstration_s_report_says_so(clinic, ada, analysed, handed_out):
 
 
 def test_test_figures_are_told_of_these_very_weights(clinic, ada, saved, small_models, tmp_path):
-    offered = small_models.offered("small-one")
+    offered = small_models.describe("small-one")
     folder = tmp_path / "small-one"
     folder.mkdir()
     for file in offered.folder.iterdir():
@@ -205,7 +205,7 @@ def test_each_handing_out_is_logged(clinic, ada, saved, handed_out):
     examination = saved()
     report_id, _ = handed_out(examination)
     handed_out(examination)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         logged = session.scalars(
             select(AuditEntry).where(AuditEntry.action == "report_handed_out")
         ).all()
@@ -215,11 +215,11 @@ def test_each_handing_out_is_logged(clinic, ada, saved, handed_out):
 
 def test_a_report_is_known_by_its_bytes_and_its_id(clinic, doctors, ada, handed_out):
     report_id, pdf = handed_out()
-    sha256 = reports.sha256_of(pdf)
+    sha256 = reports.hash_report(pdf)
     for actor in doctors.values():
         assert reports.check_report(clinic, actor, f" {sha256.upper()} ").genuine
     assert reports.check_report(clinic, ada, sha256, report_id.lower()).genuine
-    changed = reports.check_report(clinic, ada, reports.sha256_of(pdf + b" "), report_id)
+    changed = reports.check_report(clinic, ada, reports.hash_report(pdf + b" "), report_id)
     assert not changed.genuine
     assert "other bytes" in changed.words
 
@@ -242,8 +242,8 @@ def test_reports_leave_with_their_patient(clinic, ada, patient, handed_out):
 
 def test_reports_go_with_their_patient(clinic, ada, patient, handed_out):
     _, pdf = handed_out()
-    sha256 = reports.sha256_of(pdf)
-    assert sha256 in set(clinic.storage.all())
+    sha256 = reports.hash_report(pdf)
+    assert sha256 in set(clinic.storage.list_hashes())
     patients.delete(clinic, ada, patient, patient)
-    assert not list(clinic.storage.all())
+    assert not list(clinic.storage.list_hashes())
     assert not reports.check_report(clinic, ada, sha256).genuine

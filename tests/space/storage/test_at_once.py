@@ -28,7 +28,7 @@ from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.reports.layout import ReportedExamination, lay_out_examination
 from clinic.storage.actor import Actor, Refused
-from clinic.storage.database import ADVISORY
+from clinic.storage.database import ADVISORY_LOCK
 from clinic.storage.files import Storage
 from clinic.storage.tables import Account, AuditEntry, StoredReport
 from clinic.upkeep import verify
@@ -45,7 +45,7 @@ def at_once(clinic: Installation, *acts: Callable[[], Any]) -> list[Any]:
     came: list[Any] = [None] * len(acts)
 
     def run(place: int) -> None:
-        with clinic.database.reading() as session:  # or all but one would still be connecting
+        with clinic.database.snapshot() as session:  # or all but one would still be connecting
             session.scalar(select(1))
             connected.wait()
         start.wait()
@@ -76,7 +76,7 @@ def test_first_sign_ins_from_one_address(clinic: Installation) -> None:
     acts = [partial(sign_ins.sign_in, clinic, name, PASSWORD, HERE) for name in names]
     tokens, refused = split(at_once(clinic, *acts))
     assert (len(set(tokens)), refused) == (4, [])
-    known = [sign_ins.actor_of(clinic, token, HERE) for token in tokens]
+    known = [sign_ins.find_actor(clinic, token, HERE) for token in tokens]
     assert sorted(one.name for one in known if one) == sorted(names)
 
 
@@ -85,7 +85,7 @@ def test_first_sign_ins_with_one_hub_account(clinic: Installation) -> None:
     act = partial(sign_ins.sign_in_from_hub, named, "Ada", HERE)
     tokens, refused = split(at_once(clinic, *[act] * 4))
     assert (len(set(tokens)), refused) == (4, [])
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         assert session.scalar(select(func.count()).select_from(Account)) == 1
 
 
@@ -120,7 +120,7 @@ def test_a_report_downloaded_by_three_clicks(
     act = partial(reports.issue_report, clinic, ada, small_models, saved())
     done, refused = split(at_once(clinic, *[act] * 3))
     assert (len(done), len(set(done)), refused) == (3, 1, [])
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         assert [one.id for one in session.scalars(select(StoredReport))] == [done[0][0]]
         logged = select(func.count()).where(AuditEntry.action == "report_handed_out")
         assert session.scalar(logged) == 3
@@ -135,14 +135,14 @@ def test_one_external_id(clinic: Installation, ada: Actor) -> None:
 
 
 def test_one_account_name(clinic: Installation, doctors: dict[str, Actor]) -> None:
-    act = partial(accounts.make, clinic, doctors["admin"], "new", "doctor")
+    act = partial(accounts.create, clinic, doctors["admin"], "new", "doctor")
     done, refused = split(at_once(clinic, *[act] * 3))
     assert len(done) == 1
     assert refused == ["there is an account 'new' already: choose another name"] * 2
 
 
 def test_the_first_admin_of_three_starts(clinic: Installation) -> None:
-    done, refused = split(at_once(clinic, *[partial(accounts.first_admin, clinic)] * 3))
+    done, refused = split(at_once(clinic, *[partial(accounts.create_first_admin, clinic)] * 3))
     assert (sorted(one is None for one in done), refused) == ([False, True, True], [])
 
 
@@ -161,7 +161,7 @@ def test_a_writer_waits_for_another_and_a_reader_for_none(clinic: Installation) 
     count = select(func.count()).select_from(Account)
 
     def look() -> None:
-        with clinic.database.reading() as session:
+        with clinic.database.snapshot() as session:
             session.scalar(count)
         read.set()
 
@@ -188,8 +188,8 @@ def can_write(clinic: Installation) -> bool:
     """Whether no transaction keeps writers waiting just now."""
     file = clinic.database.sqlite_file
     if file is None:
-        with clinic.database.reading() as session:
-            return bool(session.scalar(select(func.pg_try_advisory_xact_lock(ADVISORY))))
+        with clinic.database.snapshot() as session:
+            return bool(session.scalar(select(func.pg_try_advisory_xact_lock(ADVISORY_LOCK))))
     with closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -229,7 +229,7 @@ def test_nobody_waits_for_files_and_hashing(
     assert export.export(clinic, ada, patient)
     today = datetime.now(UTC).date()
     assert answer_table.export_answers(clinic, ada, keys[0], Period(date(today.year, 1, 1), today))
-    account, password = accounts.make(clinic, doctors["admin"], "new", "doctor")
+    account, password = accounts.create(clinic, doctors["admin"], "new", "doctor")
     sign_ins.sign_in(clinic, "new", password, HERE)
     accounts.change_password(clinic, Actor(account, "new", "doctor", HERE), password, PASSWORD)
     accounts.reset_password(clinic, doctors["admin"], account)
@@ -270,7 +270,7 @@ def test_a_sign_in_with_what_held_a_moment_ago(
     meanwhile(passwords, "check", happens[how])
     with pytest.raises(SignInFailed):
         sign_ins.sign_in(clinic, doctor.name, PASSWORD, HERE)
-    assert sign_ins.open_sessions(clinic, admin).rows == ()
+    assert sign_ins.list_open_sessions(clinic, admin).rows == ()
 
 
 def test_a_password_that_was_reset_a_moment_ago_is_not_changed(
@@ -317,7 +317,7 @@ def test_a_patient_deleted_a_moment_ago_leaves_no_file(
     with pytest.raises(Refused):
         acts[what](number)
     deleting.join(PATIENCE)
-    assert list(clinic.storage.all()) == []
+    assert list(clinic.storage.list_hashes()) == []
     assert verify.verify(clinic).problems == []
 
 

@@ -35,8 +35,8 @@ def write(clinic: Installation, count: int, action: str = "patient_viewed") -> N
 
 
 def problems(clinic: Installation) -> list[str]:
-    with clinic.database.reading() as session:
-        return clinic.log.problems(session)
+    with clinic.database.snapshot() as session:
+        return clinic.log.find_problems(session)
 
 
 def test_rows_say_who_did_what(clinic: Installation) -> None:
@@ -44,7 +44,7 @@ def test_rows_say_who_did_what(clinic: Installation) -> None:
     with clinic.database.transaction() as session:
         clinic.log.write(session, "sign_in_failed", actor=None, address="10.0.0.9")
         clinic.log.write(session, "signed_in", actor=ADA)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = session.query(AuditEntry).order_by(AuditEntry.number).all()
     assert [row.number for row in rows] == [1, 2, 3, 4, 5]
     assert (rows[0].account_name, rows[0].subject, rows[0].address) == (
@@ -54,7 +54,7 @@ def test_rows_say_who_did_what(clinic: Installation) -> None:
     )
     assert rows[0].detail == {"fields": 2}
     assert (rows[3].account_id, rows[3].address) == (None, "10.0.0.9")
-    assert clinic.log.head() == Head(5, rows[4].mac)
+    assert clinic.log.read_head() == Head(5, rows[4].mac)
     assert problems(clinic) == []
 
 
@@ -67,9 +67,9 @@ def test_a_row_stays_if_and_only_if_its_act_does(clinic: Installation) -> None:
     write(clinic, 1)
     with pytest.raises(IntegrityError), clinic.database.transaction() as session:
         made_and_refused(clinic, session)
-    assert clinic.log.head().number == 1
+    assert clinic.log.read_head().number == 1
     write(clinic, 1)
-    assert clinic.log.head().number == 2
+    assert clinic.log.read_head().number == 2
     assert problems(clinic) == []
 
 
@@ -121,7 +121,7 @@ def alter(clinic: Installation, *statements: Any) -> None:
 
 
 def is_whole(clinic: Installation) -> bool:
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return clinic.log.is_whole(session)
 
 
@@ -138,7 +138,7 @@ def test_rows_that_were_cut_off_never_grow_back(clinic: Installation) -> None:
         assert logged.startswith("audit rows 5 to 6 had been cut off by ")
         assert logged.endswith("says row 7")
         assert not is_whole(clinic)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         rows = list(session.scalars(select(AuditEntry).order_by(AuditEntry.number)))
     assert [row.number for row in rows] == [1, 2, 3, 4, 7, 8, 9, 10]
     assert (rows[4].action, rows[4].account_name) == ("audit_log_cut", "")
@@ -147,7 +147,7 @@ def test_rows_that_were_cut_off_never_grow_back(clinic: Installation) -> None:
 
 def test_a_cut_is_told_for_good_even_where_the_rows_are_put_back(clinic: Installation) -> None:
     write(clinic, 3)
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         row = dict(session.execute(select(AuditEntry.__table__).where(THIRD)).mappings().one())
     alter(clinic, delete(AuditEntry).where(THIRD))
     write(clinic, 1)
@@ -177,7 +177,7 @@ def test_a_cut_is_logged_by_the_first_act_that_stays(clinic: Installation) -> No
     with clinic.database.transaction() as session:
         for _ in range(2):
             clinic.log.write(session, "examined", actor=ADA)
-    assert clinic.log.head().number == 6  # the cut, once, and both rows
+    assert clinic.log.read_head().number == 6  # the cut, once, and both rows
     assert len(problems(clinic)) == 2
 
 
@@ -210,7 +210,7 @@ def test_heads_left_behind_by_a_kill_are_sound(clinic: Installation) -> None:
     heads.write_bytes(behind)
     assert problems(clinic) == []
     write(clinic, 1)
-    assert clinic.log.head().number == 5
+    assert clinic.log.read_head().number == 5
     assert is_whole(clinic)
     assert problems(clinic) == []
 
@@ -221,11 +221,11 @@ def test_a_head_that_a_kill_tore_is_none(clinic: Installation) -> None:
     for torn in (b"4", b"4 ab", b"\0" * 70):
         whole = heads.read_bytes()
         heads.write_bytes(whole + torn)
-        before = clinic.log.head().number
+        before = clinic.log.read_head().number
         assert whole.count(b"\n") == before
         assert problems(clinic) == []
         write(clinic, 1)
-        assert clinic.log.head().number == before + 1
+        assert clinic.log.read_head().number == before + 1
         assert heads.read_bytes().startswith(whole)
         assert problems(clinic) == []
 
@@ -235,26 +235,26 @@ def test_heads_are_kept_in_order_whoever_is_quicker(tmp_path: Path) -> None:
     macs = {number: f"{number:064x}" for number in range(1, 4)}
     two.append([Head(2, macs[2]), Head(3, macs[3])])
     one.append([Head(1, macs[1])])
-    assert one.newest() == Head(3, macs[3])
-    assert list(one.up_to(one.newest())) == [Head(2, macs[2]), Head(3, macs[3])]
+    assert one.read_newest() == Head(3, macs[3])
+    assert list(one.read_up_to(one.read_newest())) == [Head(2, macs[2]), Head(3, macs[3])]
 
 
 def test_the_newest_of_very_many_heads_is_found(tmp_path: Path) -> None:
     heads = Heads(tmp_path)
     many = [Head(number, f"{number:064x}") for number in range(1, 5000)]
     heads.append(many)
-    assert heads.newest() == many[-1]
-    assert list(heads.up_to(many[-2])) == many[:-1]
+    assert heads.read_newest() == many[-1]
+    assert list(heads.read_up_to(many[-2])) == many[:-1]
 
 
 def test_the_head_of_an_earlier_release_is_taken_over(clinic: Installation) -> None:
     write(clinic, 3)
-    data, head = clinic.settings.data, clinic.log.head()
+    data, head = clinic.settings.data, clinic.log.read_head()
     (data / "audit.heads").unlink()
     (data / "audit.head").write_text(json.dumps(head.__dict__))
     alter(clinic, delete(AuditEntry).where(THIRD))
     again = open_installation(clinic.settings)
-    assert again.log.head() == head
+    assert again.log.read_head() == head
     assert problems(again) == ["audit rows 3 to 3 were cut off"]
     write(again, 1)
     assert not is_whole(again)
@@ -290,7 +290,7 @@ def test_eight_writers_make_one_chain(clinic: Installation, tmp_path: Path) -> N
         for thread in threads:
             thread.join()
         assert [process.wait() for process in processes] == [0] * 4
-    assert clinic.log.head().number == 8 * 12
+    assert clinic.log.read_head().number == 8 * 12
     assert problems(clinic) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from clinic.storage.database import BUSY_SECONDS
+from clinic.storage.database import MAX_WAIT_SECONDS
 from clinic.storage.tables import ExaminedImage
 from tests.support.clinic import installation_at
 
@@ -16,7 +16,7 @@ SET = {
     "journal_mode": "wal",
     "foreign_keys": 1,
     "synchronous": 2,  # FULL
-    "busy_timeout": BUSY_SECONDS * 1000,
+    "busy_timeout": MAX_WAIT_SECONDS * 1000,
 }
 
 

@@ -29,7 +29,7 @@ def test_bytes_come_back(storage: Storage, tmp_path: Path) -> None:
     sha256 = storage.put(b"tissue")
     assert sha256 == hashlib.sha256(b"tissue").hexdigest() == storage.put(b"tissue")
     assert storage.read(sha256) == b"tissue"
-    assert list(storage.all()) == [sha256]
+    assert list(storage.list_hashes()) == [sha256]
     assert storage.path(sha256).stat().st_mode & 0o077 == 0 or (
         storage.path(sha256).parent.stat().st_mode & 0o077 == 0
     )
@@ -84,7 +84,7 @@ def test_a_full_disk_leaves_nothing(storage: Storage, tmp_path: Path) -> None:
     with run(FILL, tmp_path, stdout=subprocess.PIPE) as filling:
         said, _ = filling.communicate()
     assert "a file can't be stored: File too large" in said
-    assert list(storage.all()) == storage.unfinished() == []
+    assert list(storage.list_hashes()) == storage.list_unfinished() == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
 
 
@@ -97,15 +97,15 @@ def test_a_killed_writer_leaves_whole_files_and_marked_ones(
             assert writing.stdout.readline() == "ready\n"
             threading.Event().wait(0.05)
             writing.kill()
-    stored = list(storage.all())
+    stored = list(storage.list_hashes())
     assert stored
     assert all(len(storage.read(sha256)) == 200_000 for sha256 in stored)
-    assert len(storage.unfinished()) <= 5
+    assert len(storage.list_unfinished()) <= 5
 
 
 def test_a_file_goes_with_the_last_row_that_names_it(clinic: Installation) -> None:
     when = clock.now()
-    with clinic.storage.saving(), clinic.database.transaction() as session:
+    with clinic.storage.lock_for_saving(), clinic.database.transaction() as session:
         shared, own, loose = (clinic.storage.put(data) for data in (b"shared", b"own", b"loose"))
         owner = Account(name="ada", role="doctor", created_at=when)
         patient = Patient(id="P-1", owner=owner, created_at=when, changed_at=when)
@@ -124,15 +124,15 @@ def test_a_file_goes_with_the_last_row_that_names_it(clinic: Installation) -> No
         session.delete(session.get_one(Examination, "E-1"))
     gone = references.delete_unreferenced(clinic.database, clinic.storage, [shared, own])
     assert gone == [own]
-    assert sorted(clinic.storage.all()) == sorted([shared, loose])
+    assert sorted(clinic.storage.list_hashes()) == sorted([shared, loose])
     with clinic.database.transaction() as session:
         session.delete(session.get_one(Patient, "P-1"))
-    references.delete_unreferenced(clinic.database, clinic.storage, clinic.storage.all())
-    assert list(clinic.storage.all()) == []
+    references.delete_unreferenced(clinic.database, clinic.storage, clinic.storage.list_hashes())
+    assert list(clinic.storage.list_hashes()) == []
 
 
 def test_nothing_is_forgotten_while_its_row_is_on_the_way(clinic: Installation) -> None:
-    with clinic.storage.saving():
+    with clinic.storage.lock_for_saving():
         sha256 = clinic.storage.put(b"tissue")
         forgetting = threading.Thread(
             target=references.delete_unreferenced, args=(clinic.database, clinic.storage, [sha256])
@@ -142,4 +142,4 @@ def test_nothing_is_forgotten_while_its_row_is_on_the_way(clinic: Installation) 
         assert forgetting.is_alive()
         assert clinic.storage.read(sha256) == b"tissue"
     forgetting.join(30)
-    assert list(clinic.storage.all()) == []
+    assert list(clinic.storage.list_hashes()) == []

@@ -50,7 +50,7 @@ def test_again_changes_nothing(database: Database) -> None:
         owner = Account(name="ada", role="doctor", created_at=clock.now())
         session.add(Patient(id="P-1", owner=owner, **made))
     migrations.migrate(database)
-    with database.reading() as session:
+    with database.snapshot() as session:
         patient = session.get_one(Patient, "P-1")
         assert patient.created_at == made["created_at"]
         assert patient.owner.name == "ada"
@@ -81,7 +81,7 @@ def test_what_answered_before_it_was_kept_is_not_known(database: Database) -> No
         older = session.get_one(Result, 1)
         assert (older.runtime, older.probability, older.reasons) == ("", 0.2, [])
         older.runtime = "onnx float32"
-    with database.reading() as session:
+    with database.snapshot() as session:
         assert session.get_one(Result, 1).runtime == "onnx float32"
 
 

@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,12 @@ from tests.support import synthetic
 from tests.support.clinic import NAMES, PASSWORD, PATCHES
 from tests.support.serving import (
     Serving,
-    add_account,
+    SignedIn,
     answer,
     begun,
     in_json,
     serving_at,
+    sign_in_doctor,
     upload,
 )
 from tests.support.slides import SMALL_MPP, draw_layout, drawn_layout, write_slide
@@ -58,7 +60,7 @@ TODAY = Period(clock.now().date() - timedelta(days=1), clock.now().date() + time
 
 def rows_of(clinic: Installation) -> set[tuple[int, str]]:
     """Who was shown an answer about which image."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return {(one.account_id, one.sha256) for one in session.scalars(select(ShownImage))}
 
 
@@ -130,7 +132,7 @@ def test_it_is_kept_once_whoever_comes_together(clinic: Installation, ada: Actor
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(note, range(16)))
     assert rows_of(clinic) == {(ada.account_id, name) for name in names}
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         assert shown_images.were_shown(session, ada.account_id, ["f" * 64, names[3]])
         assert not shown_images.were_shown(session, ada.account_id, ["f" * 64])
         assert not shown_images.were_shown(session, ada.account_id, [])
@@ -276,7 +278,7 @@ def test_what_was_only_tried_goes_after_90_days_with_a_sign_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ada = doctors["ada"]
-    accounts.make(clinic, doctors["admin"], "mary", "doctor", PASSWORD)
+    accounts.create(clinic, doctors["admin"], "mary", "doctor", PASSWORD)
     saved()
     kept = rows_of(clinic)
     show(clinic, ada, PATCHES[3])
@@ -332,7 +334,7 @@ def test_what_earlier_releases_showed_is_taken_over(database_url: str, tmp_path:
         for name, some in rows.items():
             connection.execute(tables.tables[name].insert(), some)
     migrations.migrate(database)
-    with database.reading() as session:
+    with database.snapshot() as session:
         found = {(one.account_id, one.sha256[0], one.at) for one in session.query(ShownImage)}
     assert found == {(1, "a", last), (1, "b", first), (2, "a", first)}
     database.engine.dispose()
@@ -402,16 +404,16 @@ class RawPage:
         return values.get(part["props"].get("label"), empty if first is None else first)
 
 
-class Reader:
-    """A doctor of the running app with a patient and an image that nobody else has."""
+def draw_image() -> bytes:
+    seed = secrets.randbelow(1 << 30)
+    return encoded(Image.fromarray(synthetic.patch("malignant", seed=seed)), "PNG")
 
-    def __init__(self, serving: Serving) -> None:
-        self.clinic, self.models = serving.clinic, serving.models
-        self.actor = add_account(serving.clinic)
-        self.client = serving.visitor(self.actor)
-        self.patient = patients.create(serving.clinic, self.actor, PatientForm())
-        seed = secrets.randbelow(1 << 30)
-        self.image = encoded(Image.fromarray(synthetic.patch("malignant", seed=seed)), "PNG")
+
+@dataclass
+class Reader(SignedIn):
+    """A doctor of the running app with an image that nobody else has."""
+
+    image: bytes = field(default_factory=draw_image)
 
     def hand_in(self, client: TestClient | None = None) -> dict[str, Any]:
         return in_json(upload(client or self.client, self.image))
@@ -434,7 +436,7 @@ class Reader:
 
 @pytest.fixture
 def reader(serving: Serving) -> Reader:
-    return Reader(serving)
+    return Reader(**vars(sign_in_doctor(serving)))
 
 
 def try_page(reader: Reader, client: TestClient, name: str = "try") -> None:
@@ -537,7 +539,7 @@ def test_no_answer_goes_out_of_the_app_that_is_not_kept(
     small_models: Models, tmp_path: Path
 ) -> None:
     with serving_at(tmp_path, small_models) as serving:
-        reader, guest = Reader(serving), serving.visitor()
+        reader, guest = Reader(**vars(sign_in_doctor(serving))), serving.visitor()
         with serving.clinic.database.engine.begin() as connection:
             connection.execute(text("DROP TABLE shown_image"))
         asked = {

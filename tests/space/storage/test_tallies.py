@@ -17,20 +17,20 @@ from clinic.records.patient_fields import PatientForm
 from clinic.storage import tallies
 from clinic.storage.actor import Actor
 from clinic.storage.tables import Tally
-from clinic.storage.tallies import AGREEMENT, EVERYBODY, EXAMINATIONS, POSITIVES, WHATEVER
+from clinic.storage.tallies import AGREEMENT, ANY_MODEL, EVERYBODY, EXAMINATIONS, POSITIVES
 from clinic.upkeep import verify
 
 Saved = Callable[..., str]
 
 
 def sound(clinic: Installation) -> bool:
-    with clinic.database.reading() as session:
-        return tallies.sound(session)
+    with clinic.database.snapshot() as session:
+        return tallies.are_sound(session)
 
 
-def total(clinic: Installation, owner: int, kind: str, model: str | None = WHATEVER) -> int:
+def total(clinic: Installation, owner: int, kind: str, model: str | None = ANY_MODEL) -> int:
     """Sum over all months; of any model where there is None."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         found = tallies.count_all(session)
     return sum(
         number
@@ -133,4 +133,4 @@ def test_verify_finds_and_mends_a_wrong_count(clinic: Installation, saved: Saved
     ("probability", "number"), [(0, 0), (0.0499, 0), (0.05, 1), (0.9999, 19), (1, 19)]
 )
 def test_bins(probability: float, number: int) -> None:
-    assert tallies.bin_of(probability) == number
+    assert tallies.find_bin(probability) == number

@@ -42,8 +42,8 @@ def doctor(clinic: Installation) -> Actor:
 
 def signed_in(clinic: Installation) -> Actor | None:
     """Whoever signs in with what everybody is shown."""
-    token = sign_ins.sign_in(clinic, *demo.login(clinic.settings), HERE)
-    return sign_ins.actor_of(clinic, token, HERE)
+    token = sign_ins.sign_in(clinic, *demo.read_login(clinic.settings), HERE)
+    return sign_ins.find_actor(clinic, token, HERE)
 
 
 def records(clinic: Installation) -> dict[str, PatientRow]:
@@ -218,13 +218,13 @@ from clinic.analysis.models import Models
 from clinic.installation import open_installation
 from clinic.upkeep import demo
 from tests.support.clinic import settings_at
-demo.begin(open_installation(settings_at(Path(sys.argv[1]))), Models(sys.argv[2:]))
+demo.start(open_installation(settings_at(Path(sys.argv[1]))), Models(sys.argv[2:]))
 """
 
 
 @pytest.mark.slow
 def test_it_ends_with_the_app(clinic: Installation, small_models: Models, tmp_path: Path) -> None:
-    folders = [str(small_models.offered(name).folder) for name in NAMES]
+    folders = [str(small_models.describe(name).folder) for name in NAMES]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'space'}"}
     command = [sys.executable, "-c", APP, str(tmp_path), *folders]
     ended = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, timeout=600)
@@ -235,17 +235,17 @@ def test_it_ends_with_the_app(clinic: Installation, small_models: Models, tmp_pa
 
 
 def test_the_password_is_the_one_that_is_shown(filled: Installation, small_models: Models) -> None:
-    actor, shown = signed_in(filled), demo.login(filled.settings)[1]
+    actor, shown = signed_in(filled), demo.read_login(filled.settings)[1]
     accounts.change_password(filled, actor, shown, "a visitor's own one")
     with pytest.raises(sign_ins.SignInFailed):
         signed_in(filled)
     demo.fill(filled, small_models)
-    assert demo.login(filled.settings)[1] == shown
+    assert demo.read_login(filled.settings)[1] == shown
     assert signed_in(filled) == actor
 
 
 def test_a_closed_doctor_stays_closed(filled: Installation, small_models: Models) -> None:
-    accounts.make(filled, demo.APP, "admin", "admin")
+    accounts.create(filled, demo.APP, "admin", "admin")
     accounts.set_active(filled, demo.APP, doctor(filled).account_id, False)
     demo.fill(filled, small_models)
     with pytest.raises(sign_ins.SignInFailed):
@@ -265,9 +265,9 @@ def test_ids_are_left_out_where_the_pattern_is_another(
 
 
 def test_it_is_all_in_the_log(filled: Installation) -> None:
-    with filled.database.reading() as session:
+    with filled.database.snapshot() as session:
         first, *others = session.query(AuditEntry).order_by(AuditEntry.number).all()
-        assert filled.log.problems(session) == []
+        assert filled.log.find_problems(session) == []
     assert (first.action, first.account_name) == ("account_made", "the app")
     assert {row.account_name for row in others} == {"demo"}
     assert {"patient_made", "examined", "results_shown", "read_recorded"} <= {
@@ -278,7 +278,7 @@ def test_it_is_all_in_the_log(filled: Installation) -> None:
 def test_a_failure_is_one_line_and_ends_nothing(
     clinic: Installation, small_models: Models, caplog: pytest.LogCaptureFixture
 ) -> None:
-    accounts.make(clinic, demo.APP, demo.NAME, "admin")
-    demo.begin(clinic, small_models).join(60)
+    accounts.create(clinic, demo.APP, demo.NAME, "admin")
+    demo.start(clinic, small_models).join(60)
     (line,) = caplog.messages
     assert re.fullmatch(r"the demonstration is not complete: the account demo is an admin.*", line)

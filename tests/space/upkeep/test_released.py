@@ -38,7 +38,7 @@ def expected(released: Path) -> dict[str, Any]:
 
 def records(clinic: Installation) -> dict[str, Any]:
     """Every patient as ``released/make.py`` wrote them down."""
-    with clinic.database.reading() as session:
+    with clinic.database.snapshot() as session:
         return {
             row.id: {
                 "external_id": row.external_id,
@@ -69,8 +69,10 @@ def test_its_data_folder_opens_and_is_sound(released: Path) -> None:
         for examination_id, one in patient["examinations"].items():
             examinations.view(clinic, doctor, examination_id, reveal=True)
             for position in range(1, len(one["images"]) + 1):
-                assert examinations.image(clinic, doctor, examination_id, position)
-                assert examinations.heat(clinic, doctor, examination_id, position, "small-one")
+                assert examinations.read_image(clinic, doctor, examination_id, position)
+                assert examinations.read_heat_map(
+                    clinic, doctor, examination_id, position, "small-one"
+                )
             assert all(reports.check_report(clinic, doctor, sha).genuine for sha in one["reports"])
     assert verify.verify(clinic).problems == []
     clinic.database.engine.dispose()

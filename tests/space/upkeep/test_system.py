@@ -50,7 +50,7 @@ def faults(clinic: Installation, admin: Actor, models: Models) -> dict[str, str]
 def test_open_sessions_are_listed_without_what_opens_them(clinic, admin, ada) -> None:
     begun(clinic, ada, "a")
     begun(clinic, admin, "b", hours=-1)
-    (row,) = sign_ins.open_sessions(clinic, admin).rows
+    (row,) = sign_ins.list_open_sessions(clinic, admin).rows
     assert (row.account_id, row.account, row.address) == (ada.account_id, "ada", "10.0.0.7")
     assert row.seen_at - row.created_at == timedelta(hours=2)
     assert "a" * 64 not in repr(row)
@@ -62,11 +62,11 @@ def test_weights_that_gave_answers_are_listed_beside_those_on_offer(
     saved()
     one, other = system.list_models_in_use(clinic, admin, small_models)
     assert [one.name, other.name] == small_models.names
-    assert one.weights_sha256 == small_models.offered(one.name).weights_sha256
+    assert one.weights_sha256 == small_models.describe(one.name).weights_sha256
     assert (one.offered, one.answers) == (True, 2)
     assert one.newest is not None
 
-    left = Models([str(small_models.offered(other.name).folder)])
+    left = Models([str(small_models.describe(other.name).folder)])
     first, gone = system.list_models_in_use(clinic, admin, left)
     assert (first.name, first.offered) == (other.name, True)
     assert (gone.name, gone.offered, gone.answers) == (one.name, False, 2)
@@ -80,7 +80,7 @@ def test_a_model_that_never_answered_has_no_newest_answer(clinic, admin, small_m
 def test_room_is_that_of_all_records(clinic, admin, saved: Callable[..., str]) -> None:
     saved()
     room = system.measure_room(clinic, admin)
-    stored = [clinic.storage.path(sha256).stat().st_size for sha256 in clinic.storage.all()]
+    stored = [clinic.storage.path(sha256).stat().st_size for sha256 in clinic.storage.list_hashes()]
     assert (room.patients, room.examinations) == (1, 1)
     assert (room.files, room.file_bytes) == (len(stored), sum(stored))
     assert len(stored) == 6  # two images, two heat maps of each
@@ -102,13 +102,13 @@ def test_all_is_well_at_first(clinic, admin, saved, small_models) -> None:
 
 
 def test_a_full_disk_is_told(clinic, admin, small_models, monkeypatch) -> None:
-    monkeypatch.setattr(system, "MIN_FREE", 1 << 60)
+    monkeypatch.setattr(system, "MIN_FREE_BYTES", 1 << 60)
     assert "uploads are refused" in faults(clinic, admin, small_models)["Room on the disk"]
 
 
 def test_a_log_that_was_cut_off_is_told(clinic, admin, saved, small_models) -> None:
     saved()
-    newest = clinic.log.head().number
+    newest = clinic.log.read_head().number
     with clinic.database.transaction() as session:
         session.execute(delete(AuditEntry).where(AuditEntry.number == newest))
     told = "rows were cut off: run python -m clinic verify"  # and no number, as anybody may ask
@@ -117,11 +117,11 @@ def test_a_log_that_was_cut_off_is_told(clinic, admin, saved, small_models) -> N
         saved()
         assert faults(clinic, admin, small_models)["Audit log"] == told
     (clinic.settings.data / "audit.heads").write_text("nonsense\n")
-    assert system.log_fault(clinic) == "it can't be read"
+    assert system.find_log_fault(clinic) == "it can't be read"
 
 
 def test_models_that_went_or_changed_are_told(clinic, admin, small_models, tmp_path: Path) -> None:
-    folders = [small_models.offered(name).folder for name in small_models.names]
+    folders = [small_models.describe(name).folder for name in small_models.names]
     copies = [shutil.copytree(folder, tmp_path / folder.name) for folder in folders]
     models = Models([str(copy) for copy in copies])
     shutil.rmtree(copies[0])
@@ -138,6 +138,6 @@ def test_settings_in_force_hold_no_secret(clinic, admin, tmp_path) -> None:
     assert shown["BCD_HOSTS"] == "any"
     assert "BCD_ADMIN_PASSWORD" not in shown
     secret = settings_at(tmp_path, "postgresql://clinic:hidden@db.example/clinic")
-    said = dict(system._said(secret, Database(secret.database)))
+    said = dict(system._describe_settings(secret, Database(secret.database)))
     assert "hidden" not in str(said)
     assert "db.example" in said["BCD_DATABASE_URL"]

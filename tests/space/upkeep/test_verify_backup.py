@@ -44,7 +44,7 @@ def add_patient(clinic: Installation) -> None:
 
 
 def examine(clinic: Installation, number: int) -> None:
-    with clinic.storage.saving(), clinic.database.transaction() as session:
+    with clinic.storage.lock_for_saving(), clinic.database.transaction() as session:
         image = ExaminedImage(
             position=1,
             sha256=clinic.storage.put(b"image %d" % number),
@@ -58,7 +58,7 @@ def examine(clinic: Installation, number: int) -> None:
         )  # fmt: skip
         session.add(examination)
         session.flush()
-        tallies.change(session, Counter(), tallies.contribution(1, [examination]))
+        tallies.change(session, Counter(), tallies.count_examinations(1, [examination]))
         clinic.log.write(session, "examined", actor=ADA, subject=f"examination E-{number}")
 
 
@@ -82,7 +82,7 @@ def test_what_is_missing_damaged_or_left_over_is_found(clinic: Installation) -> 
     for number in range(4):
         examine(clinic, number)
     assert verify.verify(clinic).problems == []
-    first, second, *_ = clinic.storage.all()
+    first, second, *_ = clinic.storage.list_hashes()
     clinic.storage.delete(first)
     clinic.storage.path(second).write_bytes(b"other")
     orphan = clinic.storage.put(b"nobody's")
@@ -128,7 +128,7 @@ def test_a_backup_taken_in_use_is_whole(kept: Installation, tmp_path: Path) -> N
             found = verify.verify(clinic)
             assert found.broken == ()
             assert found.files > 0
-            with clinic.database.reading() as session:
+            with clinic.database.snapshot() as session:
                 assert session.query(Examination).count() == found.files
 
 
@@ -151,7 +151,7 @@ def test_a_backup_brings_the_log_s_heads_back(
     """Those of a backup of an earlier release, which held the newest head alone, too."""
     examine(kept, 1)
     source, restored = tmp_path / "copy.zip", tmp_path / "restored"
-    head, data = kept.log.head(), kept.settings.data
+    head, data = kept.log.read_head(), kept.settings.data
     backup.backup(kept, source)
     with zipfile.ZipFile(source) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
@@ -164,7 +164,7 @@ def test_a_backup_brings_the_log_s_heads_back(
                 archive.writestr(name, content)
     backup.restore(source, settings_at(restored))
     with installation_at(restored) as clinic:
-        assert clinic.log.head() == head
+        assert clinic.log.read_head() == head
         assert verify.verify(clinic).problems == []
         with clinic.database.transaction() as session:
             session.execute(text("DELETE FROM audit_entry WHERE number > 1"))

@@ -14,7 +14,7 @@ from clinic.accounts.accounts import AccountRow
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.storage.actor import Actor, Role
-from clinic.ui.frame import QUICK, actor_of, done
+from clinic.ui.frame import QUICK, get_actor, show_success
 from clinic.ui.tables import cell, link, moment, table
 
 HEADS = ("Name", "Role", "May sign in", "Hub account", "Patients", "Open sessions", "Made")
@@ -56,7 +56,7 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
         hand_over = gr.Button("Hand over", elem_classes="bcd-do")
 
     def show(actor: Actor | None, account_id: int | None) -> Update:
-        """The page as it stands, with an account chosen or none."""
+        """Return the page as it stands, with an account chosen or none."""
         rows = accounts.list_accounts(clinic, actor)
         others = [row for row in rows if actor and row.id != actor.account_id]
         one = next((row for row in others if row.id == account_id), None)
@@ -74,73 +74,63 @@ def add_accounts_page(app: gr.Blocks, clinic: Installation) -> None:
         }
 
     def choose(account_id: int | None, request: gr.Request) -> Update:
-        return show(actor_of(request), account_id)
+        return show(get_actor(request), account_id)
 
-    def put(act: Act) -> Callable[..., Update]:
-        """A listener that does something to the chosen account."""
+    def listen(act: Act) -> Callable[..., Update]:
+        """Return a listener that does something to the chosen account."""
 
-        def acting(account_id: int | None, request: gr.Request) -> Update:
-            actor = actor_of(request)
-            one = _row_of(accounts.list_accounts(clinic, actor), account_id)
+        def perform(account_id: int | None, request: gr.Request) -> Update:
+            actor = get_actor(request)
+            one = _find_row(accounts.list_accounts(clinic, actor), account_id)
             return {said: act(clinic, actor, one), **show(actor, one.id)}
 
-        return acting
+        return perform
 
     def hand(account_id: int | None, taker_id: int | None, request: gr.Request) -> Update:
-        actor = actor_of(request)
+        actor = get_actor(request)
         rows = accounts.list_accounts(clinic, actor)
-        giver, to = _row_of(rows, account_id), _row_of(rows, taker_id)
-        count = _counted(patients.hand_over(clinic, actor, giver.id, to.id), "patient")
+        giver, to = _find_row(rows, account_id), _find_row(rows, taker_id)
+        count = _format_count(patients.hand_over(clinic, actor, giver.id, to.id), "patient")
         words = f"{count} of {giver.name} handed over to {to.name}."
-        return {said: done(words), **show(actor, giver.id)}
+        return {said: show_success(words), **show(actor, giver.id)}
 
     def make_account(wanted: str, role: Role, request: gr.Request) -> Update:
-        actor, wanted = actor_of(request), wanted.strip()
-        made, password = accounts.make(clinic, actor, wanted, role)
+        actor, wanted = get_actor(request), wanted.strip()
+        made, password = accounts.create(clinic, actor, wanted, role)
         words = _secret(f"Account {wanted} is made", password)
         return {said: words, name: "", **show(actor, made)}
 
     outputs = [said, listed, chosen, password, close, reopen, end, handing, taker]
     gr.on([app.load, chosen.input], choose, chosen, outputs, trigger_mode="always_last", **QUICK)
-    for button, act in (
-        (password, _give_password),
-        (close, _close),
-        (reopen, _open_again),
-        (end, _end_sessions),
-    ):
-        button.click(put(act), chosen, outputs, scroll_to_output=True, **QUICK)
+    acts = {password: _reset_password, close: _close, reopen: _reopen, end: _end_sessions}
+    for button, act in acts.items():
+        button.click(listen(act), chosen, outputs, scroll_to_output=True, **QUICK)
     hand_over.click(hand, [chosen, taker], outputs, scroll_to_output=True, **QUICK)
-    gr.on(
-        [make.click, name.submit],
-        make_account,
-        [name, role],
-        [*outputs, name],
-        scroll_to_output=True,
-        **QUICK,
-    )
+    create = [make.click, name.submit]
+    gr.on(create, make_account, [name, role], [*outputs, name], scroll_to_output=True, **QUICK)
 
 
-def _give_password(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
+def _reset_password(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     new = accounts.reset_password(clinic, actor, one.id)
     return _secret(f"{one.name} has a new password", new)
 
 
 def _close(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     accounts.set_active(clinic, actor, one.id, False)
-    return done(f"{one.name} is closed; its sessions have ended.")
+    return show_success(f"{one.name} is closed; its sessions have ended.")
 
 
-def _open_again(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
+def _reopen(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
     accounts.set_active(clinic, actor, one.id, True)
-    return done(f"{one.name} is open again, with the password it had.")
+    return show_success(f"{one.name} is open again, with the password it had.")
 
 
 def _end_sessions(clinic: Installation, actor: Actor | None, one: AccountRow) -> str:
-    count = _counted(sign_ins.end_sessions(clinic, actor, one.id), "session")
-    return done(f"{count} of {one.name} ended.")
+    count = _format_count(sign_ins.end_sessions(clinic, actor, one.id), "session")
+    return show_success(f"{count} of {one.name} ended.")
 
 
-def _row_of(rows: Sequence[AccountRow], account_id: int | None) -> AccountRow:
+def _find_row(rows: Sequence[AccountRow], account_id: int | None) -> AccountRow:
     for row in rows:
         if row.id == account_id:
             return row
@@ -163,7 +153,7 @@ def _label(one: AccountRow) -> str:
     return one.name if one.active else f"{one.name} (closed)"
 
 
-def _counted(count: int, what: str) -> str:
+def _format_count(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 

@@ -10,7 +10,7 @@ import gradio as gr
 from clinic.accounts import audit as acts
 from clinic.accounts.audit import Act
 from clinic.installation import Installation
-from clinic.ui.frame import PRIVATE, actor_of, read_query, safely
+from clinic.ui.frame import PRIVATE, get_actor, read_query, show_failures
 from clinic.ui.tables import cell, empty, moment, page_number, pager, table
 
 FILTERS = ("action", "account", "subject")
@@ -52,10 +52,10 @@ def add_audit_page(app: gr.Blocks, clinic: Installation) -> None:
         )
     shown = gr.HTML()
 
-    @safely
+    @show_failures
     def show(action: str, account: str, subject: str, request: gr.Request, number: int = 1) -> str:
         query = {"action": action, "account": account, "subject": subject.strip()}
-        page = acts.search_acts(clinic, actor_of(request), **query, page=number)
+        page = acts.search_acts(clinic, get_actor(request), **query, page=number)
         if not page.total:
             return empty("No such act", "The log holds no row that all of this is true of.")
         kept = {name: value for name, value in query.items() if value}
@@ -63,7 +63,7 @@ def add_audit_page(app: gr.Blocks, clinic: Installation) -> None:
 
     def begin(request: gr.Request) -> tuple[Update, Update, str, str]:
         action, account, subject = (read_query(request, name) for name in FILTERS)
-        actions, accounts = acts.list_filters(clinic, actor_of(request))
+        actions, accounts = acts.list_filters(clinic, get_actor(request))
         return (
             _choice("any", [(_words(one), one) for one in actions], action),
             _choice("anybody", [(one, one) for one in accounts], account),
@@ -86,7 +86,7 @@ def add_audit_page(app: gr.Blocks, clinic: Installation) -> None:
 
 
 def _choice(every: str, choices: Sequence[tuple[str, str]], wanted: str) -> Update:
-    """What a dropdown offers; what the address asks for is kept even where the log has none."""
+    """Return what a dropdown offers, what the address asks for included where the log has none."""
     known = {"": every, **{value: words for words, value in choices}}
     known.setdefault(wanted, wanted)
     return gr.update(choices=[(words, value) for value, words in known.items()], value=wanted)

@@ -9,7 +9,7 @@ from clinic.accounts.sign_ins import SessionRow
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.storage.actor import Actor
-from clinic.ui.frame import PRIVATE, actor_of, read_query, safely
+from clinic.ui.frame import PRIVATE, get_actor, read_query, show_failures
 from clinic.ui.tables import cell, facts, moment, page_number, pager, table
 from clinic.upkeep import system
 from clinic.upkeep.system import Check, ModelInUse, Room
@@ -33,16 +33,16 @@ def add_settings_page(app: gr.Blocks, clinic: Installation, models: Models) -> N
     gr.HTML(WHAT, elem_classes="bcd-heading")
     shown = gr.HTML()
 
-    @safely
+    @show_failures
     def show(request: gr.Request) -> str:
-        actor, sheet = actor_of(request), page_number(read_query(request, "sheet"))
+        actor, sheet = get_actor(request), page_number(read_query(request, "sheet"))
         return "".join(
             (
                 _health(system.check_health(clinic, actor, models)),
                 _sessions(clinic, actor, sheet),
                 _models(system.list_models_in_use(clinic, actor, models)),
                 _room(system.measure_room(clinic, actor)),
-                _in_force(system.list_settings(clinic, actor)),
+                _settings(system.list_settings(clinic, actor)),
             )
         )
 
@@ -65,7 +65,7 @@ def _health(checks: list[Check]) -> str:
 
 
 def _sessions(clinic: Installation, actor: Actor | None, sheet: int) -> str:
-    page = sign_ins.open_sessions(clinic, actor, sheet)
+    page = sign_ins.list_open_sessions(clinic, actor, sheet)
     listed = table(SESSIONS, [_session(one) for one in page.rows], "Open sessions")
     return f"""
 <h2>Open sessions</h2>
@@ -106,7 +106,7 @@ def _room(room: Room) -> str:
     return f'<h2>Storage</h2><dl class="bcd-facts">{facts(known)}</dl>'
 
 
-def _in_force(settings: dict[str, str]) -> str:
+def _settings(settings: dict[str, str]) -> str:
     known = {name: cell(value) for name, value in settings.items()}
     return f'<h2>Settings in force</h2><dl class="bcd-facts">{facts(known)}</dl>'
 

@@ -15,7 +15,7 @@ from clinic.installation import Installation
 from clinic.records import examinations, reads
 from clinic.storage.tables import Examination, ExaminedImage, Read, Result
 from clinic.ui import result
-from clinic.ui.frame import PRIVATE, actor_of, alert, read_query
+from clinic.ui.frame import PRIVATE, alert, get_actor, read_query
 from clinic.ui.tables import cell, facts, lines, link, moment
 
 PATH = "/examination"
@@ -46,8 +46,8 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
 
     def page(request: gr.Request, reveal_now: bool = False) -> tuple[Any, ...]:
         number = read_query(request, "id")
-        found, may_see = examinations.view(clinic, actor_of(request), number, reveal_now)
-        seen = examinations.answers_were_seen(clinic, actor_of(request), number)
+        found, may_see = examinations.view(clinic, get_actor(request), number, reveal_now)
+        seen = examinations.answers_were_seen(clinic, get_actor(request), number)
         return (
             _heading(found),
             gr.update(visible=True),
@@ -73,7 +73,7 @@ def add_examination_page(app: gr.Blocks, clinic: Installation, models: Models) -
     ) -> tuple[Any, ...]:
         number = read_query(request, "id")
         words = (verdict or "", comment or "", reason or "")  # hidden fields say None
-        reads.record(clinic, actor_of(request), number, *words)
+        reads.record(clinic, get_actor(request), number, *words)
         return (*page(request), None, "", "")
 
     outputs = [heading, all_of_it, hidden, ask, shown, history, reason, facts]
@@ -109,11 +109,11 @@ def _images(found: Examination, models: Models, may_see: bool) -> str:
 
 def _image(image: ExaminedImage, models: Models, which: str, may_see: bool) -> str:
     if not may_see:
-        return result.alone(_address(image), (image.width, image.height), which)
+        return result.show_image(_address(image), (image.width, image.height), which)
     names = [one.model for one in image.results]
     warnings = scale_warnings(models, names, image.field_width_um)
     cards = "".join(_answer(image, one, which) for one in image.results)
-    return f'{result.warned(warnings)}<div class="bcd-pair">{cards}</div>'
+    return f'{result.show_warnings(warnings)}<div class="bcd-pair">{cards}</div>'
 
 
 def _answer(image: ExaminedImage, said: Result, which: str) -> str:

@@ -16,10 +16,10 @@ from clinic.records import examinations, patients
 from clinic.records.examinations import SPECIMENS, STAINS, Details
 from clinic.records.patient_fields import FIELDS
 from clinic.ui import result
-from clinic.ui.doctor.patient_page import ASIDE
-from clinic.ui.frame import PRIVATE, QUICK, actor_of, alert, go_to, read_query
-from clinic.ui.look import IN_LINE
-from clinic.ui.shared.image_input import Images, add, images_input, numbers, waiting
+from clinic.ui.doctor.patient_page import ARCHIVED
+from clinic.ui.frame import PRIVATE, QUICK, alert, get_actor, go_to, read_query
+from clinic.ui.look import QUEUED
+from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
 from clinic.ui.tables import cell, link
 
 PATH = "/examine"
@@ -42,7 +42,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     saved = gr.Textbox(visible=False)
     with gr.Row(equal_height=False, visible=False) as form:
         with gr.Column(scale=5, min_width=320):
-            file = images_input()
+            file = add_images_input()
             with gr.Row():
                 known = gr.Radio([FIELD, PIXEL, UNKNOWN], value=UNKNOWN, label="Scale")
                 width = gr.Number(label="Micrometres", minimum=0, visible=False)
@@ -53,7 +53,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
                 )
             comment = gr.Textbox(label="Comment, without names", lines=2, max_length=2000)
             chosen = gr.CheckboxGroup(
-                [(models.offered(name).title, name) for name in models.names],
+                [(models.describe(name).title, name) for name in models.names],
                 value=models.names[:1],
                 label="Models",
             )
@@ -69,7 +69,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
 
     def begin(request: gr.Request) -> tuple[str, Any]:
         try:
-            patient = patients.view(clinic, actor_of(request), read_query(request, "patient"))
+            patient = patients.view(clinic, get_actor(request), read_query(request, "patient"))
         except Exception as error:
             return alert(user_message(error)), gr.update(visible=False)
         words = f"<h1>New examination of {link('/patient', patient.id, id=patient.id)}</h1>"
@@ -77,12 +77,12 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
             if one.names_patient and (text := one.show(getattr(patient, one.name))):
                 words += f'<p class="bcd-quiet">{one.label} {cell(text)}</p>'
         if patient.archived_at:
-            words += ASIDE
+            words += ARCHIVED
         return words, gr.update(visible=not patient.archived_at)
 
     def show(kept: Images) -> tuple[Any, ...]:
         some = gr.update(interactive=bool(kept))
-        return waiting(kept, NOTHING), some, some, gr.update(visible=False), None
+        return show_waiting(kept, NOTHING), some, some, gr.update(visible=False), None
 
     def analyse_images(
         kept: Images,
@@ -92,29 +92,20 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         hidden: bool,
         request: gr.Request,
     ) -> tuple[str, Any, Any]:
+        actor, patient_id = get_actor(request), read_query(request, "patient")
         found = examinations.analyse_for_patient(
-            clinic,
-            actor_of(request),
-            models,
-            read_query(request, "patient"),
-            _handed_in(kept, scale, um),
-            names,
-            not hidden,
+            clinic, actor, models, patient_id, _build_inputs(kept, scale, um), names, not hidden
         )
         return _answers(found), gr.update(visible=True), found
 
     def save_examination(
-        found: Analysis | None,
-        stain: str,
-        specimen: str,
-        comment: str,
-        request: gr.Request,
+        found: Analysis | None, stain: str, specimen: str, comment: str, request: gr.Request
     ) -> str:
         if not found:
             raise InputError("analyse the images first")
         details = Details(stain, specimen, comment or "")
         patient = read_query(request, "patient")
-        return examinations.save(clinic, actor_of(request), patient, found, details)
+        return examinations.save(clinic, get_actor(request), patient, found, details)
 
     app.load(begin, None, [heading, form], **PRIVATE)
     known.change(lambda scale: gr.update(visible=scale != UNKNOWN), known, width, **QUICK)
@@ -125,7 +116,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         show_progress_on=shown,
         scroll_to_output=True,
         **PRIVATE,
-        **IN_LINE,
+        **QUEUED,
     )
     changes = [
         file.upload(add, [file, images], [images, file], cancels=run, **QUICK),
@@ -143,7 +134,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     )
 
 
-def _handed_in(images: Images, scale: str, um: float | None) -> list[HandedIn]:
+def _build_inputs(images: Images, scale: str, um: float | None) -> list[HandedIn]:
     """Return the images with the width of each one's field."""
     if scale == UNKNOWN:
         return [hand_in(data) for data in images]
@@ -158,13 +149,13 @@ def _answers(found: Analysis) -> str:
     images = found.images
     if not found.shown:
         pictures = (
-            result.chosen(one.image, which)
+            result.show_chosen(one.image, which)
             for one, which in zip(images, numbers(images), strict=True)
         )
         seen = f"<p>{SEEN_BEFORE}</p>" if found.shown_before else ""
         return f'<p class="bcd-lead" role="status">{HIDDEN}</p>{seen}{"".join(pictures)}'
     return "".join(
-        f'{result.warned(one.warnings)}<div class="bcd-pair">'
+        f'{result.show_warnings(one.warnings)}<div class="bcd-pair">'
         f"{''.join(result.result(said, which) for said in one.explanations.values())}</div>"
         for one, which in zip(images, numbers(images), strict=True)
     )

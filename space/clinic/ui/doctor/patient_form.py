@@ -22,7 +22,7 @@ def add_fields(pattern: str) -> list[gr.Textbox]:
         One for each of ``FIELDS``, in their order.
     """
     example = EXAMPLE if re.fullmatch(pattern, EXAMPLE) else ""
-    gr.HTML(_asked_for(pattern, example))
+    gr.HTML(_explain_fields(pattern, example))
     boxes: dict[str, gr.Textbox] = {}
     with gr.Row():
         boxes |= {one.name: _box(one) for one in FIELDS if not one.is_long}
@@ -35,7 +35,7 @@ def _box(one: PatientField, lines: int = 1) -> gr.Textbox:
     return gr.Textbox(label=one.form_label or one.label, lines=lines, html_attributes=typed)
 
 
-def _asked_for(pattern: str, example: str) -> str:
+def _explain_fields(pattern: str, example: str) -> str:
     such = f", such as <code>{example}</code>" if example else ""
     return f"""
 <p class="bcd-quiet">No field asks for a name, so that none can get out: here a patient is known by

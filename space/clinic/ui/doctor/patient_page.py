@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -17,7 +16,7 @@ from clinic.records.patients import Conflict, PatientRow
 from clinic.storage.actor import Actor
 from clinic.ui.doctor.patient_form import add_fields
 from clinic.ui.doctor.patients_page import SYNTHETIC
-from clinic.ui.frame import PRIVATE, QUICK, actor_of, alert, read_query
+from clinic.ui.frame import PRIVATE, QUICK, alert, get_actor, read_query
 from clinic.ui.tables import cell, empty, facts, lines, link, moment, table
 
 HEADS = ("Examination", "Saved", "Images", "Read")
@@ -30,7 +29,7 @@ DELETES = """
   reports that were handed out are then no longer known under “Check a report”. Export what is to
   be kept first.</p>
 """
-ASIDE = """
+ARCHIVED = """
 <p class="bcd-quiet">This patient is put aside: take the record back before images are examined.</p>
 """
 LEAVE = "() => window.location.assign('/patients')"
@@ -38,116 +37,10 @@ LEAVE = "() => window.location.assign('/patients')"
 Update = dict[Any, Any]  # by component
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """The page's components.
-
-    Attributes:
-        head: Heading and facts, or why there are none.
-        record: All that lies below; hidden where there is no record.
-        examine: Leads to the page that examines images.
-        export: Leads to the zip.
-        archive: Puts the record aside.
-        restore: Takes it back.
-        fields: Of the form.
-        version: Of the record that the form was filled with.
-        save: Sends the form.
-        listed: Examinations.
-        confirmation: The id once more, before the record is deleted.
-        delete: Deletes it.
-    """
-
-    head: gr.HTML
-    record: gr.Column
-    examine: gr.Button
-    export: gr.Button
-    archive: gr.Button
-    restore: gr.Button
-    fields: list[gr.Textbox]
-    version: gr.Number
-    save: gr.Button
-    listed: gr.HTML
-    confirmation: gr.Textbox
-    delete: gr.Button
-
-    def shown(self, patient: PatientRow) -> Update:
-        """Return what is shown of a patient, the form apart."""
-        aside = patient.archived_at is not None
-        return {
-            self.head: describe_patient(patient),
-            self.record: gr.update(visible=True),
-            self.examine: gr.update(link=f"/examine?patient={patient.id}", visible=not aside),
-            self.export: gr.update(link=f"/files/patients/{patient.id}.zip"),
-            self.archive: gr.update(visible=not aside),
-            self.restore: gr.update(visible=aside),
-        }
-
-    def form(self, patient: PatientRow) -> Update:
-        """Return the form, filled with a patient."""
-        typed = zip(self.fields, show_form(patient), strict=True)
-        return {self.version: patient.version, **dict(typed)}
-
-
 def add_patient_page(app: gr.Blocks, clinic: Installation) -> None:
     """Add the page to the Blocks being built."""
-    parts = _parts(clinic.settings.external_id)
-
-    def begin(request: gr.Request) -> Update:
-        actor, patient_id = actor_of(request), read_query(request, "id")
-        try:
-            patient = patients.view(clinic, actor, patient_id)
-            listed = _listed(examinations.list_examinations(clinic, actor, patient_id))
-        except Exception as error:
-            return {parts.head: alert(user_message(error))}
-        return {**parts.shown(patient), **parts.form(patient), parts.listed: listed}
-
-    def save(request: gr.Request, version: int, *typed: str) -> Update:
-        actor, patient_id = actor_of(request), read_query(request, "id")
-        form = parse_form(clinic.settings, typed)
-        try:
-            patients.edit(clinic, actor, patient_id, form, version)
-        except Conflict:
-            patient = patients.view(clinic, actor, patient_id)
-            gr.Warning(CHANGED, duration=None)
-            return {**parts.shown(patient), parts.version: patient.version}
-        patient = patients.view(clinic, actor, patient_id)
-        gr.Info("Saved")
-        return {**parts.shown(patient), **parts.form(patient)}
-
-    def put(act: Callable[[Installation, Actor | None, str], None]) -> Callable[..., Update]:
-        """A listener that puts the record aside, or takes it back; what is typed stays."""
-
-        def acting(version: int, request: gr.Request) -> Update:
-            actor, patient_id = actor_of(request), read_query(request, "id")
-            act(clinic, actor, patient_id)
-            patient = patients.view(clinic, actor, patient_id)
-            # Where more than this has changed, saving the form must still find out.
-            nothing_else = patient.version == version + 1
-            return {
-                **parts.shown(patient),
-                parts.version: patient.version if nothing_else else version,
-            }
-
-        return acting
-
-    def delete(confirmation: str, request: gr.Request) -> None:
-        patients.delete(clinic, actor_of(request), read_query(request, "id"), confirmation)
-
-    buttons = [parts.examine, parts.export, parts.archive, parts.restore]
-    shown = [parts.head, parts.record, *buttons, parts.version]
-    app.load(begin, None, [*shown, *parts.fields, parts.listed], **QUICK)
-    parts.save.click(save, [parts.version, *parts.fields], [*shown, *parts.fields], **QUICK)
-    parts.archive.click(put(patients.archive), parts.version, shown, **QUICK)
-    parts.restore.click(put(patients.restore), parts.version, shown, **QUICK)
-    parts.delete.click(delete, parts.confirmation, None, **QUICK).success(
-        None, None, None, js=LEAVE, **PRIVATE
-    )
-
-
-def _parts(pattern: str) -> _Parts:
-    """Lay the page out."""
     head = gr.HTML(elem_classes="bcd-heading")
-    version = gr.Number(visible=False, precision=0)
+    version = gr.Number(visible=False, precision=0)  # of the record that the form was filled with
     with gr.Column(visible=False) as record:
         size: dict[str, Any] = {"min_width": 160, "size": "md"}
         with gr.Row():
@@ -156,7 +49,7 @@ def _parts(pattern: str) -> _Parts:
             archive = gr.Button("Put aside", **size)
             restore = gr.Button("Take back", **size)
         with gr.Accordion("Edit", open=False):
-            fields = add_fields(pattern)
+            fields = add_fields(clinic.settings.external_id)
             save = gr.Button("Save", variant="primary", elem_classes="bcd-do")
         listed = gr.HTML(elem_classes="bcd-heading")
         with gr.Accordion("Delete", open=False):
@@ -165,19 +58,68 @@ def _parts(pattern: str) -> _Parts:
             delete = gr.Button(
                 "Delete for good", variant="stop", elem_classes=["bcd-do", "bcd-danger"]
             )
-    return _Parts(
-        head,
-        record,
-        examine,
-        export,
-        archive,
-        restore,
-        fields,
-        version,
-        save,
-        listed,
-        confirmation,
-        delete,
+
+    def show(patient: PatientRow) -> Update:
+        """Return what is shown of a patient, the form apart."""
+        archived = patient.archived_at is not None
+        return {
+            head: describe_patient(patient),
+            record: gr.update(visible=True),
+            examine: gr.update(link=f"/examine?patient={patient.id}", visible=not archived),
+            export: gr.update(link=f"/files/patients/{patient.id}.zip"),
+            archive: gr.update(visible=not archived),
+            restore: gr.update(visible=archived),
+        }
+
+    def fill_form(patient: PatientRow) -> Update:
+        typed = zip(fields, show_form(patient), strict=True)
+        return {version: patient.version, **dict(typed)}
+
+    def begin(request: gr.Request) -> Update:
+        actor, patient_id = get_actor(request), read_query(request, "id")
+        try:
+            patient = patients.view(clinic, actor, patient_id)
+            rows = examinations.list_examinations(clinic, actor, patient_id)
+        except Exception as error:
+            return {head: alert(user_message(error))}
+        return {**show(patient), **fill_form(patient), listed: _list_rows(rows)}
+
+    def save_form(request: gr.Request, shown_version: int, *typed: str) -> Update:
+        actor, patient_id = get_actor(request), read_query(request, "id")
+        form = parse_form(clinic.settings, typed)
+        try:
+            patients.edit(clinic, actor, patient_id, form, shown_version)
+        except Conflict:
+            patient = patients.view(clinic, actor, patient_id)
+            gr.Warning(CHANGED, duration=None)
+            return {**show(patient), version: patient.version}
+        patient = patients.view(clinic, actor, patient_id)
+        gr.Info("Saved")
+        return {**show(patient), **fill_form(patient)}
+
+    def listen(act: Callable[[Installation, Actor | None, str], None]) -> Callable[..., Update]:
+        """Return a listener that archives the record, or restores it; what is typed stays."""
+
+        def perform(shown_version: int, request: gr.Request) -> Update:
+            actor, patient_id = get_actor(request), read_query(request, "id")
+            act(clinic, actor, patient_id)
+            patient = patients.view(clinic, actor, patient_id)
+            # Where more than this has changed, saving the form must still find out.
+            nothing_else = patient.version == shown_version + 1
+            return {**show(patient), version: patient.version if nothing_else else shown_version}
+
+        return perform
+
+    def delete_patient(confirmation: str, request: gr.Request) -> None:
+        patients.delete(clinic, get_actor(request), read_query(request, "id"), confirmation)
+
+    shown = [head, record, examine, export, archive, restore, version]
+    app.load(begin, None, [*shown, *fields, listed], **QUICK)
+    save.click(save_form, [version, *fields], [*shown, *fields], **QUICK)
+    archive.click(listen(patients.archive), version, shown, **QUICK)
+    restore.click(listen(patients.restore), version, shown, **QUICK)
+    delete.click(delete_patient, confirmation, None, **QUICK).success(
+        None, None, None, js=LEAVE, **PRIVATE
     )
 
 
@@ -206,16 +148,14 @@ def describe_patient(patient: PatientRow) -> str:
 <dl class="bcd-card bcd-facts">{facts(known)}
   {long}
 </dl>
-{ASIDE if patient.archived_at else ""}
+{ARCHIVED if patient.archived_at else ""}
 """
 
 
-def _listed(rows: list[ExaminationRow]) -> str:
-    if not rows:
-        return "<h2>Examinations</h2>" + empty(
-            "No examinations yet", "Examine images of this patient to make the first."
-        )
-    return "<h2>Examinations</h2>" + table(HEADS, [_row(one) for one in rows], "Examinations")
+def _list_rows(rows: list[ExaminationRow]) -> str:
+    words = "Examine images of this patient to make the first."
+    listed = table(HEADS, [_row(one) for one in rows], "Examinations")
+    return f"<h2>Examinations</h2>{listed if rows else empty('No examinations yet', words)}"
 
 
 def _row(one: ExaminationRow) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from clinic.records.patient_fields import FIELDS, parse_form
 from clinic.records.patients import PatientRow
 from clinic.storage.paging import Page
 from clinic.ui.doctor.patient_form import add_fields
-from clinic.ui.frame import PRIVATE, QUICK, actor_of, go_to, read_query, safely
+from clinic.ui.frame import PRIVATE, QUICK, get_actor, go_to, read_query, show_failures
 from clinic.ui.tables import cell, empty, link, moment, page_number, pager, table
 
 PATH = "/patients"
@@ -29,11 +29,11 @@ SYNTHETIC = '<span class="bcd-badge">synthetic</span>'
 # A search stays in the browser's tab until the sign-out, and out of addresses: Back and the pager
 # find it again.
 REMEMBER = f"""
-(words, aside) => {{
-  sessionStorage.setItem('search', JSON.stringify([words, aside]));
+(words, archived) => {{
+  sessionStorage.setItem('search', JSON.stringify([words, archived]));
   history.replaceState(null, '', '{PATH}');
   window.bcdSearched = true;
-  return [words, aside];
+  return [words, archived];
 }}
 """
 # The first listing, unless a search was begun meanwhile: however late, it takes no answer's place.
@@ -51,28 +51,28 @@ def add_patients_page(app: gr.Blocks, clinic: Installation) -> None:
         submit_btn="Search",
         elem_classes="bcd-search",
     )
-    aside = gr.Checkbox(label="Only those put aside")
+    archived = gr.Checkbox(label="Only those put aside")
     shown = gr.HTML()
     listed = gr.Textbox(visible=False)
 
-    @safely
-    def show(words: str, aside: bool, request: gr.Request, number: int = 1) -> str:
+    @show_failures
+    def show(words: str, archived: bool, request: gr.Request, number: int = 1) -> str:
         found = patients.search_patients(
-            clinic, actor_of(request), words, archived=aside, page=number
+            clinic, get_actor(request), words, archived=archived, page=number
         )
-        return list_patients(found, words.strip(), aside)
+        return list_patients(found, words.strip(), archived)
 
-    def begin(words: str, aside: bool, request: gr.Request) -> str:
-        return show(words, aside, request, page_number(read_query(request, "sheet")))
+    def begin(words: str, archived: bool, request: gr.Request) -> str:
+        return show(words, archived, request, page_number(read_query(request, "sheet")))
 
     # The fields are filled in by the browser: a server's answer would undo what is typed meanwhile.
-    recalled = app.load(None, None, [words, aside], js=RECALL, **PRIVATE)
-    listing = recalled.then(begin, [words, aside], listed, **PRIVATE)
+    recalled = app.load(None, None, [words, archived], js=RECALL, **PRIVATE)
+    listing = recalled.then(begin, [words, archived], listed, **PRIVATE)
     listing.then(None, [listed, shown], shown, js=FIRST, **PRIVATE)
     gr.on(
-        [words.submit, aside.input],
+        [words.submit, archived.input],
         show,
-        [words, aside],
+        [words, archived],
         shown,
         js=REMEMBER,
         trigger_mode="always_last",
@@ -87,35 +87,29 @@ def _add_new_patient(clinic: Installation) -> None:
         button = gr.Button("Make the record", variant="primary", elem_classes="bcd-do")
 
     def create(request: gr.Request, *typed: str) -> str:
-        return patients.create(clinic, actor_of(request), parse_form(clinic.settings, typed))
+        return patients.create(clinic, get_actor(request), parse_form(clinic.settings, typed))
 
     button.click(create, fields, made, **QUICK).success(
         None, made, None, js=go_to("/patient?id="), **PRIVATE
     )
 
 
-def list_patients(page: Page[PatientRow], words: str, aside: bool) -> str:
+def list_patients(page: Page[PatientRow], words: str, archived: bool) -> str:
     """Return a page of patients as an HTML table, or why there are none."""
     if not page.total:
-        return _nothing(words, aside)
+        return _explain_nothing(words, archived)
     rows = [_row(one) for one in page.rows]
     return table(HEADS, rows, "Patients") + pager(page, PATH)
 
 
-def _nothing(words: str, aside: bool) -> str:
+def _explain_nothing(words: str, archived: bool) -> str:
     """Return why the list is empty."""
-    if words and aside:
-        return empty(
-            "No patient found",
-            f"None that is put aside has all these words in {SEARCHED}.",
-        )
     if words:
-        return empty(
-            "No patient found",
-            f"None has all these words in {SEARCHED}. Patients put aside are searched "
-            "with “Only those put aside” ticked.",
-        )
-    if aside:
+        who = "None that is put aside" if archived else "None"
+        others = "Patients put aside are searched with “Only those put aside” ticked."
+        said = f"{who} has all these words in {SEARCHED}."
+        return empty("No patient found", said if archived else f"{said} {others}")
+    if archived:
         return empty(
             "No patient is put aside", "A patient is put aside, and taken back, on its own page."
         )

@@ -20,9 +20,9 @@ from clinic.records.patient_fields import FIELDS, PatientField, parse_form
 from clinic.records.reads import VERDICTS
 from clinic.reports import service as reports
 from clinic.storage.tables import ExaminedImage
-from clinic.ui.files import upload
-from clinic.ui.frame import actor_of
-from clinic.ui.look import IN_LINE
+from clinic.ui.files import add_upload
+from clinic.ui.frame import get_actor
+from clinic.ui.look import QUEUED
 
 
 def add_record_endpoints(clinic: Installation, models: Models) -> None:
@@ -32,7 +32,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         text = gr.Textbox("", label="Free text without names")
         patient = gr.Textbox(label="Id of the patient")
         examination = gr.Textbox(label="Id of the examination")
-        images = upload(file_count="multiple", label="Images")
+        images = add_upload(file_count="multiple", label="Images")
         names = gr.CheckboxGroup(models.names, value=models.names[:1], label="Names of models")
         field = gr.Number(0, label="Width of the field in micrometres; 0: not known")
         pixel = gr.Number(0, label="Micrometres of a pixel; 0: not known")
@@ -46,7 +46,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
     def create_patient(request: gr.Request, *values: str | int | None) -> dict[str, Any]:
         """Make a record without a name; answers with the id issued for it."""
         form = parse_form(clinic.settings, (str(value or "") for value in values))
-        return {"patient": patients.create(clinic, actor_of(request), form)}
+        return {"patient": patients.create(clinic, get_actor(request), form)}
 
     _name_arguments(create_patient)
 
@@ -67,7 +67,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         Where the answers are not asked for, a read that follows is recorded as made before them,
         unless an answer about one of the images was shown otherwise.
         """
-        actor = actor_of(request)
+        actor = get_actor(request)
         patients.view(clinic, actor, patient)  # before anything is analysed
         scale = (field_width_um or None, um_per_pixel or None)
         handed_in = [hand_in(data, *scale) for data in images or ()]
@@ -77,23 +77,23 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         details = Details(stain, specimen, comment or "")
         number = examinations.save(clinic, actor, patient, analysis, details)
         found, may_see = examinations.view(clinic, actor, number)
-        told = [_told(models, one, names, may_see) for one in found.images]
+        told = [_describe_image(models, one, names, may_see) for one in found.images]
         return {"examination": number, "images": told}
 
     def record_read(
         examination: str, verdict: str, comment: str, reason: str, request: gr.Request
     ) -> dict[str, Any]:
         """Record a read of an examination; a later one amends it and needs a reason."""
-        actor = actor_of(request)
+        actor = get_actor(request)
         number = reads.record(clinic, actor, examination, verdict, comment or "", reason or "")
         return {"examination": examination, "read": number}
 
     def examination_report(examination: str, request: gr.Request) -> dict[str, Any]:
         """The report of an examination as it stands: PDF in base64, its id and SHA-256."""
-        number, pdf = reports.issue_report(clinic, actor_of(request), models, examination)
+        number, pdf = reports.issue_report(clinic, get_actor(request), models, examination)
         return {
             "report": number,
-            "sha256": reports.sha256_of(pdf),
+            "sha256": reports.hash_report(pdf),
             "pdf": base64.b64encode(pdf).decode(),
         }
 
@@ -104,7 +104,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         [patient, images, names, field, pixel, stain, specimen, text, shown],
         answer,
         api_name="save_examination",
-        **IN_LINE,
+        **QUEUED,
     )
     gr.on([], record_read, [examination, verdict, text, reason], answer, api_name="record_read")
     gr.on([], examination_report, [examination], answer, api_name="examination_report")
@@ -126,8 +126,10 @@ def _name_arguments(create_patient: Callable[..., Any]) -> None:
     create_patient.__signature__ = inspect.Signature([request, *named])  # type: ignore[attr-defined]
 
 
-def _told(models: Models, image: ExaminedImage, names: list[str], may_see: bool) -> dict[str, Any]:
-    """What is told of one image: what its scale makes of the answers, and these where asked for."""
+def _describe_image(
+    models: Models, image: ExaminedImage, names: list[str], may_see: bool
+) -> dict[str, Any]:
+    """Return what is told of one image: its scale, what speaks against the answers, and these."""
     said = (
         [stored_answers.prediction(image, one).to_dict() for one in image.results]
         if may_see

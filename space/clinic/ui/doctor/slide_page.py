@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from threading import Event
 from typing import Any
 
@@ -24,14 +24,14 @@ from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.storage import shown_images
 from clinic.ui import result
-from clinic.ui.files import own_folder, require_file, upload, write_file
-from clinic.ui.frame import PRIVATE, QUICK, actor_of
-from clinic.ui.look import InLine
+from clinic.ui.files import add_upload, find_own_folder, require_file, write_file
+from clinic.ui.frame import PRIVATE, QUICK, get_actor
 from clinic.ui.tables import cell, facts, table
 
 MAX_IDLE = 1800  # seconds that a slide stays in memory
 SUFFIXES = [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".dcm"]
-ALONE: InLine = {"concurrency_id": "slides", "concurrency_limit": 1}  # each takes all cores
+# Each takes all cores.
+ALONE: dict[str, Any] = {"concurrency_id": "slides", "concurrency_limit": 1}
 HEADS = ("Place", "mm²", "Mean", "Highest")
 WHAT = f"""
 <h1>Whole slide</h1>
@@ -48,40 +48,19 @@ NOTHING = """
 """
 
 
-class _Ended(Exception):
+class _Cancelled(Exception):
     """Nobody waits for the map any more."""
-
-
-class _UnderWay:
-    """The analyses that run, each for a page: what Gradio cancels runs on, with nobody waiting."""
-
-    def __init__(self) -> None:
-        self._ends: dict[str | None, Event] = {}
-
-    @contextmanager
-    def begun(self, page: str | None) -> Iterator[Event]:
-        """One begins; what is given is set once it is to end."""
-        end = self._ends[page] = Event()
-        try:
-            yield end
-        finally:
-            if self._ends.get(page) is end:
-                del self._ends[page]
-
-    def end(self, page: str | None) -> None:
-        """A page's own is to end, if one runs."""
-        if end := self._ends.get(page):
-            end.set()
 
 
 def add_slide_page(clinic: Installation, models: Models) -> None:
     """Add the page to the Blocks being built."""
-    under_way = _UnderWay()
+    # Set where an analysis shall end: what Gradio cancels runs on, with nobody waiting.
+    ends: dict[str | None, Event] = {}
     gr.HTML(WHAT, elem_classes="bcd-heading")
     slide = gr.State(None, time_to_live=MAX_IDLE)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
-            file = upload(label="Slide", file_types=SUFFIXES, height=140)
+            file = add_upload(label="Slide", file_types=SUFFIXES, height=140)
             mpp = gr.Textbox(
                 label="Micrometres of a pixel, where the slide does not say",
                 placeholder="as the slide says",
@@ -96,15 +75,18 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
             download = gr.DownloadButton("Download map, regions and tiles (ZIP)", visible=False)
 
     def show(kept: bytes | None, um: str, request: gr.Request) -> tuple[Any, ...]:
-        under_way.end(request.session_hash)
+        if end := ends.get(request.session_hash):
+            end.set()
         ready, words = kept is not None, NOTHING
         if kept is not None:
             try:
-                words = _ready(
-                    slides.inspect_slide(actor_of(request), kept, _micrometres(um), own_folder())
+                words = _show_ready(
+                    slides.inspect_slide(
+                        get_actor(request), kept, _parse_micrometres(um), find_own_folder()
+                    )
                 )
             except Exception as error:
-                ready, words = False, result.failed(user_message(error))
+                ready, words = False, result.show_failure(user_message(error))
         some, any_ = gr.update(interactive=ready), gr.update(interactive=kept is not None)
         return words, some, any_, gr.update(visible=False)
 
@@ -115,26 +97,29 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
     ) -> tuple[str, dict[str, Any]]:
+        end = ends[request.session_hash] = Event()
+
+        def report(done: int, total: int) -> None:
+            if end.is_set():
+                raise _Cancelled
+            progress((done, total), desc="Looking at tissue", unit="tiles")
+
         try:
-            with under_way.begun(request.session_hash) as end:
-
-                def tell(done: int, total: int) -> None:
-                    if end.is_set():
-                        raise _Ended
-                    progress((done, total), desc="Looking at tissue", unit="tiles")
-
-                progress(0, desc="Looking for tissue")
-                data, loaded = require_file(kept), models.loaded(name)
-                found = slides.map_slide(
-                    actor_of(request), loaded, data, _micrometres(um), own_folder(), tell
-                )
-            shown_images.note_shown_to(
-                clinic.database, actor_of(request), _as_images(data, found.picture)
+            progress(0, desc="Looking for tissue")
+            data, loaded = require_file(kept), models.load(name)
+            found = slides.map_slide(
+                get_actor(request), loaded, data, _parse_micrometres(um), find_own_folder(), report
             )
-        except _Ended:
+            shown_images.note_shown_to(
+                clinic.database, get_actor(request), _list_images(data, found.picture)
+            )
+        except _Cancelled:
             return NOTHING, gr.update(visible=False)
         except Exception as error:
-            return result.failed(user_message(error)), gr.update(visible=False)
+            return result.show_failure(user_message(error)), gr.update(visible=False)
+        finally:
+            if ends.get(request.session_hash) is end:
+                del ends[request.session_hash]
         sha256 = hashlib.sha256(data).hexdigest()
         path = write_file(found.files, f"bcd-slide-{sha256[:8]}.zip")
         return _answer(found.prediction), gr.update(value=path, visible=True)
@@ -158,7 +143,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         change.then(show, [slide, mpp], [shown, analyse, clear, download], **QUICK)
 
 
-def _as_images(slide: bytes, picture: Image.Image | None) -> Iterator[Image.Image]:
+def _list_images(slide: bytes, picture: Image.Image | None) -> Iterator[Image.Image]:
     """Yield the slide as a doctor may examine it too: the file itself, and its whole picture."""
     with suppress(ImageError):
         yield open_image(slide)
@@ -166,7 +151,7 @@ def _as_images(slide: bytes, picture: Image.Image | None) -> Iterator[Image.Imag
         yield picture
 
 
-def _micrometres(typed: str) -> float | None:
+def _parse_micrometres(typed: str) -> float | None:
     """Return a number as people type it, with a point or a comma; None where nothing is typed."""
     if not typed.strip():
         return None
@@ -176,7 +161,7 @@ def _micrometres(typed: str) -> float | None:
         raise InputError("type the micrometres of a pixel as a number, such as 0.25") from None
 
 
-def _ready(seen: SlideFacts) -> str:
+def _show_ready(seen: SlideFacts) -> str:
     return f"""
 <section class="bcd-card">
   <p class="bcd-lead">Ready to analyse</p>
@@ -203,11 +188,11 @@ def _answer(found: SlidePrediction) -> str:
         "SHA-256 of its weights": cell(found.weights_sha256),
     }
     return f"""
-{result.warned(_warnings(found))}
+{result.show_warnings(_warnings(found))}
 <section class="bcd-card">
   <p class="bcd-quiet">The model's answer</p>
   <h2 class="bcd-answer bcd-{mark}"><span class="bcd-mark" aria-hidden="true">{sign}</span>
-    {cell(in_words(found))}</h2>
+    {cell(describe_answer(found))}</h2>
   {result.viewer(pictures)}
   <p>The brighter a field, the higher the estimated probability of an {WORDS["malignant"]} in it.
     Fields without colour show no tissue.</p>
@@ -220,7 +205,7 @@ def _answer(found: SlidePrediction) -> str:
 """
 
 
-def in_words(found: SlidePrediction) -> str:
+def describe_answer(found: SlidePrediction) -> str:
     """Return what was found, as a heading."""
     return wording.capitalise(found.words).replace("mm2", "mm²")
 

@@ -7,7 +7,7 @@ import gradio as gr
 from clinic.installation import Installation
 from clinic.records import examinations
 from clinic.records.examinations import ExaminationRow
-from clinic.ui.frame import PRIVATE, actor_of, read_query, safely
+from clinic.ui.frame import PRIVATE, get_actor, read_query, show_failures
 from clinic.ui.tables import empty, link, moment, page_number, pager, table
 
 PATH = "/"
@@ -19,10 +19,10 @@ def add_worklist_page(app: gr.Blocks, clinic: Installation) -> None:
     gr.HTML("<h1>Examinations without a read</h1>", elem_classes="bcd-heading")
     shown = gr.HTML()
 
-    @safely
+    @show_failures
     def show(request: gr.Request) -> str:
         number = page_number(read_query(request, "sheet"))
-        page = examinations.list_unread(clinic, actor_of(request), number)
+        page = examinations.list_unread(clinic, get_actor(request), number)
         if not page.total:
             return empty(
                 "Nothing waits for a read",

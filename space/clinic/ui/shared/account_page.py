@@ -8,17 +8,17 @@ import gradio as gr
 
 from bcd_models.errors import InputError
 from clinic.accounts import accounts, sign_ins
-from clinic.accounts.passwords import LONGEST, SHORTEST
-from clinic.accounts.permissions import need_account
+from clinic.accounts.passwords import MAX_LENGTH, MIN_LENGTH
+from clinic.accounts.permissions import require_account
 from clinic.installation import Installation
-from clinic.ui.frame import PRIVATE, QUICK, actor_of, done
+from clinic.ui.frame import PRIVATE, QUICK, get_actor, show_success
 from clinic.upkeep import demo
 
 WHAT = f"""
 <h1>Account</h1>
 <h2>Change the password</h2>
-<p class="bcd-quiet">A password has {SHORTEST} to {LONGEST} characters. When it is changed, every
-  session of this account ends, and you sign in anew.</p>
+<p class="bcd-quiet">A password has {MIN_LENGTH} to {MAX_LENGTH} characters. When it is changed,
+  every session of this account ends, and you sign in anew.</p>
 """
 EVERYWHERE = """
 <h2>Sign out everywhere</h2>
@@ -28,7 +28,7 @@ CHANGED = "The password is changed. All sessions have ended; the sign-in page op
 ENDED = "All sessions have ended; the sign-in page opens."
 # The answer reaches the browser over a stream, which it opens only once an event has begun, with
 # the session that the event is to end.
-STREAM = 1.0  # seconds for that
+STREAM_SECONDS = 1.0  # seconds for that
 LEAVE = "() => setTimeout(() => window.location.assign('/login?out=1'), 2500)"  # time to read
 
 
@@ -47,20 +47,20 @@ def add_account_page(clinic: Installation) -> None:
     def change_password(
         present: str, new: str, again: str, request: gr.Request
     ) -> tuple[str, str, str, str]:
-        actor = need_account(actor_of(request))
+        actor = require_account(get_actor(request))
         if new != again:
             raise InputError("the new password is not the same in both fields: type it again")
         if clinic.settings.demo and actor.name == demo.NAME:
             raise InputError("the demonstration's password is everybody's: it stays as it is")
-        time.sleep(STREAM)
+        time.sleep(STREAM_SECONDS)
         accounts.change_password(clinic, actor, present, new)
-        return done(CHANGED), "", "", ""
+        return show_success(CHANGED), "", "", ""
 
     def sign_out(request: gr.Request) -> str:
-        actor = need_account(actor_of(request))
-        time.sleep(STREAM)
+        actor = require_account(get_actor(request))
+        time.sleep(STREAM_SECONDS)
         sign_ins.end_sessions(clinic, actor, actor.account_id)
-        return done(ENDED)
+        return show_success(ENDED)
 
     fields = [present, new, again]
     for listener in (
@@ -72,4 +72,4 @@ def add_account_page(clinic: Installation) -> None:
 
 def _field(label: str, kind: str) -> gr.Textbox:
     typed = gr.InputHTMLAttributes(autocomplete=kind)
-    return gr.Textbox(label=label, type="password", max_length=LONGEST, html_attributes=typed)
+    return gr.Textbox(label=label, type="password", max_length=MAX_LENGTH, html_attributes=typed)

@@ -10,9 +10,9 @@ import gradio as gr
 from bcd_models.errors import InputError
 from clinic.installation import Installation
 from clinic.reports import service as reports
-from clinic.reports.service import Checked
-from clinic.ui.files import upload
-from clinic.ui.frame import QUICK, actor_of, safely
+from clinic.reports.service import ReportCheck
+from clinic.ui.files import add_upload
+from clinic.ui.frame import QUICK, get_actor, show_failures
 from clinic.ui.tables import cell
 
 WHAT = """
@@ -32,19 +32,21 @@ def add_check_page(clinic: Installation) -> None:
     typed = gr.InputHTMLAttributes(autocomplete="off", spellcheck=False)
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
-            file = upload(label="Report", file_types=[".pdf"], height=140)
+            file = add_upload(label="Report", file_types=[".pdf"], height=140)
             sha256 = gr.Textbox(label="Or its SHA-256", html_attributes=typed)
             report_id = gr.Textbox(label="Report id printed on it, or empty", html_attributes=typed)
             button = gr.Button("Check", variant="primary", elem_classes="bcd-do")
         with gr.Column(min_width=320):
             shown = gr.HTML(NOTHING)
 
-    @safely
+    @show_failures
     def check(sha256: str, report_id: str, request: gr.Request) -> str:
-        return _shown(reports.check_report(clinic, actor_of(request), _hash(sha256), report_id))
+        return _show_check(
+            reports.check_report(clinic, get_actor(request), _parse_hash(sha256), report_id)
+        )
 
     def take(pdf: bytes | None) -> tuple[str, None, str]:
-        return reports.sha256_of(pdf) if pdf else "", None, NOTHING
+        return reports.hash_report(pdf) if pdf else "", None, NOTHING
 
     asked = [sha256, report_id]
     file.upload(take, file, [sha256, file, shown], **QUICK).then(check, asked, shown, **QUICK)
@@ -53,7 +55,7 @@ def add_check_page(clinic: Installation) -> None:
     gr.on([button.click, sha256.submit, report_id.submit], check, asked, shown, **QUICK)
 
 
-def _hash(typed: str) -> str:
+def _parse_hash(typed: str) -> str:
     """Return the first word, as ``sha256sum`` prints the file's name after it."""
     sha256 = "".join(typed.split()[:1])
     if not re.fullmatch("[0-9a-fA-F]{64}", sha256):
@@ -61,7 +63,7 @@ def _hash(typed: str) -> str:
     return sha256
 
 
-def _shown(checked: Checked) -> str:
+def _show_check(checked: ReportCheck) -> str:
     kind, mark, lead = (
         ("bcd-genuine", "✓", "Genuine") if checked.genuine else ("bcd-alert", "✕", "Not genuine")
     )

@@ -22,7 +22,7 @@ GREY, INK, LINE = "#64748b", "#7c8798", "rgba(124,135,152,.3)"
 
 
 def volume(found: Overview) -> go.Figure:
-    """Images by decision over time."""
+    """Draw images by decision over time."""
     bars = [
         go.Bar(
             x=list(found.volume),
@@ -40,7 +40,7 @@ def volume(found: Overview) -> go.Figure:
 
 
 def probabilities(found: Overview, reference: Sequence[int]) -> go.Figure:
-    """Images by probability, beside the model's test part where that is known."""
+    """Draw images by probability, beside the model's test part where that is known."""
     middles = [(i + 0.5) / PROBABILITY_BINS for i in range(PROBABILITY_BINS)]
     figure = go.Figure(
         go.Bar(x=middles, y=_shares(found.probabilities), name="these images", marker_color=GREY)

@@ -21,8 +21,8 @@ from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.storage import clock
 from clinic.storage.actor import Actor
-from clinic.storage.tallies import AFTER, BEFORE, model_parts
-from clinic.ui.frame import QUICK, actor_of, alert
+from clinic.storage.tallies import AFTER, BEFORE, parse_model_key
+from clinic.ui.frame import QUICK, alert, get_actor
 from clinic.ui.shared import dashboard_figures as figures
 from clinic.ui.tables import empty, facts, table
 
@@ -66,21 +66,23 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
     asked = [model, period, first, last]
 
     def show(name: str, span: str, begin: str, end: str, request: gr.Request) -> Update:
-        actor = actor_of(request)
+        actor = get_actor(request)
         nothing = {volume: gr.update(visible=False), probabilities: gr.update(visible=False)}
         try:
             known = analytics.list_models_used(clinic, actor)
             if not known:
                 return {**nothing, head: _empty(role), below: ""}
-            chosen = name if name in known else _usual(known, models)
+            chosen = name if name in known else _choose_model(known, models)
             wanted = _period(clinic, actor, span, begin, end)
             found = analytics.count_period(clinic, actor, chosen, wanted)
-            name, _, sha256 = model_parts(chosen)
-            reference = models.reference(name, sha256)
+            name, _, sha256 = parse_model_key(chosen)
+            offered = models.find(name, sha256)
+            reference = offered.reference if offered else ()
         except Exception as error:
             return {**nothing, head: alert(user_message(error)), below: ""}
         moved = measure_drift(found.probabilities, reference)
         drawn = bool(found.answered)
+        parts = _drift(reference, moved), _reads(found), _export(role, chosen, wanted)
         return {
             model: gr.update(choices=[(_title(one, models), one) for one in known], value=chosen),
             head: _head(found, wanted),
@@ -88,49 +90,50 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
             probabilities: gr.update(
                 value=figures.probabilities(found, reference) if drawn else None, visible=drawn
             ),
-            below: _below(role, chosen, wanted, found, reference, moved) if drawn else "",
+            below: "".join(parts) if drawn else "",
         }
 
-    def choose(span: str) -> tuple[Any, Any]:
-        """Dates of one's own begin with those of the last period."""
-        visible = span == OWN
-        today = clock.now().date()
-        days = [today - timedelta(days=PERIODS[DEFAULT] - 1), today]
-        return tuple(
-            gr.update(visible=True, value=str(day)) if visible else gr.update(visible=False)
-            for day in days
-        )  # type: ignore[return-value]
+    def choose(span: str) -> list[Any]:
+        """Show dates of one's own, beginning with those of the usual period."""
+        if span != OWN:
+            return [gr.update(visible=False)] * 2
+        usual = _take_last_days(PERIODS[DEFAULT])
+        return [gr.update(visible=True, value=str(day)) for day in (usual.first, usual.last)]
 
-    parts = [model, head, volume, probabilities, below]
-    app.load(show, asked, parts, **QUICK)
+    outputs = [model, head, volume, probabilities, below]
+    app.load(show, asked, outputs, **QUICK)
     chosen = period.input(choose, period, [first, last], trigger_mode="always_last", **QUICK)
-    chosen.then(show, asked, parts, **QUICK)
+    chosen.then(show, asked, outputs, **QUICK)
     typed = [event for day in (first, last) for event in (day.submit, day.blur)]
-    gr.on([model.input, *typed], show, asked, parts, trigger_mode="always_last", **QUICK)
+    gr.on([model.input, *typed], show, asked, outputs, trigger_mode="always_last", **QUICK)
 
 
-def _usual(known: Sequence[str], models: Models) -> str:
+def _choose_model(known: Sequence[str], models: Models) -> str:
     """Return the first model on offer that anything was answered by, or the last one there was."""
-    offered = (one for name in models.names for one in known if model_parts(one)[0] == name)
+    offered = (one for name in models.names for one in known if parse_model_key(one)[0] == name)
     return next(offered, known[-1])
 
 
 def _title(key: str, models: Models) -> str:
     """Return a model in words; its weights are told where they are not those on offer."""
-    name, version, sha256 = model_parts(key)
-    if name in models.names and models.offered(name).weights_sha256 == sha256:
-        return f"{models.offered(name).title} {version}"
+    name, version, sha256 = parse_model_key(key)
+    if offered := models.find(name, sha256):
+        return f"{offered.title} {version}"
     return f"{name} {version}, earlier weights {sha256[:8]}"
 
 
 def _period(clinic: Installation, actor: Actor | None, span: str, begin: str, end: str) -> Period:
-    today = clock.now().date()
     if span == OWN:
         return Period(_day(begin), _day(end))
-    days = PERIODS.get(span, PERIODS[DEFAULT])
-    if days:
-        return Period(today - timedelta(days=days - 1), today)
+    if days := PERIODS.get(span, PERIODS[DEFAULT]):
+        return _take_last_days(days)
+    today = clock.now().date()
     return Period(min(analytics.find_first_day(clinic, actor) or today, today), today)
+
+
+def _take_last_days(count: int) -> Period:
+    today = clock.now().date()
+    return Period(today - timedelta(days=count - 1), today)
 
 
 def _day(text: str | None) -> date:
@@ -170,22 +173,12 @@ def _head(found: Overview, period: Period) -> str:
 """
 
 
-def _below(
-    role: str,
-    model: str,
-    period: Period,
-    found: Overview,
-    reference: Sequence[int],
-    moved: Drift | None,
-) -> str:
+def _reads(found: Overview) -> str:
+    if not any(one.compared + one.indeterminate for one in found.agreement.values()):
+        words = "Agreement appears here once examinations have been read."
+        return AGREEMENT + empty("No reads yet", words)
     rows = [(escape(name), *_agreement(found.agreement[shown])) for shown, name in READ.items()]
-    reads = sum(one.compared + one.indeterminate for one in found.agreement.values())
-    compared = (
-        table(HEADS, rows, "Answers and reads")
-        if reads
-        else empty("No reads yet", "Agreement appears here once examinations have been read.")
-    )
-    return _drift(reference, moved) + AGREEMENT + compared + _export(role, model, period)
+    return AGREEMENT + table(HEADS, rows, "Answers and reads")
 
 
 def _drift(reference: Sequence[int], moved: Drift | None) -> str:
@@ -202,7 +195,7 @@ def _drift(reference: Sequence[int], moved: Drift | None) -> str:
             + (
                 ", so the images differ from those the model was tested on: another mix of tissue, "
                 "another stain or scanner, or a fault."
-                if moved.beyond_chance
+                if moved.is_beyond_chance
                 else ": nothing speaks for a shift."
             )
         )
@@ -220,7 +213,7 @@ def _agreement(one: Agreement) -> tuple[str, ...]:
 
 
 def _share(share: Share) -> str:
-    """Such as “12.0% (30 of 250; 8.5% to 16.6%)”."""
+    """Return a share such as “12.0% (30 of 250; 8.5% to 16.6%)”."""
     if share.value is None:
         return "—"
     low, high = share.interval
@@ -232,7 +225,7 @@ def _kappa(kappa: Kappa | None) -> str:
 
 
 def _export(role: str, model: str, period: Period) -> str:
-    """Answers leave with their patients' ids, so for their doctor alone."""
+    """Return the download for doctors alone: answers leave with their patients' ids."""
     if role != "doctor":
         return ""
     query = {"model": model, "first": str(period.first), "last": str(period.last)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +13,9 @@ from bcd_models.images.open import open_image
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.storage import shown_images
-from clinic.ui.files import require_file, upload, write_file, write_report
-from clinic.ui.frame import actor_of
-from clinic.ui.look import IN_LINE
+from clinic.ui.files import add_upload, require_file, write_file, write_report
+from clinic.ui.frame import get_actor
+from clinic.ui.look import QUEUED
 
 PREDICTED = "predicted"  # the label to explain is the answer's own
 
@@ -24,7 +23,7 @@ PREDICTED = "predicted"  # the label to explain is the answer's own
 def add_endpoints(clinic: Installation, models: Models) -> None:
     """Add the endpoints to the Blocks being built."""
     with gr.Row(visible=False):
-        image = upload(label="Image: PNG, JPEG, TIFF, BMP or WebP")
+        image = add_upload(label="Image: PNG, JPEG, TIFF, BMP or WebP")
         model = gr.Dropdown(models.names, value=models.names[0], label="Name of the model")
         label = gr.Dropdown([PREDICTED, *LABELS], value=PREDICTED, label="Label to explain")
         opacity = gr.Number(0.5, minimum=0, maximum=1, label="Opacity of the heat map, 0 to 1")
@@ -35,18 +34,18 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
 
     def list_models() -> list[dict[str, Any]]:
         """The models on offer: name, title, version, weights_sha256 and threshold of each."""
-        return [models.offered(name).to_dict() for name in models.names]
+        return [models.describe(name).to_dict() for name in models.names]
 
     def note_shown(image: bytes, request: gr.Request) -> None:
         """Keep that the caller is about to be answered; of a guest the image isn't even opened."""
-        shown_images.note_shown_to(clinic.database, actor_of(request), map(open_image, [image]))
+        shown_images.note_shown_to(clinic.database, get_actor(request), map(open_image, [image]))
 
     def predict(image: bytes, model: str, request: gr.Request) -> dict[str, Any]:
         """A model's answer about an image. Research use only.
 
         The answer holds the fields of bcd_models.Prediction, its words and the notice.
         """
-        prediction = models.loaded(model).predict(require_file(image))
+        prediction = models.load(model).predict(require_file(image))
         note_shown(image, request)
         return prediction.to_dict()
 
@@ -58,27 +57,20 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
         The picture is a lossless PNG at the image's size. Research use only.
         """
         wanted = None if label == PREDICTED else check_label(label)
-        explanation = models.loaded(model).explain(require_file(image), label=wanted)
+        explanation = models.load(model).explain(require_file(image), label=wanted)
         note_shown(image, request)
-        buffer = io.BytesIO()
-        explanation.overlay(opacity).save(buffer, "PNG")
-        return write_file(buffer.getvalue(), "overlay.png"), explanation.prediction.to_dict()
+        png = shown_images.encode_png(explanation.overlay(opacity))
+        return write_file(png, "overlay.png"), explanation.prediction.to_dict()
 
     def report(image: bytes, model: str, request: gr.Request) -> str:
         """The answer about an image as one page of PDF. Research use only."""
-        loaded = models.loaded(model)
+        loaded = models.load(model)
         explanation = loaded.explain(require_file(image))
         note_shown(image, request)
         return write_report([image], [explanation], loaded, datetime.now(UTC))
 
-    gr.on([], list_models, None, offered, api_name="models", **IN_LINE)
-    gr.on([], predict, [image, model], answer, api_name="predict", **IN_LINE)
-    gr.on(
-        [],
-        explain,
-        [image, model, label, opacity],
-        [overlay, answer],
-        api_name="explain",
-        **IN_LINE,
-    )
-    gr.on([], report, [image, model], pdf, api_name="report", **IN_LINE)
+    gr.on([], list_models, None, offered, api_name="models", **QUEUED)
+    gr.on([], predict, [image, model], answer, api_name="predict", **QUEUED)
+    explained = [image, model, label, opacity]
+    gr.on([], explain, explained, [overlay, answer], api_name="explain", **QUEUED)
+    gr.on([], report, [image, model], pdf, api_name="report", **QUEUED)

@@ -10,14 +10,16 @@ from bcd_models.images.open import SUFFIXES, open_image
 from clinic.analysis.analyse import MAX_IMAGES
 from clinic.http.failures import user_message
 from clinic.ui import result
-from clinic.ui.files import upload
+from clinic.ui.files import add_upload
 
 Images = list[bytes]  # as handed in
 
 
-def images_input() -> gr.File:
+def add_images_input() -> gr.File:
     """Add the input that images are handed in by, several at once or one after the other."""
-    return upload(label="Images", file_count="multiple", file_types=sorted(SUFFIXES), height=140)
+    return add_upload(
+        label="Images", file_count="multiple", file_types=sorted(SUFFIXES), height=140
+    )
 
 
 def add(files: Images | None, kept: Images) -> tuple[Images, None]:
@@ -29,9 +31,9 @@ def add(files: Images | None, kept: Images) -> tuple[Images, None]:
     return images[:MAX_IMAGES], None
 
 
-def waiting(images: Images, nothing: str) -> str:
+def show_waiting(images: Images, nothing: str) -> str:
     """Return what waits for its analysis, the bad ones with the reason; or ``nothing``."""
-    return "".join(map(_one_waiting, images, numbers(images))) or nothing
+    return "".join(map(_show_one, images, numbers(images))) or nothing
 
 
 def numbers(several: Sequence[object]) -> list[str]:
@@ -41,8 +43,8 @@ def numbers(several: Sequence[object]) -> list[str]:
     return [f"Image {number} of {len(several)}" for number in range(1, len(several) + 1)]
 
 
-def _one_waiting(data: bytes, which: str) -> str:
+def _show_one(data: bytes, which: str) -> str:
     try:
-        return result.chosen(open_image(data), which)
+        return result.show_chosen(open_image(data), which)
     except Exception as error:
-        return result.failed(user_message(error), which)
+        return result.show_failure(user_message(error), which)

@@ -17,9 +17,9 @@ from clinic.storage import shown_images
 from clinic.storage.actor import Actor
 from clinic.ui import result
 from clinic.ui.files import require_file, write_report
-from clinic.ui.frame import PRIVATE, QUICK, actor_of
-from clinic.ui.look import IN_LINE
-from clinic.ui.shared.image_input import Images, add, images_input, numbers, waiting
+from clinic.ui.frame import PRIVATE, QUICK, get_actor
+from clinic.ui.look import QUEUED
+from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 THUMBNAIL = 128  # pixels
@@ -49,7 +49,7 @@ def add_try_page(clinic: Installation, models: Models) -> None:
     images = gr.State([], time_to_live=MAX_IDLE)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
-            file = images_input()
+            file = add_images_input()
             picker = gr.HTML(_examples_html(examples), js_on_load=PICK)
             model = gr.Radio(
                 models.choices, value=models.names[0], label="Model", elem_id="bcd-model"
@@ -68,13 +68,13 @@ def add_try_page(clinic: Installation, models: Models) -> None:
 
     def show(kept: Images) -> tuple[str, Update, Update, Update, str]:
         some = gr.update(interactive=bool(kept))
-        return waiting(kept, result.EMPTY), some, some, gr.update(visible=False), ""
+        return show_waiting(kept, result.EMPTY), some, some, gr.update(visible=False), ""
 
     def analyse_images(kept: Images, name: str, request: gr.Request) -> tuple[str, Update, str]:
         try:
-            return _analysed(clinic, actor_of(request), models, kept, name)
+            return _analyse(clinic, get_actor(request), models, kept, name)
         except Exception as error:
-            return result.failed(user_message(error)), gr.update(visible=False), ""
+            return result.show_failure(user_message(error)), gr.update(visible=False), ""
 
     outputs = [shown, analyse, clear, download, details]
     run = analyse.click(
@@ -84,29 +84,29 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         show_progress_on=shown,
         scroll_to_output=True,
         **PRIVATE,
-        **IN_LINE,
+        **QUEUED,
     )
     # A late answer must not land beside other images.
     changed = [
-        file.upload(add, [file, images], [images, file], cancels=run, **QUICK, **IN_LINE),
-        picker.click(pick, None, images, cancels=run, **QUICK, **IN_LINE),
-        clear.click(list, None, images, cancels=run, **QUICK, **IN_LINE),
+        file.upload(add, [file, images], [images, file], cancels=run, **QUICK, **QUEUED),
+        picker.click(pick, None, images, cancels=run, **QUICK, **QUEUED),
+        clear.click(list, None, images, cancels=run, **QUICK, **QUEUED),
         model.change(None, None, None, cancels=run, **PRIVATE),
     ]
     for change in changed:
-        change.then(show, images, outputs, show_progress_on=shown, **PRIVATE, **IN_LINE)
+        change.then(show, images, outputs, show_progress_on=shown, **PRIVATE, **QUEUED)
 
 
-def _analysed(
+def _analyse(
     clinic: Installation, actor: Actor | None, models: Models, images: Images, name: str
 ) -> tuple[str, Update, str]:
-    """Answers, report and details; a bad image costs itself only."""
-    model, when = models.loaded(name), datetime.now(UTC)
+    """Return answers, report and details; a bad image costs itself only."""
+    model, when = models.load(name), datetime.now(UTC)
     cards, explanations = [], []
     found = model.explanations(require_file(images))
     for which, (_, answer) in zip(numbers(images), found, strict=True):
         if isinstance(answer, ImageError):
-            cards.append(result.failed(user_message(answer), which))
+            cards.append(result.show_failure(user_message(answer), which))
         else:
             explanations.append(answer)
             cards.append(result.result(answer, which))
