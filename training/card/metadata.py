@@ -11,7 +11,7 @@ from huggingface_hub import (
 )
 
 from bcd_models.config import ModelConfig
-from training.card.provenance import SHORT, hub_start, list_data_sets
+from training.card.provenance import hub_start, list_data_sets, name_source
 from training.evaluate.metrics import METRICS
 from training.evaluate.schema import Estimate, Metrics, Within
 
@@ -92,5 +92,5 @@ def _interval(estimate: Estimate) -> str:
 
 
 def _describe_data(metrics: Metrics, within: Within) -> str:
-    source = SHORT.get(within.source, within.source)
+    source = name_source(within.source)
     return f"{source}, {metrics.data.part} part of the {metrics.data.split} split"

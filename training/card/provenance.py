@@ -9,10 +9,9 @@ import yaml
 
 from bcd_models.config import ModelConfig, Provenance
 from bcd_models.models.backbones import backbone_named, count_cells
-from training.corpus.chunks import SOURCES
-from training.corpus.sources import Source
+from training.corpus.sources import SOURCES
+from training.corpus.sources.source import Source
 
-SHORT = {"idc": "IDC", "breakhis": "BreaKHis"}
 # What is known of a corpus' source and stands in neither file, by the corpus' fingerprint.
 _NOTES = {
     (
@@ -43,9 +42,13 @@ SPLITS = {
 class DataSet:
     """A public data set, and how much of it a corpus holds."""
 
-    name: str
     images: int
     source: Source
+
+    @property
+    def name(self) -> str:
+        """What pages call it."""
+        return self.source.short
 
     @property
     def published_images(self) -> int:
@@ -53,10 +56,15 @@ class DataSet:
         return sum(self.source.expected.values())
 
 
+def name_source(name: str) -> str:
+    """Return what pages call a corpus' source."""
+    return SOURCES[name].short if name in SOURCES else name
+
+
 def list_data_sets(provenance: Provenance) -> list[DataSet]:
     """Return the data sets of a model's corpus, the larger first."""
     images = provenance.images
-    known = [DataSet(SHORT[n], images[n], SOURCES[n]) for n in images if n in SOURCES]
+    known = [DataSet(images[name], source) for name, source in SOURCES.items() if name in images]
     return sorted(known, key=lambda one: -one.images)
 
 

@@ -59,7 +59,7 @@ def render(folder: Path, dataset: str = "") -> str:
         measured=metrics.model_dump(),
         within=within.model_dump(),
         near=metrics.neighbours,
-        source=_source(within),
+        source=card_provenance.name_source(within.source),
         title=backbone_named(config.backbone).title,
         layer=_cam_layer(config),
         where=f"cards/{config.name}",
@@ -157,10 +157,6 @@ def _metrics(folder: Path) -> measured.Metrics:
     return metrics
 
 
-def _source(within: measured.Within) -> str:
-    return card_provenance.SHORT.get(within.source, within.source)
-
-
 def results_table(folders: list[Path]) -> str:
     """Return a Markdown table of models, their headline figures and the colour floor.
 
@@ -181,8 +177,9 @@ def results_table(folders: list[Path]) -> str:
     empty = ("",) * (len(HEADLINE) - 1)
     rows += [("colour statistics alone", floor, *empty) for floor in floors]
     within = headline(first)
+    source = card_provenance.name_source(within.source)
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    part = f"{first.data.part} part of the {first.data.split} split, within {_source(within)}"
+    part = f"{first.data.part} part of the {first.data.split} split, within {source}"
     return "\n".join([*lines, "", f"On the {part}: {counts(within.counts.model_dump())}."])
 
 

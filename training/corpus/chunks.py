@@ -21,11 +21,9 @@ import pyarrow as pa
 from bcd_models.config import LABELS
 from bcd_models.errors import ImageError
 from bcd_models.images.open import ImageLimits, open_image
-from training.corpus.sources import Image, Refused, Source
-from training.corpus.sources.breakhis import BREAKHIS
-from training.corpus.sources.idc import IDC
+from training.corpus.sources import SOURCES
+from training.corpus.sources.source import Image, Refused, Source
 
-SOURCES = {source.name: source for source in (IDC, BREAKHIS)}
 WRITE_BATCH = 256
 _LIMITS = ImageLimits(min_side=1)
 

@@ -17,6 +17,7 @@ from bcd_models.errors import InputError
 from training.corpus import build as corpus
 from training.corpus import page as corpus_page
 from training.corpus import splits
+from training.corpus.sources import SOURCES
 from training.publish.hub import Content
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
@@ -26,10 +27,10 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6,
 COLUMNS = {
     "image": "the file's own bytes, decoded on access",
     "label": "benign or malignant; what that means differs by source, see above",
-    "source": "idc or breakhis",
+    "source": "the public data set it is of: one of the headings above",
     "case_id": "what images are grouped by: source/case",
-    "subtype": "the source's finer label (BreaKHis), or empty",
-    "magnification": "the source's magnification (BreaKHis), or empty",
+    "subtype": "the source's finer label, or empty where it has none",
+    "magnification": "the source's magnification, or empty where it states none",
     "name": "the file's path inside its source",
     "sha256": "SHA-256 of the decoded pixels and their size: equal for equal images",
     "grouped_part": "train, validation or test, by case; also the name of the split",
@@ -118,10 +119,11 @@ def _card(
     frame: pd.DataFrame, about: dict[str, Any], repo_id: str, sheets: list[str], pixels: bool
 ) -> str:
     sources = about["sources"]
+    title = f"Breast histopathology: {' and '.join(SOURCES[name].short for name in sources)}"
     parts = [part for part in splits.SHARES if (frame["grouped_part"] == part).any()]
     data_files = [{"split": part, "path": f"data/{part}-*.parquet"} for part in parts]
     metadata = DatasetCardData(
-        pretty_name="Breast histopathology: IDC and BreaKHis merged",
+        pretty_name=title,
         license=sorted({source["licence"].lower() for source in sources.values()}),
         task_categories=["image-classification"],
         size_categories=next((word for top, word in SIZES if len(frame) < top), "1M<n<10M"),
@@ -131,6 +133,7 @@ def _card(
     card = DatasetCard.from_template(
         metadata,
         template_path=str(TEMPLATE),
+        title=title,
         repo_id=repo_id,
         about=about,
         pixels=pixels,
@@ -167,13 +170,15 @@ def _problems(frame: pd.DataFrame, sources: dict[str, Any]) -> list[str]:
     """Return what a user of these rows has to know; counts come from the rows."""
     sizes = frame.groupby(["source", "case_id"]).size()
     lines = [
-        "The two sources label different things under the same two words (see above), at different "
+        "Sources label different things under the same two words (see above), at different "
         "scales: a network can tell them apart by look alone. Compare within a source.",
         "Colour alone separates the labels well. Report a colour-statistics baseline beside a "
         "network.",
-        "Nothing links cases of one source to those of the other, or IDC's case ids to patients.",
+        "Nothing links cases of one source to those of another.",
     ]
     for name in sources:
+        if case_is := SOURCES[name].case_is:
+            lines.append(f"{name}: a case is {case_is}.")
         largest = sizes[name].max() / sizes[name].sum()
         lines.append(f"{name}: the largest of {len(sizes[name]):,} cases holds {largest:.0%}.")
     labels = frame.groupby(["source", "case_id"])["label"].nunique()

@@ -33,7 +33,7 @@ from tests.conftest import CARDS, MODELS
 from training import command
 from training.card import provenance as card_provenance
 from training.card import write as card
-from training.corpus.chunks import SOURCES
+from training.corpus.sources import SOURCES
 from training.evaluate import schema as measured
 from training.evaluate.metrics import HEADLINE, METRICS
 from training.recipes.schema import Recipe
@@ -356,7 +356,7 @@ def test_subgroups_are_told_apart(make: Make) -> None:
     groups, metrics = rows(section(body(folder), "Subgroups")), read(folder)
     for kind in ("per_source", "per_magnification"):
         for name, group in metrics[kind].items():
-            said = groups[card_provenance.SHORT.get(name, name)]
+            said = groups[card_provenance.name_source(name)]
             assert said[0] == card.counts(group["counts"])
             if group["figures"] == "not estimable":
                 assert said[1:] == ["not estimable"] * 3

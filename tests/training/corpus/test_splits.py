@@ -195,7 +195,7 @@ def test_manifests_of_a_fixed_tree_never_change(tmp_path: Path) -> None:
         path = tmp_path / "breakhis" / ("benign", "malignant")[patient % 2] / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (70, 46), (patient, 9, 9)).save(path)
-    sources = {name: tmp_path / name for name in ("idc", "breakhis")}
+    sources = {name: [tmp_path / name] for name in ("idc", "breakhis")}
     corpus.build(sources, tmp_path / "corpus", processes=1)
     for kind in ("grouped", "neighbours", "random", "leaky"):
         made = (tmp_path / "corpus" / f"{kind}.json").read_text()

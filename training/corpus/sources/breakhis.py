@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.corpus.sources import FOREIGN, Image, Refused, Source
 from training.corpus.sources.files import png_files
+from training.corpus.sources.source import FOREIGN, Image, Refused, Source
 
 # SOB_<B or M>_<subtype>-<year>-<slide>-<magnification>-<number>.png
 _NAME = re.compile(r"(?:^|/)SOB_([BM])_([A-Z]+)-(\d+)-(\d+)[A-Z]*-(\d+)-(\d+)\.png$")
@@ -50,6 +50,7 @@ def _other_magnification(folders: list[str], magnification: str) -> bool:
 
 BREAKHIS = Source(
     name="breakhis",
+    short="BreaKHis",
     title="BreaKHis: Breast Cancer Histopathological Database",
     licence="CC-BY-4.0",
     citation=(
@@ -60,6 +61,7 @@ BREAKHIS = Source(
     expected={"benign": 2_480, "malignant": 5_429},
     expected_cases=82,
     labels_mean="the patient's tumour: benign (four subtypes) or malignant (four subtypes)",
+    case_is="",
     one_label_a_case=True,
     size=None,
     read=read,
