@@ -13,8 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from training.corpus.pixels import Pixels
-from training.corpus.rows import Rows
+from training.corpus.pixels import Pixels, Rows
 from training.recipes.schema import Recipe
 from training.train import engine
 from training.train import run as train

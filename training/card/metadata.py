@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import yaml
-from huggingface_hub import (
-    EvalResult,
-    EvalResultEntry,
-    ModelCardData,
-    eval_result_entries_to_yaml,
-)
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from bcd_models.config import ModelConfig
-from training.card.provenance import hub_start, list_data_sets, name_source
+from training.card.provenance import find_start_on_hub, list_sources, name_source
 from training.evaluate.metrics import METRICS
-from training.evaluate.schema import Estimate, Metrics, Within
+from training.evaluate.schema import Metrics, Within
 
 TASK = "image-classification"
 TAGS = ["bcd-models", "histopathology", "breast-cancer", "medical", "research-use-only"]
@@ -29,8 +24,8 @@ def metadata(config: ModelConfig, metrics: Metrics, within: Within, dataset: str
         within: The headline part of it.
         dataset: Hub id of the published corpus, or "".
     """
-    base = hub_start(config)
-    sources = [one.source.name for one in list_data_sets(config.provenance)]
+    base = find_start_on_hub(config)
+    sources = [source.name for source, _ in list_sources(config.provenance)]
     return ModelCardData(
         license="apache-2.0",
         library_name="timm",
@@ -58,10 +53,11 @@ def eval_results(metrics: Metrics, within: Within, dataset: str) -> str:
         EvalResultEntry(
             dataset_id=dataset,
             task_id=f"{metrics.data.split}-{metrics.data.part}-{METRICS[name].hub}",
-            value=round(within.figures[name].value, DIGITS),
-            notes=f"{where}; 95% interval {_interval(within.figures[name])}",
+            value=round(figure.value, DIGITS),
+            notes=f"{where}; 95% interval {figure.low:.{DIGITS}f} to {figure.high:.{DIGITS}f}",
         )
         for name in _names_on_hub(within)
+        for figure in (within.figures[name],)
     ]
     return str(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
 
@@ -85,10 +81,6 @@ def _model_index(metrics: Metrics, within: Within, dataset: str) -> list[EvalRes
         )
         for name in _names_on_hub(within)
     ]
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:.{DIGITS}f} to {estimate.high:.{DIGITS}f}"
 
 
 def _describe_data(metrics: Metrics, within: Within) -> str:

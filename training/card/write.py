@@ -13,11 +13,10 @@ from typing import Annotated, Any
 import typer
 from huggingface_hub import ModelCard
 
-from bcd_models.config import ModelConfig
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import backbone_named, count_cells
 from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
@@ -33,6 +32,10 @@ TEMPLATE = Path(__file__).with_name("card.md")
 FLOOR_WORDS = {
     "source_alone": "the source alone",
     "colour_statistics": "colour statistics (moments in RGB and HED, gradient boosting)",
+}
+PLOTS = {
+    "evaluation": "The whole part: ROC, precision and recall, reliability, counts",
+    "risk-by-case": "Mean probability of each case beside its malignant share",
 }
 RESULTS_BEGIN = "<!-- results: written by python -m training.card -->"
 RESULTS_END = "<!-- end of results -->"
@@ -51,7 +54,9 @@ def render(folder: Path, dataset: str = "") -> str:
     if model_folder.members_of(folder):
         return ensemble_card.render(folder)
     config, metrics = model_folder.read_config(folder), _metrics(folder)
-    within = headline(metrics)
+    within, backbone = headline(metrics), backbone_named(config.backbone)
+    layer = backbone.cam_layer
+    plots = {f"{name}-{metrics.data.part}.png": words for name, words in PLOTS.items()}
     card = ModelCard.from_template(
         metadata(config, metrics, within, dataset),
         template_path=str(TEMPLATE),
@@ -60,8 +65,9 @@ def render(folder: Path, dataset: str = "") -> str:
         within=within.model_dump(),
         near=metrics.neighbours,
         source=card_provenance.name_source(within.source),
-        title=backbone_named(config.backbone).title,
-        layer=_cam_layer(config),
+        title=backbone.title,
+        layer=f"`{layer}`" if layer else "the last feature map",
+        cells=count_cells(config),
         where=f"cards/{config.name}",
         megabytes=(folder / model_folder.WEIGHTS).stat().st_size / 1e6,
         origin=card_provenance,
@@ -73,7 +79,7 @@ def render(folder: Path, dataset: str = "") -> str:
         ends=_ends,
         spread=spread,
         verdict=verdict(within),
-        plots={file: says for file, says in _plots(metrics).items() if (folder / file).is_file()},
+        plots={file: words for file, words in plots.items() if (folder / file).is_file()},
         curves=CURVES if (folder / CURVES).is_file() else "",
         notice=NOTICE,
     )
@@ -136,14 +142,6 @@ def verdict(within: measured.Within) -> str:
             "reaches down to zero or below."
         )
     return "**The model is not above the colour floor.**"
-
-
-def _plots(metrics: measured.Metrics) -> dict[str, str]:
-    part = metrics.data.part
-    return {
-        f"evaluation-{part}.png": "The whole part: ROC, precision and recall, reliability, counts",
-        f"risk-by-case-{part}.png": "Mean probability of each case beside its malignant share",
-    }
 
 
 def _metrics(folder: Path) -> measured.Metrics:
@@ -211,11 +209,6 @@ def _ends(name: str, entry: dict[str, float]) -> str:
 def _cell(name: str, entry: dict[str, float]) -> str:
     """Return a figure and its interval, as a table's cell."""
     return f"{METRICS[name].text(entry['value'])} ({_ends(name, entry)})"
-
-
-def _cam_layer(config: ModelConfig) -> str:
-    named = backbone_named(config.backbone).cam_layer
-    return f"`{named}`" if named else "the last feature map"
 
 
 def main(

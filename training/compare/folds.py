@@ -13,8 +13,8 @@ from training.compare.rows import (
     align_frames,
     auroc_minus,
     auroc_of,
-    balanced_accuracy_of,
     counts_of,
+    measure_frame,
     within,
 )
 from training.compare.runs import Missing, Pool, Run, pool_arms, pool_folds
@@ -34,33 +34,28 @@ def out_of_fold(
     if not whole:
         raise Missing("no run holds out a fold")
     plain = {pool.first.backbone: pool for pool in whole if pool.first.plan.arm == "plain"}
-    found = []
+    lines = []
     for pool in whole:
-        line = _pooled_line(pool, larger)
-        base = plain.get(pool.first.backbone)
-        if base and base is not pool:
-            line = line.model_copy(update=_minus_plain(pool, base, larger))
+        beside: dict[str, Any] = {}
+        base = plain.get(pool.first.backbone, pool)
+        if base is not pool and set(pool.runs) & set(base.runs):
+            difference, images = auroc_minus(pool.frame, base.frame, larger)
+            beside = {"minus_plain": difference, "paired_images": images}
         if floor is not None:
-            above, _ = auroc_minus(pool.frame, floor, larger)
-            line = line.model_copy(update={"minus_floor": above})
-        found.append(line)
+            beside["minus_floor"], _ = auroc_minus(pool.frame, floor, larger)
+        lines.append(_measure_pool(pool, larger).model_copy(update=beside))
     if floor is not None:
-        found.append(_floor_line(floor, larger))
-    return tuple(found)
-
-
-def _floor_line(floor: pd.DataFrame, larger: str) -> schema.OutOfFold:
-    frame = within(floor, larger)
-    backbone, arm = FLOOR
-    return schema.OutOfFold(
-        backbone=backbone,
-        arm=arm,
-        learnt_share=1,
-        folds=tuple(range(splits.FOLDS)),
-        counts=counts_of(frame),
-        auroc=auroc_of(frame),
-        balanced_accuracy=balanced_accuracy_of(frame),
-    )
+        backbone, arm = FLOOR
+        lines.append(
+            schema.OutOfFold(
+                backbone=backbone,
+                arm=arm,
+                learnt_share=1,
+                folds=tuple(range(splits.FOLDS)),
+                **measure_frame(within(floor, larger)),
+            )
+        )
+    return tuple(lines)
 
 
 def _whole_pools(runs: list[Run]) -> list[Pool]:
@@ -70,25 +65,14 @@ def _whole_pools(runs: list[Run]) -> list[Pool]:
     )
 
 
-def _pooled_line(pool: Pool, larger: str) -> schema.OutOfFold:
-    frame = within(pool.frame, larger)
+def _measure_pool(pool: Pool, larger: str) -> schema.OutOfFold:
     return schema.OutOfFold(
         backbone=pool.first.backbone,
         arm=pool.first.plan.arm,
         learnt_share=pool.first.plan.learnt_share,
         folds=tuple(pool.runs),
-        counts=counts_of(frame),
-        auroc=auroc_of(frame),
-        balanced_accuracy=balanced_accuracy_of(frame),
+        **measure_frame(within(pool.frame, larger)),
     )
-
-
-def _minus_plain(pool: Pool, plain: Pool, larger: str) -> dict[str, Any]:
-    """Return the difference to plain, over the images of both where these hold other folds."""
-    if not set(pool.runs) & set(plain.runs):
-        return {}
-    difference, images = auroc_minus(pool.frame, plain.frame, larger)
-    return {"minus_plain": difference, "paired_images": images}
 
 
 def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
@@ -105,26 +89,26 @@ def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
         raise Missing("the four arms hold no fold in common")
     four = [pool_folds(pool.runs, folds) for pool in four]
     frames = align_frames([within(pool.frame, larger) for pool in four])
-    corners = tuple(_corner(pool, frame, corpus) for pool, frame in zip(four, frames, strict=True))
+    measured = [measure_frame(frame) for frame in frames]
+    corners = tuple(
+        schema.Corner(
+            backbone=pool.first.backbone,
+            arm=pool.first.plan.arm,
+            auroc=one["auroc"],
+            balanced_accuracy=one["balanced_accuracy"],
+            budget=_add_up_budget(pool, corpus),
+        )
+        for pool, one in zip(four, measured, strict=True)
+    )
     return schema.Square(
         folds=tuple(folds),
-        counts=counts_of(frames[0]),
+        counts=measured[0]["counts"],
         corners=corners,
-        unequal=_unequal(corners),
+        unequal=_list_unequal_budgets(corners),
     )
 
 
-def _corner(pool: Pool, frame: pd.DataFrame, corpus: Path | None) -> schema.Corner:
-    return schema.Corner(
-        backbone=pool.first.backbone,
-        arm=pool.first.plan.arm,
-        auroc=auroc_of(frame),
-        balanced_accuracy=balanced_accuracy_of(frame),
-        budget=_budget(pool, corpus),
-    )
-
-
-def _budget(pool: Pool, corpus: Path | None) -> schema.Budget:
+def _add_up_budget(pool: Pool, corpus: Path | None) -> schema.Budget:
     phases = pool.first.plan.phases
     passes = None
     if corpus:
@@ -140,7 +124,7 @@ def _budget(pool: Pool, corpus: Path | None) -> schema.Budget:
     )
 
 
-def _unequal(corners: tuple[schema.Corner, ...]) -> tuple[str, ...]:
+def _list_unequal_budgets(corners: tuple[schema.Corner, ...]) -> tuple[str, ...]:
     """Return what the four were not given alike, one line each."""
     lines = []
     for name, words in {"phases": "epochs a fold", "image_passes": "image passes"}.items():
@@ -169,7 +153,7 @@ def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve,
         folds = sorted(set.intersection(*(set(pool.runs) for pool in of_recipe)))
         if not folds:
             raise Missing(f"the shares of {whole.backbone} hold no fold in common")
-        points = tuple(_pooled_line(pool_folds(pool.runs, folds), larger) for pool in of_recipe)
+        points = tuple(_measure_pool(pool_folds(pool.runs, folds), larger) for pool in of_recipe)
         curves.append(
             schema.LearningCurve(backbone=whole.backbone, arm=whole.plan.arm, points=points)
         )
@@ -181,23 +165,20 @@ def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve,
 def neighbours(runs: list[Run], larger: str) -> tuple[Neighbours, ...]:
     """Arms whose folds were held out both by case and by runs of neighbouring case ids."""
     by_case = {_recipe_of(pool): pool for pool in pool_arms(runs)}
-    both = [
-        (by_case[_recipe_of(pool)], pool)
-        for pool in pool_arms(runs, "neighbours")
-        if _recipe_of(pool) in by_case
-    ]
+    by_id = {_recipe_of(pool): pool for pool in pool_arms(runs, "neighbours")}
+    both = [(by_case[recipe], by_id[recipe]) for recipe in by_id if recipe in by_case]
     if not both:
         raise Missing(
             "it takes fold runs of one recipe on the grouped split and on the neighbours split"
         )
-    return tuple(_beside(*pair, larger) for pair in both)
+    return tuple(_compare_neighbours(*pair, larger) for pair in both)
 
 
 def _recipe_of(pool: Pool) -> str:
     return str(pool.first.decided("split", "seed"))
 
 
-def _beside(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
+def _compare_neighbours(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
     one, other = align_frames([within(pool.frame, larger) for pool in (by_case, by_run)])
     difference, _ = auroc_minus(by_run.frame, by_case.frame, larger)
     return Neighbours(

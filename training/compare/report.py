@@ -55,7 +55,12 @@ def compare(
     runs = read_all(folders)
     provenance = runs[0].provenance
     if corpus_folder:
-        _check_corpus(corpus_folder, provenance.corpus_fingerprint)
+        _, about = corpus.load(corpus_folder)
+        ours, theirs = about["fingerprint"], provenance.corpus_fingerprint
+        if ours != theirs:
+            raise InputError(
+                f"the runs were trained on corpus {theirs[:16]}, {corpus_folder} is {ours[:16]}"
+            )
     floor = predictions.read(floor_folder / run_folder.PREDICTIONS) if floor_folder else None
     larger = _larger_source(runs)
     missing: dict[str, str] = {}
@@ -88,15 +93,6 @@ def compare(
         missing=missing,
         notice=NOTICE,
     )
-
-
-def _check_corpus(folder: Path, fingerprint: str) -> None:
-    _, about = corpus.load(folder)
-    if about["fingerprint"] != fingerprint:
-        raise InputError(
-            f"the runs were trained on corpus {fingerprint[:16]}, {folder} is "
-            f"{about['fingerprint'][:16]}"
-        )
 
 
 def _larger_source(runs: list[Run]) -> str:
@@ -149,7 +145,7 @@ def draw(report: schema.Report) -> dict[str, bytes]:
     if report.learning_curves:
         series = {
             f"{curve.backbone}, {curve.arm}": [
-                (point.learnt_share, *_ends(point.auroc)) for point in curve.points
+                (point.learnt_share, *_place(point.auroc)) for point in curve.points
             ]
             for curve in report.learning_curves
         }
@@ -158,9 +154,9 @@ def draw(report: schema.Report) -> dict[str, bytes]:
 
 
 def _tested_rows(report: schema.Report) -> list[Row]:
-    models = [_row(page.title(one), one.within.figures["auroc"]) for one in report.tested]
+    models = [(page.title(one), *_place(one.within.figures["auroc"])) for one in report.tested]
     floors = [
-        _row(f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", floor.auroc)
+        (f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", *_place(floor.auroc))
         for one in report.tested[:1]
         for name, floor in one.within.floors
     ]
@@ -170,17 +166,16 @@ def _tested_rows(report: schema.Report) -> list[Row]:
 def _arm_rows(report: schema.Report) -> list[Row]:
     """Differences alone: the AUROCs of arms that hold different folds can't stand side by side."""
     return [
-        _row(f"{one.backbone}, {one.arm} (folds {', '.join(map(str, one.folds))})", one.minus_plain)
+        (
+            f"{one.backbone}, {one.arm} (folds {', '.join(map(str, one.folds))})",
+            *_place(one.minus_plain),
+        )
         for one in report.out_of_fold
         if one.minus_plain
     ]
 
 
-def _row(name: str, estimate: Estimate) -> Row:
-    return name, *_ends(estimate)
-
-
-def _ends(estimate: Estimate) -> tuple[float, float, float]:
+def _place(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from bcd_models.errors import InputError
 from training.evaluate import metrics
+from training.evaluate.metrics import truth_of
 from training.evaluate.schema import Counts, Estimate
-
-
-def truth_of(frame: pd.DataFrame) -> metrics.Bools:
-    """Return whether each row is malignant."""
-    truth: metrics.Bools = (frame["label"] == "malignant").to_numpy()
-    return truth
 
 
 def within(frame: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -50,8 +47,7 @@ def drawn_of(frame: pd.DataFrame) -> metrics.Resamples:
 
 def margins_of(frame: pd.DataFrame) -> metrics.Floats:
     """Logit margins, shape (N,)."""
-    margins: metrics.Floats = frame["margin"].to_numpy(np.float64)
-    return margins
+    return np.asarray(frame["margin"], np.float64)
 
 
 def auroc_of(frame: pd.DataFrame) -> Estimate:
@@ -60,11 +56,18 @@ def auroc_of(frame: pd.DataFrame) -> Estimate:
     return Estimate(**found)
 
 
-def balanced_accuracy_of(frame: pd.DataFrame) -> Estimate:
-    """Balanced accuracy at the threshold where it is largest on these very images."""
+def measure_frame(frame: pd.DataFrame) -> dict[str, Any]:
+    """Return counts, AUROC and balanced accuracy.
+
+    The latter is at the threshold where it is largest on these very images.
+    """
     best = metrics.best_balanced_accuracy
     found = metrics.interval(best, truth_of(frame), margins_of(frame), drawn_of(frame))
-    return Estimate(**found)
+    return {
+        "counts": counts_of(frame),
+        "auroc": auroc_of(frame),
+        "balanced_accuracy": Estimate(**found),
+    }
 
 
 def auroc_minus(ours: pd.DataFrame, theirs: pd.DataFrame, source: str) -> tuple[Estimate, int]:

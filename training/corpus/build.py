@@ -10,8 +10,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -158,28 +158,22 @@ def read_chunks(paths: Paths, folder: Path, processes: int) -> list[Path]:
     }
     whole_first = sorted(asked.items(), key=lambda one: one[1][3])
     missing = [(*what, file, schema) for file, what in whole_first if not file.exists()]
-    done = _one_by_one(missing) if processes == 1 else _in_parallel(missing, processes)
-    for _ in tqdm(done, "reading", len(missing), unit=" chunks", disable=None):
-        pass
-    return list(asked)
-
-
-def _one_by_one(missing: list[tuple[Any, ...]]) -> Iterator[None]:
-    for what in missing:
-        read_chunk(*what)
-        yield
-
-
-def _in_parallel(missing: list[tuple[Any, ...]], processes: int) -> Iterator[None]:
-    with ProcessPoolExecutor(processes, get_context("spawn"), begin_process) as pool:
+    pool = (
+        ThreadPoolExecutor(1)
+        if processes == 1
+        else ProcessPoolExecutor(processes, get_context("spawn"), begin_process)
+    )
+    with pool:
         reading = [pool.submit(read_chunk, *what) for what in missing]
         try:
-            for done in as_completed(reading):
-                yield done.result()
+            done = as_completed(reading)
+            for one in tqdm(done, "reading", len(missing), unit=" chunks", disable=None):
+                one.result()
         except BrokenProcessPool:
             raise OSError("a reading process was killed, perhaps for want of memory") from None
         finally:
             pool.shutdown(cancel_futures=True)
+    return list(asked)
 
 
 def _key(paths: Paths) -> str:
@@ -221,7 +215,7 @@ def _about(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
         "fingerprint": fingerprint(table),
         "rows": len(table),
         "sources": {
-            name: _about_source(SOURCES[name], frame, _belonging(name, refused))
+            name: _about_source(SOURCES[name], frame, refused)
             for name, frame in table.groupby("source")
         },
         "skipped": dict(Counter(r.reason for r in refused)),
@@ -229,12 +223,8 @@ def _about(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
     }
 
 
-def _belonging(source: str, refused: list[Refused]) -> int:
-    """Return how many of the files left out belong to a source's images."""
-    return sum(r.name.startswith(f"{source}/") and r.reason != FOREIGN for r in refused)
-
-
-def _about_source(source: Source, frame: pd.DataFrame, left_out: int) -> dict[str, Any]:
+def _about_source(source: Source, frame: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
+    left_out = [r for r in refused if r.name.startswith(f"{source.name}/") and r.reason != FOREIGN]
     labels = {label: int((frame["label"] == label).sum()) for label in LABELS}
     both = frame.groupby("case_id")["label"].nunique()
     if source.one_label_a_case and (both > 1).any():
@@ -252,7 +242,7 @@ def _about_source(source: Source, frame: pd.DataFrame, left_out: int) -> dict[st
             k: int(v) for k, v in frame["magnification"].value_counts().items() if k
         },
         "full_set": {"labels": source.expected, "cases": source.expected_cases},
-        "found": len(frame) + left_out,
+        "found": len(frame) + len(left_out),
     }
 
 

@@ -41,21 +41,17 @@ def resize(images: Tensor, size: int) -> Tensor:
         N x 3 x size x size, float32 holding whole numbers from 0 to 255, on the same device.
     """
     if images.dtype is torch.uint8 and images.device.type == "cpu":
-        return _resized_as_bytes(images, size)
+        # Torch's kernel for bytes is made for pixels whose colours lie side by side.
+        pixels = images.contiguous(memory_format=torch.channels_last)
+        if pixels.shape[-2:] != (size, size):
+            pixels = functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
+        return pixels.to(torch.float32, memory_format=torch.contiguous_format)
     pixels = images.float()
     for shape in ((pixels.shape[-2], size), (size, size)):
         if pixels.shape[-2:] != shape:
             pixels = functional.interpolate(pixels, shape, mode="bicubic", antialias=True)
             pixels = pixels.clamp_(0, 255).round_()
     return pixels
-
-
-def _resized_as_bytes(images: Tensor, size: int) -> Tensor:
-    """Torch's kernel for bytes is made for pixels whose colours lie side by side."""
-    pixels = images.contiguous(memory_format=torch.channels_last)
-    if pixels.shape[-2:] != (size, size):
-        pixels = functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format)
 
 
 def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:

@@ -1,4 +1,4 @@
-"""Corpus rows -> batches of uint8 pixels on the device.
+"""Rows of a corpus with their pixels, and batches of these on the device.
 
 The pixels of a corpus are decoded once into flat files beside it, one for each shape, and mapped
 from there: memory holds no more than the batch at hand. Images at least as
@@ -14,10 +14,12 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -90,6 +92,39 @@ class Pixels:
     def batch(self, positions: Tensor, size: int, device: torch.device) -> Tensor:
         """Pixels of some rows, N x 3 x size x size, float32 from 0 to 255, on the device."""
         return resize_rows(self.rows(positions.cpu()), size, device)
+
+
+@dataclass
+class Rows:
+    """Some rows of a corpus, ready to train or evaluate on.
+
+    Attributes:
+        frame: One line a row: label, source, case_id.
+        pixels: Their pixels, in the same order.
+        taught: P(malignant) that teachers give each row, NaN where they say nothing; or None.
+    """
+
+    frame: pd.DataFrame
+    pixels: Pixels
+    taught: NDArray[np.float64] | None = None
+
+    @property
+    def truth(self) -> NDArray[np.bool_]:
+        """Whether each row is malignant."""
+        return np.asarray(self.frame["label"] == "malignant")
+
+    def where(self, mask: NDArray[np.bool_]) -> Rows:
+        """Return some of the rows."""
+        taught = None if self.taught is None else self.taught[mask]
+        return Rows(self.frame[mask].reset_index(drop=True), self.pixels.where(mask), taught)
+
+
+def rows_of(
+    corpus: datasets.Dataset, frame: pd.DataFrame, indices: NDArray[np.int64], largest: int
+) -> Rows:
+    """Rows of a corpus by position; ``frame`` is the whole corpus' table."""
+    chosen = frame.iloc[indices].reset_index(drop=True)
+    return Rows(chosen, Pixels(corpus, indices, largest))
 
 
 def resize_rows(rows: Found, size: int, device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.corpus.rows import Rows, rows_of
+from training.corpus.pixels import Rows, rows_of
 from training.recipes import schema as recipe
 from training.run_folder import PREDICTIONS
 
@@ -97,7 +97,7 @@ def _masks(
     split: splits.Split, table: pd.DataFrame, held: HeldOut
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which rows are learnt from, and which are held out."""
-    usable = ~split.part.isin(["test", splits.UNUSED]).to_numpy()
+    usable = (split.part != "test").to_numpy()
     if held.nothing:
         return usable, np.zeros_like(usable)
     if held.fold is not None:
@@ -141,5 +141,4 @@ def average_teachers(
     mean = frame["sha256"].map(said.groupby("sha256")["probability"].mean())
     if mean.isna().all():
         raise InputError("the teachers say nothing of any image learnt from: name other runs")
-    averaged: NDArray[np.float64] = mean.to_numpy(dtype=np.float64)
-    return averaged
+    return np.asarray(mean, np.float64)

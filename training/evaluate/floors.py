@@ -22,23 +22,21 @@ from bcd_models.decision import log_odds
 from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.corpus.pixels import Pixels
-from training.corpus.rows import Rows, rows_of
+from training.corpus.pixels import Pixels, Rows, rows_of
 from training.run_folder import PREDICTIONS
 
 CHUNK = 256
 SIZE = 50  # pixels
 
 
-def colour_floor(train: Rows, scored: Rows, size: int, seed: int = 0) -> NDArray[np.float64]:
-    """P(malignant) by gradient boosting on colour moments, fitted on ``train``.
+def colour_floor(train: Rows, scored: Rows, size: int = SIZE) -> NDArray[np.float64]:
+    """Return P(malignant) by gradient boosting on colour moments, fitted on ``train``.
 
     The features are mean, standard deviation, skewness and kurtosis of each channel in RGB and in
     HED (haematoxylin, eosin, DAB: Ruifrok and Johnston 2001): nothing of shape or texture.
     """
-    return _boost(
-        colour_moments(train.pixels, size), train.truth, colour_moments(scored.pixels, size), seed
-    )
+    learnt, asked = (colour_moments(rows.pixels, size) for rows in (train, scored))
+    return _boost(learnt, train.truth, asked)
 
 
 def out_of_fold(corpus_folder: Path, size: int = SIZE) -> tuple[pd.DataFrame, NDArray[np.float64]]:
@@ -67,21 +65,16 @@ def across(known: Rows, fold: NDArray[np.int64], size: int = SIZE) -> NDArray[np
 
 
 def _boost(
-    learnt: NDArray[np.float64],
-    truth: NDArray[np.bool_],
-    asked: NDArray[np.float64],
-    seed: int = 0,
+    learnt: NDArray[np.float64], truth: NDArray[np.bool_], asked: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    model = HistGradientBoostingClassifier(random_state=seed, class_weight="balanced")
-    probability: NDArray[np.float64] = model.fit(learnt, truth).predict_proba(asked)
-    return probability[:, 1]
+    model = HistGradientBoostingClassifier(random_state=0, class_weight="balanced")
+    return np.asarray(model.fit(learnt, truth).predict_proba(asked)[:, 1])
 
 
 def source_floor(train: pd.DataFrame, scored: pd.DataFrame) -> NDArray[np.float64]:
     """P(malignant) as the share of malignant images of the same source in ``train``."""
     malignant = (train["label"] == "malignant").groupby(train["source"]).mean()
-    shares: NDArray[np.float64] = scored["source"].map(malignant).to_numpy(np.float64)
-    return shares
+    return np.asarray(scored["source"].map(malignant), np.float64)
 
 
 def colour_moments(pixels: Pixels, size: int) -> NDArray[np.float64]:

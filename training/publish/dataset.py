@@ -22,7 +22,6 @@ from training.publish.hub import Content
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
 SHARD = 400_000_000  # bytes of images in a file
-KINDS = ("grouped", "neighbours", "random", "leaky")
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
 COLUMNS = {
     "image": "the file's own bytes, decoded on access",
@@ -39,7 +38,6 @@ COLUMNS = {
     "neighbours_fold": "fold 0 to 4 with neighbouring case ids in one; -1 where grouped_fold is",
     "random_part": "train, validation or test, by image",
     "random_fold": "fold 0 to 4, by image; -1 in test",
-    "leaky_part": "train, validation, test or unused: half of each test case's images trained on",
 }
 
 
@@ -56,47 +54,37 @@ def stage(corpus_folder: Path, folder: Path, repo_id: str, *, pixels: bool = Tru
         InputError: Not a corpus, one whose split manifests can't be used, or no space to write.
     """
     try:
-        return _stage(corpus_folder, folder, repo_id, pixels)
+        rows, about = corpus.load(corpus_folder)
+        images = pc.struct_field(rows.data.column("image"), "bytes")
+        sizes = np.asarray(pc.binary_length(images))  # from the table's offsets alone
+        rows = _with_splits(rows, corpus_folder, about["fingerprint"])
+        frame = splits.table(rows)
+        _write_rows(rows if pixels else rows.remove_columns("image"), frame, sizes, folder / "data")
+        (folder / "splits").mkdir()
+        for kind in splits.KINDS:
+            shutil.copyfile(corpus_folder / f"{kind}.json", folder / "splits" / f"{kind}.json")
+        shutil.copyfile(corpus_folder / corpus.ABOUT, folder / corpus.ABOUT)
+        sheets = sorted(corpus_folder.glob("*.png")) if pixels else []
+        for sheet in sheets:
+            shutil.copyfile(sheet, folder / sheet.name)
+        text = _card(frame, about, repo_id, [sheet.name for sheet in sheets], pixels)
+        (folder / "README.md").write_text(text, "utf-8")
+        what = "images" if pixels else "names and labels, no pixels"
+        mark = about["fingerprint"][:16]
+        return Content("dataset", folder, f"Corpus {mark}: {about['rows']:,} rows ({what})")
     except OSError as error:
         raise InputError(
             f"{folder} can't be written ({error}): set TMPDIR to a disk with room"
         ) from None
 
 
-def _stage(corpus_folder: Path, folder: Path, repo_id: str, pixels: bool) -> Content:
-    rows, about = corpus.load(corpus_folder)
-    sizes = _image_sizes(rows)
-    rows = _with_splits(rows, corpus_folder, about["fingerprint"])
-    frame = splits.table(rows)
-    _write_rows(rows if pixels else rows.remove_columns("image"), frame, sizes, folder / "data")
-    (folder / "splits").mkdir()
-    for kind in KINDS:
-        shutil.copyfile(corpus_folder / f"{kind}.json", folder / "splits" / f"{kind}.json")
-    shutil.copyfile(corpus_folder / corpus.ABOUT, folder / corpus.ABOUT)
-    sheets = sorted(corpus_folder.glob("*.png")) if pixels else []
-    for sheet in sheets:
-        shutil.copyfile(sheet, folder / sheet.name)
-    text = _card(frame, about, repo_id, [sheet.name for sheet in sheets], pixels)
-    (folder / "README.md").write_text(text, "utf-8")
-    what = "images" if pixels else "names and labels, no pixels"
-    mark = about["fingerprint"][:16]
-    return Content("dataset", folder, f"Corpus {mark}: {about['rows']:,} rows ({what})")
-
-
 def _with_splits(rows: datasets.Dataset, corpus_folder: Path, fingerprint: str) -> datasets.Dataset:
     """Part and fold of each row in each split, as columns."""
-    for kind in KINDS:
+    for kind in splits.KINDS:
         split = splits.read(corpus_folder, rows, kind, fingerprint)
         rows = rows.add_column(f"{kind}_part", split.part.tolist())
-        if kind != "leaky":  # which has no folds
-            rows = rows.add_column(f"{kind}_fold", split.fold.tolist())
+        rows = rows.add_column(f"{kind}_fold", split.fold.tolist())
     return rows
-
-
-def _image_sizes(rows: datasets.Dataset) -> np.ndarray:
-    """Bytes of each row's image, read from the table's offsets alone."""
-    images = rows.data.column("image")
-    return np.asarray(pc.binary_length(pc.struct_field(images, "bytes")))
 
 
 def _write_rows(
@@ -150,8 +138,8 @@ def _card(
 def _part_lines(frame: pd.DataFrame) -> list[str]:
     """Images, cases and share of malignant of each part of each split, by source."""
     lines = []
-    for kind in KINDS:
-        for part in (*splits.SHARES, splits.UNUSED):
+    for kind in splits.KINDS:
+        for part in splits.SHARES:
             for source, rows in frame[frame[f"{kind}_part"] == part].groupby("source"):
                 malignant = (rows["label"] == LABELS[1]).mean()
                 lines.append(
@@ -189,8 +177,4 @@ def _problems(frame: pd.DataFrame, sources: dict[str, Any]) -> list[str]:
                 f"{name}: {both:,} of {len(labels[name]):,} cases hold both labels, as is normal "
                 "where a label is of a patch: metrics over images are not metrics over patients."
             )
-    lines.append(
-        "The leaky split is flawed on purpose: it measures what a leak is worth. Never report its "
-        "figures as a model's."
-    )
     return lines

@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from filecmp import cmp
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import Literal, cast
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -18,11 +19,7 @@ from huggingface_hub import (
     get_token,
     snapshot_download,
 )
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from huggingface_hub.hf_api import DatasetInfo, RepoFile, SpaceInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -31,7 +28,6 @@ from bcd_models.hub.repository import patiently, reason
 
 Kind = Literal["model", "dataset", "space"]
 Info = ModelInfo | DatasetInfo | SpaceInfo
-T = TypeVar("T")
 
 HUBS_OWN = ".gitattributes"  # made with the repository, says what is kept as a large file
 EVAL_RESULTS = ".eval_results"  # where the Hub looks for a model's figures
@@ -143,7 +139,12 @@ class Repository:
                 return str(now.sha)
             commit = HfApi().create_commit(
                 self.repo_id,
-                [_operation(change, content.folder) for change in changes],
+                [
+                    CommitOperationDelete(change.path, is_folder=False)
+                    if change.sign == "-"
+                    else CommitOperationAdd(change.path, content.folder / change.path)
+                    for change in changes
+                ],
                 commit_message=content.message,
                 repo_type=self.kind,
                 parent_commit=info.sha,
@@ -223,16 +224,11 @@ def check_download(content: Content, folder: Path) -> int:
     expected = content.files()
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     odd = sorted((found - {HUBS_OWN}) ^ expected.keys())
-    odd += [name for name in found & expected.keys() if not _equal(expected[name], folder / name)]
+    shared = found & expected.keys()
+    odd += [name for name in shared if not cmp(expected[name], folder / name, shallow=False)]
     if odd:
         raise HubError(f"what the Hub gives back is not what was published: {odd[0]} differs")
     return len(expected)
-
-
-def _operation(change: Change, folder: Path) -> CommitOperationAdd | CommitOperationDelete:
-    if change.sign == "-":
-        return CommitOperationDelete(change.path, is_folder=False)
-    return CommitOperationAdd(change.path, folder / change.path)
 
 
 def _same(path: Path, there: RepoFile) -> bool:
@@ -242,10 +238,6 @@ def _same(path: Path, there: RepoFile) -> bool:
     if there.lfs:
         return _digest(path, "sha256") == there.lfs.sha256
     return _digest(path, "sha1", f"blob {there.size}\0".encode()) == there.blob_id
-
-
-def _equal(one: Path, other: Path) -> bool:
-    return _digest(one, "sha256") == _digest(other, "sha256")
 
 
 def _digest(path: Path, kind: str, before: bytes = b"") -> str:

@@ -6,19 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from bcd_models.config import Strict, first_error
 from bcd_models.errors import InputError
 from bcd_models.models.backbones import BACKBONES
 
+SplitKind = Literal["grouped", "neighbours", "random"]
 JITTER = ("brightness", "contrast", "saturation")
 
 
@@ -175,7 +170,7 @@ class Recipe(Strict):
     start: Literal["imagenet", "none"] = "imagenet"
     start_lacks: tuple[str, ...] = ()
     settle_batches: int = Field(0, ge=0, le=10_000)
-    split: Literal["grouped", "neighbours", "random", "leaky"] = "grouped"
+    split: SplitKind = "grouped"
     balance: Literal["sampler", "loss", "both", "none"] = "sampler"
     case_share: float = Field(1.0, gt=0, le=1)
     learnt_share: float = Field(1.0, gt=0, le=1)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -71,14 +71,14 @@ class Study:
         write_files({path: yaml.safe_dump(document, sort_keys=False).encode()})
         return path
 
-    def start(self, trained: recipe.Recipe) -> list[str]:
-        """Return the option that names a recipe's start weights."""
+    def start(self, trained: recipe.Recipe) -> Path | None:
+        """Return a recipe's file of start weights; None: as the recipe says."""
         if self.starts is None or trained.start == "none":
-            return []
+            return None
         file = self.starts / f"{backbone_named(trained.backbone).timm_name}_init.safetensors"
         if not file.is_file():
             raise InputError(f"start weights {file} are missing: look at --starts")
-        return ["--start", str(file)]
+        return file
 
 
 def stages(study: Study) -> Iterator[list[Step]]:
@@ -114,7 +114,7 @@ def stages(study: Study) -> Iterator[list[Step]]:
     ]
     yield [_compare(study, "the comparison")]
     if study.cards:
-        yield [_release(study, chosen, study.cards)]
+        yield [_release(study, chosen)]
 
 
 def _plain_and_tuned(study: Study) -> Iterator[list[Step]]:
@@ -166,19 +166,26 @@ def _by_split(chosen: recipe.Recipe) -> list[recipe.Recipe]:
     return [chosen.model_copy(update={"split": split}) for split in SPLITS]
 
 
+def _options(**given: Any) -> list[str]:
+    """Return a command's options by name, but for those of None."""
+    named = {name: str(value) for name, value in given.items() if value is not None}
+    return [word for name, value in named.items() for word in (f"--{name}", value)]
+
+
 def _floor(study: Study) -> Step:
     out = study.out / FLOOR
-    arguments = ["--corpus", str(study.corpus), "--out", str(out)]
-    return Step("colour statistics alone", "evaluate.floors", arguments, out / PREDICTIONS)
+    options = _options(corpus=study.corpus, out=out)
+    return Step("colour statistics alone", "evaluate.floors", options, out / PREDICTIONS)
 
 
 def _folds(study: Study, arms: Iterable[recipe.Recipe], folds: tuple[int, ...]) -> list[Step]:
-    return [_fold(study, trained, fold) for trained in arms for fold in folds]
-
-
-def _fold(study: Study, trained: recipe.Recipe, fold: int) -> Step:
-    of_split = "" if trained.split == "grouped" else f"{trained.split}-"
-    return _train(study, trained, f"{of_split}fold-{fold}", ["--fold", str(fold)])
+    """Train each arm with each of some folds held out."""
+    return [
+        _train(study, trained, f"{of_split}fold-{fold}", ["--fold", str(fold)])
+        for trained in arms
+        for of_split in ("" if trained.split == "grouped" else f"{trained.split}-",)
+        for fold in folds
+    ]
 
 
 def _of_views(study: Study, changed: recipe.Recipe) -> bool:
@@ -191,65 +198,55 @@ def _rescore(study: Study, changed: recipe.Recipe, fold: int, of: recipe.Recipe)
     """Score the weights of another recipe's run anew."""
     held = f"fold-{fold}"
     run = study.run_folder(changed, held)
-    arguments = [study.run_folder(of, held), "--corpus", study.corpus, "--out", run]
-    arguments += ["--arm", changed.arm, "--views", changed.views]
-    return Step(_name_step(changed, held), "train.rescore", list(map(str, arguments)), run / MODEL)
+    options = _options(corpus=study.corpus, out=run, arm=changed.arm, views=changed.views)
+    arguments = [str(study.run_folder(of, held)), *options]
+    return Step(_name_step(changed, held), "train.rescore", arguments, run / MODEL)
 
 
 def _test(study: Study, trained: recipe.Recipe, held: str) -> Step:
     """Read the test part once."""
     run = study.run_folder(trained, held)
-    arguments = ["--model", run / MODEL, "--corpus", study.corpus, "--out", run / METRICS]
-    name = f"{_name_step(trained, held)}: test part"
-    return Step(name, "evaluate", list(map(str, arguments)), run / METRICS)
+    options = _options(model=run / MODEL, corpus=study.corpus, out=run / METRICS)
+    return Step(f"{_name_step(trained, held)}: test part", "evaluate", options, run / METRICS)
 
 
-def _train(study: Study, trained: recipe.Recipe, held: str, options: list[str]) -> Step:
-    run = study.run_folder(trained, held)
-    arguments = ["--config", study.config(trained), "--corpus", study.corpus, "--out", run]
-    arguments += [*study.start(trained), *options, "--resume"]
-    teachers = None
+def _train(study: Study, trained: recipe.Recipe, held: str, holding: list[str]) -> Step:
+    """Train one run, once the teachers of it alone are there, which see no more than it does."""
+    name, run = _name_step(trained, held), study.run_folder(trained, held)
+    given = {"config": study.config(trained), "corpus": study.corpus}
+    start, teachers, out = study.start(trained), None, None
     if trained.teachers:
         out = study.out / TEACHERS / trained.backbone / _file_name(trained.arm) / held
-        teachers = _teach(study, trained, held, options, out)
-        arguments += ["--teacher", out]
-    return Step(
-        _name_step(trained, held), "train", list(map(str, arguments)), run / MODEL, teachers
-    )
-
-
-def _teach(study: Study, trained: recipe.Recipe, held: str, options: list[str], out: Path) -> Step:
-    """Teachers of one run alone, which see no more than it does."""
-    arguments = ["--config", study.config(trained), "--corpus", study.corpus, "--out", out]
-    arguments += study.start(trained)
-    arguments += ["--hold-nothing"] if "--decision-from" in options else options
-    name = f"{_name_step(trained, held)}: teachers"
-    return Step(name, "train.teach", list(map(str, arguments)), out / PREDICTIONS)
+        options = _options(**given, out=out, start=start)
+        options += ["--hold-nothing"] if "--decision-from" in holding else holding
+        teachers = Step(f"{name}: teachers", "train.teach", options, out / PREDICTIONS)
+    options = _options(**given, out=run, start=start, teacher=out)
+    return Step(name, "train", [*options, *holding, "--resume"], run / MODEL, teachers)
 
 
 def _tune(study: Study, plain: recipe.Recipe) -> Step:
-    plan, out = study.plan, study.out / "tune" / plain.backbone
-    arguments = ["--config", study.config(plain), "--corpus", study.corpus, "--out", out]
-    arguments += ["--trials", plan.trials]
-    arguments += study.start(plain)
-    return Step(f"{plain.backbone}: study", "tune", list(map(str, arguments)), out / BEST)
+    out = study.out / "tune" / plain.backbone
+    options = _options(
+        config=study.config(plain),
+        corpus=study.corpus,
+        out=out,
+        trials=study.plan.trials,
+        start=study.start(plain),
+    )
+    return Step(f"{plain.backbone}: study", "tune", options, out / BEST)
 
 
 def _compare(study: Study, name: str) -> Step:
     """Never passed over: it is quick, and runs may have come since."""
-    runs = (study.out / "runs").glob(f"*/*/*/{MODEL}")
-    arguments = sorted(str(model.parent) for model in runs)
-    arguments += ["--corpus", str(study.corpus), "--out", str(study.out / REPORT)]
-    arguments += ["--floor", str(study.out / FLOOR)]
-    return Step(name, "compare", arguments, None)
+    runs = sorted(str(model.parent) for model in (study.out / "runs").glob(f"*/*/*/{MODEL}"))
+    options = _options(corpus=study.corpus, out=study.out / REPORT, floor=study.out / FLOOR)
+    return Step(name, "compare", [*runs, *options], None)
 
 
-def _release(study: Study, chosen: list[recipe.Recipe], cards: Path) -> Step:
+def _release(study: Study, chosen: list[recipe.Recipe]) -> Step:
     runs = [str(study.run_folder(trained, "all")) for trained in chosen]
-    arguments = [*runs, "--report", str(study.out / REPORT), "--cards", str(cards)]
-    if study.readme:
-        arguments += ["--readme", str(study.readme)]
-    return Step("the model folders", "study.release", arguments, None)
+    options = _options(report=study.out / REPORT, cards=study.cards, readme=study.readme)
+    return Step("the model folders", "study.release", [*runs, *options], None)
 
 
 def _read_tuned(study: Study, plain: recipe.Recipe) -> recipe.Recipe:

@@ -34,7 +34,10 @@ def augment(pixels: Tensor, strengths: Augment) -> Tensor:
     if strengths.flips:
         pixels = _turn(pixels)
     if strengths.stain:
-        pixels = _vary_stains(pixels, strengths.stain)
+        # After Tellez et al., IEEE TMI 2018: more or less of each stain in each image.
+        factors = torch.empty(len(pixels), 3, 1, 1)
+        factors = factors.uniform_(1 - strengths.stain, 1 + strengths.stain)
+        pixels = rgb(hed(pixels) * factors.to(pixels))
     return _jitter(pixels, strengths)
 
 
@@ -69,12 +72,6 @@ def rgb(stains: Tensor) -> Tensor:
 
 def _matrix(of: NDArray[np.float64], like: Tensor) -> Tensor:
     return torch.as_tensor(of).to(like)
-
-
-def _vary_stains(pixels: Tensor, strength: float) -> Tensor:
-    """More or less of each stain in each image (after Tellez et al., IEEE TMI 2018)."""
-    factors = torch.empty(len(pixels), 3, 1, 1).uniform_(1 - strength, 1 + strength)
-    return rgb(hed(pixels) * factors.to(pixels))
 
 
 def _turn(pixels: Tensor) -> Tensor:

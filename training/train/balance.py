@@ -43,8 +43,7 @@ def draw_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> 
         draws = _level(draws, frame, balances)
         of_case = draws.groupby(frame["case_id"]).transform("sum") / len(frame)
         if (of_case <= case_share * _NEARLY).all():
-            shares: NDArray[np.float64] = (draws / draws.sum()).to_numpy()
-            return shares
+            return np.asarray(draws / draws.sum())
         draws *= (case_share / of_case).clip(upper=1)
     raise InputError(
         f"case_share {case_share:g} can't be kept with {frame['case_id'].nunique()} cases and "

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast, gather_object, parse_flag_from_env
@@ -21,11 +21,8 @@ from tqdm import tqdm
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
-from bcd_models.hub.atomic import write_files
 from training.corpus.device import normalise
-from training.corpus.pixels import Found, resize_rows
-from training.corpus.rows import Rows
-from training.evaluate import figures
+from training.corpus.pixels import Found, Rows, resize_rows
 from training.evaluate.scoring import auroc_within, score
 from training.recipes.schema import Phase, Recipe
 from training.train import balance, checkpoint
@@ -96,12 +93,10 @@ def fit(
         if accelerator.is_main_process:
             # Before the checkpoint: lines too many are cut off on resume, too few would be lost.
             checkpoint.write_lines(run, lines)
-            _draw(lines, run / "learning-curves.png")
         checkpoint.save(run, accelerator, loop.average, epoch + 1)
         if on_epoch and accelerator.is_main_process:
             on_epoch(lines[-1])
-    trained: nn.Module = accelerator.unwrap_model(loop.result())
-    return trained
+    return loop.result()
 
 
 def _hardware(accelerator: Accelerator) -> str:
@@ -111,17 +106,6 @@ def _hardware(accelerator: Accelerator) -> str:
     else:
         name = f"CPU process of {torch.get_num_threads()} threads"
     return f"{accelerator.num_processes} x {name}"
-
-
-def _draw(lines: list[dict[str, Any]], path: Path) -> None:
-    if lines[-1].get("validation_auroc") is None:
-        return
-    try:
-        write_files({path: figures.draw_learning_curves(pd.DataFrame(lines))})
-    except OSError as error:
-        raise TrainingStopped(
-            f"{path} can't be written: {error}; make room, then --resume"
-        ) from None
 
 
 def _score_held_out(
@@ -172,14 +156,18 @@ class _Loop:
         self.network, self.optimiser = accelerator.prepare(
             network.to(memory_format=torch.channels_last), torch.optim.AdamW(groups)
         )
-        bare = accelerator.unwrap_model(self.network)
-        self.average = _average_of(bare, recipe.ema) if recipe.ema else None
+        self.bare: Any = accelerator.unwrap_model(self.network)
+        # Begun anew at each phase: weights of two input sizes don't mix. Batch norms' statistics
+        # are the latest: averaged over a change from 96 to 224 px, they cost 0.03 of AUROC.
+        self.average = (
+            ModelEmaV3(self.bare, decay=recipe.ema, use_warmup=True, exclude_buffers=True)
+            if recipe.ema
+            else None
+        )
 
     def result(self) -> nn.Module:
         """Return the network to score and keep."""
-        network: nn.Module = (
-            self.average.module if self.average else self.accelerator.unwrap_model(self.network)
-        )
+        network: nn.Module = self.average.module if self.average else self.bare
         return network
 
     def train_epoch(self, epoch: int) -> float:
@@ -191,29 +179,23 @@ class _Loop:
         if epoch == 0:
             self._settle(order, phase)
         if self.average and before == 0:
-            bare = self.accelerator.unwrap_model(self.network)
-            self.average.set(bare)  # type: ignore[no-untyped-call]
+            self.average.set(self.bare)  # type: ignore[no-untyped-call]
         self.network.train()
         losses: list[Tensor] = []
         found = map(self.train.pixels.rows, self._micro_batches(order))
-        for step in tqdm(
-            range(steps), f"epoch {epoch + 1}/{self.recipe.epochs}", disable=self._quiet
-        ):
+        words = f"epoch {epoch + 1}/{self.recipe.epochs}"
+        shown = None if self.accelerator.is_main_process else True
+        for step in tqdm(range(steps), words, disable=shown):
             self._set_rate(phase, before * steps + step, phase.epochs * steps)
             losses.append(self._step(order, found, phase, epoch, step))
             if self.average:
-                bare = self.accelerator.unwrap_model(self.network)
-                self.average.update(bare, step=before * steps + step)
+                self.average.update(self.bare, step=before * steps + step)
             if len(losses) % CHECKED_EVERY == 0:
                 self._mean(losses[-CHECKED_EVERY:], epoch)
         for buffer in self.result().buffers():
             broadcast(buffer)  # process 0's batch-norm statistics are scored, and kept
         self._mean([weights.detach().mean() for weights in self.result().parameters()], epoch)
         return self._mean(losses, epoch)
-
-    @property
-    def _quiet(self) -> bool | None:
-        return None if self.accelerator.is_main_process else True
 
     def _seed(self, epoch: int, step: int = 0, share: int = 0) -> int:
         """Of an epoch's order, or of the draws of one micro-batch."""
@@ -236,13 +218,11 @@ class _Loop:
             share = turn * self.accelerator.num_processes + self.accelerator.process_index
             torch.manual_seed(self._seed(epoch, step, share + 1))
             inputs, targets = self._inputs(next(found), self.targets[batch[share]], phase.size)
-            if turn < self.recipe.accumulate - 1:
-                with self.accelerator.no_sync(self.network):
-                    total += self._backward(inputs, targets)
-            else:
+            is_last = turn == self.recipe.accumulate - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(self.network):
                 total += self._backward(inputs, targets)
         if phase.learns == "norms_and_head":
-            _forget_other_gradients(self.accelerator.unwrap_model(self.network))
+            _forget_other_gradients(self.bare)
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -326,15 +306,6 @@ def _forget_other_gradients(network: Any) -> None:
     for parameter in network.parameters():
         if parameter.ndim > 1 and parameter not in head:
             parameter.grad = None
-
-
-def _average_of(network: nn.Module, decay: float) -> ModelEmaV3:
-    """Return a moving average of the weights, begun anew at each phase.
-
-    Weights of two input sizes don't mix, and batch norms' statistics are the latest ones: averaged
-    over a change from 96 to 224 pixels, they cost 0.03 of validation AUROC.
-    """
-    return ModelEmaV3(network, decay=decay, use_warmup=True, exclude_buffers=True)
 
 
 def _log_loss(margins: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:

@@ -28,9 +28,9 @@ from bcd_models.models.backbones import create
 from bcd_models.models.classifier import BCDClassifier
 from training import command, run_folder
 from training.corpus import predictions, splits
-from training.corpus.rows import Rows
+from training.corpus.pixels import Rows
 from training.corpus.selection import Data, average_teachers, data_of
-from training.evaluate import scoring
+from training.evaluate import metrics, scoring
 from training.evaluate.calibration import fit_decision
 from training.recipes import schema as recipe
 from training.run_folder import MODEL, PREDICTIONS
@@ -42,7 +42,12 @@ def network_of(plan: recipe.Recipe, file: Path | None) -> tuple[Any, PreprocessC
     set_seed(plan.seed)
     network = create(plan.backbone, plan.input_size, drop_path=plan.drop_path, dropout=plan.dropout)
     start.silence_head(network)
-    mean, std, sha256 = _start(network, plan, file)
+    mean = std = (0.5, 0.5, 0.5)
+    sha256 = ""
+    if file:
+        mean, std, sha256 = start.from_file(network, file, plan.start_lacks)
+    elif plan.start == "imagenet":
+        mean, std, sha256 = start.from_imagenet(network, plan.backbone)
     return network, PreprocessConfig(input_size=plan.input_size, mean=mean, std=std), sha256
 
 
@@ -71,7 +76,7 @@ def train(
     with state.main_process_first():
         data = data_of(corpus_folder, plan, held)
     network, preprocess, start_sha256 = network_of(plan, start_file)
-    began_with = (start_file.name if start_file else plan.start, start_sha256)
+    began_with = (start_file, start_sha256)
     provenance = provenance_of(plan, data, held, began_with, (*teachers, *decision_from))
     described = ModelConfig(
         name=plan.name,
@@ -93,7 +98,7 @@ def provenance_of(
     plan: recipe.Recipe,
     data: Data,
     held: HeldOut,
-    began_with: tuple[str, str],
+    began_with: tuple[Path | None, str],
     inputs: Sequence[Path],
 ) -> Provenance:
     """Return what decides a run.
@@ -102,10 +107,10 @@ def provenance_of(
         plan: Its recipe.
         data: Its rows.
         held: What it holds out.
-        began_with: Its start weights' name and SHA-256.
+        began_with: The file of its start weights, and its SHA-256.
         inputs: Folders of predictions that it takes something from.
     """
-    start_name, start_sha256 = began_with
+    file, start_sha256 = began_with
     return Provenance(
         images={name: source["images"] for name, source in data.about["sources"].items()},
         corpus_fingerprint=data.about["fingerprint"],
@@ -114,7 +119,7 @@ def provenance_of(
         held_out=held,
         recipe=plan.as_trained(),
         seed=plan.seed,
-        start=start_name,
+        start=file.name if file else plan.start,
         start_sha256=start_sha256,
         inputs={"/".join(p.parts[-3:]): run_folder.sha256(p / PREDICTIONS) for p in inputs},
         git_commit=run_folder.git_commit(),
@@ -162,20 +167,11 @@ def decision_on(
 ) -> DecisionConfig:
     """Return the decision rule within the larger source; the plain one where a label is missing."""
     larger = (frame["source"] == splits.larger_source(frame)).to_numpy()
-    truth = (frame["label"] == "malignant").to_numpy()[larger]
+    truth = metrics.truth_of(frame)[larger]
     if truth.all() or not truth.any():
         return DecisionConfig(views=plan.views)
     fitted = fit_decision(margins[larger], truth, plan.refer_share)
     return fitted.model_copy(update={"views": plan.views})
-
-
-def _start(network: Any, plan: recipe.Recipe, file: Path | None) -> tuple[Any, Any, str]:
-    if file:
-        return start.from_file(network, file, plan.start_lacks)
-    if plan.start == "imagenet":
-        return start.from_imagenet(network, plan.backbone)
-    half = (0.5, 0.5, 0.5)
-    return half, half, ""
 
 
 def main(

@@ -26,7 +26,7 @@ from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from training import command, run_folder
 from training.corpus import predictions
-from training.corpus.rows import Rows
+from training.corpus.pixels import Rows
 from training.corpus.selection import data_of
 from training.evaluate import floors, scoring
 from training.recipes import schema as recipe
@@ -59,15 +59,14 @@ def teach(
     if len(np.unique(fold[fold >= 0])) < 2:
         raise InputError("what is learnt from lies in fewer than two folds: no teachers")
     _, _, sha256 = network_of(plan, start)
-    began_with = (start.name if start else plan.start, sha256)
-    provenance = provenance_of(plan, data, held, began_with, ())
+    provenance = provenance_of(plan, data, held, (start, sha256), ())
     with run_folder.hold(out, plan, provenance, engine.processes()):
         margins = _by_networks(known, fold, plan, start, out)
         placed = fold >= 0
         colour = log_odds(floors.across(known, fold)[placed])
-        both = [_calibrate(known.where(placed), one, plan) for one in (margins[placed], colour)]
-        mean = np.mean(both, axis=0)
         frame = known.frame[placed].reset_index(drop=True)
+        both = [calibrate(m, decision_on(frame, m, plan)) for m in (margins[placed], colour)]
+        mean = np.mean(both, axis=0)
         predictions.write(frame, log_odds(mean), mean, out / PREDICTIONS)
     return out / PREDICTIONS
 
@@ -96,12 +95,6 @@ def _by_networks(
             shutil.rmtree(inside)
         margins[fold == asked] = np.load(kept)
     return margins
-
-
-def _calibrate(
-    rows: Rows, margins: NDArray[np.float64], plan: recipe.Recipe
-) -> NDArray[np.float64]:
-    return calibrate(margins, decision_on(rows.frame, margins, plan))
 
 
 def main(

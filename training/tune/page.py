@@ -58,16 +58,11 @@ def write(study: optuna.Study, plan: Recipe, decision: str, folder: Path) -> Non
         decision: What was found, in a sentence.
         folder: The study's.
     """
-    pictures, live = plots.draw_pictures(study, plan.tune.space), plots.live_plots(study)
+    drawn = plots.draw_plots(study)
     shown = [
-        {
-            "heading": heading,
-            "words": words,
-            "file": f"study-{name}.png",
-            "html": live[name],
-        }
+        {"heading": heading, "words": words, "file": f"study-{name}.png", "html": drawn[name][1]}
         for name, (heading, words) in _PLOTS.items()
-        if name in pictures
+        if name in drawn
     ]
     texts = {
         name: pages.render(
@@ -82,7 +77,7 @@ def write(study: optuna.Study, plan: Recipe, decision: str, folder: Path) -> Non
         ).encode()
         for name in (PAGE, LIVE_PAGE)
     }
-    texts |= {f"study-{name}.png": picture for name, picture in pictures.items()}
+    texts |= {f"study-{name}.png": picture for name, (picture, _) in drawn.items()}
     write_files({folder / name: data for name, data in texts.items()})
 
 

@@ -31,7 +31,7 @@ from training.recipes import schema as recipe
 from training.tune import page
 from training.tune.plots import complete_trials
 from training.tune.space import parameters_of, recipe_of
-from training.tune.storage import close_storage, explain_failures, open_storage, sqlite_url
+from training.tune.storage import explain_failures, open_storage, sqlite_url
 from training.tune.trials import TRIALS, Bench, bench_of, open_study, run_trials
 
 BEST = "tuned.yaml"
@@ -82,8 +82,7 @@ def main(
     with explain_failures(url), ExitStack() as held:
         (out / TRIALS).mkdir(parents=True, exist_ok=True)
         with FileLock(out / "begin.lock"):
-            opened = open_storage(url, plan.tune.heartbeat)
-            held.callback(close_storage, opened)
+            opened = held.enter_context(open_storage(url, plan.tune.heartbeat))
             bench = bench_of(plan, corpus, start, out)
             study = open_study(bench, opened)
         run_trials(study, bench, trials)

@@ -199,7 +199,8 @@ def _objective(trial: optuna.Trial, bench: Bench, trials: int) -> float:
         path: trial.suggest_float(path, drawn.low, drawn.high, log=drawn.log, step=drawn.step)
         for path, drawn in tune.space.items()
     }
-    if _is_surplus(trial, trials):
+    taken = trial.study.get_trials(deepcopy=False, states=(*_FINISHED, TrialState.RUNNING))
+    if sum(one.number < trial.number for one in taken) >= trials:
         typer.echo(f"trial {trial.number} is one too many, another worker was first: left out")
         return float("nan")  # Optuna fails it
     trial.set_user_attr("git_commit", run_folder.git_commit())
@@ -225,12 +226,6 @@ def _judge(
     if step < len(tune.folds) * tune.epochs - 1 and trial.should_prune():
         typer.echo(f"trial {trial.number}: pruned after {step + 1} epochs")
         raise optuna.TrialPruned
-
-
-def _is_surplus(trial: optuna.Trial, trials: int) -> bool:
-    """Whether the study is full without this one: asked at the same time as another's last."""
-    taken = trial.study.get_trials(deepcopy=False, states=(*_FINISHED, TrialState.RUNNING))
-    return sum(one.number < trial.number for one in taken) >= trials
 
 
 def _fail_unborn_trials(study: optuna.Study, since: dict[int, float]) -> None:

@@ -27,7 +27,7 @@ from bcd_models.cli import command as command_line
 from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
-from bcd_models.models.backbones import write_config
+from bcd_models.models.backbones import count_cells, write_config
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, MODELS
 from training import command
@@ -270,7 +270,7 @@ def test_every_number_is_one_of_the_two_files(folder: Path) -> None:
     config, metrics = model_folder.read_config(folder), read(folder)
     files = write_config(config) + json.dumps(metrics)
     text = re.sub(r"```.*?```|\]\([^)]*\)", "", body(folder), flags=re.S)
-    named = ("config.json", "balance", "bn2", card_provenance.hub_start(config))
+    named = ("config.json", "balance", "bn2", card_provenance.find_start_on_hub(config))
     for code in re.findall(r"`([^`]+)`", text):
         assert code in files or code in named
     text = re.sub(r"`[^`]+`", "", text)
@@ -278,7 +278,7 @@ def test_every_number_is_one_of_the_two_files(folder: Path) -> None:
     for source in SOURCES.values():
         allowed |= found_in(f"{source.licence} {source.citation} {source.expected_cases}")
         allowed.add(f"{sum(source.expected.values()):,}")
-    unknown = found_in(text) - allowed - found_in(card_provenance.start(config))
+    unknown = found_in(text) - allowed - found_in(card_provenance.describe_start(config))
     assert unknown == set()
 
 
@@ -467,8 +467,9 @@ def test_cells_are_those_of_the_last_feature_map(name: str) -> None:
         config = given.model_copy(update={"preprocess": preprocess})
         with torch.inference_mode():
             seen = network.forward_features(torch.zeros(1, 3, size, size)).shape[-1]
-        assert card_provenance.count_cells(config) == seen
-        assert card_provenance.cell_um(config) == pytest.approx(200 / seen)
+        assert count_cells(config) == seen
+    text, cells = card.render(CARDS / MODELS[0]), count_cells(given)
+    assert f"each about {200 / cells:.0f} micrometres wide" in text
 
 
 def run(models: list[Path], *more: str) -> int | str | None:

@@ -133,14 +133,6 @@ def test_a_random_part_is_measured_whole_and_within_the_larger_source(
     assert found.within.floors.source_alone.auroc.value == 0.5
 
 
-def test_the_leaky_part_is_half_of_the_grouped_one(make, corpus_folder: Path) -> None:
-    grouped, leaky = (on_test(make(kind), corpus_folder).data for kind in ("grouped", "leaky"))
-    assert leaky.counts.cases == grouped.counts.cases
-    assert abs(2 * leaky.counts.images - grouped.counts.images) <= grouped.counts.cases
-    assert leaky.train_counts.images == grouped.train_counts.images
-    assert leaky.train_counts.cases > grouped.train_counts.cases
-
-
 def test_a_final_model_has_learnt_from_train_and_validation(make, corpus_folder: Path) -> None:
     whole = on_test(make("grouped, train and validation"), corpus_folder).data
     half = RECIPE | {"learnt_share": 0.5}

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.corpus.rows import rows_of
+from training.corpus.pixels import rows_of
 from training.evaluate import floors
 
 

@@ -236,7 +236,7 @@ parts = load_dataset("org/corpus").cast_column("image", Image(decode=False))
 names = parts["train"].features["label"].names
 print(json.dumps({
     row["name"]: [part, names[row["label"]], row["sha256"], row["grouped_part"],
-                  row["grouped_fold"], row["random_part"], row["leaky_part"],
+                  row["grouped_fold"], row["random_part"], row["neighbours_fold"],
                   hashlib.sha256(row["image"]["bytes"]).hexdigest()]
     for part, rows in parts.items() for row in rows
 }))
@@ -259,7 +259,7 @@ def test_a_corpus_comes_back_whole_by_load_dataset(
     frame = splits.table(rows)
     placed = {
         kind: splits.read(corpus_folder, rows, kind, about["fingerprint"])
-        for kind in ("grouped", "random", "leaky")
+        for kind in ("grouped", "random", "neighbours")
     }
     raw = rows.data.column("image").to_pylist()
     expected = {
@@ -270,7 +270,7 @@ def test_a_corpus_comes_back_whole_by_load_dataset(
             placed["grouped"].part[row.Index],
             placed["grouped"].fold[row.Index],
             placed["random"].part[row.Index],
-            placed["leaky"].part[row.Index],
+            placed["neighbours"].fold[row.Index],
             hashlib.sha256(raw[row.Index]["bytes"]).hexdigest(),
         ]
         for row in frame.itertuples()
@@ -315,7 +315,7 @@ def test_manifests_alone_hold_no_pixels(
     assert {name.rpartition(".")[2] for name in files} == {"md", "json", "parquet"}
     assert not [name for name, data in files.items() if b"\x89PNG" in data]
     assert "**This repository holds no images**" in files["README.md"].decode()
-    for kind in ("grouped", "random", "leaky"):
+    for kind in ("grouped", "random", "neighbours"):
         assert files[f"splits/{kind}.json"] == (corpus_folder / f"{kind}.json").read_bytes()
     loaded = run_client(NO_PIXELS, hub.environment(tmp_path, hub.token))
     assert loaded.returncode == 0, loaded.stderr

@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.support import small_runs
 from tests.support.small_runs import RECIPE, arguments, assert_equal, furthest, lines, parameters
 from training import command
-from training.corpus.rows import Rows
+from training.corpus.pixels import Rows
 from training.corpus.selection import Data, data_of
 from training.evaluate import scoring
 from training.recipes.schema import Recipe

@@ -17,7 +17,7 @@ from tests.support import small_runs
 from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.corpus.rows import Rows
+from training.corpus.pixels import Rows
 from training.corpus.selection import data_of
 from training.evaluate import floors
 from training.recipes.schema import read

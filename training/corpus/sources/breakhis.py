@@ -22,6 +22,8 @@ _SUBTYPES = {
     "MC": "mucinous_carcinoma",
     "PC": "papillary_carcinoma",
 }
+# Folders that say something of the images in them.
+_STATES = re.compile("|".join([*_LABELS.values(), *_SUBTYPES.values(), r"\d+X"]))
 
 
 def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refused]:
@@ -34,18 +36,13 @@ def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refuse
         if not match or match[2] not in _SUBTYPES:
             yield Refused(name, FOREIGN)
             continue
-        label, subtype = _LABELS[match[1]], _SUBTYPES[match[2]]
-        folders = name.split("/")[:-1]
-        contradicts = {*_LABELS.values(), *_SUBTYPES.values()}.intersection(folders)
-        if not contradicts <= {label, subtype} or _other_magnification(folders, match[5]):
+        label, subtype, magnification = _LABELS[match[1]], _SUBTYPES[match[2]], f"{match[5]}X"
+        stated = {folder for folder in name.split("/")[:-1] if _STATES.fullmatch(folder)}
+        if not stated <= {label, subtype, magnification}:
             yield Refused(name, "folder and file name disagree on label, subtype or magnification")
             continue
         case = f"breakhis/{match[3]}-{match[4]}"
-        yield Image(name.rpartition("/")[2], content(), label, case, subtype, f"{match[5]}X")
-
-
-def _other_magnification(folders: list[str], magnification: str) -> bool:
-    return any(re.fullmatch(r"\d+X", f) and f != f"{magnification}X" for f in folders)
+        yield Image(name.rpartition("/")[2], content(), label, case, subtype, magnification)
 
 
 BREAKHIS = Source(
