@@ -29,7 +29,7 @@ _LIMITS = ImageLimits(min_side=1)
 
 
 def begin_process() -> None:
-    """What a reading process does first.
+    """Prepare a reading process.
 
     Ctrl-C is for its parent to answer: the chunk at hand is ended and kept. A parent that is killed
     must not leave it waiting for ever.
@@ -60,7 +60,7 @@ def read_chunk(
     """
     refused: list[Refused] = []
     beside = file.with_suffix(".new")
-    rows = _rows(SOURCES[name], path, chunk, chunks, refused)
+    rows = _read_rows(SOURCES[name], path, chunk, chunks, refused)
     with pa.OSFile(str(beside), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
         while batch := list(islice(rows, WRITE_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
@@ -69,18 +69,18 @@ def read_chunk(
     beside.rename(file)
 
 
-def _rows(
+def _read_rows(
     source: Source, path: Path, chunk: int, chunks: int, refused: list[Refused]
 ) -> Iterator[dict[str, Any]]:
     for found in source.read(path, chunk, chunks):
-        row = found if isinstance(found, Refused) else _row(source, found)
+        row = found if isinstance(found, Refused) else _make_row(source, found)
         if isinstance(row, Refused):
             refused.append(row)
         else:
             yield row
 
 
-def _row(source: Source, found: Image) -> dict[str, Any] | Refused:
+def _make_row(source: Source, found: Image) -> dict[str, Any] | Refused:
     try:
         image = open_image(found.data, _LIMITS)
     except ImageError as error:

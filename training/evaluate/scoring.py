@@ -24,7 +24,7 @@ def score(
     share: slice = slice(None),
     views: int = 1,
 ) -> NDArray[np.float64]:
-    """Logit margins (malignant minus benign) of rows, shape (N,).
+    """Return logit margins (malignant minus benign) of rows, shape (N,).
 
     Args:
         network: Two logits.
@@ -51,8 +51,8 @@ def score(
 
 
 def auroc_within(rows: Rows, margins: NDArray[np.float64]) -> float | None:
-    """AUROC within the larger source; None where one label is missing there."""
-    larger = (rows.frame["source"] == splits.larger_source(rows.frame)).to_numpy()
+    """Return AUROC within the larger source; None where one label is missing there."""
+    larger = (rows.frame["source"] == splits.find_larger_source(rows.frame)).to_numpy()
     truth = rows.truth[larger]
     both = truth.any() and not truth.all()
     return metrics.auroc(truth, margins[larger]) if both else None

@@ -256,7 +256,7 @@ def test_a_corpus_comes_back_whole_by_load_dataset(
 
     loaded = run_client(LOAD, hub.environment(tmp_path, hub.token))
     assert loaded.returncode == 0, loaded.stderr
-    frame = splits.table(rows)
+    frame = splits.read_table(rows)
     placed = {
         kind: splits.read(corpus_folder, rows, kind, about["fingerprint"])
         for kind in ("grouped", "random", "neighbours")
@@ -529,7 +529,7 @@ def test_a_repository_is_named_by_owner_and_name(repo_id: str) -> None:
 
 
 def test_sizes_read_as_people_write_them() -> None:
-    sizes = [publish.size_in_words(size) for size in (0, 999, 1234, 56_700_000, 1.6e9, 2e12)]
+    sizes = [publish.describe_size(size) for size in (0, 999, 1234, 56_700_000, 1.6e9, 2e12)]
     assert sizes == ["0 B", "999 B", "1.23 kB", "56.7 MB", "1.6 GB", "2e+03 GB"]
 
 
@@ -550,4 +550,4 @@ def test_a_large_corpus_goes_into_several_files(
     names = [name for path in train for name in pq.read_table(path)["name"].to_pylist()]
     rows, about = corpus.load(corpus_folder)
     grouped = splits.read(corpus_folder, rows, "grouped", about["fingerprint"])
-    assert names == splits.table(rows)["name"][grouped.part == "train"].tolist()
+    assert names == splits.read_table(rows)["name"][grouped.part == "train"].tolist()
