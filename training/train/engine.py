@@ -22,7 +22,7 @@ from tqdm import tqdm
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
 from training.corpus.device import normalise
-from training.corpus.pixels import StoredPixels, Rows, resize_rows
+from training.corpus.pixels import Rows, StoredPixels, resize_rows
 from training.evaluate.scoring import auroc_within, score
 from training.recipes.schema import Phase, Recipe
 from training.train import balance, checkpoint
