@@ -28,8 +28,8 @@ from tests.support.scanners import write_dicom, write_svs
 from tests.support.slides import write_slide
 from training.card.write import put_between
 from training.corpus import predictions
-from training.corpus.sources import Image as Patch
 from training.corpus.sources import idc
+from training.corpus.sources.source import Image as Patch
 from training.run_folder import MODEL, PREDICTIONS
 
 CASES = ("8951", "8955", "9022", "10257")  # those of which every patch is in the shared files

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bcd_models.config import PreprocessConfig
+from bcd_models.images.preprocess import normalise, resize
 from training.corpus import splits
-from training.corpus.device import normalise, symmetry
-from training.corpus.pixels import Rows, resize_rows
+from training.corpus.device import symmetry
+from training.corpus.pixels import Rows, StoredPixels
 from training.evaluate import metrics
 
 BATCH = 128
@@ -41,13 +42,23 @@ def score(
     margins = [np.empty(0, np.float32)]
     with torch.inference_mode():
         for stored in map(rows.pixels.rows, batches):
-            pixels = resize_rows(stored, size or preprocess.input_size, device)
-            inputs = normalise(pixels, preprocess)
+            ready = _resize_as_the_library_does(stored, size or preprocess.input_size)
+            inputs = torch.from_numpy(normalise(ready, preprocess)).to(device)
             turned = (symmetry(inputs, which) for which in range(views))
             answers = np.stack([network(one).float().cpu().numpy() for one in turned])
             several = answers[..., 1] - answers[..., 0]
             margins.append(several.mean(0, dtype=np.float64).astype(np.float32))
     return np.concatenate(margins).astype(np.float64)
+
+
+def _resize_as_the_library_does(stored: StoredPixels, size: int) -> list[NDArray[np.uint8]]:
+    """Return rows by Pillow's kernel, so that a figure is of what a user's image goes through."""
+    ready = [np.empty(0, np.uint8)] * sum(len(pixels) for _, pixels in stored)
+    for here, pixels in stored:
+        places = range(len(pixels)) if isinstance(here, slice) else here.tolist()
+        for place, image in zip(places, pixels.permute(0, 2, 3, 1).numpy(), strict=True):
+            ready[place] = resize(image, size)
+    return ready
 
 
 def auroc_within(rows: Rows, margins: NDArray[np.float64]) -> float | None:
