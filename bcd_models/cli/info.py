@@ -58,7 +58,8 @@ def _own_facts(loaded: Predictor) -> dict[str, str]:
         "backbone": loaded.backbone.title,
         "export": "model.onnx" if loaded.has_export else "none: torch answers",
         "input": f"{config.preprocess.input_size} px",
-        "trained field": f"{config.preprocess.field_width_um:g} micrometres wide",
+        "trained field": f"{config.preprocess.field_width_um:g} micrometres wide, at "
+        f"{config.preprocess.mpp:g} micrometres a pixel",
         "corpus": config.provenance.corpus or "unknown",
         "split": config.provenance.split_words or "unknown",
         "start weights": config.provenance.start or "unknown",
