@@ -152,9 +152,10 @@ def measure(archives: list[Path], runs: list[Path]) -> str:
                 counts.append(count_right(model, slide, case))
             print(case_id, storage.kind, storage.levels, *counts[-1], flush=True)
     first = sum(next(iter(rows.values())))
+    names = ", ".join(sorted(case.removeprefix("idc/") for case in cases))
     head = [
-        f"{len(cases)} cases ({', '.join(sorted(cases))}), {first[0]:,} tiles with carcinoma and "
-        f"{first[2]:,} without; {model.config.name}'s recipe, each case mapped by the model of a "
+        f"{len(cases)} cases ({names}), {first[0]:,} tiles with carcinoma and {first[2]:,} "
+        f"without; {model.config.name}'s recipe, each case mapped by the model of a "
         "fold that held it out.",
         "",
         "| stored as | levels | recall | specificity | recall by case |",
