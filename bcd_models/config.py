@@ -123,7 +123,7 @@ class Provenance(Strict):
     Attributes:
         images: Of the corpus, by source.
         corpus_fingerprint: SHA-256 of the corpus' rows.
-        split: Kind of the manifest: "grouped", "neighbours", "random" or "leaky".
+        split: Kind of the manifest: "grouped", "neighbours" or "random".
         split_sha256: Of the manifest.
         held_out: What of the split was not learnt from.
         recipe: All that decided the training.

@@ -124,5 +124,5 @@ def corpus_folder(archives: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     from training.corpus import build as corpus
 
     out = tmp_path_factory.mktemp("corpus") / "corpus"
-    corpus.build(archives, out, processes=1)
+    corpus.build({name: [path] for name, path in archives.items()}, out, processes=1)
     return out

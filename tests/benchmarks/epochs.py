@@ -13,8 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from training.corpus.pixels import Pixels
-from training.corpus.rows import Rows
+from training.corpus.pixels import Pixels, Rows
 from training.recipes.schema import Recipe
 from training.train import engine
 from training.train import run as train
@@ -81,7 +80,7 @@ def epoch_of(
             "case_id": [f"idc/{i // 8}" for i in range(count)],
         }
     )
-    network, preprocess, _ = train.network_of(plan, None)
+    network, preprocess, _ = train.build_network(plan, None)
     rows = Rows(frame, pixels)  # type: ignore[arg-type]
     loop = engine._Loop(accelerator or Accelerator(), network, plan, preprocess, rows)
     return lambda: loop.train_epoch(1)

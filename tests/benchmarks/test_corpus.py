@@ -39,7 +39,7 @@ def seconds_to_decode(paths: dict[str, Path]) -> float:
 
 def seconds_to_read(paths: dict[str, Path], folder: Path) -> float:
     started = time.perf_counter()
-    corpus.read_chunks(paths, folder, PROCESSES)
+    corpus.read_chunks({name: [path] for name, path in paths.items()}, folder, PROCESSES)
     return time.perf_counter() - started
 
 

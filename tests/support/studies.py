@@ -14,7 +14,7 @@ import yaml
 from training import command
 from training.recipes import schema as recipe
 from training.tune import search as tune
-from training.tune.storage import close_storage, open_storage, sqlite_url
+from training.tune.storage import open_storage, sqlite_url
 
 RECIPE: dict[str, Any] = {
     "name": "bcd-small",
@@ -64,9 +64,8 @@ def run(*asked: Any, code: int = 0) -> None:
 @contextmanager
 def study_at(out: Path, storage: str | None = None) -> Iterator[optuna.Study]:
     """A study as another worker would see it."""
-    kept = open_storage(storage or sqlite_url(out), 1)
-    yield optuna.load_study(study_name=out.name, storage=kept)
-    close_storage(kept)
+    with open_storage(storage or sqlite_url(out), 1) as kept:
+        yield optuna.load_study(study_name=out.name, storage=kept)
 
 
 def trials_of(out: Path, storage: str | None = None) -> list[optuna.trial.FrozenTrial]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import yaml
 
 from bcd_models.config import ModelConfig, Provenance
-from bcd_models.models.backbones import count_cells, get_backbone
-from training.corpus.chunks import SOURCES
-from training.corpus.sources import Source
+from bcd_models.models.backbones import get_backbone
+from training.corpus.sources import SOURCES
+from training.corpus.sources.source import Source
 
-SHORT = {"idc": "IDC", "breakhis": "BreaKHis"}
 # What is known of a corpus' source and stands in neither file, by the corpus' fingerprint.
 _NOTES = {
     (
@@ -35,38 +31,28 @@ SPLITS = {
     "grouped": "no case is in two parts",
     "neighbours": "no case is in two parts, and neighbouring case ids share a fold",
     "random": "**images of one case may be in several parts, which flatters every figure**",
-    "leaky": "**half of each test case's images were learnt from, which flatters every figure**",
 }
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """A public data set, and how much of it a corpus holds."""
-
-    name: str
-    images: int
-    source: Source
-
-    @property
-    def published_images(self) -> int:
-        """Images of the full data set."""
-        return sum(self.source.expected.values())
+def name_source(name: str) -> str:
+    """Return what pages call a corpus' source."""
+    return SOURCES[name].short if name in SOURCES else name
 
 
-def list_data_sets(provenance: Provenance) -> list[DataSet]:
-    """Return the data sets of a model's corpus, the larger first."""
+def list_sources(provenance: Provenance) -> list[tuple[Source, int]]:
+    """Return the sources of a model's corpus with the images each gave, the larger first."""
     images = provenance.images
-    known = [DataSet(SHORT[n], images[n], SOURCES[n]) for n in images if n in SOURCES]
-    return sorted(known, key=lambda one: -one.images)
+    known = [(source, images[name]) for name, source in SOURCES.items() if name in images]
+    return sorted(known, key=lambda one: -one[1])
 
 
-def corpus_note(provenance: Provenance, source: str) -> str:
+def find_note(provenance: Provenance, source: str) -> str:
     """Return what is known of a source in a model's corpus beyond its counts, or ""."""
     return _NOTES.get((provenance.corpus_fingerprint, source), "")
 
 
-def hub_start(config: ModelConfig) -> str | None:
-    """Hub id of the start weights; None where they did not come from the Hub."""
+def find_start_on_hub(config: ModelConfig) -> str | None:
+    """Return the Hub id of the start weights; None where they did not come from the Hub."""
     if config.provenance.start != "imagenet":
         return None
     import timm
@@ -75,9 +61,9 @@ def hub_start(config: ModelConfig) -> str | None:
     return str(pretrained.hf_hub_id) if pretrained else None
 
 
-def start(config: ModelConfig) -> str:
+def describe_start(config: ModelConfig) -> str:
     """Describe the start weights and their licence."""
-    name, on_hub = config.provenance.start, hub_start(config)
+    name, on_hub = config.provenance.start, find_start_on_hub(config)
     if on_hub:
         return f"`{on_hub}` on the Hub (Apache-2.0), trained on ImageNet"
     if name in ("", "none"):
@@ -85,8 +71,8 @@ def start(config: ModelConfig) -> str:
     return f"`{name}`, {_FILES.get(name, 'of an origin that is not recorded')}"
 
 
-def decided_on(provenance: Provenance) -> str:
-    """Return what calibration, threshold and referral band were fitted on."""
+def describe_fit(provenance: Provenance) -> str:
+    """Say what calibration, threshold and referral band were fitted on."""
     if not provenance.split:
         return "images that are not recorded"
     held = provenance.held_out
@@ -97,7 +83,7 @@ def decided_on(provenance: Provenance) -> str:
     return "the validation part"
 
 
-def recipe(provenance: Provenance) -> str:
+def list_settings(provenance: Provenance) -> str:
     """Return what decided the training, as YAML, one line a setting."""
     shown = {
         key: value
@@ -107,23 +93,7 @@ def recipe(provenance: Provenance) -> str:
     return str(yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=90))
 
 
-def epochs(provenance: Provenance) -> int | None:
-    """Passes over the training images; None where the recipe does not say."""
-    phases = provenance.recipe.get("phases", ())
-    return sum(phase["epochs"] for phase in phases) or None
-
-
-def versions(named: Iterable[tuple[str, str]]) -> str:
-    """List libraries and their versions on one line."""
-    return ", ".join(f"{name} {version}" for name, version in named)
-
-
-def cell_um(config: ModelConfig) -> float:
-    """Return the side in micrometres of the tissue that one cell stands for."""
-    return config.preprocess.field_width_um / count_cells(config)
-
-
-def duration(seconds: float) -> str:
+def describe_duration(seconds: float) -> str:
     """Return a time as people say it, to the minute."""
     hours, minutes = divmod(max(1, round(seconds / 60)), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -11,89 +11,73 @@ import pandas as pd
 from training.compare import schema
 from training.compare.rows import (
     align_frames,
-    auroc_minus,
-    auroc_of,
-    balanced_accuracy_of,
-    counts_of,
-    within,
+    count_rows,
+    measure_auroc,
+    measure_frame,
+    select_source,
+    subtract_auroc,
 )
 from training.compare.runs import Missing, Pool, Run, pool_arms, pool_folds
 from training.corpus import splits
-from training.corpus.selection import data_of
+from training.corpus.selection import open_data
 from training.evaluate.schema import Neighbours
 
 ARMS = ("plain", "tuned")
 FLOOR = ("colour statistics", "floor")
 
 
-def out_of_fold(
+def compare_arms(
     runs: list[Run], larger: str, floor: pd.DataFrame | None = None
 ) -> tuple[schema.OutOfFold, ...]:
     """Return each arm's pooled folds, beside the same backbone's plain arm and the colour floor."""
-    whole = _whole_pools(runs)
+    whole = _pool_whole_arms(runs)
     if not whole:
         raise Missing("no run holds out a fold")
     plain = {pool.first.backbone: pool for pool in whole if pool.first.plan.arm == "plain"}
-    found = []
+    lines = []
     for pool in whole:
-        line = _pooled_line(pool, larger)
-        base = plain.get(pool.first.backbone)
-        if base and base is not pool:
-            line = line.model_copy(update=_minus_plain(pool, base, larger))
+        beside: dict[str, Any] = {}
+        base = plain.get(pool.first.backbone, pool)
+        if base is not pool and set(pool.runs) & set(base.runs):
+            difference, images = subtract_auroc(pool.frame, base.frame, larger)
+            beside = {"minus_plain": difference, "paired_images": images}
         if floor is not None:
-            above, _ = auroc_minus(pool.frame, floor, larger)
-            line = line.model_copy(update={"minus_floor": above})
-        found.append(line)
+            beside["minus_floor"], _ = subtract_auroc(pool.frame, floor, larger)
+        lines.append(_measure_pool(pool, larger).model_copy(update=beside))
     if floor is not None:
-        found.append(_floor_line(floor, larger))
-    return tuple(found)
+        backbone, arm = FLOOR
+        lines.append(
+            schema.OutOfFold(
+                backbone=backbone,
+                arm=arm,
+                learnt_share=1,
+                folds=tuple(range(splits.FOLDS)),
+                **measure_frame(select_source(floor, larger)),
+            )
+        )
+    return tuple(lines)
 
 
-def _floor_line(floor: pd.DataFrame, larger: str) -> schema.OutOfFold:
-    frame = within(floor, larger)
-    backbone, arm = FLOOR
-    return schema.OutOfFold(
-        backbone=backbone,
-        arm=arm,
-        learnt_share=1,
-        folds=tuple(range(splits.FOLDS)),
-        counts=counts_of(frame),
-        auroc=auroc_of(frame),
-        balanced_accuracy=balanced_accuracy_of(frame),
-    )
-
-
-def _whole_pools(runs: list[Run]) -> list[Pool]:
+def _pool_whole_arms(runs: list[Run]) -> list[Pool]:
     whole = [pool for pool in pool_arms(runs) if pool.first.plan.learnt_share == 1]
     return sorted(
         whole, key=lambda pool: (pool.first.plan.backbone, pool.first.plan.arm != "plain")
     )
 
 
-def _pooled_line(pool: Pool, larger: str) -> schema.OutOfFold:
-    frame = within(pool.frame, larger)
+def _measure_pool(pool: Pool, larger: str) -> schema.OutOfFold:
     return schema.OutOfFold(
         backbone=pool.first.backbone,
         arm=pool.first.plan.arm,
         learnt_share=pool.first.plan.learnt_share,
         folds=tuple(pool.runs),
-        counts=counts_of(frame),
-        auroc=auroc_of(frame),
-        balanced_accuracy=balanced_accuracy_of(frame),
+        **measure_frame(select_source(pool.frame, larger)),
     )
 
 
-def _minus_plain(pool: Pool, plain: Pool, larger: str) -> dict[str, Any]:
-    """Return the difference to plain, over the images of both where these hold other folds."""
-    if not set(pool.runs) & set(plain.runs):
-        return {}
-    difference, images = auroc_minus(pool.frame, plain.frame, larger)
-    return {"minus_plain": difference, "paired_images": images}
-
-
-def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
-    """Backbone x (plain, tuned) over the folds that all four hold, with what each was given."""
-    four = [pool for pool in _whole_pools(runs) if pool.first.plan.arm in ARMS]
+def compare_square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
+    """Compare backbone x (plain, tuned) over the folds of all four, with what each was given."""
+    four = [pool for pool in _pool_whole_arms(runs) if pool.first.plan.arm in ARMS]
     if len(four) < 4:
         names = [f"{pool.first.backbone} {pool.first.plan.arm}" for pool in four]
         raise Missing(
@@ -104,32 +88,32 @@ def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
     if not folds:
         raise Missing("the four arms hold no fold in common")
     four = [pool_folds(pool.runs, folds) for pool in four]
-    frames = align_frames([within(pool.frame, larger) for pool in four])
-    corners = tuple(_corner(pool, frame, corpus) for pool, frame in zip(four, frames, strict=True))
+    frames = align_frames([select_source(pool.frame, larger) for pool in four])
+    measured = [measure_frame(frame) for frame in frames]
+    corners = tuple(
+        schema.Corner(
+            backbone=pool.first.backbone,
+            arm=pool.first.plan.arm,
+            auroc=one["auroc"],
+            balanced_accuracy=one["balanced_accuracy"],
+            budget=_add_up_budget(pool, corpus),
+        )
+        for pool, one in zip(four, measured, strict=True)
+    )
     return schema.Square(
         folds=tuple(folds),
-        counts=counts_of(frames[0]),
+        counts=measured[0]["counts"],
         corners=corners,
-        unequal=_unequal(corners),
+        unequal=_list_unequal_budgets(corners),
     )
 
 
-def _corner(pool: Pool, frame: pd.DataFrame, corpus: Path | None) -> schema.Corner:
-    return schema.Corner(
-        backbone=pool.first.backbone,
-        arm=pool.first.plan.arm,
-        auroc=auroc_of(frame),
-        balanced_accuracy=balanced_accuracy_of(frame),
-        budget=_budget(pool, corpus),
-    )
-
-
-def _budget(pool: Pool, corpus: Path | None) -> schema.Budget:
+def _add_up_budget(pool: Pool, corpus: Path | None) -> schema.Budget:
     phases = pool.first.plan.phases
     passes = None
     if corpus:
         passes = sum(
-            run.plan.epochs * len(data_of(corpus, run.plan, run.held).training.frame)
+            run.plan.epochs * len(open_data(corpus, run.plan, run.held).training.frame)
             for run in pool.runs.values()
         )
     return schema.Budget(
@@ -140,7 +124,7 @@ def _budget(pool: Pool, corpus: Path | None) -> schema.Budget:
     )
 
 
-def _unequal(corners: tuple[schema.Corner, ...]) -> tuple[str, ...]:
+def _list_unequal_budgets(corners: tuple[schema.Corner, ...]) -> tuple[str, ...]:
     """Return what the four were not given alike, one line each."""
     lines = []
     for name, words in {"phases": "epochs a fold", "image_passes": "image passes"}.items():
@@ -151,8 +135,8 @@ def _unequal(corners: tuple[schema.Corner, ...]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve, ...]:
-    """Arms that learnt from a share of the cases, with the one of the same recipe that had all.
+def compare_shares(runs: list[Run], larger: str) -> tuple[schema.LearningCurve, ...]:
+    """Set arms that learnt from a share of the cases beside the one that had all.
 
     Each curve is over the folds that all its shares hold; arms of one recipe and share are alike.
     """
@@ -169,7 +153,7 @@ def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve,
         folds = sorted(set.intersection(*(set(pool.runs) for pool in of_recipe)))
         if not folds:
             raise Missing(f"the shares of {whole.backbone} hold no fold in common")
-        points = tuple(_pooled_line(pool_folds(pool.runs, folds), larger) for pool in of_recipe)
+        points = tuple(_measure_pool(pool_folds(pool.runs, folds), larger) for pool in of_recipe)
         curves.append(
             schema.LearningCurve(backbone=whole.backbone, arm=whole.plan.arm, points=points)
         )
@@ -178,33 +162,30 @@ def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve,
     return tuple(curves)
 
 
-def neighbours(runs: list[Run], larger: str) -> tuple[Neighbours, ...]:
-    """Arms whose folds were held out both by case and by runs of neighbouring case ids."""
-    by_case = {_recipe_of(pool): pool for pool in pool_arms(runs)}
-    both = [
-        (by_case[_recipe_of(pool)], pool)
-        for pool in pool_arms(runs, "neighbours")
-        if _recipe_of(pool) in by_case
-    ]
+def compare_neighbours(runs: list[Run], larger: str) -> tuple[Neighbours, ...]:
+    """Compare folds by case with folds that keep neighbouring case ids together."""
+    by_case = {_identify_recipe(pool): pool for pool in pool_arms(runs)}
+    by_id = {_identify_recipe(pool): pool for pool in pool_arms(runs, "neighbours")}
+    both = [(by_case[recipe], by_id[recipe]) for recipe in by_id if recipe in by_case]
     if not both:
         raise Missing(
             "it takes fold runs of one recipe on the grouped split and on the neighbours split"
         )
-    return tuple(_beside(*pair, larger) for pair in both)
+    return tuple(_set_beside(*pair, larger) for pair in both)
 
 
-def _recipe_of(pool: Pool) -> str:
+def _identify_recipe(pool: Pool) -> str:
     return str(pool.first.decided("split", "seed"))
 
 
-def _beside(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
-    one, other = align_frames([within(pool.frame, larger) for pool in (by_case, by_run)])
-    difference, _ = auroc_minus(by_run.frame, by_case.frame, larger)
+def _set_beside(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
+    one, other = align_frames([select_source(pool.frame, larger) for pool in (by_case, by_run)])
+    difference, _ = subtract_auroc(by_run.frame, by_case.frame, larger)
     return Neighbours(
         backbone=by_case.first.backbone,
         arm=by_case.first.plan.arm,
-        counts=counts_of(one),
-        by_case=auroc_of(one),
-        by_run=auroc_of(other),
+        counts=count_rows(one),
+        by_case=measure_auroc(one),
+        by_run=measure_auroc(other),
         difference=difference,
     )

@@ -50,6 +50,7 @@ def read(folder: Path) -> schema.Report:
 
 def render(report: schema.Report) -> str:
     """Return the report in Markdown."""
+    plain = {one.backbone: one.folds for one in report.out_of_fold if one.arm == "plain"}
     return pages.render(
         TEMPLATE,
         report=report,
@@ -57,21 +58,17 @@ def render(report: schema.Report) -> str:
         pictures=PICTURES,
         metrics=METRICS,
         floor_words=FLOOR_WORDS,
-        title=title,
+        title=name_run,
         short_commit=short_commit,
-        unlike_plain=_holds_other_folds_than_plain(report),
+        unlike_plain=any(
+            one.minus_plain and one.folds != plain[one.backbone] for one in report.out_of_fold
+        ),
     )
 
 
-def title(one: schema.Tested) -> str:
+def name_run(one: schema.Tested) -> str:
     """Return a tested run in words; runs of one arm may have learnt from different data."""
     return f"{one.backbone}, {one.arm}, learnt from {one.learnt}"
-
-
-def _holds_other_folds_than_plain(report: schema.Report) -> bool:
-    """Return whether any arm that has a difference to plain holds other folds than it."""
-    plain = {one.backbone: one.folds for one in report.out_of_fold if one.arm == "plain"}
-    return any(one.minus_plain and one.folds != plain[one.backbone] for one in report.out_of_fold)
 
 
 def main(report: Annotated[Path, typer.Argument(help="Folder with report.json.")]) -> None:

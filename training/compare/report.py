@@ -55,9 +55,14 @@ def compare(
     runs = read_all(folders)
     provenance = runs[0].provenance
     if corpus_folder:
-        _check_corpus(corpus_folder, provenance.corpus_fingerprint)
+        _, about = corpus.load(corpus_folder)
+        ours, theirs = about["fingerprint"], provenance.corpus_fingerprint
+        if ours != theirs:
+            raise InputError(
+                f"the runs were trained on corpus {theirs[:16]}, {corpus_folder} is {ours[:16]}"
+            )
     floor = predictions.read(floor_folder / run_folder.PREDICTIONS) if floor_folder else None
-    larger = _larger_source(runs)
+    larger = _find_larger_source(runs)
     missing: dict[str, str] = {}
 
     def section(name: str, make: Callable[..., Any], *given: Any, empty: Any = ()) -> Any:
@@ -76,36 +81,27 @@ def compare(
         runs=tuple(map(_line, runs)),
         hours=sum(run.seconds for run in runs) / 3600,
         original=ORIGINAL,
-        on_same_terms=section("on_same_terms", tested.on_same_terms, larger),
-        tested=section("tested", tested.tested),
-        pairs=section("pairs", tested.pairs, larger),
-        out_of_fold=section("out_of_fold", folds.out_of_fold, larger, floor),
-        square=section("square", folds.square, larger, corpus_folder, empty=None),
-        neighbours=section("neighbours", folds.neighbours, larger),
-        learning_curves=section("learning_curves", folds.learning_curves, larger),
-        costs=_costs(runs),
-        machine=cost.machine(),
+        on_same_terms=section("on_same_terms", tested.compare_on_same_terms, larger),
+        tested=section("tested", tested.list_tested),
+        pairs=section("pairs", tested.compare_backbones, larger),
+        out_of_fold=section("out_of_fold", folds.compare_arms, larger, floor),
+        square=section("square", folds.compare_square, larger, corpus_folder, empty=None),
+        neighbours=section("neighbours", folds.compare_neighbours, larger),
+        learning_curves=section("learning_curves", folds.compare_shares, larger),
+        costs=_measure_costs(runs),
+        machine=cost.describe_machine(),
         missing=missing,
         notice=NOTICE,
     )
 
 
-def _check_corpus(folder: Path, fingerprint: str) -> None:
-    _, about = corpus.load(folder)
-    if about["fingerprint"] != fingerprint:
-        raise InputError(
-            f"the runs were trained on corpus {fingerprint[:16]}, {folder} is "
-            f"{about['fingerprint'][:16]}"
-        )
-
-
-def _larger_source(runs: list[Run]) -> str:
+def _find_larger_source(runs: list[Run]) -> str:
     """Return the source with most of the images that any run was scored on."""
     frames = [run.held_out for run in runs if run.held_out is not None]
     frames += [run.test.frame for run in runs if run.test]
     if not frames:
         raise InputError("no run was scored: run training.evaluate --out RUN/metrics-test.json")
-    return splits.larger_source(pd.concat(frames).drop_duplicates("sha256"))
+    return splits.find_larger_source(pd.concat(frames).drop_duplicates("sha256"))
 
 
 def _line(run: Run) -> schema.RunLine:
@@ -120,8 +116,8 @@ def _line(run: Run) -> schema.RunLine:
     )
 
 
-def _costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
-    """Of one run of each backbone, input size and number of views, which decide it.
+def _measure_costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
+    """Measure one run of each backbone, input size and number of views, which decide the cost.
 
     Runs from records have no weights: they can't be timed.
     """
@@ -131,7 +127,9 @@ def _costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
             first.setdefault((run.backbone, run.plan.input_size, run.plan.views), run)
     return tuple(
         schema.CostLine(
-            backbone=run.backbone, run=run.name, cost=cost.cost(run.folder / run_folder.MODEL)
+            backbone=run.backbone,
+            run=run.name,
+            cost=cost.measure_cost(run.folder / run_folder.MODEL),
         )
         for run in first.values()
     )
@@ -141,15 +139,15 @@ def draw(report: schema.Report) -> dict[str, bytes]:
     """Draw the figures of the sections there are; returns PNG by file name."""
     within = f"within {report.larger_source}"
     drawn = {}
-    if rows := _tested_rows(report):
+    if rows := _list_tested(report):
         drawn["tested"] = figures.draw_forest(rows, f"AUROC {within}")
-    if arms := _arm_rows(report):
+    if arms := _list_arms(report):
         words = f"AUROC minus plain on the same images, {within}"
         drawn["out_of_fold"] = figures.draw_forest(arms, words, differences=True)
     if report.learning_curves:
         series = {
             f"{curve.backbone}, {curve.arm}": [
-                (point.learnt_share, *_ends(point.auroc)) for point in curve.points
+                (point.learnt_share, *_place(point.auroc)) for point in curve.points
             ]
             for curve in report.learning_curves
         }
@@ -157,30 +155,29 @@ def draw(report: schema.Report) -> dict[str, bytes]:
     return {page.PICTURES[name]: data for name, data in drawn.items()}
 
 
-def _tested_rows(report: schema.Report) -> list[Row]:
-    models = [_row(page.title(one), one.within.figures["auroc"]) for one in report.tested]
+def _list_tested(report: schema.Report) -> list[Row]:
+    models = [(page.name_run(one), *_place(one.within.figures["auroc"])) for one in report.tested]
     floors = [
-        _row(f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", floor.auroc)
+        (f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", *_place(floor.auroc))
         for one in report.tested[:1]
         for name, floor in one.within.floors
     ]
     return models + floors
 
 
-def _arm_rows(report: schema.Report) -> list[Row]:
-    """Differences alone: the AUROCs of arms that hold different folds can't stand side by side."""
+def _list_arms(report: schema.Report) -> list[Row]:
+    """Return differences alone: AUROCs of different folds can't stand side by side."""
     return [
-        _row(f"{one.backbone}, {one.arm} (folds {', '.join(map(str, one.folds))})", one.minus_plain)
+        (
+            f"{one.backbone}, {one.arm} (folds {', '.join(map(str, one.folds))})",
+            *_place(one.minus_plain),
+        )
         for one in report.out_of_fold
         if one.minus_plain
     ]
 
 
-def _row(name: str, estimate: Estimate) -> Row:
-    return name, *_ends(estimate)
-
-
-def _ends(estimate: Estimate) -> tuple[float, float, float]:
+def _place(estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, estimate.low, estimate.high
 
 

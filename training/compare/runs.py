@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -91,6 +90,16 @@ class Run:
         held = self.held.case or self.held.words
         return f"all but {held}" if held else "train"
 
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a report's line calls it."""
+        return {
+            "run": self.name,
+            "backbone": self.backbone,
+            "arm": self.plan.arm,
+            "learnt": self.learnt,
+        }
+
     def decided(self, *apart_from: str) -> dict[str, Any]:
         """Return what decided its weights, but for some keys of the recipe."""
         left_out = {"name", "version", *apart_from}
@@ -127,30 +136,22 @@ def read_all(folders: list[Path]) -> list[Run]:
         raise InputError("a run is named twice")
     above = os.path.commonpath([folder.parent for folder in resolved])
     runs = [_read(folder, os.path.relpath(folder, above)) for folder in resolved]
-    for run in runs[1:]:
-        if run.provenance.corpus_fingerprint != runs[0].provenance.corpus_fingerprint:
-            raise InputError(f"{run.name} and {runs[0].name} are runs of two corpora")
-    _check_manifests(runs)
-    _check_arms(runs)
+    _check_together(runs)
     return runs
 
 
 def _read(folder: Path, name: str) -> Run:
     plan = recipe.read(folder / run_folder.RECIPE)
     provenance = run_folder.read_provenance(folder)
-    try:
-        lines = (folder / checkpoint.EPOCHS).read_text("utf-8").splitlines()
-        seconds = sum(json.loads(line)["seconds"] for line in lines)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} is no run of training.train: {_first_line(error)}") from None
+    seconds = checkpoint.sum_up_epochs(folder).seconds
     config = model_folder.read_config(folder / run_folder.MODEL)
     predicted = folder / run_folder.PREDICTIONS
     held_out = None if provenance.held_out.nothing else predictions.read(predicted)
-    threshold, test = config.decision.threshold, _test_of(folder)
-    return Run(name, folder, plan, provenance, threshold, seconds, held_out, test)
+    threshold = config.decision.threshold
+    return Run(name, folder, plan, provenance, threshold, seconds, held_out, _read_test(folder))
 
 
-def _test_of(folder: Path) -> Test | None:
+def _read_test(folder: Path) -> Test | None:
     if not (folder / METRICS).is_file():
         return None
     metrics = measured.read(folder / METRICS)
@@ -164,19 +165,18 @@ def _test_of(folder: Path) -> Test | None:
     return Test(metrics, metrics.within, predictions.read(folder / TESTED))
 
 
-def _check_manifests(runs: list[Run]) -> None:
-    first: dict[str, Run] = {}
+def _check_together(runs: list[Run]) -> None:
+    """Raise InputError where two runs are of two corpora or splits, or of one arm and differ."""
+    of_split: dict[str, Run] = {}
+    of_arm: dict[tuple[Any, ...], Run] = {}
     for run in runs:
-        other = first.setdefault(run.kind, run)
+        if run.provenance.corpus_fingerprint != runs[0].provenance.corpus_fingerprint:
+            raise InputError(f"{run.name} and {runs[0].name} are runs of two corpora")
+        other = of_split.setdefault(run.kind, run)
         if run.provenance.split_sha256 != other.provenance.split_sha256:
             raise InputError(f"{run.name} and {other.name} are of two {run.kind} splits")
-
-
-def _check_arms(runs: list[Run]) -> None:
-    first: dict[tuple[Any, ...], Run] = {}
-    for run in runs:
         key = (run.plan.backbone, run.plan.arm, run.kind, run.plan.learnt_share)
-        other = first.setdefault(key, run)
+        other = of_arm.setdefault(key, run)
         ours, theirs = (r.decided("seed") for r in (run, other))
         changed = [name for name in ours if ours[name] != theirs[name]]
         if changed:
@@ -206,7 +206,3 @@ def pool_folds(runs: Mapping[int, Run], folds: Iterable[int]) -> Pool:
     chosen = {fold: runs[fold] for fold in folds}
     frames = [run.held_out for run in chosen.values()]
     return Pool(chosen, pd.concat(frames, ignore_index=True))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -7,116 +7,102 @@ import pandas as pd
 
 from bcd_models.config import HeldOut
 from training.compare import schema
-from training.compare.rows import align_frames, auroc_of, counts_of, drawn_of, truth_of, within
+from training.compare.rows import (
+    align_frames,
+    count_rows,
+    measure_auroc,
+    resample_cases,
+    select_source,
+)
 from training.compare.runs import Missing, Run, Test
 from training.evaluate import metrics
-from training.evaluate.schema import Counts, Estimate, Figures
+from training.evaluate.metrics import is_malignant
+from training.evaluate.schema import Figures
 
 
-def on_same_terms(runs: list[Run], larger: str) -> tuple[schema.OnSameTerms, ...]:
-    """Validation and test figures over all sources together, as the original's are."""
-    found = []
+def compare_on_same_terms(runs: list[Run], larger: str) -> tuple[schema.OnSameTerms, ...]:
+    """Return validation and test figures over all sources together, as the original's are."""
+    lines = []
     for run in sorted(runs, key=lambda run: run.kind != "random"):
-        if run.kind == "leaky":  # trained on half of each test case
-            continue
+        names = run.names | {"split": run.kind}
         if run.held == HeldOut() and run.held_out is not None:
-            found.append(_on_validation(run, run.held_out, larger))
+            frame = run.held_out
+            figures = metrics.measure_intervals(
+                is_malignant(frame), *_answers(run, frame), resample_cases(frame)
+            )
+            lines.append(
+                schema.OnSameTerms(
+                    **names,
+                    part="validation",
+                    counts=count_rows(frame),
+                    figures=Figures.model_validate(figures),
+                    auroc_within=measure_auroc(select_source(frame, larger)),
+                )
+            )
         if run.test:
-            found.append(_on_test(run, run.test))
-    if not found:
+            lines.append(
+                schema.OnSameTerms(
+                    **names,
+                    part="test",
+                    counts=run.test.metrics.data.counts,
+                    figures=run.test.metrics.overall,
+                    auroc_within=run.test.within.figures["auroc"],
+                )
+            )
+    if not lines:
         raise Missing("no run holds out the validation part, and none was evaluated on test")
-    return tuple(found)
+    return tuple(lines)
 
 
-def _on_validation(run: Run, frame: pd.DataFrame, larger: str) -> schema.OnSameTerms:
-    auroc = auroc_of(within(frame, larger))
-    return _same_terms(run, "validation", counts_of(frame), _figures(run, frame), auroc)
-
-
-def _on_test(run: Run, test: Test) -> schema.OnSameTerms:
-    metrics = test.metrics
-    auroc = test.within.figures["auroc"]
-    return _same_terms(run, "test", metrics.data.counts, metrics.overall, auroc)
-
-
-def _same_terms(
-    run: Run, part: str, counts: Counts, figures: Figures, auroc_within: Estimate
-) -> schema.OnSameTerms:
-    return schema.OnSameTerms(
-        run=run.name,
-        backbone=run.backbone,
-        arm=run.plan.arm,
-        learnt=run.learnt,
-        split=run.kind,
-        part=part,
-        counts=counts,
-        figures=figures,
-        auroc_within=auroc_within,
+def list_tested(runs: list[Run]) -> tuple[schema.Tested, ...]:
+    """Return the test figures of the grouped runs."""
+    lines = tuple(
+        schema.Tested(**run.names, within=test.within) for run, test in _list_evaluated(runs)
     )
-
-
-def tested(runs: list[Run]) -> tuple[schema.Tested, ...]:
-    """Test figures of the grouped runs."""
-    found = tuple(
-        schema.Tested(
-            run=run.name,
-            backbone=run.backbone,
-            arm=run.plan.arm,
-            learnt=run.learnt,
-            within=test.within,
-        )
-        for run, test in _evaluated_runs(runs, "grouped")
-    )
-    if not found:
+    if not lines:
         raise Missing("no run on the grouped split was evaluated on test")
-    return found
+    return lines
 
 
-def _evaluated_runs(runs: list[Run], kind: str) -> list[tuple[Run, Test]]:
-    return [(run, run.test) for run in runs if run.kind == kind and run.test]
+def _list_evaluated(runs: list[Run]) -> list[tuple[Run, Test]]:
+    return [(run, run.test) for run in runs if run.kind == "grouped" and run.test]
 
 
-def pairs(runs: list[Run], larger: str) -> tuple[schema.Pair, ...]:
-    """EfficientNet-B2 minus MobileNetV2, of equal arms or where there is one of each."""
+def compare_backbones(runs: list[Run], larger: str) -> tuple[schema.Pair, ...]:
+    """Return EfficientNet-B2 minus MobileNetV2, of equal arms or where there is one of each."""
     light, heavy = (
-        [found for found in _evaluated_runs(runs, "grouped") if found[0].plan.backbone == name]
+        [one for one in _list_evaluated(runs) if one[0].plan.backbone == name]
         for name in ("mobilenetv2", "efficientnet_b2")
     )
     alone = len(light) == len(heavy) == 1
     alike = [
-        _pair(*ours, *theirs, larger)
+        _subtract(ours, theirs, larger)
         for ours in heavy
         for theirs in light
-        if alone or _arm(ours[0]) == _arm(theirs[0])
+        if alone or _identify_arm(ours[0]) == _identify_arm(theirs[0])
     ]
     if not alike:
         raise Missing("no two backbones of one arm were evaluated on the grouped test part")
     return tuple(alike)
 
 
-def _arm(run: Run) -> tuple[str, HeldOut]:
+def _identify_arm(run: Run) -> tuple[str, HeldOut]:
     return run.plan.arm, run.held
 
 
-def _pair(ours: Run, one: Test, theirs: Run, other: Test, larger: str) -> schema.Pair:
-    frames = align_frames([within(test.frame, larger) for test in (one, other)])
+def _subtract(ours: tuple[Run, Test], theirs: tuple[Run, Test], larger: str) -> schema.Pair:
+    one, other = align_frames([select_source(test.frame, larger) for _, test in (ours, theirs)])
+    differences = metrics.measure_differences(
+        is_malignant(one), _answers(ours[0], one), _answers(theirs[0], other), resample_cases(one)
+    )
     return schema.Pair(
-        run=ours.name,
-        other=theirs.name,
-        counts=counts_of(frames[0]),
-        differences=_differences(ours, frames[0], theirs, frames[1]),
+        run=ours[0].name,
+        other=theirs[0].name,
+        counts=count_rows(one),
+        differences=Figures.model_validate(differences),
     )
 
 
-def _said(run: Run, frame: pd.DataFrame) -> tuple[metrics.Floats, float]:
+def _answers(run: Run, frame: pd.DataFrame) -> tuple[metrics.Floats, float]:
+    """Return a run's probabilities and its threshold."""
     return frame["probability"].to_numpy(np.float64), run.threshold
-
-
-def _figures(run: Run, frame: pd.DataFrame) -> Figures:
-    found = metrics.with_intervals(truth_of(frame), *_said(run, frame), drawn_of(frame))
-    return Figures.model_validate(found)
-
-
-def _differences(ours: Run, one: pd.DataFrame, theirs: Run, other: pd.DataFrame) -> Figures:
-    gaps = metrics.differences(truth_of(one), _said(ours, one), _said(theirs, other), drawn_of(one))
-    return Figures.model_validate(gaps)

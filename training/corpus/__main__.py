@@ -1,7 +1,7 @@
 """``python -m training.corpus``: builds the merged corpus."""
 
 from training import command
-from training.corpus.build import main
+from training.corpus.build import make_command
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(make_command())

@@ -1,6 +1,6 @@
 """Sources -> one checked, de-duplicated `datasets` corpus with a fingerprint and its splits.
 
-python -m training.corpus --idc PATH --breakhis PATH --out CORPUS
+python -m training.corpus --idc PATH... --breakhis PATH... --out CORPUS
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,9 +30,10 @@ from bcd_models.config import LABELS
 from bcd_models.errors import InputError
 from training.corpus import page as corpus_page
 from training.corpus import splits
-from training.corpus.chunks import SOURCES, begin_process, read_chunk
-from training.corpus.sources import FOREIGN, Refused, Source
+from training.corpus.chunks import begin_process, read_chunk
+from training.corpus.sources import SOURCES
 from training.corpus.sources.files import check, is_splittable, stamp
+from training.corpus.sources.source import FOREIGN, Refused, Source
 
 SCHEMA_VERSION = 1
 ABOUT = "corpus.json"
@@ -37,28 +41,32 @@ READY = "ready"
 CHUNKS = 32
 REPEATED = "same pixels as another image"
 CONTRADICTED = "same pixels as an image of the other label (both dropped)"
-FEATURES = datasets.Features(
-    {
-        "image": datasets.Image(),
-        "label": datasets.ClassLabel(names=list(LABELS)),
-        "source": datasets.ClassLabel(names=list(SOURCES)),
-        "case_id": datasets.Value("string"),
-        "subtype": datasets.Value("string"),
-        "magnification": datasets.Value("string"),
-        "name": datasets.Value("string"),
-        "sha256": datasets.Value("string"),
-    }
-)
+
+Paths = Mapping[str, Sequence[Path]]
+"""Source name -> its folders and archives, which are read as one."""
 
 
-def build(paths: dict[str, Path], out: Path, processes: int | None = None) -> dict[str, Any]:
-    """Build a corpus from source folders or archives.
+def row_features() -> datasets.Features:
+    """Return the columns of a corpus and their types."""
+    texts = ("case_id", "subtype", "magnification", "name", "sha256")
+    return datasets.Features(
+        {
+            "image": datasets.Image(),
+            "label": datasets.ClassLabel(names=list(LABELS)),
+            "source": datasets.ClassLabel(names=list(SOURCES)),
+            **{name: datasets.Value("string") for name in texts},
+        }
+    )
+
+
+def build(paths: Paths, out: Path, processes: int | None = None) -> dict[str, Any]:
+    """Build a corpus from source folders and archives.
 
     Files are read in parallel, in chunks that are kept beside ``out`` until it is complete: a build
     that was interrupted goes on where it was.
 
     Args:
-        paths: Source name -> folder or archive.
+        paths: Source name -> its folders and archives.
         out: The corpus folder; must not exist yet, appears only when complete.
         processes: How many read at once; as many as there are cores by default.
 
@@ -70,7 +78,7 @@ def build(paths: dict[str, Path], out: Path, processes: int | None = None) -> di
     """
     if out.exists():
         raise InputError(f"{out} exists: choose another folder, a corpus is never overwritten")
-    for path in paths.values():
+    for path in chain.from_iterable(paths.values()):
         check(path)
     datasets.disable_progress_bars()  # there is one of our own
     beside = out.with_name(f".{out.name}.building")
@@ -99,14 +107,14 @@ def load(corpus: Path) -> tuple[datasets.Dataset, dict[str, Any]]:
     return datasets.load_from_disk(str(corpus)), json.loads((corpus / ABOUT).read_text())
 
 
-def fingerprint(table: pd.DataFrame) -> str:
-    """SHA-256 of the sorted rows' identity and content; the same on every machine and order.
+def compute_fingerprint(table: pd.DataFrame) -> str:
+    """Return the SHA-256 of the rows' identity and content, the same whatever their order.
 
     Args:
-        table: As ``splits.table`` gives it.
+        table: As ``splits.read_table`` gives it.
     """
     numbered = table.assign(
-        source=table["source"].map(_numbers(SOURCES)), label=table["label"].map(_numbers(LABELS))
+        source=table["source"].map(_number(SOURCES)), label=table["label"].map(_number(LABELS))
     )
     lines = numbered["source"]
     for column in ("name", "label", "case_id", "sha256"):
@@ -117,74 +125,69 @@ def fingerprint(table: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _numbers(names: Iterable[str]) -> dict[str, str]:
+def _number(names: Iterable[str]) -> dict[str, str]:
     return {name: str(number) for number, name in enumerate(names)}
 
 
-def _build(paths: dict[str, Path], beside: Path, processes: int) -> dict[str, Any]:
-    """Everything of a corpus, in a folder ``ready`` within ``beside``."""
+def _build(paths: Paths, beside: Path, processes: int) -> dict[str, Any]:
+    """Make all of a corpus, in a folder ``ready`` within ``beside``."""
     ready = beside / READY
     shutil.rmtree(ready, ignore_errors=True)
     rows, refused = _merge(read_chunks(paths, beside, processes))
     rows.save_to_disk(ready)
     rows = datasets.load_from_disk(str(ready))  # in its final order, which costs least to read
-    table = splits.table(rows)
-    about = _about(table, refused)
+    table = splits.read_table(rows)
+    about = _describe(table, refused)
     (ready / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
     splits.write_all(table, about["fingerprint"], ready)
     corpus_page.write(rows, table, about, ready)
     return about
 
 
-def read_chunks(paths: dict[str, Path], folder: Path, processes: int) -> list[Path]:
+def read_chunks(paths: Paths, folder: Path, processes: int) -> list[Path]:
     """Read every source in chunks, each by one process; chunks that are there already stay."""
-    folder = folder / _key(paths)
+    folder = folder / _name_chunks(paths)
     folder.mkdir(parents=True, exist_ok=True)
-    whole_first = sorted(paths.items(), key=lambda item: is_splittable(item[1]))
-    asked = [
-        (name, path, chunk, chunks)
-        for name, path in whole_first
+    schema = row_features().arrow_schema
+    asked = {
+        folder / f"{name}-{number}-{chunk}.arrow": (name, path, chunk, chunks)
+        for name, several in paths.items()
+        for number, path in enumerate(several)
         for chunks in (CHUNKS if is_splittable(path) else 1,)
         for chunk in range(chunks)
-    ]
-    files = [folder / f"{name}-{chunk}.arrow" for name, _, chunk, _ in asked]
-    missing = [
-        (*what, file, FEATURES.arrow_schema)
-        for what, file in zip(asked, files, strict=True)
-        if not file.exists()
-    ]
-    done = _one_by_one(missing) if processes == 1 else _in_parallel(missing, processes)
-    for _ in tqdm(done, "reading", len(missing), unit=" chunks", disable=None):
-        pass
-    return files
-
-
-def _one_by_one(missing: list[tuple[Any, ...]]) -> Iterator[None]:
-    for what in missing:
-        read_chunk(*what)
-        yield
-
-
-def _in_parallel(missing: list[tuple[Any, ...]], processes: int) -> Iterator[None]:
-    with ProcessPoolExecutor(processes, get_context("spawn"), begin_process) as pool:
+    }
+    whole_first = sorted(asked.items(), key=lambda one: one[1][3])
+    missing = [(*what, file, schema) for file, what in whole_first if not file.exists()]
+    pool = (
+        ThreadPoolExecutor(1)
+        if processes == 1
+        else ProcessPoolExecutor(processes, get_context("spawn"), begin_process)
+    )
+    with pool:
         reading = [pool.submit(read_chunk, *what) for what in missing]
         try:
-            for done in as_completed(reading):
-                yield done.result()
+            done = as_completed(reading)
+            for one in tqdm(done, "reading", len(missing), unit=" chunks", disable=None):
+                one.result()
         except BrokenProcessPool:
             raise OSError("a reading process was killed, perhaps for want of memory") from None
         finally:
             pool.shutdown(cancel_futures=True)
+    return list(asked)
 
 
-def _key(paths: dict[str, Path]) -> str:
-    """Names what the chunks were read from: other files never go on from these chunks."""
-    stamps = [(name, str(path.resolve()), stamp(path)) for name, path in paths.items()]
+def _name_chunks(paths: Paths) -> str:
+    """Name what the chunks are read from: a build of other files never goes on from them."""
+    stamps = [
+        (name, str(path.resolve()), stamp(path))
+        for name, several in paths.items()
+        for path in several
+    ]
     return hashlib.sha256(repr((SCHEMA_VERSION, CHUNKS, stamps)).encode()).hexdigest()[:16]
 
 
 def _merge(chunks: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
-    """All chunks in one order, whatever the order of files; duplicates kept once or not at all."""
+    """Merge chunks in an order of names; duplicates are kept once or not at all."""
     refused = [
         Refused(*r) for chunk in chunks for r in json.loads(chunk.with_suffix(".json").read_text())
     ]
@@ -194,7 +197,7 @@ def _merge(chunks: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
         first = f", the first, {refused[0].name}: {refused[0].reason}" if refused else ""
         raise InputError(f"no usable image; {len(refused)} files left out{first}")
     everything = datasets.concatenate_datasets(filled)
-    table = splits.table(everything).sort_values(["source", "name"], kind="stable")
+    table = splits.read_table(everything).sort_values(["source", "name", "sha256"])
     alike = table.groupby("sha256")
     contradicted = alike["label"].transform("nunique") > 1
     repeated = table.duplicated("sha256") & ~contradicted
@@ -206,15 +209,15 @@ def _merge(chunks: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
     return everything.select(kept), sorted(refused, key=lambda r: (r.reason, r.name))
 
 
-def _about(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
+def _describe(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
     if missing := set(LABELS) - set(table["label"]):
         raise InputError(f"the corpus has no {missing.pop()} image: both classes are needed")
     return {
         "schema_version": SCHEMA_VERSION,
-        "fingerprint": fingerprint(table),
+        "fingerprint": compute_fingerprint(table),
         "rows": len(table),
         "sources": {
-            name: _about_source(SOURCES[name], frame, _belonging(name, refused))
+            name: _describe_source(SOURCES[name], frame, refused)
             for name, frame in table.groupby("source")
         },
         "skipped": dict(Counter(r.reason for r in refused)),
@@ -222,12 +225,8 @@ def _about(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
     }
 
 
-def _belonging(source: str, refused: list[Refused]) -> int:
-    """Return how many of the files left out belong to a source's images."""
-    return sum(r.name.startswith(f"{source}/") and r.reason != FOREIGN for r in refused)
-
-
-def _about_source(source: Source, frame: pd.DataFrame, left_out: int) -> dict[str, Any]:
+def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
+    left_out = [r for r in refused if r.name.startswith(f"{source.name}/") and r.reason != FOREIGN]
     labels = {label: int((frame["label"] == label).sum()) for label in LABELS}
     both = frame.groupby("case_id")["label"].nunique()
     if source.one_label_a_case and (both > 1).any():
@@ -245,25 +244,48 @@ def _about_source(source: Source, frame: pd.DataFrame, left_out: int) -> dict[st
             k: int(v) for k, v in frame["magnification"].value_counts().items() if k
         },
         "full_set": {"labels": source.expected, "cases": source.expected_cases},
-        "found": len(frame) + left_out,
+        "found": len(frame) + len(left_out),
     }
+
+
+def make_command() -> Callable[..., None]:
+    """Return the command: ``main`` with an option ``--NAME`` for each source of the registry."""
+
+    @wraps(main)
+    def build_corpus(**given: Any) -> None:
+        main(**given)
+
+    fixed = signature(main, eval_str=True).parameters.values()
+    options = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=_make_option(source))
+        for name, source in SOURCES.items()
+    ]
+    build_corpus.__signature__ = Signature(  # type: ignore[attr-defined]
+        [p for p in fixed if p.kind != Parameter.VAR_KEYWORD] + options
+    )
+    return build_corpus
+
+
+def _make_option(source: Source) -> Any:
+    words = f"{source.short} folder or archive; may be repeated."
+    return Annotated[list[Path] | None, typer.Option(f"--{source.name}", help=words)]
 
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
-    idc: Annotated[Path | None, typer.Option(help="IDC folder or archive.")] = None,
-    breakhis: Annotated[Path | None, typer.Option(help="BreaKHis folder or archive.")] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="How many read at once; all cores by default.")
     ] = None,
+    **sources: list[Path] | None,
 ) -> None:
-    """Merge the sources into a corpus with both splits."""
-    paths = {name: path for name, path in (("idc", idc), ("breakhis", breakhis)) if path}
+    """Merge the sources into a corpus with its splits."""
+    paths = {name: several for name in SOURCES if (several := sources.get(name))}
     if not paths:
-        raise InputError("name at least one source: --idc PATH, --breakhis PATH")
+        options = ", ".join(f"--{name} PATH" for name in SOURCES)
+        raise InputError(f"name at least one source: {options}")
     about = build(paths, out, processes)
     for name, source in about["sources"].items():
-        typer.echo(f"{name}: {corpus_page.extent(source)}; kept {source['labels']}")
+        typer.echo(f"{name}: {corpus_page.describe_extent(source)}; kept {source['labels']}")
     for reason, count in about["skipped"].items():
         typer.echo(f"skipped {count}: {reason}")
     typer.echo(f"{out}: {about['rows']:,} rows, fingerprint {about['fingerprint'][:16]}")

@@ -25,8 +25,7 @@ def encode(
         probability: Calibrated P(malignant).
     """
     table = frame[list(COLUMNS)].assign(margin=margins, probability=probability)
-    data: bytes = table.to_parquet(index=False)
-    return data
+    return bytes(table.to_parquet(index=False))
 
 
 def write(

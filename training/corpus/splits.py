@@ -5,12 +5,8 @@ alone. So adding a case or a source moves nothing else, and every machine agrees
 one of 0 to 1999 that brings the parts and folds of the 226-case sample nearest to their shares of
 cases, images and positives (within 0.022): chosen once, by counts, before any training.
 
-A third split, ``leaky``, is the grouped one but for its test cases: half of each one's images are
-trained on, in place of as many others, and the other half is the test part. Beside the grouped
-split's figures on that same half, it shows what a leak alone is worth.
-
-A fourth, ``neighbours``, has the grouped split's parts but other folds: cases whose ids follow one
-another stay together, in case they are one patient's.
+A third split, ``neighbours``, has the grouped split's parts but other folds: cases whose ids follow
+one another stay together, in case they are one patient's.
 """
 
 from __future__ import annotations
@@ -20,12 +16,13 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import datasets
 import pandas as pd
 
 from bcd_models.errors import InputError
+from training.recipes.schema import SplitKind
 
 SEED = 764
 FOLDS = 5
@@ -33,14 +30,8 @@ SHARES = {"train": 0.70, "validation": 0.15, "test": 0.15}
 MIN_CASES = 10
 SCHEMA_VERSION = 1
 
-Kind = Literal["grouped", "random"]
-UNUSED = "unused"
-_UNIT = {
-    "grouped": "case_id",
-    "neighbours": "case_id",
-    "random": "sha256",
-    "leaky": "sha256",
-}
+KINDS = get_args(SplitKind)
+_UNIT = {"grouped": "case_id", "neighbours": "case_id", "random": "sha256"}
 
 
 @dataclass(frozen=True)
@@ -48,9 +39,9 @@ class Split:
     """A manifest read back.
 
     Attributes:
-        kind: "grouped", "neighbours", "random" or "leaky".
+        kind: One of ``KINDS``.
         sha256: Of the manifest file.
-        part: For each row of the corpus: train, validation or test; in "leaky" also unused.
+        part: For each row of the corpus: train, validation or test.
         fold: For each row: 0 to 4, or -1 where it is in test or only ever trained on.
     """
 
@@ -60,7 +51,7 @@ class Split:
     fold: pd.Series
 
 
-def table(rows: datasets.Dataset) -> pd.DataFrame:
+def read_table(rows: datasets.Dataset) -> pd.DataFrame:
     """Return the corpus without its pixels, one line a row, label and source as names."""
     frame = rows.remove_columns("image").to_pandas()
     for column in ("label", "source"):
@@ -71,62 +62,44 @@ def table(rows: datasets.Dataset) -> pd.DataFrame:
 
 def write_all(frame: pd.DataFrame, fingerprint: str, folder: Path) -> None:
     """Write a manifest of each kind: ``KIND.json``."""
-    for kind in ("random", "grouped"):
-        document = manifest(frame, kind, fingerprint)
-        _write(document, folder)
-    _write(leaky(frame, document), folder)
-    _write(neighbours(frame, document), folder)
+    grouped = make_manifest(frame, "grouped", fingerprint)
+    for document in (
+        grouped,
+        fold_neighbours(frame, grouped),
+        make_manifest(frame, "random", fingerprint),
+    ):
+        text = json.dumps(document, indent=0) + "\n"
+        (folder / f"{document['kind']}.json").write_text(text)
 
 
-def _write(document: dict[str, Any], folder: Path) -> None:
-    with (folder / f"{document['kind']}.json").open("w") as file:
-        json.dump(document, file, indent=0)
-        file.write("\n")
-
-
-def manifest(frame: pd.DataFrame, kind: Kind, fingerprint: str, seed: int = SEED) -> dict[str, Any]:
+def make_manifest(
+    frame: pd.DataFrame, kind: Literal["grouped", "random"], fingerprint: str
+) -> dict[str, Any]:
     """Place every unit in a part and a fold."""
-    only_trained = _small_sources(frame) if kind == "grouped" else set()
+    only_trained = _find_small_sources(frame) if kind == "grouped" else set()
     units = frame.drop_duplicates(_UNIT[kind])
     placed = {
-        unit: ("train", -1) if source in only_trained else place(unit, seed)
+        unit: ("train", -1) if source in only_trained else place(unit)
         for unit, source in zip(units[_UNIT[kind]], units["source"], strict=True)
     }
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": kind,
-        "seed": seed,
+        "seed": SEED,
         "fingerprint": fingerprint,
         "only_trained_on": sorted(only_trained),
         "units": dict(sorted(placed.items())),
     }
 
 
-def leaky(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:
-    """The grouped manifest with half of each test case's images moved to train, image by image.
-
-    They take the place of as many training images of their own source and label.
-    """
-    drawn = frame.sort_values("sha256")  # as good as a lot, and the same on every machine
-    part = drawn["case_id"].map(grouped["units"]).str[0]
-    tested = drawn[part == "test"]
-    moved = tested[tested.groupby("case_id").cumcount() % 2 == 1]
-    for (source, label), images in moved.groupby(["source", "label"]):
-        alike = (drawn["source"] == source) & (drawn["label"] == label) & (part == "train")
-        part[drawn.index[alike][: len(images)]] = UNUSED
-    part[moved.index] = "train"
-    placed = {image: (where, -1) for image, where in zip(drawn["sha256"], part, strict=True)}
-    return grouped | {"kind": "leaky", "units": placed}
-
-
-def neighbours(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:
+def fold_neighbours(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:
     """Return the grouped manifest with stretches of neighbouring case ids in one fold each.
 
     The longest stretches are placed first, each in the fold of fewest images so far.
     """
     folded = {case: part for case, (part, fold) in grouped["units"].items() if fold >= 0}
     images = frame["case_id"].value_counts()
-    sizes = [(int(images[stretch].sum()), stretch) for stretch in _stretches(sorted(folded))]
+    sizes = [(int(images[stretch].sum()), stretch) for stretch in _group_neighbours(sorted(folded))]
     filled, placed = [0] * FOLDS, dict(grouped["units"])
     for size, stretch in sorted(sizes, key=lambda one: (-one[0], one[1])):
         fold = filled.index(min(filled))
@@ -135,27 +108,23 @@ def neighbours(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:
     return grouped | {"kind": "neighbours", "units": placed}
 
 
-def _stretches(cases: list[str]) -> list[list[str]]:
-    """Cases whose numbers follow one another, together; a case without a number alone."""
-    numbered: dict[tuple[str, int], str] = {}
-    stretches = []
+def _group_neighbours(cases: list[str]) -> list[list[str]]:
+    """Return stretches of cases whose numbers follow one another; one without a number is alone."""
+    numbered, alone = [], []
     for case in cases:
         source, _, number = case.partition("/")
         if number.isdecimal():
-            numbered[source, int(number)] = case
+            numbered.append((source, int(number), case))
         else:
-            stretches.append([case])
-    for (source, place), case in sorted(numbered.items()):
-        if (source, place - 1) in numbered:
-            stretches[-1].append(case)
-        else:
-            stretches.append([case])
-    return stretches
+            alone.append([case])
+    frame = pd.DataFrame(sorted(numbered), columns=["source", "number", "case"])
+    begins = (frame["number"].diff() != 1) | (frame["source"] != frame["source"].shift())
+    return alone + [list(stretch) for _, stretch in frame["case"].groupby(begins.cumsum())]
 
 
-def place(unit: str, seed: int = SEED) -> tuple[str, int]:
-    """Part and fold of a unit, by its id alone."""
-    digest = hashlib.sha256(f"{seed}/{unit}".encode()).digest()
+def place(unit: str) -> tuple[str, int]:
+    """Return part and fold of a unit, by its id alone."""
+    digest = hashlib.sha256(f"{SEED}/{unit}".encode()).digest()
     where, below = int.from_bytes(digest[:8]) / 2**64, 0.0
     fold = digest[8] * 256 + digest[9]
     for part in ("test", "validation"):
@@ -173,13 +142,13 @@ def read(corpus: Path, rows: datasets.Dataset, kind: str, fingerprint: str) -> S
             or places it twice.
     """
     path = corpus / f"{kind}.json"
-    if kind not in _UNIT or not path.is_file():
-        raise InputError(f"{corpus} has no split {kind!r}: choose one of {', '.join(_UNIT)}")
+    if kind not in KINDS or not path.is_file():
+        raise InputError(f"{corpus} has no split {kind!r}: choose one of {', '.join(KINDS)}")
     data = path.read_bytes()
     document = _parse_manifest(data, path)
     if document.get("fingerprint") != fingerprint:
         raise InputError(f"{path} belongs to another corpus ({document.get('fingerprint')})")
-    units = table(rows)[_UNIT[kind]]
+    units = read_table(rows)[_UNIT[kind]]
     placed = units.map(document["units"])
     if placed.isna().any():
         raise InputError(f"{path} does not place {units[placed.isna()].iloc[0]}")
@@ -195,7 +164,11 @@ def _parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
 
     try:
         document: dict[str, Any] = json.loads(data, object_pairs_hook=once)
-        wrong = [u for u, (part, fold) in document["units"].items() if not _is_sound(part, fold)]
+        wrong = [
+            unit
+            for unit, (part, fold) in document["units"].items()
+            if part not in SHARES or fold not in range(-1, FOLDS)
+        ]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
@@ -205,18 +178,14 @@ def _parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
     return document
 
 
-def _is_sound(part: str, fold: int) -> bool:
-    return part in (*SHARES, UNUSED) and fold in range(-1, FOLDS)
-
-
-def larger_source(frame: pd.DataFrame) -> str:
+def find_larger_source(frame: pd.DataFrame) -> str:
     """Return the source with most images: what figures are headlined by."""
     return str(frame["source"].value_counts().idxmax())
 
 
-def _small_sources(frame: pd.DataFrame) -> set[str]:
-    """Sources with fewer than ten cases of either class, which are only ever trained on."""
+def _find_small_sources(frame: pd.DataFrame) -> set[str]:
+    """Return the sources with fewer than ten cases of either class, which are only trained on."""
     cases = frame.drop_duplicates(["source", "case_id", "label"]).groupby(["source", "label"])
     counts = cases.size().unstack(fill_value=0)
     small = counts.index[(counts < MIN_CASES).any(axis=1)]
-    return {str(source) for source in small if source != larger_source(frame)}
+    return {str(source) for source in small if source != find_larger_source(frame)}

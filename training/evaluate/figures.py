@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,12 +13,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
+from bcd_models.config import LABELS
+
 INK, ACCENT, PALE = "#33272a", "#b0346a", "#b9a9c9"
 
 
 def draw_learning_curves(epochs: pd.DataFrame) -> bytes:
     """Draw loss and validation AUROC by epoch, with the input size where it changes."""
-    figure, (losses, auroc) = _panels(2)
+    figure, (losses, auroc) = _make_panels(2, 6.6, 3.2)
     losses.plot(epochs["epoch"], epochs["train_loss"], color=PALE, marker="o", label="train")
     losses.plot(
         epochs["epoch"], epochs["validation_loss"], color=ACCENT, marker="o", label="validation"
@@ -42,7 +45,7 @@ def draw_evaluation(
     truth: NDArray[np.bool_], probability: NDArray[np.float64], threshold: float
 ) -> bytes:
     """Draw ROC, precision-recall, reliability and confusion matrix of one set of images."""
-    figure, (roc, recall, reliable, confusion) = _panels(4)
+    figure, (roc, recall, reliable, confusion) = _make_panels(4, 13.2, 3.2)
     falls, rises, _ = sk.roc_curve(truth, probability)
     roc.plot(falls, rises, color=ACCENT)
     roc.plot([0, 1], [0, 1], color=PALE, linestyle=":")
@@ -52,27 +55,37 @@ def draw_evaluation(
     recall.axhline(truth.mean(), color=PALE, linestyle=":")
     recall.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title="Precision and recall")
     bins = np.array_split(np.argsort(probability, kind="stable"), 10)
-    said, seen = zip(*[(probability[b].mean(), truth[b].mean()) for b in bins], strict=True)
+    predicted, observed = zip(
+        *[(probability[b].mean(), truth[b].mean()) for b in bins], strict=True
+    )
     reliable.plot([0, 1], [0, 1], color=PALE, linestyle=":")
-    reliable.plot(said, seen, color=ACCENT, marker="o")
+    reliable.plot(predicted, observed, color=ACCENT, marker="o")
     reliable.set(xlabel="probability said", ylabel="share malignant", title="Reliability")
-    _confusion(confusion, sk.confusion_matrix(truth, probability >= threshold))
+    counts = sk.confusion_matrix(truth, probability >= threshold)
+    shown = sk.ConfusionMatrixDisplay(counts, display_labels=LABELS)
+    shown.plot(ax=confusion, cmap="PuRd", colorbar=False, values_format=",d")
+    confusion.set(xlabel="called", ylabel="labelled", title="At the threshold")
     return encode(figure)
 
 
 def draw_risk_by_case(frame: pd.DataFrame, probability: NDArray[np.float64]) -> bytes:
     """Draw each case's mean probability beside its share of malignant patches, sorted by it."""
     cases = (
-        frame.assign(said=probability, seen=frame["label"] == "malignant")
-        .groupby("case_id")[["seen", "said"]]
+        frame.assign(predicted=probability, observed=frame["label"] == "malignant")
+        .groupby("case_id")[["observed", "predicted"]]
         .mean()
-        .sort_values(["seen", "said"])
+        .sort_values(["observed", "predicted"])
     )
-    (figure, axes), place = _wide(), np.arange(1, len(cases) + 1)
+    figure, (axes,) = _make_panels(1)
+    place = np.arange(1, len(cases) + 1)
     size = float(np.clip(1000 / len(cases), 6, 28))
-    axes.vlines(place, cases["seen"], cases["said"], color=PALE, linewidth=size / 18, zorder=1)
-    axes.scatter(place, cases["seen"], s=size, marker="D", color=INK, label="labelled malignant")
-    axes.scatter(place, cases["said"], s=size, color=ACCENT, label="mean probability said")
+    axes.vlines(
+        place, cases["observed"], cases["predicted"], color=PALE, linewidth=size / 18, zorder=1
+    )
+    axes.scatter(
+        place, cases["observed"], s=size, marker="D", color=INK, label="labelled malignant"
+    )
+    axes.scatter(place, cases["predicted"], s=size, color=ACCENT, label="mean probability said")
     axes.set(
         xlabel=f"{len(cases)} cases, by their share of malignant patches",
         ylabel="share of a case's patches",
@@ -94,7 +107,7 @@ def draw_forest(
         label: What is estimated.
         differences: Whether they are, so that signs and zero matter.
     """
-    figure, axes = _wide(0.9 + 0.32 * len(rows))
+    figure, (axes,) = _make_panels(1, height=0.9 + 0.32 * len(rows))
     names, values, lows, highs = zip(*rows, strict=True)
     place = -np.arange(len(rows))
     axes.hlines(place, lows, highs, color=PALE, linewidth=3)
@@ -122,7 +135,7 @@ def draw_shares(series: dict[str, list[tuple[float, float, float, float]]]) -> b
     Args:
         series: By name, points of share, value, low and high end.
     """
-    figure, axes = _wide()
+    figure, (axes,) = _make_panels(1)
     colours, marks = (INK, ACCENT, PALE), "Dos^"
     for number, (name, points) in enumerate(series.items()):
         shares, values, lows, highs = (np.array(column) for column in zip(*points, strict=True))
@@ -145,39 +158,18 @@ def draw_shares(series: dict[str, list[tuple[float, float, float, float]]]) -> b
     return encode(figure)
 
 
-def _confusion(axes: Axes, table: NDArray[np.int64]) -> None:
-    shares = table / table.sum(1, keepdims=True)
-    axes.imshow(shares, cmap="PuRd", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(table):
-        colour = "white" if shares[row, column] > 0.6 else INK
-        axes.text(column, row, f"{count:,}", ha="center", va="center", color=colour)
-    names = ["benign", "malignant"]
-    axes.set_xticks([0, 1], names)
-    axes.set_yticks([0, 1], names, rotation=90, va="center")
-    axes.set(xlabel="called", ylabel="labelled", title="At the threshold")
-
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(3.3 * count, 3.2), layout="constrained")
+def _make_panels(count: int, width: float = 9, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = list(figure.subplots(1, count))
-    for panel in axes:
+    panels = list(figure.subplots(1, count, squeeze=False)[0])
+    for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
         panel.title.set_color(INK)
-    return figure, axes
+    return figure, panels
 
 
-def _wide(height: float = 3.6) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(9, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.title.set_color(INK)
-    return figure, axes
-
-
-def encode(figure: Figure, dpi: int = 110) -> bytes:
-    """Return a figure as PNG; equal figures give equal bytes."""
+def encode(figure: Figure, dpi: int = 110, **how: Any) -> bytes:
+    """Return a figure as PNG, by options of ``savefig``; equal figures give equal bytes."""
     data = BytesIO()
-    figure.savefig(data, dpi=dpi, metadata={"Software": None})
+    figure.savefig(data, dpi=dpi, metadata={"Software": None}, **how)
     return data.getvalue()

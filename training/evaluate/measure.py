@@ -5,7 +5,6 @@ python -m training.evaluate --model FOLDER --corpus CORPUS --part test --out MET
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,9 +12,8 @@ import numpy as np
 import pandas as pd
 import typer
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from bcd_models.config import DecisionConfig, HeldOut, Provenance, first_error
+from bcd_models.config import DecisionConfig, HeldOut
 from bcd_models.decision import PROBABILITY_BINS, calibrate
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
@@ -23,53 +21,23 @@ from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
 from training import command
 from training.corpus import predictions, splits
-from training.corpus.rows import Rows, rows_of
+from training.corpus.pixels import Rows, select_rows
 from training.corpus.selection import open_corpus, select_data
 from training.evaluate import figures, floors, metrics, scoring
 from training.evaluate import schema as measured
-from training.recipes.schema import Recipe
+from training.recipes import schema as recipe
 
-
-@dataclass(frozen=True)
-class Scored:
-    """What was said of some rows, by the model and by the two floors.
-
-    Attributes:
-        frame: One line a row.
-        margins: The model's logit margins.
-        probability: The model's calibrated P(malignant).
-        floors: P(malignant) that each floor gives.
-    """
-
-    frame: pd.DataFrame
-    margins: NDArray[np.float64]
-    probability: NDArray[np.float64]
-    floors: dict[str, NDArray[np.float64]]
-
-    @property
-    def truth(self) -> NDArray[np.bool_]:
-        """Whether each row is malignant."""
-        truth: NDArray[np.bool_] = (self.frame["label"] == "malignant").to_numpy()
-        return truth
-
-    def of(self, column: str, value: str) -> Scored:
-        """Return the rows with a value in a column."""
-        rows = (self.frame[column] == value).to_numpy()
-        return Scored(
-            self.frame[rows].reset_index(drop=True),
-            self.margins[rows],
-            self.probability[rows],
-            {name: said[rows] for name, said in self.floors.items()},
-        )
+FLOORS = ("source_alone", "colour_statistics")
 
 
 def evaluate(
     model: BCDClassifier, corpus_folder: Path, part: str
-) -> tuple[measured.Metrics, Scored]:
+) -> tuple[measured.Metrics, pd.DataFrame]:
     """Score a model on one part of its own split.
 
     Returns:
-        The metrics document, and what was said of each row.
+        The metrics document, and each row with its ``margin``, its calibrated ``probability`` and
+        what each of ``FLOORS`` gives it.
 
     Raises:
         InputError: The model was made of another corpus or split, has learnt from the part, or
@@ -93,17 +61,18 @@ def evaluate(
         raise InputError(
             f"the model (split {provenance.split_words}) is measured on test, not {part!r}"
         )
-    larger = splits.larger_source(table)
+    plan = recipe.parse(provenance.recipe, "the model's own recipe can't be read")
+    larger = splits.find_larger_source(table)
     tested = (split.part == part).to_numpy()
     _check_both_labels(table[tested & (table["source"] == larger)], part, larger)
-    learnt = select_data(opened, _recipe_of(provenance), held).training
+    learnt = select_data(opened, plan, held).training
     scored = _score(
         model,
-        rows_of(opened.rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
+        select_rows(opened.rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
         learnt,
     )
     decision = model.config.decision
-    within = scored.of("source", larger)
+    within = _where(scored, "source", larger)
     document = {
         "schema_version": measured.SCHEMA_VERSION,
         "model": {
@@ -117,19 +86,22 @@ def evaluate(
             "split": kind,
             "split_sha256": split.sha256,
             "part": part,
-            "counts": metrics.counts(scored.frame),
-            "train_counts": metrics.counts(learnt.frame),
-            "only_trained_on": _counts_of_untested(learnt.frame, scored.frame),
+            "counts": metrics.count_images(scored),
+            "train_counts": metrics.count_images(learnt.frame),
+            "only_trained_on": {
+                name: metrics.count_images(learnt.frame[learnt.frame["source"] == name])
+                for name in sorted(set(learnt.frame["source"]) - set(scored["source"]))
+            },
         },
         "intervals": "95%, bootstrap over whole cases within source, "
         f"{metrics.RESAMPLES} resamples",
         **_measure(scored, decision, "overall"),
-        "per_source": _subgroups(scored, "source", decision.threshold),
-        "per_magnification": _subgroups(scored, "magnification", decision.threshold),
-        "probabilities": metrics.histogram(scored.probability, PROBABILITY_BINS),
+        "per_source": _measure_subgroups(scored, "source", decision.threshold),
+        "per_magnification": _measure_subgroups(scored, "magnification", decision.threshold),
+        "probabilities": metrics.count_in_bins(scored["probability"].to_numpy(), PROBABILITY_BINS),
         "within": {
             "source": larger,
-            "counts": metrics.counts(within.frame),
+            "counts": metrics.count_images(within),
             **_measure(within, decision, "figures"),
         },
         "notice": NOTICE,
@@ -137,43 +109,38 @@ def evaluate(
     return measured.Metrics.model_validate(document, strict=True), scored
 
 
-def _recipe_of(provenance: Provenance) -> Recipe:
-    try:
-        return Recipe.model_validate(provenance.recipe)
-    except ValidationError as error:
-        raise InputError(
-            f"the model's own recipe can't be read ({first_error(error)}): what it learnt from is "
-            "not known"
-        ) from None
+def _where(scored: pd.DataFrame, column: str, value: str) -> pd.DataFrame:
+    return scored[scored[column] == value].reset_index(drop=True)
 
 
-def _score(model: BCDClassifier, rows: Rows, learnt: Rows) -> Scored:
+def _score(model: BCDClassifier, rows: Rows, learnt: Rows) -> pd.DataFrame:
     views = model.config.decision.views
     margins = scoring.score(model.network, rows, model.config.preprocess, views=views)
-    rivals = {
-        "source_alone": floors.source_floor(learnt.frame, rows.frame),
-        "colour_statistics": floors.colour_floor(learnt, rows, floors.SIZE),
-    }
-    return Scored(rows.frame, margins, calibrate(margins, model.config.decision), rivals)
+    return rows.frame.assign(
+        margin=margins,
+        probability=calibrate(margins, model.config.decision),
+        source_alone=floors.predict_by_source(learnt.frame, rows.frame),
+        colour_statistics=floors.predict_by_colour(learnt, rows),
+    )
 
 
-def _measure(scored: Scored, decision: DecisionConfig, name: str) -> dict[str, Any]:
-    """Everything that is measured of a set of images, its figures by the name given."""
-    drawn = metrics.resamples(scored.frame["case_id"], scored.frame["source"])
-    truth, probability = scored.truth, scored.probability
+def _measure(scored: pd.DataFrame, decision: DecisionConfig, name: str) -> dict[str, Any]:
+    """Return everything that is measured of a set of images, its figures by the name given."""
+    drawn = metrics.draw_resamples(scored["case_id"], scored["source"])
+    truth, probability = metrics.is_malignant(scored), scored["probability"].to_numpy()
     return {
-        name: metrics.with_intervals(truth, probability, decision.threshold, drawn),
-        "calibration": metrics.calibration(truth, probability),
+        name: metrics.measure_intervals(truth, probability, decision.threshold, drawn),
+        "calibration": metrics.measure_calibration(truth, probability),
         "referral": _referral(truth, probability, decision),
-        "macro_over_cases": metrics.macro_over_cases(scored.frame, probability),
+        "macro_over_cases": metrics.average_over_cases(scored, probability),
         "floors": {
             floor: {
-                "auroc": metrics.interval(metrics.auroc, truth, rival, drawn),
-                "model_minus_floor": metrics.difference(
+                "auroc": metrics.measure_interval(metrics.auroc, truth, rival, drawn),
+                "model_minus_floor": metrics.measure_difference(
                     metrics.auroc, truth, probability, rival, drawn
                 ),
             }
-            for floor, rival in scored.floors.items()
+            for floor, rival in ((floor, scored[floor].to_numpy()) for floor in FLOORS)
         },
     }
 
@@ -190,38 +157,36 @@ def _referral(
     }
 
 
-def _subgroups(scored: Scored, column: str, threshold: float) -> dict[str, Any]:
+def _measure_subgroups(scored: pd.DataFrame, column: str, threshold: float) -> dict[str, Any]:
     groups = {}
-    for name in sorted(filter(None, scored.frame[column].unique())):
-        group = scored.of(column, name)
-        found: Any = measured.NOT_ESTIMABLE
-        if metrics.is_estimable(group.frame):
-            drawn = metrics.resamples(group.frame["case_id"], group.frame["source"])
-            found = metrics.with_intervals(group.truth, group.probability, threshold, drawn)
-        groups[str(name)] = {"counts": metrics.counts(group.frame), "figures": found}
+    for name in sorted(filter(None, scored[column].unique())):
+        group = _where(scored, column, name)
+        figures: Any = measured.NOT_ESTIMABLE
+        if metrics.is_estimable(group):
+            drawn = metrics.draw_resamples(group["case_id"], group["source"])
+            truth, probability = metrics.is_malignant(group), group["probability"].to_numpy()
+            figures = metrics.measure_intervals(truth, probability, threshold, drawn)
+        groups[str(name)] = {"counts": metrics.count_images(group), "figures": figures}
     return groups
-
-
-def _counts_of_untested(learnt: pd.DataFrame, scored: pd.DataFrame) -> dict[str, Any]:
-    absent = sorted(set(learnt["source"]) - set(scored["source"]))
-    return {name: metrics.counts(learnt[learnt["source"] == name]) for name in absent}
 
 
 def _check_both_labels(frame: pd.DataFrame, part: str, source: str) -> None:
     if frame["label"].nunique() < 2:
         raise InputError(
-            f"part {part!r} does not hold both labels within {source}: {metrics.counts(frame)}"
+            f"part {part!r} does not hold both labels within {source}: "
+            f"{metrics.count_images(frame)}"
         )
 
 
-def write(document: measured.Metrics, scored: Scored, out: Path) -> None:
+def write(document: measured.Metrics, scored: pd.DataFrame, out: Path) -> None:
     """Write the metrics, and beside them the predictions and the figures: all, or none."""
     part, threshold = document.data.part, document.model.threshold
-    frame, probability = scored.frame, scored.probability
+    truth, probability = metrics.is_malignant(scored), scored["probability"].to_numpy()
+    margins = scored["margin"].to_numpy()
     contents = {
-        f"predictions-{part}.parquet": predictions.encode(frame, scored.margins, probability),
-        f"evaluation-{part}.png": figures.draw_evaluation(scored.truth, probability, threshold),
-        f"risk-by-case-{part}.png": figures.draw_risk_by_case(frame, probability),
+        f"predictions-{part}.parquet": predictions.encode(scored, margins, probability),
+        f"evaluation-{part}.png": figures.draw_evaluation(truth, probability, threshold),
+        f"risk-by-case-{part}.png": figures.draw_risk_by_case(scored, probability),
         out.name: f"{document.model_dump_json(indent=1)}\n".encode(),
     }
     try:

@@ -3,15 +3,15 @@
 ``METRICS`` is the one table of them: ``metrics.json`` and its schema, cards, the Hub's evaluation
 results and reports have a figure for each of its rows.
 
-Values are scikit-learn's. An interval needs a figure some thousand times over: there the rows are
-sorted once, and a resample is no more than how often it drew each row.
+An interval needs a figure some thousand times over: the rows are sorted once, and a resample is no
+more than how often it drew each row. The figures are scikit-learn's, which the tests hold them to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from training.evaluate.calibration import fit_line
 RESAMPLES = 2_000
 MIN_CASES = 10
 BINS = 10
-_EPS = 1e-6
+_MIN_PROBABILITY = 1e-6
 _BLOCK = 1_000_000  # numbers held at once while resampling
 
 Floats = NDArray[np.float64]
@@ -40,8 +40,7 @@ class Metric:
     Attributes:
         name: In ``metrics.json``.
         words: What pages call it.
-        value: Of truth, P(malignant) and whether each image is called malignant.
-        resampled: The same of each resample of a block, shape (B,).
+        compute: The figure of each resample of a block, shape (B,).
         hub: What the Hub calls it; "": it has no name for it.
         in_percent: Whether people write it as a share, in percent.
         optional: Whether files may lack it: it was added after some had been published.
@@ -49,8 +48,7 @@ class Metric:
 
     name: str
     words: str
-    value: Callable[[Bools, Floats, Bools], float]
-    resampled: Callable[[Block], Floats]
+    compute: Callable[[Block], Floats]
     hub: str = ""
     in_percent: bool = True
     optional: bool = False
@@ -81,76 +79,28 @@ class Block:
         """True and false positives as the threshold falls, each (B, steps + 1)."""
         return _curve(self.truth, self.probability, self.times)
 
-    @cached_property
-    def true_positives(self) -> Floats:
-        """Malignant rows called so, shape (B,)."""
-        return self.times @ ((self.probability >= self.threshold) & self.truth)
-
-    @cached_property
-    def false_positives(self) -> Floats:
-        """Benign rows called malignant, shape (B,)."""
-        return self.times @ ((self.probability >= self.threshold) & ~self.truth)
-
     @property
-    def positives(self) -> Floats:
-        """Malignant rows, shape (B,)."""
-        return self.curve[0][:, -1]
-
-    @property
-    def negatives(self) -> Floats:
-        """Benign rows, shape (B,)."""
-        return self.curve[1][:, -1]
+    def calls(self) -> Bools:
+        """Whether each row is called malignant, shape (N,)."""
+        return self.probability >= self.threshold
 
     @property
     def recall(self) -> Floats:
         """Share of the malignant rows called so, shape (B,)."""
-        return self.true_positives / self.positives
+        return self.average(self.calls, self.truth)
 
     @property
     def specificity(self) -> Floats:
         """Share of the benign rows not called malignant, shape (B,)."""
-        return 1 - self.false_positives / self.negatives
+        return self.average(~self.calls, ~self.truth)
 
-    @property
-    def accuracy(self) -> Floats:
-        """Share of the rows called right, shape (B,)."""
-        right = self.true_positives + self.negatives - self.false_positives
-        return right / (self.positives + self.negatives)
-
-    @property
-    def precision(self) -> Floats:
-        """Share of the rows called malignant that are; 0 where none is called so, shape (B,)."""
-        return self.true_positives / np.maximum(self.true_positives + self.false_positives, 1)
-
-    @property
-    def f1(self) -> Floats:
-        """Harmonic mean of precision and recall, shape (B,)."""
-        called = self.true_positives + self.false_positives
-        return 2 * self.true_positives / (self.positives + called)
-
-    @property
-    def average_precision(self) -> Floats:
-        """Precision at each step, weighted by the recall that it adds, shape (B,)."""
-        true, false = self.curve
-        precisions = true[:, 1:] / np.maximum(true[:, 1:] + false[:, 1:], 1)
-        weighted: Floats = (np.diff(true) * precisions).sum(1)
-        return weighted / self.positives
-
-    def sensitivity_at(self, false_positive_rate: float) -> Floats:
-        """Largest recall at no more than a false positive rate, shape (B,)."""
-        true, false = self.curve
-        kept = false / self.negatives[:, None] <= false_positive_rate
-        largest: Floats = np.where(kept, true, 0).max(1)
-        return largest / self.positives
-
-    @property
-    def brier(self) -> Floats:
-        """Mean squared error of the probabilities, shape (B,)."""
-        errors: Floats = self.times @ (self.probability - self.truth) ** 2
-        return errors / (self.positives + self.negatives)
+    def average(self, values: Floats | Bools, among: Bools | None = None) -> Floats:
+        """Return the mean of a value over all rows or some, shape (B,); 0 where there are none."""
+        among = np.ones_like(self.truth) if among is None else among
+        return (self.times @ (values * among)) / np.maximum(self.times @ among, 1)
 
 
-def figures(truth: Bools, probability: Floats, threshold: float) -> dict[str, float]:
+def compute_figures(truth: Bools, probability: Floats, threshold: float) -> dict[str, float]:
     """Return the figures of one set of images, by name.
 
     Args:
@@ -158,26 +108,27 @@ def figures(truth: Bools, probability: Floats, threshold: float) -> dict[str, fl
         probability: P(malignant) of each.
         threshold: From which probability the label is malignant.
     """
-    called = probability >= threshold
-    return {name: float(m.value(truth, probability, called)) for name, m in METRICS.items()}
+    every_row_once = Resamples(np.arange(len(truth)), np.ones((1, len(truth)), np.int64))
+    resampled = _resample_figures(truth, probability, threshold, every_row_once)
+    return {name: float(values[0]) for name, values in resampled.items()}
 
 
 def auroc(truth: Bools, scores: Floats) -> float:
-    """Area under the ROC curve."""
+    """Return the area under the ROC curve."""
     return float(sk.roc_auc_score(truth, scores))
 
 
 def best_balanced_accuracy(truth: Bools, scores: Floats) -> float:
-    """Balanced accuracy at the threshold where it is largest on these very rows."""
+    """Return balanced accuracy at the threshold where it is largest on these very rows."""
     falls, rises, _ = sk.roc_curve(truth, scores, drop_intermediate=False)
     return float((1 + rises - falls).max() / 2)
 
 
 def expected_calibration_error(truth: Bools, probability: Floats) -> float:
-    """ECE over ten bins of equal count: mean gap between probability and frequency."""
+    """Return the ECE over ten bins of equal count: the mean gap to the frequency."""
     order = np.argsort(probability, kind="stable")[::-1]
     once = np.ones((1, len(order)))
-    return float(_calibration_errors(truth[order], probability[order], once)[0])
+    return float(_calibration_errors(Block(truth[order], probability[order], 0.5, once))[0])
 
 
 def ece_if_perfect(probability: Floats, seed: int = 0, draws: int = 200) -> float:
@@ -187,9 +138,11 @@ def ece_if_perfect(probability: Floats, seed: int = 0, draws: int = 200) -> floa
     return float(np.mean([expected_calibration_error(labels, probability) for labels in drawn]))
 
 
-def calibration(truth: Bools, probability: Floats) -> dict[str, float]:
-    """Slope and intercept of truth on log-odds (1 and 0 are perfect), and the ECE's floor."""
-    slope, intercept = fit_line(log_odds(np.clip(probability, _EPS, 1 - _EPS)), truth)
+def measure_calibration(truth: Bools, probability: Floats) -> dict[str, float]:
+    """Return slope and intercept of truth on log-odds (perfect: 1 and 0), and the ECE's floor."""
+    slope, intercept = fit_line(
+        log_odds(np.clip(probability, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)), truth
+    )
     return {
         "slope": slope,
         "intercept": intercept,
@@ -209,16 +162,13 @@ class Resamples:
     case: NDArray[np.int64]
     drawn: NDArray[np.int64]
 
-    def __len__(self) -> int:
-        return len(self.drawn)
-
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Row positions of each resample, in ascending order."""
         for times in self.drawn:
             yield np.repeat(np.arange(len(self.case)), times[self.case])
 
     def blocks(self, truth: Bools) -> Iterator[Floats]:
-        """How often each row was drawn, shape (B, N), some resamples at a time.
+        """Yield how often each row was drawn, shape (B, N), some resamples at a time.
 
         Resamples of one label alone are left out.
         """
@@ -230,7 +180,7 @@ class Resamples:
             yield both[first : first + step, self.case]
 
 
-def resamples(
+def draw_resamples(
     cases: pd.Series, sources: pd.Series, count: int = RESAMPLES, seed: int = 0
 ) -> Resamples:
     """Draw bootstrap resamples of whole cases, within each source as many as it has."""
@@ -245,22 +195,22 @@ def resamples(
     return Resamples(numbers, np.array(drawn))
 
 
-def with_intervals(
+def measure_intervals(
     truth: Bools, probability: Floats, threshold: float, drawn: Resamples
 ) -> dict[str, dict[str, float]]:
     """Return each figure as value, low and high end of its 95% interval."""
-    point = figures(truth, probability, threshold)
-    spread = _figures_of(truth, probability, threshold, drawn)
-    return {name: _estimate(value, spread[name]) for name, value in point.items()}
+    point = compute_figures(truth, probability, threshold)
+    spread = _resample_figures(truth, probability, threshold, drawn)
+    return {name: _estimate_interval(value, spread[name]) for name, value in point.items()}
 
 
-def differences(
+def measure_differences(
     truth: Bools,
     ours: tuple[Floats, float],
     theirs: tuple[Floats, float],
     drawn: Resamples,
 ) -> dict[str, dict[str, float]]:
-    """Paired difference of each figure, ours minus theirs, over the same resamples.
+    """Return the paired difference of each figure, ours minus theirs, on the same resamples.
 
     Args:
         truth: Whether each image is malignant.
@@ -268,24 +218,37 @@ def differences(
         theirs: Theirs, of the same images.
         drawn: Resamples of these images.
     """
-    point, other = figures(truth, *ours), figures(truth, *theirs)
-    spread, others = _figures_of(truth, *ours, drawn), _figures_of(truth, *theirs, drawn)
+    point, other = compute_figures(truth, *ours), compute_figures(truth, *theirs)
+    spread, others = (
+        _resample_figures(truth, *ours, drawn),
+        _resample_figures(truth, *theirs, drawn),
+    )
     return {
-        name: _estimate(point[name] - other[name], spread[name] - others[name]) for name in point
+        name: _estimate_interval(point[name] - other[name], spread[name] - others[name])
+        for name in point
     }
 
 
-def interval(figure: Figure, truth: Bools, scores: Floats, drawn: Resamples) -> dict[str, float]:
-    """``auroc`` or ``best_balanced_accuracy`` as value, low and high end of its 95% interval."""
-    return _estimate(figure(truth, scores), _one_figure_of(figure, truth, scores, drawn))
+def measure_interval(
+    figure: Figure, truth: Bools, scores: Floats, drawn: Resamples
+) -> dict[str, float]:
+    """Return ``auroc`` or ``best_balanced_accuracy`` as value and ends of its 95% interval."""
+    return _estimate_interval(
+        figure(truth, scores), _resample_one_figure(figure, truth, scores, drawn)
+    )
 
 
-def difference(
+def measure_difference(
     figure: Figure, truth: Bools, ours: Floats, theirs: Floats, drawn: Resamples
 ) -> dict[str, float]:
-    """Paired difference of such a figure, ours minus theirs, over the same resamples."""
-    spread = [_one_figure_of(figure, truth, scores, drawn) for scores in (ours, theirs)]
-    return _estimate(figure(truth, ours) - figure(truth, theirs), spread[0] - spread[1])
+    """Return such a figure's paired difference, ours minus theirs, on the same resamples."""
+    spread = [_resample_one_figure(figure, truth, scores, drawn) for scores in (ours, theirs)]
+    return _estimate_interval(figure(truth, ours) - figure(truth, theirs), spread[0] - spread[1])
+
+
+def is_malignant(frame: pd.DataFrame) -> Bools:
+    """Return whether each row is malignant."""
+    return np.asarray(frame["label"] == "malignant")
 
 
 def is_estimable(frame: pd.DataFrame) -> bool:
@@ -293,9 +256,9 @@ def is_estimable(frame: pd.DataFrame) -> bool:
     return bool(frame["label"].nunique() == 2 and frame["case_id"].nunique() >= MIN_CASES)
 
 
-def counts(frame: pd.DataFrame) -> dict[str, int]:
-    """Images, cases and images of each label."""
-    malignant = int((frame["label"] == "malignant").sum())
+def count_images(frame: pd.DataFrame) -> dict[str, int]:
+    """Count images, cases and images of each label."""
+    malignant = int(is_malignant(frame).sum())
     return {
         "images": len(frame),
         "cases": int(frame["case_id"].nunique()),
@@ -304,15 +267,15 @@ def counts(frame: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def histogram(probability: Floats, bins: int) -> list[int]:
+def count_in_bins(probability: Floats, bins: int) -> list[int]:
     """Count the images in each of some equally wide bins of probability."""
     counted, _ = np.histogram(probability, bins, (0, 1))
     return [int(number) for number in counted]
 
 
-def macro_over_cases(frame: pd.DataFrame, probability: Floats) -> dict[str, Any]:
+def average_over_cases(frame: pd.DataFrame, probability: Floats) -> dict[str, Any]:
     """Return the mean AUROC of the cases that hold both labels."""
-    truth = (frame["label"] == "malignant").to_numpy()
+    truth = is_malignant(frame)
     groups = frame.reset_index(drop=True).groupby("case_id").indices.values()
     both = [rows for rows in groups if 0 < truth[rows].sum() < len(rows)]
     if len(both) < MIN_CASES:
@@ -329,25 +292,25 @@ def _by_falling_score(
 
 
 def _curve(truth: Bools, scores: Floats, times: Floats) -> tuple[Floats, Floats]:
-    """True and false positives of each resample as the threshold falls, (B, steps + 1).
+    """Return true and false positives as the threshold falls, (B, steps + 1).
 
     Rows are sorted by falling score; equal scores make one step.
     """
     steps = np.append(0, 1 + np.flatnonzero(np.diff(scores, append=-np.inf)))
-    true, every = _running(times * truth), _running(times)
+    true, every = _sum_running(times * truth), _sum_running(times)
     if len(steps) <= len(scores):
         true, every = true[:, steps], every[:, steps]
     return true, every - true
 
 
-def _running(values: Floats) -> Floats:
-    """Running sums along each line, from zero."""
+def _sum_running(values: Floats) -> Floats:
+    """Return running sums along each line, from zero."""
     sums = np.zeros((len(values), values.shape[1] + 1))
     np.cumsum(values, axis=1, out=sums[:, 1:])
     return sums
 
 
-def _area(true: Floats, false: Floats) -> Floats:
+def _compute_area(true: Floats, false: Floats) -> Floats:
     twice: Floats = (np.diff(false) * (true[:, 1:] + true[:, :-1])).sum(1)
     return twice / (2 * true[:, -1] * false[:, -1])
 
@@ -358,50 +321,74 @@ def _largest_balanced_accuracy(true: Floats, false: Floats) -> Floats:
 
 
 _OF_CURVE: dict[Figure, Callable[[Floats, Floats], Floats]] = {
-    auroc: _area,
+    auroc: _compute_area,
     best_balanced_accuracy: _largest_balanced_accuracy,
 }
 
 
-def _one_figure_of(figure: Figure, truth: Bools, scores: Floats, drawn: Resamples) -> Floats:
+def _resample_one_figure(figure: Figure, truth: Bools, scores: Floats, drawn: Resamples) -> Floats:
     truth, scores, drawn = _by_falling_score(truth, scores, drawn)
     of = _OF_CURVE[figure]
     return np.concatenate([of(*_curve(truth, scores, times)) for times in drawn.blocks(truth)])
 
 
-def _figures_of(
+def _resample_figures(
     truth: Bools, probability: Floats, threshold: float, drawn: Resamples
 ) -> dict[str, Floats]:
-    """Every figure of every resample."""
+    """Return every figure of every resample."""
     truth, probability, drawn = _by_falling_score(truth, probability, drawn)
     blocks = [Block(truth, probability, threshold, times) for times in drawn.blocks(truth)]
     return {
-        name: np.concatenate([metric.resampled(block) for block in blocks])
+        name: np.concatenate([metric.compute(block) for block in blocks])
         for name, metric in METRICS.items()
     }
 
 
-def _sensitivity_at(false_positive_rate: float, truth: Bools, probability: Floats) -> float:
-    falls, rises, _ = sk.roc_curve(truth, probability, drop_intermediate=False)
-    return float(rises[falls <= false_positive_rate].max())
+def _precision(block: Block) -> Floats:
+    return block.average(block.truth, block.calls)
 
 
-def _calibration_errors(truth: Bools, probability: Floats, times: Floats) -> Floats:
-    """ECE of each resample, the rows sorted by falling probability.
+def _f1(block: Block) -> Floats:
+    """Return the harmonic mean of precision and recall."""
+    hits = block.times @ (block.calls & block.truth)
+    return 2 * hits / (block.times @ block.calls + block.times @ block.truth)
 
-    The first bins, those of the lowest probabilities, take what does not divide by ten.
-    """
-    rising = times[:, ::-1]
-    reached, gaps = _running(rising), _running(rising * (probability - truth)[::-1])
+
+def _brier_score(block: Block) -> Floats:
+    return block.average((block.probability - block.truth) ** 2)
+
+
+def _average_precision(block: Block) -> Floats:
+    """Return precision at each step, weighted by the recall that it adds."""
+    true, false = block.curve
+    precisions = true[:, 1:] / np.maximum(true[:, 1:] + false[:, 1:], 1)
+    weighted: Floats = (np.diff(true) * precisions).sum(1)
+    return weighted / true[:, -1]
+
+
+def _sensitivity_at(false_positive_rate: float, block: Block) -> Floats:
+    """Return the largest recall at no more than a false positive rate."""
+    true, false = block.curve
+    kept = false / false[:, -1:] <= false_positive_rate
+    largest: Floats = np.where(kept, true, 0).max(1)
+    return largest / true[:, -1]
+
+
+def _calibration_errors(block: Block) -> Floats:
+    """Return the ECE; the bins of lowest probability take what does not divide by ten."""
+    rising = block.times[:, ::-1]
+    reached, gaps = (
+        _sum_running(rising),
+        _sum_running(rising * (block.probability - block.truth)[::-1]),
+    )
     total = reached[:, -1:]
     bins = np.arange(BINS + 1)
     edges = bins * (total // BINS) + np.minimum(bins, total % BINS)
     at = [np.interp(*row) for row in zip(edges, reached, gaps, strict=True)]
-    errors: Floats = np.abs(np.diff(at)).sum(1) / total[:, 0]
-    return errors
+    return np.asarray(np.abs(np.diff(at)).sum(1) / total[:, 0])
 
 
-def _estimate(value: float, spread: Floats) -> dict[str, float]:
+def _estimate_interval(value: float, spread: Floats) -> dict[str, float]:
     low, high = np.quantile(spread, (0.025, 0.975))
     return {"value": value, "low": float(low), "high": float(high)}
 
@@ -409,96 +396,32 @@ def _estimate(value: float, spread: Floats) -> dict[str, float]:
 METRICS = {
     metric.name: metric
     for metric in (
+        Metric("auroc", "AUROC", lambda b: _compute_area(*b.curve), "roc_auc", in_percent=False),
+        Metric("auprc", "AUPRC", _average_precision, in_percent=False),
+        Metric("accuracy", "accuracy", lambda b: b.average(b.calls == b.truth), "accuracy"),
         Metric(
-            name="auroc",
-            words="AUROC",
-            value=lambda truth, said, _: sk.roc_auc_score(truth, said),
-            resampled=lambda block: _area(*block.curve),
-            hub="roc_auc",
-            in_percent=False,
+            "balanced_accuracy",
+            "balanced accuracy",
+            lambda b: (b.recall + b.specificity) / 2,
+            "balanced_accuracy",
+        ),
+        Metric("recall", "recall (sensitivity) of malignant", lambda b: b.recall, "recall"),
+        Metric("false_negative_rate", "false negative rate", lambda b: 1 - b.recall),
+        Metric("specificity", "specificity", lambda b: b.specificity, "specificity"),
+        Metric("precision", "precision", _precision, "precision"),
+        Metric("f1", "F1", _f1, "f1"),
+        Metric(
+            "sensitivity_at_90_specificity",
+            "sensitivity at 90% specificity",
+            partial(_sensitivity_at, 0.10),
         ),
         Metric(
-            name="auprc",
-            words="AUPRC",
-            value=lambda truth, said, _: sk.average_precision_score(truth, said),
-            resampled=lambda block: block.average_precision,
-            in_percent=False,
+            "sensitivity_at_95_specificity",
+            "sensitivity at 95% specificity",
+            partial(_sensitivity_at, 0.05),
         ),
-        Metric(
-            name="accuracy",
-            words="accuracy",
-            value=lambda truth, _, called: sk.accuracy_score(truth, called),
-            resampled=lambda block: block.accuracy,
-            hub="accuracy",
-        ),
-        Metric(
-            name="balanced_accuracy",
-            words="balanced accuracy",
-            value=lambda truth, _, called: sk.balanced_accuracy_score(truth, called),
-            resampled=lambda block: (block.recall + block.specificity) / 2,
-            hub="balanced_accuracy",
-        ),
-        Metric(
-            name="recall",
-            words="recall (sensitivity) of malignant",
-            value=lambda truth, _, called: sk.recall_score(truth, called),
-            resampled=lambda block: block.recall,
-            hub="recall",
-        ),
-        Metric(
-            name="false_negative_rate",
-            words="false negative rate",
-            value=lambda truth, _, called: 1 - sk.recall_score(truth, called),
-            resampled=lambda block: 1 - block.recall,
-        ),
-        Metric(
-            name="specificity",
-            words="specificity",
-            value=lambda truth, _, called: sk.recall_score(truth, called, pos_label=0),
-            resampled=lambda block: block.specificity,
-            hub="specificity",
-        ),
-        Metric(
-            name="precision",
-            words="precision",
-            value=lambda truth, _, called: sk.precision_score(truth, called, zero_division=0),
-            resampled=lambda block: block.precision,
-            hub="precision",
-        ),
-        Metric(
-            name="f1",
-            words="F1",
-            value=lambda truth, _, called: sk.f1_score(truth, called, zero_division=0),
-            resampled=lambda block: block.f1,
-            hub="f1",
-        ),
-        Metric(
-            name="sensitivity_at_90_specificity",
-            words="sensitivity at 90% specificity",
-            value=lambda truth, said, _: _sensitivity_at(0.10, truth, said),
-            resampled=lambda block: block.sensitivity_at(0.10),
-        ),
-        Metric(
-            name="sensitivity_at_95_specificity",
-            words="sensitivity at 95% specificity",
-            value=lambda truth, said, _: _sensitivity_at(0.05, truth, said),
-            resampled=lambda block: block.sensitivity_at(0.05),
-        ),
-        Metric(
-            name="brier",
-            words="Brier score",
-            value=lambda truth, said, _: sk.brier_score_loss(truth, said),
-            resampled=lambda block: block.brier,
-            hub="brier_score",
-            in_percent=False,
-        ),
-        Metric(
-            name="ece",
-            words="ECE",
-            value=lambda truth, said, _: expected_calibration_error(truth, said),
-            resampled=lambda b: _calibration_errors(b.truth, b.probability, b.times),
-            in_percent=False,
-        ),
+        Metric("brier", "Brier score", _brier_score, "brier_score", in_percent=False),
+        Metric("ece", "ECE", _calibration_errors, in_percent=False),
     )
 }
 HEADLINE = ("auroc", "balanced_accuracy", "accuracy", "recall", "false_negative_rate")

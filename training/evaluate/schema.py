@@ -25,6 +25,7 @@ from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
 from training import command
 from training.evaluate.metrics import METRICS
+from training.recipes.schema import SplitKind
 
 SCHEMA_VERSION = 1
 NOT_ESTIMABLE: Literal["not estimable"] = "not estimable"
@@ -85,14 +86,14 @@ class Figures(RootModel[dict[str, Estimate]]):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        found = handler(core_schema)
-        schema = handler.resolve_ref_schema(found)
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
         schema |= {
             "additionalProperties": False,
             "properties": dict.fromkeys(METRICS, schema["additionalProperties"]),
             "required": [name for name, metric in METRICS.items() if not metric.optional],
         }
-        return found
+        return reference
 
 
 class Calibration(Strict):
@@ -163,7 +164,7 @@ class Data(Strict):
     """What was measured on, and what was learnt from."""
 
     corpus_fingerprint: str
-    split: Literal["grouped", "neighbours", "random", "leaky"]
+    split: SplitKind
     split_sha256: str
     part: Literal["train", "validation", "test"]
     counts: Counts
@@ -247,16 +248,11 @@ def read(path: Path) -> Metrics:
         raise InputError(f"{path} is no metrics file ({error}): run training.evaluate") from None
 
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON schema of ``metrics.json``."""
-    return Metrics.model_json_schema()
-
-
 def main(
     schema: Annotated[Path, typer.Option(help="JSON schema to write.")],
 ) -> None:
     """Write the JSON schema of metrics.json."""
-    schema.write_text(json.dumps(json_schema(), indent=1) + "\n", "utf-8")
+    schema.write_text(json.dumps(Metrics.model_json_schema(), indent=1) + "\n", "utf-8")
     typer.echo(f"schema: {schema}")
 
 

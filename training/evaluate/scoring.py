@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from bcd_models.config import PreprocessConfig
 from training.corpus import splits
 from training.corpus.device import normalise, symmetry
-from training.corpus.pixels import resize_rows
-from training.corpus.rows import Rows
+from training.corpus.pixels import Rows, resize_rows
 from training.evaluate import metrics
 
 BATCH = 128
@@ -25,7 +24,7 @@ def score(
     share: slice = slice(None),
     views: int = 1,
 ) -> NDArray[np.float64]:
-    """Logit margins (malignant minus benign) of rows, shape (N,).
+    """Return logit margins (malignant minus benign) of rows, shape (N,).
 
     Args:
         network: Two logits.
@@ -39,24 +38,21 @@ def score(
     device = next(network.parameters()).device
     batches = torch.split(torch.arange(len(rows.pixels))[share], BATCH)
 
-    def logits(inputs: Tensor) -> NDArray[np.float32]:
-        found: NDArray[np.float32] = network(inputs).float().cpu().numpy()
-        return found
-
     margins = [np.empty(0, np.float32)]
     with torch.inference_mode():
-        for found in map(rows.pixels.rows, batches):
-            pixels = resize_rows(found, size or preprocess.input_size, device)
+        for stored in map(rows.pixels.rows, batches):
+            pixels = resize_rows(stored, size or preprocess.input_size, device)
             inputs = normalise(pixels, preprocess)
-            answers = np.stack([logits(symmetry(inputs, which)) for which in range(views)])
+            turned = (symmetry(inputs, which) for which in range(views))
+            answers = np.stack([network(one).float().cpu().numpy() for one in turned])
             several = answers[..., 1] - answers[..., 0]
             margins.append(several.mean(0, dtype=np.float64).astype(np.float32))
     return np.concatenate(margins).astype(np.float64)
 
 
 def auroc_within(rows: Rows, margins: NDArray[np.float64]) -> float | None:
-    """AUROC within the larger source; None where one label is missing there."""
-    larger = (rows.frame["source"] == splits.larger_source(rows.frame)).to_numpy()
+    """Return AUROC within the larger source; None where one label is missing there."""
+    larger = (rows.frame["source"] == splits.find_larger_source(rows.frame)).to_numpy()
     truth = rows.truth[larger]
     both = truth.any() and not truth.all()
     return metrics.auroc(truth, margins[larger]) if both else None

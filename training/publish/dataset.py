@@ -17,19 +17,24 @@ from bcd_models.errors import InputError
 from training.corpus import build as corpus
 from training.corpus import page as corpus_page
 from training.corpus import splits
+from training.corpus.sources import SOURCES
 from training.publish.hub import Content
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
-SHARD = 400_000_000  # bytes of images in a file
-KINDS = ("grouped", "neighbours", "random", "leaky")
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
+SHARD_BYTES = 400_000_000  # bytes of images in a file
+SIZE_CATEGORIES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+)
 COLUMNS = {
     "image": "the file's own bytes, decoded on access",
     "label": "benign or malignant; what that means differs by source, see above",
-    "source": "idc or breakhis",
+    "source": "the public data set it is of: one of the headings above",
     "case_id": "what images are grouped by: source/case",
-    "subtype": "the source's finer label (BreaKHis), or empty",
-    "magnification": "the source's magnification (BreaKHis), or empty",
+    "subtype": "the source's finer label, or empty where it has none",
+    "magnification": "the source's magnification, or empty where it states none",
     "name": "the file's path inside its source",
     "sha256": "SHA-256 of the decoded pixels and their size: equal for equal images",
     "grouped_part": "train, validation or test, by case; also the name of the split",
@@ -38,7 +43,6 @@ COLUMNS = {
     "neighbours_fold": "fold 0 to 4 with neighbouring case ids in one; -1 where grouped_fold is",
     "random_part": "train, validation or test, by image",
     "random_fold": "fold 0 to 4, by image; -1 in test",
-    "leaky_part": "train, validation, test or unused: half of each test case's images trained on",
 }
 
 
@@ -55,100 +59,94 @@ def stage(corpus_folder: Path, folder: Path, repo_id: str, *, pixels: bool = Tru
         InputError: Not a corpus, one whose split manifests can't be used, or no space to write.
     """
     try:
-        return _stage(corpus_folder, folder, repo_id, pixels)
+        rows, about = corpus.load(corpus_folder)
+        images = pc.struct_field(rows.data.column("image"), "bytes")
+        sizes = np.asarray(pc.binary_length(images))  # from the table's offsets alone
+        rows = _add_splits(rows, corpus_folder, about["fingerprint"])
+        frame = splits.read_table(rows)
+        _write_rows(rows if pixels else rows.remove_columns("image"), frame, sizes, folder / "data")
+        (folder / "splits").mkdir()
+        for kind in splits.KINDS:
+            shutil.copyfile(corpus_folder / f"{kind}.json", folder / "splits" / f"{kind}.json")
+        shutil.copyfile(corpus_folder / corpus.ABOUT, folder / corpus.ABOUT)
+        sheets = sorted(corpus_folder.glob("*.png")) if pixels else []
+        for sheet in sheets:
+            shutil.copyfile(sheet, folder / sheet.name)
+        text = _render_card(frame, about, repo_id, [sheet.name for sheet in sheets], pixels)
+        (folder / "README.md").write_text(text, "utf-8")
+        what = "images" if pixels else "names and labels, no pixels"
+        mark = about["fingerprint"][:16]
+        return Content("dataset", folder, f"Corpus {mark}: {about['rows']:,} rows ({what})")
     except OSError as error:
         raise InputError(
             f"{folder} can't be written ({error}): set TMPDIR to a disk with room"
         ) from None
 
 
-def _stage(corpus_folder: Path, folder: Path, repo_id: str, pixels: bool) -> Content:
-    rows, about = corpus.load(corpus_folder)
-    sizes = _image_sizes(rows)
-    rows = _with_splits(rows, corpus_folder, about["fingerprint"])
-    frame = splits.table(rows)
-    _write_rows(rows if pixels else rows.remove_columns("image"), frame, sizes, folder / "data")
-    (folder / "splits").mkdir()
-    for kind in KINDS:
-        shutil.copyfile(corpus_folder / f"{kind}.json", folder / "splits" / f"{kind}.json")
-    shutil.copyfile(corpus_folder / corpus.ABOUT, folder / corpus.ABOUT)
-    sheets = sorted(corpus_folder.glob("*.png")) if pixels else []
-    for sheet in sheets:
-        shutil.copyfile(sheet, folder / sheet.name)
-    text = _card(frame, about, repo_id, [sheet.name for sheet in sheets], pixels)
-    (folder / "README.md").write_text(text, "utf-8")
-    what = "images" if pixels else "names and labels, no pixels"
-    mark = about["fingerprint"][:16]
-    return Content("dataset", folder, f"Corpus {mark}: {about['rows']:,} rows ({what})")
-
-
-def _with_splits(rows: datasets.Dataset, corpus_folder: Path, fingerprint: str) -> datasets.Dataset:
-    """Part and fold of each row in each split, as columns."""
-    for kind in KINDS:
+def _add_splits(rows: datasets.Dataset, corpus_folder: Path, fingerprint: str) -> datasets.Dataset:
+    """Add part and fold of each row in each split, as columns."""
+    for kind in splits.KINDS:
         split = splits.read(corpus_folder, rows, kind, fingerprint)
         rows = rows.add_column(f"{kind}_part", split.part.tolist())
-        if kind != "leaky":  # which has no folds
-            rows = rows.add_column(f"{kind}_fold", split.fold.tolist())
+        rows = rows.add_column(f"{kind}_fold", split.fold.tolist())
     return rows
-
-
-def _image_sizes(rows: datasets.Dataset) -> np.ndarray:
-    """Bytes of each row's image, read from the table's offsets alone."""
-    images = rows.data.column("image")
-    return np.asarray(pc.binary_length(pc.struct_field(images, "bytes")))
 
 
 def _write_rows(
     rows: datasets.Dataset, frame: pd.DataFrame, sizes: np.ndarray, folder: Path
 ) -> None:
-    """The rows of each part of the grouped split, in files of about equal size."""
+    """Write the rows of each part of the grouped split, in files of about equal size."""
     folder.mkdir()
     datasets.disable_progress_bars()
     for part in splits.SHARES:
         here = np.flatnonzero(frame["grouped_part"] == part)
         if not len(here):
             continue
-        count = max(1, round(sizes[here].sum() / SHARD))
+        count = max(1, round(sizes[here].sum() / SHARD_BYTES))
         for number, chosen in enumerate(np.array_split(here, count)):
             name = f"{part}-{number:05}-of-{count:05}.parquet"
             rows.select(chosen).to_parquet(folder / name)
 
 
-def _card(
+def _render_card(
     frame: pd.DataFrame, about: dict[str, Any], repo_id: str, sheets: list[str], pixels: bool
 ) -> str:
     sources = about["sources"]
+    title = f"Breast histopathology: {' and '.join(SOURCES[name].short for name in sources)}"
     parts = [part for part in splits.SHARES if (frame["grouped_part"] == part).any()]
     data_files = [{"split": part, "path": f"data/{part}-*.parquet"} for part in parts]
     metadata = DatasetCardData(
-        pretty_name="Breast histopathology: IDC and BreaKHis merged",
+        pretty_name=title,
         license=sorted({source["licence"].lower() for source in sources.values()}),
         task_categories=["image-classification"],
-        size_categories=next((word for top, word in SIZES if len(frame) < top), "1M<n<10M"),
+        size_categories=next(
+            (word for top, word in SIZE_CATEGORIES if len(frame) < top), "1M<n<10M"
+        ),
         tags=["histopathology", "breast-cancer", "medical", "bcd-models"],
         configs=[{"config_name": "default", "data_files": data_files}],
     )
     card = DatasetCard.from_template(
         metadata,
         template_path=str(TEMPLATE),
+        title=title,
         repo_id=repo_id,
         about=about,
         pixels=pixels,
         sheets=sheets,
         columns={k: v for k, v in COLUMNS.items() if pixels or k != "image"},
-        extents={name: corpus_page.extent(source) for name, source in sources.items()},
-        parts=_part_lines(frame),
-        magnifications=_magnification_lines(frame),
-        problems=_problems(frame, sources),
+        extents={name: corpus_page.describe_extent(source) for name, source in sources.items()},
+        parts=_list_parts(frame),
+        magnifications=_list_magnifications(frame),
+        problems=_list_problems(frame, sources),
     )
     return str(card)
 
 
-def _part_lines(frame: pd.DataFrame) -> list[str]:
-    """Images, cases and share of malignant of each part of each split, by source."""
+def _list_parts(frame: pd.DataFrame) -> list[str]:
+    """Return images, cases and share of malignant of each part, by split and source."""
     lines = []
-    for kind in KINDS:
-        for part in (*splits.SHARES, splits.UNUSED):
+    for kind in splits.KINDS:
+        for part in splits.SHARES:
             for source, rows in frame[frame[f"{kind}_part"] == part].groupby("source"):
                 malignant = (rows["label"] == LABELS[1]).mean()
                 lines.append(
@@ -158,22 +156,24 @@ def _part_lines(frame: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _magnification_lines(frame: pd.DataFrame) -> list[str]:
+def _list_magnifications(frame: pd.DataFrame) -> list[str]:
     known = frame[frame["magnification"] != ""].groupby(["source", "magnification", "label"]).size()
     return [f"| {' | '.join(key)} | {count:,} |" for key, count in known.items()]
 
 
-def _problems(frame: pd.DataFrame, sources: dict[str, Any]) -> list[str]:
+def _list_problems(frame: pd.DataFrame, sources: dict[str, Any]) -> list[str]:
     """Return what a user of these rows has to know; counts come from the rows."""
     sizes = frame.groupby(["source", "case_id"]).size()
     lines = [
-        "The two sources label different things under the same two words (see above), at different "
+        "Sources label different things under the same two words (see above), at different "
         "scales: a network can tell them apart by look alone. Compare within a source.",
         "Colour alone separates the labels well. Report a colour-statistics baseline beside a "
         "network.",
-        "Nothing links cases of one source to those of the other, or IDC's case ids to patients.",
+        "Nothing links cases of one source to those of another.",
     ]
     for name in sources:
+        if case_is := SOURCES[name].case_is:
+            lines.append(f"{name}: a case is {case_is}.")
         largest = sizes[name].max() / sizes[name].sum()
         lines.append(f"{name}: the largest of {len(sizes[name]):,} cases holds {largest:.0%}.")
     labels = frame.groupby(["source", "case_id"])["label"].nunique()
@@ -184,8 +184,4 @@ def _problems(frame: pd.DataFrame, sources: dict[str, Any]) -> list[str]:
                 f"{name}: {both:,} of {len(labels[name]):,} cases hold both labels, as is normal "
                 "where a label is of a patch: metrics over images are not metrics over patients."
             )
-    lines.append(
-        "The leaky split is flawed on purpose: it measures what a leak is worth. Never report its "
-        "figures as a model's."
-    )
     return lines

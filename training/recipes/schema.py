@@ -6,19 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from bcd_models.config import Strict, first_error
 from bcd_models.errors import InputError
 from bcd_models.models.backbones import BACKBONES
 
+SplitKind = Literal["grouped", "neighbours", "random"]
 JITTER = ("brightness", "contrast", "saturation")
 
 
@@ -87,7 +82,7 @@ class Range(Strict):
         return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-6
 
 
-def _space() -> dict[str, Range]:
+def _default_space() -> dict[str, Range]:
     return {
         "phases.learning_rate": Range(low=1e-4, high=2e-3, log=True),
         "weight_decay": Range(low=1e-3, high=0.2, log=True),
@@ -118,7 +113,7 @@ class Tune(Strict):
     share: float = Field(1.0, gt=0, le=1)
     startup_trials: int = Field(5, ge=1, le=1000)
     heartbeat: int = Field(30, ge=1, le=3600)
-    space: dict[str, Range] = Field(default_factory=_space, min_length=1)
+    space: dict[str, Range] = Field(default_factory=_default_space, min_length=1)
 
     @field_validator("folds")
     @classmethod
@@ -175,7 +170,7 @@ class Recipe(Strict):
     start: Literal["imagenet", "none"] = "imagenet"
     start_lacks: tuple[str, ...] = ()
     settle_batches: int = Field(0, ge=0, le=10_000)
-    split: Literal["grouped", "neighbours", "random", "leaky"] = "grouped"
+    split: SplitKind = "grouped"
     balance: Literal["sampler", "loss", "both", "none"] = "sampler"
     case_share: float = Field(1.0, gt=0, le=1)
     learnt_share: float = Field(1.0, gt=0, le=1)
@@ -208,7 +203,7 @@ class Recipe(Strict):
         return self.model_dump(mode="json", exclude={"tune"})
 
     def decides(self) -> dict[str, Any]:
-        """What of it decides weights and predictions: neither how it is tuned nor refused."""
+        """Return what decides weights and predictions: neither how it is tuned nor refused."""
         return self.model_dump(mode="json", exclude={"tune", "start_lacks"})
 
     @property

@@ -8,39 +8,39 @@ from typing import Any
 
 import pandas as pd
 
-from training.compare.rows import align_frames, auroc_minus, margins_of, truth_of, within
+from training.compare.rows import align_frames, get_margins, select_source, subtract_auroc
 from training.corpus import predictions, splits
 from training.evaluate import metrics
 from training.recipes.schema import Recipe
 from training.run_folder import PREDICTIONS
 
-HELPS = 0.002  # least gain of AUROC for which a change is tried together with others
-PAYS = 0.005  # least gain for which each answer may cost several passes
+MIN_GAIN = 0.002  # of AUROC, for which a change is tried together with others
+MIN_GAIN_OF_VIEWS = 0.005  # for which each answer may cost several passes
 COMBINED = "combined"
 
 Partial = Mapping[str, Any]
 
 
 def measure_gain(runs: list[Path], plain: list[Path]) -> float:
-    """Out-of-fold AUROC of some runs together minus that of others, on the rows of both."""
+    """Return the out-of-fold AUROC of some runs minus that of others, on the rows of both."""
     ours, theirs = _read_predictions(runs), _read_predictions(plain)
-    larger = splits.larger_source(ours)
+    larger = splits.find_larger_source(ours)
     one, other = (
-        metrics.auroc(truth_of(frame), margins_of(frame))
-        for frame in align_frames([within(frame, larger) for frame in (ours, theirs)])
+        metrics.auroc(metrics.is_malignant(frame), get_margins(frame))
+        for frame in align_frames([select_source(frame, larger) for frame in (ours, theirs)])
     )
     return one - other
 
 
 def are_worth_their_cost(averaged: list[Path], single: list[Path]) -> bool:
-    """Whether several views gain enough over one, and clearly: the whole 95% interval, over cases.
+    """Return whether several views gain enough over one, and clearly: by the whole 95% interval.
 
     A gain of 0.002 for eight times the work is a poor buy: a larger input or network, or two
     networks, cost less.
     """
     ours = _read_predictions(averaged)
-    found, _ = auroc_minus(ours, _read_predictions(single), splits.larger_source(ours))
-    return found.value >= PAYS and found.low > 0
+    gain, _ = subtract_auroc(ours, _read_predictions(single), splits.find_larger_source(ours))
+    return gain.value >= MIN_GAIN_OF_VIEWS and gain.low > 0
 
 
 def _read_predictions(runs: list[Path]) -> pd.DataFrame:
@@ -69,13 +69,14 @@ def combine(
     Returns:
         The plain or the tuned recipe itself where no change helps.
     """
-    base = tuned if tuned_gain >= HELPS else plain
-    helpful = [arm for arm in changes if change_gains[arm] >= HELPS]
+    base = tuned if tuned_gain >= MIN_GAIN else plain
+    helpful = [arm for arm in changes if change_gains[arm] >= MIN_GAIN]
     document: dict[str, Any] = base.model_dump(mode="json", exclude_unset=True)
-    of_tuned = {key for key, value in _set(tuned) if (key, value) not in _set(plain)}
+    before = dict(_flatten(plain.as_trained()))
+    of_tuned = {key for key, value in _flatten(tuned.as_trained()) if before[key] != value}
     taken: set[str] = set()
     for arm in sorted(helpful, key=lambda name: -change_gains[name]):
-        keys = set(_keys(changes[arm]))
+        keys = {key for key, _ in _flatten(changes[arm])}
         rivals = of_tuned if base is tuned and tuned_gain >= change_gains[arm] else set()
         if not keys & (taken | rivals):
             document, taken = merge(document, changes[arm]), taken | keys
@@ -88,7 +89,7 @@ def choose_better(plain: Recipe, other: Recipe, other_gain: float) -> Recipe:
 
 
 def merge(document: Partial, change: Partial) -> dict[str, Any]:
-    """Return a document with a part of it replaced, objects key by key."""
+    """Return a document with some keys replaced, objects key by key."""
     both = dict(document)
     for key, value in change.items():
         inside = isinstance(value, dict) and isinstance(both.get(key), dict)
@@ -96,18 +97,10 @@ def merge(document: Partial, change: Partial) -> dict[str, Any]:
     return both
 
 
-def _set(plan: Recipe) -> list[tuple[str, Any]]:
-    """Return what a recipe sets, resolved, by dotted path."""
-    return list(_values(plan.as_trained()))
-
-
-def _keys(change: Partial) -> Iterator[str]:
-    return (key for key, _ in _values(change))
-
-
-def _values(change: Partial, above: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(change: Partial, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a change of a recipe sets, by dotted path."""
     for key, value in change.items():
         if isinstance(value, dict):
-            yield from _values(value, f"{above}{key}.")
+            yield from _flatten(value, f"{above}{key}.")
         else:
             yield above + key, value

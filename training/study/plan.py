@@ -6,12 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import (
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from bcd_models.config import Strict, first_error
 from bcd_models.errors import InputError
@@ -23,7 +18,7 @@ class Change(Strict):
 
     Attributes:
         arm: What the comparison calls it.
-        set: The part of a recipe that differs, as in a recipe file.
+        set: What differs from the recipe, as in a recipe file.
         backbone: Tried on and kept for this one alone; None: tried on the first recipe, kept for
             all.
     """

@@ -10,8 +10,6 @@ with ``training.study --records RECORDS`` has those runs already.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -19,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from pydantic import ValidationError
 
@@ -30,23 +28,17 @@ from bcd_models.hub.atomic import write_files
 from bcd_models.hub.folder import CONFIG
 from training import command
 from training.corpus import predictions
-from training.run_folder import MODEL, PREDICTIONS, RECIPE, RUN
+from training.run_folder import MODEL, PREDICTIONS, RECIPE, RUN_FILE
 from training.train.checkpoint import EPOCHS
 from training.tune.search import BEST
-from training.tune.storage import (
-    DATABASE,
-    close_storage,
-    copy_finished,
-    open_storage,
-    sqlite_url,
-)
+from training.tune.storage import DATABASE, copy_finished, open_storage, sqlite_url
 
 RUNS = "runs.json"
 JOURNAL = "trials.journal"
-RUN_TEXTS = (RECIPE, RUN, EPOCHS, f"{MODEL}/{CONFIG}")
+RUN_TEXTS = (RECIPE, RUN_FILE, EPOCHS, f"{MODEL}/{CONFIG}")
 TUNED_TEXTS = (".yaml", ".json", ".md")
-KEY = list(predictions.COLUMNS)
-ORDER = ["source", "name"]  # as a corpus has its rows
+KEY_COLUMNS = list(predictions.COLUMNS)
+ROW_ORDER = ["source", "name"]  # as a corpus has its rows
 
 
 class Records(Strict):
@@ -72,7 +64,10 @@ def gather(study: Path, out: Path) -> Records:
     if not held_out:
         raise InputError(f"{study} has no finished run yet")
     named = {run.relative_to(study / "runs").as_posix(): run for run in held_out}
-    texts = {name: dict(_texts(run)) for name, run in named.items()}
+    texts = {
+        name: {file: (run / file).read_text("utf-8") for file in RUN_TEXTS}
+        for name, run in named.items()
+    }
     tuned = {
         path.relative_to(study).as_posix(): path.read_text("utf-8")
         for path in sorted((study / "tune").glob("*/*"))
@@ -83,7 +78,13 @@ def gather(study: Path, out: Path) -> Records:
             tuned[f"tune/{folder.name}/{JOURNAL}"] = _journal(folder)
     records = Records(runs=texts, tuned=tuned)
     out.mkdir(parents=True, exist_ok=True)
-    table = _table(named).to_parquet(index=False, compression="zstd")
+    # A line a row held out anywhere, a column of margins a run; NaN where a run has none.
+    margins = [
+        predictions.read(run / PREDICTIONS).set_index(KEY_COLUMNS)["margin"] for run in held_out
+    ]
+    rows = pd.concat(margins, axis=1, keys=list(named)).reset_index()
+    rows = rows.sort_values(ROW_ORDER, kind="stable", ignore_index=True)
+    table = rows.to_parquet(index=False, compression="zstd")
     text = json.dumps(records.model_dump(), indent=1, ensure_ascii=False) + "\n"
     write_files({out / PREDICTIONS: table, out / RUNS: text.encode()})
     return records
@@ -102,7 +103,7 @@ def restore(folder: Path, study: Path) -> list[str]:
         raise InputError(f"{folder} holds no records of a study: {error}") from None
     missing = [name for name in records.runs if not (study / "runs" / name / MODEL).exists()]
     for name in missing:
-        _restore_run(records.runs[name], table[name], table[KEY], study / "runs" / name)
+        _restore_run(records.runs[name], table[name], table[KEY_COLUMNS], study / "runs" / name)
     for name, text in records.tuned.items():
         path = study / name
         if path.name == JOURNAL:
@@ -115,7 +116,7 @@ def restore(folder: Path, study: Path) -> list[str]:
 
 def _journal(tuning: Path) -> str:
     """Return the trials of a tuning that goes on, as Optuna's own text."""
-    with TemporaryDirectory() as beside, _open_database(tuning) as database:
+    with TemporaryDirectory() as beside, open_storage(sqlite_url(tuning), 1) as database:
         path = Path(beside) / JOURNAL
         copy_finished(tuning.name, database, JournalStorage(JournalFileBackend(str(path))))
         return path.read_text("utf-8")
@@ -129,30 +130,8 @@ def _restore_tuning(tuning: Path, text: str) -> None:
         path = Path(beside) / JOURNAL
         path.write_text(text, "utf-8")
         tuning.mkdir(parents=True, exist_ok=True)
-        with _open_database(tuning) as database:
+        with open_storage(sqlite_url(tuning), 1) as database:
             copy_finished(tuning.name, JournalStorage(JournalFileBackend(str(path))), database)
-
-
-@contextmanager
-def _open_database(tuning: Path) -> Iterator[RDBStorage]:
-    """Open a tuning's own database, which nobody works on meanwhile."""
-    database = open_storage(sqlite_url(tuning), interval=1)
-    try:
-        yield database
-    finally:
-        close_storage(database)
-
-
-def _texts(run: Path) -> Iterator[tuple[str, str]]:
-    for name in RUN_TEXTS:
-        yield name, (run / name).read_text("utf-8")
-
-
-def _table(runs: dict[str, Path]) -> pd.DataFrame:
-    """A line a row held out anywhere, a column of margins a run; NaN where a run has none."""
-    frames = [predictions.read(run / PREDICTIONS).set_index(KEY)["margin"] for run in runs.values()]
-    table = pd.concat(frames, axis=1, keys=list(runs)).reset_index()
-    return table.sort_values(ORDER, kind="stable", ignore_index=True)
 
 
 def _restore_run(texts: dict[str, str], margins: Any, rows: pd.DataFrame, run: Path) -> None:

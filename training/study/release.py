@@ -5,7 +5,6 @@ python -m training.study.release RUN... --report REPORT --cards cards --readme R
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from training.compare import page
 from training.compare.runs import METRICS
 from training.evaluate import schema as measured
 from training.run_folder import MODEL
-from training.train.checkpoint import EPOCHS
+from training.train.checkpoint import EPOCHS, sum_up_epochs
 
 FIGURES = ("evaluation-test.png", "risk-by-case-test.png", card.CURVES)
 REQUIRED_FILES = (
@@ -60,7 +59,7 @@ def release(
     shutil.copytree(run / MODEL, beside)
     title = get_backbone(config.backbone).title
     own_first = sorted(near, key=lambda one: one.backbone != title)
-    known = {"training": training_of(run), "neighbours": next(iter(own_first), None)}
+    known = {"training": sum_up_epochs(run), "neighbours": next(iter(own_first), None)}
     metrics = measured.read(run / METRICS).model_copy(update=known)
     (beside / card.METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n", "utf-8")
     for name in FIGURES:
@@ -70,19 +69,6 @@ def release(
     shutil.rmtree(folder, ignore_errors=True)
     beside.rename(folder)
     return folder
-
-
-def training_of(run: Path) -> measured.Training:
-    """Return what a run cost, by its own lines; InputError where these can't be read."""
-    try:
-        lines = [json.loads(line) for line in (run / EPOCHS).read_text("utf-8").splitlines()]
-        seconds = sum(line["seconds"] for line in lines)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run / EPOCHS} can't be read: {error!r}") from None
-    hardware = dict.fromkeys(line.get("hardware", "") for line in lines)
-    return measured.Training(
-        epochs=len(lines), seconds=round(seconds, 1), hardware="; ".join(filter(None, hardware))
-    )
 
 
 def main(
@@ -101,7 +87,7 @@ def main(
         for file in sorted(report.glob("*.*")):
             shutil.copy(file, cards)
     if readme:
-        text = card.put_results(readme.read_text("utf-8"), card.results_table(folders))
+        text = card.put_results(readme.read_text("utf-8"), card.tabulate_results(folders))
         write_files({readme: text.encode()})
 
 

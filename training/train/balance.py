@@ -23,7 +23,7 @@ _ROUNDS, _NEARLY = 200, 1.005
 
 
 def draw_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> NDArray[np.float64]:
-    """Probability of each row at one draw; they sum to 1.
+    """Return the probability of each row at one draw; they sum to 1.
 
     A source keeps its natural share. Within it, labels are level where the sampler balances, and
     no row is drawn more than three times a pass.
@@ -43,8 +43,7 @@ def draw_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> 
         draws = _level(draws, frame, balances)
         of_case = draws.groupby(frame["case_id"]).transform("sum") / len(frame)
         if (of_case <= case_share * _NEARLY).all():
-            shares: NDArray[np.float64] = (draws / draws.sum()).to_numpy()
-            return shares
+            return np.asarray(draws / draws.sum())
         draws *= (case_share / of_case).clip(upper=1)
     raise InputError(
         f"case_share {case_share:g} can't be kept with {frame['case_id'].nunique()} cases and "
@@ -69,8 +68,8 @@ def _level(draws: pd.Series, frame: pd.DataFrame, balances: bool) -> pd.Series:
     return levelled
 
 
-def order(frame: pd.DataFrame, recipe: Recipe, seed: int) -> Tensor:
-    """Row positions of one pass, as many as there are rows; the same in every process.
+def draw_order(frame: pd.DataFrame, recipe: Recipe, seed: int) -> Tensor:
+    """Draw the row positions of one pass, as many as there are rows; equal in every process.
 
     Each row comes as often as its draws say, rounded up or down by lot: the systematic sampling of
     Madow (Annals of Mathematical Statistics, 1949). Independent draws would bring some rows far
@@ -86,7 +85,7 @@ def order(frame: pd.DataFrame, recipe: Recipe, seed: int) -> Tensor:
 
 
 def class_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> Tensor:
-    """Loss weights (benign, malignant), of mean 1 under the prior the network is shown."""
+    """Return loss weights (benign, malignant), of mean 1 under the prior the network sees."""
     if balance not in ("loss", "both"):
         return torch.ones(2)
     is_malignant = (frame["label"] == "malignant").to_numpy()
@@ -98,7 +97,7 @@ def class_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) ->
 
 
 def weighted_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Cross entropy with soft targets, each label's share weighted; the mean over the batch.
+    """Return cross entropy with soft targets, each label's share weighted, over the batch.
 
     Never normalised by the weights' sum: weights of mean 1 under the prior shown then mean the
     same with and without MixUp.

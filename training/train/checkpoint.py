@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
@@ -14,9 +15,11 @@ from timm.utils.model_ema import ModelEmaV3
 
 from bcd_models.errors import BCDError, InputError
 from bcd_models.hub.atomic import write_files
+from training.evaluate.figures import draw_learning_curves
+from training.evaluate.schema import Training
 
 FOLDER = "checkpoint"
-EPOCHS = "epochs.jsonl"
+EPOCHS, CURVES = "epochs.jsonl", "learning-curves.png"
 _AVERAGE, _DONE = "average.pt", "epochs.json"
 
 
@@ -30,7 +33,7 @@ def save(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None, epochs
     Raises:
         TrainingStopped: The disk refuses; the checkpoint before is whole.
     """
-    folder, beside, old = _places(run)
+    folder, beside, old = _locate_folders(run)
     if accelerator.is_main_process:
         shutil.rmtree(beside, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -58,7 +61,7 @@ def save(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None, epochs
 
 def resume(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None) -> int:
     """Load the checkpoint if there is one; returns how many epochs are done."""
-    folder, _, old = _places(run)
+    folder, _, old = _locate_folders(run)
     if accelerator.is_main_process and not folder.exists() and old.exists():
         old.rename(folder)
     accelerator.wait_for_everyone()
@@ -68,6 +71,21 @@ def resume(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None) -> i
     if average:
         average.load_state_dict(torch.load(folder / _AVERAGE, weights_only=True))
     return int(json.loads((folder / _DONE).read_text()))
+
+
+def sum_up_epochs(run: Path) -> Training:
+    """Return what a run cost, by its own lines; InputError where these can't be read."""
+    try:
+        lines = [json.loads(line) for line in (run / EPOCHS).read_text("utf-8").splitlines()]
+        seconds = sum(line["seconds"] for line in lines)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{run} is no run of training.train: {error} can't be read in {EPOCHS}"
+        ) from None
+    hardware = dict.fromkeys(line.get("hardware", "") for line in lines)
+    return Training(
+        epochs=len(lines), seconds=round(seconds, 1), hardware="; ".join(filter(None, hardware))
+    )
 
 
 def read_lines(run: Path, epochs: int) -> list[dict[str, Any]]:
@@ -81,15 +99,17 @@ def read_lines(run: Path, epochs: int) -> list[dict[str, Any]]:
 
 
 def write_lines(run: Path, lines: list[dict[str, Any]]) -> None:
-    """Put ``epochs.jsonl`` in place, whole."""
-    text = "".join(json.dumps(line) + "\n" for line in lines)
+    """Put ``epochs.jsonl`` in place, and the learning curves where something is held out."""
+    files = {run / EPOCHS: "".join(json.dumps(line) + "\n" for line in lines).encode()}
+    if lines[-1].get("validation_auroc") is not None:
+        files[run / CURVES] = draw_learning_curves(pd.DataFrame(lines))
     try:
-        write_files({run / EPOCHS: text.encode()})
+        write_files(files)
     except OSError as error:
         raise TrainingStopped(
             f"{run / EPOCHS} can't be written: {error}; make room, then --resume"
         ) from None
 
 
-def _places(run: Path) -> tuple[Path, Path, Path]:
+def _locate_folders(run: Path) -> tuple[Path, Path, Path]:
     return run / FOLDER, run / f".{FOLDER}.new", run / f".{FOLDER}.old"

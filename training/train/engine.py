@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast, gather_object, parse_flag_from_env
@@ -21,31 +21,28 @@ from tqdm import tqdm
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
-from bcd_models.hub.atomic import write_files
 from training.corpus.device import normalise
-from training.corpus.pixels import Found, resize_rows
-from training.corpus.rows import Rows
-from training.evaluate import figures
+from training.corpus.pixels import Rows, StoredPixels, resize_rows
 from training.evaluate.scoring import auroc_within, score
 from training.recipes.schema import Phase, Recipe
 from training.train import balance, checkpoint
 from training.train.augment import augment, mix_up
 from training.train.checkpoint import TrainingStopped
 
-CHECKED_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+STEPS_BETWEEN_CHECKS = 50  # steps between two looks at the loss, each of which waits for the device
 
 
 class Diverged(TrainingStopped):
     """The loss became NaN or infinite: the recipe's numbers can't be trained with."""
 
 
-def processes() -> PartialState:
-    """This process and those it was launched with.
+def find_processes() -> PartialState:
+    """Return this process and those it was launched with.
 
     Accelerate makes them one run on GPUs by itself, on CPUs only where it is told.
     """
-    told = parse_flag_from_env("ACCELERATE_USE_CPU")
-    return PartialState(cpu=told or not torch.accelerator.is_available())
+    is_cpu_forced = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=is_cpu_forced or not torch.accelerator.is_available())
 
 
 def fit(
@@ -80,7 +77,7 @@ def fit(
         Diverged: The loss became NaN or infinite.
         TrainingStopped: The disk is full.
     """
-    on_gpu = processes().device.type == "cuda"
+    on_gpu = find_processes().device.type == "cuda"
     accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no")
     loop = _Loop(accelerator, network, recipe, preprocess, train)
     done = checkpoint.resume(run, accelerator, loop.average)
@@ -92,36 +89,23 @@ def fit(
         line |= _score_held_out(loop.result(), validation, preprocess, line["size"], accelerator)
         _stop_unless_finite(line.get("validation_loss", 0.0), epoch)
         seconds = round(time.monotonic() - started, 1)
-        lines.append(line | {"seconds": seconds, "hardware": _hardware(accelerator)})
+        lines.append(line | {"seconds": seconds, "hardware": _describe_hardware(accelerator)})
         if accelerator.is_main_process:
             # Before the checkpoint: lines too many are cut off on resume, too few would be lost.
             checkpoint.write_lines(run, lines)
-            _draw(lines, run / "learning-curves.png")
         checkpoint.save(run, accelerator, loop.average, epoch + 1)
         if on_epoch and accelerator.is_main_process:
             on_epoch(lines[-1])
-    trained: nn.Module = accelerator.unwrap_model(loop.result())
-    return trained
+    return loop.result()
 
 
-def _hardware(accelerator: Accelerator) -> str:
+def _describe_hardware(accelerator: Accelerator) -> str:
     """Return what an epoch ran on, in words."""
     if accelerator.device.type == "cuda":
         name = torch.cuda.get_device_name(accelerator.device)
     else:
         name = f"CPU process of {torch.get_num_threads()} threads"
     return f"{accelerator.num_processes} x {name}"
-
-
-def _draw(lines: list[dict[str, Any]], path: Path) -> None:
-    if lines[-1].get("validation_auroc") is None:
-        return
-    try:
-        write_files({path: figures.draw_learning_curves(pd.DataFrame(lines))})
-    except OSError as error:
-        raise TrainingStopped(
-            f"{path} can't be written: {error}; make room, then --resume"
-        ) from None
 
 
 def _score_held_out(
@@ -131,7 +115,7 @@ def _score_held_out(
     size: int,
     accelerator: Accelerator,
 ) -> dict[str, float | None]:
-    """Loss and AUROC of held-out rows, each process scoring its share."""
+    """Return loss and AUROC of held-out rows, each process scoring its share."""
     if rows is None:
         return {}
     each = math.ceil(len(rows.pixels) / accelerator.num_processes)
@@ -161,88 +145,86 @@ class _Loop:
         self.recipe = recipe
         self.preprocess = preprocess
         self.train = train
-        self.targets = _targets(train, recipe.teachers)
+        self.targets = _make_targets(train, recipe.teachers)
         weights = balance.class_weights(train.frame, recipe.balance, recipe.case_share)
         self.weights = weights.to(accelerator.device)
         self.shares = recipe.accumulate * accelerator.num_processes
-        self.batch = _batch(len(train.frame), recipe.batch_size, self.shares)
+        self.batch = _fit_batch(len(train.frame), recipe.batch_size, self.shares)
         groups = param_groups_layer_decay(
             network, recipe.weight_decay, layer_decay=recipe.layer_decay
         )
         self.network, self.optimiser = accelerator.prepare(
             network.to(memory_format=torch.channels_last), torch.optim.AdamW(groups)
         )
-        bare = accelerator.unwrap_model(self.network)
-        self.average = _average_of(bare, recipe.ema) if recipe.ema else None
+        self.bare: Any = accelerator.unwrap_model(self.network)
+        # Begun anew at each phase: weights of two input sizes don't mix. Batch norms' statistics
+        # are the latest: averaged over a change from 96 to 224 px, they cost 0.03 of AUROC.
+        self.average = (
+            ModelEmaV3(self.bare, decay=recipe.ema, use_warmup=True, exclude_buffers=True)
+            if recipe.ema
+            else None
+        )
 
     def result(self) -> nn.Module:
         """Return the network to score and keep."""
-        network: nn.Module = (
-            self.average.module if self.average else self.accelerator.unwrap_model(self.network)
-        )
+        network: nn.Module = self.average.module if self.average else self.bare
         return network
 
     def train_epoch(self, epoch: int) -> float:
-        """One pass; returns the mean loss."""
-        order = balance.order(self.train.frame, self.recipe, self._seed(epoch))
+        """Make one pass; returns the mean loss."""
+        order = balance.draw_order(self.train.frame, self.recipe, self._derive_seed(epoch))
         steps = len(order) // self.batch
         order = order[: steps * self.batch]
         phase, before = self.recipe.phase_of(epoch)
         if epoch == 0:
             self._settle(order, phase)
         if self.average and before == 0:
-            bare = self.accelerator.unwrap_model(self.network)
-            self.average.set(bare)  # type: ignore[no-untyped-call]
+            self.average.set(self.bare)  # type: ignore[no-untyped-call]
         self.network.train()
         losses: list[Tensor] = []
-        found = map(self.train.pixels.rows, self._micro_batches(order))
-        for step in tqdm(
-            range(steps), f"epoch {epoch + 1}/{self.recipe.epochs}", disable=self._quiet
-        ):
+        stored = map(self.train.pixels.rows, self._micro_batches(order))
+        words = f"epoch {epoch + 1}/{self.recipe.epochs}"
+        shown = None if self.accelerator.is_main_process else True
+        for step in tqdm(range(steps), words, disable=shown):
             self._set_rate(phase, before * steps + step, phase.epochs * steps)
-            losses.append(self._step(order, found, phase, epoch, step))
+            losses.append(self._step(order, stored, phase, epoch, step))
             if self.average:
-                bare = self.accelerator.unwrap_model(self.network)
-                self.average.update(bare, step=before * steps + step)
-            if len(losses) % CHECKED_EVERY == 0:
-                self._mean(losses[-CHECKED_EVERY:], epoch)
+                self.average.update(self.bare, step=before * steps + step)
+            if len(losses) % STEPS_BETWEEN_CHECKS == 0:
+                self._average(losses[-STEPS_BETWEEN_CHECKS:], epoch)
         for buffer in self.result().buffers():
             broadcast(buffer)  # process 0's batch-norm statistics are scored, and kept
-        self._mean([weights.detach().mean() for weights in self.result().parameters()], epoch)
-        return self._mean(losses, epoch)
+        self._average([weights.detach().mean() for weights in self.result().parameters()], epoch)
+        return self._average(losses, epoch)
 
-    @property
-    def _quiet(self) -> bool | None:
-        return None if self.accelerator.is_main_process else True
-
-    def _seed(self, epoch: int, step: int = 0, share: int = 0) -> int:
-        """Of an epoch's order, or of the draws of one micro-batch."""
+    def _derive_seed(self, epoch: int, step: int = 0, share: int = 0) -> int:
+        """Return the seed of an epoch's order, or of the draws of one micro-batch."""
         sequence = np.random.SeedSequence((self.recipe.seed, epoch, step, share))
         return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
     def _micro_batches(self, order: Tensor) -> Iterator[Tensor]:
-        """This process' micro-batches: of each step's, every so many-th."""
+        """Yield this process' micro-batches: of each step's, every so many-th."""
         for batch in torch.split(order, self.batch):
             shares = batch.tensor_split(self.shares)
             yield from shares[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def _step(
-        self, order: Tensor, found: Iterator[Found], phase: Phase, epoch: int, step: int
+        self, order: Tensor, stored: Iterator[StoredPixels], phase: Phase, epoch: int, step: int
     ) -> Tensor:
-        """One step of the optimiser over this process' micro-batches; returns the mean loss."""
+        """Take one step of the optimiser over this process' micro-batches; returns the loss."""
         batch = order[step * self.batch : (step + 1) * self.batch].tensor_split(self.shares)
         total = torch.zeros((), device=self.accelerator.device)
         for turn in range(self.recipe.accumulate):
             share = turn * self.accelerator.num_processes + self.accelerator.process_index
-            torch.manual_seed(self._seed(epoch, step, share + 1))
-            inputs, targets = self._inputs(next(found), self.targets[batch[share]], phase.size)
-            if turn < self.recipe.accumulate - 1:
-                with self.accelerator.no_sync(self.network):
-                    total += self._backward(inputs, targets)
-            else:
+            torch.manual_seed(self._derive_seed(epoch, step, share + 1))
+            inputs, targets = self._prepare_inputs(
+                next(stored), self.targets[batch[share]], phase.size
+            )
+            is_last = turn == self.recipe.accumulate - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(self.network):
                 total += self._backward(inputs, targets)
         if phase.learns == "norms_and_head":
-            _forget_other_gradients(self.accelerator.unwrap_model(self.network))
+            _forget_other_gradients(self.bare)
         self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
@@ -256,14 +238,16 @@ class _Loop:
         self.accelerator.backward(loss)
         return loss.detach()
 
-    def _inputs(self, found: Found, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        pixels = resize_rows(found, size, self.accelerator.device)
+    def _prepare_inputs(
+        self, stored: StoredPixels, targets: Tensor, size: int
+    ) -> tuple[Tensor, Tensor]:
+        pixels = resize_rows(stored, size, self.accelerator.device)
         pixels = augment(pixels, self.recipe.augment)
         inputs = normalise(pixels, self.preprocess).contiguous(memory_format=torch.channels_last)
         return mix_up(inputs, targets.to(pixels.device), self.recipe.augment.mixup)
 
     def _set_rate(self, phase: Phase, step: int, steps: int) -> None:
-        """Linear warm-up, then a cosine to zero, over the steps of a phase."""
+        """Set the rate: a linear warm-up, then a cosine to zero, over the steps of a phase."""
         warm = max(1, round(steps * self.recipe.warmup_share))
         share = (step + 1) / warm
         if step >= warm:
@@ -271,8 +255,8 @@ class _Loop:
         for group in self.optimiser.param_groups:
             group["lr"] = phase.learning_rate * share * group["lr_scale"]
 
-    def _mean(self, values: list[Tensor], epoch: int) -> float:
-        """Of losses, or of weights that give the next one, over all processes."""
+    def _average(self, values: list[Tensor], epoch: int) -> float:
+        """Return the mean of losses or weights over all processes; stop where it isn't finite."""
         mean = float(self.accelerator.reduce(torch.stack(values).mean(), "mean"))
         _stop_unless_finite(mean, epoch)
         return mean
@@ -281,11 +265,11 @@ class _Loop:
     def _settle(self, order: Tensor, phase: Phase) -> None:
         """Give batch norms statistics of this tissue before the first gradient."""
         self.network.train()
-        torch.manual_seed(self._seed(0))
+        torch.manual_seed(self._derive_seed(0))
         batches = list(self._micro_batches(order))[: self.recipe.settle_batches]
         for positions in batches:
-            found = self.train.pixels.rows(positions)
-            inputs, _ = self._inputs(found, self.targets[positions], phase.size)
+            stored = self.train.pixels.rows(positions)
+            inputs, _ = self._prepare_inputs(stored, self.targets[positions], phase.size)
             self.network(inputs)
 
 
@@ -297,8 +281,8 @@ def _stop_unless_finite(loss: float, epoch: int) -> None:
         )
 
 
-def _targets(train: Rows, taught_share: float) -> Tensor:
-    """Soft targets N x 2: the label, and for a share of them what teachers say of the row."""
+def _make_targets(train: Rows, taught_share: float) -> Tensor:
+    """Return soft targets N x 2: the label, and for a share of them what teachers say."""
     malignant = train.truth.astype(np.float64)
     if taught_share:
         if train.taught is None:
@@ -308,8 +292,8 @@ def _targets(train: Rows, taught_share: float) -> Tensor:
     return torch.tensor(np.stack([1 - malignant, malignant], 1), dtype=torch.float32)
 
 
-def _batch(rows: int, wanted: int, shares: int) -> int:
-    """Rows of one step: as many as wanted or there are, the same in each micro-batch."""
+def _fit_batch(rows: int, wanted: int, shares: int) -> int:
+    """Return the rows of one step: as wanted or as there are, equal in each micro-batch."""
     batch = min(wanted, rows)
     batch -= batch % shares
     if batch < 2 * shares:
@@ -326,15 +310,6 @@ def _forget_other_gradients(network: Any) -> None:
     for parameter in network.parameters():
         if parameter.ndim > 1 and parameter not in head:
             parameter.grad = None
-
-
-def _average_of(network: nn.Module, decay: float) -> ModelEmaV3:
-    """Return a moving average of the weights, begun anew at each phase.
-
-    Weights of two input sizes don't mix, and batch norms' statistics are the latest ones: averaged
-    over a change from 96 to 224 pixels, they cost 0.03 of validation AUROC.
-    """
-    return ModelEmaV3(network, decay=decay, use_warmup=True, exclude_buffers=True)
 
 
 def _log_loss(margins: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:

@@ -58,16 +58,11 @@ def write(study: optuna.Study, plan: Recipe, decision: str, folder: Path) -> Non
         decision: What was found, in a sentence.
         folder: The study's.
     """
-    pictures, live = plots.draw_pictures(study, plan.tune.space), plots.live_plots(study)
+    drawn = plots.draw_plots(study)
     shown = [
-        {
-            "heading": heading,
-            "words": words,
-            "file": f"study-{name}.png",
-            "html": live[name],
-        }
+        {"heading": heading, "words": words, "file": f"study-{name}.png", "html": drawn[name][1]}
         for name, (heading, words) in _PLOTS.items()
-        if name in pictures
+        if name in drawn
     ]
     texts = {
         name: pages.render(
@@ -76,22 +71,22 @@ def write(study: optuna.Study, plan: Recipe, decision: str, folder: Path) -> Non
             decision=decision,
             notice=NOTICE,
             page=PAGE,
-            facts=_facts(study, plan),
+            facts=_list_facts(study, plan),
             plots=shown,
             trials=study.trials,
         ).encode()
         for name in (PAGE, LIVE_PAGE)
     }
-    texts |= {f"study-{name}.png": picture for name, picture in pictures.items()}
+    texts |= {f"study-{name}.png": picture for name, (picture, _) in drawn.items()}
     write_files({folder / name: data for name, data in texts.items()})
 
 
-def _facts(study: optuna.Study, plan: Recipe) -> list[tuple[str, str]]:
+def _list_facts(study: optuna.Study, plan: Recipe) -> list[tuple[str, str]]:
     bound, trials = study.user_attrs, study.trials
     states = Counter(trial.state for trial in trials)
     diverged = sum("stopped" in trial.user_attrs for trial in trials)
     commits = {short_commit(trial.user_attrs.get("git_commit", "")) for trial in trials} - {""}
-    space = (f"{path} {_range(drawn)}" for path, drawn in plan.tune.space.items())
+    space = (f"{path} {_describe_range(drawn)}" for path, drawn in plan.tune.space.items())
     return [
         ("corpus", f"fingerprint {bound['corpus']}"),
         ("split", f"{plan.split}, manifest {bound['split']}; test is not read"),
@@ -109,6 +104,6 @@ def _facts(study: optuna.Study, plan: Recipe) -> list[tuple[str, str]]:
     ]
 
 
-def _range(drawn: Range) -> str:
+def _describe_range(drawn: Range) -> str:
     how = " (log)" if drawn.log else f" by {drawn.step:g}" if drawn.step else ""
     return f"{drawn.low:g} to {drawn.high:g}{how}"

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from bcd_models.errors import InputError
@@ -32,8 +32,9 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder.resolve() / DATABASE}"
 
 
-def open_storage(url: str, interval: int) -> RDBStorage:
-    """Connect to a database, making its tables where it is new; then ``close_storage`` it.
+@contextmanager
+def open_storage(url: str, interval: int) -> Iterator[RDBStorage]:
+    """Connect to a database, making its tables where it is new; close its connections at the end.
 
     Args:
         url: Of SQLite or PostgreSQL.
@@ -45,18 +46,17 @@ def open_storage(url: str, interval: int) -> RDBStorage:
     with explain_failures(url), warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # the heartbeat's, of 2021
         try:
-            return _connect(url, interval)
+            storage = _connect(make_url(url), interval)
         except (ImportError, RuntimeError, ValueError, LookupError, TypeError) as error:
             raise InputError(
                 f"study storage {_without_password(url)} is not Optuna's, or of another version "
                 f"({error})"
             ) from None
-
-
-def close_storage(storage: RDBStorage) -> None:
-    """Close a database's connections."""
-    storage.remove_session()
-    storage.engine.dispose()
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 @contextmanager
@@ -74,21 +74,16 @@ def explain_failures(url: str) -> Iterator[None]:
         ) from None
 
 
-def copy_finished(name: str, source: BaseStorage, target: BaseStorage) -> int:
+def copy_finished(name: str, source: BaseStorage, target: BaseStorage) -> None:
     """Copy a study's finished trials, and what it is bound to, into a storage without one.
 
     Trials under way stay where their workers are.
-
-    Returns:
-        How many trials there are.
     """
     before = optuna.load_study(study_name=name, storage=source)
     after = optuna.create_study(storage=target, study_name=name, direction="maximize")
     for key, value in before.user_attrs.items():
         after.set_user_attr(key, value)
-    finished = [trial for trial in before.trials if trial.state.is_finished()]
-    after.add_trials(finished)
-    return len(finished)
+    after.add_trials([trial for trial in before.trials if trial.state.is_finished()])
 
 
 def fail_dead_trials(study: optuna.Study) -> None:
@@ -98,8 +93,7 @@ def fail_dead_trials(study: optuna.Study) -> None:
         optuna.storages.fail_stale_trials(study)
 
 
-def _connect(text: str, interval: int) -> RDBStorage:
-    url = make_url(text)
+def _connect(url: URL, interval: int) -> RDBStorage:
     settings: dict[str, Any] = {}
     if url.get_backend_name() == "sqlite":
         settings = {"connect_args": {"timeout": LOCKED_SECONDS}}

@@ -26,7 +26,7 @@ from training.recipes import schema as recipe
 from training.train import engine
 from training.train import run as train
 from training.train.engine import Diverged
-from training.tune.space import Parameters, parameters_of, trial_recipe
+from training.tune.space import Parameters, read_parameters, trial_recipe
 from training.tune.storage import fail_dead_trials
 
 TRIALS = "trials"
@@ -54,7 +54,7 @@ class Bench:
     bound: Mapping[str, Any]
 
 
-def bench_of(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -> Bench:
+def prepare_bench(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -> Bench:
     """Load what the trials learn from.
 
     Raises:
@@ -62,7 +62,7 @@ def bench_of(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -
     """
     if plan.teachers:
         raise InputError(f"recipe {plan.name}: tuning hears no teachers: set teachers to 0")
-    _, _, start_sha256 = train.network_of(plan, start)
+    _, _, start_sha256 = train.build_network(plan, start)
     few = plan.model_copy(update={"learnt_share": plan.learnt_share * plan.tune.share})
     opened = open_corpus(corpus, plan.split)
     data = {fold: select_data(opened, few, HeldOut(fold=fold)) for fold in plan.tune.folds}
@@ -84,7 +84,7 @@ def measure(
     run: Path,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> float:
-    """Train at low resolution with a fold held out; its AUROC within the larger source.
+    """Train at low resolution with a fold held out; returns AUROC within the larger source.
 
     Args:
         bench: What all trials share.
@@ -103,13 +103,13 @@ def measure(
     shutil.rmtree(run, ignore_errors=True)  # of a killed worker: its checkpoint isn't ours
     run.mkdir(parents=True)
     try:
-        network, preprocess, _ = train.network_of(plan, bench.start)
+        network, preprocess, _ = train.build_network(plan, bench.start)
         network = engine.fit(network, plan, preprocess, data.training, data.held_out, run, on_epoch)
         margins = scoring.score(network, data.held_out, preprocess, plan.input_size)
     finally:
         shutil.rmtree(run, ignore_errors=True)
     auroc = scoring.auroc_within(data.held_out, margins)
-    assert auroc is not None  # data_of has seen to it
+    assert auroc is not None  # open_data has seen to it
     return auroc
 
 
@@ -159,7 +159,7 @@ def open_study(bench: Bench, storage: optuna.storages.BaseStorage) -> optuna.Stu
                 "choose another folder"
             )
     if not any(t.user_attrs.get("default") and t.state != TrialState.FAIL for t in study.trials):
-        study.enqueue_trial(parameters_of(bench.plan), user_attrs={"default": True})
+        study.enqueue_trial(read_parameters(bench.plan), user_attrs={"default": True})
     return study
 
 
@@ -199,10 +199,11 @@ def _objective(trial: optuna.Trial, bench: Bench, trials: int) -> float:
         path: trial.suggest_float(path, drawn.low, drawn.high, log=drawn.log, step=drawn.step)
         for path, drawn in tune.space.items()
     }
-    if _is_surplus(trial, trials):
+    taken = trial.study.get_trials(deepcopy=False, states=(*_FINISHED, TrialState.RUNNING))
+    if sum(one.number < trial.number for one in taken) >= trials:
         typer.echo(f"trial {trial.number} is one too many, another worker was first: left out")
         return float("nan")  # Optuna fails it
-    trial.set_user_attr("git_commit", run_folder.git_commit())
+    trial.set_user_attr("git_commit", run_folder.read_git_commit())
     auroc: list[float] = []
     try:
         for fold in tune.folds:
@@ -225,12 +226,6 @@ def _judge(
     if step < len(tune.folds) * tune.epochs - 1 and trial.should_prune():
         typer.echo(f"trial {trial.number}: pruned after {step + 1} epochs")
         raise optuna.TrialPruned
-
-
-def _is_surplus(trial: optuna.Trial, trials: int) -> bool:
-    """Whether the study is full without this one: asked at the same time as another's last."""
-    taken = trial.study.get_trials(deepcopy=False, states=(*_FINISHED, TrialState.RUNNING))
-    return sum(one.number < trial.number for one in taken) >= trials
 
 
 def _fail_unborn_trials(study: optuna.Study, since: dict[int, float]) -> None:

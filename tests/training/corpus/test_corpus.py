@@ -27,9 +27,9 @@ from training import command
 from training.corpus import build as corpus
 from training.corpus import page as corpus_page
 from training.corpus import splits
-from training.corpus.sources import FOREIGN, Refused
 from training.corpus.sources import breakhis as breakhis_source
 from training.corpus.sources import idc as idc_source
+from training.corpus.sources.source import FOREIGN, Refused
 
 
 def test_counts_and_rows(corpus_folder: Path) -> None:
@@ -41,7 +41,7 @@ def test_counts_and_rows(corpus_folder: Path) -> None:
     assert about["sources"]["breakhis"]["cases"] == 4
     row = rows[0]
     assert row["image"].size == (140, 92)
-    assert set(row) == set(corpus.FEATURES)
+    assert set(row) == set(corpus.row_features())
 
 
 def test_folder_and_archive_give_one_fingerprint(
@@ -53,7 +53,7 @@ def test_folder_and_archive_give_one_fingerprint(
     with tarfile.open(archives["breakhis"]) as archive:
         archive.extractall(unpacked["breakhis"], filter="data")
     reverse = dict(reversed(unpacked.items()))
-    about = corpus.build(reverse, tmp_path / "corpus")
+    about = corpus.build({name: [path] for name, path in reverse.items()}, tmp_path / "corpus")
     _, before = corpus.load(corpus_folder)
     assert about["fingerprint"] == before["fingerprint"]
     for split in ("grouped.json", "random.json"):
@@ -63,7 +63,7 @@ def test_folder_and_archive_give_one_fingerprint(
 
 def test_images_are_kept_as_they_were(tmp_path: Path, corpus_folder: Path) -> None:
     files = synthetic.idc_tree(tmp_path / "tree", cases=2, patches_per_case=4, seed=8)
-    corpus.build({"idc": tmp_path / "tree"}, tmp_path / "corpus", processes=1)
+    corpus.build({"idc": [tmp_path / "tree"]}, tmp_path / "corpus", processes=1)
     rows, _ = corpus.load(tmp_path / "corpus")
     by_name = {row["name"].rpartition("/")[2]: row["image"] for row in rows}
     for file in files:
@@ -76,7 +76,7 @@ def tree(root: Path) -> Path:
 
 
 def skipped(root: Path, out: Path) -> dict[str, int]:
-    return corpus.build({"idc": root}, out, processes=1)["skipped"]
+    return corpus.build({"idc": [root]}, out, processes=1)["skipped"]
 
 
 def test_damaged_and_mislabelled_files_are_listed(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_same_pixels_under_both_labels_are_both_dropped(tmp_path: Path) -> None:
     case = benign.parts[-3]
     shutil.copy(benign, benign.parent.parent / "1" / f"{case}_idx5_x9999_y9999_class1.png")
     before = len(list(root.rglob("*.png")))
-    about = corpus.build({"idc": root}, tmp_path / "corpus", processes=1)
+    about = corpus.build({"idc": [root]}, tmp_path / "corpus", processes=1)
     assert about["rows"] == before - 2
     assert about["skipped"] == {corpus.CONTRADICTED: 2}
 
@@ -141,7 +141,7 @@ def test_archives_that_cannot_be_read(
     path = tmp_path / archives[source].name
     path.write_bytes(spoil(archives[source].read_bytes()))
     with pytest.raises(InputError, match=reason) as refusal:
-        corpus.build({source: path}, tmp_path / "corpus", processes)
+        corpus.build({source: [path]}, tmp_path / "corpus", processes)
     assert str(path) in str(refusal.value)
     assert [p for p in tmp_path.iterdir() if p != path] == []
 
@@ -151,12 +151,12 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
         if problem == "no PNG":
             folder.mkdir()
         with pytest.raises(InputError, match=problem):
-            corpus.build({"idc": folder}, tmp_path / "corpus", processes=1)
+            corpus.build({"idc": [folder]}, tmp_path / "corpus", processes=1)
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     Image.new("RGB", (50, 50)).save(foreign / "holiday.png")
     with pytest.raises(InputError, match=r"no usable image; 1 files.*holiday.png: not named"):
-        corpus.build({"idc": foreign}, tmp_path / "corpus", processes=1)
+        corpus.build({"idc": [foreign]}, tmp_path / "corpus", processes=1)
 
 
 def test_a_corpus_needs_both_labels_and_a_new_folder(tmp_path: Path) -> None:
@@ -164,14 +164,15 @@ def test_a_corpus_needs_both_labels_and_a_new_folder(tmp_path: Path) -> None:
     for file in root.rglob("*class1.png"):
         file.unlink()
     with pytest.raises(InputError, match="no malignant image"):
-        corpus.build({"idc": root}, tmp_path / "corpus", processes=1)
+        corpus.build({"idc": [root]}, tmp_path / "corpus", processes=1)
     with pytest.raises(InputError, match="never overwritten"):
-        corpus.build({"idc": root}, root)
+        corpus.build({"idc": [root]}, root)
 
 
 def test_command_says_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent, out = str(tmp_path / "none"), str(tmp_path / "c")
     with pytest.raises(SystemExit) as end:
-        command.run(corpus.main, ["--idc", str(tmp_path / "none"), "--out", str(tmp_path / "c")])
+        command.run(corpus.make_command(), ["--idc", absent, "--out", out])
     assert end.value.code == 2
     assert "no such folder or archive" in capsys.readouterr().err
 
@@ -213,7 +214,7 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr(corpus, "_merge", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            corpus.build({"idc": root}, out, processes=1)
+            corpus.build({"idc": [root]}, out, processes=1)
     assert not out.exists()
     kept = {f: f.stat().st_mtime_ns for f in (tmp_path / ".corpus.building").rglob("*.arrow")}
     assert len(kept) == corpus.CHUNKS
@@ -221,13 +222,13 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     with monkeypatch.context() as patch:
         patch.setattr(corpus, "_merge", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            corpus.build({"idc": root}, out, processes=1)
+            corpus.build({"idc": [root]}, out, processes=1)
     again = {f: f.stat().st_mtime_ns for f in kept}
     assert sum(again[f] != kept[f] for f in kept) == 1
-    resumed = corpus.build({"idc": root}, out, processes=1)
+    resumed = corpus.build({"idc": [root]}, out, processes=1)
     assert (
         resumed["fingerprint"]
-        == corpus.build({"idc": root}, tmp_path / "o", processes=1)["fingerprint"]
+        == corpus.build({"idc": [root]}, tmp_path / "o", processes=1)["fingerprint"]
     )
     assert not (tmp_path / ".corpus.building").exists()
 
@@ -237,10 +238,10 @@ def test_a_changed_folder_is_read_again(tmp_path: Path, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(corpus, "_merge", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            corpus.build({"idc": root}, tmp_path / "corpus", processes=1)
+            corpus.build({"idc": [root]}, tmp_path / "corpus", processes=1)
     deep = min(root.rglob("*class0.png"))
     Image.new("RGB", (50, 50), "pink").save(deep)
-    corpus.build({"idc": root}, tmp_path / "corpus", processes=1)
+    corpus.build({"idc": [root]}, tmp_path / "corpus", processes=1)
     rows, _ = corpus.load(tmp_path / "corpus")
     row = next(row for row in rows if row["name"].endswith(deep.name))
     assert row["image"].getpixel((0, 0)) == (255, 192, 203)
@@ -294,11 +295,11 @@ def test_a_killed_build_goes_on(archives: dict[str, Path], tmp_path: Path) -> No
         while len(list(tmp_path.rglob("*.arrow"))) < 3 and begun.poll() is None:
             time.sleep(0.002)
         with pytest.raises(InputError, match="being built by another process"):
-            corpus.build({"idc": archives["idc"]}, out)
+            corpus.build({"idc": [archives["idc"]]}, out)
         begun.kill()
     assert not out.exists()
     before = {f: f.stat().st_mtime_ns for f in tmp_path.rglob("*.arrow")}
-    about = corpus.build({"idc": archives["idc"]}, out)
+    about = corpus.build({"idc": [archives["idc"]]}, out)
     assert len(before) >= 3
     assert about["sources"]["idc"]["images"] == 24 * 14
 
@@ -308,15 +309,17 @@ def test_what_part_of_the_full_set_it_is(
 ) -> None:
     arguments = ["--idc", str(archives["idc"]), "--out", str(tmp_path / "c"), "--processes", "1"]
     with pytest.raises(SystemExit) as end:
-        command.run(corpus.main, arguments)
+        command.run(corpus.make_command(), arguments)
     assert not end.value.code
     # The four slivers are of the data set too: found, and then left out.
     said = "a part of the full set: 340 of the full set's 277,524 images (0.1%), 24 of 279 cases"
     assert said in capsys.readouterr().out
     assert said in (tmp_path / "c" / "corpus.md").read_text()
     full = {"found": 7909, "cases": 82, "full_set": {"labels": {"b": 2480, "m": 5429}, "cases": 82}}
-    assert corpus_page.extent(full).startswith("the full set: 7,909 of the full set's 7,909")
-    assert corpus_page.extent(full | {"found": 7910}).startswith("more than the full set")
+    assert corpus_page.describe_extent(full).startswith(
+        "the full set: 7,909 of the full set's 7,909"
+    )
+    assert corpus_page.describe_extent(full | {"found": 7910}).startswith("more than the full set")
 
 
 def breakhis_file(root: Path, name: str, image: Path | None = None, colour: str = "pink") -> None:
@@ -334,7 +337,7 @@ def test_a_patient_both_benign_and_malignant_is_refused(tmp_path: Path) -> None:
     breakhis_file(tmp_path, "SOB_B_A-14-22549AB-40-001.png", colour="pink")
     breakhis_file(tmp_path, "SOB_M_DC-14-22549CD-40-001.png", colour="plum")
     with pytest.raises(InputError, match="case breakhis/14-22549 is both benign and malignant"):
-        corpus.build({"breakhis": tmp_path}, tmp_path / "corpus", processes=1)
+        corpus.build({"breakhis": [tmp_path]}, tmp_path / "corpus", processes=1)
     assert not (tmp_path / "corpus").exists()
 
 
@@ -348,7 +351,7 @@ def test_the_same_pixels_in_both_sources(tmp_path: Path, kind: str, lost: int, r
     shown = min(root.rglob("*class1.png"))
     breakhis_file(tmp_path / "breakhis", f"SOB_{kind}-14-22549-40-001.png", shown)
     breakhis_file(tmp_path / "breakhis", "SOB_B_F-14-11111-40-001.png")
-    sources = {"idc": root, "breakhis": tmp_path / "breakhis"}
+    sources = {"idc": [root], "breakhis": [tmp_path / "breakhis"]}
     about = corpus.build(sources, tmp_path / "corpus", processes=1)
     assert about["rows"] == images + 2 - lost
     assert about["skipped"] == {reason: lost}
@@ -379,8 +382,8 @@ def test_the_kaggle_archive_at_its_full_size(tmp_path: Path) -> None:
 def test_the_real_sample(real_sample: Path, tmp_path: Path) -> None:
     about = corpus.build(
         {
-            "idc": real_sample / "idc-sample.zip",
-            "breakhis": real_sample / "breakhis-sample.tar.gz",
+            "idc": [real_sample / "idc-sample.zip"],
+            "breakhis": [real_sample / "breakhis-sample.tar.gz"],
         },
         tmp_path / "corpus",
     )

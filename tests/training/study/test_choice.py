@@ -80,7 +80,7 @@ def test_several_views_must_gain_enough_in_nearly_all_draws_of_the_cases(
         table.assign(margin=-table["margin"]).to_parquet(wrong / "predictions.parquet")
     assert choice.are_worth_their_cost(cases, theirs)
     assert not choice.are_worth_their_cost(theirs, cases)
-    monkeypatch.setattr(choice, "PAYS", 0.99)
+    monkeypatch.setattr(choice, "MIN_GAIN_OF_VIEWS", 0.99)
     assert not choice.are_worth_their_cost(cases, theirs)
 
 

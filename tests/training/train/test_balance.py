@@ -68,11 +68,11 @@ def test_no_image_is_drawn_more_than_three_times(rows: list[tuple[bool, int]]) -
 
 
 def test_an_order_is_a_matter_of_its_seed() -> None:
-    first, again, other = (balance.order(FRAME, plan(), seed) for seed in (1, 1, 2))
+    first, again, other = (balance.draw_order(FRAME, plan(), seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert len(first) == len(FRAME)
-    once = balance.order(FRAME, plan(balance="none"), 1)
+    once = balance.draw_order(FRAME, plan(balance="none"), 1)
     assert sorted(once.tolist()) == list(range(len(FRAME)))
 
 

@@ -1,74 +1,11 @@
-"""The public data sets this project merges: one reader each, with licence and expected counts."""
+"""The registry of the public data sets this project merges: each is one entry, with its reader.
 
-from __future__ import annotations
+The command's options, the corpus' page and splits, and the cards ask this registry. A new entry
+goes last: a corpus keeps the place of its sources here.
+"""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from training.corpus.sources.breakhis import BREAKHIS
+from training.corpus.sources.idc import IDC
+from training.corpus.sources.source import Source
 
-FOREIGN = "not named as the data set's images are"
-
-
-@dataclass(frozen=True)
-class Image:
-    """One image file as a reader found it.
-
-    Attributes:
-        name: Path inside the data set, the same from a folder or an archive.
-        data: The file's bytes.
-        label: "benign" or "malignant".
-        case_id: What images are grouped by, "source/case".
-        subtype: The data set's own finer label, or "".
-        magnification: The data set's own magnification, or "".
-    """
-
-    name: str
-    data: bytes
-    label: str
-    case_id: str
-    subtype: str = ""
-    magnification: str = ""
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A file a reader or the corpus left out.
-
-    Attributes:
-        name: Path inside the data set.
-        reason: Why, in words that are the same for all files of a kind.
-    """
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Source:
-    """A public data set.
-
-    Attributes:
-        name: Short name, as in a corpus row.
-        title: Full name.
-        licence: SPDX-like licence name.
-        citation: What to cite.
-        url: Where to get it.
-        expected: Images of each label in the full set.
-        expected_cases: Cases in the full set.
-        labels_mean: What the labels mean in this set.
-        one_label_a_case: Whether all images of a case share one label.
-        size: Width and height in pixels of every proper image, or None.
-        read: Yields the images of a folder or of the archive as downloaded, or one chunk of them.
-    """
-
-    name: str
-    title: str
-    licence: str
-    citation: str
-    url: str
-    expected: dict[str, int]
-    expected_cases: int
-    labels_mean: str
-    one_label_a_case: bool
-    size: tuple[int, int] | None
-    read: Callable[[Path, int, int], Iterator[Image | Refused]]
+SOURCES: dict[str, Source] = {source.name: source for source in (IDC, BREAKHIS)}

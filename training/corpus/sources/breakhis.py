@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.corpus.sources import FOREIGN, Image, Refused, Source
-from training.corpus.sources.files import png_files
+from training.corpus.sources.files import list_png_files
+from training.corpus.sources.source import FOREIGN, Image, Refused, Source
 
 # SOB_<B or M>_<subtype>-<year>-<slide>-<magnification>-<number>.png
 _NAME = re.compile(r"(?:^|/)SOB_([BM])_([A-Z]+)-(\d+)-(\d+)[A-Z]*-(\d+)-(\d+)\.png$")
@@ -22,6 +22,8 @@ _SUBTYPES = {
     "MC": "mucinous_carcinoma",
     "PC": "papillary_carcinoma",
 }
+# Folders that say something of the images in them.
+_STATES = re.compile("|".join([*_LABELS.values(), *_SUBTYPES.values(), r"\d+X"]))
 
 
 def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refused]:
@@ -29,27 +31,23 @@ def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refuse
 
     A patient is year and digits of the slide id: the letters after them are blocks of one patient.
     """
-    for name, content in png_files(path, chunk, chunks):
+    for name, content in list_png_files(path, chunk, chunks):
         match = _NAME.search(name)
         if not match or match[2] not in _SUBTYPES:
             yield Refused(name, FOREIGN)
             continue
-        label, subtype = _LABELS[match[1]], _SUBTYPES[match[2]]
-        folders = name.split("/")[:-1]
-        contradicts = {*_LABELS.values(), *_SUBTYPES.values()}.intersection(folders)
-        if not contradicts <= {label, subtype} or _other_magnification(folders, match[5]):
+        label, subtype, magnification = _LABELS[match[1]], _SUBTYPES[match[2]], f"{match[5]}X"
+        stated = {folder for folder in name.split("/")[:-1] if _STATES.fullmatch(folder)}
+        if not stated <= {label, subtype, magnification}:
             yield Refused(name, "folder and file name disagree on label, subtype or magnification")
             continue
         case = f"breakhis/{match[3]}-{match[4]}"
-        yield Image(name.rpartition("/")[2], content(), label, case, subtype, f"{match[5]}X")
-
-
-def _other_magnification(folders: list[str], magnification: str) -> bool:
-    return any(re.fullmatch(r"\d+X", f) and f != f"{magnification}X" for f in folders)
+        yield Image(name.rpartition("/")[2], content(), label, case, subtype, magnification)
 
 
 BREAKHIS = Source(
     name="breakhis",
+    short="BreaKHis",
     title="BreaKHis: Breast Cancer Histopathological Database",
     licence="CC-BY-4.0",
     citation=(
@@ -60,6 +58,7 @@ BREAKHIS = Source(
     expected={"benign": 2_480, "malignant": 5_429},
     expected_cases=82,
     labels_mean="the patient's tumour: benign (four subtypes) or malignant (four subtypes)",
+    case_is="",
     one_label_a_case=True,
     size=None,
     read=read,

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.corpus.sources import FOREIGN, Image, Refused, Source
-from training.corpus.sources.files import png_files
+from training.corpus.sources.files import list_png_files
+from training.corpus.sources.source import FOREIGN, Image, Refused, Source
 
 # <case>/<0 or 1>/<case>_idx5_x<x>_y<y>_class<0 or 1>.png
 _NAME = re.compile(r"(?:^|/)(\d+)/([01])/(\d+)_idx5_x\d+_y\d+_class([01])\.png$")
@@ -21,7 +21,7 @@ def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refuse
     a file name is passed over without a word.
     """
     seen: set[str] = set()
-    for name, content in png_files(path, chunk, chunks):
+    for name, content in list_png_files(path, chunk, chunks):
         match = _NAME.search(name)
         if not match:
             yield Refused(name, FOREIGN)
@@ -39,6 +39,7 @@ def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refuse
 
 IDC = Source(
     name="idc",
+    short="IDC",
     title="Breast Histopathology Images (invasive ductal carcinoma patches)",
     licence="CC0-1.0",
     citation=(
@@ -51,6 +52,10 @@ IDC = Source(
     labels_mean=(
         "malignant: invasive ductal carcinoma in the patch; benign: none there, "
         "which is normal tissue, fat, perhaps in-situ disease, and not a benign lesion"
+    ),
+    case_is=(
+        "a case id of the data set: nothing links case ids to patients, so two of them may be "
+        "one patient"
     ),
     one_label_a_case=False,
     size=(50, 50),

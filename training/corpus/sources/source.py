@@ -1,0 +1,78 @@
+"""What a public data set is to this project: a reader, its licence, and what to expect of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FOREIGN = "not named as the data set's images are"
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image file as a reader found it.
+
+    Attributes:
+        name: Path inside the data set, the same from a folder or an archive.
+        data: The file's bytes.
+        label: "benign" or "malignant".
+        case_id: What images are grouped by, "source/case".
+        subtype: The data set's own finer label, or "".
+        magnification: The data set's own magnification, or "".
+    """
+
+    name: str
+    data: bytes
+    label: str
+    case_id: str
+    subtype: str = ""
+    magnification: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file a reader or the corpus left out.
+
+    Attributes:
+        name: Path inside the data set.
+        reason: Why, in words that are the same for all files of a kind.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """A public data set.
+
+    Attributes:
+        name: As in a corpus row; an identifier, since it is the command's option too.
+        short: What pages call it.
+        title: Full name.
+        licence: SPDX-like licence name.
+        citation: What to cite.
+        url: Where to get it.
+        expected: Images of each label in the full set.
+        expected_cases: Cases in the full set.
+        labels_mean: What the labels mean in this set.
+        case_is: What a case is where that is not a patient, or "".
+        one_label_a_case: Whether all images of a case share one label.
+        size: Width and height in pixels of every proper image, or None.
+        read: Yields the images of a folder or of the archive as downloaded, or one chunk of them.
+    """
+
+    name: str
+    short: str
+    title: str
+    licence: str
+    citation: str
+    url: str
+    expected: dict[str, int]
+    expected_cases: int
+    labels_mean: str
+    case_is: str
+    one_label_a_case: bool
+    size: tuple[int, int] | None
+    read: Callable[[Path, int, int], Iterator[Image | Refused]]
