@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.run_folder import git_commit, short_commit
+from training.run_folder import read_git_commit, short_commit
 
 
 def git(checkout: Path, *asked: str) -> str:
@@ -33,26 +33,26 @@ def test_the_commit_is_the_checkouts_and_not_the_current_folders(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert git_commit(checkout) == git(checkout, "rev-parse", "HEAD")
+    assert read_git_commit(checkout) == git(checkout, "rev-parse", "HEAD")
 
 
 @pytest.mark.parametrize("name", ["training/file", "bcd_models/new.py"])
 def test_changed_code_is_dirty(checkout: Path, name: str) -> None:
     (checkout / name).write_text("two")
     commit = git(checkout, "rev-parse", "HEAD")
-    assert git_commit(checkout) == f"{commit}-dirty"
-    assert short_commit(git_commit(checkout)) == f"{commit[:12]}-dirty"
+    assert read_git_commit(checkout) == f"{commit}-dirty"
+    assert short_commit(read_git_commit(checkout)) == f"{commit[:12]}-dirty"
 
 
 def test_what_a_study_writes_is_not(checkout: Path) -> None:
     (checkout / "cards" / "file").write_text("two")
-    assert git_commit(checkout) == git(checkout, "rev-parse", "HEAD")
+    assert read_git_commit(checkout) == git(checkout, "rev-parse", "HEAD")
 
 
 def test_without_git_or_a_repository_there_is_no_commit(
     checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert git_commit(tmp_path) == ""
+    assert read_git_commit(tmp_path) == ""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_commit(checkout) == ""
+    assert read_git_commit(checkout) == ""
     assert short_commit("") == ""
