@@ -1,8 +1,8 @@
-"""Answers about very many images as Parquet: each process its share, going on after a kill.
+"""Answer about very many images as Parquet: each process its share, going on after a kill.
 
-The images are cut into runs, each of which makes one part, written whole or not at all. Which runs
-there are does not depend on the processes: whoever starts anew, with as many as before or others,
-passes over the parts that are there.
+The images are cut into chunks, each of which makes one file, written whole or not at all. The
+chunks don't depend on the number of processes: whoever starts anew passes over the files that are
+there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
     from bcd_models.prediction import Prediction
 
-RUN = 512  # images of a part: at most so many are computed again after a kill
-PARTS = "part-*.parquet"
+    Scaled = tuple[Path, float | None]
+
+IMAGES_PER_FILE = 512  # at most so many are computed again after a kill
+FILE_PATTERN = "part-*.parquet"
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,17 @@ class Share:
 
     Attributes:
         rank: Its number, from 0.
-        of: How many there are, on all machines.
-        here: Its number among those of its machine, from 0.
+        world_size: How many there are, on all machines.
     """
 
     rank: int = 0
-    of: int = 1
-    here: int = 0
+    world_size: int = 1
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Share:
-        """As ``accelerate launch`` and torchrun tell it; where neither does, the only one."""
-        told = [environment.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")]
-        return cls(*map(int, told)) if all(one.isdigit() for one in told) else cls()
+        """Read what ``accelerate launch`` or torchrun set; without either, this is the only one."""
+        numbers = [environment.get(name, "") for name in ("RANK", "WORLD_SIZE")]
+        return cls(*map(int, numbers)) if all(n.isdigit() for n in numbers) else cls()
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Outcome:
 
     Attributes:
         answered: Images that now have their answer, or the reason why they have none.
-        kept: Images of its share whose part was there already.
+        kept: Images of its share whose file was there already.
         failed: The reasons of those that can't be used.
     """
 
@@ -64,57 +65,66 @@ class Outcome:
 
 
 def predict_into(
-    model: Predictor, paths: Sequence[Path], folder: Path, share: Share = Share(), run: int = RUN
+    model: Predictor,
+    paths: Sequence[Path],
+    folder: Path,
+    share: Share = Share(),
+    images_per_file: int = IMAGES_PER_FILE,
+    mpp: Sequence[float | None] | None = None,
 ) -> Outcome:
-    """Answer for a share of some images, into parts.
+    """Answer for a share of some images, into Parquet files.
 
     Args:
         model: Whose answers.
         paths: All images, in the same order in each process.
-        folder: Of the parts; made where it isn't there.
+        folder: Of the files; made where it isn't there.
         share: Of this process.
-        run: Images of a part.
+        images_per_file: Images that one Parquet file holds answers about.
+        mpp: Micrometres a pixel of each image, where it is given.
 
     Raises:
-        InputError: ``pyarrow`` is missing, the folder holds parts of another model or of other
+        InputError: ``pyarrow`` is missing, the folder holds answers of another model or of other
             images, or it can't be written.
     """
     if find_spec("pyarrow") is None:  # before anything is computed
         raise InputError("to write Parquet, install pyarrow: pip install pyarrow")
     sha256 = model.weights_sha256
-    parts = _parts_of(model, sha256, paths, folder, run)
-    _refuse_others(folder, parts)
-    own = list(parts.items())[share.rank :: share.of]
-    left = [(part, images) for part, images in own if not part.exists()]
+    given = list(zip(paths, mpp or repeat(None, len(paths)), strict=True))
+    files = _plan_files(model, sha256, given, folder, images_per_file)
+    _refuse_others(folder, files)
+    own = list(files.items())[share.rank :: share.world_size]
+    left = [(file, images) for file, images in own if not file.exists()]
     failed: list[str] = []
-    for part, images in left:
+    for file, images in left:
         rows = []
-        for path, (_, said) in zip(images, model.stream(images), strict=True):
+        stream = model.stream([path for path, _ in images], mpp=[scale for _, scale in images])
+        for (path, _), (_, said) in zip(images, stream, strict=True):
             rows.append(_row(path, said, model, sha256))
             if isinstance(said, ImageError):
                 failed.append(f"{path}: {said}")
-        _write(part, rows)
+        _write(file, rows)
     answered = sum(len(images) for _, images in left)
     return Outcome(answered, sum(len(images) for _, images in own) - answered, tuple(failed))
 
 
-def _parts_of(
-    model: Predictor, sha256: str, paths: Sequence[Path], folder: Path, run: int
-) -> dict[Path, Sequence[Path]]:
-    """Each part's file, named by its place, its images and the model; and its images."""
-    parts = {}
-    for first in range(0, len(paths), run):
-        images = paths[first : first + run]
-        said = "\n".join((sha256, str(model.config.decision), *map(str, images)))
+def _plan_files(
+    model: Predictor, sha256: str, given: Sequence[Scaled], folder: Path, images_per_file: int
+) -> dict[Path, Sequence[Scaled]]:
+    """Return each file, named by its place, its images and the model; and its images."""
+    files = {}
+    for first in range(0, len(given), images_per_file):
+        images = given[first : first + images_per_file]
+        named = (f"{path}{'' if mpp is None else f' at {mpp}'}" for path, mpp in images)
+        said = "\n".join((sha256, str(model.config.decision), *named))
         digest = hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
-        parts[folder / f"part-{first:09}-{digest[:12]}.parquet"] = images
-    return parts
+        files[folder / f"part-{first:09}-{digest[:12]}.parquet"] = images
+    return files
 
 
-def _refuse_others(folder: Path, parts: Mapping[Path, Any]) -> None:
+def _refuse_others(folder: Path, files: Mapping[Path, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        other = sorted(set(folder.glob(PARTS)) - parts.keys())
+        other = sorted(set(folder.glob(FILE_PATTERN)) - files.keys())
     except OSError as error:
         raise InputError(f"{folder} can't be used: {error.strerror}") from None
     if other:
@@ -127,7 +137,7 @@ def _refuse_others(folder: Path, parts: Mapping[Path, Any]) -> None:
 def _row(
     path: Path, said: Prediction | ImageError, model: Predictor, sha256: str
 ) -> dict[str, Any]:
-    """One line: the answer, or why there is none."""
+    """Return one row: the answer, or why there is none."""
     failed = str(said) if isinstance(said, ImageError) else None
     answer = None if isinstance(said, ImageError) else said
     return {
@@ -135,6 +145,11 @@ def _row(
         "label": answer and answer.label,
         "probability": answer and answer.probability,
         "decision": answer and answer.decision,
+        "mpp": answer and answer.mpp,
+        "scale": answer and answer.scale,
+        "tiles": answer and answer.tiles,
+        "share": answer and answer.share,
+        "reasons": answer and "; ".join(answer.reasons),
         "threshold": model.config.decision.threshold,
         "model": model.config.name,
         "model_version": model.config.version,
@@ -143,15 +158,16 @@ def _row(
     }
 
 
-def _write(part: Path, rows: list[dict[str, Any]]) -> None:
+def _write(file: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
     kinds = dict.fromkeys(rows[0], pa.string())
-    schema = pa.schema(kinds | {"probability": pa.float64(), "threshold": pa.float64()})
+    numbers = dict.fromkeys(("probability", "mpp", "share", "threshold"), pa.float64())
+    schema = pa.schema(kinds | numbers | {"tiles": pa.int64()})
     buffer = io.BytesIO()
     parquet.write_table(pa.Table.from_pylist(rows, schema), buffer)
     try:
-        write_files({part: buffer.getvalue()})
+        write_files({file: buffer.getvalue()})
     except OSError as error:
-        raise InputError(f"{part} can't be written: {error.strerror}") from None
+        raise InputError(f"{file} can't be written: {error.strerror}") from None

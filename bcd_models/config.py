@@ -7,14 +7,15 @@ std, input size) is written into timm's part from here, and checked to agree whe
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bcd_models.errors import ModelFolderError
 
 SCHEMA_VERSION: Literal[2] = 2
-LABELS = ("benign", "malignant")
+Label = Literal["benign", "malignant"]
+LABELS: tuple[Label, ...] = get_args(Label)
 
 RGB = tuple[float, float, float]
 
@@ -52,10 +53,11 @@ class PreprocessConfig(Strict):
     """How an RGB image becomes the network's input.
 
     Attributes:
-        input_size: Side in pixels of the square the whole image is squashed to.
+        input_size: Side in pixels that a tile is resized to; tiles are square.
         mean: Per channel, on the scale where white is 1.
         std: Per channel, on the same scale.
         field_width_um: Width in micrometres of the tissue a training patch shows.
+        mpp: Micrometres a pixel of the training patches, before they were resized.
     """
 
     input_size: int = Field(224, ge=32, le=1024)
@@ -65,6 +67,7 @@ class PreprocessConfig(Strict):
     mean: RGB
     std: RGB
     field_width_um: float = Field(200.0, gt=0)
+    mpp: float = Field(4.0, gt=0)
 
 
 class DecisionConfig(Strict):
@@ -76,6 +79,7 @@ class DecisionConfig(Strict):
         threshold: The label is "malignant" at or above this calibrated probability.
         refer: Calibrated probabilities from the first to the second value are referred.
         views: Turns and reflections of an image whose margins are averaged; each costs one pass.
+        points: Thresholds of further operating points, by name.
     """
 
     slope: float = Field(1.0, gt=0)
@@ -83,6 +87,7 @@ class DecisionConfig(Strict):
     threshold: float = Field(0.5, gt=0, lt=1)
     refer: tuple[float, float] | None = None
     views: Literal[1, 8] = 1
+    points: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
 
     @model_validator(mode="after")
     def _band_holds_threshold(self) -> Self:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from bcd_models.config import LABELS, Label
 from bcd_models.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from bcd_models.config import DecisionConfig
 
-Label = Literal["benign", "malignant"]
-LABELS: tuple[Label, ...] = get_args(Label)
 Decision = Literal["benign", "malignant", "refer"]
 PROBABILITY_BINS = 20  # equally wide, wherever probabilities are counted
 
@@ -51,12 +50,12 @@ def check_label(label: object) -> Label:
     raise InputError(f"no label {label!r}: choose one of {', '.join(LABELS)}")
 
 
-def label_of(probability: float, decision: DecisionConfig) -> Label:
+def choose_label(probability: float, decision: DecisionConfig) -> Label:
     """The label: "malignant" at or above the threshold."""
     return "malignant" if probability >= decision.threshold else "benign"
 
 
-def referred(probability: float, decision: DecisionConfig) -> bool:
+def is_referred(probability: float, decision: DecisionConfig) -> bool:
     """Whether the probability lies in the referral band, ends included."""
     band = decision.refer
     return band is not None and band[0] <= probability <= band[1]

@@ -12,12 +12,27 @@ from PIL import Image
 from bcd_models.errors import InputError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
-    from bcd_models.decision import Label
+    from bcd_models.config import Label
     from bcd_models.prediction import Prediction
 
 COLOURS = "inferno"
+
+
+def apply_colours(values: ArrayLike) -> NDArray[np.uint8]:
+    """Return values in the colours of heat maps: dark is 0, bright yellow is 1.
+
+    Args:
+        values: From 0 to 1, or bytes from 0 to 255; any shape.
+
+    Returns:
+        The shape of the values, x 3: RGB.
+    """
+    from matplotlib import colormaps
+
+    rgba: NDArray[np.uint8] = colormaps[COLOURS](np.asarray(values), bytes=True)
+    return np.ascontiguousarray(rgba[..., :3])
 
 
 @dataclass(frozen=True)
@@ -46,10 +61,7 @@ class Explanation:
 
     def coloured(self) -> Image.Image:
         """The heat map alone, in colour: dark is 0, bright yellow is 1."""
-        from matplotlib import colormaps
-
-        rgba = colormaps[COLOURS](self.heatmap, bytes=True)
-        return Image.fromarray(np.ascontiguousarray(rgba[..., :3]))
+        return Image.fromarray(apply_colours(self.heatmap))
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """Lay the coloured heat map over the image.

@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bcd_models.decision import Decision, Label
+from bcd_models.config import Label
+from bcd_models.decision import Decision
 
 NOTICE = (
     "For research use only. Not a medical device. An aid to, and no replacement for, a pathologist."
@@ -26,7 +27,7 @@ class Prediction:
     Attributes:
         name: The image's file name, or "image" where it has none.
         label: The calibrated probability against the threshold.
-        probability: Calibrated P(malignant), 0 to 1.
+        probability: Calibrated P(malignant), 0 to 1; of several tiles the largest.
         decision: The label, or "refer" where the answer should not be relied on.
         reasons: Why the decision is "refer"; empty otherwise.
         threshold: The probability from which the label is "malignant".
@@ -37,6 +38,10 @@ class Prediction:
         width: Width of the image in pixels, upright.
         height: Height of the image in pixels, upright.
         runtime: What answered and in which precision, such as "onnx float32"; "": not known.
+        mpp: Micrometres a pixel of the image; None: not known.
+        scale: Where that comes from, such as "given", "PNG pHYs" or "unknown"; "": not recorded.
+        tile_probabilities: Of a field larger than the trained one, calibrated P(malignant) of each
+            tile, row by row; None where a tile shows no tissue. Empty where there is one tile.
     """
 
     name: str
@@ -52,15 +57,35 @@ class Prediction:
     width: int
     height: int
     runtime: str = ""
+    mpp: float | None = None
+    scale: str = ""
+    tile_probabilities: tuple[tuple[float | None, ...], ...] = ()
 
     @property
     def words(self) -> str:
         """The decision in words for people; never a diagnosis."""
         return WORDS[self.decision]
 
+    @property
+    def tiles(self) -> int:
+        """How many tiles were answered for."""
+        return sum(p is not None for row in self.tile_probabilities for p in row) or 1
+
+    @property
+    def malignant_tiles(self) -> int:
+        """How many of them are labelled malignant."""
+        shown = [p for row in self.tile_probabilities for p in row if p is not None]
+        return sum(p >= self.threshold for p in shown or [self.probability])
+
+    @property
+    def share(self) -> float:
+        """The share of the tiles that are labelled malignant, 0 to 1."""
+        return self.malignant_tiles / self.tiles
+
     def to_dict(self) -> dict[str, Any]:
-        """All fields, the words and the research-use notice, ready for JSON."""
-        return {**asdict(self), "words": self.words, "notice": NOTICE}
+        """All fields, what follows from them, and the research-use notice, ready for JSON."""
+        follows = {"words": self.words, "tiles": self.tiles, "share": self.share}
+        return {**asdict(self), **follows, "notice": NOTICE}
 
     def to_json(self) -> str:
         """``to_dict`` on one line."""

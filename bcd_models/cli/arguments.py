@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
+import csv
 import glob
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from bcd_models.errors import InputError
 from bcd_models.images.open import image_paths
+from bcd_models.images.scale import compute_mpp, give_scale
+from bcd_models.runtime.device import choose_device
 
 if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
 
 MODEL_HELP = "Folder of a model or an ensemble, or Hub id (owner/name)."
 
-Images = Annotated[list[str], typer.Argument(help="Image files, folders of them, or patterns.")]
+Images = Annotated[
+    list[str],
+    typer.Argument(help="Image files, folders of them, patterns, or CSV lists with path and mpp."),
+]
 Model = Annotated[str, typer.Option(help=MODEL_HELP)]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or mps; auto: a GPU where torch finds one.")
+]
+Mpp = Annotated[
+    float | None, typer.Option(help="Micrometres a pixel, where the file doesn't say or is wrong.")
+]
+Objective = Annotated[
+    float | None,
+    typer.Option(help="Magnification of the objective, with --camera-pixel."),
+]
+CameraPixel = Annotated[
+    float | None, typer.Option(help="Side of a pixel of the camera's sensor in micrometres.")
+]
+Adapter = Annotated[float, typer.Option(help="Magnification of the camera's adapter.")]
+
+LIST_SUFFIX = ".csv"
 
 
-def find_images(arguments: list[str]) -> list[Path]:
-    """Return the image files that files, folders and patterns name, in their order.
+class Found(NamedTuple):
+    """An image to look at.
+
+    Attributes:
+        path: Its file.
+        mpp: Micrometres a pixel, where a list says so.
+    """
+
+    path: Path
+    mpp: float | None = None
+
+
+def find_images(arguments: list[str]) -> list[Found]:
+    """Return the image files that files, folders, patterns and lists name, in their order.
 
     Raises:
-        InputError: An argument names nothing.
+        InputError: An argument names nothing, or a list can't be used.
     """
-    paths: list[Path] = []
+    found: list[Found] = []
     for argument in arguments:
         # An existing file is meant literally, whatever brackets are in its name.
         is_literal = os.path.exists(argument)
@@ -35,23 +69,69 @@ def find_images(arguments: list[str]) -> list[Path]:
         if not matches:
             raise InputError(f"no such file, folder or pattern: {argument}")
         # A pattern may match a folder and what is in it.
-        images = dict.fromkeys(path for match in matches for path in _images_at(Path(match)))
+        images = dict.fromkeys(one for match in matches for one in _images_at(Path(match)))
         if not images:
-            raise InputError(f"no image in folder {argument}")
-        paths += images
-    return paths
+            raise InputError(f"no image in {argument}")
+        found += images
+    return found
 
 
-def load_model(name: str) -> Predictor:
-    """Load a classifier or an ensemble, whichever the folder or the Hub repository holds."""
+def choose_mpp(
+    mpp: float | None, objective: float | None, camera_pixel: float | None, adapter: float
+) -> float | None:
+    """Return the micrometres a pixel that are given or follow from a microscope's optics.
+
+    Raises:
+        InputError: Both are given, or an objective alone, which says nothing of a camera's image.
+    """
+    if objective is None and camera_pixel is None:
+        return None if mpp is None else give_scale(mpp).mpp_x
+    if objective is None or camera_pixel is None:
+        raise InputError("--objective and --camera-pixel go together: one alone gives no scale")
+    if mpp is not None:
+        raise InputError("choose --mpp or --objective with --camera-pixel")
+    return compute_mpp(objective, camera_pixel, adapter)
+
+
+def load_model(name: str, device: str = "cpu") -> Predictor:
+    """Load a classifier or an ensemble, whichever the folder or the Hub repository holds.
+
+    A GPU that computes is named on stderr.
+    """
     from bcd_models.hub import folder as model_folder
     from bcd_models.models.classifier import BCDClassifier
     from bcd_models.models.ensemble import BCDEnsemble
 
     folder = model_folder.locate(name)
-    kind = BCDEnsemble if model_folder.members_of(folder) else BCDClassifier
-    return kind.from_folder(folder)
+    kind = BCDEnsemble if model_folder.read_member_names(folder) else BCDClassifier
+    chosen = choose_device(device)
+    model = kind.from_folder(folder)
+    if chosen != "cpu":
+        model.to(chosen)
+        typer.echo(f"computing on {chosen}", err=True)
+    return model
 
 
-def _images_at(path: Path) -> list[Path]:
-    return image_paths(path) if path.is_dir() else [path]
+def _images_at(path: Path) -> list[Found]:
+    if path.is_dir():
+        return [Found(image) for image in image_paths(path)]
+    return _read_list(path) if path.suffix.lower() == LIST_SUFFIX else [Found(path)]
+
+
+def _read_list(path: Path) -> list[Found]:
+    """Return the images that a CSV file lists: path, relative to the file's folder, and mpp."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"list {path} can't be read: {error}") from None
+    found = []
+    for line, row in enumerate(rows, 2):
+        if not row.get("path"):
+            raise InputError(f"list {path}, line {line}: no path; its columns are path and mpp")
+        try:
+            mpp = give_scale(float(row["mpp"])).mpp_x if row.get("mpp") else None
+        except ValueError as error:
+            raise InputError(f"list {path}, line {line}: {error}") from None
+        found.append(Found(path.parent / row["path"], mpp))
+    return found

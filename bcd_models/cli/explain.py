@@ -7,9 +7,19 @@ from typing import Annotated
 
 import typer
 
-from bcd_models.cli.arguments import Model, load_model
+from bcd_models.cli.arguments import (
+    Adapter,
+    CameraPixel,
+    Device,
+    Model,
+    Mpp,
+    Objective,
+    choose_mpp,
+    load_model,
+)
 from bcd_models.cli.output import (
     escape_controls,
+    print_reasons,
     print_table_head,
     print_table_row,
     refuse_to_overwrite,
@@ -30,12 +40,20 @@ def explain(
         str, typer.Option(help=f"How the map is made: {', '.join(METHODS)}.")
     ] = DEFAULT,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the heat map.")] = 0.5,
+    mpp: Mpp = None,
+    objective: Objective = None,
+    camera_pixel: CameraPixel = None,
+    adapter: Adapter = 1.0,
+    device: Device = "auto",
 ) -> None:
     """Show which regions of an image speak for a label."""
     wanted = None if label is None else check_label(label)
     refuse_to_overwrite([image], [out])
-    explanation = load_model(model).explain(image, label=wanted, method=method)
+    given = choose_mpp(mpp, objective, camera_pixel, adapter)
+    explained = load_model(model, device)
+    explanation = explained.explain(image, label=wanted, method=method, mpp=given)
     write_png(explanation.overlay(opacity), out)
     print_table_head()
     print_table_row(str(image), explanation.prediction)
+    print_reasons(dict.fromkeys(explanation.prediction.reasons, 1))
     typer.echo(f"regions that speak for {explanation.label}: {escape_controls(str(out))}")

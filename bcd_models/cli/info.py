@@ -26,7 +26,7 @@ def info(
         typer.echo(dumps(document, indent=2))
         return
     for name, value in (_shared_facts(loaded) | _own_facts(loaded)).items():
-        typer.echo(f"{name:16} {value}")
+        typer.echo(f"{name:20} {value}")
     print_notice()
 
 
@@ -39,6 +39,7 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
         "parameters": f"{loaded.parameter_count:,}",
         "weights SHA-256": loaded.weights_sha256,
         "threshold": f"{config.decision.threshold:.3f}",
+        **{f"threshold, {name}": f"{at:.3f}" for name, at in config.decision.points.items()},
         "referral band": f"{band[0]:.3f} to {band[1]:.3f}" if band else "none",
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,12 @@ def print_table_head() -> None:
 def print_table_row(path: str, answer: Prediction) -> None:
     """Print an answer as a row of the table."""
     typer.echo(f"{answer.probability:12.4f}  {answer.decision:9}  {escape_controls(path)}")
+
+
+def print_reasons(reasons: Mapping[str, int]) -> None:
+    """Print on stderr why images are referred, and how many for each reason."""
+    for reason, count in reasons.items():
+        typer.echo(f"refer: {escape_controls(reason)} ({count} image{'s' * (count > 1)})", err=True)
 
 
 def print_error(reason: str) -> None:

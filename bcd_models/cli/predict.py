@@ -9,17 +9,28 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from bcd_models.cli.arguments import Images, Model, find_images, load_model
+from bcd_models.cli.arguments import (
+    Adapter,
+    CameraPixel,
+    Device,
+    Images,
+    Model,
+    Mpp,
+    Objective,
+    choose_mpp,
+    find_images,
+    load_model,
+)
 from bcd_models.cli.output import (
     escape_controls,
     print_error,
     print_notice,
+    print_reasons,
     print_table_head,
     print_table_row,
     refuse_to_overwrite,
@@ -41,6 +52,11 @@ CSV_COLUMNS = (
     "model",
     "model_version",
     "weights_sha256",
+    "mpp",
+    "scale",
+    "tiles",
+    "share",
+    "reasons",
 )
 
 Answer = TypeVar("Answer")
@@ -58,6 +74,11 @@ def predict(
         Path | None,
         typer.Option(help="Write the answers into this folder in parts, going on after a kill."),
     ] = None,
+    mpp: Mpp = None,
+    objective: Objective = None,
+    camera_pixel: CameraPixel = None,
+    adapter: Adapter = 1.0,
+    device: Device = "auto",
 ) -> None:
     """Label images; exit code 1 where some could not be used, 2 where none could.
 
@@ -70,38 +91,42 @@ def predict(
         raise InputError("choose one of --json, --csv and --parquet")
     if parquet and overlay:
         raise InputError("--overlay doesn't go with --parquet")
-    paths = find_images(images)
-    classifier = load_model(model)
+    given = choose_mpp(mpp, objective, camera_pixel, adapter)
+    found = find_images(images)
+    paths, scales = [one.path for one in found], [one.mpp or given for one in found]
+    classifier = load_model(model, device)
     if parquet:
-        return _predict_into(parquet, classifier, paths)
+        return _predict_into(parquet, classifier, paths, scales)
     targets = _overlay_files(paths, overlay, classifier.config.name) if overlay else {}
     print_answer = _choose_printer(json, csv)
     failures = []
-    stream = classifier.explanations(paths) if overlay else classifier.stream(paths)
+    reasons: Counter[str] = Counter()
+    answer_all = classifier.explanations if overlay else classifier.stream
+    stream = answer_all(paths, mpp=scales)
     for path, (_, answer) in zip(paths, _with_progress(stream, len(paths)), strict=True):
         if isinstance(answer, ImageError):
             failures.append(f"{path}: {answer}")  # the error itself would keep the file's bytes
-        elif isinstance(answer, Prediction):
-            print_answer(str(path), answer)
-        else:
-            print_answer(str(path), answer.prediction)
+            continue
+        prediction = answer if isinstance(answer, Prediction) else answer.prediction
+        print_answer(str(path), prediction)
+        reasons.update(prediction.reasons)
+        if not isinstance(answer, Prediction):
             write_png(answer.overlay(), targets[path])
+    if not (json or csv):
+        print_reasons(reasons)
     _finish(failures, len(paths), notice=not json)
     return None
 
 
-def _predict_into(folder: Path, classifier: Predictor, paths: list[Path]) -> None:
+def _predict_into(
+    folder: Path, classifier: Predictor, paths: list[Path], scales: list[float | None]
+) -> None:
     """Answer for this process' share of the images, into Parquet parts."""
     from bcd_models.batch import Share, predict_into
 
     share = Share.from_environment()
-    if find_spec("torch") is not None:
-        import torch
-
-        if torch.cuda.is_available():
-            classifier.to(f"cuda:{share.here % torch.cuda.device_count()}")
-    done = predict_into(classifier, paths, folder, share)
-    of = f" (process {share.rank + 1} of {share.of})" if share.of > 1 else ""
+    done = predict_into(classifier, paths, folder, share, mpp=scales)
+    of = f" (process {share.rank + 1} of {share.world_size})" if share.world_size > 1 else ""
     kept = f", {done.kept} were there" if done.kept else ""
     typer.echo(f"{escape_controls(str(folder))}: {done.answered} images{kept}{of}")
     _finish(done.failed, done.answered)
@@ -135,11 +160,14 @@ def _choose_printer(json: bool, csv: bool) -> PrintAnswer:
         return lambda path, answer: typer.echo(dumps({"path": path, **answer.to_dict()}))
     if csv:
         _print_csv(("path", *CSV_COLUMNS))
-        return lambda path, answer: _print_csv(
-            (path, *(answer.to_dict()[name] for name in CSV_COLUMNS))
-        )
+        return lambda path, answer: _print_csv((path, *_csv_values(answer)))
     print_table_head()
     return print_table_row
+
+
+def _csv_values(answer: Prediction) -> Iterator[Any]:
+    values = answer.to_dict() | {"reasons": "; ".join(answer.reasons)}
+    return (values[name] for name in CSV_COLUMNS)
 
 
 def _print_csv(cells: Iterable[Any]) -> None:

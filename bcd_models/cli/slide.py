@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bcd_models.cli.arguments import Model, load_model
+from bcd_models.cli.arguments import Device, Model, Mpp, load_model
 from bcd_models.cli.output import escape_controls, print_error, print_notice
 
 if TYPE_CHECKING:
@@ -22,17 +22,16 @@ def slide(
     slide: Annotated[Path, typer.Argument(help="A whole slide: SVS, NDPI, MRXS, TIFF, DICOM.")],
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for heat map, regions, tiles and summary.")],
-    mpp: Annotated[
-        float | None, typer.Option(help="Micrometres a pixel, where the slide doesn't say.")
-    ] = None,
+    mpp: Mpp = None,
     batch: Annotated[int, typer.Option(min=1, help="Tiles through the model at once.")] = 32,
+    device: Device = "auto",
 ) -> None:
     """Map a whole slide; exit code 1 where some tiles could not be read, 2 where none could."""
     from bcd_models.slides.output import output_paths
 
     progress = ProgressLine()
     try:
-        prediction = load_model(model).predict_slide(
+        prediction = load_model(model, device).predict_slide(
             slide, out=out, mpp=mpp, batch=batch, progress=progress
         )
     finally:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
-from bcd_models.decision import Label, log_odds
+from bcd_models.config import Label
+from bcd_models.decision import log_odds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bcd_models.config import DecisionConfig
-    from bcd_models.decision import Label
+    from bcd_models.config import DecisionConfig, Label
     from bcd_models.explain.gradcam import ExplainedForward
 
 
@@ -42,7 +41,7 @@ METHODS: dict[str, Explainer] = {"gradcam": draw_gradcam}
 DEFAULT = "gradcam"
 
 
-def method_named(name: str) -> Explainer:
+def get_method(name: str) -> Explainer:
     """Look an explainer up; InputError where there is none of that name."""
     if not isinstance(name, str) or name not in METHODS:
         raise InputError(f"no method {name!r}: choose one of {', '.join(METHODS)}")

@@ -48,7 +48,7 @@ def locate(folder_or_id: str | Path, options: HubOptions = HubOptions()) -> Path
         raise ModelFolderError(f"no model folder {name}, and {error}") from None
 
 
-def members_of(folder: Path) -> list[str]:
+def read_member_names(folder: Path) -> list[str]:
     """The sub-folders of an ensemble's members; none where the folder holds a single model.
 
     Raises:
@@ -180,7 +180,7 @@ def _read(path: Path) -> bytes:
 
 def _needed_files(folder: Path) -> list[str]:
     """Return what a folder needs beside its config: weights, or each member's own files."""
-    members = members_of(folder)
+    members = read_member_names(folder)
     if not members:
         return [WEIGHTS]
     return [f"{member}/{name}" for member in members for name in (CONFIG, WEIGHTS)]
@@ -188,6 +188,6 @@ def _needed_files(folder: Path) -> list[str]:
 
 def _optional_files(folder: Path) -> list[str]:
     """Return what comes along where it is there: figures, and the graph of the model or members."""
-    places = [f"{member}/" for member in members_of(folder)] or [""]
+    places = [f"{member}/" for member in read_member_names(folder)] or [""]
     configs = {place: (folder / place / CONFIG).read_text("utf-8") for place in places}
     return [METRICS, *(f"{place}{GRAPH}" for place, text in configs.items() if GRAPH in text)]

@@ -76,8 +76,8 @@ def push(
     folder: Path,
     repo_id: str,
     message: str,
-    token: str | None = None,
-    private: bool | None = None,
+    token: str | None,
+    private: bool | None,
 ) -> str:
     """Upload a folder as a model repository in one commit, or in none where nothing changed.
 
@@ -98,7 +98,7 @@ def push(
         return str(commit.commit_url)
 
     # As a whole it can be repeated: what has arrived is not sent again, nor committed twice.
-    return _told(upload, repo_id, tries=5)
+    return _call_hub(upload, repo_id, tries=5)
 
 
 def check_token(token: str | bool | None) -> None:
@@ -165,7 +165,7 @@ def _download(repo_id: str, name: str, options: HubOptions) -> Path:
                 "commit of it"
             ) from None
 
-    return _told(call, repo_id, tries=2)  # huggingface_hub itself has tried more often
+    return _call_hub(call, repo_id, tries=2)  # huggingface_hub itself has tried more often
 
 
 def _may_exist(repo_id: str, name: str, options: HubOptions) -> bool:
@@ -239,8 +239,8 @@ def patiently(call: Callable[[], T], tries: int = 5) -> T:
     return call()
 
 
-def _told(call: Callable[[], T], repo_id: str, tries: int) -> T:
-    """``patiently``, and what went wrong in one line of ours."""
+def _call_hub(call: Callable[[], T], repo_id: str, tries: int) -> T:
+    """Call the Hub patiently; HubError says what went wrong in one line."""
     try:
         return patiently(call, tries)
     except HubError:

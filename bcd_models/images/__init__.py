@@ -1,1 +1,1 @@
-"""Untrusted file to RGB pixels, and pixels to a network's input."""
+"""Untrusted file to 8-bit sRGB pixels of known scale, and pixels to a network's input."""

@@ -13,15 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from bcd_models.errors import ImageError
+from bcd_models.images.colour import check_encoding, has_deep_colour, to_srgb
+from bcd_models.images.scale import Scale, read_scale
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 UPRIGHT = 1  # of EXIF's orientations
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
@@ -53,8 +56,9 @@ def is_one_image(images: Any) -> bool:
 def open_image(source: ImageSource, limits: ImageLimits = ImageLimits()) -> Image.Image:
     """Open anything a user may hand in as an upright 8-bit sRGB image.
 
-    16-bit grey keeps its upper eight bits, transparency is laid on white, CMYK and embedded colour
-    profiles are converted to sRGB, EXIF orientation is applied.
+    16 bits keep their upper eight, transparency is laid on white, CMYK and embedded colour profiles
+    are converted to sRGB, EXIF orientation is applied; a phone's gain map is left out. Where black,
+    white or colours can't be known, the image is refused.
 
     Args:
         source: A path, an encoded image's bytes, a binary file, a PIL image, or an array of
@@ -67,17 +71,27 @@ def open_image(source: ImageSource, limits: ImageLimits = ImageLimits()) -> Imag
     Raises:
         ImageError: The source can't be used; the message says why.
     """
+    return open_scaled(source, limits)[0]
+
+
+def open_scaled(
+    source: ImageSource, limits: ImageLimits = ImageLimits()
+) -> tuple[Image.Image, Scale | None]:
+    """The same image together with what its metadata says of its scale.
+
+    An array has no scale; a PIL image has one where it is as Pillow opened it.
+    """
     if isinstance(source, Image.Image):
         with _refusals("image"):
-            image = _to_rgb(source, limits, "image")
-            return image.copy() if image is source else image
+            image, scale = _to_rgb(source, limits, "image")
+            return (image.copy() if image is source else image), scale
     if isinstance(source, (str, Path)):
         return _decode(_read(Path(source)), limits, name=Path(source).name)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(bytes(source), limits, name="image")
     if hasattr(source, "read"):
         return _decode(_read_open(source), limits, name="image")
-    return _from_array(source, limits)
+    return _from_array(source, limits), None
 
 
 def open_pixels(source: ImageSource, limits: ImageLimits = ImageLimits()) -> NDArray[np.uint8]:
@@ -116,12 +130,22 @@ def _read_open(file: Any) -> bytes:
     return data
 
 
-def _decode(data: bytes, limits: ImageLimits, name: str) -> Image.Image:
+def _decode(data: bytes, limits: ImageLimits, name: str) -> tuple[Image.Image, Scale | None]:
     if not data:
         raise ImageError(f"{name} is empty (0 bytes)")
     with _refusals(name):
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        try:
+            opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ImageError(_why_unidentified(data, name)) from None
+        with opened as image:
             return _to_rgb(image, limits, name)
+
+
+def _why_unidentified(data: bytes, name: str) -> str:
+    if data.startswith(TIFF_STARTS):
+        return f"{name} is a TIFF of a kind that can't be read, or damaged: save it as 8-bit RGB"
+    return f"{name} is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
 
 
 @contextmanager
@@ -135,10 +159,6 @@ def _refusals(name: str) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except UnidentifiedImageError:
-        raise ImageError(
-            f"{name} is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image"
-        ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name} is too large: {error}") from None
     except Exception as error:
@@ -146,15 +166,19 @@ def _refusals(name: str) -> Iterator[None]:
         raise ImageError(f"{name} is damaged or cut short: {reason}") from None
 
 
-def _to_rgb(image: Image.Image, limits: ImageLimits, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, limits: ImageLimits, name: str) -> tuple[Image.Image, Scale | None]:
     _check_size(image.size, limits, name)
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise ImageError(f"{name} holds {frames} frames or pages: hand in a single image")
-    image.load()
+    check_encoding(image, name)
+    is_deep = has_deep_colour(image)
+    if image.format == "TIFF":  # loading turns it upright, and forgets that it did
+        scale = read_scale(image)
+        image.load()
+    else:
+        image.load()  # a PNG may hold its EXIF behind its pixels
+        scale = read_scale(image)
     if image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT:
         image = ImageOps.exif_transpose(image)
-    return _as_srgb(_on_white(_to_8_bit(image, name)), name)
+    return to_srgb(image, name, is_deep=is_deep), scale
 
 
 def _check_size(size: tuple[int, int], limits: ImageLimits, name: str) -> None:
@@ -169,48 +193,6 @@ def _check_size(size: tuple[int, int], limits: ImageLimits, name: str) -> None:
             f"{name} is too small: {width}x{height} pixels, each side must have at least "
             f"{limits.min_side}"
         )
-
-
-def _to_8_bit(image: Image.Image, name: str) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        import numpy as np
-
-        grey = np.asarray(image).astype(np.uint16) >> 8
-        return Image.fromarray(grey.astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            f"{name} holds 32-bit values, whose black and white are unknown: save it as 8-bit RGB"
-        )
-    return image
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if not image.has_transparency_data:
-        return image
-    layer = image.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    flat = Image.alpha_composite(white, layer).convert("RGB")
-    flat.info = image.info
-    return flat
-
-
-def _as_srgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode == "P":
-        image = image.convert("RGB")  # a palette's profile is one of its colours
-    profile = image.info.get("icc_profile")
-    if not profile or image.mode not in ("RGB", "CMYK", "L"):
-        return image if image.mode == "RGB" else image.convert("RGB")
-    try:
-        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        srgb = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, embedded, srgb, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError) as error:
-        raise ImageError(
-            f"{name} has a colour profile that can't be used ({error}): remove or replace it"
-        ) from None
-    if converted is None:
-        raise ImageError(f"{name} could not be converted to sRGB")
-    return converted
 
 
 def _from_array(source: Any, limits: ImageLimits) -> Image.Image:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from bcd_models.config import PreprocessConfig
 
-SYMMETRIES = 8  # turns and reflections of a square
-
 
 def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Squash an image to a square by Pillow's bicubic filter, which antialiases.

@@ -46,7 +46,7 @@ BACKBONES = {
 }
 
 
-def backbone_named(name: str) -> Backbone:
+def get_backbone(name: str) -> Backbone:
     """Look a backbone up.
 
     Raises:
@@ -59,10 +59,10 @@ def backbone_named(name: str) -> Backbone:
 
 def count_cells(config: ModelConfig) -> int:
     """Return how many cells a heat map has along one side of the input."""
-    return -(-config.preprocess.input_size // backbone_named(config.backbone).cell_pixels)
+    return -(-config.preprocess.input_size // get_backbone(config.backbone).cell_pixels)
 
 
-def create(
+def create_network(
     name: str, input_size: int, *, drop_path: float = 0.0, dropout: float = 0.0
 ) -> nn.Module:
     """Make a fresh timm network with two logits (benign, malignant) and random weights.
@@ -76,7 +76,7 @@ def create(
     Raises:
         InputError: No such backbone, or torch or timm is missing.
     """
-    backbone = backbone_named(name)
+    backbone = get_backbone(name)
     require_torch("a network")
     import timm
 
@@ -99,7 +99,7 @@ def write_config(config: ModelConfig) -> str:
     Raises:
         InputError: timm, which knows the names of the network's layers, is missing.
     """
-    backbone = backbone_named(config.backbone)
+    backbone = get_backbone(config.backbone)
     return config.to_json(backbone.timm_name, _timm_says(backbone))
 
 

@@ -18,7 +18,7 @@ from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.hub import folder as model_folder
 from bcd_models.images.open import ImageSource, Several, open_pixels
 from bcd_models.images.preprocess import normalise, resize, turn
-from bcd_models.models.backbones import backbone_named, create, write_config
+from bcd_models.models.backbones import create_network, get_backbone, write_config
 from bcd_models.models.predictor import Margins, Predictor, as_list
 from bcd_models.runtime.choice import Runtime, check_runtime, default_runtime, require_torch
 from bcd_models.runtime.graph import can_export, export_graph
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
-    from bcd_models.decision import Label
+    from bcd_models.config import Label
     from bcd_models.explanation import Explanation
+    from bcd_models.images.field import TissueField
     from bcd_models.prediction import Prediction
     from bcd_models.runtime.torch_forward import TorchForward
 
@@ -82,11 +83,13 @@ class BCDClassifier(Predictor):
 
     def __init__(self, config: ModelConfig, network: nn.Module | None = None) -> None:
         self._set_up(config, None)
-        self.network = (network or create(config.backbone, config.preprocess.input_size)).eval()
+        self.network = (
+            network or create_network(config.backbone, config.preprocess.input_size)
+        ).eval()
 
     def _set_up(self, config: ModelConfig, stored: _Stored | None) -> None:
         self.config = config
-        self.backbone = backbone_named(config.backbone)
+        self.backbone = get_backbone(config.backbone)
         self._stored = stored
         self._network: nn.Module | None = None
         self._is_taken = False
@@ -198,8 +201,11 @@ class BCDClassifier(Predictor):
         return sum(parameter.numel() for parameter in self._own_network().parameters())
 
     def preprocess(self, images: ImageSource | Several) -> Tensor:
-        """Return the network's input, N x 3 x S x S float32 on the CPU, of one image or several."""
-        ready = [self.ready(open_pixels(image)) for image in as_list(images)]
+        """Return the network's input, N x 3 x S x S float32 on the CPU, of one image or several.
+
+        Each image is taken as one tile; ``predict`` cuts tiles by scale.
+        """
+        ready = [self.prepare(open_pixels(image)) for image in as_list(images)]
         inputs: Tensor = _torch().from_numpy(self._inputs(ready))
         return inputs
 
@@ -223,11 +229,11 @@ class BCDClassifier(Predictor):
         config = self.config.model_copy(update={"graphs": graphs})
         return {**files, model_folder.CONFIG: write_config(config).encode()}
 
-    def ready(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return an image's pixels as the square that the network takes, S x S x 3."""
         return resize(pixels, self.config.preprocess.input_size)
 
-    def margins(self, inputs: Sequence[NDArray[np.uint8]]) -> Margins:
+    def compute_margins(self, inputs: Sequence[NDArray[np.uint8]]) -> Margins:
         """Return the logit margins (malignant minus benign) of images that ``ready`` made ready."""
         forward = self._answering()
         margins = average_margins(forward.logits, self._inputs(inputs), self.config.decision.views)
@@ -238,26 +244,33 @@ class BCDClassifier(Predictor):
         """Side in micrometres of the field that the training patches show."""
         return self.config.preprocess.field_width_um
 
+    @property
+    def mpp(self) -> float:
+        """Micrometres a pixel of the training patches."""
+        return self.config.preprocess.mpp
+
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the logit margins of N x H x W x 3 RGB tiles of one size, shape (N,)."""
-        inputs = self._inputs([self.ready(tile) for tile in tiles])
+        inputs = self._inputs([self.prepare(tile) for tile in tiles])
         views = self.config.decision.views
         return average_margins(self._answering().logits, inputs, views).astype(np.float64)
 
-    def explained(
-        self, image: Image, prediction: Prediction, label: Label, method: str
+    def explain_opened(
+        self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
     ) -> Explanation:
-        """Return the heat map of an opened image, already predicted."""
-        from bcd_models.explain.methods import method_named
+        """Return the heat map of an opened image, already predicted; each tile has its own."""
+        from bcd_models.explain.methods import get_method
         from bcd_models.explanation import Explanation
 
         forward = self._answering()
         if not forward.has_cells:
             forward = self._torch_forward()
-        inputs = self._inputs([self.ready(np.asarray(image))])
-        draw = method_named(method)
-        heatmap = draw(forward, inputs, self.config.decision, label, image.size)
-        return Explanation(image, label, heatmap, prediction)
+        draw, size = get_method(method), (field.layout.tile, field.layout.tile)
+        maps = (
+            draw(forward, self._inputs([self.prepare(tile)]), self.config.decision, label, size)
+            for tile in field.tiles
+        )
+        return Explanation(image, label, field.lay_out(maps), prediction)
 
     def _inputs(self, ready: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         return normalise(ready, self.config.preprocess)
@@ -349,7 +362,7 @@ def _check_architecture(config: ModelConfig, folder: Path) -> None:
     """Refuse a config whose backbone is unknown, or another than what timm would load."""
     where = folder / model_folder.CONFIG
     try:
-        expected = backbone_named(config.backbone).timm_name
+        expected = get_backbone(config.backbone).timm_name
     except InputError as error:
         raise ModelFolderError(f"{where}: {error}") from None
     if model_folder.read_document(folder).get("architecture") != expected:
@@ -359,7 +372,7 @@ def _check_architecture(config: ModelConfig, folder: Path) -> None:
 def _load_network(config: ModelConfig, weights: bytes, where: str) -> nn.Module:
     """Make the network of stored weights, in evaluation mode."""
     with _torch().inference_mode(False):  # whatever the caller's mode
-        network = create(config.backbone, config.preprocess.input_size)
+        network = create_network(config.backbone, config.preprocess.input_size)
         _load_strictly(network, model_folder.unpack(weights, where), where)
     return network.eval()
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from bcd_models.decision import Label
+    from bcd_models.config import Label
     from bcd_models.explanation import Explanation
+    from bcd_models.images.field import TissueField
     from bcd_models.images.open import ImageSource, Several
     from bcd_models.prediction import Prediction
 
@@ -154,15 +155,15 @@ class BCDEnsemble(Predictor):
         for member in self.members:
             member.runtime = wanted
 
-    def ready(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+    def prepare(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
         """Return the square that each member takes of an image's pixels."""
-        return tuple(member.ready(pixels) for member in self.members)
+        return tuple(member.prepare(pixels) for member in self.members)
 
-    def margins(self, inputs: Sequence[tuple[NDArray[np.uint8], ...]]) -> Margins:
+    def compute_margins(self, inputs: Sequence[tuple[NDArray[np.uint8], ...]]) -> Margins:
         """Return the mean of the members' calibrated log-odds of malignant, one an image."""
         log_odds, given = [], []
         for member, own in zip(self.members, zip(*inputs, strict=True), strict=True):
-            decision, said = member.config.decision, member.margins(own)
+            decision, said = member.config.decision, member.compute_margins(own)
             log_odds.append(decision.slope * np.array(said.values) + decision.intercept)
             given.append(said)
         return Margins(
@@ -177,26 +178,36 @@ class BCDEnsemble(Predictor):
         Raises:
             InputError: The members' fields differ.
         """
-        fields = {member.field_um for member in self.members}
-        if len(fields) != 1:
-            widths = ", ".join(f"{width:g}" for width in sorted(fields))
+        return self._shared("fields", "micrometres", {member.field_um for member in self.members})
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres a pixel of the members' training patches; InputError where they differ."""
+        return self._shared("scales", "mpp", {member.mpp for member in self.members})
+
+    def _shared(self, what: str, unit: str, values: set[float]) -> float:
+        if len(values) != 1:
+            differing = ", ".join(f"{value:g}" for value in sorted(values))
             raise InputError(
-                f"{self.config.name}: the members' fields differ ({widths} micrometres): "
-                "predict the slide with each member alone"
+                f"{self.config.name}: the members' {what} differ ({differing} {unit}): "
+                "predict with each member alone"
             )
-        return fields.pop()
+        return values.pop()
 
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the mean log-odds of N x H x W x 3 RGB tiles of one size, shape (N,)."""
-        return np.array(self.margins([self.ready(tile) for tile in tiles]).values)
+        return np.array(self.compute_margins([self.prepare(tile) for tile in tiles]).values)
 
-    def explained(
-        self, image: Image, prediction: Prediction, label: Label, method: str
+    def explain_opened(
+        self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
     ) -> Explanation:
-        """The mean of the members' heat maps, each beyond that member's own threshold."""
+        """Return the mean of the members' heat maps, each beyond that member's own threshold."""
         from bcd_models.explanation import Explanation
 
-        maps = [m.explained(image, prediction, label, method).heatmap for m in self.members]
+        maps = [
+            member.explain_opened(image, field, prediction, label, method).heatmap
+            for member in self.members
+        ]
         return Explanation(image, label, np.mean(maps, axis=0, dtype=np.float32), prediction)
 
 

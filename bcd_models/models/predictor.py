@@ -7,30 +7,35 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from operator import length_hint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias, overload
 
-from bcd_models.decision import Label, calibrate, check_label, label_of, referred
+import numpy as np
+
+from bcd_models.config import Label
+from bcd_models.decision import calibrate, check_label, choose_label, is_referred
 from bcd_models.errors import ImageError, InputError
-from bcd_models.explain.methods import DEFAULT, method_named
+from bcd_models.explain.methods import DEFAULT, get_method
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub import repository as hub
+from bcd_models.images.field import Layout, TissueField, cut_field, plan_layout
 from bcd_models.images.open import (
     ImageLimits,
     ImageSource,
     Several,
     is_one_image,
     open_image,
-    open_pixels,
+    open_scaled,
 )
+from bcd_models.images.scale import give_scale
 from bcd_models.prediction import Prediction
 from bcd_models.runtime.ahead import ahead
+from bcd_models.runtime.device import choose_device
 from bcd_models.slides.model import TileModelConfig
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -43,13 +48,20 @@ AHEAD = 2  # batches of images that are opened ahead of those with the network
 AT_ONCE = 2  # batches with the network, so that one is prepared while another is computed
 
 
+MAX_TILES_AT_ONCE = 256  # of large fields, whose inputs are in memory together
+
+Scales: TypeAlias = float | Iterable[float | None] | None
+
+
 @dataclass(frozen=True)
 class _Opened:
-    """An image whose input is ready; its pixels are not kept."""
+    """An image whose tiles are ready; its pixels are not kept."""
 
     source: ImageSource
-    size: tuple[int, int]
-    ready: Any
+    layout: Layout
+    shown: NDArray[np.bool_]
+    reasons: tuple[str, ...]
+    ready: list[Any]
 
 
 @dataclass(frozen=True)
@@ -104,10 +116,10 @@ class Predictor(ABC):
         """The files of the folder that ``save_pretrained`` writes, by path within it."""
 
     @abstractmethod
-    def explained(
-        self, image: Image, prediction: Prediction, label: Label, method: str
+    def explain_opened(
+        self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
     ) -> Explanation:
-        """Which regions of an opened image, already predicted, speak for a label."""
+        """Show which regions of an opened image, already predicted, speak for a label."""
 
     @abstractmethod
     def to(self, *args: Any, **kwargs: Any) -> Self:
@@ -123,17 +135,22 @@ class Predictor(ABC):
     def runtime(self, wanted: str) -> None: ...
 
     @abstractmethod
-    def ready(self, pixels: NDArray[np.uint8]) -> Any:
+    def prepare(self, pixels: NDArray[np.uint8]) -> Any:
         """What ``margins`` takes of an image's pixels; may be called from threads."""
 
     @abstractmethod
-    def margins(self, inputs: Sequence[Any]) -> Margins:
+    def compute_margins(self, inputs: Sequence[Any]) -> Margins:
         """What the model says of images that ``ready`` made ready, in their order."""
 
     @property
     @abstractmethod
     def field_um(self) -> float:
         """Side in micrometres of the field that the training patches show."""
+
+    @property
+    @abstractmethod
+    def mpp(self) -> float:
+        """Micrometres a pixel of the training patches."""
 
     @abstractmethod
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -149,6 +166,7 @@ class Predictor(ABC):
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        device: str = "auto",
     ) -> Self:
         """Load a folder, or a Hub repository of the same files.
 
@@ -160,13 +178,18 @@ class Predictor(ABC):
             cache_dir: Where downloads are kept; the Hub's usual cache by default.
             local_files_only: Never reach for the network.
             force_download: Download even what is in the cache.
+            device: "auto" (a GPU where there is one and torch that can use it), "cpu", "cuda" or
+                "mps".
 
         Raises:
             ModelFolderError: Missing, incomplete, of another format, or newer than this release.
+            InputError: There is no such device here.
         """
         options = hub.HubOptions(revision, token, cache_dir, local_files_only, force_download)
         folder = model_folder.locate(folder_or_id, options)
-        return cls.from_folder(folder)
+        chosen = choose_device(device)
+        model = cls.from_folder(folder)
+        return model if chosen == "cpu" else model.to(chosen)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config and weights (float16 safetensors) into a folder: all of them, or none."""
@@ -194,101 +217,139 @@ class Predictor(ABC):
             return hub.push(Path(temporary), repo_id, message, token, private)
 
     @overload
-    def predict(self, images: Several, limits: ImageLimits = ...) -> list[Prediction]: ...
+    def predict(
+        self, images: Several, limits: ImageLimits = ..., *, mpp: Scales = ...
+    ) -> list[Prediction]: ...
 
     @overload
-    def predict(self, images: ImageSource, limits: ImageLimits = ...) -> Prediction: ...
+    def predict(
+        self, images: ImageSource, limits: ImageLimits = ..., *, mpp: float | None = ...
+    ) -> Prediction: ...
 
     def predict(
         self,
         images: ImageSource | Several,
         limits: ImageLimits = ImageLimits(),
+        *,
+        mpp: Scales = None,
     ) -> Prediction | list[Prediction]:
         """Answer for one image, or for each of a list or tuple.
 
+        Args:
+            images: One image, or a list or tuple of them.
+            limits: What is refused by size.
+            mpp: Micrometres a pixel, of all images or of each; what the file says by default. Where
+                neither is known, an image of the training patches' size in pixels is taken for one
+                of them, and the decision about any other is "refer".
+
         Raises:
             ImageError: An image can't be used; the message says which and why.
+            InputError: No microscope's image has ``mpp`` micrometres a pixel.
+
+        Example:
+            >>> from bcd_models import BCDClassifier
+            >>> model = BCDClassifier.from_pretrained("cards/bcd-mobilenetv2")
+            >>> model.predict("space/examples/synthetic-malignant-1.png", mpp=4).label
+            'malignant'
         """
         if not isinstance(images, (list, tuple)):
-            return self._answer_to(images, open_pixels(images, limits))
+            if isinstance(mpp, Iterable):
+                raise InputError("one image has one scale: mpp must be a number")
+            return self._answer_to(self._open(images, limits, mpp)[0])
         answers = []
-        for _, answer in self.stream(images, limits):
+        for _, answer in self.stream(images, limits, mpp=mpp):
             if isinstance(answer, ImageError):
                 raise answer
             answers.append(answer)
         return answers
 
     def stream(
-        self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
+        self,
+        images: Iterable[ImageSource],
+        limits: ImageLimits = ImageLimits(),
+        *,
+        mpp: Scales = None,
     ) -> Iterator[tuple[ImageSource, Prediction | ImageError]]:
         """Answer for each of any number of images, in order; a bad image costs itself only.
 
         Images are opened in threads, a few batches ahead; two batches are with the network at once.
         """
+        for one, answer in self._stream(images, limits, mpp):
+            yield one.source, answer
 
-        def opened(source: ImageSource) -> _Opened | _Failed:
+    def _stream(
+        self, images: Iterable[ImageSource], limits: ImageLimits, mpp: Scales
+    ) -> Iterator[tuple[_Opened | _Failed, Prediction | ImageError]]:
+        def open_one(source: ImageSource, given: float | None) -> _Opened | _Failed:
             try:
-                pixels = open_pixels(source, limits)
+                return self._open(source, limits, given)[0]
             except ImageError as error:
                 return _Failed(source, error)
-            return _Opened(source, _size(pixels), self.ready(pixels))
 
-        def answered(some: list[_Opened | _Failed]) -> tuple[list[_Opened | _Failed], Margins]:
-            inputs = [one.ready for one in some if isinstance(one, _Opened)]
-            return some, self.margins(inputs) if inputs else Margins([], "")
+        def answer_some(some: list[_Opened | _Failed]) -> tuple[list[_Opened | _Failed], Margins]:
+            inputs = [tile for one in some if isinstance(one, _Opened) for tile in one.ready]
+            return some, self._compute_all_margins(inputs)
 
-        made = ahead(opened, images, AHEAD * BATCH)
+        scales = mpp if isinstance(mpp, Iterable) else repeat(mpp)
+        pairs = zip(images, scales, strict=isinstance(mpp, Iterable))
+        made = ahead(lambda pair: open_one(*pair), pairs, AHEAD * BATCH)
         batches = iter(lambda: list(islice(made, BATCH)), [])
         several = length_hint(images, BATCH + 1) > BATCH
-        answers = ahead(answered, batches, AT_ONCE) if several else map(answered, batches)
+        answers = ahead(answer_some, batches, AT_ONCE) if several else map(answer_some, batches)
         sha256 = self.weights_sha256  # once: of a network that was taken it costs more than a batch
         for some, margins in answers:
             values = iter(margins.values)
             for one in some:
                 if isinstance(one, _Failed):
-                    yield one.source, one.error
+                    yield one, one.error
                 else:
-                    name = _name_of(one.source)
-                    yield (
-                        one.source,
-                        self._answer(one.size, next(values), name, margins.runtime, sha256),
-                    )
+                    own = list(islice(values, len(one.ready)))
+                    yield one, self._answer(one, own, margins.runtime, sha256)
 
     def explanations(
-        self, images: Iterable[ImageSource], limits: ImageLimits = ImageLimits()
+        self,
+        images: Iterable[ImageSource],
+        limits: ImageLimits = ImageLimits(),
+        *,
+        mpp: Scales = None,
     ) -> Iterator[tuple[ImageSource, Explanation | ImageError]]:
         """Answer for each of any number of images and explain its label, as ``stream`` does.
 
         Each image is opened once more for its map, so that only a few are in memory at a time.
         """
-        for source, answer in self.stream(map(_rereadable, images), limits):
-            if isinstance(answer, ImageError):
-                yield source, answer
+        for one, answer in self._stream(map(_rereadable, images), limits, mpp):
+            if isinstance(one, _Failed):
+                yield one.source, one.error
                 continue
+            assert isinstance(answer, Prediction)
             try:
-                image = open_image(source, limits)
+                image = open_image(one.source, limits)
             except ImageError as error:  # a file that went meanwhile
-                yield source, error
+                yield one.source, error
                 continue
-            yield source, self.explained(image, answer, answer.label, DEFAULT)
+            field = cut_field(np.asarray(image), one.layout)
+            yield one.source, self.explain_opened(image, field, answer, answer.label, DEFAULT)
 
     def predict_proba(
-        self, images: ImageSource | Iterable[ImageSource], limits: ImageLimits = ImageLimits()
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        limits: ImageLimits = ImageLimits(),
+        *,
+        mpp: Scales = None,
     ) -> NDArray[np.float64]:
         """Return the calibrated P(malignant) of each image, shape (N,), in [0, 1].
 
         Args:
             images: One image, any iterable of images, or an array N x H x W x 3.
             limits: What is refused by size.
+            mpp: Micrometres a pixel, as in ``predict``.
 
         Raises:
             ImageError: An image can't be used; the message says which and why.
         """
-        import numpy as np
-
         several: Any = [images] if is_one_image(images) else images
         answers = []
-        for _, answer in self.stream(several, limits):
+        for _, answer in self.stream(several, limits, mpp=mpp):
             if isinstance(answer, ImageError):
                 raise answer
             answers.append(answer.probability)
@@ -327,6 +388,7 @@ class Predictor(ABC):
         method: str = DEFAULT,
         label: Label | None = None,
         limits: ImageLimits = ImageLimits(),
+        mpp: float | None = None,
     ) -> Explanation:
         """Show which regions speak for a label, as a heat map.
 
@@ -335,60 +397,81 @@ class Predictor(ABC):
             method: How the map is made, one of ``bcd_models.explain.methods.METHODS``.
             label: The label to explain, "benign" or "malignant"; the predicted one by default.
             limits: What is refused by size.
+            mpp: Micrometres a pixel, as in ``predict``.
 
         Raises:
             ImageError: The image can't be used; the message says why.
-            InputError: No such method or label.
+            InputError: No such method, label or scale.
         """
-        import numpy as np
-
-        method_named(method)
+        get_method(method)
         wanted = None if label is None else check_label(label)
-        opened = open_image(image, limits)
-        prediction = self._answer_to(image, np.array(opened))
-        return self.explained(opened, prediction, wanted or prediction.label, method)
+        one, opened, field = self._open(image, limits, mpp)
+        prediction = self._answer_to(one)
+        return self.explain_opened(opened, field, prediction, wanted or prediction.label, method)
 
-    def _answer_to(self, source: ImageSource, pixels: NDArray[np.uint8]) -> Prediction:
-        """The prediction of one opened image."""
-        margins = self.margins([self.ready(pixels)])
-        name, sha256 = _name_of(source), self.weights_sha256
-        return self._answer(_size(pixels), margins.values[0], name, margins.runtime, sha256)
+    def _open(
+        self, source: ImageSource, limits: ImageLimits, mpp: float | None
+    ) -> tuple[_Opened, Image, TissueField]:
+        """Open an image, lay its tiles and prepare them."""
+        image, read = open_scaled(source, limits)
+        scale = read if mpp is None else give_scale(mpp)
+        layout = plan_layout(image.size, scale, self.mpp, self.field_um)
+        field = cut_field(np.asarray(image), layout)
+        ready = [self.prepare(tile) for tile in field.tiles]
+        return _Opened(source, layout, field.shown, field.reasons, ready), image, field
+
+    def _answer_to(self, one: _Opened) -> Prediction:
+        margins = self._compute_all_margins(one.ready)
+        return self._answer(one, margins.values, margins.runtime, self.weights_sha256)
+
+    def _compute_all_margins(self, inputs: Sequence[Any]) -> Margins:
+        """Compute margins a limited number of tiles at a time."""
+        if 0 < len(inputs) <= MAX_TILES_AT_ONCE:
+            return self.compute_margins(inputs)
+        values, runtime = [], ""
+        for first in range(0, len(inputs), MAX_TILES_AT_ONCE):
+            some, runtime = self.compute_margins(inputs[first : first + MAX_TILES_AT_ONCE])
+            values += some
+        return Margins(values, runtime)
 
     def _answer(
-        self, size: tuple[int, int], margin: float, name: str, runtime: str, sha256: str
+        self, one: _Opened, margins: Sequence[float], runtime: str, sha256: str
     ) -> Prediction:
-        """The prediction that follows from the margin of an image of some width and height."""
-        if not math.isfinite(margin):
+        """Return the prediction that follows from the margins of an image's tiles."""
+        if not all(map(math.isfinite, margins)):
             raise InputError(f"{self.config.name} gives no number: its weights are damaged")
-        decision = self.config.decision
-        probability = float(calibrate(margin, decision))
-        label = label_of(probability, decision)
-        refer = referred(probability, decision)
+        decision, layout = self.config.decision, one.layout
+        probabilities = calibrate(margins, decision).tolist()
+        probability = max(probabilities)
+        label = choose_label(probability, decision)
+        reasons = one.reasons
+        if is_referred(probability, decision):
+            reasons = (*reasons, "the probability lies within the referral band")
+        answers, tiles = iter(probabilities), one.shown.tolist()
+        by_tile = tuple(tuple(next(answers) if shown else None for shown in row) for row in tiles)
         return Prediction(
-            name=name,
+            name=_name_of(one.source),
             label=label,
             probability=probability,
-            decision="refer" if refer else label,
-            reasons=("the probability lies within the referral band",) if refer else (),
+            decision="refer" if reasons else label,
+            reasons=reasons,
             threshold=decision.threshold,
             refer=decision.refer,
             model=self.config.name,
             model_version=self.config.version,
             weights_sha256=sha256,
-            width=size[0],
-            height=size[1],
+            width=layout.width,
+            height=layout.height,
             runtime=runtime,
+            mpp=layout.mpp,
+            scale=layout.source,
+            tile_probabilities=by_tile if one.shown.size > 1 else (),
         )
 
 
 def as_list(images: ImageSource | Several) -> Several:
     """The images as a list or tuple, whether one was handed in or several."""
     return images if isinstance(images, (list, tuple)) else [images]
-
-
-def _size(pixels: NDArray[np.uint8]) -> tuple[int, int]:
-    """Width and height."""
-    return pixels.shape[1], pixels.shape[0]
 
 
 def _rereadable(source: ImageSource) -> ImageSource:

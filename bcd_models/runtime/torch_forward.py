@@ -37,8 +37,8 @@ class TorchForward:
     def name(self) -> str:
         """What answers, and in which precision."""
         first = self._first
-        half = first.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return f"torch {'bfloat16' if half else str(first.dtype).removeprefix('torch.')}"
+        dtype = torch.bfloat16 if _takes_bfloat16(first.device) else first.dtype
+        return f"torch {str(dtype).removeprefix('torch.')}"
 
     @property
     def device(self) -> torch.device:
@@ -124,8 +124,10 @@ def _evaluation(network: nn.Module) -> Iterator[None]:
                 module.training = True
 
 
+def _takes_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
 def _precision(device: torch.device) -> Any:
-    """Half the bits on a GPU that has bfloat16, all of them elsewhere."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
+    """Return the context of half the bits on a GPU that has bfloat16, of all of them elsewhere."""
+    return torch.autocast("cuda", torch.bfloat16) if _takes_bfloat16(device) else nullcontext()

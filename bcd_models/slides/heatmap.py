@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bcd_models.explanation import apply_colours
 from bcd_models.prediction import NOTICE
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from bcd_models.slides.prediction import SlidePrediction
 
-COLOUR_MAP = "inferno"  # as for the heat maps of patches
 OPACITY = 0.5
 MIN_SIDE = 600  # a small slide's map is enlarged to about this, by a whole number
 MARGIN, BAR_WIDTH, LINE, TEXT = 16, 24, 20, 13
@@ -45,7 +43,7 @@ def draw_heat_map(prediction: SlidePrediction) -> Image.Image:
 def colours(prediction: SlidePrediction) -> Image.Image:
     """Return P(malignant) in colour, RGBA of the thumbnail's size; clear where there is none."""
     shown = ~np.isnan(prediction.probabilities)
-    picture = Image.fromarray(_apply_colour_map(np.where(shown, prediction.probabilities, 0)))
+    picture = Image.fromarray(apply_colours(np.where(shown, prediction.probabilities, 0)))
     picture.putalpha(Image.fromarray(np.where(shown, 255, 0).astype(np.uint8)))
     height, width = prediction.thumbnail.shape[:2]
     return picture.resize((width, height), Image.Resampling.NEAREST)
@@ -69,14 +67,6 @@ def _draw_map(prediction: SlidePrediction) -> Image.Image:
     return picture
 
 
-def _apply_colour_map(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return values from 0 to 1 as ... x 3 RGB, in the colours of the patches' heat maps."""
-    from matplotlib import colormaps
-
-    rgba: NDArray[np.uint8] = colormaps[COLOUR_MAP](values, bytes=True)
-    return np.ascontiguousarray(rgba[..., :3])
-
-
 def _draw_bar(
     page: Image.Image,
     pen: ImageDraw.ImageDraw,
@@ -85,7 +75,7 @@ def _draw_bar(
     prediction: SlidePrediction,
 ) -> None:
     left, top, height = place
-    column = _apply_colour_map(np.linspace(1, 0, height))[:, None]
+    column = apply_colours(np.linspace(1, 0, height))[:, None]
     page.paste(Image.fromarray(np.repeat(column, BAR_WIDTH, axis=1)), (left, top))
     rule = prediction.rule
     marks = {1.0: "1  P(malignant)", 0.0: "0", rule.threshold: f"{rule.threshold:.2f}  threshold"}

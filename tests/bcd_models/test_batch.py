@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bcd_models import BCDClassifier, InputError
-from bcd_models.batch import PARTS, Share, predict_into
+from bcd_models.batch import FILE_PATTERN, Share, predict_into
 from tests.support.processes import running
 from tests.support.running_app import EXAMPLES, save_small_model
 
@@ -43,11 +43,13 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def rows(out: Path) -> list[dict[str, object]]:
     """All lines, in the order of the parts' names."""
-    return [row for part in sorted(out.glob(PARTS)) for row in pq.read_table(part).to_pylist()]
+    return [
+        row for part in sorted(out.glob(FILE_PATTERN)) for row in pq.read_table(part).to_pylist()
+    ]
 
 
 def test_every_image_has_a_line_in_order(model, paths, tmp_path) -> None:
-    done = predict_into(model, paths, tmp_path / "new" / "out", run=10)
+    done = predict_into(model, paths, tmp_path / "new" / "out", images_per_file=10)
     assert (done.answered, done.kept) == (25, 0)
     assert len(done.failed) == 1
     found = rows(tmp_path / "new" / "out")
@@ -66,7 +68,7 @@ def test_every_image_has_a_line_in_order(model, paths, tmp_path) -> None:
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
 def test_shares_are_all_of_it_and_each_once(model, paths, tmp_path, processes: int) -> None:
     outcomes = [
-        predict_into(model, paths, tmp_path, Share(rank, processes), run=4)
+        predict_into(model, paths, tmp_path, Share(rank, processes), images_per_file=4)
         for rank in range(processes)
     ]
     assert sum(one.answered for one in outcomes) == len(paths)
@@ -74,20 +76,20 @@ def test_shares_are_all_of_it_and_each_once(model, paths, tmp_path, processes: i
 
 
 def test_what_is_there_is_not_computed_again(model, paths, tmp_path) -> None:
-    predict_into(model, paths, tmp_path, run=10)
-    first, second, _ = sorted(tmp_path.glob(PARTS))
+    predict_into(model, paths, tmp_path, images_per_file=10)
+    first, second, _ = sorted(tmp_path.glob(FILE_PATTERN))
     written = first.stat().st_mtime_ns
     second.unlink()
-    done = predict_into(model, paths, tmp_path, Share(0, 1), run=10)
+    done = predict_into(model, paths, tmp_path, Share(0, 1), images_per_file=10)
     assert (done.answered, done.kept) == (10, 15)
     assert first.stat().st_mtime_ns == written
     assert len(rows(tmp_path)) == 25
 
 
 def test_other_answers_are_not_mixed_in(model, paths, tmp_path) -> None:
-    predict_into(model, paths, tmp_path, run=10)
+    predict_into(model, paths, tmp_path, images_per_file=10)
     with pytest.raises(InputError, match="other images"):
-        predict_into(model, paths[1:], tmp_path, run=10)
+        predict_into(model, paths[1:], tmp_path, images_per_file=10)
 
 
 def test_a_folder_that_can_not_be_used_is_told(model, paths, tmp_path) -> None:
@@ -100,8 +102,8 @@ def test_a_folder_that_can_not_be_used_is_told(model, paths, tmp_path) -> None:
     ("environment", "share"),
     [
         ({}, Share()),
-        ({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Share(1, 4, 1)),
-        ({"RANK": "x", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Share()),
+        ({"RANK": "1", "WORLD_SIZE": "4"}, Share(1, 4)),
+        ({"RANK": "x", "WORLD_SIZE": "4"}, Share()),
     ],
 )
 def test_the_launcher_tells_the_share(environment, share: Share) -> None:
@@ -137,13 +139,13 @@ def test_a_killed_run_goes_on(folder: Path, tmp_path: Path) -> None:
         shutil.copy(IMAGES[number % len(IMAGES)], many / f"{number:04}.png")
     command = [sys.executable, *predict(many, "--model", folder, "--parquet", out)]
     with running(command, signal.SIGKILL, stdout=subprocess.PIPE) as predicting:
-        while not list(out.glob(PARTS)) and predicting.poll() is None:
+        while not list(out.glob(FILE_PATTERN)) and predicting.poll() is None:
             time.sleep(0.05)
-    written = {part.name: part.stat().st_mtime_ns for part in out.glob(PARTS)}
+    written = {part.name: part.stat().st_mtime_ns for part in out.glob(FILE_PATTERN)}
     assert 1 <= len(written) < 3
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert f"{512 * len(written)} were there" in done.stdout
     assert len(rows(out)) == 1500
-    kept = {part.name: part.stat().st_mtime_ns for part in out.glob(PARTS)}
+    kept = {part.name: part.stat().st_mtime_ns for part in out.glob(FILE_PATTERN)}
     assert written.items() <= kept.items()

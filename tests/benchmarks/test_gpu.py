@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from bcd_models import BCDClassifier
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import get_backbone
 from tests.benchmarks.epochs import epoch_of, packed, pixels_of
 from tests.benchmarks.record import record
 from tests.benchmarks.timing import in_turn, ratio
@@ -33,7 +33,7 @@ pytestmark = [
 
 def bare_epoch(backbone: str, device: torch.device) -> Callable[[], object]:
     """As many steps of timm's network on one resident batch, in bfloat16 and channels_last."""
-    network = timm.create_model(backbone_named(backbone).timm_name, num_classes=2)
+    network = timm.create_model(get_backbone(backbone).timm_name, num_classes=2)
     network = network.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5)
     inputs, labels = resident(device), torch.arange(BATCH, device=device) % 2

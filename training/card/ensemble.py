@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from bcd_models.hub import folder as model_folder
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import get_backbone
 from bcd_models.models.ensemble import read_config
 from bcd_models.prediction import NOTICE
 from training.card import provenance as card_provenance
@@ -34,7 +34,7 @@ def render(folder: Path) -> str:
         template_path=str(TEMPLATE),
         config=config,
         members=members,
-        title=lambda backbone: backbone_named(backbone).title,
+        title=lambda backbone: get_backbone(backbone).title,
         origin=card_provenance,
         notice=NOTICE,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from bcd_models.config import ModelConfig, Provenance
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import get_backbone
 from training.corpus.sources import SOURCES
 from training.corpus.sources.source import Source
 
@@ -57,7 +57,7 @@ def find_start_on_hub(config: ModelConfig) -> str | None:
         return None
     import timm
 
-    pretrained = timm.get_pretrained_cfg(backbone_named(config.backbone).timm_name)
+    pretrained = timm.get_pretrained_cfg(get_backbone(config.backbone).timm_name)
     return str(pretrained.hf_hub_id) if pretrained else None
 
 

@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
-from bcd_models.models.backbones import backbone_named, count_cells
+from bcd_models.models.backbones import get_backbone, count_cells
 from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
@@ -51,10 +51,10 @@ def render(folder: Path, dataset: str = "") -> str:
     Raises:
         InputError: ``metrics.json`` is missing, can't be read or measures other weights.
     """
-    if model_folder.members_of(folder):
+    if model_folder.read_member_names(folder):
         return ensemble_card.render(folder)
     config, metrics = model_folder.read_config(folder), _read_metrics(folder)
-    within, backbone = pick_headline(metrics), backbone_named(config.backbone)
+    within, backbone = pick_headline(metrics), get_backbone(config.backbone)
     layer = backbone.cam_layer
     plots = {f"{name}-{metrics.data.part}.png": words for name, words in PLOTS.items()}
     card = ModelCard.from_template(
@@ -97,7 +97,7 @@ def write(folder: Path, dataset: str = "") -> list[Path]:
         The files written.
     """
     contents = {folder / "README.md": render(folder, dataset).encode()}
-    if dataset and not model_folder.members_of(folder):
+    if dataset and not model_folder.read_member_names(folder):
         metrics, path = _read_metrics(folder), folder / EVAL_RESULTS
         path.parent.mkdir(exist_ok=True)
         contents[path] = render_eval_results(metrics, pick_headline(metrics), dataset).encode()
@@ -169,7 +169,7 @@ def tabulate_results(folders: list[Path]) -> str:
     floors: dict[str, None] = {}  # each once, in order
     for folder, metrics in documents.items():
         shown = pick_headline(metrics).model_dump()
-        title = backbone_named(model_folder.read_config(folder).backbone).title
+        title = get_backbone(model_folder.read_config(folder).backbone).title
         rows.append((title, *(_format_figure(name, shown["figures"][name]) for name in HEADLINE)))
         floors[_format_figure("auroc", shown["floors"]["colour_statistics"]["auroc"])] = None
     empty = ("",) * (len(HEADLINE) - 1)

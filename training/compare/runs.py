@@ -13,7 +13,7 @@ import pandas as pd
 from bcd_models.config import HeldOut, Provenance
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import get_backbone
 from training import run_folder
 from training.corpus import predictions
 from training.evaluate import schema as measured
@@ -80,7 +80,7 @@ class Run:
     @property
     def backbone(self) -> str:
         """What people call its backbone."""
-        return backbone_named(self.plan.backbone).title
+        return get_backbone(self.plan.backbone).title
 
     @property
     def learnt(self) -> str:

@@ -1,6 +1,12 @@
-"""The decision rule, fitted on images the network has not been trained on."""
+"""The decision rule, fitted on images the network has not been trained on.
+
+``OPERATING_POINTS`` is their registry: one entry a point. The threshold of the first is the model's
+own; those of the others stand beside it in the model's config.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +28,20 @@ def fit_decision(
         refer_share: Share of the images, those nearest the threshold in log-odds, to refer.
 
     Returns:
-        Calibration by logistic regression of truth on margin; the threshold of largest balanced
-        accuracy; the band that holds ``refer_share`` of these images.
+        Calibration by logistic regression of truth on margin; the operating points' thresholds; the
+        band round the first one that holds ``refer_share`` of these images.
     """
     slope, intercept = fit_line(margins, truth)
     line = DecisionConfig(slope=max(slope, 1e-3), intercept=intercept)
     probability = calibrate(margins, line)
-    threshold = best_threshold(probability, truth)
+    chosen = {name: choose(probability, truth) for name, choose in OPERATING_POINTS.items()}
+    threshold = chosen.pop(next(iter(chosen)))
     centre = float(log_odds(threshold))
     away = np.abs(line.slope * margins + line.intercept - centre)
     reach = float(np.quantile(away, refer_share))
     band = (float(sigmoid(centre - reach)), float(sigmoid(centre + reach)))
-    return line.model_copy(update={"threshold": threshold, "refer": band if refer_share else None})
+    own = {"threshold": threshold, "refer": band if refer_share else None, "points": chosen}
+    return line.model_copy(update=own)
 
 
 def fit_line(log_odds: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[float, float]:
@@ -49,3 +57,8 @@ def best_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -
     below = probability[probability < chosen]
     threshold = (chosen + below.max()) / 2 if len(below) else chosen
     return float(np.clip(threshold, 1e-6, 1 - 1e-6))
+
+
+OPERATING_POINTS: dict[str, Callable[[NDArray[np.float64], NDArray[np.bool_]], float]] = {
+    "balanced": best_threshold,
+}

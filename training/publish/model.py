@@ -53,7 +53,7 @@ def check_logits(published: Path, downloaded: Path) -> None:
 
 
 def _load(folder: Path) -> BCDClassifier | BCDEnsemble:
-    if model_folder.members_of(folder):
+    if model_folder.read_member_names(folder):
         return BCDEnsemble.from_pretrained(folder)
     return BCDClassifier.from_pretrained(folder)
 

@@ -15,7 +15,7 @@ import typer
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import get_backbone
 from training import command
 from training.card import write as card
 from training.compare import page
@@ -57,7 +57,7 @@ def release(
     beside = cards / f".{folder.name}.new"
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(run / MODEL, beside)
-    title = backbone_named(config.backbone).title
+    title = get_backbone(config.backbone).title
     own_first = sorted(near, key=lambda one: one.backbone != title)
     known = {"training": sum_up_epochs(run), "neighbours": next(iter(own_first), None)}
     metrics = measured.read(run / METRICS).model_copy(update=known)

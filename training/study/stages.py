@@ -21,7 +21,7 @@ import yaml
 
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import get_backbone
 from training.compare.runs import METRICS
 from training.recipes import schema as recipe
 from training.run_folder import MODEL, PREDICTIONS
@@ -75,7 +75,7 @@ class Study:
         """Return a recipe's file of start weights; None: as the recipe says."""
         if self.starts is None or trained.start == "none":
             return None
-        file = self.starts / f"{backbone_named(trained.backbone).timm_name}_init.safetensors"
+        file = self.starts / f"{get_backbone(trained.backbone).timm_name}_init.safetensors"
         if not file.is_file():
             raise InputError(f"start weights {file} are missing: look at --starts")
         return file

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
-from bcd_models.models.backbones import create
+from bcd_models.models.backbones import create_network
 from bcd_models.models.classifier import BCDClassifier
 from training import command, run_folder
 from training.corpus import predictions, splits
@@ -40,7 +40,9 @@ from training.train import engine, start
 def build_network(plan: recipe.Recipe, file: Path | None) -> tuple[Any, PreprocessConfig, str]:
     """Return a network as training begins with it, its preprocessing, its start's SHA-256 or ""."""
     set_seed(plan.seed)
-    network = create(plan.backbone, plan.input_size, drop_path=plan.drop_path, dropout=plan.dropout)
+    network = create_network(
+        plan.backbone, plan.input_size, drop_path=plan.drop_path, dropout=plan.dropout
+    )
     start.silence_head(network)
     mean = std = (0.5, 0.5, 0.5)
     sha256 = ""

@@ -13,7 +13,7 @@ from torch import nn
 
 from bcd_models.config import RGB
 from bcd_models.errors import InputError
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import get_backbone
 
 
 def silence_head(network: Any) -> None:
@@ -81,7 +81,7 @@ def from_imagenet(network: nn.Module, backbone: str) -> tuple[RGB, RGB, str]:
     """Load timm's ImageNet weights from the Hub, all but the classifier."""
     import timm
 
-    name = backbone_named(backbone).timm_name
+    name = get_backbone(backbone).timm_name
     try:
         source: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm lets through whatever the Hub's client raises

@@ -6,10 +6,9 @@ import io
 from dataclasses import replace
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 
-from bcd_models.explanation import COLOURS, Explanation
+from bcd_models.explanation import Explanation, apply_colours
 
 SIDE = 800
 
@@ -44,7 +43,7 @@ def display_size(size: tuple[int, int], side: int = SIDE) -> tuple[int, int]:
 def colour_heat_map(grey: bytes) -> bytes:
     """Return a stored heat map, a grey PNG, in the colours that it is shown in, as PNG."""
     with Image.open(io.BytesIO(grey)) as stored:
-        rgba = colormaps[COLOURS](np.asarray(stored), bytes=True)
+        coloured = Image.fromarray(apply_colours(np.asarray(stored)))
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgba[..., :3])).save(buffer, "PNG")
+    coloured.save(buffer, "PNG")
     return buffer.getvalue()

@@ -21,7 +21,7 @@ from bcd_models.hub.folder import (
     read_weights,
     refuse_infinite,
 )
-from bcd_models.models.backbones import backbone_named
+from bcd_models.models.backbones import get_backbone
 from bcd_models.models.classifier import BCDClassifier
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class OfferedModel:
     @property
     def title(self) -> str:
         """What people call it."""
-        return backbone_named(self.config.backbone).title
+        return get_backbone(self.config.backbone).title
 
     def to_dict(self) -> dict[str, Any]:
         """Return what ``/models`` answers about it."""
@@ -153,7 +153,7 @@ def _loaded(offered: OfferedModel) -> BCDClassifier:
 def _offered(folder: Path) -> OfferedModel:
     folder = folder.absolute()  # or, once it is gone, its name could be taken for a Hub id
     config = read_config(folder)
-    backbone_named(config.backbone)
+    get_backbone(config.backbone)
     weights, sha256 = read_weights(folder)
     read_graph(folder, config, sha256)
     refuse_infinite(weights, str(folder / WEIGHTS))  # or a damaged file would be told by a visitor

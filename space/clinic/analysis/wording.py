@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bcd_models.config import ModelConfig, PreprocessConfig
-from bcd_models.decision import Label
+from bcd_models.config import Label, ModelConfig, PreprocessConfig
 from bcd_models.models.backbones import count_cells
 from bcd_models.prediction import WORDS, Prediction
 

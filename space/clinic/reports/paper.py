@@ -32,7 +32,7 @@ from reportlab.platypus import (
     TableStyle,
 )
 
-from bcd_models.explanation import COLOURS, Explanation
+from bcd_models.explanation import Explanation, apply_colours
 from bcd_models.prediction import NOTICE, Prediction
 from clinic.analysis import wording
 from clinic.analysis.display import resize_for_display
@@ -293,9 +293,7 @@ def _colour_scale(canvas: Canvas, left: float, height: float) -> None:
 @cache
 def _colours() -> Image.Image:
     """Return the heat map's colours from 1 (top) to 0 (bottom)."""
-    steps = np.linspace(1, 0, 256)[:, None]
-    rgba = matplotlib.colormaps[COLOURS](steps, bytes=True)
-    return Image.fromarray(np.ascontiguousarray(rgba[..., :3]))
+    return Image.fromarray(apply_colours(np.linspace(1, 0, 256)[:, None]))
 
 
 @cache

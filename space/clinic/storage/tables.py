@@ -23,7 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from bcd_models.decision import Decision, Label
+from bcd_models.config import Label
+from bcd_models.decision import Decision
 from clinic.storage.actor import Role
 
 OWNED = "all, delete-orphan"

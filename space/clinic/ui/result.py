@@ -10,12 +10,10 @@ from datetime import datetime
 from html import escape
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image
 
-from bcd_models.config import ModelConfig
-from bcd_models.decision import Label
-from bcd_models.explanation import COLOURS, Explanation
+from bcd_models.config import Label, ModelConfig
+from bcd_models.explanation import Explanation, apply_colours
 from bcd_models.prediction import Prediction
 from clinic.analysis import wording
 from clinic.analysis.display import SIDE, display_size, enlarge, resize_for_display
@@ -224,7 +222,7 @@ def data_uri(image: Image.Image) -> str:
 
 
 def _gradient() -> str:
-    stops = colormaps[COLOURS](np.linspace(0, 1, 11), bytes=True)[:, :3]
+    stops = apply_colours(np.linspace(0, 1, 11))
     return ", ".join(f"rgb({red} {green} {blue})" for red, green, blue in stops)
 
 

@@ -28,7 +28,7 @@ def hooks(network: torch.nn.Module) -> int:
 
 
 def cells_of(model: BCDClassifier, image: Image.Image) -> np.ndarray:
-    ready = [model.ready(np.array(image))]
+    ready = [model.prepare(np.array(image))]
     return model._answering().cells(model._inputs(ready))[0]
 
 
@@ -42,7 +42,7 @@ def test_cells_add_up_to_the_margin(
     for patch in patches[:3]:
         cells = cells_of(model, patch)
         assert cells.shape == (side, side)
-        (margin,) = model.margins([model.ready(np.array(patch))]).values
+        (margin,) = model.compute_margins([model.prepare(np.array(patch))]).values
         assert float(cells.mean()) == pytest.approx(margin, abs=1e-3)
 
 

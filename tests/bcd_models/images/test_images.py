@@ -190,7 +190,7 @@ def test_truncated_files_are_refused(format: str, kept: float) -> None:
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
 def test_several_frames_are_refused(format: str) -> None:
     data = encoded(PATCH, format, save_all=True, append_images=[PATCH.rotate(90)])
-    with pytest.raises(ImageError, match="2 frames"):
+    with pytest.raises(ImageError, match="several frames"):
         open_image(data)
 
 

@@ -88,12 +88,12 @@ def test_small_and_large_images_go_through_together(
 ) -> None:
     """Each as it would be alone, and as the live network says."""
     mixed = [patches[0], patches[1], patches[2].resize((40, 30)), patches[3].resize((500, 300))]
-    ready = [model.ready(np.array(image)) for image in mixed]
+    ready = [model.prepare(np.array(image)) for image in mixed]
     side = model.config.preprocess.input_size
     assert {one.shape for one in ready} == {(side, side, 3)}
     model = BCDClassifier.from_pretrained(CARDS / model.config.name)  # of nobody who took it
-    together = model.margins(ready)
-    alone = [model.margins([one]).values[0] for one in ready]
+    together = model.compute_margins(ready)
+    alone = [model.compute_margins([one]).values[0] for one in ready]
     other = copy.deepcopy(model)
     benign, malignant = other(other.preprocess(mixed)).unbind(1)
     assert together.values == pytest.approx(alone, abs=1e-4)

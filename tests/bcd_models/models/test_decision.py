@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bcd_models.config import DecisionConfig
-from bcd_models.decision import calibrate, label_of, log_odds, referred, sigmoid
+from bcd_models.decision import calibrate, choose_label, is_referred, log_odds, sigmoid
 
 
 def test_calibration_is_a_line_in_log_odds() -> None:
@@ -21,6 +21,6 @@ def test_extreme_margins_neither_overflow_nor_leave_the_range() -> None:
 
 def test_threshold_and_band_hold_their_ends() -> None:
     rule = DecisionConfig(threshold=0.3, refer=(0.2, 0.4))
-    assert [label_of(p, rule) for p in (0.29, 0.3)] == ["benign", "malignant"]
-    assert [referred(p, rule) for p in (0.19, 0.2, 0.4, 0.41)] == [False, True, True, False]
-    assert not referred(0.3, DecisionConfig(threshold=0.3))
+    assert [choose_label(p, rule) for p in (0.29, 0.3)] == ["benign", "malignant"]
+    assert [is_referred(p, rule) for p in (0.19, 0.2, 0.4, 0.41)] == [False, True, True, False]
+    assert not is_referred(0.3, DecisionConfig(threshold=0.3))

@@ -414,8 +414,10 @@ def test_an_export_answers_before_the_network_is_made(
 ) -> None:
     by_export = probabilities(loaded)
     made = []
-    create = classifier.create
-    monkeypatch.setattr(classifier, "create", lambda *asked: made.append(asked) or create(*asked))
+    create = classifier.create_network
+    monkeypatch.setattr(
+        classifier, "create_network", lambda *asked: made.append(asked) or create(*asked)
+    )
     again = BCDClassifier.from_pretrained(folder)
     assert np.array_equal(probabilities(again), by_export)
     with torch.inference_mode():

@@ -8,7 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from bcd_models.decision import LABELS, check_label
+from bcd_models.config import LABELS
+from bcd_models.decision import check_label
 from bcd_models.images.open import open_image
 from clinic.analysis.models import Models
 from clinic.installation import Installation

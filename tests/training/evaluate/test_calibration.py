@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from copy import copy
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from bcd_models import BCDClassifier
+from bcd_models.cli.info import info
 from bcd_models.decision import calibrate, sigmoid
 from training.evaluate import metrics
-from training.evaluate.calibration import best_threshold, fit_decision
+from training.evaluate.calibration import OPERATING_POINTS, best_threshold, fit_decision
 
 FRAME = pd.DataFrame(
     {
@@ -34,6 +39,27 @@ def test_decision_rule_recovers_the_line() -> None:
     probability = calibrate(margins, rule)
     low, high = rule.refer
     assert ((probability >= low) & (probability <= high)).mean() == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_point_added_as_one_entry_is_found_where_a_user_looks(
+    light_model: BCDClassifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def keep_sensitivity(probability: np.ndarray, truth: np.ndarray) -> float:
+        return float(np.quantile(probability[truth], 0.05))
+
+    monkeypatch.setitem(OPERATING_POINTS, "screening", keep_sensitivity)
+    margins, truth = sample()
+    rule = fit_decision(margins, truth, refer_share=0)
+    assert (calibrate(margins, rule)[truth] >= rule.points["screening"]).mean() >= 0.95
+    model = copy(light_model)
+    model.config = model.config.model_copy(update={"decision": rule})
+    model.save_pretrained(tmp_path)
+    assert BCDClassifier.from_pretrained(tmp_path).config.decision == rule
+    info(str(tmp_path))
+    assert f"threshold, screening {rule.points['screening']:.3f}" in capsys.readouterr().out
 
 
 def test_threshold_has_the_largest_balanced_accuracy() -> None:

@@ -1,0 +1,184 @@
+"""From an image at a known scale to tiles of the field that a model was trained on.
+
+Nothing is ever squashed: tissue is brought to the trained scale, larger fields are cut into tiles,
+and what is missing at the edges is reflected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from bcd_models.images.scale import Scale
+from bcd_models.images.tissue import find_tissue_tiles
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+COARSEST_MPP = 6.0  # micrometres a pixel beyond which nothing of the trained scale is left
+SMALLEST_FIELD = 0.75  # of the trained field's side
+MAX_UNSEEN = 0.25  # of a tile's side that a grid may leave out, rather than reflect three quarters
+TRAINED_SIDES = 0.8, 1.2  # of the trained side in pixels: taken as the trained scale, if unknown
+TRAINED = "taken as the model's own"
+UNKNOWN = "unknown"
+# A mean over the pixels that fall together: of all kernels, the one that changes answers least.
+REDUCING = Image.Resampling.BOX
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tiles of an image lie: a grid over its middle, at the trained scale.
+
+    Attributes:
+        width: Of the image in pixels.
+        height: Of the image in pixels.
+        scale: Of the image; None where it is unknown, and the shorter side is taken for the
+            trained field's.
+        source: Where the scale comes from, in words.
+        reduced: Width and height of the image at the trained scale, in pixels.
+        tile: Side of a tile in those pixels.
+        columns: Tiles across.
+        rows: Tiles down.
+        reasons: Why no answer about the image should be relied on, with the remedy; mostly none.
+    """
+
+    width: int
+    height: int
+    scale: Scale | None
+    source: str
+    reduced: tuple[int, int]
+    tile: int
+    columns: int
+    rows: int
+    reasons: tuple[str, ...]
+
+    @property
+    def mpp(self) -> float | None:
+        """Micrometres a pixel of the image, the mean of across and down; None: unknown."""
+        return (self.scale.mpp_x + self.scale.mpp_y) / 2 if self.scale else None
+
+
+@dataclass(frozen=True)
+class TissueField:
+    """What a model is shown of an image.
+
+    Attributes:
+        layout: Where the tiles lie.
+        tiles: N x tile x tile x 3, those with tissue, row by row.
+        shown: Rows x columns: which tiles these are.
+        has_tissue: Whether tissue was found; where there is none, all tiles are shown.
+    """
+
+    layout: Layout
+    tiles: NDArray[np.uint8]
+    shown: NDArray[np.bool_]
+    has_tissue: bool
+
+    @cached_property
+    def reasons(self) -> tuple[str, ...]:
+        """Why no answer about the field should be relied on."""
+        missing = () if self.has_tissue else ("no tissue stained with H&E was found",)
+        return (*self.layout.reasons, *missing)
+
+    def lay_out(self, maps: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the tiles' maps, each tile x tile, at the image's place and size; 0 elsewhere."""
+        side, layout = self.layout.tile, self.layout
+        canvas = np.zeros((layout.rows, side, layout.columns, side), np.float32)
+        for (row, column), values in zip(np.argwhere(self.shown), maps, strict=True):
+            canvas[row, :, column] = values
+        flat = canvas.reshape(layout.rows * side, layout.columns * side)
+        width, height = layout.reduced
+        placed = _fit(_fit(flat, 0, height), 1, width)
+        if (width, height) == (layout.width, layout.height):
+            return placed
+        size = layout.width, layout.height
+        return np.asarray(Image.fromarray(placed).resize(size, Image.Resampling.BILINEAR))
+
+
+def plan_layout(
+    size: tuple[int, int], scale: Scale | None, trained_mpp: float, trained_um: float
+) -> Layout:
+    """Lay a grid of the trained field over an image.
+
+    Args:
+        size: Width and height of the image in pixels.
+        scale: Of the image; None: unknown.
+        trained_mpp: Micrometres a pixel of the training patches.
+        trained_um: Side in micrometres of the field that they show.
+    """
+    tile = max(1, round(trained_um / trained_mpp))
+    source, reasons = (scale.source, _find_reasons(size, scale, trained_um)) if scale else ("", ())
+    if scale is None:
+        low, high = (share * tile for share in TRAINED_SIDES)
+        if low <= min(size) and max(size) <= high:
+            scale, source = Scale(trained_mpp, trained_mpp, TRAINED), TRAINED
+        else:
+            source = UNKNOWN
+            reasons = (
+                "the image's scale is unknown: give the micrometres a pixel (mpp), which the "
+                "scanner's or camera's software calls pixel size or calibration",
+            )
+    mpp_x, mpp_y = (scale.mpp_x, scale.mpp_y) if scale else (trained_um / min(size),) * 2
+    width, height = (
+        max(1, round(side * mpp / trained_mpp))
+        for side, mpp in zip(size, (mpp_x, mpp_y), strict=True)
+    )
+    columns, rows = (max(1, math.ceil(side / tile - MAX_UNSEEN)) for side in (width, height))
+    return Layout(*size, scale, source, (width, height), tile, columns, rows, reasons)
+
+
+def cut_field(pixels: NDArray[np.uint8], layout: Layout) -> TissueField:
+    """Return an image's tiles, H x W x 3 pixels as the layout was made for."""
+    reduced = resample(pixels, layout.reduced)
+    side, rows, columns = layout.tile, layout.rows, layout.columns
+    canvas = _fit(_fit(reduced, 0, rows * side), 1, columns * side)
+    if rows == columns == 1:
+        return TissueField(layout, canvas[None], np.ones((1, 1), bool), True)
+    tissue = find_tissue_tiles(canvas, rows, columns)
+    shown = tissue if tissue.any() else np.ones_like(tissue)
+    tiles = canvas.reshape(rows, side, columns, side, 3).swapaxes(1, 2)[shown]
+    return TissueField(layout, tiles, shown, bool(tissue.any()))
+
+
+def resample(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an image at another width and height: reduced without aliasing, or enlarged."""
+    height, width = pixels.shape[:2]
+    if (width, height) == size:
+        return pixels
+    shrinks = size[0] <= width and size[1] <= height
+    kernel = REDUCING if shrinks else Image.Resampling.BICUBIC
+    return np.asarray(Image.fromarray(pixels).resize(size, kernel))
+
+
+def _find_reasons(size: tuple[int, int], scale: Scale, trained_um: float) -> tuple[str, ...]:
+    reasons = []
+    coarsest = max(scale.mpp_x, scale.mpp_y)
+    if coarsest > COARSEST_MPP:
+        reasons.append(
+            f"{coarsest:g} micrometres a pixel is too coarse, {COARSEST_MPP:g} is the limit: hand "
+            "in the image at a higher magnification"
+        )
+    shown = size[0] * scale.mpp_x, size[1] * scale.mpp_y
+    if min(shown) < SMALLEST_FIELD * trained_um:
+        reasons.append(
+            f"the image shows {shown[0]:.0f} x {shown[1]:.0f} micrometres, too little beside the "
+            f"{trained_um:g} x {trained_um:g} that the model was trained on: hand in a larger field"
+        )
+    return tuple(reasons)
+
+
+def _fit(values: NDArray[np.generic], axis: int, length: int) -> NDArray:  # type: ignore[type-arg]
+    """Return values cut to a length along an axis, or reflected to it, both alike at either end."""
+    missing = length - values.shape[axis]
+    if missing > 0:
+        around = [(0, 0)] * values.ndim
+        around[axis] = missing // 2, missing - missing // 2
+        return np.pad(values, around, mode="reflect")
+    first = -missing // 2
+    return values.take(range(first, first + length), axis) if missing else values

@@ -1,0 +1,180 @@
+"""Images at a known scale become tiles of the trained field; nothing is squashed."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bcd_models import BCDClassifier
+from bcd_models.errors import InputError
+from bcd_models.images.field import TRAINED, UNKNOWN, cut_field, plan_layout
+from bcd_models.images.scale import Scale, give_scale
+from tests.support import synthetic
+
+MPP, FIELD = 4.0, 200.0
+SIDE = 50
+
+
+def layout(width: int, height: int, mpp: float | None = None):
+    return plan_layout((width, height), None if mpp is None else give_scale(mpp), MPP, FIELD)
+
+
+@pytest.mark.parametrize("side", [40, 50, 60])
+def test_the_training_patches_size_is_taken_as_their_scale(side: int) -> None:
+    laid = layout(side, side)
+    assert (laid.mpp, laid.source, laid.reasons) == (MPP, TRAINED, ())
+    assert (laid.rows, laid.columns) == (1, 1)
+
+
+@pytest.mark.parametrize("size", [(39, 50), (50, 61), (224, 224), (700, 460), (50, 100)])
+def test_any_other_size_needs_a_scale(size: tuple[int, int]) -> None:
+    laid = layout(*size)
+    assert laid.mpp is None
+    assert laid.source == UNKNOWN
+    assert "scale is unknown" in laid.reasons[0]
+    assert "mpp" in laid.reasons[0]
+
+
+def test_a_small_field_and_a_coarse_scale_are_told() -> None:
+    assert layout(300, 300, 0.51).reasons == ()
+    assert "too little" in layout(300, 290, 0.51).reasons[0]
+    assert "too coarse" in layout(300, 300, 6.1).reasons[0]
+    assert layout(50, 50, 5.9).reasons == ()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "mpp", "rows", "columns"),
+    [
+        (50, 50, 4, 1, 1),
+        (62, 38, 4, 1, 1),
+        (63, 50, 4, 1, 2),
+        (4000, 4000, 0.5, 10, 10),
+        (700, 460, 0.9, 2, 3),
+        (2000, 200, 1, 1, 10),
+    ],
+)
+def test_a_grid_covers_the_image(
+    width: int, height: int, mpp: float, rows: int, columns: int
+) -> None:
+    laid = layout(width, height, mpp)
+    assert (laid.rows, laid.columns) == (rows, columns)
+    for side, count in zip(laid.reduced, (columns, rows), strict=True):
+        assert -0.75 * SIDE <= side - count * SIDE <= 0.25 * SIDE + 1e-9
+
+
+def test_a_patch_at_the_trained_scale_is_shown_as_it_is(patches: list[Image.Image]) -> None:
+    pixels = np.array(patches[1])
+    field = cut_field(pixels, layout(SIDE, SIDE))
+    assert np.array_equal(field.tiles, pixels[None])
+
+
+def test_tiles_of_a_field_are_its_very_pixels() -> None:
+    kinds = [["malignant", "benign", "malignant"], ["benign", "malignant", "benign"]]
+    drawn = [[synthetic.patch(kind, seed=i) for i, kind in enumerate(row)] for row in kinds]
+    pixels = np.vstack([np.hstack(row) for row in drawn])
+    field = cut_field(pixels, layout(150, 100, MPP))
+    expected = [tile for row in drawn for tile in row]
+    assert field.shown.all()
+    assert np.array_equal(field.tiles, expected)
+    one, other = (np.full((SIDE, SIDE), value, np.float32) for value in (0.25, 1))
+    heat = field.lay_out([one, other] * 3)
+    assert heat.shape == (100, 150)
+    assert (heat[:SIDE, :SIDE] == 0.25).all()
+    assert (heat[SIDE:, :SIDE] == 1).all()
+
+
+def test_what_lies_beyond_the_edge_is_reflected_and_alike_at_both_ends() -> None:
+    pixels = synthetic.patch("malignant", seed=3)[:44, :38]
+    (tile,) = cut_field(pixels, layout(38, 44, MPP)).tiles
+    assert np.array_equal(tile[3:47, 6:44], pixels)
+    assert np.array_equal(tile[3:47, 5], pixels[:, 1])
+    assert np.array_equal(tile[3:47, 44], pixels[:, -2])
+
+
+def test_the_middle_of_a_slightly_larger_image_is_shown() -> None:
+    pixels = synthetic.patch("malignant", seed=3)
+    wide = np.pad(pixels, ((4, 6), (5, 5), (0, 0)), mode="edge")
+    (tile,) = cut_field(wide, layout(60, 60)).tiles
+    assert np.array_equal(tile, wide[5:55, 5:55])
+
+
+def test_grids_turn_with_the_image() -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.array(Image.fromarray(synthetic.patch("malignant", seed=1)).resize((180, 130)))
+    pixels = pixels - rng.integers(0, 9, pixels.shape, dtype=np.uint8)
+    tiles = cut_field(pixels, layout(180, 130, 4)).tiles
+    turned = cut_field(np.rot90(pixels, 2).copy(), layout(180, 130, 4)).tiles
+    assert np.array_equal(tiles, np.rot90(turned[::-1], 2, (1, 2)))
+
+
+def test_tiles_without_tissue_are_left_out_unless_there_is_none() -> None:
+    glass = np.full((200, 200, 3), 244, np.uint8)
+    empty = cut_field(glass, layout(200, 200, MPP))
+    assert empty.shown.all()
+    assert "no tissue" in empty.reasons[0]
+    glass[50:100, 100:150] = synthetic.patch("malignant", seed=1)
+    one = cut_field(glass, layout(200, 200, MPP))
+    assert np.argwhere(one.shown).tolist() == [[1, 2]]
+    assert one.reasons == ()
+
+
+def test_pixels_need_not_be_square() -> None:
+    pixels = synthetic.patch("malignant", seed=1)
+    stretched = np.repeat(np.repeat(pixels, 4, 0), 2, 1)
+    laid = plan_layout((100, 200), Scale(2.0, 1.0, "TIFF resolution"), MPP, FIELD)
+    assert laid.mpp == 1.5
+    assert np.array_equal(cut_field(stretched, laid).tiles, pixels[None])
+
+
+def test_enlarged_patches_are_brought_back(light_model: BCDClassifier) -> None:
+    pixels = synthetic.patch("malignant", seed=1)
+    expected = light_model.predict(pixels)
+    for times in (2, 4, 9):
+        large = np.repeat(np.repeat(pixels, times, 0), times, 1)
+        again = light_model.predict(large, mpp=MPP / times)
+        assert again.probability == expected.probability
+        assert again.scale == "given"
+        unknown = light_model.predict(large)
+        assert unknown.decision == "refer"
+        assert "scale is unknown" in unknown.reasons[0]
+
+
+def test_a_large_field_is_answered_tile_by_tile(light_model: BCDClassifier) -> None:
+    kinds = ["malignant", "benign", "malignant"]
+    tiles = [synthetic.patch(kind, seed=i) for i, kind in enumerate(kinds, 2)]
+    alone = [light_model.predict(tile).probability for tile in tiles]
+    field = np.hstack(tiles)
+    answer = light_model.predict(field, mpp=MPP)
+    assert answer.tile_probabilities == (pytest.approx(alone, abs=1e-6),)
+    assert answer.probability == pytest.approx(max(alone), abs=1e-6)
+    assert answer.tiles == 3
+    assert answer.share == pytest.approx(2 / 3)
+    explained = light_model.explain(field, mpp=MPP, label="malignant")
+    assert explained.prediction == answer
+    maps = [light_model.explain(tile, label="malignant").heatmap for tile in tiles]
+    assert np.allclose(explained.heatmap, np.hstack(maps), atol=1e-5)
+
+
+def test_a_scale_for_each_image_or_for_all(light_model: BCDClassifier) -> None:
+    pixels = synthetic.patch("benign", seed=1)
+    large = np.repeat(np.repeat(pixels, 4, 0), 4, 1)
+    answers = light_model.predict([pixels, large, large], mpp=[None, 1, 2])
+    assert [answer.mpp for answer in answers] == [4, 1, 2]
+    assert answers[0].probability == pytest.approx(answers[1].probability, abs=1e-6)
+    assert [answer.tiles for answer in answers] == [1, 1, 4]
+    assert all(one.mpp == 1 for one in light_model.predict([large, large], mpp=1))
+    explained = [e for _, e in light_model.explanations([large, large], mpp=[1, 2])]
+    assert [e.prediction for e in explained] == [
+        light_model.predict(large, mpp=mpp) for mpp in (1, 2)
+    ]
+    for one, other in pairwise(explained):
+        assert one.heatmap.shape == other.heatmap.shape == (200, 200)
+    with pytest.raises(InputError, match=r"0\.001 micrometres"):
+        light_model.predict(pixels, mpp=0.001)
+    with pytest.raises(InputError, match="must be a number"):
+        light_model.predict(pixels, mpp=[1])
+    with pytest.raises(ValueError, match="shorter"):
+        light_model.predict([pixels, pixels], mpp=[1])
