@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
-from bcd_models.models.backbones import get_backbone, count_cells
+from bcd_models.models.backbones import count_cells, get_backbone
 from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
