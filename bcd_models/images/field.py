@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from bcd_models.images.scale import Scale
-from bcd_models.images.tissue import find_tissue_tiles
+from bcd_models.images.tissue import MIN_TISSUE_SHARE, find_tissue_tiles
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -133,14 +133,19 @@ def plan_layout(
     return Layout(*size, scale, source, (width, height), tile, columns, rows, reasons)
 
 
-def cut_field(pixels: NDArray[np.uint8], layout: Layout) -> TissueField:
-    """Return an image's tiles, H x W x 3 pixels as the layout was made for."""
+def cut_field(
+    pixels: NDArray[np.uint8], layout: Layout, min_tissue: float = MIN_TISSUE_SHARE
+) -> TissueField:
+    """Return an image's tiles, H x W x 3 pixels as the layout was made for.
+
+    Of several tiles, those with a share of tissue below ``min_tissue`` are left out.
+    """
     reduced = resample(pixels, layout.reduced)
     side, rows, columns = layout.tile, layout.rows, layout.columns
     canvas = _fit(_fit(reduced, 0, rows * side), 1, columns * side)
     if rows == columns == 1:
         return TissueField(layout, canvas[None], np.ones((1, 1), bool), True)
-    tissue = find_tissue_tiles(canvas, rows, columns)
+    tissue = find_tissue_tiles(canvas, rows, columns, min_tissue)
     shown = tissue if tissue.any() else np.ones_like(tissue)
     tiles = canvas.reshape(rows, side, columns, side, 3).swapaxes(1, 2)[shown]
     return TissueField(layout, tiles, shown, bool(tissue.any()))
