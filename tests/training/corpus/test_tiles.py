@@ -75,12 +75,16 @@ def test_tiles_of_glass_are_no_rows(tmp_path: Path) -> None:
     half = draw(100, 2, malignant=False)
     half.paste("white", (0, 0, 350, 460))
     save(tmp_path / "in", "SOB_B_A-14-1-100-001", half)
+    lamp = half.convert("RGB", (0.84, 0, 0, 0, 0, 0.89, 0, 0, 0, 0, 0.83, 0))  # as some images have
+    save(tmp_path / "in", "SOB_B_F-14-3-100-001", lamp)
     save(tmp_path / "in", "SOB_B_A-14-1-100-002", Image.new("RGB", SIZE, "white"))
     tiles, skipped = build(tmp_path / "in", tmp_path / "corpus")
     assert skipped == {BLANK: 1}
-    columns = [name[-1] for name in tiles if "SOB_B" in name]
+    columns = {name[-1] for name in tiles if "SOB_B" in name}
     assert "0" not in columns
     assert "2" in columns
+    by_lamp = {kind: [n[-5:] for n in tiles if f"SOB_B_{kind}" in n] for kind in "AF"}
+    assert by_lamp["A"] == by_lamp["F"]
 
 
 @pytest.mark.parametrize(
