@@ -373,9 +373,10 @@ def test_the_real_sample(real_sample: Path, tmp_path: Path) -> None:
     )
     assert about["sources"]["idc"]["images"] == 9767
     assert about["sources"]["idc"]["cases"] == 226
-    assert about["sources"]["breakhis"]["labels"] == {"benign": 23, "malignant": 77}
-    assert about["sources"]["breakhis"]["cases"] == 15
-    assert about["skipped"] == {"not 50x50 pixels": 84}
+    assert about["sources"]["breakhis"]["found"] == 100
+    assert about["sources"]["breakhis"]["labels"] == {"benign": 17, "malignant": 48}
+    assert about["sources"]["breakhis"]["cases"] == 9  # six have images at 400X alone
+    assert about["skipped"] == {"not 50x50 pixels": 84, TOO_SMALL: 35}
     grouped = json.loads((tmp_path / "corpus" / "grouped.json").read_text())
     assert grouped["only_trained_on"] == ["breakhis"]
     parts = [part for part, _ in grouped["units"].values()]
