@@ -48,14 +48,15 @@ Paths = Mapping[str, Sequence[Path]]
 
 def row_features() -> datasets.Features:
     """Return the columns of a corpus and their types."""
-    texts = ("case_id", "subtype", "magnification", "name", "sha256")
+    text = datasets.Value("string")
     return datasets.Features(
         {
             "image": datasets.Image(),
             "label": datasets.ClassLabel(names=list(LABELS)),
             "source": datasets.ClassLabel(names=list(SOURCES)),
-            **{name: datasets.Value("string") for name in texts},
+            **dict.fromkeys(("case_id", "subtype", "magnification"), text),
             "mpp": datasets.Value("float64"),
+            **dict.fromkeys(("name", "sha256"), text),
         }
     )
 
