@@ -189,8 +189,8 @@ def put_results(readme: str, table: str) -> str:
 def put_between(page: str, begin: str, end: str, table: str) -> str:
     """Replace what stands between two markers of a page; InputError without them."""
     before, _, rest = page.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
+    _, marker, after = rest.partition(end)
+    if not marker:
         raise InputError(f"the README lacks the markers {begin!r} and {end!r}")
     return f"{before}{begin}\n{table}\n{end}{after}"
 

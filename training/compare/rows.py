@@ -52,10 +52,10 @@ def get_margins(frame: pd.DataFrame) -> metrics.Floats:
 
 def measure_auroc(frame: pd.DataFrame) -> Estimate:
     """Return the AUROC of the margins."""
-    found = metrics.measure_interval(
+    estimate = metrics.measure_interval(
         metrics.auroc, is_malignant(frame), get_margins(frame), resample_cases(frame)
     )
-    return Estimate(**found)
+    return Estimate(**estimate)
 
 
 def measure_frame(frame: pd.DataFrame) -> dict[str, Any]:
@@ -64,13 +64,13 @@ def measure_frame(frame: pd.DataFrame) -> dict[str, Any]:
     The latter is at the threshold where it is largest on these very images.
     """
     best = metrics.best_balanced_accuracy
-    found = metrics.measure_interval(
+    estimate = metrics.measure_interval(
         best, is_malignant(frame), get_margins(frame), resample_cases(frame)
     )
     return {
         "counts": count_rows(frame),
         "auroc": measure_auroc(frame),
-        "balanced_accuracy": Estimate(**found),
+        "balanced_accuracy": Estimate(**estimate),
     }
 
 

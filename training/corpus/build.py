@@ -161,8 +161,8 @@ def read_chunks(paths: Paths, folder: Path, processes: int) -> list[Path]:
     schema = row_features().arrow_schema
     asked = {
         folder / f"{name}-{number}-{chunk}.arrow": (name, path, chunk, chunks)
-        for name, found in paths.items()
-        for number, path in enumerate(found)
+        for name, several in paths.items()
+        for number, path in enumerate(several)
         for chunks in (CHUNKS if is_splittable(path) else 1,)
         for chunk in range(chunks)
     }
@@ -189,7 +189,9 @@ def read_chunks(paths: Paths, folder: Path, processes: int) -> list[Path]:
 def _name_chunks(paths: Paths) -> str:
     """Name what the chunks are read from: a build of other files never goes on from them."""
     stamps = [
-        (name, str(path.resolve()), stamp(path)) for name, found in paths.items() for path in found
+        (name, str(path.resolve()), stamp(path))
+        for name, several in paths.items()
+        for path in several
     ]
     return hashlib.sha256(repr((SCHEMA_VERSION, CHUNKS, stamps)).encode()).hexdigest()[:16]
 
@@ -304,7 +306,7 @@ def main(
     **sources: list[Path] | None,
 ) -> None:
     """Merge the sources into a corpus with its splits."""
-    paths = {name: found for name in SOURCES if (found := sources.get(name))}
+    paths = {name: several for name in SOURCES if (several := sources.get(name))}
     if not paths:
         options = ", ".join(f"--{name} PATH" for name in SOURCES)
         raise InputError(f"name at least one source: {options}")

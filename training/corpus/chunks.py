@@ -82,8 +82,8 @@ def read_chunk(
 def _read_rows(
     source: Source, path: Path, chunk: int, chunks: int, refused: list[Refused]
 ) -> Iterator[dict[str, Any]]:
-    for found in source.read(path, chunk, chunks):
-        rows = [found] if isinstance(found, Refused) else _make_rows(source, found)
+    for item in source.read(path, chunk, chunks):
+        rows = [item] if isinstance(item, Refused) else _make_rows(source, item)
         for row in rows:
             if isinstance(row, Refused):
                 refused.append(row)
@@ -91,29 +91,29 @@ def _read_rows(
                 yield row
 
 
-def _make_rows(source: Source, found: Image) -> Iterator[dict[str, Any] | Refused]:
+def _make_rows(source: Source, item: Image) -> Iterator[dict[str, Any] | Refused]:
     """Yield an image's rows: itself where the source holds patches, else its tiles."""
     try:
-        image = open_image(found.data, _LIMITS)
+        image = open_image(item.data, _LIMITS)
     except ImageError as error:
-        yield Refused(found.name, f"unreadable: {error}")
+        yield Refused(item.name, f"unreadable: {error}")
         return
     if not source.size:
-        yield from _cut_rows(source, found, image)
+        yield from _cut_rows(source, item, image)
     elif image.size == source.size:
-        yield _make_row(source, found, found.name, found.data, image)
+        yield _make_row(source, item, item.name, item.data, image)
     else:
-        yield Refused(found.name, f"not {source.size[0]}x{source.size[1]} pixels")
+        yield Refused(item.name, f"not {source.size[0]}x{source.size[1]} pixels")
 
 
 def _cut_rows(
-    source: Source, found: Image, image: Picture.Image
+    source: Source, item: Image, image: Picture.Image
 ) -> Iterator[dict[str, Any] | Refused]:
     """Yield the tiles of a field that a model would be shown of it, where most of one is tissue."""
-    scale = give_scale(source.mpp[found.magnification])
+    scale = give_scale(source.mpp[item.magnification])
     layout = plan_layout(image.size, scale, ROW_MPP, ROW_UM)
     if layout.reasons:
-        yield Refused(found.name, TOO_SMALL)
+        yield Refused(item.name, TOO_SMALL)
         return
     if source.jpeg_quality:
         packed = io.BytesIO()
@@ -125,27 +125,27 @@ def _cut_rows(
     balanced = pixels if white is None else divide_white(pixels, white)
     tissue = cut_field(balanced, layout, MIN_TISSUE)
     if not tissue.has_tissue:
-        yield Refused(found.name, BLANK)
+        yield Refused(item.name, BLANK)
         return
     tiles = cut_field(pixels, layout, min_tissue=0).tiles
     for row, column in np.argwhere(tissue.shown):
         tile, file = Picture.fromarray(tiles[row * layout.columns + column]), io.BytesIO()
         tile.save(file, "PNG")
-        name = f"{found.name}{TILE_MARK}r{row}c{column}"
-        yield _make_row(source, found, name, file.getvalue(), tile)
+        name = f"{item.name}{TILE_MARK}r{row}c{column}"
+        yield _make_row(source, item, name, file.getvalue(), tile)
 
 
 def _make_row(
-    source: Source, found: Image, name: str, data: bytes, image: Picture.Image
+    source: Source, item: Image, name: str, data: bytes, image: Picture.Image
 ) -> dict[str, Any]:
     pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     return {
         "image": {"bytes": data, "path": None},
-        "label": LABELS.index(found.label),
+        "label": LABELS.index(item.label),
         "source": list(SOURCES).index(source.name),
-        "case_id": found.case_id,
-        "subtype": found.subtype,
-        "magnification": found.magnification,
+        "case_id": item.case_id,
+        "subtype": item.subtype,
+        "magnification": item.magnification,
         "mpp": ROW_MPP,
         "name": name,
         "sha256": pixels,

@@ -36,7 +36,7 @@ _LIMITS = ImageLimits(min_side=1)
 
 _EVERY = slice(None)
 
-Found = list[tuple[NDArray[np.int64] | slice, Tensor]]
+StoredPixels = list[tuple[NDArray[np.int64] | slice, Tensor]]
 """For each shape in a batch: places in the batch, and their pixels as uint8 N x 3 x H x W."""
 
 
@@ -71,7 +71,7 @@ class Pixels:
         some._group, some._place = self._group[mask], self._place[mask]
         return some
 
-    def rows(self, positions: Tensor) -> Found:
+    def rows(self, positions: Tensor) -> StoredPixels:
         """Return the pixels of some rows as stored.
 
         They are copied here: a thread that copied them ahead would cost more than it saves.
@@ -127,7 +127,7 @@ def select_rows(
     return Rows(chosen, Pixels(corpus, indices, largest))
 
 
-def resize_rows(rows: Found, size: int, device: torch.device) -> Tensor:
+def resize_rows(rows: StoredPixels, size: int, device: torch.device) -> Tensor:
     """Resize what ``Pixels.rows`` gives to N x 3 x size x size, float32 from 0 to 255."""
     if len(rows) == 1:
         return resize(_move(rows[0][1], device), size)

@@ -137,8 +137,8 @@ def average_teachers(
         )
     if not teachers:
         return None
-    said = pd.concat([predictions.read(run / PREDICTIONS) for run in teachers])
-    mean = frame["sha256"].map(said.groupby("sha256")["probability"].mean())
+    answers = pd.concat([predictions.read(run / PREDICTIONS) for run in teachers])
+    mean = frame["sha256"].map(answers.groupby("sha256")["probability"].mean())
     if mean.isna().all():
         raise InputError("the teachers say nothing of any image learnt from: name other runs")
     return np.asarray(mean, np.float64)

@@ -109,8 +109,8 @@ def compute_figures(truth: Bools, probability: Floats, threshold: float) -> dict
         threshold: From which probability the label is malignant.
     """
     every_row_once = Resamples(np.arange(len(truth)), np.ones((1, len(truth)), np.int64))
-    found = _resample_figures(truth, probability, threshold, every_row_once)
-    return {name: float(values[0]) for name, values in found.items()}
+    resampled = _resample_figures(truth, probability, threshold, every_row_once)
+    return {name: float(values[0]) for name, values in resampled.items()}
 
 
 def auroc(truth: Bools, scores: Floats) -> float:

@@ -40,8 +40,8 @@ def score(
 
     margins = [np.empty(0, np.float32)]
     with torch.inference_mode():
-        for found in map(rows.pixels.rows, batches):
-            pixels = resize_rows(found, size or preprocess.input_size, device)
+        for stored in map(rows.pixels.rows, batches):
+            pixels = resize_rows(stored, size or preprocess.input_size, device)
             inputs = normalise(pixels, preprocess)
             turned = (symmetry(inputs, which) for which in range(views))
             answers = np.stack([network(one).float().cpu().numpy() for one in turned])

@@ -50,10 +50,10 @@ class Content:
 
     def list_files(self) -> dict[str, Path]:
         """Return the files by their path in the repository."""
-        found = {path.relative_to(self.folder): path for path in sorted(self.folder.rglob("*"))}
+        paths = {path.relative_to(self.folder): path for path in sorted(self.folder.rglob("*"))}
         return {
             place.as_posix(): path
-            for place, path in found.items()
+            for place, path in paths.items()
             if path.is_file()
             and not any(part.startswith(".") and part != EVAL_RESULTS for part in place.parts)
         }
@@ -222,9 +222,11 @@ def check_download(content: Content, folder: Path) -> int:
         HubError: One is missing, too many or other.
     """
     expected = content.list_files()
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    odd = sorted((found - {HUB_OWN_FILE}) ^ expected.keys())
-    shared = found & expected.keys()
+    downloaded = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    }
+    odd = sorted((downloaded - {HUB_OWN_FILE}) ^ expected.keys())
+    shared = downloaded & expected.keys()
     odd += [name for name in shared if not cmp(expected[name], folder / name, shallow=False)]
     if odd:
         raise HubError(f"what the Hub gives back is not what was published: {odd[0]} differs")

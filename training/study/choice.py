@@ -39,8 +39,8 @@ def are_worth_their_cost(averaged: list[Path], single: list[Path]) -> bool:
     networks, cost less.
     """
     ours = _read_predictions(averaged)
-    found, _ = subtract_auroc(ours, _read_predictions(single), splits.find_larger_source(ours))
-    return found.value >= MIN_GAIN_OF_VIEWS and found.low > 0
+    gain, _ = subtract_auroc(ours, _read_predictions(single), splits.find_larger_source(ours))
+    return gain.value >= MIN_GAIN_OF_VIEWS and gain.low > 0
 
 
 def _read_predictions(runs: list[Path]) -> pd.DataFrame:

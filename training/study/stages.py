@@ -226,8 +226,8 @@ def _train(study: Study, trained: recipe.Recipe, held: str, holding: list[str]) 
         options = _options(**given, out=out, start=start)
         options += ["--hold-nothing"] if "--decision-from" in holding else holding
         teachers = Step(f"{name}: teachers", "train.teach", options, out / PREDICTIONS)
-    options = _options(**given, out=run, start=start, teacher=out)
-    return Step(name, "train", [*options, *holding, "--resume"], run / MODEL, teachers)
+    options = [*_options(**given, out=run, start=start), *holding, "--resume"]
+    return Step(name, "train", options + _options(teacher=out), run / MODEL, teachers)
 
 
 def _tune(study: Study, plain: recipe.Recipe) -> Step:

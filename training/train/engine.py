@@ -22,7 +22,7 @@ from tqdm import tqdm
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
 from training.corpus.device import normalise
-from training.corpus.pixels import Found, Rows, resize_rows
+from training.corpus.pixels import Rows, StoredPixels, resize_rows
 from training.evaluate.scoring import auroc_within, score
 from training.recipes.schema import Phase, Recipe
 from training.train import balance, checkpoint
@@ -41,8 +41,8 @@ def find_processes() -> PartialState:
 
     Accelerate makes them one run on GPUs by itself, on CPUs only where it is told.
     """
-    told = parse_flag_from_env("ACCELERATE_USE_CPU")
-    return PartialState(cpu=told or not torch.accelerator.is_available())
+    is_cpu_forced = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=is_cpu_forced or not torch.accelerator.is_available())
 
 
 def fit(
@@ -182,12 +182,12 @@ class _Loop:
             self.average.set(self.bare)  # type: ignore[no-untyped-call]
         self.network.train()
         losses: list[Tensor] = []
-        found = map(self.train.pixels.rows, self._micro_batches(order))
+        stored = map(self.train.pixels.rows, self._micro_batches(order))
         words = f"epoch {epoch + 1}/{self.recipe.epochs}"
         shown = None if self.accelerator.is_main_process else True
         for step in tqdm(range(steps), words, disable=shown):
             self._set_rate(phase, before * steps + step, phase.epochs * steps)
-            losses.append(self._step(order, found, phase, epoch, step))
+            losses.append(self._step(order, stored, phase, epoch, step))
             if self.average:
                 self.average.update(self.bare, step=before * steps + step)
             if len(losses) % STEPS_BETWEEN_CHECKS == 0:
@@ -209,7 +209,7 @@ class _Loop:
             yield from shares[self.accelerator.process_index :: self.accelerator.num_processes]
 
     def _step(
-        self, order: Tensor, found: Iterator[Found], phase: Phase, epoch: int, step: int
+        self, order: Tensor, stored: Iterator[StoredPixels], phase: Phase, epoch: int, step: int
     ) -> Tensor:
         """Take one step of the optimiser over this process' micro-batches; returns the loss."""
         batch = order[step * self.batch : (step + 1) * self.batch].tensor_split(self.shares)
@@ -218,7 +218,7 @@ class _Loop:
             share = turn * self.accelerator.num_processes + self.accelerator.process_index
             torch.manual_seed(self._derive_seed(epoch, step, share + 1))
             inputs, targets = self._prepare_inputs(
-                next(found), self.targets[batch[share]], phase.size
+                next(stored), self.targets[batch[share]], phase.size
             )
             is_last = turn == self.recipe.accumulate - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.network):
@@ -238,8 +238,10 @@ class _Loop:
         self.accelerator.backward(loss)
         return loss.detach()
 
-    def _prepare_inputs(self, found: Found, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        pixels = resize_rows(found, size, self.accelerator.device)
+    def _prepare_inputs(
+        self, stored: StoredPixels, targets: Tensor, size: int
+    ) -> tuple[Tensor, Tensor]:
+        pixels = resize_rows(stored, size, self.accelerator.device)
         pixels = augment(pixels, self.recipe.augment)
         inputs = normalise(pixels, self.preprocess).contiguous(memory_format=torch.channels_last)
         return mix_up(inputs, targets.to(pixels.device), self.recipe.augment.mixup)
@@ -266,8 +268,8 @@ class _Loop:
         torch.manual_seed(self._derive_seed(0))
         batches = list(self._micro_batches(order))[: self.recipe.settle_batches]
         for positions in batches:
-            found = self.train.pixels.rows(positions)
-            inputs, _ = self._prepare_inputs(found, self.targets[positions], phase.size)
+            stored = self.train.pixels.rows(positions)
+            inputs, _ = self._prepare_inputs(stored, self.targets[positions], phase.size)
             self.network(inputs)
 
 

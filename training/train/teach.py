@@ -88,9 +88,11 @@ def _predict_by_networks(
             inside.mkdir(exist_ok=True)
             learnt = known.where(fold != asked)
             network = engine.fit(network, plan, preprocess, learnt, None, inside)
-            said = scoring.score(network, known.where(fold == asked), preprocess, views=plan.views)
+            answers = scoring.score(
+                network, known.where(fold == asked), preprocess, views=plan.views
+            )
             data = BytesIO()
-            np.save(data, said)
+            np.save(data, answers)
             write_files({kept: data.getvalue()})
             shutil.rmtree(inside)
         margins[fold == asked] = np.load(kept)
@@ -115,8 +117,8 @@ def main(
         raise InputError("choose one of --fold, --leave-out and --hold-nothing")
     command.keep_freed_memory()
     held = HeldOut(fold=fold, case=leave_out, nothing=hold_nothing)
-    said = teach(config, corpus, out, start, held)
-    typer.echo(f"teachers: {said}")
+    path = teach(config, corpus, out, start, held)
+    typer.echo(f"teachers: {path}")
 
 
 if __name__ == "__main__":

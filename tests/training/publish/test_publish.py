@@ -369,7 +369,7 @@ def test_hidden_files_and_caches_stay_at_home(app_root: Path, tmp_path: Path) ->
     (app_root / "space" / ".env").write_text("SECRET=1")
     (app_root / "space" / "__pycache__").mkdir(exist_ok=True)
     (app_root / "space" / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"")
-    copied = space.stage(tmp_path / "copy", root=app_root).files()
+    copied = space.stage(tmp_path / "copy", root=app_root).list_files()
     assert "app.py" in copied
     assert not [name for name in contents(tmp_path / "copy") if "/." in f"/{name}" or "pyc" in name]
 
@@ -541,8 +541,8 @@ def test_no_room_for_the_data_sets_files_is_told(corpus_folder: Path, tmp_path: 
 def test_a_large_corpus_goes_into_several_files(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "SHARD", 300_000)
-    files = dataset.stage(corpus_folder, tmp_path, "org/name").files()
+    monkeypatch.setattr(dataset, "SHARD_BYTES", 300_000)
+    files = dataset.stage(corpus_folder, tmp_path, "org/name").list_files()
     train = [path for name, path in files.items() if name.startswith("data/train-")]
     assert train[0].name == f"train-00000-of-{len(train):05}.parquet"
     assert len(train) > 2

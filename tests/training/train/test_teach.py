@@ -92,8 +92,11 @@ def test_they_say_the_mean_of_network_and_colour_both_calibrated(
         networks[fold == one] = np.load(teachers / f"fold-{one}.npy")
     placed = fold >= 0
     colour = floors.log_odds(floors.predict_across_folds(known, fold)[placed])
-    rows = known.where(placed)
-    expected = [teach._calibrate(rows, one, plan) for one in (networks[placed], colour)]
+    frame = known.where(placed).frame
+    expected = [
+        teach.calibrate(margins, teach.fit_decision_rule(frame, margins, plan))
+        for margins in (networks[placed], colour)
+    ]
     assert said["probability"].to_numpy() == pytest.approx(np.mean(expected, axis=0))
     truth = said["label"] == "malignant"
     assert roc_auc_score(truth, said["probability"]) > 0.9  # synthetic tissue, by its colour

@@ -34,7 +34,7 @@ _DAMAGE = (
     EOFError,
 )
 
-Found = tuple[str, Callable[[], bytes]]
+NamedFile = tuple[str, Callable[[], bytes]]
 
 
 def check(path: Path) -> None:
@@ -56,12 +56,12 @@ def stamp(path: Path) -> str:
     """Return what tells a folder or archive from a changed one: names, sizes, times of writing."""
     if path.is_file():
         return repr(_size_and_time(path.stat()))
-    found = sorted(
+    stamps = sorted(
         (os.path.join(folder, name), *_size_and_time(os.stat(os.path.join(folder, name))))
         for folder, _, files in os.walk(path)
         for name in files
     )
-    return hashlib.sha256(repr(found).encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(repr(stamps).encode(errors="surrogateescape")).hexdigest()
 
 
 def is_splittable(path: Path) -> bool:
@@ -69,7 +69,7 @@ def is_splittable(path: Path) -> bool:
     return path.is_dir() or zipfile.is_zipfile(path)
 
 
-def list_png_files(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Found]:
+def list_png_files(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[NamedFile]:
     """Yield the name of each PNG (forward slashes, from the root) and what reads its bytes.
 
     Bytes can be read until the next name is asked for.
@@ -106,20 +106,20 @@ def _read_checked(path: Path, read: Callable[[], bytes]) -> bytes:
         return read()
 
 
-def _walk_folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
+def _walk_folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedFile]:
     for folder, _, files in os.walk(path):
         for name in filter(wanted, files):
             file = Path(folder, name)
             yield file.relative_to(path).as_posix(), file.read_bytes
 
 
-def _read_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
+def _read_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedFile]:
     with open_some(path, wanted) as archive:
         for entry in archive.infolist():
             yield entry.filename, partial(archive.read, entry)
 
 
-def _read_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
+def _read_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedFile]:
     with _open_tar(path) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for entry in archive:
