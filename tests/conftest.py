@@ -126,3 +126,14 @@ def corpus_folder(archives: dict[str, Path], tmp_path_factory: pytest.TempPathFa
     out = tmp_path_factory.mktemp("corpus") / "corpus"
     corpus.build({name: [path] for name, path in archives.items()}, out, processes=1)
     return out
+
+
+@pytest.fixture(scope="session")
+def older_corpus(
+    archives: dict[str, Path], corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The same as an earlier release built it: images of two shapes, without their scale."""
+    from tests.support import older_corpus
+
+    out = tmp_path_factory.mktemp("older") / "corpus"
+    return older_corpus.write(corpus_folder, archives["breakhis"], out)

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from bcd_models.images.scale import Scale
-from bcd_models.images.tissue import find_tissue_tiles
+from bcd_models.images.tissue import MIN_TISSUE_SHARE, find_tissue_tiles
 from bcd_models.images.white_point import divide_white, estimate_white
 
 if TYPE_CHECKING:
@@ -134,24 +134,30 @@ def plan_layout(
     return Layout(*size, scale, source, (width, height), tile, columns, rows, reasons)
 
 
-def cut_field(pixels: NDArray[np.uint8], layout: Layout, white_point: bool = False) -> TissueField:
+def cut_field(
+    pixels: NDArray[np.uint8],
+    layout: Layout,
+    white_point: bool = False,
+    min_tissue: float = MIN_TISSUE_SHARE,
+) -> TissueField:
     """Return an image's tiles.
 
     Args:
         pixels: H x W x 3, as the layout was made for.
         layout: Where the tiles lie.
         white_point: Whether the colour of glass is divided out, where there are several tiles and
-            glass is found.
+            glass is found; tissue is looked for without it in any case.
+        min_tissue: Of several tiles, those with a smaller share of tissue are left out.
     """
     reduced = resample(pixels, layout.reduced)
     side, rows, columns = layout.tile, layout.rows, layout.columns
     canvas = _fit(_fit(reduced, 0, rows * side), 1, columns * side)
     if rows == columns == 1:
         return TissueField(layout, canvas[None], np.ones((1, 1), bool), True)
-    white = estimate_white(reduced) if white_point else None
-    if white is not None:
-        canvas = divide_white(canvas, white)
-    tissue = find_tissue_tiles(canvas, rows, columns)
+    white = estimate_white(pixels)  # a tinted lamp hides pale tissue
+    balanced = canvas if white is None else divide_white(canvas, white)
+    tissue = find_tissue_tiles(balanced, rows, columns, min_tissue)
+    canvas = balanced if white_point else canvas
     shown = tissue if tissue.any() else np.ones_like(tissue)
     tiles = canvas.reshape(rows, side, columns, side, 3).swapaxes(1, 2)[shown]
     return TissueField(layout, tiles, shown, bool(tissue.any()))

@@ -42,7 +42,7 @@ SUBTYPES = {
     },
 }
 MAGNIFICATIONS = (40, 100, 200, 400)
-FIELD_UM = 50.0  # um per pixel of a BreaKHis-like image, times its magnification
+FIELD_UM = 88.0  # um per pixel of a BreaKHis-like image, times its magnification
 BLOCKS = (("",), ("AB", "CD"), ("G",))  # the blocks of a patient's slides, patients in turn
 
 
@@ -193,8 +193,8 @@ def breakhis_tree(
 ) -> list[Path]:
     """Writes a BreaKHis-like corpus: `BreaKHis_v1/histology_slides/breast/<class>/SOB/...`.
 
-    The subtypes are used in turn by patients, the magnifications (40X at 1.25 um per pixel, to
-    400X at 0.125) by images, and every third patient, from the second on, lies in two blocks.
+    The subtypes are used in turn by patients, the magnifications (40X at 2.2 um per pixel, to
+    400X at 0.22) by images, and every third patient, from the second on, lies in two blocks.
 
     Args:
         root: Folder to write in.

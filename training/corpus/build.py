@@ -30,12 +30,12 @@ from bcd_models.config import LABELS
 from bcd_models.errors import InputError
 from training.corpus import page as corpus_page
 from training.corpus import splits
-from training.corpus.chunks import begin_process, read_chunk
+from training.corpus.chunks import TILE_MARK, begin_process, read_chunk
 from training.corpus.sources import SOURCES
 from training.corpus.sources.files import check, is_splittable, stamp
 from training.corpus.sources.source import FOREIGN, Refused, Source
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ABOUT = "corpus.json"
 READY = "ready"
 CHUNKS = 32
@@ -48,13 +48,15 @@ Paths = Mapping[str, Sequence[Path]]
 
 def row_features() -> datasets.Features:
     """Return the columns of a corpus and their types."""
-    texts = ("case_id", "subtype", "magnification", "name", "sha256")
+    text = datasets.Value("string")
     return datasets.Features(
         {
             "image": datasets.Image(),
             "label": datasets.ClassLabel(names=list(LABELS)),
             "source": datasets.ClassLabel(names=list(SOURCES)),
-            **{name: datasets.Value("string") for name in texts},
+            **dict.fromkeys(("case_id", "subtype", "magnification"), text),
+            "mpp": datasets.Value("float64"),
+            **dict.fromkeys(("name", "sha256"), text),
         }
     )
 
@@ -101,10 +103,18 @@ def build(paths: Paths, out: Path, processes: int | None = None) -> dict[str, An
 
 
 def load(corpus: Path) -> tuple[datasets.Dataset, dict[str, Any]]:
-    """Open a corpus folder: its rows, and what ``corpus.json`` says."""
+    """Open a corpus folder: its rows, and what ``corpus.json`` says.
+
+    One of schema 1 states no ``mpp``: its rows are whole images, whose scale is the source's.
+    """
     if not (corpus / ABOUT).is_file():
         raise InputError(f"{corpus} is no corpus: build one with python -m training.corpus")
-    return datasets.load_from_disk(str(corpus)), json.loads((corpus / ABOUT).read_text())
+    rows = datasets.load_from_disk(str(corpus))
+    if "mpp" not in rows.column_names:
+        table = splits.read_table(rows)
+        pairs = zip(table["source"], table["magnification"], strict=True)
+        rows = rows.add_column("mpp", [SOURCES[name].mpp[zoom] for name, zoom in pairs])
+    return rows, json.loads((corpus / ABOUT).read_text())
 
 
 def compute_fingerprint(table: pd.DataFrame) -> str:
@@ -226,8 +236,12 @@ def _describe(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
 
 
 def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
-    left_out = [r for r in refused if r.name.startswith(f"{source.name}/") and r.reason != FOREIGN]
-    labels = {label: int((frame["label"] == label).sum()) for label in LABELS}
+    images = frame.assign(image=frame["name"].map(_name_image)).drop_duplicates("image")
+    left_out = {
+        _name_image(r.name.removeprefix(f"{source.name}/"))
+        for r in refused
+        if r.name.startswith(f"{source.name}/") and r.reason != FOREIGN
+    }
     both = frame.groupby("case_id")["label"].nunique()
     if source.one_label_a_case and (both > 1).any():
         raise InputError(f"{source.title}: case {both.idxmax()} is both benign and malignant")
@@ -237,15 +251,28 @@ def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]
         "citation": source.citation,
         "url": source.url,
         "labels_mean": source.labels_mean,
-        "images": len(frame),
-        "labels": labels,
+        "images": len(images),
+        "rows": len(frame),
+        "labels": _count(images["label"], LABELS),
+        "label_rows": _count(frame["label"], LABELS),
         "cases": int(frame["case_id"].nunique()),
         "magnifications": {
-            k: int(v) for k, v in frame["magnification"].value_counts().items() if k
+            zoom: {"images": len(of_zoom), "rows": int((frame["magnification"] == zoom).sum())}
+            for zoom, of_zoom in images.groupby("magnification")
+            if zoom
         },
         "full_set": {"labels": source.expected, "cases": source.expected_cases},
-        "found": len(frame) + len(left_out),
+        "found": len(left_out.union(images["image"])),
     }
+
+
+def _name_image(row: str) -> str:
+    """Name the image that a row is, or is a tile of."""
+    return row.partition(TILE_MARK)[0]
+
+
+def _count(values: pd.Series, names: Sequence[str]) -> dict[str, int]:
+    return {name: int((values == name).sum()) for name in names}
 
 
 def make_command() -> Callable[..., None]:

@@ -6,6 +6,7 @@ Imports little, since every process of a build starts here.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import multiprocessing
 import os
@@ -16,15 +17,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from PIL import Image as Picture
 
 from bcd_models.config import LABELS
 from bcd_models.errors import ImageError
+from bcd_models.images.field import SMALLEST_FIELD, cut_field, plan_layout
 from bcd_models.images.open import ImageLimits, open_image
+from bcd_models.images.scale import give_scale
 from training.corpus.sources import SOURCES
-from training.corpus.sources.source import Image, Refused, Source
+from training.corpus.sources.source import ROW_MPP, ROW_UM, Image, Refused, Source
 
 WRITE_BATCH = 256
+MIN_TISSUE = 0.5  # of a tile's area: what is mostly glass or fat shows little of a field's label
+TOO_SMALL = f"shows less than {SMALLEST_FIELD:.0%} of {ROW_UM:g} micrometres, the side of a row"
+BLANK = f"no tile with {MIN_TISSUE:.0%} of tissue"
+TILE_MARK = "#"  # between the name of an image and the place of a tile in it
 _LIMITS = ImageLimits(min_side=1)
 
 
@@ -73,28 +82,66 @@ def _read_rows(
     source: Source, path: Path, chunk: int, chunks: int, refused: list[Refused]
 ) -> Iterator[dict[str, Any]]:
     for item in source.read(path, chunk, chunks):
-        row = item if isinstance(item, Refused) else _make_row(source, item)
-        if isinstance(row, Refused):
-            refused.append(row)
-        else:
-            yield row
+        rows = [item] if isinstance(item, Refused) else _make_rows(source, item)
+        for row in rows:
+            if isinstance(row, Refused):
+                refused.append(row)
+            else:
+                yield row
 
 
-def _make_row(source: Source, item: Image) -> dict[str, Any] | Refused:
+def _make_rows(source: Source, item: Image) -> Iterator[dict[str, Any] | Refused]:
+    """Yield an image's rows: itself where the source holds patches, else its tiles."""
     try:
         image = open_image(item.data, _LIMITS)
     except ImageError as error:
-        return Refused(item.name, f"unreadable: {error}")
-    if source.size and image.size != source.size:
-        return Refused(item.name, f"not {source.size[0]}x{source.size[1]} pixels")
+        yield Refused(item.name, f"unreadable: {error}")
+        return
+    if not source.size:
+        yield from _cut_rows(source, item, image)
+    elif image.size == source.size:
+        yield _make_row(source, item, item.name, item.data, image)
+    else:
+        yield Refused(item.name, f"not {source.size[0]}x{source.size[1]} pixels")
+
+
+def _cut_rows(
+    source: Source, item: Image, image: Picture.Image
+) -> Iterator[dict[str, Any] | Refused]:
+    """Yield the tiles of a field that a model would be shown of it, where most of one is tissue."""
+    scale = give_scale(source.mpp[item.magnification])
+    layout = plan_layout(image.size, scale, ROW_MPP, ROW_UM)
+    if layout.reasons:
+        yield Refused(item.name, TOO_SMALL)
+        return
+    if source.jpeg_quality:
+        packed = io.BytesIO()
+        image.save(packed, "JPEG", quality=source.jpeg_quality, subsampling="4:2:0")
+        image = Picture.open(packed)
+    pixels = np.asarray(image)
+    field = cut_field(pixels, layout, min_tissue=MIN_TISSUE)
+    if not field.has_tissue:
+        yield Refused(item.name, BLANK)
+        return
+    for (row, column), cut in zip(np.argwhere(field.shown), field.tiles, strict=True):
+        tile, file = Picture.fromarray(cut), io.BytesIO()
+        tile.save(file, "PNG")
+        name = f"{item.name}{TILE_MARK}r{row}c{column}"
+        yield _make_row(source, item, name, file.getvalue(), tile)
+
+
+def _make_row(
+    source: Source, item: Image, name: str, data: bytes, image: Picture.Image
+) -> dict[str, Any]:
     pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     return {
-        "image": {"bytes": item.data, "path": None},
+        "image": {"bytes": data, "path": None},
         "label": LABELS.index(item.label),
         "source": list(SOURCES).index(source.name),
         "case_id": item.case_id,
         "subtype": item.subtype,
         "magnification": item.magnification,
-        "name": item.name,
+        "mpp": ROW_MPP,
+        "name": name,
         "sha256": pixels,
     }

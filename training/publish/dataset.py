@@ -29,13 +29,14 @@ SIZE_CATEGORIES = (
     (10**6, "100K<n<1M"),
 )
 COLUMNS = {
-    "image": "the file's own bytes, decoded on access",
+    "image": "the file's own bytes, or a tile's as PNG; decoded on access",
     "label": "benign or malignant; what that means differs by source, see above",
     "source": "the public data set it is of: one of the headings above",
     "case_id": "what images are grouped by: source/case",
     "subtype": "the source's finer label, or empty where it has none",
     "magnification": "the source's magnification, or empty where it states none",
-    "name": "the file's path inside its source",
+    "mpp": "micrometres a pixel of the image",
+    "name": "the file's path inside its source; `#r0c1` after it: the tile in row 0, column 1",
     "sha256": "SHA-256 of the decoded pixels and their size: equal for equal images",
     "grouped_part": "train, validation or test, by case; also the name of the split",
     "grouped_fold": "fold 0 to 4 for cross-validation, by case; -1 in test or only ever trained on",

@@ -21,10 +21,10 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def folder(corpus_folder: Path, tmp_path: Path) -> Path:
-    """A corpus without packed pixels."""
+def folder(older_corpus: Path, tmp_path: Path) -> Path:
+    """A corpus of two shapes without packed pixels."""
     return shutil.copytree(
-        corpus_folder, tmp_path / "corpus", ignore=shutil.ignore_patterns(".pixels-*")
+        older_corpus, tmp_path / "corpus", ignore=shutil.ignore_patterns(".pixels-*")
     )
 
 

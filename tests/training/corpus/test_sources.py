@@ -42,6 +42,8 @@ BIOPSIES = Source(
     case_is="a biopsy: a patient may have had several",
     one_label_a_case=False,
     size=None,
+    mpp={"": 4.0},
+    jpeg_quality=None,
     read=read_biopsies,
 )
 
@@ -50,7 +52,7 @@ def draw_biopsies(folder: Path) -> Path:
     folder.mkdir()
     for number in range(48):
         label = ("benign", "malignant")[number // 12 % 2]
-        colour = (number, 100, 200)
+        colour = (200, number, 200)
         Picture.new("RGB", (40, 40), colour).save(folder / f"{number % 12}-{label}-{number}.png")
     return folder
 

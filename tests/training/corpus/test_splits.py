@@ -174,7 +174,7 @@ def test_manifests_of_a_fixed_tree_never_change(tmp_path: Path) -> None:
         name = f"SOB_{'BM'[patient % 2]}_{('A', 'DC')[patient % 2]}-14-{patient}AB-40-001.png"
         path = tmp_path / "breakhis" / ("benign", "malignant")[patient % 2] / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (70, 46), (patient, 9, 9)).save(path)
+        Image.new("RGB", (140, 92), (200, 90 + 20 * patient, 180)).save(path)
     sources = {name: [tmp_path / name] for name in ("idc", "breakhis")}
     corpus.build(sources, tmp_path / "corpus", processes=1)
     for kind in ("grouped", "neighbours", "random"):

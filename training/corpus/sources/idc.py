@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from training.corpus.sources.files import list_png_files
-from training.corpus.sources.source import FOREIGN, Image, Refused, Source
+from training.corpus.sources.source import FOREIGN, ROW_MPP, Image, Refused, Source
 
 # <case>/<0 or 1>/<case>_idx5_x<x>_y<y>_class<0 or 1>.png
 _NAME = re.compile(r"(?:^|/)(\d+)/([01])/(\d+)_idx5_x\d+_y\d+_class([01])\.png$")
@@ -59,5 +59,7 @@ IDC = Source(
     ),
     one_label_a_case=False,
     size=(50, 50),
+    mpp={"": ROW_MPP},
+    jpeg_quality=None,
     read=read,
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 FOREIGN = "not named as the data set's images are"
+ROW_MPP, ROW_UM = 4.0, 200.0  # micrometres a pixel and across of every row: those of IDC's patches
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,11 @@ class Source:
         labels_mean: What the labels mean in this set.
         case_is: What a case is where that is not a patient, or "".
         one_label_a_case: Whether all images of a case share one label.
-        size: Width and height in pixels of every proper image, or None.
+        size: Width and height in pixels of every proper image, which is a row as it is; None where
+            images are fields of any size, which are cut into tiles.
+        mpp: Micrometres a pixel of the data set's files by magnification, "" where it states none.
+        jpeg_quality: Of the JPEG that every image is sent through, or None: where copies in
+            circulation have been through one, compression would tell them apart.
         read: Yields the images of a folder or of the archive as downloaded, or one chunk of them.
     """
 
@@ -75,4 +80,6 @@ class Source:
     case_is: str
     one_label_a_case: bool
     size: tuple[int, int] | None
+    mpp: Mapping[str, float]
+    jpeg_quality: int | None
     read: Callable[[Path, int, int], Iterator[Image | Refused]]
