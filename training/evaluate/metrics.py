@@ -9,7 +9,7 @@ more than how often it drew each row. The figures are scikit-learn's, which the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -194,12 +194,16 @@ def resamples(
 
 
 def with_intervals(
-    truth: Bools, probability: Floats, threshold: float, drawn: Resamples
+    truth: Bools,
+    probability: Floats,
+    threshold: float,
+    drawn: Resamples,
+    names: Iterable[str] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Return each figure as value, low and high end of its 95% interval."""
+    """Return each figure, or those named, as value, low and high end of its 95% interval."""
     point = figures(truth, probability, threshold)
-    spread = _figures_of(truth, probability, threshold, drawn)
-    return {name: _estimate(value, spread[name]) for name, value in point.items()}
+    spread = _figures_of(truth, probability, threshold, drawn, names)
+    return {name: _estimate(point[name], values) for name, values in spread.items()}
 
 
 def differences(
@@ -207,6 +211,7 @@ def differences(
     ours: tuple[Floats, float],
     theirs: tuple[Floats, float],
     drawn: Resamples,
+    names: Iterable[str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Paired difference of each figure, ours minus theirs, over the same resamples.
 
@@ -215,11 +220,12 @@ def differences(
         ours: Our probabilities and threshold.
         theirs: Theirs, of the same images.
         drawn: Resamples of these images.
+        names: Of the figures; all by default.
     """
     point, other = figures(truth, *ours), figures(truth, *theirs)
-    spread, others = _figures_of(truth, *ours, drawn), _figures_of(truth, *theirs, drawn)
+    spread, others = (_figures_of(truth, *one, drawn, names) for one in (ours, theirs))
     return {
-        name: _estimate(point[name] - other[name], spread[name] - others[name]) for name in point
+        name: _estimate(point[name] - other[name], spread[name] - others[name]) for name in spread
     }
 
 
@@ -323,14 +329,18 @@ def _one_figure_of(figure: Figure, truth: Bools, scores: Floats, drawn: Resample
 
 
 def _figures_of(
-    truth: Bools, probability: Floats, threshold: float, drawn: Resamples
+    truth: Bools,
+    probability: Floats,
+    threshold: float,
+    drawn: Resamples,
+    names: Iterable[str] | None = None,
 ) -> dict[str, Floats]:
-    """Every figure of every resample."""
+    """Every figure, or those named, of every resample."""
     truth, probability, drawn = _by_falling_score(truth, probability, drawn)
     blocks = [Block(truth, probability, threshold, times) for times in drawn.blocks(truth)]
     return {
-        name: np.concatenate([metric.compute(block) for block in blocks])
-        for name, metric in METRICS.items()
+        name: np.concatenate([METRICS[name].compute(block) for block in blocks])
+        for name in (METRICS if names is None else names)
     }
 
 

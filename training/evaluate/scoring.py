@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from torch import nn
 from bcd_models.config import PreprocessConfig
 from training.corpus import splits
 from training.corpus.device import normalise, symmetry
-from training.corpus.pixels import Rows, resize_rows
+from training.corpus.pixels import Found, Rows, resize_rows
 from training.evaluate import metrics
 
 BATCH = 128
@@ -34,13 +36,23 @@ def score(
         share: Which of the rows.
         views: Turns and reflections averaged, as in a decision rule.
     """
+    batches = torch.split(torch.arange(len(rows.pixels))[share], BATCH)
+    return score_batches(network, map(rows.pixels.rows, batches), preprocess, size, views)
+
+
+def score_batches(
+    network: nn.Module,
+    batches: Iterable[Found],
+    preprocess: PreprocessConfig,
+    size: int | None = None,
+    views: int = 1,
+) -> NDArray[np.float64]:
+    """Logit margins of batches of pixels, one after the other; otherwise as ``score``."""
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
-    batches = torch.split(torch.arange(len(rows.pixels))[share], BATCH)
-
     margins = [np.empty(0, np.float32)]
     with torch.inference_mode():
-        for found in map(rows.pixels.rows, batches):
+        for found in batches:
             pixels = resize_rows(found, size or preprocess.input_size, device)
             inputs = normalise(pixels, preprocess)
             turned = (symmetry(inputs, which) for which in range(views))
