@@ -99,8 +99,8 @@ def test_stains_change_by_their_factors() -> None:
     inside = ((changed > 0) & (changed < 255)).all(-1)
     before, after = (rgb2hed(pixels)[inside] for pixels in (PATCH, changed))
     for stain, factor in ((0, 1.2), (1, 0.8)):
-        much = before[:, stain] > 0.05  # where rounding to whole values counts for little
-        assert much.any()
+        # Where there is most of it, rounding to whole values counts for little.
+        much = before[:, stain] > np.quantile(before[:, stain], 0.9)
         assert np.median(after[much, stain] / before[much, stain]) == pytest.approx(
             factor, rel=0.05
         )
