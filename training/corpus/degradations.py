@@ -8,7 +8,7 @@ Each takes an image of H x W x 3, uint8, and returns a new one of the same shape
 from __future__ import annotations
 
 import io
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -138,5 +138,6 @@ def _save_and_open(pixels: Pixels, kind: str, **options: object) -> Pixels:
     return np.array(Image.open(file))
 
 
-def _whole(values: NDArray[np.floating]) -> Pixels:
-    return np.rint(values).clip(0, 255).astype(np.uint8)
+def _whole(values: NDArray[Any]) -> Pixels:
+    whole: Pixels = np.rint(values).clip(0, 255).astype(np.uint8)
+    return whole

@@ -198,7 +198,7 @@ class _Loop:
         for step in tqdm(range(steps), words, disable=shown):
             self._set_rate(phase, before * steps + step, phase.epochs * steps)
             losses.append(self._step(order, found, phase, epoch, step))
-            self._average(phase, before * steps + step, phase.epochs * steps)
+            self._update_average(phase, before * steps + step, phase.epochs * steps)
             if len(losses) % CHECKED_EVERY == 0:
                 self._mean(losses[-CHECKED_EVERY:], epoch)
         if isinstance(self.average, AveragedModel) and self.average.n_averaged:
@@ -233,7 +233,7 @@ class _Loop:
 
         return work_ahead(degraded, self._micro_batches(torch.arange(len(order))))
 
-    def _average(self, phase: Phase, step: int, steps: int) -> None:
+    def _update_average(self, phase: Phase, step: int, steps: int) -> None:
         """Take the weights after a step of a phase into their average."""
         if isinstance(self.average, ModelEmaV3):
             self.average.update(self.bare, step=step)
