@@ -21,7 +21,7 @@ from bcd_models.hub.atomic import write_files
 from training.recipes import schema as recipe
 
 RECIPE = "recipe.yaml"
-RUN = "run.json"
+RUN_FILE = "run.json"
 MODEL = "model"
 PREDICTIONS = "predictions.parquet"
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -57,11 +57,11 @@ def hold(
 def _record(out: Path, plan: recipe.Recipe, provenance: Provenance) -> None:
     """Write what decides the run, or check that the run being resumed was decided the same."""
     decides = provenance.model_dump(mode="json", exclude={"git_commit", "versions"})
-    record = out / RUN
+    record = out / RUN_FILE
     if record.exists():
         begun = read_provenance(out).model_dump(mode="json", exclude_unset=True)
         for one in (decides, begun):
-            one["recipe"] = recipe.parse(one["recipe"], str(out / RUN)).decides()
+            one["recipe"] = recipe.parse(one["recipe"], str(out / RUN_FILE)).decides()
         changed = [key for key, value in decides.items() if begun.get(key, value) != value]
         if changed:
             raise InputError(f"{out} was begun with another {changed[0]}: choose another folder")
@@ -77,21 +77,21 @@ def _record(out: Path, plan: recipe.Recipe, provenance: Provenance) -> None:
 def read_provenance(run: Path) -> Provenance:
     """Read what decided a run; InputError where its folder doesn't say."""
     try:
-        return Provenance.model_validate_json((run / RUN).read_bytes())
+        return Provenance.model_validate_json((run / RUN_FILE).read_bytes())
     except OSError as error:
         raise InputError(f"{run} is no run of training.train: {error}") from None
     except ValidationError as error:
         raise InputError(first_error(error, f"{run} is no run of training.train")) from None
 
 
-def sha256(path: Path) -> str:
-    """Of a file of another run; InputError where that run has not written it."""
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of another run's file; InputError where that run has not written it."""
     if not path.is_file():
         raise InputError(f"{path} is missing: finish that run first")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def git_commit(checkout: Path = CHECKOUT) -> str:
+def read_git_commit(checkout: Path = CHECKOUT) -> str:
     """Return the commit of the code that runs, and "-dirty" where its files differ from it.
 
     Only the packages count: what a study writes, such as ``cards/``, changes no code.
@@ -119,7 +119,7 @@ def short_commit(commit: str) -> str:
     return digits[:12] + mark + dirty
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the libraries that decide a run."""
+def list_versions() -> dict[str, str]:
+    """List the versions of Python and of the libraries that decide a run."""
     packages = ("accelerate", "datasets", "numpy", "pillow", "timm", "torch", "torchvision")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -83,7 +83,7 @@ def epoch_of(
             "case_id": [f"idc/{i // 8}" for i in range(count)],
         }
     )
-    network, preprocess, _ = train.network_of(plan, None)
+    network, preprocess, _ = train.build_network(plan, None)
     rows = Rows(frame, pixels)  # type: ignore[arg-type]
     loop = engine._Loop(accelerator or Accelerator(), network, plan, preprocess, rows)
     return lambda: loop.train_epoch(1)

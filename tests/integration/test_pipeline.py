@@ -83,7 +83,7 @@ def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Pa
 def test_every_change_of_the_plan_makes_a_recipe() -> None:
     plan, recipes = read_plan(pipeline.PLAN)
     study = pipeline.Study(plan, recipes, Path(), Path(), None, None, None)
-    arms = pipeline.single_changes(study)
+    arms = pipeline.list_single_changes(study)
     assert len({(arm.backbone, arm.arm) for arm in arms}) == len(plan.changes) > 10
     for arm, change in zip(arms, plan.changes, strict=True):
         assert arm.backbone == (change.backbone or "mobilenetv2")

@@ -32,7 +32,7 @@ def test_card_is_what_its_figures_make(name: str) -> None:
 
 
 def test_readme_table_is_what_the_figures_make() -> None:
-    results = card.results_table([CARDS / name for name in MODELS])
+    results = card.tabulate_results([CARDS / name for name in MODELS])
     assert card.put_results(README, results) == README
 
 

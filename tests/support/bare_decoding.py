@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.corpus.sources.files import png_files
+from training.corpus.sources.files import list_png_files
 
 
 def decode(path: Path, part: int, parts: int) -> int:
     """Read and decode one part of an archive's images with Pillow, and no more."""
     count = 0
-    for _, read in png_files(path, part, parts):
+    for _, read in list_png_files(path, part, parts):
         Image.open(io.BytesIO(read())).convert("RGB")
         count += 1
     return count

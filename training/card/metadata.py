@@ -1,4 +1,4 @@
-"""The part of a model card that machines read: front matter, and the Hub's own eval results."""
+"""What machines read of a model card: front matter, and the Hub's own eval results."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ TAGS = ["bcd-models", "histopathology", "breast-cancer", "medical", "research-us
 DIGITS = 4
 
 
-def metadata(config: ModelConfig, metrics: Metrics, within: Within, dataset: str) -> ModelCardData:
+def make_metadata(
+    config: ModelConfig, metrics: Metrics, within: Within, dataset: str
+) -> ModelCardData:
     """Return the front matter.
 
     Args:
         config: What travels with the weights.
         metrics: What was measured.
-        within: The headline part of it.
+        within: The headline of it.
         dataset: Hub id of the published corpus, or "".
     """
     base = find_start_on_hub(config)
@@ -32,20 +34,20 @@ def metadata(config: ModelConfig, metrics: Metrics, within: Within, dataset: str
         pipeline_tag=TASK,
         tags=TAGS,
         datasets=[dataset] if dataset else sources or None,
-        metrics=[METRICS[name].hub for name in _names_on_hub(within)],
+        metrics=[METRICS[name].hub for name in _list_names_on_hub(within)],
         base_model=base,
         model_name=config.name,
-        eval_results=_model_index(metrics, within, dataset),
+        eval_results=_make_model_index(metrics, within, dataset),
         base_model_relation="finetune" if base else None,
     )
 
 
-def eval_results(metrics: Metrics, within: Within, dataset: str) -> str:
+def render_eval_results(metrics: Metrics, within: Within, dataset: str) -> str:
     """Return the text of a ``.eval_results`` file, the Hub's newer form, for a published corpus.
 
     Args:
         metrics: What was measured.
-        within: The headline part of it.
+        within: The headline of it.
         dataset: Hub id of the published corpus.
     """
     where = _describe_data(metrics, within)
@@ -56,18 +58,18 @@ def eval_results(metrics: Metrics, within: Within, dataset: str) -> str:
             value=round(figure.value, DIGITS),
             notes=f"{where}; 95% interval {figure.low:.{DIGITS}f} to {figure.high:.{DIGITS}f}",
         )
-        for name in _names_on_hub(within)
+        for name in _list_names_on_hub(within)
         for figure in (within.figures[name],)
     ]
     return str(yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False))
 
 
-def _names_on_hub(within: Within) -> list[str]:
-    """Names of the figures measured that the Hub has a name for too."""
+def _list_names_on_hub(within: Within) -> list[str]:
+    """Return the names of the figures measured that the Hub has a name for too."""
     return [name for name, metric in METRICS.items() if metric.hub and name in within.figures]
 
 
-def _model_index(metrics: Metrics, within: Within, dataset: str) -> list[EvalResult]:
+def _make_model_index(metrics: Metrics, within: Within, dataset: str) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=TASK,
@@ -79,7 +81,7 @@ def _model_index(metrics: Metrics, within: Within, dataset: str) -> list[EvalRes
             metric_name=METRICS[name].words,
             metric_value=round(within.figures[name].value, DIGITS),
         )
-        for name in _names_on_hub(within)
+        for name in _list_names_on_hub(within)
     ]
 
 

@@ -20,7 +20,7 @@ from bcd_models.models.backbones import backbone_named, count_cells
 from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
-from training.card.metadata import eval_results, metadata
+from training.card.metadata import make_metadata, render_eval_results
 from training.evaluate import schema as measured
 from training.evaluate.metrics import HEADLINE, METRICS
 from training.run_folder import short_commit
@@ -53,12 +53,12 @@ def render(folder: Path, dataset: str = "") -> str:
     """
     if model_folder.members_of(folder):
         return ensemble_card.render(folder)
-    config, metrics = model_folder.read_config(folder), _metrics(folder)
-    within, backbone = headline(metrics), backbone_named(config.backbone)
+    config, metrics = model_folder.read_config(folder), _read_metrics(folder)
+    within, backbone = pick_headline(metrics), backbone_named(config.backbone)
     layer = backbone.cam_layer
     plots = {f"{name}-{metrics.data.part}.png": words for name, words in PLOTS.items()}
     card = ModelCard.from_template(
-        metadata(config, metrics, within, dataset),
+        make_metadata(config, metrics, within, dataset),
         template_path=str(TEMPLATE),
         config=config,
         measured=metrics.model_dump(),
@@ -74,11 +74,11 @@ def render(folder: Path, dataset: str = "") -> str:
         short_commit=short_commit,
         metrics=METRICS,
         floor_words=FLOOR_WORDS,
-        counts=counts,
-        cell=_cell,
-        ends=_ends,
-        spread=spread,
-        verdict=verdict(within),
+        counts=describe_counts,
+        cell=_format_figure,
+        ends=_format_ends,
+        spread=describe_estimate,
+        verdict=state_verdict(within),
         plots={file: words for file, words in plots.items() if (folder / file).is_file()},
         curves=CURVES if (folder / CURVES).is_file() else "",
         notice=NOTICE,
@@ -98,14 +98,14 @@ def write(folder: Path, dataset: str = "") -> list[Path]:
     """
     contents = {folder / "README.md": render(folder, dataset).encode()}
     if dataset and not model_folder.members_of(folder):
-        metrics, path = _metrics(folder), folder / EVAL_RESULTS
+        metrics, path = _read_metrics(folder), folder / EVAL_RESULTS
         path.parent.mkdir(exist_ok=True)
-        contents[path] = eval_results(metrics, headline(metrics), dataset).encode()
+        contents[path] = render_eval_results(metrics, pick_headline(metrics), dataset).encode()
     write_files(contents)
     return list(contents)
 
 
-def headline(metrics: measured.Metrics) -> measured.Within:
+def pick_headline(metrics: measured.Metrics) -> measured.Within:
     """Return what is measured within the larger source; in older files, of the whole part."""
     return metrics.within or measured.Within(
         source=" and ".join(metrics.per_source),
@@ -118,20 +118,20 @@ def headline(metrics: measured.Metrics) -> measured.Within:
     )
 
 
-def counts(group: dict[str, int]) -> str:
-    """Images, cases and labels in words."""
+def describe_counts(group: dict[str, int]) -> str:
+    """Say how many images, cases and labels there are."""
     return (
         f"{group['images']:,} images of {group['cases']:,} cases "
         f"({group['benign']:,} benign, {group['malignant']:,} malignant)"
     )
 
 
-def spread(entry: dict[str, float]) -> str:
+def describe_estimate(entry: dict[str, float]) -> str:
     """Return a figure with its interval."""
     return f"{entry['value']:.3f} ({entry['low']:.3f} to {entry['high']:.3f})"
 
 
-def verdict(within: measured.Within) -> str:
+def state_verdict(within: measured.Within) -> str:
     """Return whether the model stands above the colour floor, in one sentence."""
     gap = within.floors.colour_statistics.model_minus_floor
     if gap.low > 0:
@@ -144,7 +144,7 @@ def verdict(within: measured.Within) -> str:
     return "**The model is not above the colour floor.**"
 
 
-def _metrics(folder: Path) -> measured.Metrics:
+def _read_metrics(folder: Path) -> measured.Metrics:
     path = folder / METRICS_FILE
     if not path.is_file():
         raise InputError(f"{folder} has no {METRICS_FILE}: run python -m training.evaluate first")
@@ -155,30 +155,30 @@ def _metrics(folder: Path) -> measured.Metrics:
     return metrics
 
 
-def results_table(folders: list[Path]) -> str:
+def tabulate_results(folders: list[Path]) -> str:
     """Return a Markdown table of models, their headline figures and the colour floor.
 
     Raises:
         InputError: The models were not measured on the same images.
     """
-    documents = {folder: _metrics(folder) for folder in folders}
+    documents = {folder: _read_metrics(folder) for folder in folders}
     first = documents[folders[0]]
-    if {_images_of(one) for one in documents.values()} != {_images_of(first)}:
+    if {_identify_images(one) for one in documents.values()} != {_identify_images(first)}:
         raise InputError("the models were measured on different images: no table can hold them")
     rows = [("", *(METRICS[name].words for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
     floors: dict[str, None] = {}  # each once, in order
     for folder, metrics in documents.items():
-        shown = headline(metrics).model_dump()
+        shown = pick_headline(metrics).model_dump()
         title = backbone_named(model_folder.read_config(folder).backbone).title
-        rows.append((title, *(_cell(name, shown["figures"][name]) for name in HEADLINE)))
-        floors[_cell("auroc", shown["floors"]["colour_statistics"]["auroc"])] = None
+        rows.append((title, *(_format_figure(name, shown["figures"][name]) for name in HEADLINE)))
+        floors[_format_figure("auroc", shown["floors"]["colour_statistics"]["auroc"])] = None
     empty = ("",) * (len(HEADLINE) - 1)
     rows += [("colour statistics alone", floor, *empty) for floor in floors]
-    within = headline(first)
+    within = pick_headline(first)
     source = card_provenance.name_source(within.source)
     lines = [f"| {' | '.join(row)} |" for row in rows]
     part = f"{first.data.part} part of the {first.data.split} split, within {source}"
-    return "\n".join([*lines, "", f"On the {part}: {counts(within.counts.model_dump())}."])
+    return "\n".join([*lines, "", f"On the {part}: {describe_counts(within.counts.model_dump())}."])
 
 
 def put_results(readme: str, table: str) -> str:
@@ -187,28 +187,28 @@ def put_results(readme: str, table: str) -> str:
 
 
 def put_between(page: str, begin: str, end: str, table: str) -> str:
-    """A page's text with what stands between two markers replaced; InputError without them."""
+    """Replace what stands between two markers of a page; InputError without them."""
     before, _, rest = page.partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
+    _, marker, after = rest.partition(end)
+    if not marker:
         raise InputError(f"the README lacks the markers {begin!r} and {end!r}")
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 
-def _images_of(metrics: measured.Metrics) -> tuple[Any, ...]:
+def _identify_images(metrics: measured.Metrics) -> tuple[Any, ...]:
     data = metrics.data
     return data.corpus_fingerprint, data.split_sha256, data.part
 
 
-def _ends(name: str, entry: dict[str, float]) -> str:
+def _format_ends(name: str, entry: dict[str, float]) -> str:
     """Return the ends of a figure's interval."""
     metric = METRICS[name]
     return f"{metric.text(entry['low'])} to {metric.text(entry['high'])}"
 
 
-def _cell(name: str, entry: dict[str, float]) -> str:
+def _format_figure(name: str, entry: dict[str, float]) -> str:
     """Return a figure and its interval, as a table's cell."""
-    return f"{METRICS[name].text(entry['value'])} ({_ends(name, entry)})"
+    return f"{METRICS[name].text(entry['value'])} ({_format_ends(name, entry)})"
 
 
 def main(
@@ -223,6 +223,6 @@ def main(
         for path in write(folder, dataset):
             typer.echo(f"card: {path}")
     if readme:
-        text = put_results(readme.read_text("utf-8"), results_table(model))
+        text = put_results(readme.read_text("utf-8"), tabulate_results(model))
         write_files({readme: text.encode()})
         typer.echo(f"results: {readme}")

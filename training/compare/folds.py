@@ -11,26 +11,26 @@ import pandas as pd
 from training.compare import schema
 from training.compare.rows import (
     align_frames,
-    auroc_minus,
-    auroc_of,
-    counts_of,
+    count_rows,
+    measure_auroc,
     measure_frame,
-    within,
+    select_source,
+    subtract_auroc,
 )
 from training.compare.runs import Missing, Pool, Run, pool_arms, pool_folds
 from training.corpus import splits
-from training.corpus.selection import data_of
+from training.corpus.selection import open_data
 from training.evaluate.schema import Neighbours
 
 ARMS = ("plain", "tuned")
 FLOOR = ("colour statistics", "floor")
 
 
-def out_of_fold(
+def compare_arms(
     runs: list[Run], larger: str, floor: pd.DataFrame | None = None
 ) -> tuple[schema.OutOfFold, ...]:
     """Return each arm's pooled folds, beside the same backbone's plain arm and the colour floor."""
-    whole = _whole_pools(runs)
+    whole = _pool_whole_arms(runs)
     if not whole:
         raise Missing("no run holds out a fold")
     plain = {pool.first.backbone: pool for pool in whole if pool.first.plan.arm == "plain"}
@@ -39,10 +39,10 @@ def out_of_fold(
         beside: dict[str, Any] = {}
         base = plain.get(pool.first.backbone, pool)
         if base is not pool and set(pool.runs) & set(base.runs):
-            difference, images = auroc_minus(pool.frame, base.frame, larger)
+            difference, images = subtract_auroc(pool.frame, base.frame, larger)
             beside = {"minus_plain": difference, "paired_images": images}
         if floor is not None:
-            beside["minus_floor"], _ = auroc_minus(pool.frame, floor, larger)
+            beside["minus_floor"], _ = subtract_auroc(pool.frame, floor, larger)
         lines.append(_measure_pool(pool, larger).model_copy(update=beside))
     if floor is not None:
         backbone, arm = FLOOR
@@ -52,13 +52,13 @@ def out_of_fold(
                 arm=arm,
                 learnt_share=1,
                 folds=tuple(range(splits.FOLDS)),
-                **measure_frame(within(floor, larger)),
+                **measure_frame(select_source(floor, larger)),
             )
         )
     return tuple(lines)
 
 
-def _whole_pools(runs: list[Run]) -> list[Pool]:
+def _pool_whole_arms(runs: list[Run]) -> list[Pool]:
     whole = [pool for pool in pool_arms(runs) if pool.first.plan.learnt_share == 1]
     return sorted(
         whole, key=lambda pool: (pool.first.plan.backbone, pool.first.plan.arm != "plain")
@@ -71,13 +71,13 @@ def _measure_pool(pool: Pool, larger: str) -> schema.OutOfFold:
         arm=pool.first.plan.arm,
         learnt_share=pool.first.plan.learnt_share,
         folds=tuple(pool.runs),
-        **measure_frame(within(pool.frame, larger)),
+        **measure_frame(select_source(pool.frame, larger)),
     )
 
 
-def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
-    """Backbone x (plain, tuned) over the folds that all four hold, with what each was given."""
-    four = [pool for pool in _whole_pools(runs) if pool.first.plan.arm in ARMS]
+def compare_square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
+    """Compare backbone x (plain, tuned) over the folds of all four, with what each was given."""
+    four = [pool for pool in _pool_whole_arms(runs) if pool.first.plan.arm in ARMS]
     if len(four) < 4:
         names = [f"{pool.first.backbone} {pool.first.plan.arm}" for pool in four]
         raise Missing(
@@ -88,7 +88,7 @@ def square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
     if not folds:
         raise Missing("the four arms hold no fold in common")
     four = [pool_folds(pool.runs, folds) for pool in four]
-    frames = align_frames([within(pool.frame, larger) for pool in four])
+    frames = align_frames([select_source(pool.frame, larger) for pool in four])
     measured = [measure_frame(frame) for frame in frames]
     corners = tuple(
         schema.Corner(
@@ -113,7 +113,7 @@ def _add_up_budget(pool: Pool, corpus: Path | None) -> schema.Budget:
     passes = None
     if corpus:
         passes = sum(
-            run.plan.count_draws(len(data_of(corpus, run.plan, run.held).training.frame))
+            run.plan.count_draws(len(open_data(corpus, run.plan, run.held).training.frame))
             for run in pool.runs.values()
         )
     return schema.Budget(
@@ -135,8 +135,8 @@ def _list_unequal_budgets(corners: tuple[schema.Corner, ...]) -> tuple[str, ...]
     return tuple(lines)
 
 
-def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve, ...]:
-    """Arms that learnt from a share of the cases, with the one of the same recipe that had all.
+def compare_shares(runs: list[Run], larger: str) -> tuple[schema.LearningCurve, ...]:
+    """Set arms that learnt from a share of the cases beside the one that had all.
 
     Each curve is over the folds that all its shares hold; arms of one recipe and share are alike.
     """
@@ -162,30 +162,30 @@ def learning_curves(runs: list[Run], larger: str) -> tuple[schema.LearningCurve,
     return tuple(curves)
 
 
-def neighbours(runs: list[Run], larger: str) -> tuple[Neighbours, ...]:
-    """Arms whose folds were held out both by case and by runs of neighbouring case ids."""
-    by_case = {_recipe_of(pool): pool for pool in pool_arms(runs)}
-    by_id = {_recipe_of(pool): pool for pool in pool_arms(runs, "neighbours")}
+def compare_neighbours(runs: list[Run], larger: str) -> tuple[Neighbours, ...]:
+    """Compare folds by case with folds that keep neighbouring case ids together."""
+    by_case = {_identify_recipe(pool): pool for pool in pool_arms(runs)}
+    by_id = {_identify_recipe(pool): pool for pool in pool_arms(runs, "neighbours")}
     both = [(by_case[recipe], by_id[recipe]) for recipe in by_id if recipe in by_case]
     if not both:
         raise Missing(
             "it takes fold runs of one recipe on the grouped split and on the neighbours split"
         )
-    return tuple(_compare_neighbours(*pair, larger) for pair in both)
+    return tuple(_set_beside(*pair, larger) for pair in both)
 
 
-def _recipe_of(pool: Pool) -> str:
+def _identify_recipe(pool: Pool) -> str:
     return str(pool.first.decided("split", "seed"))
 
 
-def _compare_neighbours(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
-    one, other = align_frames([within(pool.frame, larger) for pool in (by_case, by_run)])
-    difference, _ = auroc_minus(by_run.frame, by_case.frame, larger)
+def _set_beside(by_case: Pool, by_run: Pool, larger: str) -> Neighbours:
+    one, other = align_frames([select_source(pool.frame, larger) for pool in (by_case, by_run)])
+    difference, _ = subtract_auroc(by_run.frame, by_case.frame, larger)
     return Neighbours(
         backbone=by_case.first.backbone,
         arm=by_case.first.plan.arm,
-        counts=counts_of(one),
-        by_case=auroc_of(one),
-        by_run=auroc_of(other),
+        counts=count_rows(one),
+        by_case=measure_auroc(one),
+        by_run=measure_auroc(other),
         difference=difference,
     )

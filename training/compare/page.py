@@ -58,7 +58,7 @@ def render(report: schema.Report) -> str:
         pictures=PICTURES,
         metrics=METRICS,
         floor_words=FLOOR_WORDS,
-        title=title,
+        title=name_run,
         short_commit=short_commit,
         unlike_plain=any(
             one.minus_plain and one.folds != plain[one.backbone] for one in report.out_of_fold
@@ -66,7 +66,7 @@ def render(report: schema.Report) -> str:
     )
 
 
-def title(one: schema.Tested) -> str:
+def name_run(one: schema.Tested) -> str:
     """Return a tested run in words; runs of one arm may have learnt from different data."""
     return f"{one.backbone}, {one.arm}, learnt from {one.learnt}"
 

@@ -62,7 +62,7 @@ def compare(
                 f"the runs were trained on corpus {theirs[:16]}, {corpus_folder} is {ours[:16]}"
             )
     floor = predictions.read(floor_folder / run_folder.PREDICTIONS) if floor_folder else None
-    larger = _larger_source(runs)
+    larger = _find_larger_source(runs)
     missing: dict[str, str] = {}
 
     def section(name: str, make: Callable[..., Any], *given: Any, empty: Any = ()) -> Any:
@@ -81,27 +81,27 @@ def compare(
         runs=tuple(map(_line, runs)),
         hours=sum(run.seconds for run in runs) / 3600,
         original=ORIGINAL,
-        on_same_terms=section("on_same_terms", tested.on_same_terms, larger),
-        tested=section("tested", tested.tested),
-        pairs=section("pairs", tested.pairs, larger),
-        out_of_fold=section("out_of_fold", folds.out_of_fold, larger, floor),
-        square=section("square", folds.square, larger, corpus_folder, empty=None),
-        neighbours=section("neighbours", folds.neighbours, larger),
-        learning_curves=section("learning_curves", folds.learning_curves, larger),
-        costs=_costs(runs),
-        machine=cost.machine(),
+        on_same_terms=section("on_same_terms", tested.compare_on_same_terms, larger),
+        tested=section("tested", tested.list_tested),
+        pairs=section("pairs", tested.compare_backbones, larger),
+        out_of_fold=section("out_of_fold", folds.compare_arms, larger, floor),
+        square=section("square", folds.compare_square, larger, corpus_folder, empty=None),
+        neighbours=section("neighbours", folds.compare_neighbours, larger),
+        learning_curves=section("learning_curves", folds.compare_shares, larger),
+        costs=_measure_costs(runs),
+        machine=cost.describe_machine(),
         missing=missing,
         notice=NOTICE,
     )
 
 
-def _larger_source(runs: list[Run]) -> str:
+def _find_larger_source(runs: list[Run]) -> str:
     """Return the source with most of the images that any run was scored on."""
     frames = [run.held_out for run in runs if run.held_out is not None]
     frames += [run.test.frame for run in runs if run.test]
     if not frames:
         raise InputError("no run was scored: run training.evaluate --out RUN/metrics-test.json")
-    return splits.larger_source(pd.concat(frames).drop_duplicates("sha256"))
+    return splits.find_larger_source(pd.concat(frames).drop_duplicates("sha256"))
 
 
 def _line(run: Run) -> schema.RunLine:
@@ -116,8 +116,8 @@ def _line(run: Run) -> schema.RunLine:
     )
 
 
-def _costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
-    """Of one run of each backbone, input size and number of views, which decide it.
+def _measure_costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
+    """Measure one run of each backbone, input size and number of views, which decide the cost.
 
     Runs from records have no weights: they can't be timed.
     """
@@ -127,7 +127,9 @@ def _costs(runs: list[Run]) -> tuple[schema.CostLine, ...]:
             first.setdefault((run.backbone, run.plan.input_size, run.plan.views), run)
     return tuple(
         schema.CostLine(
-            backbone=run.backbone, run=run.name, cost=cost.cost(run.folder / run_folder.MODEL)
+            backbone=run.backbone,
+            run=run.name,
+            cost=cost.measure_cost(run.folder / run_folder.MODEL),
         )
         for run in first.values()
     )
@@ -137,9 +139,9 @@ def draw(report: schema.Report) -> dict[str, bytes]:
     """Draw the figures of the sections there are; returns PNG by file name."""
     within = f"within {report.larger_source}"
     drawn = {}
-    if rows := _tested_rows(report):
+    if rows := _list_tested(report):
         drawn["tested"] = figures.draw_forest(rows, f"AUROC {within}")
-    if arms := _arm_rows(report):
+    if arms := _list_arms(report):
         words = f"AUROC minus plain on the same images, {within}"
         drawn["out_of_fold"] = figures.draw_forest(arms, words, differences=True)
     if report.learning_curves:
@@ -153,8 +155,8 @@ def draw(report: schema.Report) -> dict[str, bytes]:
     return {page.PICTURES[name]: data for name, data in drawn.items()}
 
 
-def _tested_rows(report: schema.Report) -> list[Row]:
-    models = [(page.title(one), *_place(one.within.figures["auroc"])) for one in report.tested]
+def _list_tested(report: schema.Report) -> list[Row]:
+    models = [(page.name_run(one), *_place(one.within.figures["auroc"])) for one in report.tested]
     floors = [
         (f"{card.FLOOR_WORDS[name].partition(' (')[0]} (floor)", *_place(floor.auroc))
         for one in report.tested[:1]
@@ -163,8 +165,8 @@ def _tested_rows(report: schema.Report) -> list[Row]:
     return models + floors
 
 
-def _arm_rows(report: schema.Report) -> list[Row]:
-    """Differences alone: the AUROCs of arms that hold different folds can't stand side by side."""
+def _list_arms(report: schema.Report) -> list[Row]:
+    """Return differences alone: AUROCs of different folds can't stand side by side."""
     return [
         (
             f"{one.backbone}, {one.arm} (folds {', '.join(map(str, one.folds))})",

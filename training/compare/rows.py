@@ -9,11 +9,11 @@ import pandas as pd
 
 from bcd_models.errors import InputError
 from training.evaluate import metrics
-from training.evaluate.metrics import truth_of
+from training.evaluate.metrics import is_malignant
 from training.evaluate.schema import Counts, Estimate
 
 
-def within(frame: pd.DataFrame, source: str) -> pd.DataFrame:
+def select_source(frame: pd.DataFrame, source: str) -> pd.DataFrame:
     """Return the rows of one source."""
     return frame[frame["source"] == source].reset_index(drop=True)
 
@@ -35,25 +35,27 @@ def align_frames(frames: list[pd.DataFrame]) -> list[pd.DataFrame]:
     return [frame.set_index("sha256").loc[order].reset_index() for frame in frames]
 
 
-def counts_of(frame: pd.DataFrame) -> Counts:
-    """Images, cases and labels."""
-    return Counts(**metrics.counts(frame))
+def count_rows(frame: pd.DataFrame) -> Counts:
+    """Count images, cases and labels."""
+    return Counts(**metrics.count_images(frame))
 
 
-def drawn_of(frame: pd.DataFrame) -> metrics.Resamples:
-    """Resamples of whole cases; the same for frames of the same rows."""
-    return metrics.resamples(frame["case_id"], frame["source"])
+def resample_cases(frame: pd.DataFrame) -> metrics.Resamples:
+    """Draw resamples of whole cases; the same for frames of the same rows."""
+    return metrics.draw_resamples(frame["case_id"], frame["source"])
 
 
-def margins_of(frame: pd.DataFrame) -> metrics.Floats:
-    """Logit margins, shape (N,)."""
+def get_margins(frame: pd.DataFrame) -> metrics.Floats:
+    """Return the logit margins, shape (N,)."""
     return np.asarray(frame["margin"], np.float64)
 
 
-def auroc_of(frame: pd.DataFrame) -> Estimate:
-    """AUROC of the margins."""
-    found = metrics.interval(metrics.auroc, truth_of(frame), margins_of(frame), drawn_of(frame))
-    return Estimate(**found)
+def measure_auroc(frame: pd.DataFrame) -> Estimate:
+    """Return the AUROC of the margins."""
+    estimate = metrics.measure_interval(
+        metrics.auroc, is_malignant(frame), get_margins(frame), resample_cases(frame)
+    )
+    return Estimate(**estimate)
 
 
 def measure_frame(frame: pd.DataFrame) -> dict[str, Any]:
@@ -62,18 +64,20 @@ def measure_frame(frame: pd.DataFrame) -> dict[str, Any]:
     The latter is at the threshold where it is largest on these very images.
     """
     best = metrics.best_balanced_accuracy
-    found = metrics.interval(best, truth_of(frame), margins_of(frame), drawn_of(frame))
+    estimate = metrics.measure_interval(
+        best, is_malignant(frame), get_margins(frame), resample_cases(frame)
+    )
     return {
-        "counts": counts_of(frame),
-        "auroc": auroc_of(frame),
-        "balanced_accuracy": Estimate(**found),
+        "counts": count_rows(frame),
+        "auroc": measure_auroc(frame),
+        "balanced_accuracy": Estimate(**estimate),
     }
 
 
-def auroc_minus(ours: pd.DataFrame, theirs: pd.DataFrame, source: str) -> tuple[Estimate, int]:
-    """Paired difference of AUROC over a source's images that both scored; how many these are."""
-    one, other = align_frames([within(frame, source) for frame in (ours, theirs)])
-    gap = metrics.difference(
-        metrics.auroc, truth_of(one), margins_of(one), margins_of(other), drawn_of(one)
+def subtract_auroc(ours: pd.DataFrame, theirs: pd.DataFrame, source: str) -> tuple[Estimate, int]:
+    """Return the paired difference of AUROC, and how many of a source's images both scored."""
+    one, other = align_frames([select_source(frame, source) for frame in (ours, theirs)])
+    gap = metrics.measure_difference(
+        metrics.auroc, is_malignant(one), get_margins(one), get_margins(other), resample_cases(one)
     )
     return Estimate(**gap), len(one)

@@ -11,7 +11,7 @@ from training.evaluate.cost import Cost, Machine
 from training.evaluate.schema import Counts, Estimate, Figures, Neighbours, Within
 
 SCHEMA_VERSION: Literal[2] = 2
-DROPPED = {"leaks", "leave_one_out", "warnings"}  # of schema 1
+DROPPED_SECTIONS = {"leaks", "leave_one_out", "warnings"}  # of schema 1
 
 
 class RunLine(Strict):
@@ -187,5 +187,7 @@ class Report(Strict):
     def _drop_sections(cls, document: Any) -> Any:
         if not isinstance(document, dict) or document.get("schema_version") != 1:
             return document
-        known = {key: value for key, value in document.items() if key not in DROPPED}
-        return known | {"missing": {k: v for k, v in known["missing"].items() if k not in DROPPED}}
+        known = {key: value for key, value in document.items() if key not in DROPPED_SECTIONS}
+        return known | {
+            "missing": {k: v for k, v in known["missing"].items() if k not in DROPPED_SECTIONS}
+        }

@@ -107,14 +107,14 @@ def load(corpus: Path) -> tuple[datasets.Dataset, dict[str, Any]]:
     return datasets.load_from_disk(str(corpus)), json.loads((corpus / ABOUT).read_text())
 
 
-def fingerprint(table: pd.DataFrame) -> str:
-    """SHA-256 of the sorted rows' identity and content; the same on every machine and order.
+def compute_fingerprint(table: pd.DataFrame) -> str:
+    """Return the SHA-256 of the rows' identity and content, the same whatever their order.
 
     Args:
-        table: As ``splits.table`` gives it.
+        table: As ``splits.read_table`` gives it.
     """
     numbered = table.assign(
-        source=table["source"].map(_numbers(SOURCES)), label=table["label"].map(_numbers(LABELS))
+        source=table["source"].map(_number(SOURCES)), label=table["label"].map(_number(LABELS))
     )
     lines = numbered["source"]
     for column in ("name", "label", "case_id", "sha256"):
@@ -125,19 +125,19 @@ def fingerprint(table: pd.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _numbers(names: Iterable[str]) -> dict[str, str]:
+def _number(names: Iterable[str]) -> dict[str, str]:
     return {name: str(number) for number, name in enumerate(names)}
 
 
 def _build(paths: Paths, beside: Path, processes: int) -> dict[str, Any]:
-    """Everything of a corpus, in a folder ``ready`` within ``beside``."""
+    """Make all of a corpus, in a folder ``ready`` within ``beside``."""
     ready = beside / READY
     shutil.rmtree(ready, ignore_errors=True)
     rows, refused = _merge(read_chunks(paths, beside, processes))
     rows.save_to_disk(ready)
     rows = datasets.load_from_disk(str(ready))  # in its final order, which costs least to read
-    table = splits.table(rows)
-    about = _about(table, refused)
+    table = splits.read_table(rows)
+    about = _describe(table, refused)
     (ready / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
     splits.write_all(table, about["fingerprint"], ready)
     corpus_page.write(rows, table, about, ready)
@@ -146,13 +146,13 @@ def _build(paths: Paths, beside: Path, processes: int) -> dict[str, Any]:
 
 def read_chunks(paths: Paths, folder: Path, processes: int) -> list[Path]:
     """Read every source in chunks, each by one process; chunks that are there already stay."""
-    folder = folder / _key(paths)
+    folder = folder / _name_chunks(paths)
     folder.mkdir(parents=True, exist_ok=True)
     schema = row_features().arrow_schema
     asked = {
         folder / f"{name}-{number}-{chunk}.arrow": (name, path, chunk, chunks)
-        for name, found in paths.items()
-        for number, path in enumerate(found)
+        for name, several in paths.items()
+        for number, path in enumerate(several)
         for chunks in (CHUNKS if is_splittable(path) else 1,)
         for chunk in range(chunks)
     }
@@ -176,16 +176,18 @@ def read_chunks(paths: Paths, folder: Path, processes: int) -> list[Path]:
     return list(asked)
 
 
-def _key(paths: Paths) -> str:
+def _name_chunks(paths: Paths) -> str:
     """Name what the chunks are read from: a build of other files never goes on from them."""
     stamps = [
-        (name, str(path.resolve()), stamp(path)) for name, found in paths.items() for path in found
+        (name, str(path.resolve()), stamp(path))
+        for name, several in paths.items()
+        for path in several
     ]
     return hashlib.sha256(repr((SCHEMA_VERSION, CHUNKS, stamps)).encode()).hexdigest()[:16]
 
 
 def _merge(chunks: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
-    """All chunks in one order, whatever the order of files; duplicates kept once or not at all."""
+    """Merge chunks in an order of names; duplicates are kept once or not at all."""
     refused = [
         Refused(*r) for chunk in chunks for r in json.loads(chunk.with_suffix(".json").read_text())
     ]
@@ -195,7 +197,7 @@ def _merge(chunks: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
         first = f", the first, {refused[0].name}: {refused[0].reason}" if refused else ""
         raise InputError(f"no usable image; {len(refused)} files left out{first}")
     everything = datasets.concatenate_datasets(filled)
-    table = splits.table(everything).sort_values(["source", "name", "sha256"])
+    table = splits.read_table(everything).sort_values(["source", "name", "sha256"])
     alike = table.groupby("sha256")
     contradicted = alike["label"].transform("nunique") > 1
     repeated = table.duplicated("sha256") & ~contradicted
@@ -207,15 +209,15 @@ def _merge(chunks: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
     return everything.select(kept), sorted(refused, key=lambda r: (r.reason, r.name))
 
 
-def _about(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
+def _describe(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
     if missing := set(LABELS) - set(table["label"]):
         raise InputError(f"the corpus has no {missing.pop()} image: both classes are needed")
     return {
         "schema_version": SCHEMA_VERSION,
-        "fingerprint": fingerprint(table),
+        "fingerprint": compute_fingerprint(table),
         "rows": len(table),
         "sources": {
-            name: _about_source(SOURCES[name], frame, refused)
+            name: _describe_source(SOURCES[name], frame, refused)
             for name, frame in table.groupby("source")
         },
         "skipped": dict(Counter(r.reason for r in refused)),
@@ -223,7 +225,7 @@ def _about(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
     }
 
 
-def _about_source(source: Source, frame: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
+def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
     left_out = [r for r in refused if r.name.startswith(f"{source.name}/") and r.reason != FOREIGN]
     labels = {label: int((frame["label"] == label).sum()) for label in LABELS}
     both = frame.groupby("case_id")["label"].nunique()
@@ -255,7 +257,7 @@ def make_command() -> Callable[..., None]:
 
     fixed = signature(main, eval_str=True).parameters.values()
     options = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=_option_of(source))
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=_make_option(source))
         for name, source in SOURCES.items()
     ]
     build_corpus.__signature__ = Signature(  # type: ignore[attr-defined]
@@ -264,7 +266,7 @@ def make_command() -> Callable[..., None]:
     return build_corpus
 
 
-def _option_of(source: Source) -> Any:
+def _make_option(source: Source) -> Any:
     words = f"{source.short} folder or archive; may be repeated."
     return Annotated[list[Path] | None, typer.Option(f"--{source.name}", help=words)]
 
@@ -277,13 +279,13 @@ def main(
     **sources: list[Path] | None,
 ) -> None:
     """Merge the sources into a corpus with its splits."""
-    paths = {name: found for name in SOURCES if (found := sources.get(name))}
+    paths = {name: several for name in SOURCES if (several := sources.get(name))}
     if not paths:
         options = ", ".join(f"--{name} PATH" for name in SOURCES)
         raise InputError(f"name at least one source: {options}")
     about = build(paths, out, processes)
     for name, source in about["sources"].items():
-        typer.echo(f"{name}: {corpus_page.extent(source)}; kept {source['labels']}")
+        typer.echo(f"{name}: {corpus_page.describe_extent(source)}; kept {source['labels']}")
     for reason, count in about["skipped"].items():
         typer.echo(f"skipped {count}: {reason}")
     typer.echo(f"{out}: {about['rows']:,} rows, fingerprint {about['fingerprint'][:16]}")

@@ -29,7 +29,7 @@ _LIMITS = ImageLimits(min_side=1)
 
 
 def begin_process() -> None:
-    """What a reading process does first.
+    """Prepare a reading process.
 
     Ctrl-C is for its parent to answer: the chunk at hand is ended and kept. A parent that is killed
     must not leave it waiting for ever.
@@ -60,7 +60,7 @@ def read_chunk(
     """
     refused: list[Refused] = []
     beside = file.with_suffix(".new")
-    rows = _rows(SOURCES[name], path, chunk, chunks, refused)
+    rows = _read_rows(SOURCES[name], path, chunk, chunks, refused)
     with pa.OSFile(str(beside), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
         while batch := list(islice(rows, WRITE_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
@@ -69,32 +69,32 @@ def read_chunk(
     beside.rename(file)
 
 
-def _rows(
+def _read_rows(
     source: Source, path: Path, chunk: int, chunks: int, refused: list[Refused]
 ) -> Iterator[dict[str, Any]]:
-    for found in source.read(path, chunk, chunks):
-        row = found if isinstance(found, Refused) else _row(source, found)
+    for item in source.read(path, chunk, chunks):
+        row = item if isinstance(item, Refused) else _make_row(source, item)
         if isinstance(row, Refused):
             refused.append(row)
         else:
             yield row
 
 
-def _row(source: Source, found: Image) -> dict[str, Any] | Refused:
+def _make_row(source: Source, item: Image) -> dict[str, Any] | Refused:
     try:
-        image = open_image(found.data, _LIMITS)
+        image = open_image(item.data, _LIMITS)
     except ImageError as error:
-        return Refused(found.name, f"unreadable: {error}")
+        return Refused(item.name, f"unreadable: {error}")
     if source.size and image.size != source.size:
-        return Refused(found.name, f"not {source.size[0]}x{source.size[1]} pixels")
+        return Refused(item.name, f"not {source.size[0]}x{source.size[1]} pixels")
     pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     return {
-        "image": {"bytes": found.data, "path": None},
-        "label": LABELS.index(found.label),
+        "image": {"bytes": item.data, "path": None},
+        "label": LABELS.index(item.label),
         "source": list(SOURCES).index(source.name),
-        "case_id": found.case_id,
-        "subtype": found.subtype,
-        "magnification": found.magnification,
-        "name": found.name,
+        "case_id": item.case_id,
+        "subtype": item.subtype,
+        "magnification": item.magnification,
+        "name": item.name,
         "sha256": pixels,
     }

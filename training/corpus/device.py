@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def to_uint8(pixels: NDArray[np.uint8]) -> Tensor:
-    """Pixels of N x H x W x 3 as a tensor of N x 3 x H x W over the same memory."""
+    """Return pixels of N x H x W x 3 as a tensor of N x 3 x H x W over the same memory."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
@@ -56,22 +56,22 @@ def resize(images: Tensor, size: int) -> Tensor:
 
 def normalise(pixels: Tensor, config: PreprocessConfig) -> Tensor:
     """Bring values from 0 to 255 to the mean and deviation the network expects, in place."""
-    mean, std = _of_channels(config.mean, config.std, pixels.device)
+    mean, std = _spread_over_channels(config.mean, config.std, pixels.device)
     return pixels.sub_(mean).div_(std)
 
 
 @lru_cache
 @torch.inference_mode(False)
-def _of_channels(
+def _spread_over_channels(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Values for each channel, of 0 to 1, as those of 0 to 255: 3 x 1 x 1."""
+    """Return values for each channel, of 0 to 1, as those of 0 to 255: 3 x 1 x 1."""
     both = torch.tensor((mean, std), device=device).view(2, 3, 1, 1) * 255
     return both[0], both[1]
 
 
 def symmetry(images: Tensor, which: int) -> Tensor:
-    """One of the eight turns and reflections of a square, 0 being none, of ... x S x S pixels."""
+    """Apply one of a square's eight turns and reflections, 0 being none, to ... x S x S pixels."""
     if not which:
         return images
     turned = torch.rot90(images, which % 4, (-2, -1))

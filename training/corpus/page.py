@@ -27,12 +27,14 @@ def write(rows: datasets.Dataset, frame: pd.DataFrame, about: dict[str, Any], fo
         name: frame[frame["source"] == name].groupby("case_id").size() for name in about["sources"]
     }
     template = Path(__file__).with_name(PAGE)
-    text = pages.render(template, about=about, sizes=sizes, extent=extent, listed=MAX_LISTED)
+    text = pages.render(
+        template, about=about, sizes=sizes, extent=describe_extent, listed=MAX_LISTED
+    )
     (folder / PAGE).write_text(text, "utf-8")
 
 
-def extent(source: dict[str, Any]) -> str:
-    """What part of the full data set was found, in words; ``source`` as in ``corpus.json``."""
+def describe_extent(source: dict[str, Any]) -> str:
+    """Say how much of the full data set was found; ``source`` as in ``corpus.json``."""
     images, cases = sum(source["full_set"]["labels"].values()), source["full_set"]["cases"]
     found = f"{source['found']:,} of the full set's {images:,} images"
     if source["found"] == images and source["cases"] == cases:

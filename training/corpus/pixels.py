@@ -36,7 +36,7 @@ _LIMITS = ImageLimits(min_side=1)
 
 _EVERY = slice(None)
 
-Found = list[tuple[NDArray[np.int64] | slice, Tensor]]
+StoredPixels = list[tuple[NDArray[np.int64] | slice, Tensor]]
 """For each shape in a batch: places in the batch, and their pixels as uint8 N x 3 x H x W."""
 
 
@@ -66,13 +66,13 @@ class Pixels:
         return len(self._place)
 
     def where(self, mask: NDArray[np.bool_]) -> Pixels:
-        """Those of some of the rows."""
+        """Return those of some of the rows."""
         some = copy(self)
         some._group, some._place = self._group[mask], self._place[mask]
         return some
 
-    def rows(self, positions: Tensor) -> Found:
-        """Pixels of some rows as stored.
+    def rows(self, positions: Tensor) -> StoredPixels:
+        """Return the pixels of some rows as stored.
 
         They are copied here: a thread that copied them ahead would cost more than it saves.
         """
@@ -90,7 +90,7 @@ class Pixels:
         ]
 
     def batch(self, positions: Tensor, size: int, device: torch.device) -> Tensor:
-        """Pixels of some rows, N x 3 x size x size, float32 from 0 to 255, on the device."""
+        """Return pixels of some rows on the device, N x 3 x size x size, float32 from 0 to 255."""
         return resize_rows(self.rows(positions.cpu()), size, device)
 
 
@@ -119,16 +119,16 @@ class Rows:
         return Rows(self.frame[mask].reset_index(drop=True), self.pixels.where(mask), taught)
 
 
-def rows_of(
+def select_rows(
     corpus: datasets.Dataset, frame: pd.DataFrame, indices: NDArray[np.int64], largest: int
 ) -> Rows:
-    """Rows of a corpus by position; ``frame`` is the whole corpus' table."""
+    """Select rows of a corpus by position; ``frame`` is the whole corpus' table."""
     chosen = frame.iloc[indices].reset_index(drop=True)
     return Rows(chosen, Pixels(corpus, indices, largest))
 
 
-def resize_rows(rows: Found, size: int, device: torch.device) -> Tensor:
-    """Rows as ``Pixels.rows`` gives them, N x 3 x size x size, float32 from 0 to 255."""
+def resize_rows(rows: StoredPixels, size: int, device: torch.device) -> Tensor:
+    """Resize what ``Pixels.rows`` gives to N x 3 x size x size, float32 from 0 to 255."""
     if len(rows) == 1:
         return resize(_move(rows[0][1], device), size)
     out = torch.empty(sum(len(pixels) for _, pixels in rows), 3, size, size, device=device)
@@ -164,7 +164,7 @@ def pack_pixels(rows: datasets.Dataset, largest: int) -> Path:
 
 
 def _map_file(path: Path) -> NDArray[np.uint8]:
-    """A file's bytes, which the system reads at once: row by row at random, disks are slow."""
+    """Map a file, which the system reads at once: row by row at random, disks are slow."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     mapping.madvise(mmap.MADV_WILLNEED)

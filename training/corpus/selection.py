@@ -16,7 +16,7 @@ from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.corpus.pixels import Rows, rows_of
+from training.corpus.pixels import Rows, select_rows
 from training.recipes import schema as recipe
 from training.run_folder import PREDICTIONS
 
@@ -59,10 +59,10 @@ def open_corpus(folder: Path, kind: str) -> Corpus:
     """Open a corpus with the split of a kind; InputError where either can't be used."""
     rows, about = corpus.load(folder)
     split = splits.read(folder, rows, kind, about["fingerprint"])
-    return Corpus(rows, about, split, splits.table(rows).assign(fold=split.fold.to_numpy()))
+    return Corpus(rows, about, split, splits.read_table(rows).assign(fold=split.fold.to_numpy()))
 
 
-def data_of(corpus_folder: Path, plan: recipe.Recipe, held: HeldOut = HeldOut()) -> Data:
+def open_data(corpus_folder: Path, plan: recipe.Recipe, held: HeldOut = HeldOut()) -> Data:
     """Open a corpus and select the rows of a run; raises as ``open_corpus`` and ``select_data``."""
     return select_data(open_corpus(corpus_folder, plan.split), plan, held)
 
@@ -75,17 +75,17 @@ def select_data(opened: Corpus, plan: recipe.Recipe, held: HeldOut = HeldOut()) 
             label only within the larger source.
     """
     split, table = opened.split, opened.table
-    fitted, out = _masks(split, table, held)
+    fitted, out = _split_rows(split, table, held)
     if plan.learnt_share < 1:
-        fitted &= table["case_id"].isin(drawn_cases(table[fitted], plan.learnt_share)).to_numpy()
-    larger = table["source"] == splits.larger_source(table)
+        fitted &= table["case_id"].isin(draw_cases(table[fitted], plan.learnt_share)).to_numpy()
+    larger = table["source"] == splits.find_larger_source(table)
     where = ", ".join(filter(None, (split.kind, held.words)))
     for what, mask in {"learnt from": fitted, "held out": out}.items():
         checked = table["label"][mask & larger]
         if mask.any() and checked.nunique() < 2 and held.case is None:
             raise InputError(f"what is {what} holds one label only ({where}): {set(checked)}")
     learnt, scored = (
-        rows_of(opened.rows, table, np.flatnonzero(mask), plan.largest) if mask.any() else None
+        select_rows(opened.rows, table, np.flatnonzero(mask), plan.largest) if mask.any() else None
         for mask in (fitted, out)
     )
     if learnt is None or (scored is None and not held.nothing):
@@ -97,10 +97,10 @@ def unlearnt_rows(opened: Corpus, held: HeldOut) -> NDArray[np.bool_]:
     """Return which rows judge a run: those it held out, or test where it held nothing out."""
     if held.nothing:
         return np.asarray(opened.split.part == "test")
-    return _masks(opened.split, opened.table, held)[1]
+    return _split_rows(opened.split, opened.table, held)[1]
 
 
-def _masks(
+def _split_rows(
     split: splits.Split, table: pd.DataFrame, held: HeldOut
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which rows are learnt from, and which are held out."""
@@ -116,8 +116,8 @@ def _masks(
     return usable & ~out, out
 
 
-def drawn_cases(table: pd.DataFrame, share: float) -> set[str]:
-    """A share of the cases of each source, evenly over those of few and of many malignant images.
+def draw_cases(table: pd.DataFrame, share: float) -> set[str]:
+    """Draw a share of each source's cases, evenly over those of few and many malignant images.
 
     Of halves and quarters, the smaller lie within the larger.
     """
@@ -144,8 +144,8 @@ def average_teachers(
         )
     if not teachers:
         return None
-    said = pd.concat([predictions.read(run / PREDICTIONS) for run in teachers])
-    mean = frame["sha256"].map(said.groupby("sha256")["probability"].mean())
+    answers = pd.concat([predictions.read(run / PREDICTIONS) for run in teachers])
+    mean = frame["sha256"].map(answers.groupby("sha256")["probability"].mean())
     if mean.isna().all():
         raise InputError("the teachers say nothing of any image learnt from: name other runs")
     return np.asarray(mean, np.float64)

@@ -51,7 +51,7 @@ class Split:
     fold: pd.Series
 
 
-def table(rows: datasets.Dataset) -> pd.DataFrame:
+def read_table(rows: datasets.Dataset) -> pd.DataFrame:
     """Return the corpus without its pixels, one line a row, label and source as names."""
     frame = rows.remove_columns("image").to_pandas()
     for column in ("label", "source"):
@@ -62,17 +62,21 @@ def table(rows: datasets.Dataset) -> pd.DataFrame:
 
 def write_all(frame: pd.DataFrame, fingerprint: str, folder: Path) -> None:
     """Write a manifest of each kind: ``KIND.json``."""
-    grouped = manifest(frame, "grouped", fingerprint)
-    for document in (grouped, neighbours(frame, grouped), manifest(frame, "random", fingerprint)):
+    grouped = make_manifest(frame, "grouped", fingerprint)
+    for document in (
+        grouped,
+        fold_neighbours(frame, grouped),
+        make_manifest(frame, "random", fingerprint),
+    ):
         text = json.dumps(document, indent=0) + "\n"
         (folder / f"{document['kind']}.json").write_text(text)
 
 
-def manifest(
+def make_manifest(
     frame: pd.DataFrame, kind: Literal["grouped", "random"], fingerprint: str
 ) -> dict[str, Any]:
     """Place every unit in a part and a fold."""
-    only_trained = _small_sources(frame) if kind == "grouped" else set()
+    only_trained = _find_small_sources(frame) if kind == "grouped" else set()
     units = frame.drop_duplicates(_UNIT[kind])
     placed = {
         unit: ("train", -1) if source in only_trained else place(unit)
@@ -88,7 +92,7 @@ def manifest(
     }
 
 
-def neighbours(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:
+def fold_neighbours(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:
     """Return the grouped manifest with stretches of neighbouring case ids in one fold each.
 
     The longest stretches are placed first, each in the fold of fewest images so far.
@@ -144,7 +148,7 @@ def read(corpus: Path, rows: datasets.Dataset, kind: str, fingerprint: str) -> S
     document = _parse_manifest(data, path)
     if document.get("fingerprint") != fingerprint:
         raise InputError(f"{path} belongs to another corpus ({document.get('fingerprint')})")
-    units = table(rows)[_UNIT[kind]]
+    units = read_table(rows)[_UNIT[kind]]
     placed = units.map(document["units"])
     if placed.isna().any():
         raise InputError(f"{path} does not place {units[placed.isna()].iloc[0]}")
@@ -174,14 +178,14 @@ def _parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
     return document
 
 
-def larger_source(frame: pd.DataFrame) -> str:
+def find_larger_source(frame: pd.DataFrame) -> str:
     """Return the source with most images: what figures are headlined by."""
     return str(frame["source"].value_counts().idxmax())
 
 
-def _small_sources(frame: pd.DataFrame) -> set[str]:
-    """Sources with fewer than ten cases of either class, which are only ever trained on."""
+def _find_small_sources(frame: pd.DataFrame) -> set[str]:
+    """Return the sources with fewer than ten cases of either class, which are only trained on."""
     cases = frame.drop_duplicates(["source", "case_id", "label"]).groupby(["source", "label"])
     counts = cases.size().unstack(fill_value=0)
     small = counts.index[(counts < MIN_CASES).any(axis=1)]
-    return {str(source) for source in small if source != larger_source(frame)}
+    return {str(source) for source in small if source != find_larger_source(frame)}

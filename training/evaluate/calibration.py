@@ -14,7 +14,7 @@ from bcd_models.decision import calibrate, log_odds, sigmoid
 def fit_decision(
     margins: NDArray[np.float64], truth: NDArray[np.bool_], refer_share: float
 ) -> DecisionConfig:
-    """Calibration, then threshold, then referral band.
+    """Fit calibration, then threshold, then referral band.
 
     Args:
         margins: Logit margins (malignant minus benign), shape (N,).
@@ -37,7 +37,7 @@ def fit_decision(
 
 
 def fit_line(log_odds: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """Slope and intercept of an unpenalised logistic regression of truth on one number."""
+    """Return slope and intercept of an unpenalised logistic regression on one number."""
     fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(log_odds.reshape(-1, 1), truth)
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 

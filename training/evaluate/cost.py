@@ -54,13 +54,13 @@ class Machine(Strict):
     torch: str
 
 
-def cost(folder: Path) -> Cost:
+def measure_cost(folder: Path) -> Cost:
     """Measure the model of a model folder, on the CPU."""
     model = BCDClassifier.from_pretrained(folder)
     other = BCDClassifier.from_pretrained(folder)  # or torch would answer from now on
     return Cost(
         parameters=model.parameter_count,
-        macs=multiply_adds(other.network, model.config.preprocess.input_size),
+        macs=count_multiply_adds(other.network, model.config.preprocess.input_size),
         views=model.config.decision.views,
         input_size=model.config.preprocess.input_size,
         file_bytes=(folder / WEIGHTS).stat().st_size,
@@ -69,17 +69,17 @@ def cost(folder: Path) -> Cost:
     )
 
 
-def multiply_adds(network: torch.nn.Module, size: int) -> int:
-    """Multiply-adds of one pass: half of the floating-point operations that torch counts."""
+def count_multiply_adds(network: torch.nn.Module, size: int) -> int:
+    """Count multiply-adds of one pass: half of torch's count of floating-point operations."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, size, size))
     return int(counter.get_total_flops() // 2)
 
 
-def machine() -> Machine:
-    """This machine, in words."""
+def describe_machine() -> Machine:
+    """Describe this machine."""
     return Machine(
-        processor=_processor(), threads=torch.get_num_threads(), torch=str(torch.__version__)
+        processor=_name_processor(), threads=torch.get_num_threads(), torch=str(torch.__version__)
     )
 
 
@@ -93,7 +93,7 @@ def _seconds(model: BCDClassifier, images: int) -> float:
     return median(times[1:])  # the first one warms up
 
 
-def _processor() -> str:
+def _name_processor() -> str:
     """Return the processor's name as Linux gives it; elsewhere what Python knows of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()

@@ -55,9 +55,11 @@ def draw_evaluation(
     recall.axhline(truth.mean(), color=PALE, linestyle=":")
     recall.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title="Precision and recall")
     bins = np.array_split(np.argsort(probability, kind="stable"), 10)
-    said, seen = zip(*[(probability[b].mean(), truth[b].mean()) for b in bins], strict=True)
+    predicted, observed = zip(
+        *[(probability[b].mean(), truth[b].mean()) for b in bins], strict=True
+    )
     reliable.plot([0, 1], [0, 1], color=PALE, linestyle=":")
-    reliable.plot(said, seen, color=ACCENT, marker="o")
+    reliable.plot(predicted, observed, color=ACCENT, marker="o")
     reliable.set(xlabel="probability said", ylabel="share malignant", title="Reliability")
     counts = sk.confusion_matrix(truth, probability >= threshold)
     shown = sk.ConfusionMatrixDisplay(counts, display_labels=LABELS)
@@ -69,17 +71,21 @@ def draw_evaluation(
 def draw_risk_by_case(frame: pd.DataFrame, probability: NDArray[np.float64]) -> bytes:
     """Draw each case's mean probability beside its share of malignant patches, sorted by it."""
     cases = (
-        frame.assign(said=probability, seen=frame["label"] == "malignant")
-        .groupby("case_id")[["seen", "said"]]
+        frame.assign(predicted=probability, observed=frame["label"] == "malignant")
+        .groupby("case_id")[["observed", "predicted"]]
         .mean()
-        .sort_values(["seen", "said"])
+        .sort_values(["observed", "predicted"])
     )
     figure, (axes,) = _make_panels(1)
     place = np.arange(1, len(cases) + 1)
     size = float(np.clip(1000 / len(cases), 6, 28))
-    axes.vlines(place, cases["seen"], cases["said"], color=PALE, linewidth=size / 18, zorder=1)
-    axes.scatter(place, cases["seen"], s=size, marker="D", color=INK, label="labelled malignant")
-    axes.scatter(place, cases["said"], s=size, color=ACCENT, label="mean probability said")
+    axes.vlines(
+        place, cases["observed"], cases["predicted"], color=PALE, linewidth=size / 18, zorder=1
+    )
+    axes.scatter(
+        place, cases["observed"], s=size, marker="D", color=INK, label="labelled malignant"
+    )
+    axes.scatter(place, cases["predicted"], s=size, color=ACCENT, label="mean probability said")
     axes.set(
         xlabel=f"{len(cases)} cases, by their share of malignant patches",
         ylabel="share of a case's patches",

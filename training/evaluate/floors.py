@@ -22,41 +22,45 @@ from bcd_models.decision import log_odds
 from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.corpus.pixels import Pixels, Rows, rows_of
+from training.corpus.pixels import Pixels, Rows, select_rows
 from training.run_folder import PREDICTIONS
 
 CHUNK = 256
 SIZE = 50  # pixels
 
 
-def colour_floor(train: Rows, scored: Rows, size: int = SIZE) -> NDArray[np.float64]:
+def predict_by_colour(train: Rows, scored: Rows, size: int = SIZE) -> NDArray[np.float64]:
     """Return P(malignant) by gradient boosting on colour moments, fitted on ``train``.
 
     The features are mean, standard deviation, skewness and kurtosis of each channel in RGB and in
     HED (haematoxylin, eosin, DAB: Ruifrok and Johnston 2001): nothing of shape or texture.
     """
-    learnt, asked = (colour_moments(rows.pixels, size) for rows in (train, scored))
+    learnt, asked = (measure_colour(rows.pixels, size) for rows in (train, scored))
     return _boost(learnt, train.truth, asked)
 
 
-def out_of_fold(corpus_folder: Path, size: int = SIZE) -> tuple[pd.DataFrame, NDArray[np.float64]]:
-    """The rows of all grouped folds, and the colour floor of each, fitted on the other folds.
+def predict_out_of_fold(
+    corpus_folder: Path, size: int = SIZE
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Return the rows of all grouped folds, and the colour floor of each fitted on the others.
 
-    Images that are only ever trained on are part of every fit.
+    Images that are only ever trained on go into every fit.
     """
     rows, about = corpus.load(corpus_folder)
     split = splits.read(corpus_folder, rows, "grouped", about["fingerprint"])
     usable = (split.part != "test").to_numpy()
-    known = rows_of(rows, splits.table(rows), np.flatnonzero(usable), size)
+    known = select_rows(rows, splits.read_table(rows), np.flatnonzero(usable), size)
     fold = split.fold.to_numpy()[usable]
-    probability = across(known, fold, size)
+    probability = predict_across_folds(known, fold, size)
     placed = fold >= 0
     return known.frame[placed].reset_index(drop=True), probability[placed]
 
 
-def across(known: Rows, fold: NDArray[np.int64], size: int = SIZE) -> NDArray[np.float64]:
-    """The colour floor of each fold's rows, fitted on all other rows; NaN for rows of no fold."""
-    moments = colour_moments(known.pixels, size)
+def predict_across_folds(
+    known: Rows, fold: NDArray[np.int64], size: int = SIZE
+) -> NDArray[np.float64]:
+    """Return the colour floor of each fold, fitted on all other rows; NaN for rows of no fold."""
+    moments = measure_colour(known.pixels, size)
     probability = np.full(len(fold), np.nan)
     for held in np.unique(fold[fold >= 0]):
         out = fold == held
@@ -71,14 +75,14 @@ def _boost(
     return np.asarray(model.fit(learnt, truth).predict_proba(asked)[:, 1])
 
 
-def source_floor(train: pd.DataFrame, scored: pd.DataFrame) -> NDArray[np.float64]:
-    """P(malignant) as the share of malignant images of the same source in ``train``."""
+def predict_by_source(train: pd.DataFrame, scored: pd.DataFrame) -> NDArray[np.float64]:
+    """Return P(malignant) as the share of malignant images of the same source in ``train``."""
     malignant = (train["label"] == "malignant").groupby(train["source"]).mean()
     return np.asarray(scored["source"].map(malignant), np.float64)
 
 
-def colour_moments(pixels: Pixels, size: int) -> NDArray[np.float64]:
-    """Four moments of six channels, shape (N, 24), of images squashed to ``size``."""
+def measure_colour(pixels: Pixels, size: int) -> NDArray[np.float64]:
+    """Return four moments of six channels, shape (N, 24), of images squashed to ``size``."""
     import torch
 
     features = []
@@ -86,11 +90,11 @@ def colour_moments(pixels: Pixels, size: int) -> NDArray[np.float64]:
         batch = pixels.batch(positions, size, torch.device("cpu"))
         rgb = batch.permute(0, 2, 3, 1).numpy() / 255
         channels = np.concatenate([rgb, rgb2hed(rgb)], axis=3).reshape(len(batch), -1, 6)
-        features.append(_moments(channels.astype(np.float64)))
+        features.append(_compute_moments(channels.astype(np.float64)))
     return np.concatenate(features)
 
 
-def _moments(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_moments(values: NDArray[np.float64]) -> NDArray[np.float64]:
     mean = values.mean(1)
     spread = values.std(1)
     standard = (values - mean[:, None]) / (spread[:, None] + 1e-9)
@@ -102,7 +106,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for predictions.parquet.")],
 ) -> None:
     """Predict every fold's images by colour statistics alone."""
-    frame, probability = out_of_fold(corpus)
+    frame, probability = predict_out_of_fold(corpus)
     out.mkdir(parents=True, exist_ok=True)
     predictions.write(frame, log_odds(probability), probability, out / PREDICTIONS)
     typer.echo(f"colour floor: {out / PREDICTIONS}")

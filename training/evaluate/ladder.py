@@ -87,11 +87,10 @@ def _eosin(pixels: Pixels, factor: float) -> Pixels:
 
 
 def _turn(quarters: int) -> Rung:
-    words = f"{90 * quarters} degrees"
     return Rung(
         f"turn_{90 * quarters}",
-        f"turned by {words}",
-        words,
+        "turned",
+        f"{90 * quarters} degrees",
         lambda p, _: np.ascontiguousarray(np.rot90(p, quarters)),
     )
 

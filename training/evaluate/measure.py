@@ -21,7 +21,7 @@ from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
 from training import command
 from training.corpus import predictions, splits
-from training.corpus.pixels import Rows, rows_of
+from training.corpus.pixels import Rows, select_rows
 from training.corpus.selection import open_corpus, select_data
 from training.evaluate import figures, floors, metrics, scoring
 from training.evaluate import schema as measured
@@ -62,13 +62,13 @@ def evaluate(
             f"the model (split {provenance.split_words}) is measured on test, not {part!r}"
         )
     plan = recipe.parse(provenance.recipe, "the model's own recipe can't be read")
-    larger = splits.larger_source(table)
+    larger = splits.find_larger_source(table)
     tested = (split.part == part).to_numpy()
     _check_both_labels(table[tested & (table["source"] == larger)], part, larger)
     learnt = select_data(opened, plan, held).training
     scored = _score(
         model,
-        rows_of(opened.rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
+        select_rows(opened.rows, table, np.flatnonzero(tested), model.config.preprocess.input_size),
         learnt,
     )
     decision = model.config.decision
@@ -86,10 +86,10 @@ def evaluate(
             "split": kind,
             "split_sha256": split.sha256,
             "part": part,
-            "counts": metrics.counts(scored),
-            "train_counts": metrics.counts(learnt.frame),
+            "counts": metrics.count_images(scored),
+            "train_counts": metrics.count_images(learnt.frame),
             "only_trained_on": {
-                name: metrics.counts(learnt.frame[learnt.frame["source"] == name])
+                name: metrics.count_images(learnt.frame[learnt.frame["source"] == name])
                 for name in sorted(set(learnt.frame["source"]) - set(scored["source"]))
             },
         },
@@ -98,10 +98,10 @@ def evaluate(
         **_measure(scored, decision, "overall"),
         "per_source": _measure_subgroups(scored, "source", decision.threshold),
         "per_magnification": _measure_subgroups(scored, "magnification", decision.threshold),
-        "probabilities": metrics.histogram(scored["probability"].to_numpy(), PROBABILITY_BINS),
+        "probabilities": metrics.count_in_bins(scored["probability"].to_numpy(), PROBABILITY_BINS),
         "within": {
             "source": larger,
-            "counts": metrics.counts(within),
+            "counts": metrics.count_images(within),
             **_measure(within, decision, "figures"),
         },
         "notice": NOTICE,
@@ -119,24 +119,24 @@ def _score(model: BCDClassifier, rows: Rows, learnt: Rows) -> pd.DataFrame:
     return rows.frame.assign(
         margin=margins,
         probability=calibrate(margins, model.config.decision),
-        source_alone=floors.source_floor(learnt.frame, rows.frame),
-        colour_statistics=floors.colour_floor(learnt, rows),
+        source_alone=floors.predict_by_source(learnt.frame, rows.frame),
+        colour_statistics=floors.predict_by_colour(learnt, rows),
     )
 
 
 def _measure(scored: pd.DataFrame, decision: DecisionConfig, name: str) -> dict[str, Any]:
     """Return everything that is measured of a set of images, its figures by the name given."""
-    drawn = metrics.resamples(scored["case_id"], scored["source"])
-    truth, probability = metrics.truth_of(scored), scored["probability"].to_numpy()
+    drawn = metrics.draw_resamples(scored["case_id"], scored["source"])
+    truth, probability = metrics.is_malignant(scored), scored["probability"].to_numpy()
     return {
-        name: metrics.with_intervals(truth, probability, decision.threshold, drawn),
-        "calibration": metrics.calibration(truth, probability),
+        name: metrics.measure_intervals(truth, probability, decision.threshold, drawn),
+        "calibration": metrics.measure_calibration(truth, probability),
         "referral": _referral(truth, probability, decision),
-        "macro_over_cases": metrics.macro_over_cases(scored, probability),
+        "macro_over_cases": metrics.average_over_cases(scored, probability),
         "floors": {
             floor: {
-                "auroc": metrics.interval(metrics.auroc, truth, rival, drawn),
-                "model_minus_floor": metrics.difference(
+                "auroc": metrics.measure_interval(metrics.auroc, truth, rival, drawn),
+                "model_minus_floor": metrics.measure_difference(
                     metrics.auroc, truth, probability, rival, drawn
                 ),
             }
@@ -163,24 +163,25 @@ def _measure_subgroups(scored: pd.DataFrame, column: str, threshold: float) -> d
         group = _where(scored, column, name)
         figures: Any = measured.NOT_ESTIMABLE
         if metrics.is_estimable(group):
-            drawn = metrics.resamples(group["case_id"], group["source"])
-            truth, probability = metrics.truth_of(group), group["probability"].to_numpy()
-            figures = metrics.with_intervals(truth, probability, threshold, drawn)
-        groups[str(name)] = {"counts": metrics.counts(group), "figures": figures}
+            drawn = metrics.draw_resamples(group["case_id"], group["source"])
+            truth, probability = metrics.is_malignant(group), group["probability"].to_numpy()
+            figures = metrics.measure_intervals(truth, probability, threshold, drawn)
+        groups[str(name)] = {"counts": metrics.count_images(group), "figures": figures}
     return groups
 
 
 def _check_both_labels(frame: pd.DataFrame, part: str, source: str) -> None:
     if frame["label"].nunique() < 2:
         raise InputError(
-            f"part {part!r} does not hold both labels within {source}: {metrics.counts(frame)}"
+            f"part {part!r} does not hold both labels within {source}: "
+            f"{metrics.count_images(frame)}"
         )
 
 
 def write(document: measured.Metrics, scored: pd.DataFrame, out: Path) -> None:
     """Write the metrics, and beside them the predictions and the figures: all, or none."""
     part, threshold = document.data.part, document.model.threshold
-    truth, probability = metrics.truth_of(scored), scored["probability"].to_numpy()
+    truth, probability = metrics.is_malignant(scored), scored["probability"].to_numpy()
     margins = scored["margin"].to_numpy()
     contents = {
         f"predictions-{part}.parquet": predictions.encode(scored, margins, probability),

@@ -25,7 +25,7 @@ from training.evaluate.calibration import fit_line
 RESAMPLES = 2_000
 MIN_CASES = 10
 BINS = 10
-_EPS = 1e-6
+_MIN_PROBABILITY = 1e-6
 _BLOCK = 1_000_000  # numbers held at once while resampling
 
 Floats = NDArray[np.float64]
@@ -100,7 +100,7 @@ class Block:
         return (self.times @ (values * among)) / np.maximum(self.times @ among, 1)
 
 
-def figures(truth: Bools, probability: Floats, threshold: float) -> dict[str, float]:
+def compute_figures(truth: Bools, probability: Floats, threshold: float) -> dict[str, float]:
     """Return the figures of one set of images, by name.
 
     Args:
@@ -109,23 +109,23 @@ def figures(truth: Bools, probability: Floats, threshold: float) -> dict[str, fl
         threshold: From which probability the label is malignant.
     """
     every_row_once = Resamples(np.arange(len(truth)), np.ones((1, len(truth)), np.int64))
-    found = _figures_of(truth, probability, threshold, every_row_once)
-    return {name: float(values[0]) for name, values in found.items()}
+    resampled = _resample_figures(truth, probability, threshold, every_row_once)
+    return {name: float(values[0]) for name, values in resampled.items()}
 
 
 def auroc(truth: Bools, scores: Floats) -> float:
-    """Area under the ROC curve."""
+    """Return the area under the ROC curve."""
     return float(sk.roc_auc_score(truth, scores))
 
 
 def best_balanced_accuracy(truth: Bools, scores: Floats) -> float:
-    """Balanced accuracy at the threshold where it is largest on these very rows."""
+    """Return balanced accuracy at the threshold where it is largest on these very rows."""
     falls, rises, _ = sk.roc_curve(truth, scores, drop_intermediate=False)
     return float((1 + rises - falls).max() / 2)
 
 
 def expected_calibration_error(truth: Bools, probability: Floats) -> float:
-    """ECE over ten bins of equal count: mean gap between probability and frequency."""
+    """Return the ECE over ten bins of equal count: the mean gap to the frequency."""
     order = np.argsort(probability, kind="stable")[::-1]
     once = np.ones((1, len(order)))
     return float(_calibration_errors(Block(truth[order], probability[order], 0.5, once))[0])
@@ -138,9 +138,11 @@ def ece_if_perfect(probability: Floats, seed: int = 0, draws: int = 200) -> floa
     return float(np.mean([expected_calibration_error(labels, probability) for labels in drawn]))
 
 
-def calibration(truth: Bools, probability: Floats) -> dict[str, float]:
-    """Slope and intercept of truth on log-odds (1 and 0 are perfect), and the ECE's floor."""
-    slope, intercept = fit_line(log_odds(np.clip(probability, _EPS, 1 - _EPS)), truth)
+def measure_calibration(truth: Bools, probability: Floats) -> dict[str, float]:
+    """Return slope and intercept of truth on log-odds (perfect: 1 and 0), and the ECE's floor."""
+    slope, intercept = fit_line(
+        log_odds(np.clip(probability, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)), truth
+    )
     return {
         "slope": slope,
         "intercept": intercept,
@@ -166,7 +168,7 @@ class Resamples:
             yield np.repeat(np.arange(len(self.case)), times[self.case])
 
     def blocks(self, truth: Bools) -> Iterator[Floats]:
-        """How often each row was drawn, shape (B, N), some resamples at a time.
+        """Yield how often each row was drawn, shape (B, N), some resamples at a time.
 
         Resamples of one label alone are left out.
         """
@@ -178,7 +180,7 @@ class Resamples:
             yield both[first : first + step, self.case]
 
 
-def resamples(
+def draw_resamples(
     cases: pd.Series, sources: pd.Series, count: int = RESAMPLES, seed: int = 0
 ) -> Resamples:
     """Draw bootstrap resamples of whole cases, within each source as many as it has."""
@@ -193,7 +195,7 @@ def resamples(
     return Resamples(numbers, np.array(drawn))
 
 
-def with_intervals(
+def measure_intervals(
     truth: Bools,
     probability: Floats,
     threshold: float,
@@ -201,19 +203,19 @@ def with_intervals(
     names: Iterable[str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return each figure, or those named, as value, low and high end of its 95% interval."""
-    point = figures(truth, probability, threshold)
-    spread = _figures_of(truth, probability, threshold, drawn, names)
-    return {name: _estimate(point[name], values) for name, values in spread.items()}
+    point = compute_figures(truth, probability, threshold)
+    spread = _resample_figures(truth, probability, threshold, drawn, names)
+    return {name: _estimate_interval(point[name], values) for name, values in spread.items()}
 
 
-def differences(
+def measure_differences(
     truth: Bools,
     ours: tuple[Floats, float],
     theirs: tuple[Floats, float],
     drawn: Resamples,
     names: Iterable[str] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Paired difference of each figure, ours minus theirs, over the same resamples.
+    """Return the paired difference of each figure, ours minus theirs, on the same resamples.
 
     Args:
         truth: Whether each image is malignant.
@@ -222,27 +224,32 @@ def differences(
         drawn: Resamples of these images.
         names: Of the figures; all by default.
     """
-    point, other = figures(truth, *ours), figures(truth, *theirs)
-    spread, others = (_figures_of(truth, *one, drawn, names) for one in (ours, theirs))
+    point, other = compute_figures(truth, *ours), compute_figures(truth, *theirs)
+    spread, others = (_resample_figures(truth, *one, drawn, names) for one in (ours, theirs))
     return {
-        name: _estimate(point[name] - other[name], spread[name] - others[name]) for name in spread
+        name: _estimate_interval(point[name] - other[name], spread[name] - others[name])
+        for name in spread
     }
 
 
-def interval(figure: Figure, truth: Bools, scores: Floats, drawn: Resamples) -> dict[str, float]:
-    """``auroc`` or ``best_balanced_accuracy`` as value, low and high end of its 95% interval."""
-    return _estimate(figure(truth, scores), _one_figure_of(figure, truth, scores, drawn))
+def measure_interval(
+    figure: Figure, truth: Bools, scores: Floats, drawn: Resamples
+) -> dict[str, float]:
+    """Return ``auroc`` or ``best_balanced_accuracy`` as value and ends of its 95% interval."""
+    return _estimate_interval(
+        figure(truth, scores), _resample_one_figure(figure, truth, scores, drawn)
+    )
 
 
-def difference(
+def measure_difference(
     figure: Figure, truth: Bools, ours: Floats, theirs: Floats, drawn: Resamples
 ) -> dict[str, float]:
-    """Paired difference of such a figure, ours minus theirs, over the same resamples."""
-    spread = [_one_figure_of(figure, truth, scores, drawn) for scores in (ours, theirs)]
-    return _estimate(figure(truth, ours) - figure(truth, theirs), spread[0] - spread[1])
+    """Return such a figure's paired difference, ours minus theirs, on the same resamples."""
+    spread = [_resample_one_figure(figure, truth, scores, drawn) for scores in (ours, theirs)]
+    return _estimate_interval(figure(truth, ours) - figure(truth, theirs), spread[0] - spread[1])
 
 
-def truth_of(frame: pd.DataFrame) -> Bools:
+def is_malignant(frame: pd.DataFrame) -> Bools:
     """Return whether each row is malignant."""
     return np.asarray(frame["label"] == "malignant")
 
@@ -252,9 +259,9 @@ def is_estimable(frame: pd.DataFrame) -> bool:
     return bool(frame["label"].nunique() == 2 and frame["case_id"].nunique() >= MIN_CASES)
 
 
-def counts(frame: pd.DataFrame) -> dict[str, int]:
-    """Images, cases and images of each label."""
-    malignant = int(truth_of(frame).sum())
+def count_images(frame: pd.DataFrame) -> dict[str, int]:
+    """Count images, cases and images of each label."""
+    malignant = int(is_malignant(frame).sum())
     return {
         "images": len(frame),
         "cases": int(frame["case_id"].nunique()),
@@ -263,15 +270,15 @@ def counts(frame: pd.DataFrame) -> dict[str, int]:
     }
 
 
-def histogram(probability: Floats, bins: int) -> list[int]:
+def count_in_bins(probability: Floats, bins: int) -> list[int]:
     """Count the images in each of some equally wide bins of probability."""
     counted, _ = np.histogram(probability, bins, (0, 1))
     return [int(number) for number in counted]
 
 
-def macro_over_cases(frame: pd.DataFrame, probability: Floats) -> dict[str, Any]:
+def average_over_cases(frame: pd.DataFrame, probability: Floats) -> dict[str, Any]:
     """Return the mean AUROC of the cases that hold both labels."""
-    truth = truth_of(frame)
+    truth = is_malignant(frame)
     groups = frame.reset_index(drop=True).groupby("case_id").indices.values()
     both = [rows for rows in groups if 0 < truth[rows].sum() < len(rows)]
     if len(both) < MIN_CASES:
@@ -288,25 +295,25 @@ def _by_falling_score(
 
 
 def _curve(truth: Bools, scores: Floats, times: Floats) -> tuple[Floats, Floats]:
-    """True and false positives of each resample as the threshold falls, (B, steps + 1).
+    """Return true and false positives as the threshold falls, (B, steps + 1).
 
     Rows are sorted by falling score; equal scores make one step.
     """
     steps = np.append(0, 1 + np.flatnonzero(np.diff(scores, append=-np.inf)))
-    true, every = _running(times * truth), _running(times)
+    true, every = _sum_running(times * truth), _sum_running(times)
     if len(steps) <= len(scores):
         true, every = true[:, steps], every[:, steps]
     return true, every - true
 
 
-def _running(values: Floats) -> Floats:
-    """Running sums along each line, from zero."""
+def _sum_running(values: Floats) -> Floats:
+    """Return running sums along each line, from zero."""
     sums = np.zeros((len(values), values.shape[1] + 1))
     np.cumsum(values, axis=1, out=sums[:, 1:])
     return sums
 
 
-def _area(true: Floats, false: Floats) -> Floats:
+def _compute_area(true: Floats, false: Floats) -> Floats:
     twice: Floats = (np.diff(false) * (true[:, 1:] + true[:, :-1])).sum(1)
     return twice / (2 * true[:, -1] * false[:, -1])
 
@@ -317,25 +324,25 @@ def _largest_balanced_accuracy(true: Floats, false: Floats) -> Floats:
 
 
 _OF_CURVE: dict[Figure, Callable[[Floats, Floats], Floats]] = {
-    auroc: _area,
+    auroc: _compute_area,
     best_balanced_accuracy: _largest_balanced_accuracy,
 }
 
 
-def _one_figure_of(figure: Figure, truth: Bools, scores: Floats, drawn: Resamples) -> Floats:
+def _resample_one_figure(figure: Figure, truth: Bools, scores: Floats, drawn: Resamples) -> Floats:
     truth, scores, drawn = _by_falling_score(truth, scores, drawn)
     of = _OF_CURVE[figure]
     return np.concatenate([of(*_curve(truth, scores, times)) for times in drawn.blocks(truth)])
 
 
-def _figures_of(
+def _resample_figures(
     truth: Bools,
     probability: Floats,
     threshold: float,
     drawn: Resamples,
     names: Iterable[str] | None = None,
 ) -> dict[str, Floats]:
-    """Every figure, or those named, of every resample."""
+    """Return every figure, or those named, of every resample."""
     truth, probability, drawn = _by_falling_score(truth, probability, drawn)
     blocks = [Block(truth, probability, threshold, times) for times in drawn.blocks(truth)]
     return {
@@ -377,7 +384,10 @@ def _sensitivity_at(false_positive_rate: float, block: Block) -> Floats:
 def _calibration_errors(block: Block) -> Floats:
     """Return the ECE; the bins of lowest probability take what does not divide by ten."""
     rising = block.times[:, ::-1]
-    reached, gaps = _running(rising), _running(rising * (block.probability - block.truth)[::-1])
+    reached, gaps = (
+        _sum_running(rising),
+        _sum_running(rising * (block.probability - block.truth)[::-1]),
+    )
     total = reached[:, -1:]
     bins = np.arange(BINS + 1)
     edges = bins * (total // BINS) + np.minimum(bins, total % BINS)
@@ -385,7 +395,7 @@ def _calibration_errors(block: Block) -> Floats:
     return np.asarray(np.abs(np.diff(at)).sum(1) / total[:, 0])
 
 
-def _estimate(value: float, spread: Floats) -> dict[str, float]:
+def _estimate_interval(value: float, spread: Floats) -> dict[str, float]:
     low, high = np.quantile(spread, (0.025, 0.975))
     return {"value": value, "low": float(low), "high": float(high)}
 
@@ -393,7 +403,7 @@ def _estimate(value: float, spread: Floats) -> dict[str, float]:
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("auroc", "AUROC", lambda b: _area(*b.curve), "roc_auc", in_percent=False),
+        Metric("auroc", "AUROC", lambda b: _compute_area(*b.curve), "roc_auc", in_percent=False),
         Metric("auprc", "AUPRC", _average_precision, in_percent=False),
         Metric("accuracy", "accuracy", lambda b: b.average(b.calls == b.truth), "accuracy"),
         Metric(

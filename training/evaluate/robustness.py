@@ -30,7 +30,7 @@ from training import command
 from training.corpus import splits
 from training.corpus.degradations import Pixels
 from training.corpus.device import to_uint8
-from training.corpus.pixels import Found
+from training.corpus.pixels import StoredPixels
 from training.corpus.selection import Corpus, open_corpus, unlearnt_rows
 from training.evaluate import metrics, scoring
 from training.evaluate.ladder import LADDER, Rung
@@ -75,10 +75,11 @@ class RungFigures(Strict):
     @property
     def is_usable(self) -> bool:
         """Whether neither recall nor specificity falls by more than is bearable."""
-        lost_recall, lost_specificity = (
-            -getattr(self.minus_clean, name).value for name in ("recall", "specificity")
+        gained = self.minus_clean
+        return (
+            gained.recall.value >= -MAX_RECALL_LOSS
+            and gained.specificity.value >= -MAX_SPECIFICITY_LOSS
         )
-        return lost_recall <= MAX_RECALL_LOSS and lost_specificity <= MAX_SPECIFICITY_LOSS
 
 
 class Draw(Strict):
@@ -139,7 +140,7 @@ def climb(
     provenance = _shared_provenance(models)
     opened = open_corpus(corpus_folder, provenance.split)
     _check_corpus(provenance, opened)
-    larger = splits.larger_source(opened.table)
+    larger = splits.find_larger_source(opened.table)
     judge = _judges(models, opened)
     drawn = draw_patches(opened.table[(judge >= 0) & (opened.table["source"] == larger)])
     if drawn["label"].nunique() < 2:
@@ -152,13 +153,13 @@ def climb(
         models=tuple(_describe(model) for model in models),
         draw=Draw(
             corpus_fingerprint=provenance.corpus_fingerprint,
-            split=opened.split.kind,  # type: ignore[arg-type]
+            split=opened.split.kind,
             split_sha256=provenance.split_sha256,
             source=larger,
             max_patches=MAX_PATCHES,
             min_cases=MIN_CASES,
             seed=SEED,
-            counts=Counts(**metrics.counts(drawn)),
+            counts=Counts(**metrics.count_images(drawn)),
         ),
         intervals=f"95%, bootstrap over whole cases, {metrics.RESAMPLES} resamples; differences "
         "are paired over the same resamples",
@@ -223,8 +224,8 @@ Panel = list[tuple[BCDClassifier, NDArray[np.int64]]]
 def _measure(
     panel: Panel, patches: list[Pixels], drawn: pd.DataFrame, ladder: Sequence[Rung]
 ) -> dict[str, object]:
-    truth = metrics.truth_of(drawn)
-    resamples = metrics.resamples(drawn["case_id"], drawn["source"])
+    truth = metrics.is_malignant(drawn)
+    resamples = metrics.draw_resamples(drawn["case_id"], drawn["source"])
     clean = _answer(panel, patches)
     rungs = []
     for rung in tqdm(ladder, "robustness ladder", disable=None):
@@ -274,7 +275,7 @@ def _answer(panel: Panel, patches: list[Pixels]) -> Answers:
     return answers, calls
 
 
-def _batch(patches: list[Pixels]) -> Found:
+def _batch(patches: list[Pixels]) -> StoredPixels:
     shapes = np.array([patch.shape for patch in patches])
     return [
         (
@@ -290,16 +291,18 @@ _AT_THRESHOLD = ("recall", "specificity")
 
 def _figures(truth: NDArray[np.bool_], answers: Answers, drawn: metrics.Resamples) -> Three:
     scores, calls = answers
-    auroc = metrics.interval(metrics.auroc, truth, scores, drawn)
-    found = metrics.with_intervals(truth, calls, 0.5, drawn, _AT_THRESHOLD)
+    auroc = metrics.measure_interval(metrics.auroc, truth, scores, drawn)
+    found = metrics.measure_intervals(truth, calls, 0.5, drawn, _AT_THRESHOLD)
     return Three.model_validate({"auroc": auroc, **found})
 
 
 def _minus(
     truth: NDArray[np.bool_], ours: Answers, clean: Answers, drawn: metrics.Resamples
 ) -> Three:
-    auroc = metrics.difference(metrics.auroc, truth, ours[0], clean[0], drawn)
-    found = metrics.differences(truth, (ours[1], 0.5), (clean[1], 0.5), drawn, _AT_THRESHOLD)
+    auroc = metrics.measure_difference(metrics.auroc, truth, ours[0], clean[0], drawn)
+    found = metrics.measure_differences(
+        truth, (ours[1], 0.5), (clean[1], 0.5), drawn, _AT_THRESHOLD
+    )
     return Three.model_validate({"auroc": auroc, **found})
 
 

@@ -86,14 +86,14 @@ class Figures(RootModel[dict[str, Estimate]]):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        found = handler(core_schema)
-        schema = handler.resolve_ref_schema(found)
+        reference = handler(core_schema)
+        schema = handler.resolve_ref_schema(reference)
         schema |= {
             "additionalProperties": False,
             "properties": dict.fromkeys(METRICS, schema["additionalProperties"]),
             "required": [name for name, metric in METRICS.items() if not metric.optional],
         }
-        return found
+        return reference
 
 
 class Calibration(Strict):

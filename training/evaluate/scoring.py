@@ -12,7 +12,7 @@ from torch import nn
 from bcd_models.config import PreprocessConfig
 from training.corpus import splits
 from training.corpus.device import normalise, symmetry
-from training.corpus.pixels import Found, Rows, resize_rows
+from training.corpus.pixels import Rows, StoredPixels, resize_rows
 from training.evaluate import metrics
 
 BATCH = 128
@@ -26,7 +26,7 @@ def score(
     share: slice = slice(None),
     views: int = 1,
 ) -> NDArray[np.float64]:
-    """Logit margins (malignant minus benign) of rows, shape (N,).
+    """Return logit margins (malignant minus benign) of rows, shape (N,).
 
     Args:
         network: Two logits.
@@ -42,7 +42,7 @@ def score(
 
 def score_batches(
     network: nn.Module,
-    batches: Iterable[Found],
+    batches: Iterable[StoredPixels],
     preprocess: PreprocessConfig,
     size: int | None = None,
     views: int = 1,
@@ -52,8 +52,8 @@ def score_batches(
     device = next(network.parameters()).device
     margins = [np.empty(0, np.float32)]
     with torch.inference_mode():
-        for found in batches:
-            pixels = resize_rows(found, size or preprocess.input_size, device)
+        for stored in batches:
+            pixels = resize_rows(stored, size or preprocess.input_size, device)
             inputs = normalise(pixels, preprocess)
             turned = (symmetry(inputs, which) for which in range(views))
             answers = np.stack([network(one).float().cpu().numpy() for one in turned])
@@ -63,8 +63,8 @@ def score_batches(
 
 
 def auroc_within(rows: Rows, margins: NDArray[np.float64]) -> float | None:
-    """AUROC within the larger source; None where one label is missing there."""
-    larger = (rows.frame["source"] == splits.larger_source(rows.frame)).to_numpy()
+    """Return AUROC within the larger source; None where one label is missing there."""
+    larger = (rows.frame["source"] == splits.find_larger_source(rows.frame)).to_numpy()
     truth = rows.truth[larger]
     both = truth.any() and not truth.all()
     return metrics.auroc(truth, margins[larger]) if both else None

@@ -21,8 +21,13 @@ from training.corpus.sources import SOURCES
 from training.publish.hub import Content
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
-SHARD = 400_000_000  # bytes of images in a file
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
+SHARD_BYTES = 400_000_000  # bytes of images in a file
+SIZE_CATEGORIES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (10**6, "100K<n<1M"),
+)
 COLUMNS = {
     "image": "the file's own bytes, decoded on access",
     "label": "benign or malignant; what that means differs by source, see above",
@@ -57,8 +62,8 @@ def stage(corpus_folder: Path, folder: Path, repo_id: str, *, pixels: bool = Tru
         rows, about = corpus.load(corpus_folder)
         images = pc.struct_field(rows.data.column("image"), "bytes")
         sizes = np.asarray(pc.binary_length(images))  # from the table's offsets alone
-        rows = _with_splits(rows, corpus_folder, about["fingerprint"])
-        frame = splits.table(rows)
+        rows = _add_splits(rows, corpus_folder, about["fingerprint"])
+        frame = splits.read_table(rows)
         _write_rows(rows if pixels else rows.remove_columns("image"), frame, sizes, folder / "data")
         (folder / "splits").mkdir()
         for kind in splits.KINDS:
@@ -67,7 +72,7 @@ def stage(corpus_folder: Path, folder: Path, repo_id: str, *, pixels: bool = Tru
         sheets = sorted(corpus_folder.glob("*.png")) if pixels else []
         for sheet in sheets:
             shutil.copyfile(sheet, folder / sheet.name)
-        text = _card(frame, about, repo_id, [sheet.name for sheet in sheets], pixels)
+        text = _render_card(frame, about, repo_id, [sheet.name for sheet in sheets], pixels)
         (folder / "README.md").write_text(text, "utf-8")
         what = "images" if pixels else "names and labels, no pixels"
         mark = about["fingerprint"][:16]
@@ -78,8 +83,8 @@ def stage(corpus_folder: Path, folder: Path, repo_id: str, *, pixels: bool = Tru
         ) from None
 
 
-def _with_splits(rows: datasets.Dataset, corpus_folder: Path, fingerprint: str) -> datasets.Dataset:
-    """Part and fold of each row in each split, as columns."""
+def _add_splits(rows: datasets.Dataset, corpus_folder: Path, fingerprint: str) -> datasets.Dataset:
+    """Add part and fold of each row in each split, as columns."""
     for kind in splits.KINDS:
         split = splits.read(corpus_folder, rows, kind, fingerprint)
         rows = rows.add_column(f"{kind}_part", split.part.tolist())
@@ -90,20 +95,20 @@ def _with_splits(rows: datasets.Dataset, corpus_folder: Path, fingerprint: str) 
 def _write_rows(
     rows: datasets.Dataset, frame: pd.DataFrame, sizes: np.ndarray, folder: Path
 ) -> None:
-    """The rows of each part of the grouped split, in files of about equal size."""
+    """Write the rows of each part of the grouped split, in files of about equal size."""
     folder.mkdir()
     datasets.disable_progress_bars()
     for part in splits.SHARES:
         here = np.flatnonzero(frame["grouped_part"] == part)
         if not len(here):
             continue
-        count = max(1, round(sizes[here].sum() / SHARD))
+        count = max(1, round(sizes[here].sum() / SHARD_BYTES))
         for number, chosen in enumerate(np.array_split(here, count)):
             name = f"{part}-{number:05}-of-{count:05}.parquet"
             rows.select(chosen).to_parquet(folder / name)
 
 
-def _card(
+def _render_card(
     frame: pd.DataFrame, about: dict[str, Any], repo_id: str, sheets: list[str], pixels: bool
 ) -> str:
     sources = about["sources"]
@@ -114,7 +119,9 @@ def _card(
         pretty_name=title,
         license=sorted({source["licence"].lower() for source in sources.values()}),
         task_categories=["image-classification"],
-        size_categories=next((word for top, word in SIZES if len(frame) < top), "1M<n<10M"),
+        size_categories=next(
+            (word for top, word in SIZE_CATEGORIES if len(frame) < top), "1M<n<10M"
+        ),
         tags=["histopathology", "breast-cancer", "medical", "bcd-models"],
         configs=[{"config_name": "default", "data_files": data_files}],
     )
@@ -127,16 +134,16 @@ def _card(
         pixels=pixels,
         sheets=sheets,
         columns={k: v for k, v in COLUMNS.items() if pixels or k != "image"},
-        extents={name: corpus_page.extent(source) for name, source in sources.items()},
-        parts=_part_lines(frame),
-        magnifications=_magnification_lines(frame),
-        problems=_problems(frame, sources),
+        extents={name: corpus_page.describe_extent(source) for name, source in sources.items()},
+        parts=_list_parts(frame),
+        magnifications=_list_magnifications(frame),
+        problems=_list_problems(frame, sources),
     )
     return str(card)
 
 
-def _part_lines(frame: pd.DataFrame) -> list[str]:
-    """Images, cases and share of malignant of each part of each split, by source."""
+def _list_parts(frame: pd.DataFrame) -> list[str]:
+    """Return images, cases and share of malignant of each part, by split and source."""
     lines = []
     for kind in splits.KINDS:
         for part in splits.SHARES:
@@ -149,12 +156,12 @@ def _part_lines(frame: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _magnification_lines(frame: pd.DataFrame) -> list[str]:
+def _list_magnifications(frame: pd.DataFrame) -> list[str]:
     known = frame[frame["magnification"] != ""].groupby(["source", "magnification", "label"]).size()
     return [f"| {' | '.join(key)} | {count:,} |" for key, count in known.items()]
 
 
-def _problems(frame: pd.DataFrame, sources: dict[str, Any]) -> list[str]:
+def _list_problems(frame: pd.DataFrame, sources: dict[str, Any]) -> list[str]:
     """Return what a user of these rows has to know; counts come from the rows."""
     sizes = frame.groupby(["source", "case_id"]).size()
     lines = [

@@ -29,9 +29,9 @@ from bcd_models.hub.repository import patiently, reason
 Kind = Literal["model", "dataset", "space"]
 Info = ModelInfo | DatasetInfo | SpaceInfo
 
-HUBS_OWN = ".gitattributes"  # made with the repository, says what is kept as a large file
+HUB_OWN_FILE = ".gitattributes"  # made with the repository, says what is kept as a large file
 EVAL_RESULTS = ".eval_results"  # where the Hub looks for a model's figures
-CONFLICT = 412
+HTTP_CONFLICT = 412
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Content:
     folder: Path
     message: str
 
-    def files(self) -> dict[str, Path]:
-        """Path in the repository -> file."""
-        found = {path.relative_to(self.folder): path for path in sorted(self.folder.rglob("*"))}
+    def list_files(self) -> dict[str, Path]:
+        """Return the files by their path in the repository."""
+        paths = {path.relative_to(self.folder): path for path in sorted(self.folder.rglob("*"))}
         return {
             place.as_posix(): path
-            for place, path in found.items()
+            for place, path in paths.items()
             if path.is_file()
             and not any(part.startswith(".") and part != EVAL_RESULTS for part in place.parts)
         }
@@ -90,7 +90,7 @@ class Repository:
         check_id(self.repo_id)
 
     def info(self) -> Info | None:
-        """What the Hub says of it; None where there is no such repository, or none we may see."""
+        """Ask what the Hub says of it; None where there is none, or none we may see."""
         try:
             return patiently(self._ask)
         except RepositoryNotFoundError:
@@ -113,14 +113,14 @@ class Repository:
 
     def changes(self, content: Content, info: Info | None) -> list[Change]:
         """Return what would have to change for the repository to hold just the content's files."""
-        there = self._tree(info)
-        local = content.files()
+        there = self._list_tree(info)
+        local = content.list_files()
         changes = [
             Change("~" if name in there else "+", name, path.stat().st_size)
             for name, path in local.items()
-            if name not in there or not _same(path, there[name])
+            if name not in there or not _is_same(path, there[name])
         ]
-        gone = sorted(there.keys() - local.keys() - {HUBS_OWN})
+        gone = sorted(there.keys() - local.keys() - {HUB_OWN_FILE})
         return changes + [Change("-", name, there[name].size) for name in gone]
 
     def send(self, content: Content, changes: list[Change], info: Info) -> str:
@@ -155,7 +155,7 @@ class Repository:
 
     @contextmanager
     def download(self, revision: str) -> Iterator[Path]:
-        """Everything of a commit, downloaded into a cache that holds nothing else."""
+        """Download everything of a commit into a cache that holds nothing else."""
         with tempfile.TemporaryDirectory() as cache:
             yield Path(
                 patiently(
@@ -165,7 +165,7 @@ class Repository:
                 )
             )
 
-    def _tree(self, info: Info | None) -> dict[str, RepoFile]:
+    def _list_tree(self, info: Info | None) -> dict[str, RepoFile]:
         if info is None or info.sha is None:
             return {}
         entries = patiently(
@@ -179,7 +179,7 @@ class Repository:
 
 
 def check_id(repo_id: str) -> None:
-    """InputError where that can't be a repository's id."""
+    """Raise InputError where that can't be a repository's id."""
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -198,7 +198,7 @@ def explain_hub_errors(repo_id: str) -> Iterator[None]:
     except Exception as error:
         # huggingface_hub lets through its own errors, httpx's, the disk's and ValueErrors.
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-        if status == CONFLICT:
+        if status == HTTP_CONFLICT:
             raise HubError(
                 f"the Hub's {repo_id} was changed by somebody else meanwhile: look at it, then "
                 "run this again"
@@ -207,7 +207,7 @@ def explain_hub_errors(repo_id: str) -> Iterator[None]:
 
 
 def require_token() -> None:
-    """InputError where there is no token to publish with."""
+    """Raise InputError where there is no token to publish with."""
     if not get_token():
         raise InputError("no Hub token: set HF_TOKEN, or run `hf auth login` once")
 
@@ -221,25 +221,27 @@ def check_download(content: Content, folder: Path) -> int:
     Raises:
         HubError: One is missing, too many or other.
     """
-    expected = content.files()
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    odd = sorted((found - {HUBS_OWN}) ^ expected.keys())
-    shared = found & expected.keys()
+    expected = content.list_files()
+    downloaded = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    }
+    odd = sorted((downloaded - {HUB_OWN_FILE}) ^ expected.keys())
+    shared = downloaded & expected.keys()
     odd += [name for name in shared if not cmp(expected[name], folder / name, shallow=False)]
     if odd:
         raise HubError(f"what the Hub gives back is not what was published: {odd[0]} differs")
     return len(expected)
 
 
-def _same(path: Path, there: RepoFile) -> bool:
-    """Whether a file is the one on the Hub, by what the Hub keeps of it: SHA-256 or git's SHA-1."""
+def _is_same(path: Path, there: RepoFile) -> bool:
+    """Return whether a file is the Hub's, by what it keeps of it: SHA-256 or git's SHA-1."""
     if path.stat().st_size != there.size:
         return False
     if there.lfs:
-        return _digest(path, "sha256") == there.lfs.sha256
-    return _digest(path, "sha1", f"blob {there.size}\0".encode()) == there.blob_id
+        return _hash_file(path, "sha256") == there.lfs.sha256
+    return _hash_file(path, "sha1", f"blob {there.size}\0".encode()) == there.blob_id
 
 
-def _digest(path: Path, kind: str, before: bytes = b"") -> str:
+def _hash_file(path: Path, kind: str, before: bytes = b"") -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(kind, before)).hexdigest()

@@ -39,15 +39,15 @@ def stage(folder: Path, beside: Path) -> Content:
         )
     copied = shutil.copytree(folder, beside / "model")
     if isinstance(model, BCDEnsemble):
-        members = "; ".join(_origin(member) for member in model.members)
+        members = "; ".join(_describe_origin(member) for member in model.members)
         return Content("model", copied, f"{name}: ensemble of {members}")
-    return Content("model", copied, f"{name}: {_origin(model)}")
+    return Content("model", copied, f"{name}: {_describe_origin(model)}")
 
 
 def check_logits(published: Path, downloaded: Path) -> None:
-    """HubError where the downloaded model answers otherwise than the published one."""
+    """Raise HubError where the downloaded model answers otherwise than the published one."""
     noise = np.random.default_rng(0).integers(0, 256, (2, 50, 50, 3), np.uint8)
-    ours, theirs = (_logits(folder, list(noise)) for folder in (published, downloaded))
+    ours, theirs = (_compute_logits(folder, list(noise)) for folder in (published, downloaded))
     if not torch.equal(ours, theirs):
         raise HubError("the downloaded model gives other logits than the published one")
 
@@ -59,7 +59,7 @@ def _load(folder: Path) -> BCDClassifier | BCDEnsemble:
 
 
 def _has_its_card(folder: Path) -> bool:
-    """Whether the card is what the figures make, be it with a published corpus named in it."""
+    """Return whether the card is what the figures make, with a published corpus named or not."""
     path = folder / CARD
     if not path.is_file():
         return False
@@ -71,7 +71,7 @@ def _has_its_card(folder: Path) -> bool:
     return any(text == card.render(folder, dataset) for dataset in ("", *named))
 
 
-def _origin(model: BCDClassifier) -> str:
+def _describe_origin(model: BCDClassifier) -> str:
     """Return what recipe made it, and from what."""
     provenance = model.config.provenance
     return (
@@ -80,7 +80,7 @@ def _origin(model: BCDClassifier) -> str:
     )
 
 
-def _logits(folder: Path, images: list[np.ndarray]) -> torch.Tensor:
+def _compute_logits(folder: Path, images: list[np.ndarray]) -> torch.Tensor:
     model: Any = _load(folder)  # an ensemble takes an input for each member
     with torch.inference_mode():
         logits: torch.Tensor = model(model.preprocess(images))

@@ -42,7 +42,7 @@ def publish(content: Content, repo_id: str, *, private: bool, dry_run: bool, ver
         if info and private and not info.private:
             raise InputError(f"{repo_id} is public: make it private on the Hub, or publish without")
         changes = repository.changes(content, info)
-        for line in summary(repository, changes):
+        for line in summarise(repository, changes):
             typer.echo(line)
         if dry_run:
             typer.echo("dry run: nothing was sent")
@@ -61,15 +61,15 @@ def publish(content: Content, repo_id: str, *, private: bool, dry_run: bool, ver
             _verify(repository, content, commit)
 
 
-def summary(repository: Repository, changes: list[Change]) -> list[str]:
+def summarise(repository: Repository, changes: list[Change]) -> list[str]:
     """Return what changes, in lines: counts, then each file with its size."""
     counts = [f"{sum(c.sign == sign for c in changes)} {word}" for sign, word in WORDS.items()]
     lines = [f"{repository.repo_id} ({repository.kind}): {', '.join(counts)}"]
-    return lines + [f"{c.sign} {c.path}  {size_in_words(c.size)}" for c in changes]
+    return lines + [f"{c.sign} {c.path}  {describe_size(c.size)}" for c in changes]
 
 
-def size_in_words(size: float) -> str:
-    """Bytes as people write them."""
+def describe_size(size: float) -> str:
+    """Write a number of bytes as people do."""
     for unit in UNITS:
         if size < 1000 or unit == UNITS[-1]:
             break

@@ -16,7 +16,7 @@ from training.publish.hub import Content, check_id
 ROOT = Path(__file__).resolve().parents[2]
 CARD = "README.md"
 # Whatever else lies in these folders (a database, an upload, a model) is nobody's to publish.
-PARTS_OF_AN_APP = {".css", ".ini", ".js", ".mako", ".md", ".png", ".py", ".svg", ".ttf", ".txt"}
+APP_SUFFIXES = {".css", ".ini", ".js", ".mako", ".md", ".png", ".py", ".svg", ".ttf", ".txt"}
 TYPED = "py.typed"
 
 
@@ -33,7 +33,7 @@ def stage(folder: Path, model_ids: Sequence[str] = (), root: Path = ROOT) -> Con
         InputError: A file that is no part of an app, a card that is no card, an id that is none.
     """
     for source, target in ((root / "space", folder), (root / "bcd_models", folder / "bcd_models")):
-        for path in _files(source):
+        for path in _list_files(source):
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
@@ -43,7 +43,7 @@ def stage(folder: Path, model_ids: Sequence[str] = (), root: Path = ROOT) -> Con
     )
 
 
-def _files(source: Path) -> list[Path]:
+def _list_files(source: Path) -> list[Path]:
     """Return the files of a folder, hidden ones and Python's caches left out."""
     files = [
         path
@@ -54,7 +54,7 @@ def _files(source: Path) -> list[Path]:
         )
     ]
     for path in files:
-        if path.suffix not in PARTS_OF_AN_APP and path.name != TYPED:
+        if path.suffix not in APP_SUFFIXES and path.name != TYPED:
             raise InputError(f"{path} is no part of an app: move it away, nothing was published")
     return files
 

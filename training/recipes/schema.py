@@ -121,7 +121,7 @@ class Range(Strict):
         return self.low <= value <= self.high and abs(steps - round(steps)) < 1e-6
 
 
-def _space() -> dict[str, Range]:
+def _default_space() -> dict[str, Range]:
     return {
         "phases.learning_rate": Range(low=1e-4, high=2e-3, log=True),
         "weight_decay": Range(low=1e-3, high=0.2, log=True),
@@ -152,7 +152,7 @@ class Tune(Strict):
     share: float = Field(1.0, gt=0, le=1)
     startup_trials: int = Field(5, ge=1, le=1000)
     heartbeat: int = Field(30, ge=1, le=3600)
-    space: dict[str, Range] = Field(default_factory=_space, min_length=1)
+    space: dict[str, Range] = Field(default_factory=_default_space, min_length=1)
 
     @field_validator("folds")
     @classmethod
@@ -256,7 +256,7 @@ class Recipe(Strict):
         return self.model_dump(mode="json", exclude={"tune"})
 
     def decides(self) -> dict[str, Any]:
-        """What of it decides weights and predictions: neither how it is tuned nor refused."""
+        """Return what decides weights and predictions: neither how it is tuned nor refused."""
         return self.model_dump(mode="json", exclude={"tune", "start_lacks"})
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from training.compare.rows import align_frames, auroc_minus, margins_of, within
+from training.compare.rows import align_frames, get_margins, select_source, subtract_auroc
 from training.corpus import predictions, splits
 from training.evaluate import metrics
 from training.recipes.schema import Recipe
@@ -22,25 +22,25 @@ Partial = Mapping[str, Any]
 
 
 def measure_gain(runs: list[Path], plain: list[Path]) -> float:
-    """Out-of-fold AUROC of some runs together minus that of others, on the rows of both."""
+    """Return the out-of-fold AUROC of some runs minus that of others, on the rows of both."""
     ours, theirs = _read_predictions(runs), _read_predictions(plain)
-    larger = splits.larger_source(ours)
+    larger = splits.find_larger_source(ours)
     one, other = (
-        metrics.auroc(metrics.truth_of(frame), margins_of(frame))
-        for frame in align_frames([within(frame, larger) for frame in (ours, theirs)])
+        metrics.auroc(metrics.is_malignant(frame), get_margins(frame))
+        for frame in align_frames([select_source(frame, larger) for frame in (ours, theirs)])
     )
     return one - other
 
 
 def are_worth_their_cost(averaged: list[Path], single: list[Path]) -> bool:
-    """Whether several views gain enough over one, and clearly: the whole 95% interval, over cases.
+    """Return whether several views gain enough over one, and clearly: by the whole 95% interval.
 
     A gain of 0.002 for eight times the work is a poor buy: a larger input or network, or two
     networks, cost less.
     """
     ours = _read_predictions(averaged)
-    found, _ = auroc_minus(ours, _read_predictions(single), splits.larger_source(ours))
-    return found.value >= MIN_GAIN_OF_VIEWS and found.low > 0
+    gain, _ = subtract_auroc(ours, _read_predictions(single), splits.find_larger_source(ours))
+    return gain.value >= MIN_GAIN_OF_VIEWS and gain.low > 0
 
 
 def _read_predictions(runs: list[Path]) -> pd.DataFrame:
@@ -89,7 +89,7 @@ def choose_better(plain: Recipe, other: Recipe, other_gain: float) -> Recipe:
 
 
 def merge(document: Partial, change: Partial) -> dict[str, Any]:
-    """Return a document with a part of it replaced, objects key by key."""
+    """Return a document with some keys replaced, objects key by key."""
     both = dict(document)
     for key, value in change.items():
         inside = isinstance(value, dict) and isinstance(both.get(key), dict)
@@ -98,7 +98,7 @@ def merge(document: Partial, change: Partial) -> dict[str, Any]:
 
 
 def _flatten(change: Partial, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what a part of a recipe sets, by dotted path."""
+    """Yield what a change of a recipe sets, by dotted path."""
     for key, value in change.items():
         if isinstance(value, dict):
             yield from _flatten(value, f"{above}{key}.")

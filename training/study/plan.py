@@ -18,7 +18,7 @@ class Change(Strict):
 
     Attributes:
         arm: What the comparison calls it.
-        set: The part of a recipe that differs, as in a recipe file.
+        set: What differs from the recipe, as in a recipe file.
         backbone: Tried on and kept for this one alone; None: tried on the first recipe, kept for
             all.
     """

@@ -28,17 +28,17 @@ from bcd_models.hub.atomic import write_files
 from bcd_models.hub.folder import CONFIG
 from training import command
 from training.corpus import predictions
-from training.run_folder import MODEL, PREDICTIONS, RECIPE, RUN
+from training.run_folder import MODEL, PREDICTIONS, RECIPE, RUN_FILE
 from training.train.checkpoint import EPOCHS
 from training.tune.search import BEST
 from training.tune.storage import DATABASE, copy_finished, open_storage, sqlite_url
 
 RUNS = "runs.json"
 JOURNAL = "trials.journal"
-RUN_TEXTS = (RECIPE, RUN, EPOCHS, f"{MODEL}/{CONFIG}")
+RUN_TEXTS = (RECIPE, RUN_FILE, EPOCHS, f"{MODEL}/{CONFIG}")
 TUNED_TEXTS = (".yaml", ".json", ".md")
-KEY = list(predictions.COLUMNS)
-ORDER = ["source", "name"]  # as a corpus has its rows
+KEY_COLUMNS = list(predictions.COLUMNS)
+ROW_ORDER = ["source", "name"]  # as a corpus has its rows
 
 
 class Records(Strict):
@@ -79,9 +79,11 @@ def gather(study: Path, out: Path) -> Records:
     records = Records(runs=texts, tuned=tuned)
     out.mkdir(parents=True, exist_ok=True)
     # A line a row held out anywhere, a column of margins a run; NaN where a run has none.
-    margins = [predictions.read(run / PREDICTIONS).set_index(KEY)["margin"] for run in held_out]
+    margins = [
+        predictions.read(run / PREDICTIONS).set_index(KEY_COLUMNS)["margin"] for run in held_out
+    ]
     rows = pd.concat(margins, axis=1, keys=list(named)).reset_index()
-    rows = rows.sort_values(ORDER, kind="stable", ignore_index=True)
+    rows = rows.sort_values(ROW_ORDER, kind="stable", ignore_index=True)
     table = rows.to_parquet(index=False, compression="zstd")
     text = json.dumps(records.model_dump(), indent=1, ensure_ascii=False) + "\n"
     write_files({out / PREDICTIONS: table, out / RUNS: text.encode()})
@@ -101,7 +103,7 @@ def restore(folder: Path, study: Path) -> list[str]:
         raise InputError(f"{folder} holds no records of a study: {error}") from None
     missing = [name for name in records.runs if not (study / "runs" / name / MODEL).exists()]
     for name in missing:
-        _restore_run(records.runs[name], table[name], table[KEY], study / "runs" / name)
+        _restore_run(records.runs[name], table[name], table[KEY_COLUMNS], study / "runs" / name)
     for name, text in records.tuned.items():
         path = study / name
         if path.name == JOURNAL:

@@ -87,7 +87,7 @@ def main(
         for file in sorted(report.glob("*.*")):
             shutil.copy(file, cards)
     if readme:
-        text = card.put_results(readme.read_text("utf-8"), card.results_table(folders))
+        text = card.put_results(readme.read_text("utf-8"), card.tabulate_results(folders))
         write_files({readme: text.encode()})
 
 

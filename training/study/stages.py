@@ -59,19 +59,19 @@ class Study:
     readme: Path | None
 
     def run_folder(self, trained: recipe.Recipe, held: str) -> Path:
-        """Folder of one run."""
-        return self.out / "runs" / trained.backbone / _file_name(trained.arm) / held
+        """Return the folder of one run."""
+        return self.out / "runs" / trained.backbone / _make_file_name(trained.arm) / held
 
-    def config(self, trained: recipe.Recipe) -> Path:
+    def write_config(self, trained: recipe.Recipe) -> Path:
         """Write a recipe's file into the study; returns the file."""
-        name = f"{trained.backbone}-{_file_name(trained.arm)}-{trained.split}.yaml"
+        name = f"{trained.backbone}-{_make_file_name(trained.arm)}-{trained.split}.yaml"
         path = self.out / "recipes" / name
         document = trained.model_dump(mode="json", exclude_unset=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_files({path: yaml.safe_dump(document, sort_keys=False).encode()})
         return path
 
-    def start(self, trained: recipe.Recipe) -> Path | None:
+    def find_start(self, trained: recipe.Recipe) -> Path | None:
         """Return a recipe's file of start weights; None: as the recipe says."""
         if self.starts is None or trained.start == "none":
             return None
@@ -81,18 +81,18 @@ class Study:
         return file
 
 
-def stages(study: Study) -> Iterator[list[Step]]:
-    """All steps; those of a stage wait for none of each other.
+def plan_stages(study: Study) -> Iterator[list[Step]]:
+    """Yield all steps, stage by stage; those of a stage wait for none of each other.
 
     What is in a stage depends on what earlier ones found: ask for it once they are done.
     """
     nothing: list[Step] = []
-    for one, other in zip_longest(_plain_and_tuned(study), _race(study), fillvalue=nothing):
+    for one, other in zip_longest(_plan_plain_and_tuned(study), _race(study), fillvalue=nothing):
         yield [*one, *other]
     together = {backbone: _combine(study, plain) for backbone, plain in study.recipes.items()}
     yield [
         _compare(study, "each change alone, and the tuned recipes"),
-        *_folds(study, (trained for trained, _ in together.values()), study.plan.folds),
+        *_train_folds(study, (trained for trained, _ in together.values()), study.plan.folds),
     ]
     averaged = [
         _rescore(study, several, fold, of=trained)
@@ -106,40 +106,46 @@ def stages(study: Study) -> Iterator[list[Step]]:
     yield [
         _compare(study, "the changes together"),
         *(_refit(study, trained) for trained in chosen),
-        *_on_the_first(study, chosen[0]),
+        *_plan_first_backbone(study, chosen[0]),
     ]
     yield [
         *(_test(study, trained, "all") for trained in chosen),
-        *(_test(study, trained, trained.split) for trained in _by_split(chosen[0])),
+        *(_test(study, trained, trained.split) for trained in _vary_split(chosen[0])),
     ]
     yield [_compare(study, "the comparison")]
     if study.cards:
         yield [_release(study, chosen)]
 
 
-def _plain_and_tuned(study: Study) -> Iterator[list[Step]]:
-    """What needs nothing, the longest first; then what needs the tunings or the plain runs."""
+def _plan_plain_and_tuned(study: Study) -> Iterator[list[Step]]:
+    """Plan what needs nothing, the longest first; then what needs tunings or plain runs."""
     plan, recipes = study.plan, study.recipes.values()
     tunings = [_tune(study, plain) for plain in recipes]
-    yield [*tunings, _floor(study), *_folds(study, recipes, plan.folds)]
+    yield [*tunings, _measure_floor(study), *_train_folds(study, recipes, plan.folds)]
     tuned = [_read_tuned(study, plain) for plain in recipes]
-    views = [changed for changed in single_changes(study) if _of_views(study, changed)]
+    views = [
+        changed for changed in list_single_changes(study) if _changes_views_alone(study, changed)
+    ]
     rescored = [
         _rescore(study, changed, fold, of=study.recipes[changed.backbone])
         for changed in views
         for fold in plan.change_folds
     ]
-    yield [*_folds(study, tuned, plan.change_folds), *rescored]
+    yield [*_train_folds(study, tuned, plan.change_folds), *rescored]
 
 
 def _race(study: Study) -> Iterator[list[Step]]:
-    """All changes that are trained, on one fold; on each next fold those not behind plain."""
+    """Train all changes on one fold, and on each next fold those not behind plain."""
     folds = study.plan.change_folds
-    racing = [changed for changed in single_changes(study) if not _of_views(study, changed)]
+    racing = [
+        changed
+        for changed in list_single_changes(study)
+        if not _changes_views_alone(study, changed)
+    ]
     for number, fold in enumerate(folds):
         seen = folds[:number]
-        racing = [one for one in racing if not seen or _gain(study, one, seen) >= 0]
-        yield _folds(study, racing, (fold,))
+        racing = [one for one in racing if not seen or _measure_gain_on(study, one, seen) >= 0]
+        yield _train_folds(study, racing, (fold,))
 
 
 def _refit(study: Study, chosen: recipe.Recipe) -> Step:
@@ -149,20 +155,20 @@ def _refit(study: Study, chosen: recipe.Recipe) -> Step:
     return _train(study, chosen, "all", decided)
 
 
-def _on_the_first(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
-    """What is looked at with the first backbone alone: splits, neighbours, learning curve."""
+def _plan_first_backbone(study: Study, chosen: recipe.Recipe) -> Iterator[Step]:
+    """Plan what the first backbone alone is for: splits, neighbours, learning curve."""
     plan = study.plan
-    for trained in _by_split(chosen):
+    for trained in _vary_split(chosen):
         yield _train(study, trained, trained.split, [])
     near = chosen.model_copy(update={"split": "neighbours"})
     shares = [
         chosen.model_copy(update={"learnt_share": share, "arm": f"{share:g} of the cases"})
         for share in plan.shares
     ]
-    yield from _folds(study, [near, *shares], plan.change_folds)
+    yield from _train_folds(study, [near, *shares], plan.change_folds)
 
 
-def _by_split(chosen: recipe.Recipe) -> list[recipe.Recipe]:
+def _vary_split(chosen: recipe.Recipe) -> list[recipe.Recipe]:
     return [chosen.model_copy(update={"split": split}) for split in SPLITS]
 
 
@@ -172,13 +178,13 @@ def _options(**given: Any) -> list[str]:
     return [word for name, value in named.items() for word in (f"--{name}", value)]
 
 
-def _floor(study: Study) -> Step:
+def _measure_floor(study: Study) -> Step:
     out = study.out / FLOOR
     options = _options(corpus=study.corpus, out=out)
     return Step("colour statistics alone", "evaluate.floors", options, out / PREDICTIONS)
 
 
-def _folds(study: Study, arms: Iterable[recipe.Recipe], folds: tuple[int, ...]) -> list[Step]:
+def _train_folds(study: Study, arms: Iterable[recipe.Recipe], folds: tuple[int, ...]) -> list[Step]:
     """Train each arm with each of some folds held out."""
     return [
         _train(study, trained, f"{of_split}fold-{fold}", ["--fold", str(fold)])
@@ -188,7 +194,7 @@ def _folds(study: Study, arms: Iterable[recipe.Recipe], folds: tuple[int, ...]) 
     ]
 
 
-def _of_views(study: Study, changed: recipe.Recipe) -> bool:
+def _changes_views_alone(study: Study, changed: recipe.Recipe) -> bool:
     """Return whether only the views differ from plain: then nothing is to be trained."""
     plain = study.recipes[changed.backbone]
     return changed == plain.model_copy(update={"arm": changed.arm, "views": changed.views})
@@ -213,31 +219,31 @@ def _test(study: Study, trained: recipe.Recipe, held: str) -> Step:
 def _train(study: Study, trained: recipe.Recipe, held: str, holding: list[str]) -> Step:
     """Train one run, once the teachers of it alone are there, which see no more than it does."""
     name, run = _name_step(trained, held), study.run_folder(trained, held)
-    given = {"config": study.config(trained), "corpus": study.corpus}
-    start, teachers, out = study.start(trained), None, None
+    given = {"config": study.write_config(trained), "corpus": study.corpus}
+    start, teachers, out = study.find_start(trained), None, None
     if trained.teachers:
-        out = study.out / TEACHERS / trained.backbone / _file_name(trained.arm) / held
+        out = study.out / TEACHERS / trained.backbone / _make_file_name(trained.arm) / held
         options = _options(**given, out=out, start=start)
         options += ["--hold-nothing"] if "--decision-from" in holding else holding
         teachers = Step(f"{name}: teachers", "train.teach", options, out / PREDICTIONS)
-    options = _options(**given, out=run, start=start, teacher=out)
-    return Step(name, "train", [*options, *holding, "--resume"], run / MODEL, teachers)
+    options = [*_options(**given, out=run, start=start), *holding, "--resume"]
+    return Step(name, "train", options + _options(teacher=out), run / MODEL, teachers)
 
 
 def _tune(study: Study, plain: recipe.Recipe) -> Step:
     out = study.out / "tune" / plain.backbone
     options = _options(
-        config=study.config(plain),
+        config=study.write_config(plain),
         corpus=study.corpus,
         out=out,
         trials=study.plan.trials,
-        start=study.start(plain),
+        start=study.find_start(plain),
     )
     return Step(f"{plain.backbone}: study", "tune", options, out / BEST)
 
 
 def _compare(study: Study, name: str) -> Step:
-    """Never passed over: it is quick, and runs may have come since."""
+    """Compare all runs, every time: it is quick, and runs may have come since."""
     runs = sorted(str(model.parent) for model in (study.out / "runs").glob(f"*/*/*/{MODEL}"))
     options = _options(corpus=study.corpus, out=study.out / REPORT, floor=study.out / FLOOR)
     return Step(name, "compare", [*runs, *options], None)
@@ -254,7 +260,7 @@ def _read_tuned(study: Study, plain: recipe.Recipe) -> recipe.Recipe:
     return recipe.read(study.out / "tune" / plain.backbone / BEST)
 
 
-def single_changes(study: Study) -> list[recipe.Recipe]:
+def list_single_changes(study: Study) -> list[recipe.Recipe]:
     """Return each of the plan's changes alone, on the recipe that it is tried on."""
     return [_apply_change(study, change) for change in study.plan.changes]
 
@@ -265,8 +271,8 @@ def _apply_change(study: Study, change: Change) -> recipe.Recipe:
     return recipe.Recipe.model_validate(choice.merge(document, change.set) | {"arm": change.arm})
 
 
-def _gain(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> float:
-    """Of AUROC over the plain recipe, on those of the folds that are finished."""
+def _measure_gain_on(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> float:
+    """Return the gain of AUROC over the plain recipe, on those of the folds that are finished."""
     held = [f"fold-{fold}" for fold in folds]
     held = [name for name in held if (study.run_folder(trained, name) / MODEL).exists()]
     plain = study.recipes[trained.backbone]
@@ -275,15 +281,15 @@ def _gain(study: Study, trained: recipe.Recipe, folds: tuple[int, ...]) -> float
 
 
 def _combine(study: Study, plain: recipe.Recipe) -> tuple[recipe.Recipe, recipe.Recipe | None]:
-    """What helps, together: as it is trained, with one view; and with several, where these help.
+    """Combine what helps: as it is trained, with one view; and with several, where these help.
 
     What is the plain or the tuned recipe again goes by that name, so that its runs are used.
     """
     tuned, folds = _read_tuned(study, plain), study.plan.change_folds
     changes = [one for one in study.plan.changes if one.backbone in (None, plain.backbone)]
-    gains = {one.arm: _gain(study, _apply_change(study, one), folds) for one in changes}
+    gains = {one.arm: _measure_gain_on(study, _apply_change(study, one), folds) for one in changes}
     sets = {one.arm: one.set for one in changes}
-    together = choice.combine(plain, tuned, _gain(study, tuned, folds), sets, gains)
+    together = choice.combine(plain, tuned, _measure_gain_on(study, tuned, folds), sets, gains)
     trained = together.model_copy(update={"views": 1})
     for known in (plain, tuned):
         if known == trained.model_copy(update={"arm": known.arm}):
@@ -297,25 +303,25 @@ def _combine(study: Study, plain: recipe.Recipe) -> tuple[recipe.Recipe, recipe.
 def _choose(
     study: Study, plain: recipe.Recipe, trained: recipe.Recipe, several: recipe.Recipe | None
 ) -> recipe.Recipe:
-    """Views multiply what each answer costs: they stay where they gain enough, on all folds."""
+    """Choose the recipe to refit; several views stay only where they gain enough for their cost."""
 
     def runs(of: recipe.Recipe) -> list[Path]:
         return [study.run_folder(of, f"fold-{fold}") for fold in study.plan.folds]
 
     if several and choice.are_worth_their_cost(runs(several), runs(trained)):
         trained = several
-    return choice.choose_better(plain, trained, _gain(study, trained, study.plan.folds))
+    return choice.choose_better(plain, trained, _measure_gain_on(study, trained, study.plan.folds))
 
 
 def _name_step(trained: recipe.Recipe, held: str) -> str:
     return f"{trained.backbone}, {trained.arm}, {held}"
 
 
-def _file_name(arm: str) -> str:
+def _make_file_name(arm: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", arm)
 
 
-def go(study: Study, launch: list[str], workers: int) -> None:
+def carry_out(study: Study, launch: list[str], workers: int) -> None:
     """Do every step that isn't done.
 
     Args:
@@ -329,8 +335,8 @@ def go(study: Study, launch: list[str], workers: int) -> None:
     """
     if launch and workers > 1:
         raise InputError(f"--launch and --workers {workers} would share the machine: choose one")
-    for stage in stages(study):
-        steps.do(stage, launch, workers)
+    for stage in plan_stages(study):
+        steps.do_steps(stage, launch, workers)
 
 
 def main(
@@ -352,5 +358,5 @@ def main(
     study = Study(*read_plan(plan), corpus, out, starts, cards, readme)
     if records:
         typer.echo(f"{len(restore(records, out))} runs from {records}")
-    go(study, shlex.split(launch), workers)
+    carry_out(study, shlex.split(launch), workers)
     typer.echo(f"report: {out / REPORT / 'report.md'}")

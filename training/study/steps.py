@@ -41,7 +41,7 @@ class Step:
         return self.result is not None and self.result.exists()
 
 
-def do(stage: list[Step], launch: list[str], workers: int) -> None:
+def do_steps(stage: list[Step], launch: list[str], workers: int) -> None:
     """Do those steps of a stage that aren't done.
 
     Args:
@@ -57,7 +57,7 @@ def do(stage: list[Step], launch: list[str], workers: int) -> None:
     def attempt(step: Step) -> None:
         if step.before and not step.before.is_done:
             attempt(step.before)
-        if not failed and _run(step, launch, workers):
+        if not failed and _do_step(step, launch, workers):
             failed.append(step)
 
     undone = [step for step in stage if not step.is_done]
@@ -71,7 +71,7 @@ def do(stage: list[Step], launch: list[str], workers: int) -> None:
         raise BCDError(f"step {failed[0].name!r} failed: mend what it says above, then go on")
 
 
-def _run(step: Step, launch: list[str], workers: int) -> int:
+def _do_step(step: Step, launch: list[str], workers: int) -> int:
     """Do one step; returns its exit code."""
     typer.echo(f"== {step.name}")
     module = f"training.{step.module}"
@@ -83,13 +83,13 @@ def _run(step: Step, launch: list[str], workers: int) -> int:
     if launch and step.module == "train":
         return subprocess.run([*launch, module, *step.arguments], check=False).returncode
     try:
-        command.run(_main_of(module), step.arguments)
+        command.run(_find_main(module), step.arguments)
     except SystemExit as end:
         return int(end.code or 0)
     return 0
 
 
-def _main_of(name: str) -> Callable[..., None]:
+def _find_main(name: str) -> Callable[..., None]:
     """Return what ``python -m NAME`` calls, of a module or of a package."""
     module = import_module(name)
     if hasattr(module, "__path__"):

@@ -37,12 +37,12 @@ def augment(pixels: Tensor, strengths: Augment) -> Tensor:
         # After Tellez et al., IEEE TMI 2018: more or less of each stain in each image.
         factors = torch.empty(len(pixels), 3, 1, 1)
         factors = factors.uniform_(1 - strengths.stain, 1 + strengths.stain)
-        pixels = rgb(hed(pixels) * factors.to(pixels))
+        pixels = to_rgb(to_hed(pixels) * factors.to(pixels))
     return _jitter(pixels, strengths)
 
 
 def mix_up(inputs: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """MixUp (Zhang et al., ICLR 2018) of a batch: each image with the one before it.
+    """Mix each image of a batch with the one before it (MixUp, Zhang et al., ICLR 2018).
 
     Args:
         inputs: N x 3 x S x S.
@@ -54,28 +54,28 @@ def mix_up(inputs: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tenso
     return inputs, targets
 
 
-def hed(pixels: Tensor) -> Tensor:
-    """Amounts of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001), N x 3 x S x S.
+def to_hed(pixels: Tensor) -> Tensor:
+    """Return amounts of haematoxylin, eosin, DAB (Ruifrok and Johnston 2001), N x 3 x S x S.
 
-    scikit-image's ``rgb2hed`` but for one thing: amounts below zero stay, so that ``rgb`` of them
-    gives back every colour.
+    scikit-image's ``rgb2hed`` but for one thing: amounts below zero stay, so that ``to_rgb`` gives
+    back every colour.
     """
     density = (pixels / 255).clamp(min=_DARKEST).log() / math.log(_DARKEST)
-    return torch.einsum("nihw,ij->njhw", density, _matrix(hed_from_rgb, pixels))
+    return torch.einsum("nihw,ij->njhw", density, _to_matrix(hed_from_rgb, pixels))
 
 
-def rgb(stains: Tensor) -> Tensor:
-    """Pixels from 0 to 255 of amounts of the three stains; undoes ``hed``."""
-    density = torch.einsum("nihw,ij->njhw", stains, _matrix(rgb_from_hed, stains))
+def to_rgb(stains: Tensor) -> Tensor:
+    """Return pixels from 0 to 255 of amounts of the three stains; undoes ``to_hed``."""
+    density = torch.einsum("nihw,ij->njhw", stains, _to_matrix(rgb_from_hed, stains))
     return (density * math.log(_DARKEST)).exp().mul(255).clamp(0, 255)
 
 
-def _matrix(of: NDArray[np.float64], like: Tensor) -> Tensor:
+def _to_matrix(of: NDArray[np.float64], like: Tensor) -> Tensor:
     return torch.as_tensor(of).to(like)
 
 
 def _turn(pixels: Tensor) -> Tensor:
-    """One of the square's eight symmetries for each image."""
+    """Apply one of the square's eight symmetries to each image."""
     drawn = torch.randint(8, (len(pixels),)).to(pixels.device)
     turned = pixels.clone()
     for which in range(1, 8):
@@ -84,7 +84,7 @@ def _turn(pixels: Tensor) -> Tensor:
 
 
 def _jitter(pixels: Tensor, strengths: Augment) -> Tensor:
-    """Brightness, then contrast about the image's mean luma, then saturation about its luma."""
+    """Vary brightness, then contrast about the mean luma, then saturation about the luma."""
 
     def factors(strength: float) -> Tensor:
         drawn = torch.empty(len(pixels), 1, 1, 1).uniform_(1 - strength, 1 + strength)

@@ -28,7 +28,7 @@ _LEFT = 1e-6  # draws that rounding may leave over
 def draw_weights(
     frame: pd.DataFrame, balance: str, case_share: float = 1.0, case_weight: str = "rows"
 ) -> NDArray[np.float64]:
-    """Probability of each row at one draw; they sum to 1.
+    """Return the probability of each row at one draw; they sum to 1.
 
     A source keeps its natural share. Within it, labels are level where the sampler balances, and
     no row is drawn more than three times a pass.
@@ -83,8 +83,8 @@ def _fill(draws: pd.Series, total: float) -> pd.Series:
     return filled
 
 
-def order(frame: pd.DataFrame, recipe: Recipe, seed: int, count: int = 0) -> Tensor:
-    """Row positions of one pass, as many as there are rows, or so many; the same in every process.
+def draw_order(frame: pd.DataFrame, recipe: Recipe, seed: int, count: int = 0) -> Tensor:
+    """Draw the row positions of one pass, or so many as asked for; equal in every process.
 
     Each row comes as often as its draws say, rounded up or down by lot: the systematic sampling of
     Madow (Annals of Mathematical Statistics, 1949). Independent draws would bring some rows far
@@ -110,7 +110,7 @@ def _draw_pass(draws: Tensor, generator: torch.Generator) -> Tensor:
 def class_weights(
     frame: pd.DataFrame, balance: str, case_share: float = 1.0, case_weight: str = "rows"
 ) -> Tensor:
-    """Loss weights (benign, malignant), of mean 1 under the prior the network is shown."""
+    """Return loss weights (benign, malignant), of mean 1 under the prior the network sees."""
     if balance not in ("loss", "both"):
         return torch.ones(2)
     is_malignant = (frame["label"] == "malignant").to_numpy()
@@ -122,7 +122,7 @@ def class_weights(
 
 
 def weighted_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Cross entropy with soft targets, each label's share weighted; the mean over the batch.
+    """Return cross entropy with soft targets, each label's share weighted, over the batch.
 
     Never normalised by the weights' sum: weights of mean 1 under the prior shown then mean the
     same with and without MixUp.

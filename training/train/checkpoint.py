@@ -33,7 +33,7 @@ def save(run: Path, accelerator: Accelerator, average: nn.Module | None, epochs:
     Raises:
         TrainingStopped: The disk refuses; the checkpoint before is whole.
     """
-    folder, beside, old = _places(run)
+    folder, beside, old = _locate_folders(run)
     if accelerator.is_main_process:
         shutil.rmtree(beside, ignore_errors=True)
     accelerator.wait_for_everyone()
@@ -61,7 +61,7 @@ def save(run: Path, accelerator: Accelerator, average: nn.Module | None, epochs:
 
 def resume(run: Path, accelerator: Accelerator, average: nn.Module | None) -> int:
     """Load the checkpoint if there is one; returns how many epochs are done."""
-    folder, _, old = _places(run)
+    folder, _, old = _locate_folders(run)
     if accelerator.is_main_process and not folder.exists() and old.exists():
         old.rename(folder)
     accelerator.wait_for_everyone()
@@ -111,5 +111,5 @@ def write_lines(run: Path, lines: list[dict[str, Any]]) -> None:
         ) from None
 
 
-def _places(run: Path) -> tuple[Path, Path, Path]:
+def _locate_folders(run: Path) -> tuple[Path, Path, Path]:
     return run / FOLDER, run / f".{FOLDER}.new", run / f".{FOLDER}.old"

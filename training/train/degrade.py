@@ -16,11 +16,12 @@ import numpy as np
 from training.corpus import degradations as d
 from training.corpus.degradations import Pixels
 from training.corpus.device import to_uint8
-from training.corpus.pixels import Found
+from training.corpus.pixels import StoredPixels
 from training.recipes.schema import HIGHEST_JPEG_QUALITY, Degrade
 
 Rng = np.random.Generator
-_Asked, _Done = TypeVar("_Asked"), TypeVar("_Done")
+_Asked = TypeVar("_Asked")
+_Done = TypeVar("_Done")
 Operation = Callable[[Pixels, float, Rng], Pixels]
 
 JPEG_TIMES = 3  # as often drawn as any other: most images that models meet have been JPEGs
@@ -42,7 +43,9 @@ def degrade(pixels: Pixels, strengths: Degrade, rng: Rng) -> Pixels:
     return pixels
 
 
-def degrade_rows(rows: Found, strengths: Degrade, seeds: Sequence[tuple[int, ...]]) -> Found:
+def degrade_rows(
+    rows: StoredPixels, strengths: Degrade, seeds: Sequence[tuple[int, ...]]
+) -> StoredPixels:
     """Degrade rows as ``Pixels.rows`` gives them; one seed a row, in the batch's order."""
     places = np.arange(len(seeds))
     return [

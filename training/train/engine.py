@@ -24,7 +24,7 @@ from tqdm import tqdm
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
 from training.corpus.device import normalise
-from training.corpus.pixels import Found, Rows, resize_rows
+from training.corpus.pixels import Rows, StoredPixels, resize_rows
 from training.evaluate.scoring import auroc_within, score
 from training.recipes.schema import Phase, Recipe
 from training.train import balance, checkpoint
@@ -32,21 +32,21 @@ from training.train.augment import augment, mix_up
 from training.train.checkpoint import TrainingStopped
 from training.train.degrade import degrade_rows, work_ahead
 
-CHECKED_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
-NORM_BATCHES = 100  # micro-batches that the batch norms of averaged weights are estimated from
+STEPS_BETWEEN_CHECKS = 50  # steps between two looks at the loss, each of which waits for the device
+MAX_NORM_BATCHES = 100  # micro-batches that the batch norms of averaged weights are estimated from
 
 
 class Diverged(TrainingStopped):
     """The loss became NaN or infinite: the recipe's numbers can't be trained with."""
 
 
-def processes() -> PartialState:
-    """This process and those it was launched with.
+def find_processes() -> PartialState:
+    """Return this process and those it was launched with.
 
     Accelerate makes them one run on GPUs by itself, on CPUs only where it is told.
     """
-    told = parse_flag_from_env("ACCELERATE_USE_CPU")
-    return PartialState(cpu=told or not torch.accelerator.is_available())
+    is_cpu_forced = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=is_cpu_forced or not torch.accelerator.is_available())
 
 
 def fit(
@@ -81,7 +81,7 @@ def fit(
         Diverged: The loss became NaN or infinite.
         TrainingStopped: The disk is full.
     """
-    on_gpu = processes().device.type == "cuda"
+    on_gpu = find_processes().device.type == "cuda"
     accelerator = Accelerator(mixed_precision="bf16" if on_gpu else "no")
     loop = _Loop(accelerator, network, recipe, preprocess, train)
     done = checkpoint.resume(run, accelerator, loop.average)
@@ -93,7 +93,7 @@ def fit(
         line |= _score_held_out(loop.result(), validation, preprocess, line["size"], accelerator)
         _stop_unless_finite(line.get("validation_loss", 0.0), epoch)
         seconds = round(time.monotonic() - started, 1)
-        lines.append(line | {"seconds": seconds, "hardware": _hardware(accelerator)})
+        lines.append(line | {"seconds": seconds, "hardware": _describe_hardware(accelerator)})
         if accelerator.is_main_process:
             # Before the checkpoint: lines too many are cut off on resume, too few would be lost.
             checkpoint.write_lines(run, lines)
@@ -103,7 +103,7 @@ def fit(
     return loop.result()
 
 
-def _hardware(accelerator: Accelerator) -> str:
+def _describe_hardware(accelerator: Accelerator) -> str:
     """Return what an epoch ran on, in words."""
     if accelerator.device.type == "cuda":
         name = torch.cuda.get_device_name(accelerator.device)
@@ -119,7 +119,7 @@ def _score_held_out(
     size: int,
     accelerator: Accelerator,
 ) -> dict[str, float | None]:
-    """Loss and AUROC of held-out rows, each process scoring its share."""
+    """Return loss and AUROC of held-out rows, each process scoring its share."""
     if rows is None:
         return {}
     each = math.ceil(len(rows.pixels) / accelerator.num_processes)
@@ -149,13 +149,13 @@ class _Loop:
         self.recipe = recipe
         self.preprocess = preprocess
         self.train = train
-        self.targets = _targets(train, recipe.teachers)
+        self.targets = _make_targets(train, recipe.teachers)
         weights = balance.class_weights(
             train.frame, recipe.balance, recipe.case_share, recipe.case_weight
         )
         self.weights = weights.to(accelerator.device)
         self.shares = recipe.accumulate * accelerator.num_processes
-        self.batch = _batch(len(train.frame), recipe.batch_size, self.shares)
+        self.batch = _fit_batch(len(train.frame), recipe.batch_size, self.shares)
         groups = param_groups_layer_decay(
             network, recipe.weight_decay, layer_decay=recipe.layer_decay
         )
@@ -180,9 +180,9 @@ class _Loop:
         return network
 
     def train_epoch(self, epoch: int) -> float:
-        """One pass; returns the mean loss."""
+        """Make one pass; returns the mean loss."""
         wanted = self.recipe.epoch_steps * self.batch
-        order = balance.order(self.train.frame, self.recipe, self._seed(epoch), wanted)
+        order = balance.draw_order(self.train.frame, self.recipe, self._derive_seed(epoch), wanted)
         steps = len(order) // self.batch
         order = order[: steps * self.batch]
         phase, before = self.recipe.phase_of(epoch)
@@ -192,42 +192,42 @@ class _Loop:
             self.average.set(self.bare)  # type: ignore[no-untyped-call]
         self.network.train()
         losses: list[Tensor] = []
-        found = self._load(order, epoch)
+        stored = self._load(order, epoch)
         words = f"epoch {epoch + 1}/{self.recipe.epochs}"
         shown = None if self.accelerator.is_main_process else True
         for step in tqdm(range(steps), words, disable=shown):
             self._set_rate(phase, before * steps + step, phase.epochs * steps)
-            losses.append(self._step(order, found, phase, epoch, step))
+            losses.append(self._step(order, stored, phase, epoch, step))
             self._update_average(phase, before * steps + step, phase.epochs * steps)
-            if len(losses) % CHECKED_EVERY == 0:
-                self._mean(losses[-CHECKED_EVERY:], epoch)
+            if len(losses) % STEPS_BETWEEN_CHECKS == 0:
+                self._average(losses[-STEPS_BETWEEN_CHECKS:], epoch)
         if isinstance(self.average, AveragedModel) and self.average.n_averaged:
-            torch.manual_seed(self._seed(epoch))
+            torch.manual_seed(self._derive_seed(epoch))
             with torch.no_grad(), self.accelerator.autocast():
-                update_bn(self._inputs_of(order, epoch, phase, NORM_BATCHES), self.average)
+                update_bn(self._make_inputs(order, epoch, phase, MAX_NORM_BATCHES), self.average)
         for buffer in self.result().buffers():
             broadcast(buffer)  # process 0's batch-norm statistics are scored, and kept
-        self._mean([weights.detach().mean() for weights in self.result().parameters()], epoch)
-        return self._mean(losses, epoch)
+        self._average([weights.detach().mean() for weights in self.result().parameters()], epoch)
+        return self._average(losses, epoch)
 
-    def _seed(self, epoch: int, step: int = 0, share: int = 0) -> int:
-        """Of an epoch's order, or of the draws of one micro-batch."""
+    def _derive_seed(self, epoch: int, step: int = 0, share: int = 0) -> int:
+        """Return the seed of an epoch's order, or of the draws of one micro-batch."""
         sequence = np.random.SeedSequence((self.recipe.seed, epoch, step, share))
         return int(sequence.generate_state(1, np.uint64)[0] >> 1)
 
     def _micro_batches(self, order: Tensor) -> Iterator[Tensor]:
-        """This process' micro-batches: of each step's, every so many-th."""
+        """Yield this process' micro-batches: of each step's, every so many-th."""
         for batch in torch.split(order, self.batch):
             shares = batch.tensor_split(self.shares)
             yield from shares[self.accelerator.process_index :: self.accelerator.num_processes]
 
-    def _load(self, order: Tensor, epoch: int) -> Iterator[Found]:
-        """Pixels of this process' micro-batches, degraded ahead where the recipe degrades."""
+    def _load(self, order: Tensor, epoch: int) -> Iterator[StoredPixels]:
+        """Load this process' micro-batches, degraded ahead where the recipe says so."""
         rows, strengths = self.train.pixels.rows, self.recipe.degrade
         if not strengths.is_any:
             return map(rows, self._micro_batches(order))
 
-        def degraded(places: Tensor) -> Found:
+        def degraded(places: Tensor) -> StoredPixels:
             seeds = [(self.recipe.seed, epoch, place) for place in places.tolist()]
             return degrade_rows(rows(order[places]), strengths, seeds)
 
@@ -243,15 +243,17 @@ class _Loop:
             self.average.update_parameters(self.bare)
 
     def _step(
-        self, order: Tensor, found: Iterator[Found], phase: Phase, epoch: int, step: int
+        self, order: Tensor, stored: Iterator[StoredPixels], phase: Phase, epoch: int, step: int
     ) -> Tensor:
-        """One step of the optimiser over this process' micro-batches; returns the mean loss."""
+        """Take one step of the optimiser over this process' micro-batches; returns the loss."""
         batch = order[step * self.batch : (step + 1) * self.batch].tensor_split(self.shares)
         total = torch.zeros((), device=self.accelerator.device)
         for turn in range(self.recipe.accumulate):
             share = turn * self.accelerator.num_processes + self.accelerator.process_index
-            torch.manual_seed(self._seed(epoch, step, share + 1))
-            inputs, targets = self._inputs(next(found), self.targets[batch[share]], phase.size)
+            torch.manual_seed(self._derive_seed(epoch, step, share + 1))
+            inputs, targets = self._prepare_inputs(
+                next(stored), self.targets[batch[share]], phase.size
+            )
             is_last = turn == self.recipe.accumulate - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.network):
                 total += self._backward(inputs, targets)
@@ -270,14 +272,16 @@ class _Loop:
         self.accelerator.backward(loss)
         return loss.detach()
 
-    def _inputs(self, found: Found, targets: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        pixels = resize_rows(found, size, self.accelerator.device)
+    def _prepare_inputs(
+        self, stored: StoredPixels, targets: Tensor, size: int
+    ) -> tuple[Tensor, Tensor]:
+        pixels = resize_rows(stored, size, self.accelerator.device)
         pixels = augment(pixels, self.recipe.augment)
         inputs = normalise(pixels, self.preprocess).contiguous(memory_format=torch.channels_last)
         return mix_up(inputs, targets.to(pixels.device), self.recipe.augment.mixup)
 
     def _set_rate(self, phase: Phase, step: int, steps: int) -> None:
-        """Linear warm-up, then a cosine to zero, over the steps of a phase."""
+        """Set the rate: a linear warm-up, then a cosine to zero, over the steps of a phase."""
         warm = max(1, round(steps * self.recipe.warmup_share))
         share = (step + 1) / warm
         if step >= warm:
@@ -285,8 +289,8 @@ class _Loop:
         for group in self.optimiser.param_groups:
             group["lr"] = phase.learning_rate * share * group["lr_scale"]
 
-    def _mean(self, values: list[Tensor], epoch: int) -> float:
-        """Of losses, or of weights that give the next one, over all processes."""
+    def _average(self, values: list[Tensor], epoch: int) -> float:
+        """Return the mean of losses or weights over all processes; stop where it isn't finite."""
         mean = float(self.accelerator.reduce(torch.stack(values).mean(), "mean"))
         _stop_unless_finite(mean, epoch)
         return mean
@@ -295,15 +299,15 @@ class _Loop:
     def _settle(self, order: Tensor, phase: Phase) -> None:
         """Give batch norms statistics of this tissue before the first gradient."""
         self.network.train()
-        torch.manual_seed(self._seed(0))
-        for inputs in self._inputs_of(order, 0, phase, self.recipe.settle_batches):
+        torch.manual_seed(self._derive_seed(0))
+        for inputs in self._make_inputs(order, 0, phase, self.recipe.settle_batches):
             self.network(inputs)
 
-    def _inputs_of(self, order: Tensor, epoch: int, phase: Phase, count: int) -> Iterator[Tensor]:
-        """Inputs of this process' first micro-batches of an epoch, as training makes them."""
+    def _make_inputs(self, order: Tensor, epoch: int, phase: Phase, count: int) -> Iterator[Tensor]:
+        """Make the inputs of this process' first micro-batches of an epoch, as training does."""
         asked = islice(self._micro_batches(order), count)
-        for positions, found in zip(asked, self._load(order, epoch), strict=False):
-            yield self._inputs(found, self.targets[positions], phase.size)[0]
+        for positions, stored in zip(asked, self._load(order, epoch), strict=False):
+            yield self._prepare_inputs(stored, self.targets[positions], phase.size)[0]
 
 
 def _stop_unless_finite(loss: float, epoch: int) -> None:
@@ -314,8 +318,8 @@ def _stop_unless_finite(loss: float, epoch: int) -> None:
         )
 
 
-def _targets(train: Rows, taught_share: float) -> Tensor:
-    """Soft targets N x 2: the label, and for a share of them what teachers say of the row."""
+def _make_targets(train: Rows, taught_share: float) -> Tensor:
+    """Return soft targets N x 2: the label, and for a share of them what teachers say."""
     malignant = train.truth.astype(np.float64)
     if taught_share:
         if train.taught is None:
@@ -325,8 +329,8 @@ def _targets(train: Rows, taught_share: float) -> Tensor:
     return torch.tensor(np.stack([1 - malignant, malignant], 1), dtype=torch.float32)
 
 
-def _batch(rows: int, wanted: int, shares: int) -> int:
-    """Rows of one step: as many as wanted or there are, the same in each micro-batch."""
+def _fit_batch(rows: int, wanted: int, shares: int) -> int:
+    """Return the rows of one step: as wanted or as there are, equal in each micro-batch."""
     batch = min(wanted, rows)
     batch -= batch % shares
     if batch < 2 * shares:

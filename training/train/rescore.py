@@ -16,7 +16,7 @@ import typer
 from bcd_models.errors import InputError
 from bcd_models.models.classifier import BCDClassifier
 from training import command, run_folder
-from training.corpus.selection import data_of
+from training.corpus.selection import open_data
 from training.recipes import schema as recipe
 from training.run_folder import MODEL
 from training.train import checkpoint, engine
@@ -32,8 +32,8 @@ def rescore(run: Path, plan: recipe.Recipe, corpus: Path, out: Path) -> Path:
     model = BCDClassifier.from_pretrained(run / MODEL)
     described = model.config.provenance
     provenance = described.model_copy(update={"recipe": plan.as_trained()})
-    data = data_of(corpus, plan, described.held_out)
-    with run_folder.hold(out, plan, provenance, engine.processes()):
+    data = open_data(corpus, plan, described.held_out)
+    with run_folder.hold(out, plan, provenance, engine.find_processes()):
         shutil.copy(run / checkpoint.EPOCHS, out)
         config = model.config.model_copy(update={"provenance": provenance})
         train.save(config, model.network, data.held_out, (), out)

@@ -29,7 +29,7 @@ from bcd_models.models.classifier import BCDClassifier
 from training import command, run_folder
 from training.corpus import predictions, splits
 from training.corpus.pixels import Rows
-from training.corpus.selection import Data, average_teachers, data_of
+from training.corpus.selection import Data, average_teachers, open_data
 from training.evaluate import metrics, scoring
 from training.evaluate.calibration import fit_decision
 from training.recipes import schema as recipe
@@ -37,7 +37,7 @@ from training.run_folder import MODEL, PREDICTIONS
 from training.train import engine, start
 
 
-def network_of(plan: recipe.Recipe, file: Path | None) -> tuple[Any, PreprocessConfig, str]:
+def build_network(plan: recipe.Recipe, file: Path | None) -> tuple[Any, PreprocessConfig, str]:
     """Return a network as training begins with it, its preprocessing, its start's SHA-256 or ""."""
     set_seed(plan.seed)
     network = create(plan.backbone, plan.input_size, drop_path=plan.drop_path, dropout=plan.dropout)
@@ -72,12 +72,12 @@ def train(
         decision_from: Runs whose predictions decide the decision rule where nothing is held out.
     """
     plan = recipe.read(config)
-    state = engine.processes()
+    state = engine.find_processes()
     with state.main_process_first():
-        data = data_of(corpus_folder, plan, held)
-    network, preprocess, start_sha256 = network_of(plan, start_file)
+        data = open_data(corpus_folder, plan, held)
+    network, preprocess, start_sha256 = build_network(plan, start_file)
     began_with = (start_file, start_sha256)
-    provenance = provenance_of(plan, data, held, began_with, (*teachers, *decision_from))
+    provenance = build_provenance(plan, data, held, began_with, (*teachers, *decision_from))
     described = ModelConfig(
         name=plan.name,
         version=plan.version,
@@ -94,7 +94,7 @@ def train(
     return out / MODEL
 
 
-def provenance_of(
+def build_provenance(
     plan: recipe.Recipe,
     data: Data,
     held: HeldOut,
@@ -121,9 +121,9 @@ def provenance_of(
         seed=plan.seed,
         start=file.name if file else plan.start,
         start_sha256=start_sha256,
-        inputs={"/".join(p.parts[-3:]): run_folder.sha256(p / PREDICTIONS) for p in inputs},
-        git_commit=run_folder.git_commit(),
-        versions=run_folder.versions(),
+        inputs={"/".join(p.parts[-3:]): run_folder.hash_file(p / PREDICTIONS) for p in inputs},
+        git_commit=run_folder.read_git_commit(),
+        versions=run_folder.list_versions(),
     )
 
 
@@ -153,7 +153,7 @@ def save(
     else:
         known = held_out.frame
         margins = scoring.score(reloaded.network, held_out, config.preprocess, views=plan.views)
-    decision = decision_on(known, margins, plan)
+    decision = fit_decision_rule(known, margins, plan)
     reloaded.config = config.model_copy(update={"decision": decision})
     reloaded.save_pretrained(beside)
     if held_out is not None:
@@ -162,12 +162,12 @@ def save(
     beside.rename(folder)
 
 
-def decision_on(
+def fit_decision_rule(
     frame: pd.DataFrame, margins: NDArray[np.float64], plan: recipe.Recipe
 ) -> DecisionConfig:
     """Return the decision rule within the larger source; the plain one where a label is missing."""
-    larger = (frame["source"] == splits.larger_source(frame)).to_numpy()
-    truth = metrics.truth_of(frame)[larger]
+    larger = (frame["source"] == splits.find_larger_source(frame)).to_numpy()
+    truth = metrics.is_malignant(frame)[larger]
     if truth.all() or not truth.any():
         return DecisionConfig(views=plan.views)
     fitted = fit_decision(margins[larger], truth, plan.refer_share)
@@ -198,5 +198,5 @@ def main(
     command.keep_freed_memory()
     held = HeldOut(fold=fold, case=leave_out, nothing=bool(decision_from))
     folder = train(config, corpus, out, start, held, teacher or [], decision_from or [])
-    if engine.processes().is_main_process:
+    if engine.find_processes().is_main_process:
         typer.echo(f"model: {folder}")

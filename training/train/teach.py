@@ -27,12 +27,12 @@ from bcd_models.hub.atomic import write_files
 from training import command, run_folder
 from training.corpus import predictions
 from training.corpus.pixels import Rows
-from training.corpus.selection import data_of
+from training.corpus.selection import open_data
 from training.evaluate import floors, scoring
 from training.recipes import schema as recipe
 from training.run_folder import PREDICTIONS
 from training.train import engine
-from training.train.run import decision_on, network_of, provenance_of
+from training.train.run import build_network, build_provenance, fit_decision_rule
 
 
 def teach(
@@ -54,43 +54,45 @@ def teach(
             else.
     """
     plan = recipe.read(config).model_copy(update={"teachers": 0.0})
-    data = data_of(corpus, plan, held)
+    data = open_data(corpus, plan, held)
     known, fold = data.training, data.training.frame["fold"].to_numpy()
     if len(np.unique(fold[fold >= 0])) < 2:
         raise InputError("what is learnt from lies in fewer than two folds: no teachers")
-    _, _, sha256 = network_of(plan, start)
-    provenance = provenance_of(plan, data, held, (start, sha256), ())
-    with run_folder.hold(out, plan, provenance, engine.processes()):
-        margins = _by_networks(known, fold, plan, start, out)
+    _, _, sha256 = build_network(plan, start)
+    provenance = build_provenance(plan, data, held, (start, sha256), ())
+    with run_folder.hold(out, plan, provenance, engine.find_processes()):
+        margins = _predict_by_networks(known, fold, plan, start, out)
         placed = fold >= 0
-        colour = log_odds(floors.across(known, fold)[placed])
+        colour = log_odds(floors.predict_across_folds(known, fold)[placed])
         frame = known.frame[placed].reset_index(drop=True)
-        both = [calibrate(m, decision_on(frame, m, plan)) for m in (margins[placed], colour)]
+        both = [calibrate(m, fit_decision_rule(frame, m, plan)) for m in (margins[placed], colour)]
         mean = np.mean(both, axis=0)
         predictions.write(frame, log_odds(mean), mean, out / PREDICTIONS)
     return out / PREDICTIONS
 
 
-def _by_networks(
+def _predict_by_networks(
     known: Rows,
     fold: NDArray[np.int64],
     plan: recipe.Recipe,
     start: Path | None,
     out: Path,
 ) -> NDArray[np.float64]:
-    """Margins of each fold's rows by a network trained on all other rows; NaN for no fold's."""
+    """Return margins of each fold by a network trained on all other rows; NaN for no fold's."""
     margins = np.full(len(fold), np.nan)
     for asked in np.unique(fold[fold >= 0]):
         kept = out / f"fold-{asked}.npy"
         if not kept.exists():
-            network, preprocess, _ = network_of(plan, start)
+            network, preprocess, _ = build_network(plan, start)
             inside = out / f"fold-{asked}"
             inside.mkdir(exist_ok=True)
             learnt = known.where(fold != asked)
             network = engine.fit(network, plan, preprocess, learnt, None, inside)
-            said = scoring.score(network, known.where(fold == asked), preprocess, views=plan.views)
+            answers = scoring.score(
+                network, known.where(fold == asked), preprocess, views=plan.views
+            )
             data = BytesIO()
-            np.save(data, said)
+            np.save(data, answers)
             write_files({kept: data.getvalue()})
             shutil.rmtree(inside)
         margins[fold == asked] = np.load(kept)
@@ -115,8 +117,8 @@ def main(
         raise InputError("choose one of --fold, --leave-out and --hold-nothing")
     command.keep_freed_memory()
     held = HeldOut(fold=fold, case=leave_out, nothing=hold_nothing)
-    said = teach(config, corpus, out, start, held)
-    typer.echo(f"teachers: {said}")
+    path = teach(config, corpus, out, start, held)
+    typer.echo(f"teachers: {path}")
 
 
 if __name__ == "__main__":

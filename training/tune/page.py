@@ -71,7 +71,7 @@ def write(study: optuna.Study, plan: Recipe, decision: str, folder: Path) -> Non
             decision=decision,
             notice=NOTICE,
             page=PAGE,
-            facts=_facts(study, plan),
+            facts=_list_facts(study, plan),
             plots=shown,
             trials=study.trials,
         ).encode()
@@ -81,12 +81,12 @@ def write(study: optuna.Study, plan: Recipe, decision: str, folder: Path) -> Non
     write_files({folder / name: data for name, data in texts.items()})
 
 
-def _facts(study: optuna.Study, plan: Recipe) -> list[tuple[str, str]]:
+def _list_facts(study: optuna.Study, plan: Recipe) -> list[tuple[str, str]]:
     bound, trials = study.user_attrs, study.trials
     states = Counter(trial.state for trial in trials)
     diverged = sum("stopped" in trial.user_attrs for trial in trials)
     commits = {short_commit(trial.user_attrs.get("git_commit", "")) for trial in trials} - {""}
-    space = (f"{path} {_range(drawn)}" for path, drawn in plan.tune.space.items())
+    space = (f"{path} {_describe_range(drawn)}" for path, drawn in plan.tune.space.items())
     return [
         ("corpus", f"fingerprint {bound['corpus']}"),
         ("split", f"{plan.split}, manifest {bound['split']}; test is not read"),
@@ -104,6 +104,6 @@ def _facts(study: optuna.Study, plan: Recipe) -> list[tuple[str, str]]:
     ]
 
 
-def _range(drawn: Range) -> str:
+def _describe_range(drawn: Range) -> str:
     how = " (log)" if drawn.log else f" by {drawn.step:g}" if drawn.step else ""
     return f"{drawn.low:g} to {drawn.high:g}{how}"

@@ -30,9 +30,9 @@ from training import command
 from training.recipes import schema as recipe
 from training.tune import page
 from training.tune.plots import complete_trials
-from training.tune.space import parameters_of, recipe_of
+from training.tune.space import apply_parameters, read_parameters
 from training.tune.storage import explain_failures, open_storage, sqlite_url
-from training.tune.trials import TRIALS, Bench, bench_of, open_study, run_trials
+from training.tune.trials import TRIALS, Bench, open_study, prepare_bench, run_trials
 
 BEST = "tuned.yaml"
 ARM = "tuned"
@@ -55,7 +55,7 @@ def _conclude(study: optuna.Study, bench: Bench) -> None:
     for trial in study.trials:  # killed workers leave their folders
         if trial.state.is_finished():
             shutil.rmtree(bench.out / TRIALS / str(trial.number), ignore_errors=True)
-    tuned = recipe_of(plan, best.params if best else {}).model_copy(update={"arm": ARM})
+    tuned = apply_parameters(plan, best.params if best else {}).model_copy(update={"arm": ARM})
     path = write_recipe(tuned, decision, bench.out / BEST)  # last: where it is, the study is done
     typer.echo(f"{decision}\nrecipe: {path}\npage: {bench.out / page.PAGE}")
 
@@ -75,7 +75,7 @@ def main(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("a worker is one process: start several, not one with accelerate launch")
     plan = recipe.read(config)
-    parameters_of(plan)
+    read_parameters(plan)
     command.keep_freed_memory()
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what a reader needs, we say
     url = storage or sqlite_url(out)
@@ -83,7 +83,7 @@ def main(
         (out / TRIALS).mkdir(parents=True, exist_ok=True)
         with FileLock(out / "begin.lock"):
             opened = held.enter_context(open_storage(url, plan.tune.heartbeat))
-            bench = bench_of(plan, corpus, start, out)
+            bench = prepare_bench(plan, corpus, start, out)
             study = open_study(bench, opened)
         run_trials(study, bench, trials)
         _conclude(study, bench)

@@ -14,14 +14,14 @@ JITTERED = "augment.jitter"
 Parameters = Mapping[str, float]
 
 
-def parameters_of(plan: Recipe) -> dict[str, float]:
+def read_parameters(plan: Recipe) -> dict[str, float]:
     """Return a recipe's own value of each number of its space.
 
     Raises:
         InputError: A value lies outside its range, so that tuning could never come back to it; or
             one end of a range makes no recipe.
     """
-    own = {path: _own(plan, path) for path in plan.tune.space}
+    own = {path: _read_own(plan, path) for path in plan.tune.space}
     for path, drawn in plan.tune.space.items():
         if not drawn.holds(own[path]):
             raise InputError(
@@ -30,12 +30,14 @@ def parameters_of(plan: Recipe) -> dict[str, float]:
                 f"{f' by {drawn.step:g}' if drawn.step else ''}): widen tune.space, or change it"
             )
     for end in ("low", "high"):
-        recipe_of(plan, {path: getattr(drawn, end) for path, drawn in plan.tune.space.items()})
+        apply_parameters(
+            plan, {path: getattr(drawn, end) for path, drawn in plan.tune.space.items()}
+        )
     return own
 
 
-def recipe_of(plan: Recipe, parameters: Parameters) -> Recipe:
-    """A recipe with other numbers; all else, and every key left at its default, stays as it is.
+def apply_parameters(plan: Recipe, parameters: Parameters) -> Recipe:
+    """Return a recipe with other numbers; all else, and every default, stays as it is.
 
     Args:
         plan: The recipe that is tuned.
@@ -49,7 +51,7 @@ def recipe_of(plan: Recipe, parameters: Parameters) -> Recipe:
     for path, value in parameters.items():
         if path == LEARNING_RATE:
             for phase, before in zip(document["phases"], plan.phases, strict=True):
-                phase["learning_rate"] = value * (before.learning_rate / _own(plan, path))
+                phase["learning_rate"] = value * (before.learning_rate / _read_own(plan, path))
         elif path == JITTERED:
             document.setdefault("augment", {}).update(dict.fromkeys(JITTER, value))
         else:
@@ -61,13 +63,13 @@ def recipe_of(plan: Recipe, parameters: Parameters) -> Recipe:
 
 def trial_recipe(plan: Recipe, parameters: Parameters, seed: int) -> Recipe:
     """Return the recipe a trial trains by: one phase, at the study's own size and epochs."""
-    tuned = recipe_of(plan, parameters)
+    tuned = apply_parameters(plan, parameters)
     short = {"size": plan.tune.size, "epochs": plan.tune.epochs}
     phase = tuned.phases[0].model_copy(update=short)
     return tuned.model_copy(update={"phases": (phase,), "seed": seed})
 
 
-def _own(plan: Recipe, path: str) -> float:
+def _read_own(plan: Recipe, path: str) -> float:
     if path == LEARNING_RATE:
         return plan.phases[0].learning_rate
     if path == JITTERED:

@@ -26,7 +26,7 @@ from training.recipes import schema as recipe
 from training.train import engine
 from training.train import run as train
 from training.train.engine import Diverged
-from training.tune.space import Parameters, parameters_of, trial_recipe
+from training.tune.space import Parameters, read_parameters, trial_recipe
 from training.tune.storage import fail_dead_trials
 
 TRIALS = "trials"
@@ -54,7 +54,7 @@ class Bench:
     bound: Mapping[str, Any]
 
 
-def bench_of(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -> Bench:
+def prepare_bench(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -> Bench:
     """Load what the trials learn from.
 
     Raises:
@@ -62,7 +62,7 @@ def bench_of(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Path) -
     """
     if plan.teachers:
         raise InputError(f"recipe {plan.name}: tuning hears no teachers: set teachers to 0")
-    _, _, start_sha256 = train.network_of(plan, start)
+    _, _, start_sha256 = train.build_network(plan, start)
     few = plan.model_copy(update={"learnt_share": plan.learnt_share * plan.tune.share})
     opened = open_corpus(corpus, plan.split)
     data = {fold: select_data(opened, few, HeldOut(fold=fold)) for fold in plan.tune.folds}
@@ -88,7 +88,7 @@ def measure(
     run: Path,
     on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> float:
-    """Train at low resolution with a fold held out; its AUROC within the larger source.
+    """Train at low resolution with a fold held out; returns AUROC within the larger source.
 
     Args:
         bench: What all trials share.
@@ -107,13 +107,13 @@ def measure(
     shutil.rmtree(run, ignore_errors=True)  # of a killed worker: its checkpoint isn't ours
     run.mkdir(parents=True)
     try:
-        network, preprocess, _ = train.network_of(plan, bench.start)
+        network, preprocess, _ = train.build_network(plan, bench.start)
         network = engine.fit(network, plan, preprocess, data.training, data.held_out, run, on_epoch)
         margins = scoring.score(network, data.held_out, preprocess, plan.input_size)
     finally:
         shutil.rmtree(run, ignore_errors=True)
     auroc = scoring.auroc_within(data.held_out, margins)
-    assert auroc is not None  # data_of has seen to it
+    assert auroc is not None  # open_data has seen to it
     return auroc
 
 
@@ -165,7 +165,7 @@ def open_study(bench: Bench, storage: optuna.storages.BaseStorage) -> optuna.Stu
                 "choose another folder"
             )
     if not any(t.user_attrs.get("default") and t.state != TrialState.FAIL for t in study.trials):
-        study.enqueue_trial(parameters_of(bench.plan), user_attrs={"default": True})
+        study.enqueue_trial(read_parameters(bench.plan), user_attrs={"default": True})
     return study
 
 
@@ -209,7 +209,7 @@ def _objective(trial: optuna.Trial, bench: Bench, trials: int) -> float:
     if sum(one.number < trial.number for one in taken) >= trials:
         typer.echo(f"trial {trial.number} is one too many, another worker was first: left out")
         return float("nan")  # Optuna fails it
-    trial.set_user_attr("git_commit", run_folder.git_commit())
+    trial.set_user_attr("git_commit", run_folder.read_git_commit())
     auroc: list[float] = []
     try:
         for fold in tune.folds:

@@ -333,7 +333,9 @@ def test_each_number_stands_in_its_place(folder: Path) -> None:
     floors = rows(section(text, "Floors"))
     for name, words in card.FLOOR_WORDS.items():
         floor = within["floors"][name]
-        assert floors[words] == [card.spread(floor[n]) for n in ("auroc", "model_minus_floor")]
+        assert floors[words] == [
+            card.describe_estimate(floor[n]) for n in ("auroc", "model_minus_floor")
+        ]
     calibration = rows(section(text, "Calibration and referral"))
     assert calibration["slope of truth on log-odds"][0] == f"{within['calibration']['slope']:.2f}"
     assert calibration["intercept"][0] == f"{within['calibration']['intercept']:.2f}"
@@ -341,14 +343,16 @@ def test_each_number_stands_in_its_place(folder: Path) -> None:
     perfect = within["calibration"]["ece_if_perfectly_calibrated"]
     assert calibration["ECE"][1].startswith(f"{perfect:.3f} ")
     data = rows(section(text, "Data and split"))
-    assert data["learnt from"] == [card.counts(metrics["data"]["train_counts"])]
-    assert data["test, measured on"] == [card.counts(metrics["data"]["counts"])]
+    assert data["learnt from"] == [card.describe_counts(metrics["data"]["train_counts"])]
+    assert data["test, measured on"] == [card.describe_counts(metrics["data"]["counts"])]
     top = text.split("\n## ")[0]
-    assert f"AUROC {card._cell('auroc', within['figures']['auroc'])}" in top
-    assert f"sensitivity {card._cell('recall', within['figures']['recall'])}" in top
-    assert f"specificity {card._cell('specificity', within['figures']['specificity'])}" in top
+    assert f"AUROC {card._format_figure('auroc', within['figures']['auroc'])}" in top
+    assert f"sensitivity {card._format_figure('recall', within['figures']['recall'])}" in top
+    assert (
+        f"specificity {card._format_figure('specificity', within['figures']['specificity'])}" in top
+    )
     floor = within["floors"]["colour_statistics"]["auroc"]
-    assert f"alone reach AUROC {card._cell('auroc', floor)}" in top
+    assert f"alone reach AUROC {card._format_figure('auroc', floor)}" in top
 
 
 def test_subgroups_are_told_apart(make: Make) -> None:
@@ -357,14 +361,14 @@ def test_subgroups_are_told_apart(make: Make) -> None:
     for kind in ("per_source", "per_magnification"):
         for name, group in metrics[kind].items():
             said = groups[card_provenance.name_source(name)]
-            assert said[0] == card.counts(group["counts"])
+            assert said[0] == card.describe_counts(group["counts"])
             if group["figures"] == "not estimable":
                 assert said[1:] == ["not estimable"] * 3
             else:
                 names = ("auroc", "balanced_accuracy", "recall")
-                assert said[1:] == [card._cell(n, group["figures"][n]) for n in names]
+                assert said[1:] == [card._format_figure(n, group["figures"][n]) for n in names]
     merged = next(said for name, said in groups.items() if name.startswith("all together"))
-    assert merged[1] == card._cell("auroc", metrics["overall"]["auroc"])
+    assert merged[1] == card._format_figure("auroc", metrics["overall"]["auroc"])
 
 
 @pytest.mark.parametrize(
@@ -383,7 +387,7 @@ def test_the_verdict_is_plain(
     metrics["within"]["floors"]["colour_statistics"]["model_minus_floor"] = entry
     text = body(make(metrics))
     assert says in section(text, "Floors")
-    assert card.spread(entry) in text
+    assert card.describe_estimate(entry) in text
 
 
 @pytest.mark.parametrize(("part", "kind"), [("validation", "grouped"), ("test", "random")])
@@ -399,14 +403,14 @@ def test_what_was_only_trained_on_is_not_validated(folder: Path) -> None:
     text = body(folder)
     for group in read(folder)["data"]["only_trained_on"].values():
         assert "**Not validated on BreaKHis**" in text
-        assert card.counts(group) in section(text, "Subgroups")
+        assert card.describe_counts(group) in section(text, "Subgroups")
         assert "68 of these images" in section(text, "Limitations and risks")
 
 
 def test_the_front_matter_is_the_hubs(folder: Path) -> None:
     text = card.render(folder)
     loaded = ModelCard(text)  # parses the model-index strictly, and raises where it can't
-    data, within = loaded.data, card.headline(measured.read(folder / card.METRICS_FILE))
+    data, within = loaded.data, card.pick_headline(measured.read(folder / card.METRICS_FILE))
     assert isinstance(data, ModelCardData)
     assert str(loaded) == text
     assert data.license == "apache-2.0"
@@ -483,7 +487,7 @@ def test_a_published_corpus_brings_the_hubs_newer_form(make: Make) -> None:
     folder = make()
     assert run([folder], "--dataset", "someone/corpus") == 0
     entries = parsed(yaml.safe_load((folder / card.EVAL_RESULTS).read_text()))
-    within = card.headline(measured.read(folder / card.METRICS_FILE))
+    within = card.pick_headline(measured.read(folder / card.METRICS_FILE))
     assert len({entry.task_id for entry in entries}) == len(ON_HUB)
     for name, entry in zip(ON_HUB, entries, strict=True):
         estimate = within.figures[name]
@@ -503,10 +507,10 @@ def test_the_command_writes_cards_and_results(make: Make, tmp_path: Path) -> Non
     assert not (folder / card.EVAL_RESULTS).exists()
     within, text = read(folder)["within"], readme.read_text()
     table = rows(text)
-    assert table["MobileNetV2"] == [card._cell(n, within["figures"][n]) for n in HEADLINE]
+    assert table["MobileNetV2"] == [card._format_figure(n, within["figures"][n]) for n in HEADLINE]
     floor = within["floors"]["colour_statistics"]["auroc"]
-    assert table["colour statistics alone"][0] == card._cell("auroc", floor)
-    assert f"within IDC: {card.counts(within['counts'])}." in text
+    assert table["colour statistics alone"][0] == card._format_figure("auroc", floor)
+    assert f"within IDC: {card.describe_counts(within['counts'])}." in text
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
@@ -522,7 +526,7 @@ def test_a_readme_without_markers_is_refused(make: Make, tmp_path: Path, capsys)
 
 def test_models_measured_on_different_images_share_no_table(make: Make) -> None:
     with pytest.raises(InputError, match="measured on different images"):
-        card.results_table([make(), CARDS / MODELS[0]])
+        card.tabulate_results([make(), CARDS / MODELS[0]])
 
 
 @pytest.mark.parametrize(

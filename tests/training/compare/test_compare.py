@@ -32,7 +32,7 @@ from training.compare import page as report_page
 from training.compare import report as compare
 from training.compare import schema
 from training.corpus import predictions
-from training.corpus.selection import data_of
+from training.corpus.selection import open_data
 from training.evaluate import cost
 from training.evaluate import measure as evaluate
 from training.evaluate import schema as measured
@@ -67,15 +67,15 @@ def tissue() -> pd.DataFrame:
     return frame
 
 
-def rows_of(first: int, last: int, source: str = "idc") -> pd.DataFrame:
+def select_rows(first: int, last: int, source: str = "idc") -> pd.DataFrame:
     cases = [f"{source}/{i}" for i in range(first, last)]
     frame = tissue()
     return frame[frame["case_id"].isin(cases)].reset_index(drop=True)
 
 
-FOLDS = [rows_of(10 * k, 10 * k + 10) for k in range(5)]
-TEST = rows_of(48, 60)
-SMOKE = pd.concat([rows_of(0, 4, "breakhis")], ignore_index=True)
+FOLDS = [select_rows(10 * k, 10 * k + 10) for k in range(5)]
+TEST = select_rows(48, 60)
+SMOKE = pd.concat([select_rows(0, 4, "breakhis")], ignore_index=True)
 
 
 def margins_of(frame: pd.DataFrame, skill: float, seed: int) -> np.ndarray:
@@ -132,7 +132,7 @@ class Bench:
         (run / run_folder.RECIPE).write_text(yaml.safe_dump(plan.model_dump(mode="json")))
         about = {"corpus": "idc: 480", "corpus_fingerprint": "c0ffee", "split": split}
         described = Provenance.model_validate(about | (provenance or {}))
-        (run / run_folder.RUN).write_text(described.model_dump_json())
+        (run / run_folder.RUN_FILE).write_text(described.model_dump_json())
         line = json.dumps({"epoch": 1, "seconds": seconds})
         (run / "epochs.jsonl").write_text(f"{line}\n{line}\n")
         shutil.copytree(self.models[backbone], run / run_folder.MODEL)
@@ -492,9 +492,9 @@ def test_a_learning_curve_is_over_the_folds_that_all_its_shares_hold(bench: Benc
 
 def test_multiply_adds_by_hand() -> None:
     convolution = torch.nn.Conv2d(3, 8, 3, padding=1, bias=False)
-    assert cost.multiply_adds(convolution, 10) == 10 * 10 * 8 * 3 * 3 * 3
+    assert cost.count_multiply_adds(convolution, 10) == 10 * 10 * 8 * 3 * 3 * 3
     depthwise = torch.nn.Conv2d(3, 3, 3, padding=1, groups=3, bias=False)
-    assert cost.multiply_adds(depthwise, 10) == 10 * 10 * 3 * 3 * 3
+    assert cost.count_multiply_adds(depthwise, 10) == 10 * 10 * 3 * 3 * 3
 
 
 def test_costs_are_of_the_model_folder(report: schema.Report, models) -> None:
@@ -523,7 +523,7 @@ def test_image_passes_are_counted_with_the_corpus(
     square = compare.compare(bench.runs, corpus_folder).square
     assert square is not None
     plan = recipe.read(bench.runs[0] / run_folder.RECIPE)
-    learnt = data_of(corpus_folder, plan, HeldOut(fold=0)).training.frame
+    learnt = open_data(corpus_folder, plan, HeldOut(fold=0)).training.frame
     assert {c.budget.image_passes for c in square.corners} == {2 * len(learnt)}
     other = bench.run("other", "grouped", FOLDS[0])
     with pytest.raises(InputError, match="the runs were trained on corpus c0ffee"):

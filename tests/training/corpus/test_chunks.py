@@ -51,7 +51,7 @@ def test_threshold_has_the_largest_balanced_accuracy() -> None:
 def test_figures_by_hand() -> None:
     truth = np.array([1, 1, 1, 0, 0, 0, 0], bool)
     probability = np.array([0.9, 0.6, 0.2, 0.7, 0.1, 0.1, 0.3])
-    found = metrics.figures(truth, probability, threshold=0.5)
+    found = metrics.compute_figures(truth, probability, threshold=0.5)
     assert found["recall"] == pytest.approx(2 / 3)
     assert found["false_negative_rate"] == pytest.approx(1 / 3)
     assert found["specificity"] == pytest.approx(3 / 4)
@@ -62,7 +62,7 @@ def test_figures_by_hand() -> None:
 
 
 def test_resamples_draw_whole_cases_within_a_source() -> None:
-    drawn = metrics.resamples(FRAME["case_id"], FRAME["source"], count=20)
+    drawn = metrics.draw_resamples(FRAME["case_id"], FRAME["source"], count=20)
     for rows in drawn:
         cases = FRAME["case_id"].iloc[rows].value_counts()
         whole = FRAME["case_id"].value_counts()
@@ -74,11 +74,11 @@ def test_intervals_hold_the_value_and_pairs_are_tighter() -> None:
     margins, truth = sample()
     scores = sigmoid(margins)
     cases, sources = pd.Series(np.arange(600) // 10), pd.Series(["idc"] * 600)
-    drawn = metrics.resamples(cases, sources, count=200)
-    auroc = metrics.interval(metrics.auroc, truth, scores, drawn)
+    drawn = metrics.draw_resamples(cases, sources, count=200)
+    auroc = metrics.measure_interval(metrics.auroc, truth, scores, drawn)
     assert auroc["low"] < auroc["value"] < auroc["high"]
     noisy = scores + np.random.default_rng(1).normal(0, 0.01, 600)
-    gap = metrics.difference(metrics.auroc, truth, scores, noisy, drawn)
+    gap = metrics.measure_difference(metrics.auroc, truth, scores, noisy, drawn)
     assert gap["high"] - gap["low"] < auroc["high"] - auroc["low"]
 
 
@@ -86,7 +86,7 @@ def test_calibration_of_a_calibrated_score() -> None:
     rng = np.random.default_rng(2)
     probability = rng.random(30_000)
     truth = rng.random(30_000) < probability
-    found = metrics.calibration(truth, probability)
+    found = metrics.measure_calibration(truth, probability)
     assert found["slope"] == pytest.approx(1, abs=0.05)
     assert found["intercept"] == pytest.approx(0, abs=0.05)
     floor = found["ece_if_perfectly_calibrated"]

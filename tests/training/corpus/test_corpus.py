@@ -316,8 +316,10 @@ def test_what_part_of_the_full_set_it_is(
     assert said in capsys.readouterr().out
     assert said in (tmp_path / "c" / "corpus.md").read_text()
     full = {"found": 7909, "cases": 82, "full_set": {"labels": {"b": 2480, "m": 5429}, "cases": 82}}
-    assert corpus_page.extent(full).startswith("the full set: 7,909 of the full set's 7,909")
-    assert corpus_page.extent(full | {"found": 7910}).startswith("more than the full set")
+    assert corpus_page.describe_extent(full).startswith(
+        "the full set: 7,909 of the full set's 7,909"
+    )
+    assert corpus_page.describe_extent(full | {"found": 7910}).startswith("more than the full set")
 
 
 def breakhis_file(root: Path, name: str, image: Path | None = None, colour: str = "pink") -> None:

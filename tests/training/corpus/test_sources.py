@@ -17,14 +17,14 @@ from training import command
 from training.corpus import build as corpus
 from training.corpus import splits
 from training.corpus.sources import SOURCES
-from training.corpus.sources.files import png_files
+from training.corpus.sources.files import list_png_files
 from training.corpus.sources.source import Image, Refused, Source
 from training.publish import dataset
 
 
 def read_biopsies(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refused]:
     """PNG files named ``<case>-<label>-<number>.png``."""
-    for name, content in png_files(path, chunk, chunks):
+    for name, content in list_png_files(path, chunk, chunks):
         case, label, _ = name.rpartition("/")[2].split("-")
         yield Image(name, content(), label, f"biopsies/{case}")
 
@@ -81,7 +81,7 @@ def test_one_entry_makes_a_source(
     assert about["sources"]["biopsies"]["images"] == 48
     for kind in ("grouped", "random"):
         split = splits.read(out, rows, kind, about["fingerprint"])
-        parts = split.part[splits.table(rows)["source"] == "biopsies"]
+        parts = split.part[splits.read_table(rows)["source"] == "biopsies"]
         assert set(parts) == set(splits.SHARES)
     (tmp_path / "published").mkdir()
     dataset.stage(out, tmp_path / "published", "org/name")

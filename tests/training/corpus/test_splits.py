@@ -40,8 +40,8 @@ CASES = st.dictionaries(
 @given(CASES, CASES)
 @settings(max_examples=40, deadline=None)
 def test_adding_cases_moves_no_other(some: dict[str, int], more: dict[str, int]) -> None:
-    before = splits.manifest(frame(some), "grouped", "f")["units"]
-    after = splits.manifest(frame(some | more), "grouped", "f")["units"]
+    before = splits.make_manifest(frame(some), "grouped", "f")["units"]
+    after = splits.make_manifest(frame(some | more), "grouped", "f")["units"]
     assert all(after[case] == where for case, where in before.items())
     assert set(before) == set(some)
 
@@ -62,10 +62,10 @@ def test_placement_never_changes() -> None:
 
 def test_small_sources_are_only_trained_on() -> None:
     table = frame({f"idc/{i}": 4 for i in range(30)} | {f"breakhis/{i}": 4 for i in range(5)})
-    manifest = splits.manifest(table, "grouped", "f")
+    manifest = splits.make_manifest(table, "grouped", "f")
     assert manifest["only_trained_on"] == ["breakhis"]
     assert all(manifest["units"][f"breakhis/{i}"] == ("train", -1) for i in range(5))
-    everywhere = splits.manifest(table, "random", "f")
+    everywhere = splits.make_manifest(table, "random", "f")
     assert everywhere["only_trained_on"] == []
     assert len(everywhere["units"]) == len(table)
 
@@ -116,7 +116,7 @@ def test_spoilt_manifests_are_refused(
 @settings(max_examples=40, deadline=None)
 def test_no_unit_is_in_two_parts(cases: dict[str, int], kind: str) -> None:
     table = frame(cases)
-    placed = splits.manifest(table, kind, "f")["units"]
+    placed = splits.make_manifest(table, kind, "f")["units"]
     units = table["case_id" if kind == "grouped" else "sha256"]
     assert set(placed) == set(units)
     assert all((fold == -1) == (part == "test") for part, fold in placed.values())
@@ -129,7 +129,7 @@ def test_no_unit_is_in_two_parts(cases: dict[str, int], kind: str) -> None:
 def test_parts_hold_like_shares_of_both_labels(first: int, kind: str) -> None:
     """Ids decide alone, so shares vary as drawn lots do: five standard deviations are allowed."""
     table = frame({f"idc/{first + i}": 4 for i in range(500)})
-    placed = splits.manifest(table, kind, "f")["units"]
+    placed = splits.make_manifest(table, kind, "f")["units"]
     part = table["case_id" if kind == "grouped" else "sha256"].map(placed).str[0]
     for name, share in splits.SHARES.items():
         for label in ("benign", "malignant"):
@@ -140,9 +140,9 @@ def test_parts_hold_like_shares_of_both_labels(first: int, kind: str) -> None:
 def test_neighbouring_case_ids_share_a_fold(corpus_folder: Path) -> None:
     numbers = (8863, 8864, 8865, 8867, 9022, 9100, 9101, 9202, 9302, 9303, 9404, 9504)
     table = frame({f"idc/{number}": 4 for number in numbers} | {"breakhis/14-8866": 4})
-    grouped = splits.manifest(table, "grouped", "f")
+    grouped = splits.make_manifest(table, "grouped", "f")
     grouped["units"] |= {case: ("train", 0) for case in grouped["units"] if "14-" not in case}
-    placed = splits.neighbours(table, grouped)["units"]
+    placed = splits.fold_neighbours(table, grouped)["units"]
     folds = {case: fold for case, (_, fold) in placed.items()}
     assert folds["idc/8863"] == folds["idc/8864"] == folds["idc/8865"]
     assert folds["idc/9100"] == folds["idc/9101"]

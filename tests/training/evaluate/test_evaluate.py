@@ -40,7 +40,7 @@ DECISION = DecisionConfig(slope=0.5, intercept=-0.2, threshold=0.3, refer=(0.25,
 @pytest.fixture(scope="module")
 def corpus_of(corpus_folder: Path) -> tuple[pd.DataFrame, str]:
     rows, about = corpus.load(corpus_folder)
-    return splits.table(rows), about["fingerprint"]
+    return splits.read_table(rows), about["fingerprint"]
 
 
 @pytest.fixture

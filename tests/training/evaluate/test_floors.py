@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.corpus.pixels import rows_of
+from training.corpus.pixels import select_rows
 from training.evaluate import floors
 
 
@@ -28,13 +28,13 @@ def test_each_fold_is_predicted_from_the_others(floor: Path, corpus_folder: Path
     said = predictions.read(floor / "predictions.parquet").set_index("sha256")
     rows, about = corpus.load(corpus_folder)
     split = splits.read(corpus_folder, rows, "grouped", about["fingerprint"])
-    table = splits.table(rows)
+    table = splits.read_table(rows)
     assert set(said.index) == set(table["sha256"][split.fold >= 0])
     assert not set(said.index) & set(table["sha256"][split.part == "test"])
     held = np.flatnonzero(split.fold == 1)
     others = np.flatnonzero((split.part != "test") & (split.fold != 1))
-    learnt, asked = (rows_of(rows, table, part, floors.SIZE) for part in (others, held))
-    by_hand = floors.colour_floor(learnt, asked, floors.SIZE)
+    learnt, asked = (select_rows(rows, table, part, floors.SIZE) for part in (others, held))
+    by_hand = floors.predict_by_colour(learnt, asked, floors.SIZE)
     assert said.loc[asked.frame["sha256"], "probability"].to_numpy() == pytest.approx(by_hand)
 
 

@@ -32,7 +32,7 @@ def scored(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray, metr
         "tied": sigmoid(margins).round(1),
         "hopeless": np.full(400, 0.1),  # never called malignant
     }[request.param]
-    return truth, probability, metrics.resamples(cases, sources, count=25)
+    return truth, probability, metrics.draw_resamples(cases, sources, count=25)
 
 
 def by_sklearn(truth: np.ndarray, probability: np.ndarray) -> dict[str, float]:
@@ -66,14 +66,14 @@ def plain_ece(truth: np.ndarray, probability: np.ndarray) -> float:
 
 def test_values_are_scikit_learns(scored) -> None:
     truth, probability, _ = scored
-    found = metrics.figures(truth, probability, THRESHOLD)
+    found = metrics.compute_figures(truth, probability, THRESHOLD)
     assert found == pytest.approx(by_sklearn(truth, probability), abs=1e-12)
     assert list(found) == list(metrics.METRICS)
 
 
 def test_every_resample_is_scikit_learns_on_the_repeated_rows(scored) -> None:
     truth, probability, drawn = scored
-    found = metrics._figures_of(truth, probability, THRESHOLD, drawn)
+    found = metrics._resample_figures(truth, probability, THRESHOLD, drawn)
     for number, rows in enumerate(drawn):
         expected = by_sklearn(truth[rows], probability[rows])
         assert {name: values[number] for name, values in found.items()} == pytest.approx(
@@ -88,11 +88,11 @@ def test_intervals_and_differences_are_quantiles_of_the_plain_bootstrap(scored, 
     ours = [figure(truth[rows], probability[rows]) for rows in drawn]
     theirs = [figure(truth[rows], other[rows]) for rows in drawn]
     low, high = np.quantile(ours, (0.025, 0.975))
-    assert metrics.interval(figure, truth, probability, drawn) == pytest.approx(
+    assert metrics.measure_interval(figure, truth, probability, drawn) == pytest.approx(
         {"value": figure(truth, probability), "low": low, "high": high}, abs=1e-12
     )
     low, high = np.quantile(np.subtract(ours, theirs), (0.025, 0.975))
-    gap = metrics.difference(figure, truth, probability, other, drawn)
+    gap = metrics.measure_difference(figure, truth, probability, other, drawn)
     assert (gap["low"], gap["high"]) == pytest.approx((low, high), abs=1e-12)
 
 
@@ -105,7 +105,7 @@ def test_best_balanced_accuracy_is_the_largest_of_all_thresholds(scored) -> None
 
 def test_differences_are_of_each_models_own_threshold(scored) -> None:
     truth, probability, drawn = scored
-    found = metrics.differences(truth, (probability, 0.4), (probability, 0.7), drawn)
+    found = metrics.measure_differences(truth, (probability, 0.4), (probability, 0.7), drawn)
     assert found["auroc"] == {"value": 0, "low": 0, "high": 0}
     recalls = [sk.recall_score(truth, probability >= t) for t in (0.4, 0.7)]
     assert found["recall"]["value"] == pytest.approx(recalls[0] - recalls[1])
@@ -114,16 +114,16 @@ def test_differences_are_of_each_models_own_threshold(scored) -> None:
 
 def test_many_rows_are_taken_in_blocks(scored, monkeypatch: pytest.MonkeyPatch) -> None:
     truth, probability, drawn = scored
-    whole = metrics.with_intervals(truth, probability, THRESHOLD, drawn)
+    whole = metrics.measure_intervals(truth, probability, THRESHOLD, drawn)
     monkeypatch.setattr(metrics, "_BLOCK", 7 * len(truth))
     assert len(list(drawn.blocks(truth))) == 4
-    parts = metrics.with_intervals(truth, probability, THRESHOLD, drawn)
+    parts = metrics.measure_intervals(truth, probability, THRESHOLD, drawn)
     assert all(parts[name] == pytest.approx(whole[name], abs=1e-12) for name in whole)
 
 
 def test_resamples_of_one_label_are_left_out() -> None:
     cases, truth = pd.Series(["a", "b"]), np.array([True, False])
-    drawn = metrics.resamples(cases, pd.Series(["idc", "idc"]), count=40)
+    drawn = metrics.draw_resamples(cases, pd.Series(["idc", "idc"]), count=40)
     kept = np.concatenate(list(drawn.blocks(truth)))
     assert 0 < len(kept) < 40
     assert (kept == 1).all()
@@ -135,8 +135,8 @@ def test_macro_over_cases_takes_those_of_both_labels() -> None:
     )
     probability = np.tile([0.2, 0.8], 12)
     probability[:4] = [0.8, 0.2, 0.8, 0.2]  # two cases the wrong way round
-    assert metrics.macro_over_cases(frame, probability) == {"cases": 12, "auroc": 10 / 12}
-    assert metrics.macro_over_cases(frame[:18], probability[:18]) == {"cases": 9, "auroc": None}
+    assert metrics.average_over_cases(frame, probability) == {"cases": 12, "auroc": 10 / 12}
+    assert metrics.average_over_cases(frame[:18], probability[:18]) == {"cases": 9, "auroc": None}
 
 
 def test_the_schema_in_docs_is_the_exported_one(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_a_corpus_comes_back_whole_by_load_dataset(
 
     loaded = run_client(LOAD, hub.environment(tmp_path, hub.token))
     assert loaded.returncode == 0, loaded.stderr
-    frame = splits.table(rows)
+    frame = splits.read_table(rows)
     placed = {
         kind: splits.read(corpus_folder, rows, kind, about["fingerprint"])
         for kind in ("grouped", "random", "neighbours")
@@ -369,7 +369,7 @@ def test_hidden_files_and_caches_stay_at_home(app_root: Path, tmp_path: Path) ->
     (app_root / "space" / ".env").write_text("SECRET=1")
     (app_root / "space" / "__pycache__").mkdir(exist_ok=True)
     (app_root / "space" / "__pycache__" / "app.cpython-311.pyc").write_bytes(b"")
-    copied = space.stage(tmp_path / "copy", root=app_root).files()
+    copied = space.stage(tmp_path / "copy", root=app_root).list_files()
     assert "app.py" in copied
     assert not [name for name in contents(tmp_path / "copy") if "/." in f"/{name}" or "pyc" in name]
 
@@ -529,7 +529,7 @@ def test_a_repository_is_named_by_owner_and_name(repo_id: str) -> None:
 
 
 def test_sizes_read_as_people_write_them() -> None:
-    sizes = [publish.size_in_words(size) for size in (0, 999, 1234, 56_700_000, 1.6e9, 2e12)]
+    sizes = [publish.describe_size(size) for size in (0, 999, 1234, 56_700_000, 1.6e9, 2e12)]
     assert sizes == ["0 B", "999 B", "1.23 kB", "56.7 MB", "1.6 GB", "2e+03 GB"]
 
 
@@ -541,8 +541,8 @@ def test_no_room_for_the_data_sets_files_is_told(corpus_folder: Path, tmp_path: 
 def test_a_large_corpus_goes_into_several_files(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset, "SHARD", 300_000)
-    files = dataset.stage(corpus_folder, tmp_path, "org/name").files()
+    monkeypatch.setattr(dataset, "SHARD_BYTES", 300_000)
+    files = dataset.stage(corpus_folder, tmp_path, "org/name").list_files()
     train = [path for name, path in files.items() if name.startswith("data/train-")]
     assert train[0].name == f"train-00000-of-{len(train):05}.parquet"
     assert len(train) > 2
@@ -550,4 +550,4 @@ def test_a_large_corpus_goes_into_several_files(
     names = [name for path in train for name in pq.read_table(path)["name"].to_pylist()]
     rows, about = corpus.load(corpus_folder)
     grouped = splits.read(corpus_folder, rows, "grouped", about["fingerprint"])
-    assert names == splits.table(rows)["name"][grouped.part == "train"].tolist()
+    assert names == splits.read_table(rows)["name"][grouped.part == "train"].tolist()

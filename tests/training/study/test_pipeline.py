@@ -61,7 +61,7 @@ def names(stage: list[Step]) -> list[str]:
 
 
 def walked(study: pipeline.Study, said: dict[str, list[float]]) -> Iterator[list[Step]]:
-    for stage in pipeline.stages(study):
+    for stage in pipeline.plan_stages(study):
         yield stage
         finish(stage, said)
 
@@ -90,7 +90,7 @@ def test_what_waits_for_nothing_is_done_first_and_the_longest_before(tmp_path: P
 
 
 def test_the_command_of_a_tuning_stays_as_studies_are_bound_to_it(tmp_path: Path) -> None:
-    first, *_ = next(pipeline.stages(planned(tmp_path)))
+    first, *_ = next(pipeline.plan_stages(planned(tmp_path)))
     config = tmp_path / "recipes" / "mobilenetv2-plain-grouped.yaml"
     out = tmp_path / "tune" / "mobilenetv2"
     asked = ["--config", str(config), "--corpus", "corpus", "--out", str(out)]
@@ -238,4 +238,4 @@ def test_a_taught_run_has_teachers_that_see_no_more_than_it(tmp_path: Path) -> N
 
 def test_a_launcher_and_several_workers_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--launch and --workers 2"):
-        pipeline.go(planned(tmp_path), ["accelerate", "launch", "-m"], 2)
+        pipeline.carry_out(planned(tmp_path), ["accelerate", "launch", "-m"], 2)

@@ -49,7 +49,7 @@ def test_two_at_a_time_share_the_cores(monkeypatch: pytest.MonkeyPatch, capsys) 
     meet = threading.Barrier(2, timeout=PATIENCE)  # broken unless two are there at once
     processes = began(monkeypatch, a=lambda: meet.wait() * 0, b=lambda: meet.wait() * 0)
     monkeypatch.setattr(steps.os, "cpu_count", lambda: 5)
-    steps.do([step("a"), step("b")], [], 2)
+    steps.do_steps([step("a"), step("b")], [], 2)
     commands = [[sys.executable, "-m", "training.evaluate.floors", "--of", name] for name in "ab"]
     assert sorted(processes.begun) == commands
     assert processes.threads == ["2", "2"]
@@ -68,7 +68,7 @@ def test_no_more_than_asked_for_and_a_thread_each_at_least(monkeypatch) -> None:
 
     processes = began(monkeypatch, **dict.fromkeys("abcdef", enter))
     monkeypatch.setattr(steps.os, "cpu_count", lambda: 1)
-    steps.do([step(name) for name in "abcdef"], [], 2)
+    steps.do_steps([step(name) for name in "abcdef"], [], 2)
     assert held == [True] * 6
     assert processes.threads == ["1"] * 6
 
@@ -79,7 +79,7 @@ def test_what_is_done_is_passed_over_whoever_works(
     processes = began(monkeypatch)
     (tmp_path / "there").touch()
     known, new = step("known", tmp_path / "there"), step("new", tmp_path / "missing")
-    steps.do([known, new, step("always")], [], 2)
+    steps.do_steps([known, new, step("always")], [], 2)
     assert sorted(processes.finished) == ["always", "new"]
 
 
@@ -89,15 +89,15 @@ def test_what_a_step_reads_is_made_before_it_and_once(
     made = tmp_path / "made"
     processes = began(monkeypatch, first=lambda: made.touch() or 0, bad=lambda: 2)
     needing = Step("second", "evaluate.floors", ["--of", "second"], None, step("first", made))
-    steps.do([needing, step("other")], [], 2)
-    steps.do([needing], [], 2)
+    steps.do_steps([needing, step("other")], [], 2)
+    steps.do_steps([needing], [], 2)
     mine = [name for name in processes.finished if name != "other"]
     assert mine == ["first", "second", "second"]
     without = Step(
         "third", "evaluate.floors", ["--of", "third"], None, step("bad", tmp_path / "never")
     )
     with pytest.raises(BCDError, match="step 'bad' failed"):
-        steps.do([without], [], 2)
+        steps.do_steps([without], [], 2)
     assert "third" not in processes.finished
 
 
@@ -116,7 +116,7 @@ def test_a_failing_step_lets_those_under_way_finish_and_begins_no_other(monkeypa
     processes = began(monkeypatch, slow=slow, bad=fail)
     stage = [step("slow"), step("bad"), step("third"), step("fourth")]
     with pytest.raises(BCDError, match="step 'bad' failed: mend what it says above, then go on"):
-        steps.do(stage, [], 2)
+        steps.do_steps(stage, [], 2)
     assert sorted(processes.finished) == ["bad", "slow"]
     assert len(processes.begun) == 2
 
@@ -125,7 +125,7 @@ def test_alone_a_failing_step_is_the_last(tmp_path: Path, capsys) -> None:
     missing = ["--corpus", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
     stage = [Step(name, "evaluate.floors", missing, None) for name in ("first", "second")]
     with pytest.raises(BCDError, match="step 'first' failed"):
-        steps.do(stage, [], 1)
+        steps.do_steps(stage, [], 1)
     said = capsys.readouterr()
     assert said.out.splitlines() == ["== first"]
     assert said.err.startswith("error: ")
@@ -135,7 +135,7 @@ def test_alone_a_failing_step_is_the_last(tmp_path: Path, capsys) -> None:
 def test_a_failing_process_says_why(tmp_path: Path, capfd) -> None:
     missing = ["--corpus", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
     with pytest.raises(BCDError, match="step 'apart' failed"):
-        steps.do([Step("apart", "evaluate.floors", missing, None)], [], 2)
+        steps.do_steps([Step("apart", "evaluate.floors", missing, None)], [], 2)
     said = capfd.readouterr()
     assert said.out.splitlines() == ["== apart"]
     assert said.err.startswith("error: ")
@@ -151,5 +151,7 @@ def test_a_launcher_starts_trainings_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(steps.subprocess, "run", run)
     with pytest.raises(BCDError, match="'other' failed"):
-        steps.do([step("one", module="train"), step("other")], ["accelerate", "launch", "-m"], 1)
+        steps.do_steps(
+            [step("one", module="train"), step("other")], ["accelerate", "launch", "-m"], 1
+        )
     assert begun == [["accelerate", "launch", "-m", "training.train", "--of", "one"]]

@@ -9,7 +9,7 @@ from skimage.color import rgb2hed
 
 from tests.support import synthetic
 from training.recipes.schema import Augment
-from training.train.augment import augment, hed, mix_up, rgb
+from training.train.augment import augment, mix_up, to_hed, to_rgb
 
 EVERY = Augment(brightness=0.1, contrast=0.1, saturation=0.1, stain=0.1)
 
@@ -67,16 +67,16 @@ def test_jitter_stays_in_range_and_differs_by_image(strength: str) -> None:
 def test_stains_are_scikit_images() -> None:
     pixels = tissue()
     theirs = rgb2hed(pixels.permute(0, 2, 3, 1).numpy() / 255)
-    ours = hed(pixels).permute(0, 2, 3, 1).numpy()
+    ours = to_hed(pixels).permute(0, 2, 3, 1).numpy()
     assert np.abs(np.maximum(ours, 0) - theirs).max() < 1e-9
-    assert torch.allclose(rgb(hed(pixels)), pixels, atol=1e-6)
+    assert torch.allclose(to_rgb(to_hed(pixels)), pixels, atol=1e-6)
 
 
 def test_stain_jitter_changes_each_stains_amount() -> None:
     torch.manual_seed(1)
     pixels = tissue(1)
     changed = augment(pixels, Augment(flips=False, stain=0.2))
-    before, after = hed(pixels), hed(changed)
+    before, after = to_hed(pixels), to_hed(changed)
     inside = (changed.amin(1) > 0) & (changed.amax(1) < 255)  # not cut off at black or white
     assert inside.double().mean() > 0.5
     for stain in range(3):

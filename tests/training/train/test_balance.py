@@ -64,7 +64,7 @@ def test_a_case_weighs_as_the_root_of_its_rows() -> None:
     lone = pd.concat([frame, frame[:2].assign(case_id="idc/1")], ignore_index=True)
     weights = balance.draw_weights(lone, "sampler", case_weight="root")
     assert weights.max() * len(lone) == pytest.approx(3)  # where the root alone would be 3.4
-    drawn = balance.order(lone, plan(case_weight="root"), 0)
+    drawn = balance.draw_order(lone, plan(case_weight="root"), 0)
     assert np.bincount(drawn, minlength=len(lone)).max() == 3
 
 
@@ -89,18 +89,18 @@ def test_no_image_is_drawn_more_than_three_times(
 
 
 def test_an_order_is_a_matter_of_its_seed() -> None:
-    first, again, other = (balance.order(FRAME, plan(), seed) for seed in (1, 1, 2))
+    first, again, other = (balance.draw_order(FRAME, plan(), seed) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert len(first) == len(FRAME)
-    once = balance.order(FRAME, plan(balance="none"), 1)
+    once = balance.draw_order(FRAME, plan(balance="none"), 1)
     assert sorted(once.tolist()) == list(range(len(FRAME)))
 
 
 def test_an_order_of_so_many_draws_is_a_part_of_a_pass_or_several() -> None:
-    few = balance.order(FRAME, plan(balance="none"), 1, count=50)
-    assert torch.equal(few, balance.order(FRAME, plan(balance="none"), 1)[:50])
-    many = balance.order(FRAME, plan(balance="none"), 1, count=300)
+    few = balance.draw_order(FRAME, plan(balance="none"), 1, count=50)
+    assert torch.equal(few, balance.draw_order(FRAME, plan(balance="none"), 1)[:50])
+    many = balance.draw_order(FRAME, plan(balance="none"), 1, count=300)
     assert len(many) == 300
     assert set(np.bincount(many)) == {2, 3}
 

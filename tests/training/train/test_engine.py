@@ -20,7 +20,7 @@ from tests.support import small_runs
 from tests.support.small_runs import RECIPE, arguments, assert_equal, furthest, lines, parameters
 from training import command
 from training.corpus.pixels import Rows
-from training.corpus.selection import Data, data_of
+from training.corpus.selection import Data, open_data
 from training.evaluate import scoring
 from training.recipes.schema import Recipe
 from training.train import degrade, engine
@@ -36,7 +36,7 @@ def planned(**changes: Any) -> Recipe:
 
 @pytest.fixture(scope="module")
 def data(corpus_folder: Path) -> Data:
-    return data_of(corpus_folder, planned())
+    return open_data(corpus_folder, planned())
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def learnt(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Weights before and after a short training."""
     plan = planned(**{"phases": ONE_PHASE, "ema": 0} | changes)
-    network, preprocess, _ = train.network_of(plan, None)
+    network, preprocess, _ = train.build_network(plan, None)
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     run.mkdir(exist_ok=True)
     after = engine.fit(network, plan, preprocess, rows, held_out, run)
@@ -109,8 +109,8 @@ def test_accelerate_launches_processes(corpus_folder: Path, tmp_path: Path) -> N
     pair, single = (parameters(tmp_path / name) for name in ("pair", "single"))
     assert furthest(pair, single) < SUMMED_OTHERWISE
 
-    data = data_of(corpus_folder, planned())
-    kept = train.network_of(planned(), None)[0]
+    data = open_data(corpus_folder, planned())
+    kept = train.build_network(planned(), None)[0]
     kept.load_state_dict(small_runs.load_file(tmp_path / "pair/checkpoint/model.safetensors"))
     margins = scoring.score(
         kept, data.held_out, PreprocessConfig(mean=(0.5,) * 3, std=(0.5,) * 3), 48
@@ -167,7 +167,7 @@ def test_layers_near_the_input_learn_slower(data: Data, tmp_path: Path) -> None:
 
 def looped(rows: Rows, **changes: Any) -> engine._Loop:
     plan = planned(**changes)
-    network, preprocess, _ = train.network_of(plan, None)
+    network, preprocess, _ = train.build_network(plan, None)
     accelerator = engine.Accelerator()
     return engine._Loop(accelerator, network, plan, preprocess, rows)
 
@@ -316,7 +316,7 @@ def test_teachers_are_part_of_the_targets(rows: Rows) -> None:
 def test_no_row_is_drawn_more_than_three_times(rows: Rows) -> None:
     plan = planned()
     draws = engine.balance.draw_weights(rows.frame, plan.balance) * len(rows.frame)
-    drawn = [engine.balance.order(rows.frame, plan, seed) for seed in range(400)]
+    drawn = [engine.balance.draw_order(rows.frame, plan, seed) for seed in range(400)]
     counts = np.stack([np.bincount(order, minlength=len(draws)) for order in drawn])
     assert (counts.sum(1) == len(draws)).all()
     assert (np.abs(counts - draws) < 1).all()
@@ -326,9 +326,9 @@ def test_no_row_is_drawn_more_than_three_times(rows: Rows) -> None:
 
 def test_epochs_draw_anew_and_alike_for_every_process(rows: Rows) -> None:
     loop = looped(rows, accumulate=2)
-    seeds = {loop._seed(e, s, m) for e in range(3) for s in range(3) for m in range(3)}
+    seeds = {loop._derive_seed(e, s, m) for e in range(3) for s in range(3) for m in range(3)}
     assert len(seeds) == 27
-    order = engine.balance.order(rows.frame, loop.recipe, loop._seed(0))
+    order = engine.balance.draw_order(rows.frame, loop.recipe, loop._derive_seed(0))
     whole = torch.cat(list(loop._micro_batches(order)))
     assert torch.equal(whole, order)
 

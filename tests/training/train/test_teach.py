@@ -18,7 +18,7 @@ from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
 from training.corpus.pixels import Rows
-from training.corpus.selection import data_of
+from training.corpus.selection import open_data
 from training.evaluate import floors
 from training.recipes.schema import read
 from training.train import engine, teach
@@ -69,7 +69,7 @@ def test_no_teacher_has_seen_a_case_it_speaks_of_nor_what_the_run_holds_out(
     said = predictions.read(teachers / "predictions.parquet")
     rows, about = corpus.load(corpus_folder)
     split = splits.read(corpus_folder, rows, "grouped", about["fingerprint"])
-    table = splits.table(rows)
+    table = splits.read_table(rows)
     hidden = (split.fold == FOLD) | (split.part == "test")
     assert set(said["sha256"]) == set(table["sha256"][(split.fold >= 0) & ~hidden])
     assert len(learnt) == 4
@@ -85,15 +85,18 @@ def test_they_say_the_mean_of_network_and_colour_both_calibrated(
 ) -> None:
     said = predictions.read(teachers / "predictions.parquet")
     plan = read(config)
-    known = data_of(corpus_folder, plan, HeldOut(fold=FOLD)).training
+    known = open_data(corpus_folder, plan, HeldOut(fold=FOLD)).training
     fold = known.frame["fold"].to_numpy()
     networks = np.full(len(fold), np.nan)
     for one in (0, 2, 3, 4):
         networks[fold == one] = np.load(teachers / f"fold-{one}.npy")
     placed = fold >= 0
-    colour = floors.log_odds(floors.across(known, fold)[placed])
-    rows = known.where(placed)
-    expected = [teach._calibrate(rows, one, plan) for one in (networks[placed], colour)]
+    colour = floors.log_odds(floors.predict_across_folds(known, fold)[placed])
+    frame = known.where(placed).frame
+    expected = [
+        teach.calibrate(margins, teach.fit_decision_rule(frame, margins, plan))
+        for margins in (networks[placed], colour)
+    ]
     assert said["probability"].to_numpy() == pytest.approx(np.mean(expected, axis=0))
     truth = said["label"] == "malignant"
     assert roc_auc_score(truth, said["probability"]) > 0.9  # synthetic tissue, by its colour

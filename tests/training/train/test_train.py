@@ -24,7 +24,7 @@ from training import command
 from training.card import write as card
 from training.corpus import build as corpus
 from training.corpus import splits
-from training.corpus.selection import data_of
+from training.corpus.selection import open_data
 from training.evaluate import measure as evaluate
 from training.evaluate.metrics import METRICS
 from training.recipes import schema as recipe
@@ -199,7 +199,7 @@ def test_runs_are_never_mixed_up(
 def held(corpus_folder: Path, *what: object, **changes: object) -> tuple[pd.DataFrame, ...]:
     plan = recipe.Recipe.model_validate(RECIPE | changes)
     named = dict(zip(("fold", "case", "nothing"), what, strict=False))
-    data = data_of(corpus_folder, plan, HeldOut.model_validate(named))
+    data = open_data(corpus_folder, plan, HeldOut.model_validate(named))
     out = data.held_out.frame if data.held_out else data.training.frame[:0]
     return data.training.frame, out
 
@@ -237,7 +237,7 @@ def test_shares_of_the_cases_are_nested_and_of_every_source(corpus_folder: Path)
 def test_a_part_of_one_label_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
     spoilt = shutil.copytree(corpus_folder, tmp_path / "corpus")
     rows, _ = corpus.load(spoilt)
-    table = splits.table(rows)
+    table = splits.read_table(rows)
     manifest = json.loads((spoilt / "random.json").read_text())
     for image, label, source in zip(table["sha256"], table["label"], table["source"], strict=True):
         if label == "malignant" and source == "idc":

@@ -9,13 +9,15 @@ import pytest
 from bcd_models.errors import InputError
 from tests.support.studies import DEFAULT, RECIPE, planned, write
 from training.recipes import schema as recipe
-from training.tune.space import parameters_of, recipe_of, trial_recipe
+from training.tune.space import apply_parameters, read_parameters, trial_recipe
 
 
 def test_parameters_become_a_recipe_and_the_default_is_one_of_them() -> None:
     plan = planned()
-    assert parameters_of(plan) == DEFAULT
-    tuned = recipe_of(plan, DEFAULT | {"phases.learning_rate": 0.0005, "augment.jitter": 0.25})
+    assert read_parameters(plan) == DEFAULT
+    tuned = apply_parameters(
+        plan, DEFAULT | {"phases.learning_rate": 0.0005, "augment.jitter": 0.25}
+    )
     assert [phase.learning_rate for phase in tuned.phases] == pytest.approx([0.0005, 0.0002])
     assert [phase.size for phase in tuned.phases] == [32, 48]
     assert tuned.augment.brightness == tuned.augment.contrast == tuned.augment.saturation == 0.25
@@ -33,8 +35,8 @@ def test_mixup_can_be_off_and_other_numbers_can_be_tuned() -> None:
         "batch_size": {"low": 32, "high": 96, "step": 32},
     }
     plan = planned(tune={"space": space})
-    assert parameters_of(plan) == {"drop_path": 0, "batch_size": 64}
-    assert recipe_of(plan, {"drop_path": 0.1, "batch_size": 96.0}).batch_size == 96
+    assert read_parameters(plan) == {"drop_path": 0, "batch_size": 64}
+    assert apply_parameters(plan, {"drop_path": 0.1, "batch_size": 96.0}).batch_size == 96
 
 
 @pytest.mark.parametrize(
@@ -77,4 +79,4 @@ def test_spaces_are_read_strictly(tmp_path: Path, space: dict, reason: str) -> N
 )
 def test_the_default_must_lie_in_the_space(change: dict, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        parameters_of(planned(**change))
+        read_parameters(planned(**change))

@@ -158,7 +158,7 @@ def test_a_trial_too_many_is_left_out(
 ) -> None:
     out = tmp_path / "study"
     run(config, corpus_folder, out, 2)
-    bench = trials.bench_of(recipe.read(config), corpus_folder, None, out)
+    bench = trials.prepare_bench(recipe.read(config), corpus_folder, None, out)
     with study_at(out) as study:
         study.optimize(lambda trial: trials._objective(trial, bench, 2), n_trials=1)
     assert trials_of(out)[-1].state == TrialState.FAIL

@@ -33,7 +33,7 @@ from training.train import run as train
 from training.train.checkpoint import TrainingStopped
 from training.tune import search as tune
 from training.tune import trials
-from training.tune.space import recipe_of
+from training.tune.space import apply_parameters
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_what_is_written_is_a_recipe_that_train_takes(tmp_path: Path) -> None:
     plan = planned()
     path = tmp_path / "tuned.yaml"
     assert recipe.read(tune.write_recipe(plan, "The default stays.", path)) == plan
-    tuned = recipe_of(plan, DEFAULT | {"phases.learning_rate": 0.0005})
+    tuned = apply_parameters(plan, DEFAULT | {"phases.learning_rate": 0.0005})
     assert recipe.read(tune.write_recipe(tuned, "Trial 3 is the best.", path)) == tuned
     assert tuned.epochs == plan.epochs
 
@@ -81,7 +81,7 @@ def test_a_study_leaves_a_recipe_and_pages(finished: Path) -> None:
     assert default.params == DEFAULT
     assert drawn.params.keys() == DEFAULT.keys()
     best = max((default, drawn), key=lambda trial: trial.value or 0)
-    assert tuned == recipe_of(planned(), best.params).model_copy(update={"arm": "tuned"})
+    assert tuned == apply_parameters(planned(), best.params).model_copy(update={"arm": "tuned"})
     text = (finished / "study.md").read_text()
     with study_at(finished) as study:
         bound = study.user_attrs
@@ -103,10 +103,10 @@ def test_the_live_page_asks_the_network_for_nothing(finished: Path) -> None:
 
 
 def test_trials_see_no_test_image(finished: Path, config: Path, corpus_folder: Path) -> None:
-    bench = trials.bench_of(recipe.read(config), corpus_folder, None, finished)
+    bench = trials.prepare_bench(recipe.read(config), corpus_folder, None, finished)
     data = bench.data[0]
     assert data.held_out is not None
-    table = splits.table(corpus.load(corpus_folder)[0])
+    table = splits.read_table(corpus.load(corpus_folder)[0])
     test = set(table["case_id"][data.split.part == "test"])
     held_out, learnt_from = set(data.held_out.frame["case_id"]), set(data.training.frame["case_id"])
     assert test
@@ -120,7 +120,7 @@ def test_trials_may_learn_from_a_share_of_the_cases(
     plan = recipe.read(config)
     few = plan.model_copy(update={"tune": plan.tune.model_copy(update={"share": 0.5})})
     whole, half = (
-        trials.bench_of(one, corpus_folder, None, tmp_path).data[0] for one in (plan, few)
+        trials.prepare_bench(one, corpus_folder, None, tmp_path).data[0] for one in (plan, few)
     )
     cases = [set(data.training.frame["case_id"]) for data in (whole, half)]
     assert cases[1] < cases[0]
@@ -146,7 +146,7 @@ def test_a_browser_shows_the_live_page_from_its_file_alone(finished: Path, chrom
 def test_a_trial_is_worth_its_auroc_within_the_larger_source(
     config: Path, corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = trials.bench_of(recipe.read(config), corpus_folder, None, tmp_path)
+    bench = trials.prepare_bench(recipe.read(config), corpus_folder, None, tmp_path)
     held_out = bench.data[0].held_out
     assert held_out is not None
     margins = held_out.truth.astype(float)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.corpus.sources.files import png_files
+from training.corpus.sources.files import list_png_files
 from training.corpus.sources.source import FOREIGN, Image, Refused, Source
 
 # SOB_<B or M>_<subtype>-<year>-<slide>-<magnification>-<number>.png
@@ -31,7 +31,7 @@ def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refuse
 
     A patient is year and digits of the slide id: the letters after them are blocks of one patient.
     """
-    for name, content in png_files(path, chunk, chunks):
+    for name, content in list_png_files(path, chunk, chunks):
         match = _NAME.search(name)
         if not match or match[2] not in _SUBTYPES:
             yield Refused(name, FOREIGN)

@@ -34,7 +34,7 @@ _DAMAGE = (
     EOFError,
 )
 
-Found = tuple[str, Callable[[], bytes]]
+NamedFile = tuple[str, Callable[[], bytes]]
 
 
 def check(path: Path) -> None:
@@ -53,15 +53,15 @@ def check(path: Path) -> None:
 
 
 def stamp(path: Path) -> str:
-    """What tells this folder or archive from a changed one: names, sizes and times of writing."""
+    """Return what tells a folder or archive from a changed one: names, sizes, times of writing."""
     if path.is_file():
         return repr(_size_and_time(path.stat()))
-    found = sorted(
+    stamps = sorted(
         (os.path.join(folder, name), *_size_and_time(os.stat(os.path.join(folder, name))))
         for folder, _, files in os.walk(path)
         for name in files
     )
-    return hashlib.sha256(repr(found).encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(repr(stamps).encode(errors="surrogateescape")).hexdigest()
 
 
 def is_splittable(path: Path) -> bool:
@@ -69,8 +69,8 @@ def is_splittable(path: Path) -> bool:
     return path.is_dir() or zipfile.is_zipfile(path)
 
 
-def png_files(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Found]:
-    """Name (with forward slashes, relative to the root) of each PNG, and what reads its bytes.
+def list_png_files(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[NamedFile]:
+    """Yield the name of each PNG (forward slashes, from the root) and what reads its bytes.
 
     Bytes can be read until the next name is asked for.
 
@@ -82,7 +82,7 @@ def png_files(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Found]:
     Raises:
         InputError: The archive is damaged.
     """
-    kind = _folder if path.is_dir() else _zip if zipfile.is_zipfile(path) else _tar
+    kind = _walk_folder if path.is_dir() else _read_zip if zipfile.is_zipfile(path) else _read_tar
 
     def is_wanted(name: str) -> bool:
         file = name.rpartition("/")[2]
@@ -106,20 +106,20 @@ def _read_checked(path: Path, read: Callable[[], bytes]) -> bytes:
         return read()
 
 
-def _folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
+def _walk_folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedFile]:
     for folder, _, files in os.walk(path):
         for name in filter(wanted, files):
             file = Path(folder, name)
             yield file.relative_to(path).as_posix(), file.read_bytes
 
 
-def _zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
+def _read_zip(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedFile]:
     with open_some(path, wanted) as archive:
         for entry in archive.infolist():
             yield entry.filename, partial(archive.read, entry)
 
 
-def _tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[Found]:
+def _read_tar(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedFile]:
     with _open_tar(path) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for entry in archive:

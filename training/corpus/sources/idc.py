@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from training.corpus.sources.files import png_files
+from training.corpus.sources.files import list_png_files
 from training.corpus.sources.source import FOREIGN, Image, Refused, Source
 
 # <case>/<0 or 1>/<case>_idx5_x<x>_y<y>_class<0 or 1>.png
@@ -21,7 +21,7 @@ def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refuse
     a file name is passed over without a word.
     """
     seen: set[str] = set()
-    for name, content in png_files(path, chunk, chunks):
+    for name, content in list_png_files(path, chunk, chunks):
         match = _NAME.search(name)
         if not match:
             yield Refused(name, FOREIGN)

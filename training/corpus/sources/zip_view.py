@@ -1,4 +1,4 @@
-"""A zip archive seen through part of its directory.
+"""A zip archive seen through some entries of its directory.
 
 ``zipfile`` keeps an object for every entry: the Kaggle archive's 555,048 cost 300 MB in each
 process that reads from it. Here ``zipfile`` is shown the archive with only the wanted entries left
@@ -30,15 +30,15 @@ def open_some(path: Path, wanted: Callable[[str], bool]) -> zipfile.ZipFile:
         zipfile.BadZipFile: The directory is damaged.
     """
     with path.open("rb") as file:
-        start, offset, size = _directory(file)
+        start, offset, size = _find_directory(file)
         file.seek(start)
-        entries = [entry for name, entry in _entries(file, size) if wanted(name)]
-    shown = _View(path, start, b"".join(entries) + _ending(start, offset, entries))
+        entries = [entry for name, entry in _read_entries(file, size) if wanted(name)]
+    shown = _View(path, start, b"".join(entries) + _close_directory(start, offset, entries))
     return zipfile.ZipFile(io.BufferedReader(shown))
 
 
-def _directory(file: IO[bytes]) -> tuple[int, int, int]:
-    """Where the directory starts, where the archive says it does, and its size in bytes.
+def _find_directory(file: IO[bytes]) -> tuple[int, int, int]:
+    """Return where the directory starts, where the archive says it does, and its size in bytes.
 
     The two starts differ where something was put before the archive.
     """
@@ -59,8 +59,8 @@ def _directory(file: IO[bytes]) -> tuple[int, int, int]:
     return end - size, offset, size
 
 
-def _entries(file: IO[bytes], size: int) -> Iterator[tuple[str, bytes]]:
-    """Name and record of each entry of a directory of so many bytes."""
+def _read_entries(file: IO[bytes], size: int) -> Iterator[tuple[str, bytes]]:
+    """Yield name and record of each entry of a directory of so many bytes."""
     while size > 0:
         head = file.read(_ENTRY.size)
         if len(head) < _ENTRY.size or not head.startswith(b"PK\1\2"):
@@ -71,7 +71,7 @@ def _entries(file: IO[bytes], size: int) -> Iterator[tuple[str, bytes]]:
         yield rest[:name].decode("utf-8" if flags & _UTF8 else "cp437", "replace"), head + rest
 
 
-def _ending(start: int, offset: int, entries: list[bytes]) -> bytes:
+def _close_directory(start: int, offset: int, entries: list[bytes]) -> bytes:
     """Return the records that close a directory, in their 64-bit form whatever its size."""
     count, size = len(entries), sum(map(len, entries))
     full16, full32 = 2**16 - 1, 2**32 - 1
