@@ -42,7 +42,7 @@ def compress_as_webp(pixels: Pixels, quality: int) -> Pixels:
 
 def blur(pixels: Pixels, sigma: float) -> Pixels:
     """Blur by a Gaussian; sigma in pixels."""
-    return _whole(ndimage.gaussian_filter(pixels.astype(np.float32), sigma, axes=_SIDE_BY_SIDE))
+    return _round(ndimage.gaussian_filter(pixels.astype(np.float32), sigma, axes=_SIDE_BY_SIDE))
 
 
 def defocus(pixels: Pixels, radius: float) -> Pixels:
@@ -50,19 +50,19 @@ def defocus(pixels: Pixels, radius: float) -> Pixels:
     reach = np.arange(-np.ceil(radius), np.ceil(radius) + 1)
     away = np.hypot(*np.meshgrid(reach, reach))
     disk = np.clip(radius + 0.5 - away, 0, 1)[..., None]  # its edge covers pixels in part
-    return _whole(ndimage.convolve(pixels.astype(np.float32), disk / disk.sum()))
+    return _round(ndimage.convolve(pixels.astype(np.float32), disk / disk.sum()))
 
 
 def sharpen(pixels: Pixels, amount: float, sigma: float = 1.0) -> Pixels:
     """Add so much of what a Gaussian blur takes away: an unsharp mask."""
     values = pixels.astype(np.float32)
     smooth = ndimage.gaussian_filter(values, sigma, axes=_SIDE_BY_SIDE)
-    return _whole(values + amount * (values - smooth))
+    return _round(values + amount * (values - smooth))
 
 
 def add_noise(pixels: Pixels, deviation: float, rng: np.random.Generator) -> Pixels:
     """Add Gaussian noise to each value; standard deviation in grey levels."""
-    return _whole(pixels + deviation * rng.standard_normal(pixels.shape, np.float32))
+    return _round(pixels + deviation * rng.standard_normal(pixels.shape, np.float32))
 
 
 def resample(
@@ -96,7 +96,7 @@ def scale_stains(
     """Multiply each stain's amount (Ruifrok and Johnston 2001); the rest is their DAB."""
     # To stains and back is one matrix, for amounts below zero are kept.
     turned = hed_from_rgb @ np.diag((haematoxylin, eosin, rest)) @ rgb_from_hed
-    return _whole(255 * np.exp(_LOGARITHMS[pixels] @ turned.astype(np.float32)))
+    return _round(255 * np.exp(_LOGARITHMS[pixels] @ turned.astype(np.float32)))
 
 
 def shift_hue(pixels: Pixels, turns: float) -> Pixels:
@@ -107,29 +107,29 @@ def shift_hue(pixels: Pixels, turns: float) -> Pixels:
 
 def scale_brightness(pixels: Pixels, factor: float) -> Pixels:
     """Multiply every value."""
-    return _whole(_LEVELS * factor)[pixels]
+    return _round(_LEVELS * factor)[pixels]
 
 
 def scale_contrast(pixels: Pixels, factor: float) -> Pixels:
     """Multiply every value's distance to the image's mean luma."""
     mean = (pixels @ _LUMA).mean()
-    return _whole(mean + (_LEVELS - mean) * factor)[pixels]
+    return _round(mean + (_LEVELS - mean) * factor)[pixels]
 
 
 def scale_saturation(pixels: Pixels, factor: float) -> Pixels:
     """Multiply every value's distance to its pixel's luma."""
     luma = (pixels @ _LUMA)[..., None]
-    return _whole(luma + (pixels - luma) * factor)
+    return _round(luma + (pixels - luma) * factor)
 
 
 def apply_gamma(pixels: Pixels, gamma: float) -> Pixels:
     """Raise every value, as a share of white, to a power; below 1 is brighter."""
-    return _whole(255 * (_LEVELS / 255) ** gamma)[pixels]
+    return _round(255 * (_LEVELS / 255) ** gamma)[pixels]
 
 
 def shift_white_balance(pixels: Pixels, red: float, blue: float) -> Pixels:
     """Multiply red and blue, as another colour temperature of the lamp does."""
-    return _whole(pixels * np.array((red, 1, blue), np.float32))
+    return _round(pixels * np.array((red, 1, blue), np.float32))
 
 
 def _save_and_open(pixels: Pixels, kind: str, **options: object) -> Pixels:
@@ -138,6 +138,6 @@ def _save_and_open(pixels: Pixels, kind: str, **options: object) -> Pixels:
     return np.array(Image.open(file))
 
 
-def _whole(values: NDArray[Any]) -> Pixels:
+def _round(values: NDArray[Any]) -> Pixels:
     whole: Pixels = np.rint(values).clip(0, 255).astype(np.uint8)
     return whole

@@ -93,7 +93,7 @@ def select_data(opened: Corpus, plan: recipe.Recipe, held: HeldOut = HeldOut()) 
     return Data(opened.about, split, learnt, scored)
 
 
-def unlearnt_rows(opened: Corpus, held: HeldOut) -> NDArray[np.bool_]:
+def find_unlearnt_rows(opened: Corpus, held: HeldOut) -> NDArray[np.bool_]:
     """Return which rows judge a run: those it held out, or test where it held nothing out."""
     if held.nothing:
         return np.asarray(opened.split.part == "test")

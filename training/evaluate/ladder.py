@@ -36,7 +36,7 @@ class Rung:
     unseen: bool = False
 
 
-def _jpeg(quality: int, subsampling: d.Subsampling) -> Rung:
+def _make_jpeg(quality: int, subsampling: d.Subsampling) -> Rung:
     return Rung(
         f"jpeg_{quality}_{subsampling.replace(':', '')}",
         f"JPEG {subsampling}",
@@ -45,16 +45,16 @@ def _jpeg(quality: int, subsampling: d.Subsampling) -> Rung:
     )
 
 
-def _blur(sigma: float) -> Rung:
+def _make_blur(sigma: float) -> Rung:
     return Rung(f"blur_{sigma:g}", "blur", f"{sigma:g} px", lambda p, _: d.blur(p, sigma))
 
 
-def _noise(deviation: float) -> Rung:
+def _make_noise(deviation: float) -> Rung:
     name, words = f"noise_{deviation:g}", f"{deviation:g} grey levels"
     return Rung(name, "noise", words, lambda p, rng: d.add_noise(p, deviation, rng))
 
 
-def _resolution(side: int) -> Rung:
+def _make_resolution(side: int) -> Rung:
     return Rung(
         f"resolution_{side}",
         "resolution",
@@ -63,12 +63,12 @@ def _resolution(side: int) -> Rung:
     )
 
 
-def _hue(turns: float) -> Rung:
+def _make_hue(turns: float) -> Rung:
     kind = "hue towards red" if turns > 0 else "hue towards blue"  # of pink and purple
     return Rung(f"hue_{turns:+g}", kind, f"{turns:+g} turns", lambda p, _: d.shift_hue(p, turns))
 
 
-def _scaled(kind: str, percent: int, scale: Callable[[Pixels, float], Pixels]) -> Rung:
+def _make_scaled(kind: str, percent: int, scale: Callable[[Pixels, float], Pixels]) -> Rung:
     sign = "more" if percent > 0 else "less"
     return Rung(
         f"{kind}_{percent:+d}",
@@ -78,15 +78,15 @@ def _scaled(kind: str, percent: int, scale: Callable[[Pixels, float], Pixels]) -
     )
 
 
-def _haematoxylin(pixels: Pixels, factor: float) -> Pixels:
+def _scale_haematoxylin(pixels: Pixels, factor: float) -> Pixels:
     return d.scale_stains(pixels, haematoxylin=factor)
 
 
-def _eosin(pixels: Pixels, factor: float) -> Pixels:
+def _scale_eosin(pixels: Pixels, factor: float) -> Pixels:
     return d.scale_stains(pixels, eosin=factor)
 
 
-def _turn(quarters: int) -> Rung:
+def _make_turn(quarters: int) -> Rung:
     return Rung(
         f"turn_{90 * quarters}",
         "turned",
@@ -95,7 +95,7 @@ def _turn(quarters: int) -> Rung:
     )
 
 
-def _gamma(gamma: float) -> Rung:
+def _make_gamma(gamma: float) -> Rung:
     """Under another lamp, redder where the gamma darkens and bluer where it brightens."""
     red, blue = (1.06, 0.94) if gamma > 1 else (0.94, 1.06)
     return Rung(
@@ -115,28 +115,28 @@ def _oversharpen(pixels: Pixels) -> Pixels:
 
 
 LADDER = (
-    *(_jpeg(quality, "4:4:4") for quality in (95, 80, 60, 40)),
-    *(_jpeg(quality, "4:2:0") for quality in (95, 80, 60, 40)),
-    *map(_blur, (0.5, 1, 1.5)),
-    *map(_noise, (5, 10)),
-    *map(_resolution, (33, 25)),
-    *map(_hue, (-0.02, -0.03, -0.05, 0.02, 0.03, 0.05)),
+    *(_make_jpeg(quality, "4:4:4") for quality in (95, 80, 60, 40)),
+    *(_make_jpeg(quality, "4:2:0") for quality in (95, 80, 60, 40)),
+    *map(_make_blur, (0.5, 1, 1.5)),
+    *map(_make_noise, (5, 10)),
+    *map(_make_resolution, (33, 25)),
+    *map(_make_hue, (-0.02, -0.03, -0.05, 0.02, 0.03, 0.05)),
     *(
-        _scaled("brightness", sign * percent, d.scale_brightness)
+        _make_scaled("brightness", sign * percent, d.scale_brightness)
         for sign in (-1, 1)
         for percent in (10, 15, 20, 30)
     ),
     *(
-        _scaled(stain, sign * percent, scale)
-        for stain, scale in (("haematoxylin", _haematoxylin), ("eosin", _eosin))
+        _make_scaled(stain, sign * percent, scale)
+        for stain, scale in (("haematoxylin", _scale_haematoxylin), ("eosin", _scale_eosin))
         for sign in (-1, 1)
         for percent in (15, 30)
     ),
-    *(_scaled("saturation", percent, d.scale_saturation) for percent in (-30, 30)),
-    *map(_turn, (1, 2, 3)),
+    *(_make_scaled("saturation", percent, d.scale_saturation) for percent in (-30, 30)),
+    *map(_make_turn, (1, 2, 3)),
     Rung("enlarged_4", "enlarged and back", "x4", lambda p, _: d.resample(p, 4)),
     Rung("webp_75", "WebP", "quality 75", lambda p, _: d.compress_as_webp(p, 75), unseen=True),
-    *map(_gamma, (0.8, 1.25)),
+    *map(_make_gamma, (0.8, 1.25)),
     Rung(
         "defocus_jpeg_80",
         "defocus, then JPEG",

@@ -31,7 +31,7 @@ from training.corpus import splits
 from training.corpus.degradations import Pixels
 from training.corpus.device import to_uint8
 from training.corpus.pixels import StoredPixels
-from training.corpus.selection import Corpus, open_corpus, unlearnt_rows
+from training.corpus.selection import Corpus, find_unlearnt_rows, open_corpus
 from training.evaluate import metrics, scoring
 from training.evaluate.ladder import LADDER, Rung
 from training.evaluate.schema import Counts, Estimate, Model
@@ -45,7 +45,7 @@ MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS = 0.10, 0.15  # beyond either, a model is 
 SEED = 0
 
 
-class Three(Strict):
+class KeyFigures(Strict):
     """The figures of a rung, or how far they lie above those of clean images."""
 
     auroc: Estimate
@@ -69,8 +69,8 @@ class RungFigures(Strict):
     kind: str
     words: str
     unseen: bool
-    figures: Three
-    minus_clean: Three
+    figures: KeyFigures
+    minus_clean: KeyFigures
 
     @property
     def is_usable(self) -> bool:
@@ -122,7 +122,7 @@ class Robustness(Strict):
     models: tuple[Model, ...] = Field(min_length=1)
     draw: Draw
     intervals: str
-    clean: Three
+    clean: KeyFigures
     rungs: tuple[RungFigures, ...]
     stops_at: dict[str, str | None]
     notice: str
@@ -141,13 +141,13 @@ def climb(
     opened = open_corpus(corpus_folder, provenance.split)
     _check_corpus(provenance, opened)
     larger = splits.find_larger_source(opened.table)
-    judge = _judges(models, opened)
-    drawn = draw_patches(opened.table[(judge >= 0) & (opened.table["source"] == larger)])
+    judges = _assign_judges(models, opened)
+    drawn = draw_patches(opened.table[(judges >= 0) & (opened.table["source"] == larger)])
     if drawn["label"].nunique() < 2:
         raise InputError(f"what the models have not learnt from within {larger} holds one label")
     images = opened.rows.select(drawn.index)["image"]
     patches = [np.asarray(image.convert("RGB")) for image in images]
-    panel = [(model, np.flatnonzero(judge[drawn.index] == i)) for i, model in enumerate(models)]
+    panel = [(model, np.flatnonzero(judges[drawn.index] == i)) for i, model in enumerate(models)]
     return Robustness(
         schema_version=SCHEMA_VERSION,
         models=tuple(_describe(model) for model in models),
@@ -196,16 +196,16 @@ def _check_corpus(provenance: Provenance, opened: Corpus) -> None:
         )
 
 
-def _judges(models: Sequence[BCDClassifier], opened: Corpus) -> NDArray[np.int64]:
+def _assign_judges(models: Sequence[BCDClassifier], opened: Corpus) -> NDArray[np.int64]:
     """Return which model scores each row; -1 where every model has learnt from it."""
-    judge = np.full(len(opened.table), -1)
+    judges = np.full(len(opened.table), -1)
     for number, model in enumerate(models):
         held = model.config.provenance.held_out
-        rows = unlearnt_rows(opened, held)
-        if (judge[rows] >= 0).any():
+        rows = find_unlearnt_rows(opened, held)
+        if (judges[rows] >= 0).any():
             raise InputError(f"two models have not learnt from {held.words or 'validation'}")
-        judge[rows] = number
-    return judge
+        judges[rows] = number
+    return judges
 
 
 def _describe(model: BCDClassifier) -> Model:
@@ -241,12 +241,12 @@ def _measure(
                 kind=rung.kind,
                 words=rung.words,
                 unseen=rung.unseen,
-                figures=_figures(truth, answers, resamples),
-                minus_clean=_minus(truth, answers, clean, resamples),
+                figures=_estimate_figures(truth, answers, resamples),
+                minus_clean=_estimate_differences(truth, answers, clean, resamples),
             )
         )
     return {
-        "clean": _figures(truth, clean, resamples),
+        "clean": _estimate_figures(truth, clean, resamples),
         "rungs": tuple(rungs),
         "stops_at": {
             kind: next((rung.name for rung in of_kind if not rung.is_usable), None)
@@ -264,7 +264,7 @@ def _answer(panel: Panel, patches: list[Pixels]) -> Answers:
     for model, places in panel:
         config, decision = model.config, model.config.decision
         batches = (
-            _batch([patches[place] for place in places[start : start + scoring.BATCH]])
+            _group_by_shape([patches[place] for place in places[start : start + scoring.BATCH]])
             for start in range(0, len(places), scoring.BATCH)
         )
         margins = scoring.score_batches(
@@ -275,7 +275,7 @@ def _answer(panel: Panel, patches: list[Pixels]) -> Answers:
     return answers, calls
 
 
-def _batch(patches: list[Pixels]) -> StoredPixels:
+def _group_by_shape(patches: list[Pixels]) -> StoredPixels:
     shapes = np.array([patch.shape for patch in patches])
     return [
         (
@@ -289,67 +289,59 @@ def _batch(patches: list[Pixels]) -> StoredPixels:
 _AT_THRESHOLD = ("recall", "specificity")
 
 
-def _figures(truth: NDArray[np.bool_], answers: Answers, drawn: metrics.Resamples) -> Three:
+def _estimate_figures(
+    truth: NDArray[np.bool_], answers: Answers, drawn: metrics.Resamples
+) -> KeyFigures:
     scores, calls = answers
     auroc = metrics.measure_interval(metrics.auroc, truth, scores, drawn)
     found = metrics.measure_intervals(truth, calls, 0.5, drawn, _AT_THRESHOLD)
-    return Three.model_validate({"auroc": auroc, **found})
+    return KeyFigures.model_validate({"auroc": auroc, **found})
 
 
-def _minus(
+def _estimate_differences(
     truth: NDArray[np.bool_], ours: Answers, clean: Answers, drawn: metrics.Resamples
-) -> Three:
+) -> KeyFigures:
     auroc = metrics.measure_difference(metrics.auroc, truth, ours[0], clean[0], drawn)
     found = metrics.measure_differences(
         truth, (ours[1], 0.5), (clean[1], 0.5), drawn, _AT_THRESHOLD
     )
-    return Three.model_validate({"auroc": auroc, **found})
+    return KeyFigures.model_validate({"auroc": auroc, **found})
 
 
 def tabulate(document: Robustness) -> str:
     """Return the ladder as a Markdown table, with what was measured on below it."""
-    clean = document.clean
+    shown = [metrics.METRICS[name] for name in KeyFigures.model_fields]
     lines = [
-        "| images | AUROC | recall | specificity |",
-        "| --- | --- | --- | --- |",
-        f"| as they are | {_cell(clean.auroc)} | {_cell(clean.recall, True)} "
-        f"| {_cell(clean.specificity, True)} |",
+        ["images", *(metric.words for metric in shown)],
+        ["---"] * (1 + len(shown)),
+        ["as they are", *(_write(metric, document.clean, document.clean) for metric in shown)],
     ]
     stops = set(document.stops_at.values())
     for rung in document.rungs:
-        mark = " (never trained on)" if rung.unseen else ""
-        name = f"{rung.kind}, {rung.words}{mark}"
-        cells = (
-            f"{_text(getattr(rung.figures, figure).value, in_percent)} "
-            f"({_text(gap.low, in_percent, '+')} to {_text(gap.high, in_percent, '+')})"
-            for figure, in_percent in (("auroc", False), ("recall", True), ("specificity", True))
-            for gap in [getattr(rung.minus_clean, figure)]
-        )
         bold = "**" if rung.name in stops else ""
-        lines.append(f"| {bold}{name}{bold} | {' | '.join(cells)} |")
+        mark = " (never trained on)" if rung.unseen else ""
+        cells = (_write(metric, rung.figures, rung.minus_clean, "+") for metric in shown)
+        lines.append([f"{bold}{rung.kind}, {rung.words}{mark}{bold}", *cells])
     counts, draw = document.draw.counts, document.draw
     fewer = f" ({draw.min_cases} were asked for)" if counts.cases < draw.min_cases else ""
-    lines += [
-        "",
+    below = (
         f"{counts.images} patches ({counts.malignant} malignant) of {counts.cases} cases{fewer} "
         f"within {draw.source} that the model has not learnt from. In brackets the 95% interval "
         "of the difference to the same images as they are; in the first line, of the figure. "
         "**Bold**: the first rung of a kind at which recall has fallen by more than "
         f"{100 * MAX_RECALL_LOSS:.0f} points or specificity by more than "
-        f"{100 * MAX_SPECIFICITY_LOSS:.0f}: there the model stops being usable.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(estimate: Estimate, in_percent: bool = False) -> str:
-    value, low, high = (
-        _text(number, in_percent) for number in (estimate.value, estimate.low, estimate.high)
+        f"{100 * MAX_SPECIFICITY_LOSS:.0f}: there the model stops being usable."
     )
-    return f"{value} ({low} to {high})"
+    return "\n".join([*(f"| {' | '.join(cells)} |" for cells in lines), "", below, ""])
 
 
-def _text(value: float, in_percent: bool, sign: str = "") -> str:
-    return f"{100 * value:{sign}.1f}" if in_percent else f"{value:{sign}.3f}"
+def _write(
+    metric: metrics.Metric, figures: KeyFigures, interval: KeyFigures, sign: str = ""
+) -> str:
+    """Write a figure, and in brackets an interval, its gains with a sign."""
+    within: Estimate = getattr(interval, metric.name)
+    low, high = ((sign if end > 0 else "") + metric.text(end) for end in (within.low, within.high))
+    return f"{metric.text(getattr(figures, metric.name).value)} ({low} to {high})"
 
 
 def read(path: Path) -> Robustness:

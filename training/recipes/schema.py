@@ -85,7 +85,7 @@ class Degrade(Strict):
     jpeg: int = Field(0, ge=0, le=HIGHEST_JPEG_QUALITY)
 
     @property
-    def is_any(self) -> bool:
+    def is_on(self) -> bool:
         """Whether anything has a strength."""
         return any(self.model_dump(exclude={"spared"}).values())
 

@@ -81,11 +81,11 @@ def work_ahead(act: Callable[[_Asked], _Done], asked: Iterable[_Asked]) -> Itera
             yield waiting.popleft().result()
 
 
-def _around_one(strength: float, rng: Rng) -> float:
+def _draw_around_one(strength: float, rng: Rng) -> float:
     return rng.uniform(1 - strength, 1 + strength)
 
 
-def _times_or_over(strength: float, rng: Rng) -> float:
+def _draw_factor(strength: float, rng: Rng) -> float:
     return float((1 + strength) ** rng.uniform(-1, 1))
 
 
@@ -101,12 +101,12 @@ def _save_as_jpeg(pixels: Pixels, lowest: float, rng: Rng) -> Pixels:
 
 # In the order in which an image meets them: slide, stain, lamp, lens, sensor, file.
 OPERATIONS: dict[str, Operation] = {
-    "scale": lambda p, s, rng: d.zoom(p, _times_or_over(s, rng)),
+    "scale": lambda p, s, rng: d.zoom(p, _draw_factor(s, rng)),
     "stain": lambda p, s, rng: d.scale_stains(p, *rng.uniform(1 - s, 1 + s, 3)),
     "hue": lambda p, s, rng: d.shift_hue(p, rng.uniform(-s, s)),
-    "brightness": lambda p, s, rng: d.scale_brightness(p, _around_one(s, rng)),
-    "contrast": lambda p, s, rng: d.scale_contrast(p, _around_one(s, rng)),
-    "gamma": lambda p, s, rng: d.apply_gamma(p, _times_or_over(s, rng)),
+    "brightness": lambda p, s, rng: d.scale_brightness(p, _draw_around_one(s, rng)),
+    "contrast": lambda p, s, rng: d.scale_contrast(p, _draw_around_one(s, rng)),
+    "gamma": lambda p, s, rng: d.apply_gamma(p, _draw_factor(s, rng)),
     "blur": lambda p, s, rng: d.blur(p, rng.uniform(0, s)),
     "resampling": _resample,
     "noise": lambda p, s, rng: d.add_noise(p, rng.uniform(0, s), rng),

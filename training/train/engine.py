@@ -224,7 +224,7 @@ class _Loop:
     def _load(self, order: Tensor, epoch: int) -> Iterator[StoredPixels]:
         """Load this process' micro-batches, degraded ahead where the recipe says so."""
         rows, strengths = self.train.pixels.rows, self.recipe.degrade
-        if not strengths.is_any:
+        if not strengths.is_on:
             return map(rows, self._micro_batches(order))
 
         def degraded(places: Tensor) -> StoredPixels:

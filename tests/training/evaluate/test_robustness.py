@@ -15,7 +15,7 @@ from bcd_models.errors import InputError
 from tests.support.small_runs import RECIPE
 from training import command
 from training.corpus import build as corpus
-from training.corpus.selection import open_corpus, unlearnt_rows
+from training.corpus.selection import find_unlearnt_rows, open_corpus
 from training.evaluate import robustness
 from training.evaluate.ladder import LADDER, Rung
 
@@ -105,7 +105,7 @@ def test_a_record_is_read_strictly(measured: robustness.Robustness, tmp_path: Pa
 def test_rows_learnt_from_are_never_scored(corpus_folder: Path) -> None:
     opened = open_corpus(corpus_folder, "grouped")
     for held in (HeldOut(), HeldOut(fold=3), HeldOut(nothing=True)):
-        rows = unlearnt_rows(opened, held)
+        rows = find_unlearnt_rows(opened, held)
         assert rows.any()
         parts = set(opened.split.part[rows])
         assert parts == ({"test"} if held.nothing else parts - {"test"})

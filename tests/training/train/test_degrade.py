@@ -38,8 +38,8 @@ def seeds(epoch: int = 0) -> list[tuple[int, ...]]:
 
 def test_every_strength_of_a_recipe_is_an_operation() -> None:
     assert list(OPERATIONS) == [name for name in Degrade.model_fields if name != "spared"]
-    assert not Degrade().is_any
-    assert FULL.is_any
+    assert not Degrade().is_on
+    assert FULL.is_on
 
 
 def test_one_or_two_in_order_and_some_patches_spared(monkeypatch: pytest.MonkeyPatch) -> None:

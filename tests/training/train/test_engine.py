@@ -252,7 +252,7 @@ def test_a_degraded_and_averaged_run_resumes_bit_for_bit(
     monkeypatch.setattr(degrade, "_THREADS", threads)
     plan = planned(**HARD)
     (tmp_path / "killed").mkdir()
-    network, preprocess, _ = train.network_of(plan, None)
+    network, preprocess, _ = train.build_network(plan, None)
     with pytest.raises(Killed):
         engine.fit(
             network, plan, preprocess, data.training, data.held_out, tmp_path / "killed", kill

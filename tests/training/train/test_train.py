@@ -293,7 +293,7 @@ def test_a_recipe_of_an_earlier_release_means_what_it_did() -> None:
     since = {"degrade", "average", "epoch_steps", "case_weight"}
     earlier = {key: value for key, value in plan.as_trained().items() if key not in since}
     assert recipe.parse(earlier, "earlier").decides() == plan.decides()
-    assert not plan.degrade.is_any
+    assert not plan.degrade.is_on
     assert plan.count_draws(100) == 200
     assert plan.model_copy(update={"epoch_steps": 5}).count_draws(100) == 160
 
