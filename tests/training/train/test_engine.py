@@ -263,6 +263,19 @@ def test_a_degraded_and_averaged_run_resumes_bit_for_bit(
     assert len(lines(tmp_path / "unbroken")) == 3
 
 
+def test_a_draw_is_degraded_alike_however_a_step_is_shared(rows: Rows) -> None:
+    pixels = []
+    for accumulate in (1, 2):
+        loop = looped(rows, accumulate=accumulate, degrade=HARD["degrade"])
+        batches = [batch for ((_, batch),) in loop._load(torch.arange(32), epoch=1)]
+        assert len(batches) == 2 * accumulate
+        pixels.append(torch.cat(batches))
+    assert torch.equal(*pixels)
+    ((_, stored),) = rows.pixels.rows(torch.arange(32))
+    changed = (pixels[0] != stored).flatten(1).any(1)
+    assert 0.5 < changed.double().mean() < 1
+
+
 def test_what_is_learnt_is_degraded_and_what_is_held_out_is_not(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
