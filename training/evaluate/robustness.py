@@ -323,7 +323,8 @@ def tabulate(document: Robustness) -> str:
         cells = (_write(metric, rung.figures, rung.minus_clean, "+") for metric in shown)
         lines.append([f"{bold}{rung.kind}, {rung.words}{mark}{bold}", *cells])
     counts, draw = document.draw.counts, document.draw
-    fewer = f" ({draw.min_cases} were asked for)" if counts.cases < draw.min_cases else ""
+    is_small = counts.images < draw.max_patches or counts.cases < draw.min_cases
+    fewer = f" ({draw.max_patches} of {draw.min_cases} were asked for)" if is_small else ""
     below = (
         f"{counts.images} patches ({counts.malignant} malignant) of {counts.cases} cases{fewer} "
         f"within {draw.source} that the model has not learnt from. In brackets the 95% interval "

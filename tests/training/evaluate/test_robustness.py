@@ -88,7 +88,7 @@ def test_the_table_says_what_it_was_measured_on(measured: robustness.Robustness)
     text = robustness.tabulate(measured)
     assert "| **glass, all of it** |" in text
     assert "| the same, as they are |" in text
-    assert f"of {measured.draw.counts.cases} cases (100 were asked for)" in text
+    assert f"of {measured.draw.counts.cases} cases (2000 of 100 were asked for)" in text
 
 
 def test_a_record_is_read_strictly(measured: robustness.Robustness, tmp_path: Path) -> None:
