@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,8 +61,9 @@ def epoch_of(
     size: int = SIZE,
     batch: int = BATCH,
     accelerator: Accelerator | None = None,
+    **changes: Any,
 ) -> Callable[[], object]:
-    """An epoch of so many steps, through the loop that trains."""
+    """An epoch of so many steps, through the loop that trains; changes are of its recipe."""
     plan = Recipe.model_validate(
         {
             "name": "bench",
@@ -70,6 +72,7 @@ def epoch_of(
             "start": "none",
             "phases": [{"size": size, "epochs": 100, "learning_rate": 1e-5}],
             "batch_size": batch,
+            **changes,
         }
     )
     count = len(pixels)

@@ -19,6 +19,20 @@ from training import command
 SAMPLE, FULL = 9_767, 277_524
 STEPS, RUNS = 6, 7
 
+FULL_STRENGTH = {
+    "scale": 0.25,
+    "stain": 0.2,
+    "hue": 0.05,
+    "brightness": 0.25,
+    "contrast": 0.25,
+    "gamma": 0.25,
+    "blur": 1.2,
+    "resampling": 0.5,
+    "noise": 10,
+    "sharpening": 1,
+    "jpeg": 30,
+}
+
 ITERATE = """
 import sys
 import numpy as np, torch
@@ -44,6 +58,22 @@ def test_a_step_through_the_loader(backbone: str, tmp_path: Path, two_threads: N
         "the same step on a resident tensor",
         ratio(resident, ours),
         at_least=0.95,
+    )
+
+
+@pytest.mark.bench
+def test_a_degraded_step_through_the_loader(tmp_path: Path) -> None:
+    """One thread for the network."""
+    pixels = pixels_of(packed(tmp_path, 64 * STEPS), 64 * STEPS)
+    command.keep_freed_memory()
+    clean = epoch_of("mobilenetv2", pixels, batch=64)
+    degraded = epoch_of("mobilenetv2", pixels, batch=64, degrade=FULL_STRENGTH)
+    ours, bare = in_turn(degraded, clean, runs=RUNS)
+    record(
+        "training step of mobilenetv2 on degraded patches, 96 px, batch 64",
+        "the same step on patches as they are",
+        ratio(bare, ours),
+        at_least=0.85,
     )
 
 

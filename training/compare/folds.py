@@ -113,7 +113,7 @@ def _add_up_budget(pool: Pool, corpus: Path | None) -> schema.Budget:
     passes = None
     if corpus:
         passes = sum(
-            run.plan.epochs * len(open_data(corpus, run.plan, run.held).training.frame)
+            run.plan.count_draws(len(open_data(corpus, run.plan, run.held).training.frame))
             for run in pool.runs.values()
         )
     return schema.Budget(

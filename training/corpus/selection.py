@@ -93,6 +93,13 @@ def select_data(opened: Corpus, plan: recipe.Recipe, held: HeldOut = HeldOut()) 
     return Data(opened.about, split, learnt, scored)
 
 
+def find_unlearnt_rows(opened: Corpus, held: HeldOut) -> NDArray[np.bool_]:
+    """Return which rows judge a run: those it held out, or test where it held nothing out."""
+    if held.nothing:
+        return np.asarray(opened.split.part == "test")
+    return _split_rows(opened.split, opened.table, held)[1]
+
+
 def _split_rows(
     split: splits.Split, table: pd.DataFrame, held: HeldOut
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -9,7 +9,7 @@ more than how often it drew each row. The figures are scikit-learn's, which the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -196,12 +196,16 @@ def draw_resamples(
 
 
 def measure_intervals(
-    truth: Bools, probability: Floats, threshold: float, drawn: Resamples
+    truth: Bools,
+    probability: Floats,
+    threshold: float,
+    drawn: Resamples,
+    names: Iterable[str] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Return each figure as value, low and high end of its 95% interval."""
+    """Return each figure, or those named, as value, low and high end of its 95% interval."""
     point = compute_figures(truth, probability, threshold)
-    spread = _resample_figures(truth, probability, threshold, drawn)
-    return {name: _estimate_interval(value, spread[name]) for name, value in point.items()}
+    spread = _resample_figures(truth, probability, threshold, drawn, names)
+    return {name: _estimate_interval(point[name], values) for name, values in spread.items()}
 
 
 def measure_differences(
@@ -209,6 +213,7 @@ def measure_differences(
     ours: tuple[Floats, float],
     theirs: tuple[Floats, float],
     drawn: Resamples,
+    names: Iterable[str] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return the paired difference of each figure, ours minus theirs, on the same resamples.
 
@@ -217,15 +222,13 @@ def measure_differences(
         ours: Our probabilities and threshold.
         theirs: Theirs, of the same images.
         drawn: Resamples of these images.
+        names: Of the figures; all by default.
     """
     point, other = compute_figures(truth, *ours), compute_figures(truth, *theirs)
-    spread, others = (
-        _resample_figures(truth, *ours, drawn),
-        _resample_figures(truth, *theirs, drawn),
-    )
+    spread, others = (_resample_figures(truth, *one, drawn, names) for one in (ours, theirs))
     return {
         name: _estimate_interval(point[name] - other[name], spread[name] - others[name])
-        for name in point
+        for name in spread
     }
 
 
@@ -333,14 +336,18 @@ def _resample_one_figure(figure: Figure, truth: Bools, scores: Floats, drawn: Re
 
 
 def _resample_figures(
-    truth: Bools, probability: Floats, threshold: float, drawn: Resamples
+    truth: Bools,
+    probability: Floats,
+    threshold: float,
+    drawn: Resamples,
+    names: Iterable[str] | None = None,
 ) -> dict[str, Floats]:
-    """Return every figure of every resample."""
+    """Return every figure, or those named, of every resample."""
     truth, probability, drawn = _by_falling_score(truth, probability, drawn)
     blocks = [Block(truth, probability, threshold, times) for times in drawn.blocks(truth)]
     return {
-        name: np.concatenate([metric.compute(block) for block in blocks])
-        for name, metric in METRICS.items()
+        name: np.concatenate([METRICS[name].compute(block) for block in blocks])
+        for name in (METRICS if names is None else names)
     }
 
 

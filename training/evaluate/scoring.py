@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,13 +37,23 @@ def score(
         share: Which of the rows.
         views: Turns and reflections averaged, as in a decision rule.
     """
+    batches = torch.split(torch.arange(len(rows.pixels))[share], BATCH)
+    return score_batches(network, map(rows.pixels.rows, batches), preprocess, size, views)
+
+
+def score_batches(
+    network: nn.Module,
+    batches: Iterable[StoredPixels],
+    preprocess: PreprocessConfig,
+    size: int | None = None,
+    views: int = 1,
+) -> NDArray[np.float64]:
+    """Logit margins of batches of pixels, one after the other; otherwise as ``score``."""
     network = network.eval().to(memory_format=torch.channels_last)
     device = next(network.parameters()).device
-    batches = torch.split(torch.arange(len(rows.pixels))[share], BATCH)
-
     margins = [np.empty(0, np.float32)]
     with torch.inference_mode():
-        for stored in map(rows.pixels.rows, batches):
+        for stored in batches:
             ready = _resize_as_the_library_does(stored, size or preprocess.input_size)
             inputs = torch.from_numpy(normalise(ready, preprocess)).to(device)
             turned = (symmetry(inputs, which) for which in range(views))

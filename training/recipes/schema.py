@@ -15,6 +15,7 @@ from bcd_models.models.backbones import BACKBONES
 
 SplitKind = Literal["grouped", "neighbours", "random"]
 JITTER = ("brightness", "contrast", "saturation")
+HIGHEST_JPEG_QUALITY = 98
 
 
 class Phase(Strict):
@@ -49,6 +50,44 @@ class Augment(Strict):
     saturation: float = Field(0.0, ge=0, lt=1)
     stain: float = Field(0.0, ge=0, lt=1)
     mixup: float = Field(0.0, ge=0, le=10)
+
+
+class Degrade(Strict):
+    """Strengths of what training patches go through at the size they are stored at.
+
+    Most go through one or two of the ways that have a strength. What is held out is never degraded.
+
+    Attributes:
+        spared: Share of the patches that go through none.
+        scale: Zoomed by 1 + this at most, and by as much less: 0.25 is from 0.8 to 1.25.
+        stain: Largest relative change of each stain's amount.
+        hue: Largest shift, in turns of the colour circle.
+        brightness: Largest relative change, as is contrast.
+        gamma: As scale.
+        blur: Largest sigma of a Gaussian, in pixels.
+        resampling: Largest share of the sides that is lost, by kernels of several kinds.
+        noise: Largest standard deviation, in grey levels.
+        sharpening: Largest amount of an unsharp mask of 1 pixel.
+        jpeg: Lowest quality of JPEG, the highest is 98; with and without chroma subsampling.
+    """
+
+    spared: float = Field(0.2, ge=0, le=1)
+    scale: float = Field(0.0, ge=0, le=1)
+    stain: float = Field(0.0, ge=0, lt=1)
+    hue: float = Field(0.0, ge=0, le=0.5)
+    brightness: float = Field(0.0, ge=0, lt=1)
+    contrast: float = Field(0.0, ge=0, lt=1)
+    gamma: float = Field(0.0, ge=0, le=1)
+    blur: float = Field(0.0, ge=0, le=10)
+    resampling: float = Field(0.0, ge=0, lt=1)
+    noise: float = Field(0.0, ge=0, le=100)
+    sharpening: float = Field(0.0, ge=0, le=10)
+    jpeg: int = Field(0, ge=0, le=HIGHEST_JPEG_QUALITY)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything has a strength."""
+        return any(self.model_dump(exclude={"spared"}).values())
 
 
 class Range(Strict):
@@ -149,14 +188,18 @@ class Recipe(Strict):
         settle_batches: Batches passed before the first step, to settle batch norms.
         split: Which manifest decides what is trained on.
         balance: Where the label imbalance is met: in the sampler, in the loss, both or neither.
+        case_weight: A case weighs as much as it has rows, or as the root of that.
         case_share: The largest share of an epoch's draws that one case may have.
         learnt_share: Share of the cases learnt from, of each source and label, for learning curves.
         phases: Low resolution first; the last one's size is the model's own input size.
+        epoch_steps: Steps of an epoch, whatever the number of rows; 0: one pass over them.
         batch_size: Images a step, over all processes and accumulated micro-batches together.
         accumulate: Micro-batches a step; each process takes its share of each.
         layer_decay: Learning rates fall by this factor from block to block towards the input.
         warmup_share: Share of each phase's steps in which the learning rate rises to its peak.
         ema: Decay of the weights' moving average within a phase, which is kept; 0: none.
+        average: Share of the last phase's steps, its last, over which the weights' plain mean is
+            taken, which is kept with batch norms estimated anew; 0: none.
         teachers: Share of the soft targets that comes from teachers' probabilities (``--teacher``).
         views: Turns and reflections of an image that the model averages over.
         refer_share: Share of validation images nearest the threshold that the model refers.
@@ -172,9 +215,11 @@ class Recipe(Strict):
     settle_batches: int = Field(0, ge=0, le=10_000)
     split: SplitKind = "grouped"
     balance: Literal["sampler", "loss", "both", "none"] = "sampler"
+    case_weight: Literal["rows", "root"] = "rows"
     case_share: float = Field(1.0, gt=0, le=1)
     learnt_share: float = Field(1.0, gt=0, le=1)
     phases: tuple[Phase, ...] = Field(min_length=1)
+    epoch_steps: int = Field(0, ge=0, le=1_000_000)
     batch_size: int = Field(64, ge=2, le=65_536)
     accumulate: int = Field(1, ge=1, le=1024)
     layer_decay: float = Field(1.0, gt=0, le=1)
@@ -184,7 +229,9 @@ class Recipe(Strict):
     dropout: float = Field(0.0, ge=0, lt=1)
     clip_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.0, ge=0, lt=1)
+    average: float = Field(0.0, ge=0, le=1)
     augment: Augment = Augment()
+    degrade: Degrade = Degrade()
     teachers: float = Field(0.0, ge=0, le=1)
     views: Literal[1, 8] = 1
     refer_share: float = Field(0.1, ge=0, le=0.5)
@@ -198,6 +245,12 @@ class Recipe(Strict):
             raise ValueError(f"no backbone {name!r}: choose one of {', '.join(BACKBONES)}")
         return name
 
+    @model_validator(mode="after")
+    def _averaged_once(self) -> Recipe:
+        if self.ema and self.average:
+            raise ValueError("ema and average both average the weights: set one of them")
+        return self
+
     def as_trained(self) -> dict[str, Any]:
         """Return all that decides a training, resolved: everything but how the recipe is tuned."""
         return self.model_dump(mode="json", exclude={"tune"})
@@ -210,6 +263,10 @@ class Recipe(Strict):
     def epochs(self) -> int:
         """Epochs of all phases together."""
         return sum(phase.epochs for phase in self.phases)
+
+    def count_draws(self, rows: int) -> int:
+        """Return how many images all epochs draw from so many rows."""
+        return self.epochs * (self.epoch_steps * self.batch_size or rows)
 
     @property
     def largest(self) -> int:
@@ -233,7 +290,7 @@ class Recipe(Strict):
 def _tunable_fields() -> dict[str, FieldInfo]:
     """Return the numbers that change what is learnt, by their paths in a recipe."""
     numbers = {name: f for name, f in Recipe.model_fields.items() if f.annotation in (int, float)}
-    for path in ("seed", "refer_share", "teachers", "learnt_share"):
+    for path in ("seed", "refer_share", "teachers", "learnt_share", "average", "epoch_steps"):
         del numbers[path]
     strengths = {f"augment.{n}": f for n, f in Augment.model_fields.items() if n != "flips"}
     return {

@@ -9,6 +9,8 @@ intercept takes back afterwards.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import torch
@@ -20,9 +22,12 @@ from training.recipes.schema import Recipe
 
 MAX_DRAWS = 3
 _ROUNDS, _NEARLY = 200, 1.005
+_LEFT = 1e-6  # draws that rounding may leave over
 
 
-def draw_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> NDArray[np.float64]:
+def draw_weights(
+    frame: pd.DataFrame, balance: str, case_share: float = 1.0, case_weight: str = "rows"
+) -> NDArray[np.float64]:
     """Return the probability of each row at one draw; they sum to 1.
 
     A source keeps its natural share. Within it, labels are level where the sampler balances, and
@@ -32,6 +37,7 @@ def draw_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> 
         frame: Columns ``label``, ``source`` and ``case_id``, one line a row.
         balance: As in a recipe.
         case_share: The largest share of the draws that one case may have.
+        case_weight: As in a recipe: "root" draws a case as often as the root of its rows.
 
     Raises:
         InputError: There are too few cases for so small a share.
@@ -39,6 +45,8 @@ def draw_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> 
     frame = frame.reset_index(drop=True)
     balances = balance in ("sampler", "both")
     draws = pd.Series(1.0, frame.index)
+    if case_weight == "root":
+        draws /= np.sqrt(frame.groupby("case_id")["case_id"].transform("size"))
     for _ in range(_ROUNDS):
         draws = _level(draws, frame, balances)
         of_case = draws.groupby(frame["case_id"]).transform("sum") / len(frame)
@@ -59,38 +67,55 @@ def _level(draws: pd.Series, frame: pd.DataFrame, balances: bool) -> pd.Series:
         labels.sort(key=len)
         if balances and len(labels) == 2:
             rarer, other = labels
-            most = MAX_DRAWS * rarer.sum() / rarer.max()
-            wanted = min(len(source) / 2, most)
-            levelled[rarer.index] = rarer * (wanted / rarer.sum())
-            levelled[other.index] = other * ((len(source) - wanted) / other.sum())
+            levelled[rarer.index] = few = _fill(rarer, len(source) / 2)
+            levelled[other.index] = _fill(other, len(source) - few.sum())
         else:
-            levelled[source.index] = draws[source.index] * (len(source) / draws[source.index].sum())
+            levelled[source.index] = _fill(draws[source.index], len(source))
     return levelled
 
 
-def draw_order(frame: pd.DataFrame, recipe: Recipe, seed: int) -> Tensor:
-    """Draw the row positions of one pass, as many as there are rows; equal in every process.
+def _fill(draws: pd.Series, total: float) -> pd.Series:
+    """Scale draws to a total, none beyond the limit; where all reach it, the total is less."""
+    filled = draws * 0.0
+    while total - filled.sum() > _LEFT and (is_open := filled < MAX_DRAWS).any():
+        left = total - filled[~is_open].sum()
+        filled[is_open] = (draws * (left / draws[is_open].sum())).clip(upper=MAX_DRAWS)[is_open]
+    return filled
+
+
+def draw_order(frame: pd.DataFrame, recipe: Recipe, seed: int, count: int = 0) -> Tensor:
+    """Draw the row positions of one pass, or so many as asked for; equal in every process.
 
     Each row comes as often as its draws say, rounded up or down by lot: the systematic sampling of
     Madow (Annals of Mathematical Statistics, 1949). Independent draws would bring some rows far
     more than three times a pass.
     """
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.tensor(draw_weights(frame, recipe.balance, recipe.case_share)) * len(frame)
-    shuffled = torch.randperm(len(frame), generator=generator)
+    weights = draw_weights(frame, recipe.balance, recipe.case_share, recipe.case_weight)
+    draws = torch.tensor(weights) * len(frame)
+    passes = math.ceil(count / len(frame)) or 1
+    drawn = torch.cat([_draw_pass(draws, generator) for _ in range(passes)])
+    return drawn[:count] if count else drawn
+
+
+def _draw_pass(draws: Tensor, generator: torch.Generator) -> Tensor:
+    rows = len(draws)
+    shuffled = torch.randperm(rows, generator=generator)
     ends = (draws[shuffled].cumsum(0) + torch.rand(1, generator=generator)).floor().long()
-    ends[-1] = len(frame)  # whatever rounding has left
+    ends[-1] = rows  # whatever rounding has left
     drawn = shuffled.repeat_interleave(ends.diff(prepend=torch.zeros(1, dtype=torch.long)))
-    return drawn[torch.randperm(len(frame), generator=generator)]
+    return drawn[torch.randperm(rows, generator=generator)]
 
 
-def class_weights(frame: pd.DataFrame, balance: str, case_share: float = 1.0) -> Tensor:
+def class_weights(
+    frame: pd.DataFrame, balance: str, case_share: float = 1.0, case_weight: str = "rows"
+) -> Tensor:
     """Return loss weights (benign, malignant), of mean 1 under the prior the network sees."""
     if balance not in ("loss", "both"):
         return torch.ones(2)
     is_malignant = (frame["label"] == "malignant").to_numpy()
     natural = float(is_malignant.mean())
-    shown = float(draw_weights(frame, balance, case_share)[is_malignant].sum())
+    shown = float(draw_weights(frame, balance, case_share, case_weight)[is_malignant].sum())
     inverse = np.array([0.5 / (1 - natural), 0.5 / natural])
     mean = inverse @ np.array([1 - shown, shown])
     return torch.tensor(inverse / mean, dtype=torch.float32)

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from safetensors import SafetensorError
-from timm.utils.model_ema import ModelEmaV3
+from torch import nn
 
 from bcd_models.errors import BCDError, InputError
 from bcd_models.hub.atomic import write_files
@@ -27,7 +27,7 @@ class TrainingStopped(BCDError):
     """Training can't go on; the message says why."""
 
 
-def save(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None, epochs: int) -> None:
+def save(run: Path, accelerator: Accelerator, average: nn.Module | None, epochs: int) -> None:
     """Write the checkpoint beside its name, then put it in place.
 
     Raises:
@@ -59,7 +59,7 @@ def save(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None, epochs
     accelerator.wait_for_everyone()
 
 
-def resume(run: Path, accelerator: Accelerator, average: ModelEmaV3 | None) -> int:
+def resume(run: Path, accelerator: Accelerator, average: nn.Module | None) -> int:
     """Load the checkpoint if there is one; returns how many epochs are done."""
     folder, _, old = _locate_folders(run)
     if accelerator.is_main_process and not folder.exists() and old.exists():

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm import tqdm
 
 from bcd_models.config import PreprocessConfig
@@ -28,8 +30,10 @@ from training.recipes.schema import Phase, Recipe
 from training.train import balance, checkpoint
 from training.train.augment import augment, mix_up
 from training.train.checkpoint import TrainingStopped
+from training.train.degrade import degrade_rows, work_ahead
 
 STEPS_BETWEEN_CHECKS = 50  # steps between two looks at the loss, each of which waits for the device
+MAX_NORM_BATCHES = 100  # micro-batches that the batch norms of averaged weights are estimated from
 
 
 class Diverged(TrainingStopped):
@@ -70,7 +74,7 @@ def fit(
             what it raises ends the training.
 
     Returns:
-        The trained network: the moving average of its weights where the recipe keeps one.
+        The trained network: the average of its weights where the recipe keeps one.
 
     Raises:
         InputError: The recipe's batch can't be shared out.
@@ -146,7 +150,9 @@ class _Loop:
         self.preprocess = preprocess
         self.train = train
         self.targets = _make_targets(train, recipe.teachers)
-        weights = balance.class_weights(train.frame, recipe.balance, recipe.case_share)
+        weights = balance.class_weights(
+            train.frame, recipe.balance, recipe.case_share, recipe.case_weight
+        )
         self.weights = weights.to(accelerator.device)
         self.shares = recipe.accumulate * accelerator.num_processes
         self.batch = _fit_batch(len(train.frame), recipe.batch_size, self.shares)
@@ -159,39 +165,46 @@ class _Loop:
         self.bare: Any = accelerator.unwrap_model(self.network)
         # Begun anew at each phase: weights of two input sizes don't mix. Batch norms' statistics
         # are the latest: averaged over a change from 96 to 224 px, they cost 0.03 of AUROC.
-        self.average = (
-            ModelEmaV3(self.bare, decay=recipe.ema, use_warmup=True, exclude_buffers=True)
-            if recipe.ema
-            else None
-        )
+        self.average: ModelEmaV3 | AveragedModel | None = None
+        if recipe.ema:
+            self.average = ModelEmaV3(
+                self.bare, decay=recipe.ema, use_warmup=True, exclude_buffers=True
+            )
+        elif recipe.average:
+            self.average = AveragedModel(self.bare)
 
     def result(self) -> nn.Module:
         """Return the network to score and keep."""
-        network: nn.Module = self.average.module if self.average else self.bare
+        waits = isinstance(self.average, AveragedModel) and not self.average.n_averaged
+        network: nn.Module = self.average.module if self.average and not waits else self.bare
         return network
 
     def train_epoch(self, epoch: int) -> float:
         """Make one pass; returns the mean loss."""
-        order = balance.draw_order(self.train.frame, self.recipe, self._derive_seed(epoch))
+        wanted = self.recipe.epoch_steps * self.batch
+        order = balance.draw_order(self.train.frame, self.recipe, self._derive_seed(epoch), wanted)
         steps = len(order) // self.batch
         order = order[: steps * self.batch]
         phase, before = self.recipe.phase_of(epoch)
         if epoch == 0:
             self._settle(order, phase)
-        if self.average and before == 0:
+        if isinstance(self.average, ModelEmaV3) and before == 0:
             self.average.set(self.bare)  # type: ignore[no-untyped-call]
         self.network.train()
         losses: list[Tensor] = []
-        stored = map(self.train.pixels.rows, self._micro_batches(order))
+        stored = self._load(order, epoch)
         words = f"epoch {epoch + 1}/{self.recipe.epochs}"
         shown = None if self.accelerator.is_main_process else True
         for step in tqdm(range(steps), words, disable=shown):
             self._set_rate(phase, before * steps + step, phase.epochs * steps)
             losses.append(self._step(order, stored, phase, epoch, step))
-            if self.average:
-                self.average.update(self.bare, step=before * steps + step)
+            self._update_average(phase, before * steps + step, phase.epochs * steps)
             if len(losses) % STEPS_BETWEEN_CHECKS == 0:
                 self._average(losses[-STEPS_BETWEEN_CHECKS:], epoch)
+        if isinstance(self.average, AveragedModel) and self.average.n_averaged:
+            torch.manual_seed(self._derive_seed(epoch))
+            with torch.no_grad(), self.accelerator.autocast():
+                update_bn(self._make_inputs(order, epoch, phase, MAX_NORM_BATCHES), self.average)
         for buffer in self.result().buffers():
             broadcast(buffer)  # process 0's batch-norm statistics are scored, and kept
         self._average([weights.detach().mean() for weights in self.result().parameters()], epoch)
@@ -207,6 +220,27 @@ class _Loop:
         for batch in torch.split(order, self.batch):
             shares = batch.tensor_split(self.shares)
             yield from shares[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def _load(self, order: Tensor, epoch: int) -> Iterator[StoredPixels]:
+        """Load this process' micro-batches, degraded ahead where the recipe says so."""
+        rows, strengths = self.train.pixels.rows, self.recipe.degrade
+        if not strengths.is_on:
+            return map(rows, self._micro_batches(order))
+
+        def degraded(places: Tensor) -> StoredPixels:
+            seeds = [(self.recipe.seed, epoch, place) for place in places.tolist()]
+            return degrade_rows(rows(order[places]), strengths, seeds)
+
+        return work_ahead(degraded, self._micro_batches(torch.arange(len(order))))
+
+    def _update_average(self, phase: Phase, step: int, steps: int) -> None:
+        """Take the weights after a step of a phase into their average."""
+        if isinstance(self.average, ModelEmaV3):
+            self.average.update(self.bare, step=step)
+            return
+        begun = phase is self.recipe.phases[-1] and step >= steps * (1 - self.recipe.average)
+        if self.average and begun:
+            self.average.update_parameters(self.bare)
 
     def _step(
         self, order: Tensor, stored: Iterator[StoredPixels], phase: Phase, epoch: int, step: int
@@ -266,11 +300,14 @@ class _Loop:
         """Give batch norms statistics of this tissue before the first gradient."""
         self.network.train()
         torch.manual_seed(self._derive_seed(0))
-        batches = list(self._micro_batches(order))[: self.recipe.settle_batches]
-        for positions in batches:
-            stored = self.train.pixels.rows(positions)
-            inputs, _ = self._prepare_inputs(stored, self.targets[positions], phase.size)
+        for inputs in self._make_inputs(order, 0, phase, self.recipe.settle_batches):
             self.network(inputs)
+
+    def _make_inputs(self, order: Tensor, epoch: int, phase: Phase, count: int) -> Iterator[Tensor]:
+        """Make the inputs of this process' first micro-batches of an epoch, as training does."""
+        asked = islice(self._micro_batches(order), count)
+        for positions, stored in zip(asked, self._load(order, epoch), strict=False):
+            yield self._prepare_inputs(stored, self.targets[positions], phase.size)[0]
 
 
 def _stop_unless_finite(loss: float, epoch: int) -> None:

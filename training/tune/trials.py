@@ -71,9 +71,13 @@ def prepare_bench(plan: recipe.Recipe, corpus: Path, start: Path | None, out: Pa
         "corpus": first.about["fingerprint"],
         "split": first.split.sha256,
         "start": start_sha256 or plan.start,
-        "recipe": plan.decides() | {"tune": plan.tune.model_dump(mode="json")},
+        "recipe": _decides(plan),
     }
     return Bench(plan, data, start, out, bound)
+
+
+def _decides(plan: recipe.Recipe) -> dict[str, Any]:
+    return plan.decides() | {"tune": plan.tune.model_dump(mode="json")}
 
 
 def measure(
@@ -149,6 +153,8 @@ def open_study(bench: Bench, storage: optuna.storages.BaseStorage) -> optuna.Stu
         pruner=optuna.pruners.MedianPruner(tune.startup_trials, n_warmup_steps=tune.epochs - 1),
     )
     begun = study.user_attrs
+    if "recipe" in begun:  # what a recipe could not yet say then is what it says by default
+        begun |= {"recipe": _decides(recipe.parse(begun["recipe"], study.study_name))}
     for name, value in bench.bound.items():
         if name not in begun:
             study.set_user_attr(name, value)

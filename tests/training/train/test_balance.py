@@ -52,9 +52,30 @@ def test_a_case_is_held_to_its_share() -> None:
         balance.draw_weights(FRAME, "sampler", case_share=0.01)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=4, max_size=80))
+def test_a_case_weighs_as_the_root_of_its_rows() -> None:
+    """Four cases of 4, 16, 36 and 64 rows, each with as many of either label."""
+    cases = [f"idc/{n}" for n in (2, 4, 6, 8) for _ in range(n * n)]
+    labels = [("benign", "malignant")[i % 2] for i in range(len(cases))]
+    frame = pd.DataFrame({"source": "idc", "label": labels, "case_id": cases})
+    for balance_by in ("sampler", "none"):
+        weights = pd.Series(balance.draw_weights(frame, balance_by, case_weight="root"))
+        of_case = weights.groupby(frame["case_id"]).sum()
+        assert of_case.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    lone = pd.concat([frame, frame[:2].assign(case_id="idc/1")], ignore_index=True)
+    weights = balance.draw_weights(lone, "sampler", case_weight="root")
+    assert weights.max() * len(lone) == pytest.approx(3)  # where the root alone would be 3.4
+    drawn = balance.draw_order(lone, plan(case_weight="root"), 0)
+    assert np.bincount(drawn, minlength=len(lone)).max() == 3
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=4, max_size=80),
+    st.sampled_from(["rows", "root"]),
+)
 @settings(max_examples=60, deadline=None)
-def test_no_image_is_drawn_more_than_three_times(rows: list[tuple[bool, int]]) -> None:
+def test_no_image_is_drawn_more_than_three_times(
+    rows: list[tuple[bool, int]], case_weight: str
+) -> None:
     frame = pd.DataFrame(
         {
             "source": "idc",
@@ -62,7 +83,7 @@ def test_no_image_is_drawn_more_than_three_times(rows: list[tuple[bool, int]]) -
             "case_id": [f"idc/{case}" for _, case in rows],
         }
     )
-    weights = balance.draw_weights(frame, "sampler")
+    weights = balance.draw_weights(frame, "sampler", case_weight=case_weight)
     assert weights.sum() == pytest.approx(1)
     assert weights.max() * len(frame) <= 3 + 1e-9
 
@@ -74,6 +95,14 @@ def test_an_order_is_a_matter_of_its_seed() -> None:
     assert len(first) == len(FRAME)
     once = balance.draw_order(FRAME, plan(balance="none"), 1)
     assert sorted(once.tolist()) == list(range(len(FRAME)))
+
+
+def test_an_order_of_so_many_draws_is_a_part_of_a_pass_or_several() -> None:
+    few = balance.draw_order(FRAME, plan(balance="none"), 1, count=50)
+    assert torch.equal(few, balance.draw_order(FRAME, plan(balance="none"), 1)[:50])
+    many = balance.draw_order(FRAME, plan(balance="none"), 1, count=300)
+    assert len(many) == 300
+    assert set(np.bincount(many)) == {2, 3}
 
 
 @pytest.mark.parametrize("mode", ["sampler", "loss", "both", "none"])

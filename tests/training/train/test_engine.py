@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from training.corpus.pixels import Rows
 from training.corpus.selection import Data, open_data
 from training.evaluate import scoring
 from training.recipes.schema import Recipe
-from training.train import engine
+from training.train import degrade, engine
 from training.train import run as train
 
 ONE_PHASE = [{"size": 32, "epochs": 1, "learning_rate": 0.002}]
@@ -193,6 +194,102 @@ def test_the_moving_average_begins_anew_with_each_phase(rows: Rows) -> None:
     bare = loop.accelerator.unwrap_model(loop.network)
     for mean, latest in zip(loop.average.module.buffers(), bare.buffers(), strict=True):
         assert torch.equal(mean, latest)
+
+
+def test_the_last_weights_are_averaged_with_norms_of_their_own(rows: Rows) -> None:
+    """Of two phases of one epoch, over the last half of the last phase's steps."""
+    loop = looped(rows, ema=0, average=0.5)
+    loop.train_epoch(0)
+    assert loop.result() is loop.bare
+    stepped: list[dict[str, torch.Tensor]] = []
+    step = loop._step
+
+    def noting(*args: Any) -> torch.Tensor:
+        loss = step(*args)
+        stepped.append({n: p.detach().double().clone() for n, p in loop.bare.named_parameters()})
+        return loss
+
+    loop._step = noting  # type: ignore[method-assign]
+    loop.train_epoch(1)
+    averaged = loop.result()
+    assert averaged is not loop.bare
+    last = stepped[math.ceil(len(stepped) / 2) :]
+    assert 1 < len(last) < len(stepped)
+    for name, weights in averaged.named_parameters():
+        mean = sum(one[name] for one in last) / len(last)
+        assert torch.allclose(weights.double(), mean, atol=1e-5)
+    statistics = {n: b for n, b in averaged.named_buffers() if n.endswith("running_mean")}
+    assert any(not torch.allclose(b, loop.bare.get_buffer(n)) for n, b in statistics.items())
+    batches = {int(b) for n, b in averaged.named_buffers() if n.endswith("num_batches_tracked")}
+    assert batches == {len(stepped)}  # all of an epoch, for it has fewer than a hundred
+
+
+HARD = {
+    "ema": 0,
+    "average": 0.8,
+    "epoch_steps": 4,
+    "case_weight": "root",
+    "degrade": {"stain": 0.2, "blur": 1.2, "noise": 10, "jpeg": 30, "hue": 0.05},
+    "phases": [ONE_PHASE[0] | {"epochs": 3}],
+}
+
+
+class Killed(Exception):
+    """A run ends here."""
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_degraded_and_averaged_run_resumes_bit_for_bit(
+    threads: int, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the second epoch, in whose midst the average began; by any threads."""
+    unbroken = learnt(data.training, tmp_path / "unbroken", data.held_out, **HARD)[1]
+
+    def kill(line: dict[str, Any]) -> None:
+        if line["epoch"] == 2:
+            raise Killed
+
+    monkeypatch.setattr(degrade, "_THREADS", threads)
+    plan = planned(**HARD)
+    (tmp_path / "killed").mkdir()
+    network, preprocess, _ = train.build_network(plan, None)
+    with pytest.raises(Killed):
+        engine.fit(
+            network, plan, preprocess, data.training, data.held_out, tmp_path / "killed", kill
+        )
+    resumed = learnt(data.training, tmp_path / "killed", data.held_out, **HARD)[1]
+    assert furthest(unbroken, resumed) == 0
+    assert lines(tmp_path / "killed") == lines(tmp_path / "unbroken")
+    assert len(lines(tmp_path / "unbroken")) == 3
+
+
+def test_a_draw_is_degraded_alike_however_a_step_is_shared(rows: Rows) -> None:
+    pixels = []
+    for accumulate in (1, 2):
+        loop = looped(rows, accumulate=accumulate, degrade=HARD["degrade"])
+        batches = [batch for ((_, batch),) in loop._load(torch.arange(32), epoch=1)]
+        assert len(batches) == 2 * accumulate
+        pixels.append(torch.cat(batches))
+    assert torch.equal(*pixels)
+    ((_, stored),) = rows.pixels.rows(torch.arange(32))
+    changed = (pixels[0] != stored).flatten(1).any(1)
+    assert 0.5 < changed.double().mean() < 1
+
+
+def test_what_is_learnt_is_degraded_and_what_is_held_out_is_not(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = degrade.degrade_rows
+    seen: list[tuple[int, ...]] = []
+
+    def note(rows: Any, strengths: Any, seeds: list[tuple[int, ...]]) -> Any:
+        seen.extend(seeds)
+        return given(rows, strengths, seeds)
+
+    monkeypatch.setattr(engine, "degrade_rows", note)
+    changes = HARD | {"average": 0, "settle_batches": 0, "seed": 5}
+    learnt(data.training, tmp_path, data.held_out, **changes)
+    assert sorted(seen) == [(5, epoch, place) for epoch in range(3) for place in range(4 * 16)]
 
 
 def test_gradients_are_clipped(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -276,6 +276,8 @@ def test_a_final_run_learns_from_all_but_test(
         ({"batch_size": 0}, "batch_size"),
         ({"augment": {"mixup": -1}}, r"augment\.mixup"),
         ({"phases": []}, "phases"),
+        ({"degrade": {"fog": 1}}, r"degrade\.fog: Extra inputs"),
+        ({"average": 0.3}, "ema and average both average"),
     ],
 )
 def test_recipes_are_read_strictly(tmp_path: Path, change: dict, reason: str) -> None:
@@ -283,6 +285,17 @@ def test_recipes_are_read_strictly(tmp_path: Path, change: dict, reason: str) ->
     path.write_text(yaml.safe_dump(RECIPE | change))
     with pytest.raises(InputError, match=reason):
         recipe.read(path)
+
+
+def test_a_recipe_of_an_earlier_release_means_what_it_did() -> None:
+    """It says nothing of what came later, which is all off by default."""
+    plan = recipe.Recipe.model_validate(RECIPE)
+    since = {"degrade", "average", "epoch_steps", "case_weight"}
+    earlier = {key: value for key, value in plan.as_trained().items() if key not in since}
+    assert recipe.parse(earlier, "earlier").decides() == plan.decides()
+    assert not plan.degrade.is_on
+    assert plan.count_draws(100) == 200
+    assert plan.model_copy(update={"epoch_steps": 5}).count_draws(100) == 160
 
 
 def test_every_recipe_of_the_project_is_valid() -> None:

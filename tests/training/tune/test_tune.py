@@ -201,6 +201,11 @@ def test_a_study_is_never_continued_with_something_else(
     capsys.readouterr()
     run(write(tmp_path / "other.yaml", dropout=0.3), corpus_folder, out, 2, code=2)
     assert "another recipe (dropout: 0.0, now 0.3)" in capsys.readouterr().err
+    with study_at(out) as begun:  # by a release whose recipes could say less
+        said = begun.user_attrs["recipe"]
+        del said["degrade"], said["average"]
+        begun.set_user_attr("recipe", said)
+    run(config, corpus_folder, out, 1)
     with study_at(out) as study:
         for name in ("corpus", "start"):
             before = study.user_attrs[name]

@@ -1,0 +1,375 @@
+"""Measure what becomes of a model's figures as images grow worse, rung by rung.
+
+python -m training.evaluate.robustness --model RUN/model --corpus CORPUS --out ROBUSTNESS.json
+
+Each of several fold models of one recipe scores the rows that it has not learnt from, at its own
+threshold and calibration, which clean out-of-fold images have fixed; their answers are pooled.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import typer
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from tqdm import tqdm
+
+from bcd_models.config import Provenance, Strict, first_error
+from bcd_models.decision import log_odds
+from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
+from bcd_models.models.classifier import BCDClassifier
+from bcd_models.prediction import NOTICE
+from training import command
+from training.corpus import splits
+from training.corpus.degradations import Pixels
+from training.corpus.device import to_uint8
+from training.corpus.pixels import StoredPixels
+from training.corpus.selection import Corpus, find_unlearnt_rows, open_corpus
+from training.evaluate import metrics, scoring
+from training.evaluate.ladder import LADDER, Rung
+from training.evaluate.schema import Counts, Estimate, Model
+from training.recipes import schema as recipe
+from training.recipes.schema import SplitKind
+
+SCHEMA_VERSION = 1
+MAX_PATCHES = 2_000
+MIN_CASES = 100  # that a draw should hold; where a corpus has fewer, the table says so
+MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS = 0.10, 0.15  # beyond either, a model is not usable any more
+SEED = 0
+
+
+class KeyFigures(Strict):
+    """The figures of a rung, or how far they lie above those of clean images."""
+
+    auroc: Estimate
+    recall: Estimate
+    specificity: Estimate
+
+
+class RungFigures(Strict):
+    """What was measured on a rung.
+
+    Attributes:
+        name: Of the rung.
+        kind: What grows stronger from rung to rung.
+        words: How strong it is here.
+        unseen: Whether training never degrades in this way.
+        figures: Of the degraded patches.
+        minus_clean: The same less those of the clean patches, paired.
+    """
+
+    name: str
+    kind: str
+    words: str
+    unseen: bool
+    figures: KeyFigures
+    minus_clean: KeyFigures
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether neither recall nor specificity falls by more than is bearable."""
+        gained = self.minus_clean
+        return (
+            gained.recall.value >= -MAX_RECALL_LOSS
+            and gained.specificity.value >= -MAX_SPECIFICITY_LOSS
+        )
+
+
+class Draw(Strict):
+    """The patches measured on.
+
+    Attributes:
+        corpus_fingerprint: Of their corpus.
+        split: Kind of the manifest.
+        split_sha256: Of the manifest.
+        source: The larger source, which all patches come from.
+        max_patches: How many were asked for.
+        min_cases: Of how many cases.
+        seed: Of the draw, and of noise.
+        counts: What there was.
+    """
+
+    corpus_fingerprint: str
+    split: SplitKind
+    split_sha256: str
+    source: str
+    max_patches: int
+    min_cases: int
+    seed: int
+    counts: Counts
+
+
+class Robustness(Strict):
+    """A ``robustness.json``.
+
+    Attributes:
+        models: Whose answers are pooled.
+        draw: The patches.
+        intervals: How they were made.
+        clean: Figures of the patches as they are.
+        rungs: In the ladder's order.
+        stops_at: For each kind the first rung at which the model is not usable any more, or None.
+    """
+
+    schema_version: Literal[1]
+    models: tuple[Model, ...] = Field(min_length=1)
+    draw: Draw
+    intervals: str
+    clean: KeyFigures
+    rungs: tuple[RungFigures, ...]
+    stops_at: dict[str, str | None]
+    notice: str
+
+
+def climb(
+    models: Sequence[BCDClassifier], corpus_folder: Path, ladder: Sequence[Rung] = LADDER
+) -> Robustness:
+    """Score a fixed draw of patches on every rung, each by the model that has not learnt from it.
+
+    Raises:
+        InputError: The models are not of one recipe, corpus and split, two have held out the same
+            rows, or what they have not learnt from holds one label only.
+    """
+    provenance = _shared_provenance(models)
+    opened = open_corpus(corpus_folder, provenance.split)
+    _check_corpus(provenance, opened)
+    larger = splits.find_larger_source(opened.table)
+    judges = _assign_judges(models, opened)
+    drawn = draw_patches(opened.table[(judges >= 0) & (opened.table["source"] == larger)])
+    if drawn["label"].nunique() < 2:
+        raise InputError(f"what the models have not learnt from within {larger} holds one label")
+    images = opened.rows.select(drawn.index)["image"]
+    patches = [np.asarray(image.convert("RGB")) for image in images]
+    panel = [(model, np.flatnonzero(judges[drawn.index] == i)) for i, model in enumerate(models)]
+    return Robustness(
+        schema_version=SCHEMA_VERSION,
+        models=tuple(_describe(model) for model in models),
+        draw=Draw(
+            corpus_fingerprint=provenance.corpus_fingerprint,
+            split=opened.split.kind,
+            split_sha256=provenance.split_sha256,
+            source=larger,
+            max_patches=MAX_PATCHES,
+            min_cases=MIN_CASES,
+            seed=SEED,
+            counts=Counts(**metrics.count_images(drawn)),
+        ),
+        intervals=f"95%, bootstrap over whole cases, {metrics.RESAMPLES} resamples; differences "
+        "are paired over the same resamples",
+        **_measure(panel, patches, drawn, ladder),
+        notice=NOTICE,
+    )
+
+
+def draw_patches(frame: pd.DataFrame, count: int = MAX_PATCHES, seed: int = SEED) -> pd.DataFrame:
+    """Draw rows at random, as many from each case until it has no more."""
+    shuffled = frame.sample(frac=1, random_state=seed)
+    rank = shuffled.groupby("case_id").cumcount()
+    return shuffled.iloc[np.argsort(rank, kind="stable")[:count]].sort_index()
+
+
+def _shared_provenance(models: Sequence[BCDClassifier]) -> Provenance:
+    provenances = [model.config.provenance for model in models]
+    plans = [recipe.parse(p.recipe, "the model's own recipe can't be read") for p in provenances]
+    shared = [
+        (plan.decides(), one.corpus_fingerprint, one.split_sha256)
+        for plan, one in zip(plans, provenances, strict=True)
+    ]
+    if any(one != shared[0] for one in shared):
+        raise InputError("the models are not of one recipe, corpus and split: measure them apart")
+    return provenances[0]
+
+
+def _check_corpus(provenance: Provenance, opened: Corpus) -> None:
+    trained_on = provenance.corpus_fingerprint, provenance.split_sha256
+    if trained_on != (opened.about["fingerprint"], opened.split.sha256):
+        raise InputError(
+            f"the model was trained on another corpus or {opened.split.kind} split than this one: "
+            "nobody knows which rows it has learnt from"
+        )
+
+
+def _assign_judges(models: Sequence[BCDClassifier], opened: Corpus) -> NDArray[np.int64]:
+    """Return which model scores each row; -1 where every model has learnt from it."""
+    judges = np.full(len(opened.table), -1)
+    for number, model in enumerate(models):
+        held = model.config.provenance.held_out
+        rows = find_unlearnt_rows(opened, held)
+        if (judges[rows] >= 0).any():
+            raise InputError(f"two models have not learnt from {held.words or 'validation'}")
+        judges[rows] = number
+    return judges
+
+
+def _describe(model: BCDClassifier) -> Model:
+    return Model(
+        name=model.config.name,
+        version=model.config.version,
+        weights_sha256=model.weights_sha256,
+        threshold=model.config.decision.threshold,
+    )
+
+
+Panel = list[tuple[BCDClassifier, NDArray[np.int64]]]
+"""Models, each with the places of the patches that it scores."""
+
+
+def _measure(
+    panel: Panel, patches: list[Pixels], drawn: pd.DataFrame, ladder: Sequence[Rung]
+) -> dict[str, object]:
+    truth = metrics.is_malignant(drawn)
+    resamples = metrics.draw_resamples(drawn["case_id"], drawn["source"])
+    clean = _answer(panel, patches)
+    rungs = []
+    for rung in tqdm(ladder, "robustness ladder", disable=None):
+        seeds = ((SEED, place) for place in range(len(patches)))
+        degraded = [
+            rung.apply(patch, np.random.default_rng(seed))
+            for patch, seed in zip(patches, seeds, strict=True)
+        ]
+        answers = _answer(panel, degraded)
+        rungs.append(
+            RungFigures(
+                name=rung.name,
+                kind=rung.kind,
+                words=rung.words,
+                unseen=rung.unseen,
+                figures=_estimate_figures(truth, answers, resamples),
+                minus_clean=_estimate_differences(truth, answers, clean, resamples),
+            )
+        )
+    return {
+        "clean": _estimate_figures(truth, clean, resamples),
+        "rungs": tuple(rungs),
+        "stops_at": {
+            kind: next((rung.name for rung in of_kind if not rung.is_usable), None)
+            for kind, of_kind in itertools.groupby(rungs, lambda rung: rung.kind)
+        },
+    }
+
+
+Answers = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Calibrated log-odds, and whether they reach the model's own threshold as 1 or 0."""
+
+
+def _answer(panel: Panel, patches: list[Pixels]) -> Answers:
+    answers, calls = np.empty((2, len(patches)))
+    for model, places in panel:
+        config, decision = model.config, model.config.decision
+        batches = (
+            _group_by_shape([patches[place] for place in places[start : start + scoring.BATCH]])
+            for start in range(0, len(places), scoring.BATCH)
+        )
+        margins = scoring.score_batches(
+            model.network, batches, config.preprocess, views=decision.views
+        )
+        answers[places] = decision.slope * margins + decision.intercept
+        calls[places] = answers[places] >= log_odds(decision.threshold)
+    return answers, calls
+
+
+def _group_by_shape(patches: list[Pixels]) -> StoredPixels:
+    shapes = np.array([patch.shape for patch in patches])
+    return [
+        (
+            here := np.flatnonzero((shapes == shape).all(1)),
+            to_uint8(np.stack([patches[place] for place in here])),
+        )
+        for shape in np.unique(shapes, axis=0)
+    ]
+
+
+_AT_THRESHOLD = ("recall", "specificity")
+
+
+def _estimate_figures(
+    truth: NDArray[np.bool_], answers: Answers, drawn: metrics.Resamples
+) -> KeyFigures:
+    scores, calls = answers
+    auroc = metrics.measure_interval(metrics.auroc, truth, scores, drawn)
+    found = metrics.measure_intervals(truth, calls, 0.5, drawn, _AT_THRESHOLD)
+    return KeyFigures.model_validate({"auroc": auroc, **found})
+
+
+def _estimate_differences(
+    truth: NDArray[np.bool_], ours: Answers, clean: Answers, drawn: metrics.Resamples
+) -> KeyFigures:
+    auroc = metrics.measure_difference(metrics.auroc, truth, ours[0], clean[0], drawn)
+    found = metrics.measure_differences(
+        truth, (ours[1], 0.5), (clean[1], 0.5), drawn, _AT_THRESHOLD
+    )
+    return KeyFigures.model_validate({"auroc": auroc, **found})
+
+
+def tabulate(document: Robustness) -> str:
+    """Return the ladder as a Markdown table, with what was measured on below it."""
+    shown = [metrics.METRICS[name] for name in KeyFigures.model_fields]
+    lines = [
+        ["images", *(metric.words for metric in shown)],
+        ["---"] * (1 + len(shown)),
+        ["as they are", *(_write(metric, document.clean, document.clean) for metric in shown)],
+    ]
+    stops = set(document.stops_at.values())
+    for rung in document.rungs:
+        bold = "**" if rung.name in stops else ""
+        mark = " (never trained on)" if rung.unseen else ""
+        cells = (_write(metric, rung.figures, rung.minus_clean, "+") for metric in shown)
+        lines.append([f"{bold}{rung.kind}, {rung.words}{mark}{bold}", *cells])
+    counts, draw = document.draw.counts, document.draw
+    is_small = counts.images < draw.max_patches or counts.cases < draw.min_cases
+    fewer = f" ({draw.max_patches} of {draw.min_cases} were asked for)" if is_small else ""
+    below = (
+        f"{counts.images} patches ({counts.malignant} malignant) of {counts.cases} cases{fewer} "
+        f"within {draw.source} that the model has not learnt from. In brackets the 95% interval "
+        "of the difference to the same images as they are; in the first line, of the figure. "
+        "**Bold**: the first rung of a kind at which recall has fallen by more than "
+        f"{100 * MAX_RECALL_LOSS:.0f} points or specificity by more than "
+        f"{100 * MAX_SPECIFICITY_LOSS:.0f}: there the model stops being usable."
+    )
+    return "\n".join([*(f"| {' | '.join(cells)} |" for cells in lines), "", below, ""])
+
+
+def _write(
+    metric: metrics.Metric, figures: KeyFigures, interval: KeyFigures, sign: str = ""
+) -> str:
+    """Write a figure, and in brackets an interval, its gains with a sign."""
+    within: Estimate = getattr(interval, metric.name)
+    low, high = ((sign if end > 0 else "") + metric.text(end) for end in (within.low, within.high))
+    return f"{metric.text(getattr(figures, metric.name).value)} ({low} to {high})"
+
+
+def read(path: Path) -> Robustness:
+    """Read a ``robustness.json``; InputError names the key and what is wrong with it."""
+    try:
+        return Robustness.model_validate_json(path.read_bytes(), strict=True)
+    except ValidationError as error:
+        raise InputError(first_error(error, str(path))) from None
+    except OSError as error:
+        raise InputError(f"{path} can't be read ({error}): run the robustness ladder") from None
+
+
+def main(
+    model: Annotated[list[Path], typer.Option(help="Model folder; of one recipe if several.")],
+    corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+) -> None:
+    """Measure a model, or the fold models of a recipe, on the robustness ladder."""
+    command.keep_freed_memory()
+    document = climb([BCDClassifier.from_pretrained(folder) for folder in model], corpus)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_files({out: f"{document.model_dump_json(indent=1)}\n".encode()})
+    except OSError as error:
+        raise InputError(f"{out} can't be written: {error}") from None
+    typer.echo(tabulate(document), nl=False)
+
+
+if __name__ == "__main__":
+    command.run(main)
