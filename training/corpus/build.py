@@ -226,7 +226,9 @@ def _describe(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
 
 
 def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
-    left_out = [r for r in refused if r.name.startswith(f"{source.name}/") and r.reason != FOREIGN]
+    left_out = [
+        r.name for r in refused if r.name.startswith(f"{source.name}/") and r.reason != FOREIGN
+    ]
     labels = {label: int((frame["label"] == label).sum()) for label in LABELS}
     both = frame.groupby("case_id")["label"].nunique()
     if source.one_label_a_case and (both > 1).any():
@@ -244,7 +246,7 @@ def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]
             k: int(v) for k, v in frame["magnification"].value_counts().items() if k
         },
         "full_set": {"labels": source.expected, "cases": source.expected_cases},
-        "found": len(frame) + len(left_out),
+        "found": len({name.rpartition("/")[2] for name in (*frame["name"], *left_out)}),
     }
 
 

@@ -10,7 +10,7 @@ from training.corpus.sources.files import list_png_files
 from training.corpus.sources.source import FOREIGN, Image, Refused, Source
 
 # SOB_<B or M>_<subtype>-<year>-<slide>-<magnification>-<number>.png
-_NAME = re.compile(r"(?:^|/)SOB_([BM])_([A-Z]+)-(\d+)-(\d+)[A-Z]*-(\d+)-(\d+)\.png$")
+_NAME = re.compile(r"(?:^|/)SOB_([BM])_([A-Z]+)-(\d+)-(\d+)[A-Z]*-(\d+)-(\d+)\.(?i:png)$")
 _LABELS = {"B": "benign", "M": "malignant"}
 _SUBTYPES = {
     "A": "adenosis",
