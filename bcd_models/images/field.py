@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from bcd_models.images.scale import Scale
-from bcd_models.images.tissue import find_tissue_tiles
+from bcd_models.images.tissue import MIN_TISSUE_SHARE, find_tissue_tiles
 from bcd_models.images.white_point import divide_white, estimate_white
 
 if TYPE_CHECKING:
@@ -134,7 +134,12 @@ def plan_layout(
     return Layout(*size, scale, source, (width, height), tile, columns, rows, reasons)
 
 
-def cut_field(pixels: NDArray[np.uint8], layout: Layout, white_point: bool = False) -> TissueField:
+def cut_field(
+    pixels: NDArray[np.uint8],
+    layout: Layout,
+    white_point: bool = False,
+    min_tissue: float = MIN_TISSUE_SHARE,
+) -> TissueField:
     """Return an image's tiles.
 
     Args:
@@ -142,6 +147,8 @@ def cut_field(pixels: NDArray[np.uint8], layout: Layout, white_point: bool = Fal
         layout: Where the tiles lie.
         white_point: Whether the colour of glass is divided out, where there are several tiles and
             glass is found.
+        min_tissue: Share of a tile that has to be tissue, where there are several; others are left
+            out.
     """
     reduced = resample(pixels, layout.reduced)
     side, rows, columns = layout.tile, layout.rows, layout.columns
@@ -151,7 +158,7 @@ def cut_field(pixels: NDArray[np.uint8], layout: Layout, white_point: bool = Fal
     white = estimate_white(reduced) if white_point else None
     if white is not None:
         canvas = divide_white(canvas, white)
-    tissue = find_tissue_tiles(canvas, rows, columns)
+    tissue = find_tissue_tiles(canvas, rows, columns, min_tissue)
     shown = tissue if tissue.any() else np.ones_like(tissue)
     tiles = canvas.reshape(rows, side, columns, side, 3).swapaxes(1, 2)[shown]
     return TissueField(layout, tiles, shown, bool(tissue.any()))

@@ -21,7 +21,7 @@ import pyarrow as pa
 from bcd_models.config import LABELS
 from bcd_models.errors import ImageError
 from bcd_models.images.open import ImageLimits, open_image
-from training.corpus.sources import SOURCES
+from training.corpus.sources import get_source
 from training.corpus.sources.source import Image, Refused, Source
 
 WRITE_BATCH = 256
@@ -46,13 +46,14 @@ def _end_with_parent() -> None:
 
 
 def read_chunk(
-    name: str, path: Path, chunk: int, chunks: int, file: Path, schema: pa.Schema
+    name: str, number: int, path: Path, chunk: int, chunks: int, file: Path, schema: pa.Schema
 ) -> None:
     """Write the rows of one chunk into an Arrow file, and what was left out beside it.
 
     Args:
         name: The source.
-        path: Its folder or archive.
+        number: What stands for it in a row.
+        path: Its folder, archive or list.
         chunk: Which chunk, from 0.
         chunks: Of how many.
         file: What to write; appears only when complete. What was left out goes beside it as JSON.
@@ -60,7 +61,8 @@ def read_chunk(
     """
     refused: list[Refused] = []
     beside = file.with_suffix(".new")
-    rows = _read_rows(SOURCES[name], path, chunk, chunks, refused)
+    read = _read_rows(get_source(name), path, chunk, chunks, refused)
+    rows = ({**row, "source": number} for row in read)
     with pa.OSFile(str(beside), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
         while batch := list(islice(rows, WRITE_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
@@ -91,7 +93,6 @@ def _make_row(source: Source, item: Image) -> dict[str, Any] | Refused:
     return {
         "image": {"bytes": item.data, "path": None},
         "label": LABELS.index(item.label),
-        "source": list(SOURCES).index(source.name),
         "case_id": item.case_id,
         "subtype": item.subtype,
         "magnification": item.magnification,

@@ -74,8 +74,8 @@ def stamp(path: Path) -> str:
 
 
 def is_splittable(path: Path) -> bool:
-    """Return whether chunks of it can be read without reading the rest."""
-    return path.is_dir() or zipfile.is_zipfile(path)
+    """Return whether chunks of it can be read without reading the rest: not so of a tar archive."""
+    return path.is_dir() or zipfile.is_zipfile(path) or not tarfile.is_tarfile(path)
 
 
 def list_png_files(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[NamedFile]:
@@ -146,10 +146,11 @@ def _walk_folder(path: Path, wanted: Callable[[str], bool]) -> Iterator[NamedFil
     for file in map(Path, _walk(path)):
         name = file.relative_to(path).as_posix()
         if wanted(name):
-            yield name, partial(_read_file, file)
+            yield name, partial(read_file, file)
 
 
-def _read_file(file: Path) -> bytes:
+def read_file(file: Path) -> bytes:
+    """Return a file's bytes, none where it is a pipe or gone; InputError where it is locked."""
     try:
         return file.read_bytes() if file.is_file() else b""  # to open a pipe would be to wait
     except OSError as error:

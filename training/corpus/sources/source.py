@@ -1,10 +1,12 @@
-"""What a public data set is to this project: a reader, its licence, and what to expect of it."""
+"""What a data set is to this project: a reader, its licence, and what to expect of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from training.corpus.sources import files
 
 FOREIGN = "not named as the data set's images are"
 
@@ -45,7 +47,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Source:
-    """A public data set.
+    """A data set.
 
     Attributes:
         name: As in a corpus row; an identifier, since it is the command's option too.
@@ -53,14 +55,16 @@ class Source:
         title: Full name.
         licence: SPDX-like licence name.
         citation: What to cite.
-        url: Where to get it.
-        expected: Images of each label in the full set.
+        url: Where to get it, or "" where it is not public.
+        expected: Images of each label in the full set; empty where nobody knows of one.
         expected_cases: Cases in the full set.
         labels_mean: What the labels mean in this set.
         case_is: What a case is where that is not a patient, or "".
         one_label_a_case: Whether all images of a case share one label.
         size: Width and height in pixels of every proper image, or None.
         read: Yields the images of a folder or of the archive as downloaded, or one chunk of them.
+        check: Raises InputError where a path can't be read.
+        stamp: Returns what tells a path from a changed one.
     """
 
     name: str
@@ -76,3 +80,5 @@ class Source:
     one_label_a_case: bool
     size: tuple[int, int] | None
     read: Callable[[Path, int, int], Iterator[Image | Refused]]
+    check: Callable[[Path], None] = files.check
+    stamp: Callable[[Path], str] = files.stamp
