@@ -21,7 +21,7 @@ def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refuse
     The archive holds every patch twice, once below ``IDC_regular_ps50_idx5/``: a second copy with
     the same bytes is passed over without a word. One with others counts where the first is damaged.
     """
-    seen: set[tuple[str, bytes]] = set()
+    seen: set[bytes] = set()
     for name, content in list_png_files(path, chunk, chunks):
         match = _NAME.search(name)
         if not match:
@@ -33,7 +33,7 @@ def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refuse
             yield Refused(name, "folder and file name disagree on case or class")
             continue
         data = content()
-        copy = short, hashlib.md5(data, usedforsecurity=False).digest()
+        copy = hashlib.md5(short.encode() + data, usedforsecurity=False).digest()
         if copy not in seen:
             seen.add(copy)
             yield Image(f"{case}/{label}/{short}", data, _LABELS[label], f"idc/{case}")
