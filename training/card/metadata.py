@@ -27,7 +27,7 @@ def make_metadata(
         dataset: Hub id of the published corpus, or "".
     """
     base = find_start_on_hub(config)
-    sources = [source.name for source, _ in list_sources(config.provenance)]
+    sources = [source.name for source, _ in list_sources(config.provenance) if source.url]
     return ModelCardData(
         license="apache-2.0",
         library_name="timm",

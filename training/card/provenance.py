@@ -6,7 +6,7 @@ import yaml
 
 from bcd_models.config import ModelConfig, Provenance
 from bcd_models.models.backbones import get_backbone
-from training.corpus.sources import SOURCES
+from training.corpus.sources import get_source
 from training.corpus.sources.source import Source
 
 # What is known of a corpus' source and stands in neither file, by the corpus' fingerprint.
@@ -36,14 +36,13 @@ SPLITS = {
 
 def name_source(name: str) -> str:
     """Return what pages call a corpus' source."""
-    return SOURCES[name].short if name in SOURCES else name
+    return get_source(name).short
 
 
 def list_sources(provenance: Provenance) -> list[tuple[Source, int]]:
     """Return the sources of a model's corpus with the images each gave, the larger first."""
-    images = provenance.images
-    known = [(source, images[name]) for name, source in SOURCES.items() if name in images]
-    return sorted(known, key=lambda one: -one[1])
+    given = [(get_source(name), images) for name, images in provenance.images.items()]
+    return sorted(given, key=lambda one: -one[1])
 
 
 def find_note(provenance: Provenance, source: str) -> str:

@@ -1,6 +1,6 @@
 """Sources -> one checked, de-duplicated `datasets` corpus with a fingerprint and its splits.
 
-python -m training.corpus --idc PATH... --breakhis PATH... --out CORPUS
+python -m training.corpus --idc PATH... --breakhis PATH... --images LIST.csv... --out CORPUS
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ from bcd_models.config import LABELS
 from bcd_models.errors import InputError
 from training.corpus import page as corpus_page
 from training.corpus import splits
-from training.corpus.chunks import TILE_MARK, begin_process, read_chunk
-from training.corpus.sources import SOURCES
-from training.corpus.sources.files import check, is_splittable, stamp
+from training.corpus.chunks import begin_process, read_chunk
+from training.corpus.sources import SOURCES, get_source
+from training.corpus.sources.files import is_splittable
+from training.corpus.sources.images import list_parts, list_sources
 from training.corpus.sources.source import FOREIGN, Refused, Source
+from training.corpus.tiles import TILE_NAME
 
 SCHEMA_VERSION = 2
 ABOUT = "corpus.json"
@@ -43,17 +45,17 @@ REPEATED = "same pixels as another image"
 CONTRADICTED = "same pixels as an image of the other label (both dropped)"
 
 Paths = Mapping[str, Sequence[Path]]
-"""Source name -> its folders and archives, which are read as one."""
+"""Source name -> its folders and archives, which are read as one; lists where it is handed in."""
 
 
-def row_features() -> datasets.Features:
-    """Return the columns of a corpus and their types."""
+def row_features(sources: Iterable[str] = SOURCES) -> datasets.Features:
+    """Return the columns of a corpus of these sources, and their types."""
     text = datasets.Value("string")
     return datasets.Features(
         {
             "image": datasets.Image(),
             "label": datasets.ClassLabel(names=list(LABELS)),
-            "source": datasets.ClassLabel(names=list(SOURCES)),
+            "source": datasets.ClassLabel(names=list(sources)),
             **dict.fromkeys(("case_id", "subtype", "magnification"), text),
             "mpp": datasets.Value("float64"),
             **dict.fromkeys(("name", "sha256"), text),
@@ -68,7 +70,7 @@ def build(paths: Paths, out: Path, processes: int | None = None) -> dict[str, An
     that was interrupted goes on where it was.
 
     Args:
-        paths: Source name -> its folders and archives.
+        paths: Source name -> its folders and archives, or lists of images.
         out: The corpus folder; must not exist yet, appears only when complete.
         processes: How many read at once; as many as there are cores by default.
 
@@ -76,18 +78,21 @@ def build(paths: Paths, out: Path, processes: int | None = None) -> dict[str, An
         What ``corpus.json`` says.
 
     Raises:
-        InputError: A path or archive can't be used, the corpus lacks a class, or ``out`` exists.
+        InputError: A path, archive or list can't be used, the corpus lacks a class, or ``out``
+            exists.
     """
     if out.exists():
         raise InputError(f"{out} exists: choose another folder, a corpus is never overwritten")
-    for path in chain.from_iterable(paths.values()):
-        check(path)
+    for name, several in paths.items():
+        for path in several:
+            get_source(name).check(path)
+    parts = list_parts(chain.from_iterable(paths[name] for name in _list_handed_in(paths)))
     datasets.disable_progress_bars()  # there is one of our own
     beside = out.with_name(f".{out.name}.building")
     try:
         beside.mkdir(parents=True, exist_ok=True)
         with FileLock(beside / "lock", timeout=0):
-            about = _build(paths, beside, processes or os.cpu_count() or 1)
+            about = _build(paths, parts, beside, processes or os.cpu_count() or 1)
             (beside / READY).rename(out)
     except Timeout:
         raise InputError(f"{out} is being built by another process: wait for it") from None
@@ -123,8 +128,10 @@ def compute_fingerprint(table: pd.DataFrame) -> str:
     Args:
         table: As ``splits.read_table`` gives it.
     """
+    handed_in = {name: name for name in table["source"].unique()}
     numbered = table.assign(
-        source=table["source"].map(_number(SOURCES)), label=table["label"].map(_number(LABELS))
+        source=table["source"].map(handed_in | _number(SOURCES)),
+        label=table["label"].map(_number(LABELS)),
     )
     lines = numbered["source"]
     for column in ("name", "label", "case_id", "sha256"):
@@ -139,7 +146,11 @@ def _number(names: Iterable[str]) -> dict[str, str]:
     return {name: str(number) for number, name in enumerate(names)}
 
 
-def _build(paths: Paths, beside: Path, processes: int) -> dict[str, Any]:
+def _list_handed_in(paths: Paths) -> list[str]:
+    return sorted(paths.keys() - SOURCES.keys())
+
+
+def _build(paths: Paths, parts: Mapping[str, str], beside: Path, processes: int) -> dict[str, Any]:
     """Make all of a corpus, in a folder ``ready`` within ``beside``."""
     ready = beside / READY
     shutil.rmtree(ready, ignore_errors=True)
@@ -149,7 +160,7 @@ def _build(paths: Paths, beside: Path, processes: int) -> dict[str, Any]:
     table = splits.read_table(rows)
     about = _describe(table, refused)
     (ready / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
-    splits.write_all(table, about["fingerprint"], ready)
+    splits.write_all(table, about["fingerprint"], ready, parts)
     corpus_page.write(rows, table, about, ready)
     return about
 
@@ -158,15 +169,16 @@ def read_chunks(paths: Paths, folder: Path, processes: int) -> list[Path]:
     """Read every source in chunks, each by one process; chunks that are there already stay."""
     folder = folder / _name_chunks(paths)
     folder.mkdir(parents=True, exist_ok=True)
-    schema = row_features().arrow_schema
+    names = [*SOURCES, *_list_handed_in(paths)]
+    schema = row_features(names).arrow_schema
     asked = {
-        folder / f"{name}-{number}-{chunk}.arrow": (name, path, chunk, chunks)
+        folder / f"{name}-{number}-{chunk}.arrow": (name, names.index(name), path, chunk, chunks)
         for name, several in paths.items()
         for number, path in enumerate(several)
         for chunks in (CHUNKS if is_splittable(path) else 1,)
         for chunk in range(chunks)
     }
-    whole_first = sorted(asked.items(), key=lambda one: one[1][3])
+    whole_first = sorted(asked.items(), key=lambda one: one[1][-1])
     missing = [(*what, file, schema) for file, what in whole_first if not file.exists()]
     pool = (
         ThreadPoolExecutor(1)
@@ -189,7 +201,7 @@ def read_chunks(paths: Paths, folder: Path, processes: int) -> list[Path]:
 def _name_chunks(paths: Paths) -> str:
     """Name what the chunks are read from: a build of other files never goes on from them."""
     stamps = [
-        (name, str(path.resolve()), stamp(path))
+        (name, str(path.resolve()), get_source(name).stamp(path))
         for name, several in paths.items()
         for path in several
     ]
@@ -227,7 +239,7 @@ def _describe(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
         "fingerprint": compute_fingerprint(table),
         "rows": len(table),
         "sources": {
-            name: _describe_source(SOURCES[name], frame, refused)
+            name: _describe_source(get_source(name), frame, refused)
             for name, frame in table.groupby("source")
         },
         "skipped": dict(Counter(r.reason for r in refused)),
@@ -262,13 +274,13 @@ def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]
             if zoom
         },
         "full_set": {"labels": source.expected, "cases": source.expected_cases},
-        "found": len(left_out.union(images["image"])),
+        "found": len({name.rpartition("/")[2] for name in (*images["image"], *left_out)}),
     }
 
 
 def _name_image(row: str) -> str:
     """Name the image that a row is, or is a tile of."""
-    return row.partition(TILE_MARK)[0]
+    return TILE_NAME.sub("", row)
 
 
 def _count(values: pd.Series, names: Sequence[str]) -> dict[str, int]:
@@ -300,6 +312,10 @@ def _make_option(source: Source) -> Any:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="CSV list of your own labelled images; may be repeated."),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="How many read at once; all cores by default.")
     ] = None,
@@ -307,8 +323,9 @@ def main(
 ) -> None:
     """Merge the sources into a corpus with its splits."""
     paths = {name: several for name in SOURCES if (several := sources.get(name))}
+    paths |= list_sources(images or (), SOURCES)
     if not paths:
-        options = ", ".join(f"--{name} PATH" for name in SOURCES)
+        options = ", ".join([*(f"--{name} PATH" for name in SOURCES), "--images CSV"])
         raise InputError(f"name at least one source: {options}")
     about = build(paths, out, processes)
     for name, source in about["sources"].items():

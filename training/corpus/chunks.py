@@ -17,23 +17,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from PIL import Image as Picture
 
 from bcd_models.config import LABELS
 from bcd_models.errors import ImageError
-from bcd_models.images.field import SMALLEST_FIELD, cut_field, plan_layout
 from bcd_models.images.open import ImageLimits, open_image
 from bcd_models.images.scale import give_scale
-from training.corpus.sources import SOURCES
-from training.corpus.sources.source import ROW_MPP, ROW_UM, Image, Refused, Source
+from training.corpus.sources import get_source
+from training.corpus.sources.source import Image, Refused, Source
+from training.corpus.tiles import ROW_MPP, cut_rows
 
 WRITE_BATCH = 256
-MIN_TISSUE = 0.5  # of a tile's area: what is mostly glass or fat shows little of a field's label
-TOO_SMALL = f"shows less than {SMALLEST_FIELD:.0%} of {ROW_UM:g} micrometres, the side of a row"
-BLANK = f"no tile with {MIN_TISSUE:.0%} of tissue"
-TILE_MARK = "#"  # between the name of an image and the place of a tile in it
 _LIMITS = ImageLimits(min_side=1)
 
 
@@ -55,13 +50,14 @@ def _end_with_parent() -> None:
 
 
 def read_chunk(
-    name: str, path: Path, chunk: int, chunks: int, file: Path, schema: pa.Schema
+    name: str, number: int, path: Path, chunk: int, chunks: int, file: Path, schema: pa.Schema
 ) -> None:
     """Write the rows of one chunk into an Arrow file, and what was left out beside it.
 
     Args:
         name: The source.
-        path: Its folder or archive.
+        number: What stands for it in a row.
+        path: Its folder, archive or list.
         chunk: Which chunk, from 0.
         chunks: Of how many.
         file: What to write; appears only when complete. What was left out goes beside it as JSON.
@@ -69,7 +65,8 @@ def read_chunk(
     """
     refused: list[Refused] = []
     beside = file.with_suffix(".new")
-    rows = _read_rows(SOURCES[name], path, chunk, chunks, refused)
+    read = _read_rows(get_source(name), path, chunk, chunks, refused)
+    rows = ({**row, "source": number} for row in read)
     with pa.OSFile(str(beside), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
         while batch := list(islice(rows, WRITE_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
@@ -100,7 +97,7 @@ def _make_rows(source: Source, item: Image) -> Iterator[dict[str, Any] | Refused
     if not source.size:
         yield from _cut_rows(source, item, image)
     elif image.size == source.size:
-        yield _make_row(source, item, item.name, item.data, image)
+        yield _make_row(item, item.name, item.data, image)
     else:
         yield Refused(item.name, f"not {source.size[0]}x{source.size[1]} pixels")
 
@@ -109,35 +106,26 @@ def _cut_rows(
     source: Source, item: Image, image: Picture.Image
 ) -> Iterator[dict[str, Any] | Refused]:
     """Yield the tiles of a field that a model would be shown of it, where most of one is tissue."""
-    scale = give_scale(source.mpp[item.magnification])
-    layout = plan_layout(image.size, scale, ROW_MPP, ROW_UM)
-    if layout.reasons:
-        yield Refused(item.name, TOO_SMALL)
-        return
     if source.jpeg_quality:
         packed = io.BytesIO()
         image.save(packed, "JPEG", quality=source.jpeg_quality, subsampling="4:2:0")
         image = Picture.open(packed)
-    pixels = np.asarray(image)
-    field = cut_field(pixels, layout, min_tissue=MIN_TISSUE)
-    if not field.has_tissue:
-        yield Refused(item.name, BLANK)
+    try:
+        tiles = cut_rows(image, give_scale(source.mpp[item.magnification]))
+    except ImageError as error:
+        yield Refused(item.name, str(error))
         return
-    for (row, column), cut in zip(np.argwhere(field.shown), field.tiles, strict=True):
-        tile, file = Picture.fromarray(cut), io.BytesIO()
-        tile.save(file, "PNG")
-        name = f"{item.name}{TILE_MARK}r{row}c{column}"
-        yield _make_row(source, item, name, file.getvalue(), tile)
+    for tile in tiles:
+        picture, file = Picture.fromarray(tile.pixels), io.BytesIO()
+        picture.save(file, "PNG")
+        yield _make_row(item, tile.name_in(item.name), file.getvalue(), picture)
 
 
-def _make_row(
-    source: Source, item: Image, name: str, data: bytes, image: Picture.Image
-) -> dict[str, Any]:
+def _make_row(item: Image, name: str, data: bytes, image: Picture.Image) -> dict[str, Any]:
     pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     return {
         "image": {"bytes": data, "path": None},
         "label": LABELS.index(item.label),
-        "source": list(SOURCES).index(source.name),
         "case_id": item.case_id,
         "subtype": item.subtype,
         "magnification": item.magnification,

@@ -35,6 +35,8 @@ def write(rows: datasets.Dataset, frame: pd.DataFrame, about: dict[str, Any], fo
 
 def describe_extent(source: dict[str, Any]) -> str:
     """Say how much of the full data set was found; ``source`` as in ``corpus.json``."""
+    if not source["full_set"]["labels"]:
+        return f"what was handed in: {source['images']:,} images of {source['cases']:,} cases"
     images, cases = sum(source["full_set"]["labels"].values()), source["full_set"]["cases"]
     found = f"{source['found']:,} of the full set's {images:,} images"
     if source["found"] == images and source["cases"] == cases:

@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 import datasets
@@ -31,6 +33,7 @@ MIN_CASES = 10
 SCHEMA_VERSION = 1
 
 KINDS = get_args(SplitKind)
+NOTHING_STATED: Mapping[str, str] = MappingProxyType({})
 _UNIT = {"grouped": "case_id", "neighbours": "case_id", "random": "sha256"}
 
 
@@ -60,9 +63,11 @@ def read_table(rows: datasets.Dataset) -> pd.DataFrame:
     return frame
 
 
-def write_all(frame: pd.DataFrame, fingerprint: str, folder: Path) -> None:
-    """Write a manifest of each kind: ``KIND.json``."""
-    grouped = make_manifest(frame, "grouped", fingerprint)
+def write_all(
+    frame: pd.DataFrame, fingerprint: str, folder: Path, stated: Mapping[str, str] = NOTHING_STATED
+) -> None:
+    """Write a manifest of each kind: ``KIND.json``; ``stated`` as ``make_manifest`` takes it."""
+    grouped = make_manifest(frame, "grouped", fingerprint, stated)
     for document in (
         grouped,
         fold_neighbours(frame, grouped),
@@ -73,13 +78,25 @@ def write_all(frame: pd.DataFrame, fingerprint: str, folder: Path) -> None:
 
 
 def make_manifest(
-    frame: pd.DataFrame, kind: Literal["grouped", "random"], fingerprint: str
+    frame: pd.DataFrame,
+    kind: Literal["grouped", "random"],
+    fingerprint: str,
+    stated: Mapping[str, str] = NOTHING_STATED,
 ) -> dict[str, Any]:
-    """Place every unit in a part and a fold."""
+    """Place every unit in a part and a fold.
+
+    Args:
+        frame: The corpus' table.
+        kind: By case or by image.
+        fingerprint: Of the corpus.
+        stated: Part of each unit of which whoever handed it in states one. A source with such units
+            is never only trained on, however small.
+    """
     only_trained = _find_small_sources(frame) if kind == "grouped" else set()
+    only_trained -= set(frame["source"][frame[_UNIT[kind]].isin(stated)])
     units = frame.drop_duplicates(_UNIT[kind])
     placed = {
-        unit: ("train", -1) if source in only_trained else place(unit)
+        unit: ("train", -1) if source in only_trained else place(unit, stated.get(unit))
         for unit, source in zip(units[_UNIT[kind]], units["source"], strict=True)
     }
     return {
@@ -122,16 +139,21 @@ def _group_neighbours(cases: list[str]) -> list[list[str]]:
     return alone + [list(stretch) for _, stretch in frame["case"].groupby(begins.cumsum())]
 
 
-def place(unit: str) -> tuple[str, int]:
-    """Return part and fold of a unit, by its id alone."""
+def place(unit: str, stated: str | None = None) -> tuple[str, int]:
+    """Return part and fold of a unit, by its id alone; the part may be stated instead."""
     digest = hashlib.sha256(f"{SEED}/{unit}".encode()).digest()
-    where, below = int.from_bytes(digest[:8]) / 2**64, 0.0
+    part = stated or _choose_part(int.from_bytes(digest[:8]) / 2**64)
     fold = digest[8] * 256 + digest[9]
+    return part, -1 if part == "test" else fold % FOLDS
+
+
+def _choose_part(where: float) -> str:
+    below = 0.0
     for part in ("test", "validation"):
         below += SHARES[part]
         if where < below:
-            return part, -1 if part == "test" else fold % FOLDS
-    return "train", fold % FOLDS
+            return part
+    return "train"
 
 
 def read(corpus: Path, rows: datasets.Dataset, kind: str, fingerprint: str) -> Split:

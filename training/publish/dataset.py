@@ -17,7 +17,7 @@ from bcd_models.errors import InputError
 from training.corpus import build as corpus
 from training.corpus import page as corpus_page
 from training.corpus import splits
-from training.corpus.sources import SOURCES
+from training.corpus.sources import get_source
 from training.publish.hub import Content
 
 TEMPLATE = Path(__file__).with_name("dataset_card.md")
@@ -31,7 +31,7 @@ SIZE_CATEGORIES = (
 COLUMNS = {
     "image": "the file's own bytes, or a tile's as PNG; decoded on access",
     "label": "benign or malignant; what that means differs by source, see above",
-    "source": "the public data set it is of: one of the headings above",
+    "source": "the data set it is of: one of the headings above",
     "case_id": "what images are grouped by: source/case",
     "subtype": "the source's finer label, or empty where it has none",
     "magnification": "the source's magnification, or empty where it states none",
@@ -113,12 +113,14 @@ def _render_card(
     frame: pd.DataFrame, about: dict[str, Any], repo_id: str, sheets: list[str], pixels: bool
 ) -> str:
     sources = about["sources"]
-    title = f"Breast histopathology: {' and '.join(SOURCES[name].short for name in sources)}"
+    title = f"Breast histopathology: {' and '.join(get_source(name).short for name in sources)}"
     parts = [part for part in splits.SHARES if (frame["grouped_part"] == part).any()]
     data_files = [{"split": part, "path": f"data/{part}-*.parquet"} for part in parts]
     metadata = DatasetCardData(
         pretty_name=title,
-        license=sorted({source["licence"].lower() for source in sources.values()}),
+        license=sorted(
+            {one["licence"].lower() if one["url"] else "other" for one in sources.values()}
+        ),
         task_categories=["image-classification"],
         size_categories=next(
             (word for top, word in SIZE_CATEGORIES if len(frame) < top), "1M<n<10M"
@@ -173,7 +175,7 @@ def _list_problems(frame: pd.DataFrame, sources: dict[str, Any]) -> list[str]:
         "Nothing links cases of one source to those of another.",
     ]
     for name in sources:
-        if case_is := SOURCES[name].case_is:
+        if case_is := get_source(name).case_is:
             lines.append(f"{name}: a case is {case_is}.")
         largest = sizes[name].max() / sizes[name].sum()
         lines.append(f"{name}: the largest of {len(sizes[name]):,} cases holds {largest:.0%}.")

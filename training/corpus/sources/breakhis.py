@@ -10,7 +10,9 @@ from training.corpus.sources.files import list_png_files
 from training.corpus.sources.source import FOREIGN, Image, Refused, Source
 
 # SOB_<B or M>_<subtype>-<year>-<slide>-<magnification>-<number>.png
-_NAME = re.compile(r"(?:^|/)SOB_([BM])_([A-Z]+)-(\d+)-(\d+)[A-Z]*-(40|100|200|400)-(\d+)\.png$")
+_NAME = re.compile(
+    r"(?:^|/)SOB_([BM])_([A-Z]+)-(\d+)-(\d+)[A-Z]*-(40|100|200|400)-(\d+)\.(?i:png)$"
+)
 _LABELS = {"B": "benign", "M": "malignant"}
 _SUBTYPES = {
     "A": "adenosis",

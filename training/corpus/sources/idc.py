@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from training.corpus.sources.files import list_png_files
-from training.corpus.sources.source import FOREIGN, ROW_MPP, Image, Refused, Source
+from training.corpus.sources.source import FOREIGN, Image, Refused, Source
+from training.corpus.tiles import ROW_MPP
 
 # <case>/<0 or 1>/<case>_idx5_x<x>_y<y>_class<0 or 1>.png
-_NAME = re.compile(r"(?:^|/)(\d+)/([01])/(\d+)_idx5_x\d+_y\d+_class([01])\.png$")
+_NAME = re.compile(r"(?:^|/)(\d+)/([01])/(\d+)_idx5_x\d+_y\d+_class([01])\.(?i:png)$")
 _LABELS = {"0": "benign", "1": "malignant"}
 
 
 def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refused]:
     """Yield the patches of a folder or of the archive as downloaded.
 
-    The archive holds every patch twice, once below ``IDC_regular_ps50_idx5/``: the second copy of
-    a file name is passed over without a word.
+    The archive holds every patch twice, once below ``IDC_regular_ps50_idx5/``: a second copy with
+    the same bytes is passed over without a word. One with others counts where the first is damaged.
     """
-    seen: set[str] = set()
+    seen: set[bytes] = set()
     for name, content in list_png_files(path, chunk, chunks):
         match = _NAME.search(name)
         if not match:
@@ -28,13 +30,14 @@ def read(path: Path, chunk: int = 0, chunks: int = 1) -> Iterator[Image | Refuse
             continue
         case, folder, case_again, label = match.groups()
         short = name.rpartition("/")[2]
-        if short in seen:
-            continue
-        seen.add(short)
         if (case, folder) != (case_again, label):
             yield Refused(name, "folder and file name disagree on case or class")
             continue
-        yield Image(f"{case}/{label}/{short}", content(), _LABELS[label], f"idc/{case}")
+        data = content()
+        copy = hashlib.md5(short.encode() + data, usedforsecurity=False).digest()
+        if copy not in seen:
+            seen.add(copy)
+            yield Image(f"{case}/{label}/{short}", data, _LABELS[label], f"idc/{case}")
 
 
 IDC = Source(

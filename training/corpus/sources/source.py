@@ -1,4 +1,4 @@
-"""What a public data set is to this project: a reader, its licence, and what to expect of it."""
+"""What a data set is to this project: a reader, its licence, and what to expect of it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.corpus.sources import files
+
 FOREIGN = "not named as the data set's images are"
-ROW_MPP, ROW_UM = 4.0, 200.0  # micrometres a pixel and across of every row: those of IDC's patches
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Source:
-    """A public data set.
+    """A data set.
 
     Attributes:
         name: As in a corpus row; an identifier, since it is the command's option too.
@@ -54,8 +55,8 @@ class Source:
         title: Full name.
         licence: SPDX-like licence name.
         citation: What to cite.
-        url: Where to get it.
-        expected: Images of each label in the full set.
+        url: Where to get it, or "" where it is not public.
+        expected: Images of each label in the full set; empty where nobody knows of one.
         expected_cases: Cases in the full set.
         labels_mean: What the labels mean in this set.
         case_is: What a case is where that is not a patient, or "".
@@ -66,6 +67,8 @@ class Source:
         jpeg_quality: Of the JPEG that every image is sent through, or None: where copies in
             circulation have been through one, compression would tell them apart.
         read: Yields the images of a folder or of the archive as downloaded, or one chunk of them.
+        check: Raises InputError where a path can't be read.
+        stamp: Returns what tells a path from a changed one.
     """
 
     name: str
@@ -83,3 +86,5 @@ class Source:
     mpp: Mapping[str, float]
     jpeg_quality: int | None
     read: Callable[[Path, int, int], Iterator[Image | Refused]]
+    check: Callable[[Path], None] = files.check
+    stamp: Callable[[Path], str] = files.stamp
