@@ -63,4 +63,5 @@ def cut_rows(image: Image.Image, scale: Scale | None) -> list[Tile]:
     if not field.has_tissue:
         raise ImageError(BLANK)
     places = np.argwhere(field.shown).tolist()
-    return [Tile(*place, pixels) for place, pixels in zip(places, field.tiles, strict=True)]
+    found = zip(places, field.tiles, strict=True)
+    return [Tile(row, column, pixels) for (row, column), pixels in found]
