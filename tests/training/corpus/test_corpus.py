@@ -27,10 +27,10 @@ from training import command
 from training.corpus import build as corpus
 from training.corpus import page as corpus_page
 from training.corpus import splits
-from training.corpus.chunks import TOO_SMALL
 from training.corpus.sources import breakhis as breakhis_source
 from training.corpus.sources import idc as idc_source
 from training.corpus.sources.source import FOREIGN, Refused
+from training.corpus.tiles import TOO_SMALL
 
 
 def test_counts_and_rows(corpus_folder: Path) -> None:

@@ -15,9 +15,9 @@ from bcd_models.errors import InputError
 from tests.support import small_runs, synthetic
 from training.corpus import build as corpus
 from training.corpus import splits
-from training.corpus.chunks import BLANK, TOO_SMALL
 from training.corpus.selection import open_data
 from training.corpus.sources.breakhis import BREAKHIS
+from training.corpus.tiles import BLANK, TOO_SMALL
 from training.recipes import schema as recipe
 
 SIZE = 700, 460
