@@ -35,8 +35,11 @@ def record(serving: Serving) -> Record:
     return Record(owner, patient, saved["examination"])
 
 
-def _examined(patient: str, image: object, *scale: float, shown: bool = True) -> list[object]:
-    return [patient, [image], [NAMES[0]], *(scale or (0, 0)), "H&E", "not known", "", shown]
+def _examined(
+    patient: str, image: object, width: float = 0, pixel: float = 0, mpp: float = 0, **more: bool
+) -> list[object]:
+    details = "H&E", "not known", "", more.get("shown", True)
+    return [patient, [image], [NAMES[0]], width, pixel, *details, mpp]
 
 
 def _calls(record: Record, image: object) -> dict[str, list[object]]:
@@ -102,14 +105,15 @@ def test_the_owner_goes_all_the_way(serving: Serving, record: Record) -> None:
 @pytest.mark.parametrize(
     ("scale", "width", "warned"),
     [
-        ((0, 0), None, "the field's width is not known"),
+        ((0, 0), None, ""),  # taken as the training patches' own
         ((200, 0), 200.0, ""),
         ((0, 4), 200.0, ""),
-        ((0, 0.5), 25.0, "the field is 25 µm wide"),
+        ((0, 0, 4), 200.0, ""),
+        ((0, 0, 0.5), 25.0, "the image shows 25 x 25 micrometres"),
     ],
 )
 def test_an_image_s_scale_is_said_with_the_answer(
-    serving: Serving, scale: tuple[float, float], width: float | None, warned: str
+    serving: Serving, scale: tuple[float, ...], width: float | None, warned: str
 ) -> None:
     client = serving.visitor(add_account(serving.clinic))
     patient = answer(client, "create_patient", "", 0, "")[0]["patient"]
@@ -135,10 +139,17 @@ def test_answers_that_are_not_asked_for_stay_hidden(serving: Serving) -> None:
 
 @pytest.mark.parametrize(
     ("scale", "sentence"),
-    [((200, 4), "not both"), ((1e9, 0), "a field is 1 to 100,000"), ((-1, 0), "a field is 1")],
+    [
+        ((200, 4), "not both"),
+        ((200, 0, 4), "not both"),
+        ((0, 4, 4), "not both"),
+        ((1e9, 0), "no microscope's"),
+        ((-1, 0), "no microscope's"),
+        ((0, 0, 21), "must be between 0.05 and 20"),
+    ],
 )
 def test_a_scale_that_no_field_has_is_told(
-    serving: Serving, record: Record, scale: tuple[float, float], sentence: str
+    serving: Serving, record: Record, scale: tuple[float, ...], sentence: str
 ) -> None:
     client = serving.visitor(record.owner)
     image = in_json(upload(client, PATCHES[0].read_bytes()))
