@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 from dataclasses import dataclass
 
 import pytest
+from PIL import Image
+from pypdf import PdfReader
 from starlette.testclient import TestClient
 
 from clinic.records import examinations, patients
@@ -122,6 +125,23 @@ def test_an_image_s_scale_is_said_with_the_answer(
     assert told_of["field_width_um"] == width
     assert bool(told_of["warnings"]) is bool(warned)
     assert warned in "".join(told_of["warnings"])
+
+
+def test_an_unknown_scale_is_warned_of_before_the_answers_are_shown(serving: Serving) -> None:
+    client = serving.visitor(add_account(serving.clinic))
+    patient = answer(client, "create_patient", "", 0, "")[0]["patient"]
+    buffer = io.BytesIO()
+    with Image.open(PATCHES[0]) as patch:
+        patch.resize((300, 200)).save(buffer, "PNG")
+    image = in_json(upload(client, buffer.getvalue()))
+    saved = answer(client, "save_examination", *_examined(patient, image, shown=False))[0]
+    (told_of,) = saved["images"]
+    assert told_of["answers"] == []
+    (warning,) = told_of["warnings"]
+    assert "give the micrometres a pixel" in warning
+    (report,) = answer(client, "examination_report", saved["examination"])
+    pdf = base64.b64decode(report["pdf"])
+    assert "scale unknown" in " ".join(PdfReader(io.BytesIO(pdf)).pages[0].extract_text().split())
 
 
 def test_answers_that_are_not_asked_for_stay_hidden(serving: Serving) -> None:
