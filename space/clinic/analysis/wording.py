@@ -86,8 +86,11 @@ def file_scale_words(scale: Scale | None) -> str:
 
 
 def tiles_line(prediction: Prediction) -> str:
-    """Return what the tiles of a large field say together; empty where there is one tile."""
-    if prediction.tiles == 1:
+    """Return what the tiles of a large field say together.
+
+    Empty where there is one tile, or where nobody knows what a tile shows.
+    """
+    if prediction.tiles == 1 or prediction.mpp is None:
         return ""
     return (
         f"The image is answered tile by tile. Tiles labelled “{WORDS['malignant']}”: "
@@ -113,7 +116,7 @@ def cell_line(config: ModelConfig) -> str:
     cell = field / count_cells(config)
     return (
         f"The map shows regions, not cells: the model gives one value about every {cell:.0f} µm "
-        f"if the image is {field:.0f} µm wide, as those it was trained on."
+        "of tissue."
     )
 
 

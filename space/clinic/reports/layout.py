@@ -150,7 +150,7 @@ def _pictures(explanation: Explanation, side: float, cells: str = "") -> Story:
         Pictures(explanation, side),
         gap(4),
         text(words, 8, quiet=True),
-        text("The scale is the same for every image.", 8, quiet=True),
+        text("The colours mean the same in every image.", 8, quiet=True),
     ]
 
 

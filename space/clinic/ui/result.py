@@ -144,8 +144,8 @@ def details(explanation: Explanation, config: ModelConfig, when: datetime) -> st
 <details class="bcd-details">
   <summary>What the heat map means</summary>
   <p>Each place has the colour of one number. 0: an image that looked like this place all over
-    would not be called so. 1: it would be called so with certainty. The scale is the same for
-    every image, so a map may stay dark all over.</p>
+    would not be called so. 1: it would be called so with certainty. The colours mean the
+    same in every image, so a map may stay dark all over.</p>
   <p>{escape(wording.cell_line(config))}</p>
 </details>
 <details class="bcd-details">

@@ -18,8 +18,10 @@ def add_scale_input() -> gr.Textbox:
     mpp = add_number(label=LABEL, placeholder="such as 0.5")
     with gr.Accordion("From the microscope", open=False):
         with gr.Row():
-            objective = add_number(label="Objective", placeholder="such as 20", min_width=90)
-            camera = add_number(label="Camera pixel, µm", placeholder="such as 3.45", min_width=90)
+            objective = add_number(label="Objective", placeholder="20", min_width=90)
+            camera = add_number(
+                label="Camera pixel, µm", placeholder="3.45", scale=2, min_width=140
+            )
             adapter = add_number("1", label="Adapter", min_width=90)
         fill = gr.Button("Fill in the micrometres a pixel", size="sm")
         trouble = gr.HTML()
