@@ -8,6 +8,7 @@ import gradio as gr
 
 from bcd_models.errors import InputError
 from clinic.analysis.analyse import Analysis, HandedIn
+from clinic.analysis.display import enlarge
 from clinic.analysis.models import Models
 from clinic.analysis.wording import SEEN_BEFORE
 from clinic.http.failures import user_message
@@ -82,6 +83,10 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         some = gr.update(interactive=bool(kept))
         return show_waiting(kept, NOTHING), some, some, gr.update(visible=False), None
 
+    def show_again(kept: Images, found: Analysis | None) -> tuple[Any, ...]:
+        """Take an analysis away; where there is none, nobody waits for pictures at each letter."""
+        return show(kept) if found else (gr.skip(),) * 5
+
     def analyse_images(
         kept: Images, names: list[str], typed: str, hidden: bool, request: gr.Request
     ) -> tuple[str, Any, Any]:
@@ -115,10 +120,13 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     changes = [
         file.upload(add, [file, images], [images, file], cancels=run, **QUICK),
         clear.click(list, None, images, cancels=run, **QUICK),
-        *(one.change(None, None, None, cancels=run, **PRIVATE) for one in (chosen, mpp, hide)),
     ]
+    outputs = [shown, analyse, clear, save, analysis]
     for change in changes:
-        change.then(show, images, [shown, analyse, clear, save, analysis], **QUICK)
+        change.then(show, images, outputs, **QUICK)
+    for one in (chosen, mpp, hide):
+        gone = one.change(None, None, None, cancels=run, **PRIVATE)
+        gone.then(show_again, [images, analysis], outputs, **QUICK)
     details = [stain, specimen, comment]
     save.click(save_examination, [analysis, *details], saved, **PRIVATE).success(
         None, saved, None, js=go_to("/examination?id="), **PRIVATE
@@ -130,7 +138,8 @@ def _answers(found: Analysis) -> str:
     images = found.images
     if not found.shown:
         pictures = (
-            result.show_warnings(one.warnings) + result.show_chosen(one.image, which)
+            result.show_warnings(one.warnings)
+            + result.show_image(result.data_uri(enlarge(one.image)), one.image.size, which)
             for one, which in zip(images, numbers(images), strict=True)
         )
         seen = f"<p>{SEEN_BEFORE}</p>" if found.shown_before else ""

@@ -74,6 +74,10 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         some = gr.update(interactive=bool(kept))
         return show_waiting(kept, result.EMPTY), some, some, gr.update(visible=False), ""
 
+    def show_again(kept: Images, told: str) -> tuple[Any, ...]:
+        """Take an answer away; where there is none, nobody waits for pictures at each letter."""
+        return show(kept) if told else (gr.skip(),) * 5
+
     def analyse_images(
         kept: Images, typed: str, name: str, request: gr.Request
     ) -> tuple[str, Update, str]:
@@ -98,10 +102,12 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         file.upload(add, [file, images], [images, file], cancels=run, **QUICK, **QUEUED),
         picker.click(pick, None, images, cancels=run, **QUICK, **QUEUED),
         clear.click(list, None, images, cancels=run, **QUICK, **QUEUED),
-        *(one.change(None, None, None, cancels=run, **PRIVATE) for one in (mpp, model)),
     ]
     for change in changed:
         change.then(show, images, outputs, show_progress_on=shown, **PRIVATE, **QUEUED)
+    for one in (mpp, model):
+        gone = one.change(None, None, None, cancels=run, **PRIVATE)
+        gone.then(show_again, [images, details], outputs, **QUICK, **QUEUED)
 
 
 def _analyse(
