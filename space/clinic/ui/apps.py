@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from gradio.blocks import BlockFunction
+from gradio.block_function import BlockFunction
 from gradio.route_utils import FnIndexInferError
 
 from clinic.analysis.models import Models
@@ -170,4 +170,4 @@ def _report_failures(app: gr.Blocks) -> None:
         except Exception as error:
             raise gr.Error(user_message(error), print_exception=False) from None
 
-    app.process_api = process_quietly  # type: ignore[method-assign]
+    app.process_api = process_quietly  # type: ignore[assignment, method-assign]
