@@ -80,7 +80,7 @@ def scale_words(prediction: Prediction) -> str:
 def file_scale_words(scale: Scale | None) -> str:
     """Return what an image's file says of its scale."""
     if scale is None:
-        return "the file says no scale"
+        return "the file does not state a scale"
     mean = (scale.mpp_x + scale.mpp_y) / 2
     return f"{mean:.3g} µm a pixel, by the file ({scale.source})"
 
