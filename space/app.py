@@ -53,11 +53,12 @@ def build(settings: Settings, folder: Path) -> Gate:
     from clinic.upkeep import demo
     from clinic.web import build_app
 
-    models = Models(settings.models)
+    models = Models(settings.models, settings.device)
     clinic = open_installation(settings)
     password = accounts.create_first_admin(clinic)
     if password:
         print(f"Made the account admin with the password {password}, shown this once", flush=True)
+    print(f"Computing on {models.device}", flush=True)
     app = build_app(clinic, models, folder)
     if settings.demo:
         demo.start(clinic, models)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from bcd_models.errors import ImageError
 from bcd_models.images.scale import Scale
 from bcd_models.images.tissue import MIN_TISSUE_SHARE, find_tissue_tiles
 from bcd_models.images.white_point import divide_white, estimate_white
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 COARSEST_MPP = 6.0  # micrometres a pixel beyond which nothing of the trained scale is left
 SMALLEST_FIELD = 0.75  # of the trained field's side
 MAX_UNSEEN = 0.25  # of a tile's side that a grid may leave out, rather than reflect three quarters
+MAX_TILES = 20_000  # as many pixels at the trained scale as an image may have
 TRAINED_SIDES = 0.8, 1.2  # of the trained side in pixels: taken as the trained scale, if unknown
 TRAINED = "taken as the model's own"
 UNKNOWN = "unknown"
@@ -112,6 +114,9 @@ def plan_layout(
         scale: Of the image; None: unknown.
         trained_mpp: Micrometres a pixel of the training patches.
         trained_um: Side in micrometres of the field that they show.
+
+    Raises:
+        ImageError: There would be more than MAX_TILES tiles.
     """
     tile = max(1, round(trained_um / trained_mpp))
     source, reasons = (scale.source, _find_reasons(size, scale, trained_um)) if scale else ("", ())
@@ -122,8 +127,8 @@ def plan_layout(
         else:
             source = UNKNOWN
             reasons = (
-                "the image's scale is unknown: give the micrometres a pixel (mpp), which the "
-                "scanner's or camera's software calls pixel size or calibration",
+                "the image's scale is unknown: give the micrometres a pixel, which a scanner's or "
+                "camera's software calls pixel size or calibration",
             )
     mpp_x, mpp_y = (scale.mpp_x, scale.mpp_y) if scale else (trained_um / min(size),) * 2
     width, height = (
@@ -131,6 +136,11 @@ def plan_layout(
         for side, mpp in zip(size, (mpp_x, mpp_y), strict=True)
     )
     columns, rows = (max(1, math.ceil(side / tile - MAX_UNSEEN)) for side in (width, height))
+    if rows * columns > MAX_TILES:
+        raise ImageError(
+            f"the image would be {rows * columns:,} tiles of {trained_um:g} micrometres, at most "
+            f"{MAX_TILES:,} are answered for: cut out the region of interest, or use bcd slide"
+        )
     return Layout(*size, scale, source, (width, height), tile, columns, rows, reasons)
 
 

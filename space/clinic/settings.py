@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bcd_models.config import Strict, first_error
 from bcd_models.errors import InputError
+from bcd_models.runtime.device import DEVICES
 
 SPACE_CARD = Path(__file__).resolve().parents[1] / "README.md"
 CARDS = Path(__file__).resolve().parents[2] / "cards"
@@ -46,6 +47,13 @@ def check_pattern(text: str) -> str:
     return text
 
 
+def check_device(name: str) -> str:
+    """Return the name of a device as it is; ValueError where there is none of that name."""
+    if name not in DEVICES:
+        raise ValueError(f"choose one of {', '.join(DEVICES)}")
+    return name
+
+
 List = Annotated[tuple[str, ...], BeforeValidator(split_list)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 
@@ -66,6 +74,7 @@ class Settings(Strict):
         hosts: Names the app is reached by; empty: any.
         session_hours: How long a sign-in lasts without use; three times as long at most.
         hub_accounts: Hub accounts that may sign in as doctors; empty: none may.
+        device: What models compute on, one of ``bcd_models.runtime.device.DEVICES``.
     """
 
     models: List
@@ -80,6 +89,7 @@ class Settings(Strict):
     hosts: List = ()
     session_hours: float = Field(8.0, gt=0)
     hub_accounts: List = ()
+    device: Annotated[str, AfterValidator(check_device)] = "auto"
 
     @classmethod
     def from_environment(cls) -> Settings:

@@ -95,10 +95,9 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 @pytest.fixture(scope="session")
 def analysed(small_models: Models) -> tuple[Analysed, ...]:
-    """Two images, one of them of known width, and what both models say of them."""
+    """Two images, one of them of known scale, and what both models say of them."""
     handed_in = [
-        HandedIn(path.read_bytes(), width)
-        for path, width in zip(PATCHES, (200, None), strict=False)
+        HandedIn(path.read_bytes(), mpp) for path, mpp in zip(PATCHES, (4, None), strict=False)
     ]
     return analyse(small_models, handed_in, NAMES)
 

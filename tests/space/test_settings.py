@@ -50,6 +50,7 @@ def test_every_variable_is_read(settings: Read) -> None:
         BCD_HOSTS="clinic.example",
         BCD_SESSION_HOURS="0.5",
         BCD_HUB_ACCOUNTS="ada,grace",
+        BCD_DEVICE="cpu",
     )
     assert found == Settings(
         models=("a", "b"),
@@ -64,6 +65,7 @@ def test_every_variable_is_read(settings: Read) -> None:
         hosts=("clinic.example",),
         session_hours=0.5,
         hub_accounts=("ada", "grace"),
+        device="cpu",
     )
     assert found.database == "postgresql://db/clinic"
 
@@ -72,6 +74,7 @@ def test_every_variable_is_read(settings: Read) -> None:
     ("name", "value"),
     [
         ("BCD_GUESTS", "perhaps"),
+        ("BCD_DEVICE", "gpu"),
         ("BCD_PROXIES", "10.0.0.1, proxy.example"),
         ("BCD_EXTERNAL_ID", "["),
         ("BCD_SESSION_HOURS", "soon"),

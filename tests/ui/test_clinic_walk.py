@@ -97,12 +97,17 @@ def test_from_guest_to_report_and_out(
 
     page.locator("input[type=file]").first.set_input_files(PATCH)
     page.get_by_text("Ready to analyse").wait_for()
-    page.get_by_label("width of the field, µm").check()
-    page.get_by_label("Micrometres").fill("800")
+    page.get_by_label("Micrometres a pixel (empty").fill("2,5")
     page.get_by_label("Read first").uncheck()
     page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_role("heading", level=2)).to_contain_text("Unclear")
+    expect(page.get_by_text("2.5 µm a pixel, as given")).to_be_visible()
+    expect(page.get_by_text("hand in a larger field")).to_be_visible()
+    page.get_by_label("Micrometres a pixel (empty").fill("4")
+    page.get_by_text("Ready to analyse").wait_for()
+    page.get_by_role("button", name="Analyse").click()
     expect(page.get_by_role("heading", level=2)).to_contain_text(heading(expected))
-    expect(page.locator(".bcd-mind")).to_contain_text("the field is 800 µm wide")
+    expect(page.get_by_text("4 µm a pixel, as given")).to_be_visible()
     page.get_by_role("button", name="Save examination").click()
 
     page.get_by_role("button", name="Record read").wait_for()
@@ -213,16 +218,15 @@ def test_answers_stay_hidden_until_asked_for(page: Page, url: str, tmp_path: Pat
 
 def test_the_same_walk_by_script(url: str, folders: list[Path]) -> None:
     with client_of(url, auth=("ada", PASSWORD)) as app:
-        expected = BCDClassifier.from_pretrained(folders[1]).predict(PATCH)
+        expected = BCDClassifier.from_pretrained(folders[1]).predict(PATCH, mpp=2)
         patient = app.predict("AB-1234", 1957, "synthetic", api_name="/create_patient")["patient"]
         saved = app.predict(
-            patient, [handle_file(PATCH)], ["small-b2"], 800, api_name="/save_examination"
+            patient, [handle_file(PATCH)], ["small-b2"], 100, api_name="/save_examination"
         )
         (image,) = saved["images"]
         assert image["answers"][0]["probability"] == pytest.approx(expected.probability, abs=1e-9)
-        assert image["warnings"] == [
-            "the field is 800 µm wide; the models know fields about 200 µm wide"
-        ]
+        assert image["warnings"] == list(expected.reasons[:1])
+        assert "hand in a larger field" in expected.reasons[0]
         read = app.predict(saved["examination"], "none", "", api_name="/record_read")
         assert read == {"examination": saved["examination"], "read": 1}
         report = app.predict(saved["examination"], api_name="/examination_report")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 from pypdf import PdfReader
 
@@ -21,6 +24,7 @@ from tests.ui.browsing import (
     choose_example,
     download_report,
     fits,
+    unfold,
     watched_page,
 )
 
@@ -122,6 +126,37 @@ def test_several_images_and_a_bad_one_costs_itself_only(page, folders, tmp_path)
     expect(page.get_by_role("alert")).to_contain_text("Image 2 of 3: No result")
     download_report(page, tmp_path / "report.pdf")
     assert len(PdfReader(tmp_path / "report.pdf").pages) == 2
+
+
+def test_a_large_field_needs_its_scale_which_the_microscope_s_numbers_give(page):
+    with Image.open(EXAMPLE) as patch:
+        large = Image.fromarray(np.tile(np.asarray(patch.convert("RGB")), (16, 24, 1)))
+    data = io.BytesIO()
+    large.save(data, "JPEG")
+    upload(page, "large.jpg", data.getvalue())
+    expect(page.get_by_text("the file does not state a scale")).to_be_visible()
+    analyse(page)
+    expect(page.get_by_role("heading", level=2)).to_contain_text("Unclear")
+    expect(page.get_by_text("the image's scale is unknown: give")).to_be_visible()
+
+    mpp = page.get_by_label("Micrometres a pixel (empty")
+    unfold(page, "From the microscope")
+    page.get_by_role("button", name="Fill in").click()
+    expect(page.get_by_role("alert")).to_contain_text("type all three numbers")
+    for label, typed in (("Objective", "4"), ("Camera pixel", "3,45"), ("Adapter", "0.5")):
+        page.get_by_label(label).fill(typed)
+    page.get_by_role("button", name="Fill in").click()
+    expect(mpp).to_have_value("1.725")
+    expect(page.get_by_text("Ready to analyse")).to_be_visible()
+    analyse(page)
+    expect(page.get_by_text("1.73 µm a pixel, as given")).to_be_visible()
+    expect(page.get_by_text("Tiles labelled")).to_contain_text("of 77")
+    assert fits(page)
+
+    mpp.fill("fifty")
+    expect(page.get_by_text("Ready to analyse")).to_be_visible()
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_role("alert")).to_contain_text("type a number such as 0.5")
 
 
 def test_more_images_than_are_taken_are_told(page):

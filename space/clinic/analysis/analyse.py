@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from bcd_models.config import PreprocessConfig
+from bcd_models.config import Label, PreprocessConfig
 from bcd_models.errors import ImageError, InputError
 from bcd_models.explanation import Explanation
-from bcd_models.images.open import open_image
-from bcd_models.models.predictor import Predictor
+from bcd_models.images.field import Layout, plan_layout
+from bcd_models.images.open import open_image, open_scaled
+from bcd_models.images.scale import Scale, give_scale
+from bcd_models.models.classifier import BCDClassifier
+from bcd_models.prediction import Prediction
+from clinic.analysis.display import reduce_heat_map
 from clinic.analysis.models import Models
 from clinic.storage.shown_images import encode_png
 
 MAX_IMAGES = 16  # of one analysis
-MAX_SCALE_RATIO = 2.0  # times, or part of, the field trained on
+MAX_TILES = 2_000  # of one image: more takes minutes of everyone's processor
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class HandedIn:
     """One image to analyse."""
 
     data: bytes  # the file's bytes
-    field_width_um: float | None = None  # how many micrometres wide its field is; None: not known
+    mpp: float | None = None  # micrometres a pixel; None: what the file says
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,9 @@ class Analysed:
 
     image: Image.Image  # upright RGB, as the models saw it
     png: bytes  # the same, as it is stored once it is saved
-    field_width_um: float | None  # as handed in
-    explanations: dict[str, Explanation]  # by model
+    field_width_um: float | None  # how many micrometres wide its field is; None: not known
+    # by model; a heat map is at most as large as it is shown
+    explanations: dict[str, Explanation]
     warnings: tuple[str, ...]  # why its scale makes the answers less to be relied on
 
 
@@ -48,31 +53,18 @@ class Analysis:
     shown_before: bool = False
 
 
-def hand_in(data: bytes, um: float | None = None, um_per_pixel: float | None = None) -> HandedIn:
-    """Return an image with the width of its field, said by either of two ways or not known.
+def hand_in(data: bytes, mpp: float | None = None, field_width_um: float | None = None) -> HandedIn:
+    """Return an image with its scale, said by either of two ways or left to its file.
 
     Raises:
-        InputError: Both are given, or one that no field has.
+        InputError: Both are given, or a scale that no microscope's image has.
         ImageError: Its width in pixels is needed, and it can't be used.
     """
-    width = open_image(data).width if um_per_pixel else 0
-    return HandedIn(data, field_width(width, um, um_per_pixel))
-
-
-def field_width(
-    width: int, um: float | None = None, um_per_pixel: float | None = None
-) -> float | None:
-    """Return micrometres that an image of ``width`` pixels is wide; None: not known.
-
-    Either the whole field's or a pixel's are given. InputError where both are, or one that no field
-    has.
-    """
-    if um is not None and um_per_pixel is not None:
-        raise InputError("give the field's width or the size of a pixel, not both")
-    found = um if um_per_pixel is None else um_per_pixel * width
-    if found is not None and not 1 <= found <= 100_000:
-        raise InputError(f"a field is 1 to 100,000 µm wide, this one {found:g}")
-    return found
+    if mpp is not None and field_width_um is not None:
+        raise InputError("give the field's width or the micrometres a pixel, not both")
+    if field_width_um is not None:
+        mpp = field_width_um / open_image(data).width
+    return HandedIn(data, None if mpp is None else give_scale(mpp).mpp_x)
 
 
 def analyse(
@@ -82,55 +74,81 @@ def analyse(
 
     Raises:
         InputError: No image or too many, or no model of a name.
-        ImageError: One can't be used; the message says which, by its number.
+        ImageError: One can't be used, or shows too much; the message says which, by its number.
     """
     if not 1 <= len(handed_in) <= MAX_IMAGES:
         raise InputError(f"hand in 1 to {MAX_IMAGES} images, not {len(handed_in)}")
     if not names or len(set(names)) < len(names):
         raise InputError("choose one or more models, each once")
-    opened = [_open_input(one, number) for number, one in enumerate(handed_in, 1)]
-    said = {name: _explain(models.load(name), opened) for name in names}
-    return tuple(
-        Analysed(
-            image,
-            encode_png(image),
-            one.field_width_um,
-            {name: said[name][index] for name in names},
-            scale_warnings(models, names, one.field_width_um),
-        )
-        for index, (one, image) in enumerate(zip(handed_in, opened, strict=True))
-    )
+    loaded = [models.load(name) for name in names]
+    return tuple(_analyse_one(models, loaded, *pair) for pair in enumerate(handed_in, 1))
+
+
+def predict(model: BCDClassifier, one: HandedIn) -> Prediction:
+    """Answer about an image; ImageError where it can't be used, or its field is too large."""
+    _refuse_large(one, model.config.preprocess)
+    return model.predict(one.data, mpp=one.mpp)
+
+
+def explain(model: BCDClassifier, one: HandedIn, label: Label | None = None) -> Explanation:
+    """Answer about an image and explain a label, by default the answer's own; raises alike."""
+    _refuse_large(one, model.config.preprocess)
+    return model.explain(one.data, label=label, mpp=one.mpp)
 
 
 def scale_warnings(
-    models: Models, names: Iterable[str], field_width_um: float | None
+    models: Models, names: Iterable[str], size: tuple[int, int], field_width_um: float | None
 ) -> tuple[str, ...]:
-    """Return why an image's scale speaks against some models' answers; of those still on offer."""
+    """Return why an image's scale speaks against some models' answers; of those still on offer.
+
+    Args:
+        models: On offer.
+        names: Of the models.
+        size: Width and height of the image in pixels.
+        field_width_um: How many micrometres wide its field is; None: not known.
+    """
+    mpp = field_width_um and field_width_um / size[0]
+    scale = Scale(mpp, mpp, "") if mpp else None
     trained = (models.describe(name).config.preprocess for name in names if name in models.names)
-    return tuple(dict.fromkeys(filter(None, (_off_scale(field_width_um, one) for one in trained))))
+    layouts = (_plan(size, scale, one) for one in trained)
+    return tuple(dict.fromkeys(reason for layout in layouts for reason in layout.reasons))
 
 
-def _open_input(one: HandedIn, number: int) -> Image.Image:
+def _analyse_one(
+    models: Models, loaded: Sequence[BCDClassifier], number: int, one: HandedIn
+) -> Analysed:
     try:
-        return open_image(one.data)
-    except InputError as error:
-        raise type(error)(f"image {number}: {error}") from None
+        image, scale = _open(one)
+        said = {model.config.name: explain(model, one) for model in loaded}
+    except ImageError as error:
+        raise ImageError(f"image {number}: {error}") from None
+    width_um = scale.mpp_x * image.width if scale else None
+    # One image in memory for all models, and no more of a heat map than is shown.
+    kept = {
+        name: replace(answer, image=image, heatmap=reduce_heat_map(answer.heatmap))
+        for name, answer in said.items()
+    }
+    warnings = scale_warnings(models, kept, image.size, width_um)
+    return Analysed(image, encode_png(image), width_um, kept, warnings)
 
 
-def _explain(model: Predictor, images: Sequence[Image.Image]) -> list[Explanation]:
-    explanations = []
-    for _, found in model.explanations(images):
-        if isinstance(found, ImageError):
-            raise found
-        explanations.append(found)
-    return explanations
+def _open(one: HandedIn) -> tuple[Image.Image, Scale | None]:
+    image, scale = open_scaled(one.data)
+    return image, scale if one.mpp is None else give_scale(one.mpp)
 
 
-def _off_scale(field: float | None, trained: PreprocessConfig) -> str:
-    """Return why an image's scale speaks against an answer about it, or ""."""
-    usual = trained.field_width_um
-    if field is None:
-        return f"the field's width is not known; the models know fields about {usual:g} µm wide"
-    if usual / MAX_SCALE_RATIO <= field <= usual * MAX_SCALE_RATIO:
-        return ""
-    return f"the field is {field:g} µm wide; the models know fields about {usual:g} µm wide"
+def _refuse_large(one: HandedIn, trained: PreprocessConfig) -> None:
+    """Raise ImageError where an image can't be used, or has more tiles than are analysed here."""
+    image, scale = _open(one)
+    layout = _plan(image.size, scale, trained)
+    tiles = layout.rows * layout.columns
+    if tiles > MAX_TILES:
+        raise ImageError(
+            f"the image is cut into {tiles:,} tiles of {trained.field_width_um:g} micrometres, at "
+            f"most {MAX_TILES:,} are analysed here: cut out the region of interest, or check the "
+            "micrometres a pixel"
+        )
+
+
+def _plan(size: tuple[int, int], scale: Scale | None, trained: PreprocessConfig) -> Layout:
+    return plan_layout(size, scale, trained.mpp, trained.field_width_um)

@@ -6,6 +6,7 @@ import io
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from bcd_models.explanation import Explanation, apply_colours
@@ -20,8 +21,16 @@ def resize_for_display(explanation: Explanation, side: int = MAX_SIDE) -> Explan
     Small images grow by a whole factor, so that their pixels stay what they are.
     """
     size = display_size(explanation.image.size, side)
-    heat = Image.fromarray(explanation.heatmap).resize(size, Image.Resampling.BILINEAR)
-    return replace(explanation, image=enlarge(explanation.image, side), heatmap=np.asarray(heat))
+    heat = _resize(explanation.heatmap, size)
+    return replace(explanation, image=enlarge(explanation.image, side), heatmap=heat)
+
+
+def reduce_heat_map(heatmap: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a heat map with a longer side of at most ``MAX_SIDE``; a smaller one as it is."""
+    height, width = heatmap.shape
+    if max(width, height) <= MAX_SIDE:
+        return heatmap
+    return _resize(heatmap, display_size((width, height)))
 
 
 def enlarge(image: Image.Image, side: int = MAX_SIDE) -> Image.Image:
@@ -39,6 +48,10 @@ def display_size(size: tuple[int, int], side: int = MAX_SIDE) -> tuple[int, int]
         factor = side // longer
         return width * factor, height * factor
     return max(1, round(width * side / longer)), max(1, round(height * side / longer))
+
+
+def _resize(heatmap: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    return np.asarray(Image.fromarray(heatmap).resize(size, Image.Resampling.BILINEAR))
 
 
 def colour_heat_map(grey: bytes) -> bytes:

@@ -23,6 +23,7 @@ from bcd_models.hub.folder import (
 )
 from bcd_models.models.backbones import get_backbone
 from bcd_models.models.classifier import BCDClassifier
+from bcd_models.runtime.device import choose_device
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,13 @@ class OfferedModel:
 class Models:
     """Models of some folders or Hub ids, by name; the first is the default. Safe for threads.
 
-    ModelFolderError where one can't be used, or two have one name.
+    ``device`` is what they compute on. ModelFolderError where one can't be used, or two have one
+    name; InputError where there is no such device here.
     """
 
-    def __init__(self, sources: Sequence[str]) -> None:
+    def __init__(self, sources: Sequence[str], device: str = "auto") -> None:
+        self.device = choose_device(device)
+        self._wanted = device
         self._offered: dict[str, OfferedModel] = {}
         self._loaded: dict[str, BCDClassifier] = {}
         self._loading = Lock()
@@ -110,15 +114,15 @@ class Models:
         offered = self.describe(name)
         with self._loading:
             if name not in self._loaded:
-                self._loaded[name] = _load(offered)
+                self._loaded[name] = _load(offered, self._wanted)
             return self._loaded[name]
 
 
-def _load(offered: OfferedModel) -> BCDClassifier:
+def _load(offered: OfferedModel, device: str) -> BCDClassifier:
     """Load a model as it was at the start; its user needn't know where it lay."""
     name = offered.config.name
     try:
-        model = BCDClassifier.from_pretrained(offered.folder)
+        model = BCDClassifier.from_pretrained(offered.folder, device=device)
     except ModelFolderError as error:
         log.error("model %s: %s", name, error)
         raise ModelGone(f"the model {name} can't be loaded: contact the administrator") from None

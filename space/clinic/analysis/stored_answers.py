@@ -14,7 +14,7 @@ from clinic.storage.tables import ExaminedImage, Result
 # What an answer and the row that keeps it call the same, and hold alike.
 ANSWER_COLUMNS = (
     "model", "model_version", "weights_sha256", "runtime",
-    "label", "probability", "decision", "threshold",
+    "label", "probability", "decision", "threshold", "mpp", "scale",
 )  # fmt: skip
 
 
@@ -27,6 +27,7 @@ def prediction(image: ExaminedImage, result: Result) -> Prediction:
         name=f"image {image.position}",
         reasons=tuple(result.reasons),
         refer=refer,
+        tile_probabilities=tuple(map(tuple, result.tile_probabilities)),
         width=image.width,
         height=image.height,
         **{name: getattr(result, name) for name in ANSWER_COLUMNS},

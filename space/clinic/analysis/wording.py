@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from bcd_models.config import Label, ModelConfig, PreprocessConfig
+from bcd_models.images.field import TRAINED
+from bcd_models.images.scale import Scale
 from bcd_models.models.backbones import count_cells
 from bcd_models.prediction import WORDS, Prediction
 
 RUNTIMES = {"onnx": "ONNX Runtime"}  # by their names in an answer; others are called the same
+SCALE_SOURCES = {"given": "as given", TRAINED: TRAINED}  # others are what a file says
 DARK = "nothing speaks for it"
 BRIGHT = "would be called so with certainty"
 SEEN_BEFORE = (
@@ -59,9 +64,45 @@ def runtime_words(prediction: Prediction) -> str:
     return "; ".join(f"{RUNTIMES.get(name, name)}, {precision}" for name, _, precision in given)
 
 
-def reasons_line(prediction: Prediction) -> str:
-    """Return why the answer should not be relied on; empty where nothing speaks against it."""
-    return f"Because {'; '.join(prediction.reasons)}." if prediction.reasons else ""
+def reason_lines(prediction: Prediction) -> list[str]:
+    """Return why the answer should not be relied on, and what to do; mostly none."""
+    return [f"Because {reason}." for reason in prediction.reasons]
+
+
+def scale_words(prediction: Prediction) -> str:
+    """Return how many micrometres a pixel shows, and how that is known."""
+    if prediction.mpp is None:
+        return "scale unknown" if prediction.scale else "scale not recorded"
+    source = SCALE_SOURCES.get(prediction.scale, f"by the file ({prediction.scale})")
+    return f"{prediction.mpp:.3g} µm a pixel, {source}"
+
+
+def file_scale_words(scale: Scale | None) -> str:
+    """Return what an image's file says of its scale."""
+    if scale is None:
+        return "the file does not state a scale"
+    mean = (scale.mpp_x + scale.mpp_y) / 2
+    return f"{mean:.3g} µm a pixel, by the file ({scale.source})"
+
+
+def tiles_line(prediction: Prediction) -> str:
+    """Return what the tiles of a large field say together.
+
+    Empty where there is one tile, or where nobody knows what a tile shows.
+    """
+    if prediction.tiles == 1 or prediction.mpp is None:
+        return ""
+    return (
+        f"The image is answered tile by tile. Tiles labelled “{WORDS['malignant']}”: "
+        f"{prediction.malignant_tiles:,} of {prediction.tiles:,} ({prediction.share:.0%}). The "
+        "probability is the highest of any tile."
+    )
+
+
+def find_untold(warnings: Sequence[str], answers: Iterable[Prediction]) -> tuple[str, ...]:
+    """Return those warnings that no answer gives as its reason."""
+    told = {reason for one in answers for reason in one.reasons}
+    return tuple(one for one in warnings if one not in told)
 
 
 def map_line(label: Label) -> str:
@@ -75,7 +116,7 @@ def cell_line(config: ModelConfig) -> str:
     cell = field / count_cells(config)
     return (
         f"The map shows regions, not cells: the model gives one value about every {cell:.0f} µm "
-        f"if the image is {field:.0f} µm wide, as those it was trained on."
+        "of tissue."
     )
 
 

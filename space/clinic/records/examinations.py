@@ -294,6 +294,7 @@ def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Re
         refer_low=low,
         refer_high=high,
         heat_sha256=put(encode_png(grey)),
+        tile_probabilities=[list(row) for row in answer.tile_probabilities],
         **{name: getattr(answer, name) for name in ANSWER_COLUMNS},
     )
 

@@ -90,7 +90,7 @@ def _result(number: int, stem: str, result: Result, files: dict[str, str]) -> di
     refer = None if result.refer_low is None else [result.refer_low, result.refer_high]
     return {
         "heat_map": name,
-        **_take_columns(result, "made_at", "reasons", *ANSWER_COLUMNS),
+        **_take_columns(result, "made_at", "reasons", "tile_probabilities", *ANSWER_COLUMNS),
         "refer": refer,
     }
 

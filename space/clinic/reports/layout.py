@@ -34,7 +34,7 @@ class ReportedImage:
 
     position: int  # from 1
     size: tuple[int, int]  # width and height in pixels
-    scale: str  # how large its field is, or why that is not known
+    scale: str  # in words, or that it is not known
     warnings: tuple[str, ...]  # what speaks against the answers about it
     # what the models said of it; empty where that is not to be told
     explanations: tuple[Explanation, ...]
@@ -91,6 +91,7 @@ def _page(explanation: Explanation, config: ModelConfig, when: datetime) -> Stor
             [
                 ("Image", wording.printable(prediction.name)),
                 ("Image size", f"{prediction.width} × {prediction.height} pixels"),
+                ("Scale", wording.capitalise(wording.scale_words(prediction))),
                 ("Analysed", f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"),
                 ("Model", f"{prediction.model}, version {prediction.model_version}"),
                 *model_facts(prediction),
@@ -149,7 +150,7 @@ def _pictures(explanation: Explanation, side: float, cells: str = "") -> Story:
         Pictures(explanation, side),
         gap(4),
         text(words, 8, quiet=True),
-        text("The scale is the same for every image.", 8, quiet=True),
+        text("The colours mean the same in every image.", 8, quiet=True),
     ]
 
 

@@ -106,12 +106,13 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Story:
 
 def answer(prediction: Prediction) -> Story:
     """Return a model's answer in words, and where it lies."""
-    reasons = wording.reasons_line(prediction)
+    tiles = wording.tiles_line(prediction)
     return [
         text(wording.heading(prediction), 15, bold=True),
         gap(2),
+        *map(text, wording.reason_lines(prediction)),
         text(wording.probability_line(prediction)),
-        *([text(reasons)] if reasons else []),
+        *([text(tiles)] if tiles else []),
         gap(8),
         ProbabilityBar(prediction),
     ]

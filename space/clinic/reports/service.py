@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 
 from clinic.accounts.permissions import require_account, require_doctor
-from clinic.analysis import stored_answers
+from clinic.analysis import stored_answers, wording
 from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
 from clinic.installation import Installation
@@ -154,20 +154,23 @@ def _read(read: Read) -> tuple[str, str]:
 def _image(
     clinic: Installation, models: Models, image: ExaminedImage, shown: bool
 ) -> ReportedImage:
-    width = image.field_width_um
-    results = image.results if shown else []
+    size, width = (image.width, image.height), image.field_width_um
+    answers = [stored_answers.prediction(image, result) for result in image.results]
+    scales = dict.fromkeys(map(wording.scale_words, answers))
+    warnings = scale_warnings(models, [one.model for one in answers], size, width)
     return ReportedImage(
         position=image.position,
-        size=(image.width, image.height),
-        scale=f"the field is {width:g} µm wide" if width else "how wide its field is, is not known",
-        warnings=scale_warnings(models, [one.model for one in results], width),
+        size=size,
+        scale="; ".join([*scales, *([f"the field is {width:g} µm wide"] if width else [])]),
+        warnings=wording.find_untold(warnings, answers if shown else ()),
         explanations=tuple(
             stored_answers.explanation(
-                stored_answers.prediction(image, result),
+                answer,
                 clinic.storage.read(image.sha256),
                 clinic.storage.read(result.heat_sha256),
             )
-            for result in results
+            for answer, result in zip(answers, image.results, strict=True)
+            if shown
         ),
     )
 

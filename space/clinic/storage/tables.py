@@ -212,6 +212,10 @@ class Result(Base):
     refer_low: Mapped[float | None]
     refer_high: Mapped[float | None]
     heat_sha256: Mapped[str] = mapped_column(String(64), index=True)
+    mpp: Mapped[float | None]  # micrometres a pixel; None: not known
+    scale: Mapped[str] = mapped_column(String(64), default="")  # "": before it was kept
+    # row by row, None where there is no tissue; empty where there is one tile
+    tile_probabilities: Mapped[list[list[float | None]]] = mapped_column(JSON, default=list)
 
     image: Mapped[ExaminedImage] = relationship(back_populates="results")
 

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from gradio.block_function import BlockFunction
 from gradio.route_utils import FnIndexInferError
 
 from clinic.analysis.models import Models
@@ -142,6 +143,15 @@ def _respond_to_wrong_call(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": "there is no such function, or it takes other inputs"}, 400)
 
 
+def _add_defaults(function: BlockFunction, inputs: list[Any]) -> list[Any]:
+    """Return a call's inputs with the defaults of those last ones that a plain request leaves out.
+
+    gradio_client adds them itself. Where one has no default, Gradio refuses the call.
+    """
+    missing = [getattr(one, "value", None) for one in function.inputs[len(inputs) :]]
+    return inputs if None in missing else [*inputs, *missing]
+
+
 def _report_failures(app: gr.Blocks) -> None:
     """Let a listener's failure reach the caller as one sentence.
 
@@ -149,13 +159,15 @@ def _report_failures(app: gr.Blocks) -> None:
     """
     process = app.process_api
 
-    async def process_quietly(*arguments: Any, **named: Any) -> dict[str, Any]:
+    async def process_quietly(
+        block_fn: BlockFunction, inputs: list[Any], **named: Any
+    ) -> dict[str, Any]:
         try:
-            return await process(*arguments, **named)
+            return await process(block_fn, _add_defaults(block_fn, inputs), **named)
         except gr.Error as error:
             error.print_exception = False
             raise
         except Exception as error:
             raise gr.Error(user_message(error), print_exception=False) from None
 
-    app.process_api = process_quietly  # type: ignore[method-assign]
+    app.process_api = process_quietly  # type: ignore[assignment, method-assign]

@@ -16,8 +16,8 @@ from clinic.storage.actor import Actor
 
 TITLE = "Breast histology patch check"
 WHAT = """
-<p>Says whether a small field of H&amp;E-stained breast tissue looks like invasive ductal carcinoma
-  to a neural network, how sure it is, and which regions speak for it.</p>
+<p>Says whether H&amp;E-stained breast tissue looks like invasive ductal carcinoma to a neural
+  network, how sure it is, and which regions speak for it.</p>
 """
 LINKS = {
     "guest": (),

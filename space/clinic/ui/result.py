@@ -52,19 +52,20 @@ element.addEventListener('input', (event) => {
 """
 
 
-def show_chosen(image: Image.Image, which: str = "") -> str:
-    """Return an image that waits for its analysis; ``which`` of several."""
+def show_chosen(image: Image.Image, which: str = "", scale: str = "") -> str:
+    """Return an image that waits for its analysis; ``which`` of several, its scale in words."""
     said = f"{which}: ready to analyse" if which else "Ready to analyse"
-    return show_image(data_uri(enlarge(image)), image.size, said)
+    return show_image(data_uri(enlarge(image)), image.size, said, scale)
 
 
-def show_image(source: str, size: tuple[int, int], said: str) -> str:
+def show_image(source: str, size: tuple[int, int], said: str, scale: str = "") -> str:
     """Return an image without an answer.
 
     Args:
         source: Where the browser finds it.
         size: Width and height in pixels.
         said: A line above it.
+        scale: What is known of its scale, in words; or "".
     """
     width, height = size
     return f"""
@@ -73,7 +74,7 @@ def show_image(source: str, size: tuple[int, int], said: str) -> str:
   <div class="{_picture(size)}" style="{_shape(size)}">
     <img src="{escape(source)}" alt="The chosen image">
   </div>
-  <p class="bcd-quiet">{width} × {height} pixels</p>
+  <p class="bcd-quiet">{width} × {height} pixels{escape(f"; {scale}" if scale else "")}</p>
 </section>
 """
 
@@ -94,13 +95,15 @@ def show_warnings(warnings: Sequence[str]) -> str:
 def result(explanation: Explanation, which: str = "") -> str:
     """Return the answer in words, its probability, and the picture; ``which`` of several images."""
     shown = resize_for_display(explanation)
-    pictures = Pictures(data_uri(shown.image), data_uri(shown.coloured()), explanation.image.size)
-    return answer(explanation.prediction, explanation.label, pictures, which)
+    said = explanation.prediction
+    size = said.width, said.height
+    pictures = Pictures(data_uri(shown.image), data_uri(shown.coloured()), size)
+    return answer(said, explanation.label, pictures, which)
 
 
 def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: str = "") -> str:
     """Return the same of pictures that lie elsewhere, with a heat map for the label explained."""
-    reasons = wording.reasons_line(prediction)
+    tiles = wording.tiles_line(prediction)
     return f"""
 <section class="bcd-card">
   <p class="bcd-quiet">{_which(which)}The model's answer</p>
@@ -108,13 +111,15 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
     <span class="bcd-mark" aria-hidden="true">{MARKS[prediction.decision]}</span>
     {escape(wording.heading(prediction))}
   </h2>
-  {f"<p>{escape(reasons)}</p>" if reasons else ""}
+  {"".join(f"<p>{escape(one)}</p>" for one in wording.reason_lines(prediction))}
   {_probability_bar(prediction)}
   <p class="bcd-quiet">{escape(wording.probability_line(prediction))}</p>
+  {f"<p>{escape(tiles)}</p>" if tiles else ""}
   {viewer(pictures)}
   <p>{escape(wording.map_line(explained))}</p>
   <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
-    analysed by {escape(prediction.model)} {escape(prediction.model_version)}</p>
+    {escape(wording.scale_words(prediction))}; analysed by {escape(prediction.model)}
+    {escape(prediction.model_version)}</p>
 </section>
 """
 
@@ -139,8 +144,8 @@ def details(explanation: Explanation, config: ModelConfig, when: datetime) -> st
 <details class="bcd-details">
   <summary>What the heat map means</summary>
   <p>Each place has the colour of one number. 0: an image that looked like this place all over
-    would not be called so. 1: it would be called so with certainty. The scale is the same for
-    every image, so a map may stay dark all over.</p>
+    would not be called so. 1: it would be called so with certainty. The colours mean the
+    same in every image, so a map may stay dark all over.</p>
   <p>{escape(wording.cell_line(config))}</p>
 </details>
 <details class="bcd-details">

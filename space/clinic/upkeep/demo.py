@@ -34,7 +34,7 @@ NAME = "demo"
 PASSWORD = "demo.password"  # file in the data folder
 FILLED = "demo.filled"  # file in the data folder, there once all patients are
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-FIELD_WIDTH_UM = 200.0  # micrometres that a drawn image stands for
+MPP = 4.0  # micrometres a pixel that a drawn image stands for
 SYNTHETIC = "Synthetic: made up by a program, of no patient."
 APP = Actor(0, "the app", "admin", "")  # makes the doctor, as the audit log says
 
@@ -151,7 +151,7 @@ def fill(clinic: Installation, models: Models) -> None:
     def analysed(image: str) -> Analysed:
         if _app_has_ended():
             raise SystemExit  # of this thread; the next start goes on
-        handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), FIELD_WIDTH_UM)
+        handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), MPP)
         return analyse(models, [handed_in], models.names)[0]
 
     for patient in PATIENTS:

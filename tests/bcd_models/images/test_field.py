@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bcd_models import BCDClassifier
-from bcd_models.errors import InputError
+from bcd_models.errors import ImageError, InputError
 from bcd_models.images.field import TRAINED, UNKNOWN, cut_field, plan_layout
 from bcd_models.images.scale import Scale, give_scale
 from tests.support import synthetic
@@ -38,7 +38,7 @@ def test_any_other_size_needs_a_scale(size: tuple[int, int]) -> None:
     assert laid.mpp is None
     assert laid.source == UNKNOWN
     assert "scale is unknown" in laid.reasons[0]
-    assert "mpp" in laid.reasons[0]
+    assert "micrometres a pixel" in laid.reasons[0]
 
 
 def test_a_small_field_and_a_coarse_scale_are_told() -> None:
@@ -66,6 +66,12 @@ def test_a_grid_covers_the_image(
     assert (laid.rows, laid.columns) == (rows, columns)
     for side, count in zip(laid.reduced, (columns, rows), strict=True):
         assert -0.75 * SIDE <= side - count * SIDE <= 0.25 * SIDE + 1e-9
+
+
+def test_more_tiles_than_can_be_answered_for_are_refused() -> None:
+    assert layout(7000, 7000, 4).rows == 140
+    with pytest.raises(ImageError, match="490,000 tiles"):
+        layout(7000, 7000, 20)
 
 
 def test_a_patch_at_the_trained_scale_is_shown_as_it_is(patches: list[Image.Image]) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bcd_models.errors import InputError, ModelFolderError
+from bcd_models.runtime.device import choose_device
 from clinic.analysis.models import Models
 from clinic.settings import Settings, read_published_models
 from tests.support.running_app import save_small_model
@@ -38,6 +39,19 @@ def test_a_model_loads_once_also_from_threads(folder):
         loaded = list(pool.map(models.load, ["small"] * 8))
     assert len({id(model) for model in loaded}) == 1
     assert loaded[0].weights_sha256 == models.describe("small").weights_sha256
+
+
+def test_models_compute_on_the_device_that_was_chosen(folder):
+    assert Models([str(folder)], "cpu").device == "cpu"
+    with pytest.raises(InputError, match="no device 'gpu': choose one of auto, cpu"):
+        Models([str(folder)], "gpu")
+
+
+@pytest.mark.skipif(choose_device() != "cpu", reason="there is a GPU here")
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_said_at_start(folder, device):
+    with pytest.raises(InputError, match=f"no {device} that torch can use"):
+        Models([str(folder)], device)
 
 
 def test_an_unknown_name_lists_those_there_are(folder):

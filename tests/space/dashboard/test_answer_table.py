@@ -44,6 +44,8 @@ def test_answers_are_exported_with_their_reads_and_no_formula(
         assert float(row["probability"]) == answer.probability
         assert (row["patient"], row["external_id"]) == (patient, "AB-1234")
         assert (row["read"], row["read_after_answer"]) == ("invasive", "True")
+        assert (float(row["mpp"]), row["scale"]) == (4, answer.scale)
+        assert row["reasons"] == "; ".join(answer.reasons)
         assert row["comment_on_read"] == '\'=HYPERLINK("http://x","größer")'
     examinations.view(clinic, ada, hidden, reveal=True)
     assert len(rows_of(answer_table.export_answers(clinic, ada, key, today))) == 4

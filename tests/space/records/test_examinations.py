@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from bcd_models import ImageError
 from bcd_models.errors import InputError
+from clinic.analysis import stored_answers
 from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.models import Models
 from clinic.installation import Installation
@@ -56,6 +58,32 @@ def test_an_examination_comes_back_whole(
         heat = np.asarray(grey) / 255
     wanted = analysed[0].explanations[NAMES[0]].heatmap
     assert heat.max() == pytest.approx(wanted.max(), abs=0.01)
+    assert verify.verify(clinic).problems == []
+
+
+@pytest.mark.parametrize("mpp", [2, None])
+def test_a_large_field_comes_back_with_its_scale_and_tiles(
+    clinic: Installation, ada: Actor, patient: str, small_models: Models, mpp: float | None
+) -> None:
+    with Image.open(PATCHES[0]) as patch:
+        large = Image.fromarray(np.tile(np.asarray(patch.convert("RGB")), (18, 36, 1)))
+    buffer = io.BytesIO()
+    large.save(buffer, "PNG")
+    (one,) = analyse(small_models, [HandedIn(buffer.getvalue(), mpp)], NAMES)
+    number = examinations.save(clinic, ada, patient, Analysis((one,), True), Details())
+    (image,) = examinations.view(clinic, ada, number)[0].images
+    assert image.field_width_um == (mpp and 3600)
+    for row in image.results:
+        expected = small_models.load(row.model).predict(buffer.getvalue(), mpp=mpp)
+        back = stored_answers.prediction(image, row)
+        assert replace(back, name=expected.name) == expected
+        assert expected.tiles == (162 if mpp else 2)
+        assert (expected.decision == "refer") or mpp
+        heat = examinations.read_heat_map(clinic, ada, number, 1, row.model)
+        with Image.open(io.BytesIO(heat)) as grey:
+            assert grey.size == (800, 400)
+            wanted = one.explanations[row.model].heatmap.max()
+            assert np.asarray(grey).max() / 255 == pytest.approx(wanted, abs=0.01)
     assert verify.verify(clinic).problems == []
 
 

@@ -52,6 +52,8 @@ def test_the_zip_holds_the_whole_record(
     assert first["results"][0]["refer"] == [0.35, 0.45]
     answered_by = [one.prediction.runtime for one in analysed[0].explanations.values()]
     assert [result["runtime"] for result in first["results"]] == answered_by
+    assert [(result["mpp"], result["scale"]) for result in first["results"]] == [(4, "given")] * 2
+    assert [result["tile_probabilities"] for result in first["results"]] == [[]] * 2
     assert [read["verdict"] for read in examination["reads"]] == [
         "no pattern of invasive carcinoma",
         "indeterminate",

@@ -143,10 +143,21 @@ def test_what_answered_is_told_where_it_is_known(runtime, words):
 
 
 def test_a_referral_says_why():
-    reasons = ("the probability lies within the referral band",)
+    reasons = ("the image is small: hand in a larger one", "the probability lies within the band")
     text = text_of(lay_out_answers([explained(decision="refer", reasons=reasons)], CONFIG, WHEN))
     assert "Unclear: refer to a pathologist" in text
-    assert "Because the probability lies within the referral band." in text
+    for reason in reasons:
+        assert f"Because {reason}." in text
+
+
+def test_scale_and_tiles_are_told():
+    tiles = ((0.812, 0.1, None), (0.6, 0.3, 0.2))
+    told = explained(mpp=0.5, scale="TIFF resolution", tile_probabilities=tiles)
+    text = text_of(lay_out_answers([told], CONFIG, WHEN))
+    assert "0.5 µm a pixel, by the file (TIFF resolution)" in text
+    assert "2 of 5 (40%)" in text
+    assert "highest of any tile" in text
+    assert "highest of any tile" not in text_of(lay_out_answers([explained()], CONFIG, WHEN))
 
 
 @pytest.mark.parametrize(

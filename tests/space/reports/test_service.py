@@ -53,9 +53,9 @@ def test_it_tells_the_read_first_then_each_image_with_its_answers(
     in_order += [
         examination,
         "Image 1",
-        "200 µm wide",
+        "4 µm a pixel, as given; the field is 200 µm wide",
         "Image 2",
-        "is not known",
+        "taken as the model's own",
         "The model small",
     ]
     places = [text.find(words) for words in in_order]

@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect
 
 from bcd_models.errors import InputError
+from clinic.analysis import stored_answers, wording
 from clinic.installation import open_installation
 from clinic.storage import clock, migrations
 from clinic.storage.database import Database
@@ -57,7 +58,37 @@ def test_again_changes_nothing(database: Database) -> None:
 
 
 def test_what_answered_before_it_was_kept_is_not_known(database: Database) -> None:
-    migrations.migrate(database, "0004")
+    _write_a_result(database, "0004")
+    migrations.migrate(database)
+    with database.transaction() as session:
+        older = session.get_one(Result, 1)
+        assert (older.runtime, older.probability, older.reasons) == ("", 0.2, [])
+        older.runtime = "onnx float32"
+    with database.snapshot() as session:
+        assert session.get_one(Result, 1).runtime == "onnx float32"
+
+
+def test_the_scale_of_older_answers_reads_as_not_recorded(database: Database) -> None:
+    _write_a_result(database, "0005", runtime="onnx float32")
+    migrations.migrate(database)
+    tiles = [[0.1, None], [0.7, 0.2]]
+    with database.transaction() as session:
+        older = session.get_one(Result, 1)
+        assert (older.mpp, older.scale, older.tile_probabilities) == (None, "", [])
+        said = stored_answers.prediction(older.image, older)
+        assert (said.tiles, wording.scale_words(said)) == (1, "scale not recorded")
+        older.mpp, older.scale, older.tile_probabilities = 0.5, "given", tiles
+    with database.snapshot() as session:
+        newer = session.get_one(Result, 1)
+        said = stored_answers.prediction(newer.image, newer)
+        assert said.tile_probabilities == ((0.1, None), (0.7, 0.2))
+        assert (said.tiles, said.malignant_tiles) == (3, 1)
+        assert wording.scale_words(said) == "0.5 µm a pixel, as given"
+
+
+def _write_a_result(database: Database, revision: str, **more: str) -> None:
+    """Write one answer into the tables of an earlier revision."""
+    migrations.migrate(database, revision)
     tables = MetaData()
     tables.reflect(database.engine)
     now = clock.now()
@@ -71,18 +102,11 @@ def test_what_answered_before_it_was_kept_is_not_known(database: Database) -> No
         | {"stain": "H&E", "specimen": "other", "comment": ""},
         "examined_image": {"id": 1, "examination_id": "E-1", "position": 1, "format": "PNG"}
         | {"sha256": "a" * 64, "width": 50, "height": 50},
-        "result": {"id": 1, "image_id": 1, "made_at": now, "heat_sha256": "b" * 64, **said},
+        "result": {"id": 1, "image_id": 1, "made_at": now, "heat_sha256": "b" * 64, **said, **more},
     }
     with database.engine.begin() as connection:
         for name, row in rows.items():
             connection.execute(tables.tables[name].insert(), row)
-    migrations.migrate(database)
-    with database.transaction() as session:
-        older = session.get_one(Result, 1)
-        assert (older.runtime, older.probability, older.reasons) == ("", 0.2, [])
-        older.runtime = "onnx float32"
-    with database.snapshot() as session:
-        assert session.get_one(Result, 1).runtime == "onnx float32"
 
 
 def test_two_at_once_wait_for_each_other(database: Database) -> None:

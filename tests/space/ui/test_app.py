@@ -7,6 +7,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import numpy as np
 import pytest
 from gradio_client import handle_file
@@ -57,6 +58,20 @@ def client(url, tmp_path_factory):
         yield client
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A field of several patches, whose file says no scale."""
+    path = tmp_path_factory.mktemp("large") / "large.jpg"
+    with Image.open(PATCHES[0]) as patch:
+        Image.fromarray(np.tile(np.asarray(patch.convert("RGB")), (4, 6, 1))).save(path)
+    return path
+
+
+def report_text(path):
+    (page,) = PdfReader(path).pages
+    return " ".join(page.extract_text().split())
+
+
 def in_json(prediction):
     return json.loads(prediction.to_json())
 
@@ -83,6 +98,47 @@ def test_predict_is_the_library_s(client, models, name):
 def test_the_first_model_is_the_default(client, models):
     answer = client.predict(handle_file(PATCHES[1]), api_name="/predict")
     assert answer == in_json(models[NAMES[0]].predict(PATCHES[1].read_bytes()))
+
+
+def test_a_scale_that_is_given_is_the_library_s(client, models, large, tmp_path):
+    model, data = models[NAMES[0]], large.read_bytes()
+    expected = model.predict(data, mpp=2)
+    assert expected.tiles == 6
+    answer = client.predict(handle_file(large), NAMES[0], 2, api_name="/predict")
+    assert answer == in_json(expected)
+    overlay, answer = client.predict(handle_file(large), mpp=2, api_name="/explain")
+    assert answer == in_json(expected)
+    with Image.open(overlay) as image:
+        assert image.size == (300, 200)
+    text = report_text(client.predict(handle_file(large), mpp=2, api_name="/report"))
+    assert "2 µm a pixel, as given" in text
+    assert f"{expected.malignant_tiles} of 6" in text
+
+
+def test_without_a_scale_it_is_said_what_to_give(client, large):
+    answer = client.predict(handle_file(large), api_name="/predict")
+    assert (answer["decision"], answer["mpp"], answer["scale"]) == ("refer", None, "unknown")
+    assert "micrometres a pixel" in answer["reasons"][0]
+    text = report_text(client.predict(handle_file(large), api_name="/report"))
+    assert "Because the image's scale is unknown" in text
+    assert "Scale unknown" in text
+
+
+def test_a_call_without_the_last_arguments_has_their_defaults(url, models):
+    """As a script over plain HTTP makes it, that knows of no scale yet."""
+    uploaded = httpx2.post(f"{url}gradio_api/upload", files={"files": PATCHES[0].read_bytes()})
+    image = {"path": uploaded.json()[0], "meta": {"_type": "gradio.FileData"}}
+    address = f"{url}gradio_api/call/predict"
+    event = httpx2.post(address, json={"data": [image, NAMES[0]]}).json()["event_id"]
+    stream = httpx2.get(f"{address}/{event}", timeout=60).text
+    (answer,) = json.loads(stream.partition("data: ")[2].partition("\n")[0])
+    assert answer == in_json(models[NAMES[0]].predict(PATCHES[0].read_bytes()))
+
+
+@pytest.mark.parametrize("endpoint", ["/predict", "/explain", "/report"])
+def test_a_scale_that_no_microscope_has_is_told(client, endpoint):
+    with pytest.raises(AppError, match=r"^30 micrometres a pixel is no microscope's"):
+        client.predict(handle_file(PATCHES[0]), mpp=30, api_name=endpoint)
 
 
 @pytest.mark.parametrize(("label", "wanted"), [("predicted", None), ("benign", "benign")])
@@ -213,8 +269,9 @@ def send(address, body):
 
 
 def test_it_starts_without_a_word_too_many(log, url):
-    (first, second, *_) = log.read_text().splitlines()
-    assert second == f"Open {url}", first
+    (first, second, third, *_) = log.read_text().splitlines()
+    assert second.startswith("Computing on "), first
+    assert third == f"Open {url}"
 
 
 @pytest.mark.slow
@@ -226,4 +283,4 @@ def test_the_first_admin_s_password_is_printed_once(url, log, folders, clinic, t
     with running_app(folders[:1], {"BCD_DATA_FOLDER": str(clinic.settings.data)}, again) as second:
         for address in (url, second):
             connect(address, auth=("admin", password)).close()
-    assert again.read_text().startswith(f"Open {second}")
+    assert again.read_text().splitlines()[1] == f"Open {second.strip()}"

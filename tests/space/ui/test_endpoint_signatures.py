@@ -13,12 +13,12 @@ from tests.support.clinic import NAMES, PATCHES
 from tests.support.serving import Serving, add_account, answer, in_json, upload
 
 REQUIRED = object()
-MODEL = ("model", NAMES[0])
+MODEL, MPP = ("model", NAMES[0]), ("mpp", 0)
 ARGUMENTS: dict[str, list[tuple[str, Any]]] = {
     "models": [],
-    "predict": [("image", REQUIRED), MODEL],
-    "explain": [("image", REQUIRED), MODEL, ("label", "predicted"), ("opacity", 0.5)],
-    "report": [("image", REQUIRED), MODEL],
+    "predict": [("image", REQUIRED), MODEL, MPP],
+    "explain": [("image", REQUIRED), MODEL, ("label", "predicted"), ("opacity", 0.5), MPP],
+    "report": [("image", REQUIRED), MODEL, MPP],
     "create_patient": [("external_id", ""), ("birth_year", 0), ("note", "")],
     "save_examination": [
         ("patient", REQUIRED),
@@ -30,6 +30,7 @@ ARGUMENTS: dict[str, list[tuple[str, Any]]] = {
         ("specimen", "not known"),
         ("comment", ""),
         ("shown", True),
+        MPP,
     ],
     "record_read": [
         ("examination", REQUIRED),
@@ -41,7 +42,8 @@ ARGUMENTS: dict[str, list[tuple[str, Any]]] = {
 }
 PREDICTION = {
     "name", "label", "probability", "decision", "reasons", "threshold", "refer", "model",
-    "model_version", "weights_sha256", "width", "height", "words", "notice",
+    "model_version", "weights_sha256", "width", "height", "words", "notice", "mpp", "scale",
+    "tile_probabilities", "tiles", "share",
 }  # fmt: skip
 OF_GUESTS = ("models", "predict", "explain", "report")
 
@@ -71,18 +73,18 @@ def test_returned_keys_are_kept(serving: Serving) -> None:
 
     ((offered, *_),) = answer(client, "models")
     assert offered.keys() >= {"name", "title", "version", "weights_sha256", "threshold"}
-    (said,) = answer(client, "predict", image(), NAMES[0])
+    (said,) = answer(client, "predict", image(), NAMES[0], 4)
     assert said.keys() >= PREDICTION
-    overlay, said = answer(client, "explain", image(), NAMES[0], "predicted", 0.5)
+    overlay, said = answer(client, "explain", image(), NAMES[0], "predicted", 0.5, 4)
     assert overlay["path"]
     assert said.keys() >= PREDICTION
-    (pdf,) = answer(client, "report", image(), NAMES[0])
+    (pdf,) = answer(client, "report", image(), NAMES[0], 4)
     assert pdf["path"]
     (made,) = answer(client, "create_patient", "AB-1234", 1957, "")
     assert made.keys() >= {"patient"}
     (saved,) = answer(
         client, "save_examination", made["patient"], [image()], [NAMES[0]], 200, 0, "H&E",
-        "not known", "", True,
+        "not known", "", True, 0,
     )  # fmt: skip
     assert saved.keys() >= {"examination", "images"}
     (examined,) = saved["images"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 from dataclasses import dataclass
 
 import pytest
+from PIL import Image
+from pypdf import PdfReader
 from starlette.testclient import TestClient
 
 from clinic.records import examinations, patients
@@ -35,8 +38,11 @@ def record(serving: Serving) -> Record:
     return Record(owner, patient, saved["examination"])
 
 
-def _examined(patient: str, image: object, *scale: float, shown: bool = True) -> list[object]:
-    return [patient, [image], [NAMES[0]], *(scale or (0, 0)), "H&E", "not known", "", shown]
+def _examined(
+    patient: str, image: object, width: float = 0, pixel: float = 0, mpp: float = 0, **more: bool
+) -> list[object]:
+    details = "H&E", "not known", "", more.get("shown", True)
+    return [patient, [image], [NAMES[0]], width, pixel, *details, mpp]
 
 
 def _calls(record: Record, image: object) -> dict[str, list[object]]:
@@ -102,14 +108,15 @@ def test_the_owner_goes_all_the_way(serving: Serving, record: Record) -> None:
 @pytest.mark.parametrize(
     ("scale", "width", "warned"),
     [
-        ((0, 0), None, "the field's width is not known"),
+        ((0, 0), None, ""),  # taken as the training patches' own
         ((200, 0), 200.0, ""),
         ((0, 4), 200.0, ""),
-        ((0, 0.5), 25.0, "the field is 25 µm wide"),
+        ((0, 0, 4), 200.0, ""),
+        ((0, 0, 0.5), 25.0, "the image shows 25 x 25 micrometres"),
     ],
 )
 def test_an_image_s_scale_is_said_with_the_answer(
-    serving: Serving, scale: tuple[float, float], width: float | None, warned: str
+    serving: Serving, scale: tuple[float, ...], width: float | None, warned: str
 ) -> None:
     client = serving.visitor(add_account(serving.clinic))
     patient = answer(client, "create_patient", "", 0, "")[0]["patient"]
@@ -118,6 +125,23 @@ def test_an_image_s_scale_is_said_with_the_answer(
     assert told_of["field_width_um"] == width
     assert bool(told_of["warnings"]) is bool(warned)
     assert warned in "".join(told_of["warnings"])
+
+
+def test_an_unknown_scale_is_warned_of_before_the_answers_are_shown(serving: Serving) -> None:
+    client = serving.visitor(add_account(serving.clinic))
+    patient = answer(client, "create_patient", "", 0, "")[0]["patient"]
+    buffer = io.BytesIO()
+    with Image.open(PATCHES[0]) as patch:
+        patch.resize((300, 200)).save(buffer, "PNG")
+    image = in_json(upload(client, buffer.getvalue()))
+    saved = answer(client, "save_examination", *_examined(patient, image, shown=False))[0]
+    (told_of,) = saved["images"]
+    assert told_of["answers"] == []
+    (warning,) = told_of["warnings"]
+    assert "give the micrometres a pixel" in warning
+    (report,) = answer(client, "examination_report", saved["examination"])
+    pdf = base64.b64decode(report["pdf"])
+    assert "scale unknown" in " ".join(PdfReader(io.BytesIO(pdf)).pages[0].extract_text().split())
 
 
 def test_answers_that_are_not_asked_for_stay_hidden(serving: Serving) -> None:
@@ -135,10 +159,17 @@ def test_answers_that_are_not_asked_for_stay_hidden(serving: Serving) -> None:
 
 @pytest.mark.parametrize(
     ("scale", "sentence"),
-    [((200, 4), "not both"), ((1e9, 0), "a field is 1 to 100,000"), ((-1, 0), "a field is 1")],
+    [
+        ((200, 4), "not both"),
+        ((200, 0, 4), "not both"),
+        ((0, 4, 4), "not both"),
+        ((1e9, 0), "no microscope's"),
+        ((-1, 0), "no microscope's"),
+        ((0, 0, 21), "must be between 0.05 and 20"),
+    ],
 )
 def test_a_scale_that_no_field_has_is_told(
-    serving: Serving, record: Record, scale: tuple[float, float], sentence: str
+    serving: Serving, record: Record, scale: tuple[float, ...], sentence: str
 ) -> None:
     client = serving.visitor(record.owner)
     image = in_json(upload(client, PATCHES[0].read_bytes()))

@@ -6,14 +6,15 @@ from typing import Any
 
 import gradio as gr
 
-from clinic.analysis import stored_answers
+from bcd_models.prediction import Prediction
+from clinic.analysis import stored_answers, wording
 from clinic.analysis.analyse import scale_warnings
 from clinic.analysis.models import Models
 from clinic.analysis.wording import SEEN_BEFORE, capitalise
 from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.records import examinations, reads
-from clinic.storage.tables import Examination, ExaminedImage, Read, Result
+from clinic.storage.tables import Examination, ExaminedImage, Read
 from clinic.ui import result
 from clinic.ui.frame import PRIVATE, alert, get_actor, read_query
 from clinic.ui.tables import cell, facts, lines, link, moment
@@ -108,19 +109,21 @@ def _images(found: Examination, models: Models, may_see: bool) -> str:
 
 
 def _image(image: ExaminedImage, models: Models, which: str, may_see: bool) -> str:
+    size = image.width, image.height
+    answers = [stored_answers.prediction(image, one) for one in image.results]
+    warnings = scale_warnings(models, [one.model for one in answers], size, image.field_width_um)
     if not may_see:
-        return result.show_image(_address(image), (image.width, image.height), which)
-    names = [one.model for one in image.results]
-    warnings = scale_warnings(models, names, image.field_width_um)
-    cards = "".join(_answer(image, one, which) for one in image.results)
-    return f'{result.show_warnings(warnings)}<div class="bcd-pair">{cards}</div>'
+        picture = result.show_image(_address(image), size, which)
+        return result.show_warnings(warnings) + picture
+    mind = result.show_warnings(wording.find_untold(warnings, answers))
+    cards = "".join(_answer(image, one, which) for one in answers)
+    return f'{mind}<div class="bcd-pair">{cards}</div>'
 
 
-def _answer(image: ExaminedImage, said: Result, which: str) -> str:
+def _answer(image: ExaminedImage, said: Prediction, which: str) -> str:
     heat = f"{FILES}/{image.examination_id}/{image.position}/heat/{said.model}.png"
     pictures = result.Pictures(_address(image), heat, (image.width, image.height))
-    prediction = stored_answers.prediction(image, said)
-    return result.answer(prediction, prediction.label, pictures, which)
+    return result.answer(said, said.label, pictures, which)
 
 
 def _address(image: ExaminedImage) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import gradio as gr
 
 from bcd_models.errors import InputError
-from clinic.analysis.analyse import Analysis, HandedIn, hand_in
+from clinic.analysis.analyse import Analysis, HandedIn
+from clinic.analysis.display import enlarge
 from clinic.analysis.models import Models
 from clinic.analysis.wording import SEEN_BEFORE
 from clinic.http.failures import user_message
@@ -20,11 +21,11 @@ from clinic.ui.doctor.patient_page import ARCHIVED
 from clinic.ui.frame import PRIVATE, QUICK, alert, get_actor, go_to, read_query
 from clinic.ui.look import QUEUED
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
+from clinic.ui.shared.scale_input import add_scale_input, parse_mpp
 from clinic.ui.tables import cell, link
 
 PATH = "/examine"
 MAX_IDLE = 3600  # seconds that images and answers stay in memory
-FIELD, PIXEL, UNKNOWN = "width of the field, µm", "size of a pixel, µm", "not known"
 HIDDEN = "Analysed. The models' answers are kept for after your read."
 NOTHING = """
 <section class="bcd-card bcd-empty">
@@ -43,9 +44,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     with gr.Row(equal_height=False, visible=False) as form:
         with gr.Column(scale=5, min_width=320):
             file = add_images_input()
-            with gr.Row():
-                known = gr.Radio([FIELD, PIXEL, UNKNOWN], value=UNKNOWN, label="Scale")
-                width = gr.Number(label="Micrometres", minimum=0, visible=False)
+            mpp = add_scale_input()
             with gr.Row():
                 stain = gr.Dropdown(STAINS, value=STAINS[0], label="Stain", interactive=True)
                 specimen = gr.Dropdown(
@@ -84,17 +83,18 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         some = gr.update(interactive=bool(kept))
         return show_waiting(kept, NOTHING), some, some, gr.update(visible=False), None
 
+    def show_again(kept: Images, found: Analysis | None) -> tuple[Any, ...]:
+        """Take an analysis away; where there is none, nobody waits for pictures at each letter."""
+        return show(kept) if found else (gr.skip(),) * 5
+
     def analyse_images(
-        kept: Images,
-        names: list[str],
-        scale: str,
-        um: float | None,
-        hidden: bool,
-        request: gr.Request,
+        kept: Images, names: list[str], typed: str, hidden: bool, request: gr.Request
     ) -> tuple[str, Any, Any]:
         actor, patient_id = get_actor(request), read_query(request, "patient")
+        mpp = parse_mpp(typed)
+        handed_in = [HandedIn(data, mpp) for data in kept]
         found = examinations.analyse_for_patient(
-            clinic, actor, models, patient_id, _build_inputs(kept, scale, um), names, not hidden
+            clinic, actor, models, patient_id, handed_in, names, not hidden
         )
         return _answers(found), gr.update(visible=True), found
 
@@ -108,10 +108,9 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         return examinations.save(clinic, get_actor(request), patient, found, details)
 
     app.load(begin, None, [heading, form], **PRIVATE)
-    known.change(lambda scale: gr.update(visible=scale != UNKNOWN), known, width, **QUICK)
     run = analyse.click(
         analyse_images,
-        [images, chosen, known, width, hide],
+        [images, chosen, mpp, hide],
         [shown, save, analysis],
         show_progress_on=shown,
         scroll_to_output=True,
@@ -121,27 +120,17 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     changes = [
         file.upload(add, [file, images], [images, file], cancels=run, **QUICK),
         clear.click(list, None, images, cancels=run, **QUICK),
-        *(
-            one.change(None, None, None, cancels=run, **PRIVATE)
-            for one in (chosen, known, width, hide)
-        ),
     ]
+    outputs = [shown, analyse, clear, save, analysis]
     for change in changes:
-        change.then(show, images, [shown, analyse, clear, save, analysis], **QUICK)
+        change.then(show, images, outputs, **QUICK)
+    for one in (chosen, mpp, hide):
+        gone = one.change(None, None, None, cancels=run, **PRIVATE)
+        gone.then(show_again, [images, analysis], outputs, **QUICK)
     details = [stain, specimen, comment]
     save.click(save_examination, [analysis, *details], saved, **PRIVATE).success(
         None, saved, None, js=go_to("/examination?id="), **PRIVATE
     )
-
-
-def _build_inputs(images: Images, scale: str, um: float | None) -> list[HandedIn]:
-    """Return the images with the width of each one's field."""
-    if scale == UNKNOWN:
-        return [hand_in(data) for data in images]
-    if not um:
-        raise InputError(f"type the {scale.removesuffix(', µm')}, or say that it is not known")
-    known = {"um": um} if scale == FIELD else {"um_per_pixel": um}
-    return [hand_in(data, **known) for data in images]
 
 
 def _answers(found: Analysis) -> str:
@@ -149,13 +138,14 @@ def _answers(found: Analysis) -> str:
     images = found.images
     if not found.shown:
         pictures = (
-            result.show_chosen(one.image, which)
+            result.show_warnings(one.warnings)
+            + result.show_image(result.data_uri(enlarge(one.image)), one.image.size, which)
             for one, which in zip(images, numbers(images), strict=True)
         )
         seen = f"<p>{SEEN_BEFORE}</p>" if found.shown_before else ""
         return f'<p class="bcd-lead" role="status">{HIDDEN}</p>{seen}{"".join(pictures)}'
     return "".join(
-        f'{result.show_warnings(one.warnings)}<div class="bcd-pair">'
+        f'<div class="bcd-pair">'
         f"{''.join(result.result(said, which) for said in one.explanations.values())}</div>"
         for one, which in zip(images, numbers(images), strict=True)
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from bcd_models.errors import InputError
 from clinic.analysis import stored_answers
 from clinic.analysis.analyse import hand_in, scale_warnings
 from clinic.analysis.models import Models
@@ -34,12 +35,13 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         examination = gr.Textbox(label="Id of the examination")
         images = add_upload(file_count="multiple", label="Images")
         names = gr.CheckboxGroup(models.names, value=models.names[:1], label="Names of models")
-        field = gr.Number(0, label="Width of the field in micrometres; 0: not known")
-        pixel = gr.Number(0, label="Micrometres of a pixel; 0: not known")
+        field = gr.Number(0, label="Width of the field in micrometres, instead of mpp, or 0")
+        pixel = gr.Number(0, label="The same as mpp, by its former name; 0: see there")
         stain = gr.Dropdown(STAINS, value=STAINS[0], label="Stain")
         specimen = gr.Dropdown(SPECIMENS, value=SPECIMENS[-1], label="Specimen")
         shown = gr.Checkbox(True, label="Answer with what the models say")
         verdict = gr.Dropdown(list(VERDICTS), value="none", label="Verdict")
+        mpp = gr.Number(0, label="Micrometres a pixel; 0: what the files say")
         reason = gr.Textbox("", label="Why an earlier read is amended, or empty")
         answer = gr.JSON(label="Answer")
 
@@ -60,6 +62,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         specimen: str,
         comment: str,
         shown: bool,
+        mpp: float | None,
         request: gr.Request,
     ) -> dict[str, Any]:
         """Analyse images of a patient and save them with the models' answers. Research use only.
@@ -69,7 +72,9 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         """
         actor = get_actor(request)
         patients.view(clinic, actor, patient)  # before anything is analysed
-        scale = (field_width_um or None, um_per_pixel or None)
+        if mpp and um_per_pixel:
+            raise InputError("give mpp or um_per_pixel, not both")
+        scale = mpp or um_per_pixel or None, field_width_um or None
         handed_in = [hand_in(data, *scale) for data in images or ()]
         analysis = examinations.analyse_for_patient(
             clinic, actor, models, patient, handed_in, names, shown
@@ -101,7 +106,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
     gr.on(
         [],
         save_examination,
-        [patient, images, names, field, pixel, stain, specimen, text, shown],
+        [patient, images, names, field, pixel, stain, specimen, text, shown, mpp],
         answer,
         api_name="save_examination",
         **QUEUED,
@@ -130,6 +135,7 @@ def _describe_image(
     models: Models, image: ExaminedImage, names: list[str], may_see: bool
 ) -> dict[str, Any]:
     """Return what is told of one image: its scale, what speaks against the answers, and these."""
+    size = image.width, image.height
     said = (
         [stored_answers.prediction(image, one).to_dict() for one in image.results]
         if may_see
@@ -139,6 +145,6 @@ def _describe_image(
         "position": image.position,
         "sha256": image.sha256,
         "field_width_um": image.field_width_um,
-        "warnings": list(scale_warnings(models, names, image.field_width_um)),
+        "warnings": list(scale_warnings(models, names, size, image.field_width_um)),
         "answers": said,
     }

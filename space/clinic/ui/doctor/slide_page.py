@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from bcd_models.errors import ImageError, InputError
+from bcd_models.errors import ImageError
 from bcd_models.images.open import open_image
 from bcd_models.prediction import WORDS
 from bcd_models.slides.heatmap import colours
@@ -26,6 +26,7 @@ from clinic.storage import shown_images
 from clinic.ui import result
 from clinic.ui.files import add_upload, find_own_folder, require_file, write_file
 from clinic.ui.frame import PRIVATE, QUICK, get_actor
+from clinic.ui.shared.scale_input import add_number, parse_mpp
 from clinic.ui.tables import cell, facts, table
 
 MAX_IDLE = 1800  # seconds that a slide stays in memory
@@ -61,10 +62,9 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             file = add_upload(label="Slide", file_types=SUFFIXES, height=140)
-            mpp = gr.Textbox(
+            mpp = add_number(
                 label="Micrometres of a pixel, where the slide does not say",
                 placeholder="as the slide says",
-                html_attributes=gr.InputHTMLAttributes(autocomplete="off", spellcheck=False),
             )
             model = gr.Radio(models.choices, value=models.names[0], label="Model")
             with gr.Row():
@@ -81,9 +81,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         if kept is not None:
             try:
                 words = _show_ready(
-                    slides.inspect_slide(
-                        get_actor(request), kept, _parse_micrometres(um), find_own_folder()
-                    )
+                    slides.inspect_slide(get_actor(request), kept, parse_mpp(um), find_own_folder())
                 )
             except Exception as error:
                 ready, words = False, result.show_failure(user_message(error))
@@ -108,7 +106,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
             progress(0, desc="Looking for tissue")
             data, loaded = require_file(kept), models.load(name)
             found = slides.map_slide(
-                get_actor(request), loaded, data, _parse_micrometres(um), find_own_folder(), report
+                get_actor(request), loaded, data, parse_mpp(um), find_own_folder(), report
             )
             shown_images.note_shown_to(
                 clinic.database, get_actor(request), _list_images(data, found.picture)
@@ -149,16 +147,6 @@ def _list_images(slide: bytes, picture: Image.Image | None) -> Iterator[Image.Im
         yield open_image(slide)
     if picture:
         yield picture
-
-
-def _parse_micrometres(typed: str) -> float | None:
-    """Return a number as people type it, with a point or a comma; None where nothing is typed."""
-    if not typed.strip():
-        return None
-    try:
-        return float(typed.replace(",", "."))
-    except ValueError:
-        raise InputError("type the micrometres of a pixel as a number, such as 0.25") from None
 
 
 def _show_ready(seen: SlideFacts) -> str:
@@ -242,4 +230,5 @@ def _slide_facts(seen: SlideFacts) -> dict[str, str]:
         "Format": cell(seen.vendor),
         "Pixels": f"{seen.width:,} × {seen.height:,}",
         "Size of a pixel": f"{seen.mpp_x:.3g} × {seen.mpp_y:.3g} µm, {said}",
+        "Colours": "by the slide's profile" if seen.has_profile else "as stored, without a profile",
     }

@@ -10,6 +10,8 @@ import gradio as gr
 from bcd_models.config import LABELS
 from bcd_models.decision import check_label
 from bcd_models.images.open import open_image
+from clinic.analysis import analyse
+from clinic.analysis.analyse import HandedIn, hand_in
 from clinic.analysis.models import Models
 from clinic.installation import Installation
 from clinic.storage import shown_images
@@ -27,6 +29,7 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
         model = gr.Dropdown(models.names, value=models.names[0], label="Name of the model")
         label = gr.Dropdown([PREDICTED, *LABELS], value=PREDICTED, label="Label to explain")
         opacity = gr.Number(0.5, minimum=0, maximum=1, label="Opacity of the heat map, 0 to 1")
+        mpp = gr.Number(0, label="Micrometres a pixel; 0: what the file says")
         answer = gr.JSON(label="Answer")
         offered = gr.JSON(label="Models")
         overlay = gr.File(label="PNG")
@@ -40,37 +43,46 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
         """Keep that the caller is about to be answered; of a guest the image isn't even opened."""
         shown_images.note_shown_to(clinic.database, get_actor(request), map(open_image, [image]))
 
-    def predict(image: bytes, model: str, request: gr.Request) -> dict[str, Any]:
+    def predict(image: bytes, model: str, mpp: float | None, request: gr.Request) -> dict[str, Any]:
         """A model's answer about an image. Research use only.
 
         The answer holds the fields of bcd_models.Prediction, its words and the notice.
         """
-        prediction = models.load(model).predict(require_file(image))
+        prediction = analyse.predict(models.load(model), _take(image, mpp))
         note_shown(image, request)
         return prediction.to_dict()
 
     def explain(
-        image: bytes, model: str, label: str, opacity: float, request: gr.Request
+        image: bytes,
+        model: str,
+        label: str,
+        opacity: float,
+        mpp: float | None,
+        request: gr.Request,
     ) -> tuple[str, dict[str, Any]]:
         """The image with a heat map over it of what speaks for a label, and the answer.
 
         The picture is a lossless PNG at the image's size. Research use only.
         """
         wanted = None if label == PREDICTED else check_label(label)
-        explanation = models.load(model).explain(require_file(image), label=wanted)
+        explanation = analyse.explain(models.load(model), _take(image, mpp), wanted)
         note_shown(image, request)
         png = shown_images.encode_png(explanation.overlay(opacity))
         return write_file(png, "overlay.png"), explanation.prediction.to_dict()
 
-    def report(image: bytes, model: str, request: gr.Request) -> str:
+    def report(image: bytes, model: str, mpp: float | None, request: gr.Request) -> str:
         """The answer about an image as one page of PDF. Research use only."""
         loaded = models.load(model)
-        explanation = loaded.explain(require_file(image))
+        explanation = analyse.explain(loaded, _take(image, mpp))
         note_shown(image, request)
         return write_report([image], [explanation], loaded, datetime.now(UTC))
 
     gr.on([], list_models, None, offered, api_name="models", **QUEUED)
-    gr.on([], predict, [image, model], answer, api_name="predict", **QUEUED)
-    explained = [image, model, label, opacity]
+    gr.on([], predict, [image, model, mpp], answer, api_name="predict", **QUEUED)
+    explained = [image, model, label, opacity, mpp]
     gr.on([], explain, explained, [overlay, answer], api_name="explain", **QUEUED)
-    gr.on([], report, [image, model], pdf, api_name="report", **QUEUED)
+    gr.on([], report, [image, model, mpp], pdf, api_name="report", **QUEUED)
+
+
+def _take(image: bytes | None, mpp: float | None) -> HandedIn:
+    return hand_in(require_file(image), mpp or None)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import gradio as gr
 
-from bcd_models.images.open import SUFFIXES, open_image
+from bcd_models.images.open import SUFFIXES, open_scaled
+from clinic.analysis import wording
 from clinic.analysis.analyse import MAX_IMAGES
 from clinic.http.failures import user_message
 from clinic.ui import result
@@ -45,6 +46,7 @@ def numbers(several: Sequence[object]) -> list[str]:
 
 def _show_one(data: bytes, which: str) -> str:
     try:
-        return result.show_chosen(open_image(data), which)
+        image, scale = open_scaled(data)
+        return result.show_chosen(image, which, wording.file_scale_words(scale))
     except Exception as error:
         return result.show_failure(user_message(error), which)

@@ -10,6 +10,8 @@ import gradio as gr
 from PIL import Image
 
 from bcd_models.errors import ImageError
+from clinic.analysis.analyse import HandedIn, explain
+from clinic.analysis.display import resize_for_display
 from clinic.analysis.models import Models
 from clinic.http.failures import user_message
 from clinic.installation import Installation
@@ -20,6 +22,7 @@ from clinic.ui.files import require_file, write_report
 from clinic.ui.frame import PRIVATE, QUICK, get_actor
 from clinic.ui.look import QUEUED
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
+from clinic.ui.shared.scale_input import add_scale_input, parse_mpp
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 THUMBNAIL = 128  # pixels
@@ -51,6 +54,7 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         with gr.Column(scale=5, min_width=320):
             file = add_images_input()
             picker = gr.HTML(_examples_html(examples), js_on_load=PICK)
+            mpp = add_scale_input()
             model = gr.Radio(
                 models.choices, value=models.names[0], label="Model", elem_id="bcd-model"
             )
@@ -70,16 +74,23 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         some = gr.update(interactive=bool(kept))
         return show_waiting(kept, result.EMPTY), some, some, gr.update(visible=False), ""
 
-    def analyse_images(kept: Images, name: str, request: gr.Request) -> tuple[str, Update, str]:
+    def show_again(kept: Images, told: str) -> tuple[Any, ...]:
+        """Take an answer away; where there is none, nobody waits for pictures at each letter."""
+        return show(kept) if told else (gr.skip(),) * 5
+
+    def analyse_images(
+        kept: Images, typed: str, name: str, request: gr.Request
+    ) -> tuple[str, Update, str]:
         try:
-            return _analyse(clinic, get_actor(request), models, kept, name)
+            given = parse_mpp(typed)
+            return _analyse(clinic, get_actor(request), models, kept, given, name)
         except Exception as error:
             return result.show_failure(user_message(error)), gr.update(visible=False), ""
 
     outputs = [shown, analyse, clear, download, details]
     run = analyse.click(
         analyse_images,
-        [images, model],
+        [images, mpp, model],
         [shown, download, details],
         show_progress_on=shown,
         scroll_to_output=True,
@@ -91,28 +102,36 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         file.upload(add, [file, images], [images, file], cancels=run, **QUICK, **QUEUED),
         picker.click(pick, None, images, cancels=run, **QUICK, **QUEUED),
         clear.click(list, None, images, cancels=run, **QUICK, **QUEUED),
-        model.change(None, None, None, cancels=run, **PRIVATE),
     ]
     for change in changed:
         change.then(show, images, outputs, show_progress_on=shown, **PRIVATE, **QUEUED)
+    for one in (mpp, model):
+        gone = one.change(None, None, None, cancels=run, **PRIVATE)
+        gone.then(show_again, [images, details], outputs, **QUICK, **QUEUED)
 
 
 def _analyse(
-    clinic: Installation, actor: Actor | None, models: Models, images: Images, name: str
+    clinic: Installation,
+    actor: Actor | None,
+    models: Models,
+    images: Images,
+    mpp: float | None,
+    name: str,
 ) -> tuple[str, Update, str]:
     """Return answers, report and details; a bad image costs itself only."""
     model, when = models.load(name), datetime.now(UTC)
     cards, explanations = [], []
-    found = model.explanations(require_file(images))
-    for which, (_, answer) in zip(numbers(images), found, strict=True):
-        if isinstance(answer, ImageError):
-            cards.append(result.show_failure(user_message(answer), which))
-        else:
-            explanations.append(answer)
-            cards.append(result.result(answer, which))
+    for which, data in zip(numbers(require_file(images)), images, strict=True):
+        try:
+            answer = explain(model, HandedIn(data, mpp))
+        except ImageError as error:
+            cards.append(result.show_failure(user_message(error), which))
+            continue
+        shown_images.note_shown_to(clinic.database, actor, [answer.image])
+        explanations.append(resize_for_display(answer))  # large fields don't stay in memory
+        cards.append(result.result(explanations[-1], which))
     if not explanations:
         return "".join(cards), gr.update(visible=False), ""
-    shown_images.note_shown_to(clinic.database, actor, (one.image for one in explanations))
     pdf = write_report(images, explanations, model, when)
     return (
         "".join(cards),
