@@ -17,6 +17,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bcd_models import __version__
 from bcd_models.errors import ImageError, InputError
 from bcd_models.hub.atomic import write_files
 
@@ -115,7 +116,7 @@ def _plan_files(
     for first in range(0, len(given), images_per_file):
         images = given[first : first + images_per_file]
         named = (f"{path}{'' if mpp is None else f' at {mpp}'}" for path, mpp in images)
-        said = "\n".join((sha256, str(model.config.decision), *named))
+        said = "\n".join((__version__, sha256, str(model.config.decision), *named))
         digest = hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
         files[folder / f"part-{first:09}-{digest[:12]}.parquet"] = images
     return files

@@ -68,7 +68,7 @@ class PreprocessConfig(Strict):
     mean: RGB
     std: RGB
     field_width_um: float = Field(200.0, gt=0)
-    mpp: float = Field(4.0, gt=0)
+    mpp: float = Field(4.0, ge=0.05, le=20)
     white_point: bool = False
 
 

@@ -38,9 +38,12 @@ Objective = Annotated[
 CameraPixel = Annotated[
     float | None, typer.Option(help="Side of a pixel of the camera's sensor in micrometres.")
 ]
-Adapter = Annotated[float, typer.Option(help="Magnification of the camera's adapter.")]
+Adapter = Annotated[
+    float | None, typer.Option(help="Magnification of the camera's adapter, if it has one.")
+]
 
 LIST_SUFFIX = ".csv"
+SURPLUS = "cells beyond the last column"
 
 
 class Found(NamedTuple):
@@ -69,30 +72,31 @@ def find_images(arguments: list[str]) -> list[Found]:
         if not matches:
             raise InputError(f"no such file, folder or pattern: {argument}")
         # A pattern may match a folder and what is in it.
-        images = dict.fromkeys(one for match in matches for one in _images_at(Path(match)))
+        images = dict.fromkeys(
+            one for match in matches for one in _images_at(Path(match), is_literal)
+        )
         if not images:
-            raise InputError(
-                f"no image in {'folder' if os.path.isdir(argument) else 'list'} {argument}"
-            )
+            kind = "list" if argument.lower().endswith(LIST_SUFFIX) else "folder"
+            raise InputError(f"no image in {kind} {argument}")
         found += images
     return found
 
 
 def choose_mpp(
-    mpp: float | None, objective: float | None, camera_pixel: float | None, adapter: float
+    mpp: float | None, objective: float | None, camera_pixel: float | None, adapter: float | None
 ) -> float | None:
     """Return the micrometres a pixel that are given or follow from a microscope's optics.
 
     Raises:
         InputError: Both are given, or an objective alone, which says nothing of a camera's image.
     """
-    if objective is None and camera_pixel is None:
+    if objective is None and camera_pixel is None and adapter is None:
         return None if mpp is None else give_scale(mpp).mpp_x
     if objective is None or camera_pixel is None:
         raise InputError("--objective and --camera-pixel go together: one alone gives no scale")
     if mpp is not None:
         raise InputError("choose --mpp or --objective with --camera-pixel")
-    return compute_mpp(objective, camera_pixel, adapter)
+    return compute_mpp(objective, camera_pixel, 1.0 if adapter is None else adapter)
 
 
 def load_model(name: str, device: str = "cpu") -> Predictor:
@@ -114,26 +118,37 @@ def load_model(name: str, device: str = "cpu") -> Predictor:
     return model
 
 
-def _images_at(path: Path) -> list[Found]:
+def _images_at(path: Path, is_named: bool) -> list[Found]:
     if path.is_dir():
         return [Found(image) for image in image_paths(path)]
-    return _read_list(path) if path.suffix.lower() == LIST_SUFFIX else [Found(path)]
+    is_list = is_named and path.suffix.lower() == LIST_SUFFIX
+    return _read_list(path) if is_list else [Found(path)]
 
 
 def _read_list(path: Path) -> list[Found]:
     """Return the images that a CSV file lists: path, relative to the file's folder, and mpp."""
+    found: list[Found] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file, restkey=SURPLUS, strict=True)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            if "path" not in reader.fieldnames:
+                raise InputError(f"list {path}, line 1: no column path; it may have mpp, too")
+            found.extend(
+                _parse_line(row, path, f"list {path}, line {reader.line_num}") for row in reader
+            )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"list {path} can't be read: {error}") from None
-    found = []
-    for line, row in enumerate(rows, 2):
-        if not row.get("path"):
-            raise InputError(f"list {path}, line {line}: no path; its columns are path and mpp")
-        try:
-            mpp = give_scale(float(row["mpp"])).mpp_x if row.get("mpp") else None
-        except ValueError as error:
-            raise InputError(f"list {path}, line {line}: {error}") from None
-        found.append(Found(path.parent / row["path"], mpp))
+        raise InputError(f"list {path} can't be read: {error}; save it as CSV, in UTF-8") from None
     return found
+
+
+def _parse_line(row: dict[str, str | None], path: Path, where: str) -> Found:
+    if SURPLUS in row:
+        raise InputError(f"{where}: more cells than columns: write numbers with a point")
+    name, mpp = ((row.get(column) or "").strip() for column in ("path", "mpp"))
+    if not name:
+        raise InputError(f"{where}: no path")
+    try:
+        return Found(path.parent / name, give_scale(float(mpp)).mpp_x if mpp else None)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from None

@@ -19,6 +19,7 @@ from bcd_models.cli.arguments import (
 )
 from bcd_models.cli.output import (
     escape_controls,
+    print_notice,
     print_reasons,
     print_table_head,
     print_table_row,
@@ -43,7 +44,7 @@ def explain(
     mpp: Mpp = None,
     objective: Objective = None,
     camera_pixel: CameraPixel = None,
-    adapter: Adapter = 1.0,
+    adapter: Adapter = None,
     device: Device = "auto",
 ) -> None:
     """Show which regions of an image speak for a label."""
@@ -56,4 +57,5 @@ def explain(
     print_table_head()
     print_table_row(str(image), explanation.prediction)
     print_reasons(dict.fromkeys(explanation.prediction.reasons, 1))
+    print_notice()
     typer.echo(f"regions that speak for {explanation.label}: {escape_controls(str(out))}")

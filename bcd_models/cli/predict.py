@@ -77,7 +77,7 @@ def predict(
     mpp: Mpp = None,
     objective: Objective = None,
     camera_pixel: CameraPixel = None,
-    adapter: Adapter = 1.0,
+    adapter: Adapter = None,
     device: Device = "auto",
 ) -> None:
     """Label images; exit code 1 where some could not be used, 2 where none could.
@@ -97,6 +97,8 @@ def predict(
     classifier = load_model(model, device)
     if parquet:
         return _predict_into(parquet, classifier, paths, scales)
+    if overlay and len(set(paths)) < len(set(zip(paths, scales, strict=True))):
+        raise InputError("an image is listed at two scales, and has one overlay: list it once")
     targets = _overlay_files(paths, overlay, classifier.config.name) if overlay else {}
     print_answer = _choose_printer(json, csv)
     failures = []

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -44,7 +44,9 @@ class Layout:
         scale: Of the image; None where it is unknown, and the shorter side is taken for the
             trained field's.
         source: Where the scale comes from, in words.
-        reduced: Width and height of the image at the trained scale, in pixels.
+        window: Left, top, width and height in pixels of what is looked at: all of the image, or
+            one field in its middle where the scale is unknown or too coarse.
+        reduced: Width and height of the window at the trained scale, in pixels.
         tile: Side of a tile in those pixels.
         columns: Tiles across.
         rows: Tiles down.
@@ -55,6 +57,7 @@ class Layout:
     height: int
     scale: Scale | None
     source: str
+    window: tuple[int, int, int, int]
     reduced: tuple[int, int]
     tile: int
     columns: int
@@ -75,7 +78,7 @@ class TissueField:
         layout: Where the tiles lie.
         tiles: N x tile x tile x 3, those with tissue, row by row.
         shown: Rows x columns: which tiles these are.
-        has_tissue: Whether tissue was found; where there is none, all tiles are shown.
+        has_tissue: Whether tissue was found; where there is none, one tile of the middle is shown.
     """
 
     layout: Layout
@@ -86,22 +89,25 @@ class TissueField:
     @cached_property
     def reasons(self) -> tuple[str, ...]:
         """Why no answer about the field should be relied on."""
-        missing = () if self.has_tissue else ("no tissue stained with H&E was found",)
+        missing = () if self.has_tissue else ("no H&E-stained tissue was found",)
         return (*self.layout.reasons, *missing)
 
     def lay_out(self, maps: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Return the tiles' maps, each tile x tile, at the image's place and size; 0 elsewhere."""
+        """Return the tiles' maps, each tile x tile, at their place in the image; 0 elsewhere."""
         side, layout = self.layout.tile, self.layout
         canvas = np.zeros((layout.rows, side, layout.columns, side), np.float32)
         for (row, column), values in zip(np.argwhere(self.shown), maps, strict=True):
             canvas[row, :, column] = values
         flat = canvas.reshape(layout.rows * side, layout.columns * side)
-        width, height = layout.reduced
-        placed = _fit(_fit(flat, 0, height), 1, width)
-        if (width, height) == (layout.width, layout.height):
-            return placed
-        size = layout.width, layout.height
-        return np.asarray(Image.fromarray(placed).resize(size, Image.Resampling.BILINEAR))
+        columns, rows = layout.reduced
+        placed = _fit(_fit(flat, 0, rows, "constant"), 1, columns, "constant")
+        left, top, width, height = layout.window
+        if (columns, rows) != (width, height):
+            enlarged = Image.fromarray(placed).resize((width, height), Image.Resampling.BILINEAR)
+            placed = np.asarray(enlarged)
+        heat = np.zeros((layout.height, layout.width), np.float32)
+        heat[top : top + height, left : left + width] = placed
+        return heat
 
 
 def plan_layout(
@@ -131,9 +137,16 @@ def plan_layout(
                 "camera's software calls pixel size or calibration",
             )
     mpp_x, mpp_y = (scale.mpp_x, scale.mpp_y) if scale else (trained_um / min(size),) * 2
+    window = 0, 0, *size
+    if max(mpp_x, mpp_y) > COARSEST_MPP or source == UNKNOWN:  # a look at the middle is enough
+        across, down = (
+            min(side, max(1, round(trained_um / mpp)))
+            for side, mpp in zip(size, (mpp_x, mpp_y), strict=True)
+        )
+        window = (size[0] - across) // 2, (size[1] - down) // 2, across, down
     width, height = (
         max(1, round(side * mpp / trained_mpp))
-        for side, mpp in zip(size, (mpp_x, mpp_y), strict=True)
+        for side, mpp in zip(window[2:], (mpp_x, mpp_y), strict=True)
     )
     columns, rows = (max(1, math.ceil(side / tile - MAX_UNSEEN)) for side in (width, height))
     if rows * columns > MAX_TILES:
@@ -141,7 +154,7 @@ def plan_layout(
             f"the image would be {rows * columns:,} tiles of {trained_um:g} micrometres, at most "
             f"{MAX_TILES:,} are answered for: cut out the region of interest, or use bcd slide"
         )
-    return Layout(*size, scale, source, (width, height), tile, columns, rows, reasons)
+    return Layout(*size, scale, source, window, (width, height), tile, columns, rows, reasons)
 
 
 def cut_field(
@@ -159,6 +172,8 @@ def cut_field(
             glass is found; tissue is looked for without it in any case.
         min_tissue: Of several tiles, those with a smaller share of tissue are left out.
     """
+    left, top, width, height = layout.window
+    pixels = pixels[top : top + height, left : left + width]
     reduced = resample(pixels, layout.reduced)
     side, rows, columns = layout.tile, layout.rows, layout.columns
     canvas = _fit(_fit(reduced, 0, rows * side), 1, columns * side)
@@ -168,7 +183,9 @@ def cut_field(
     balanced = canvas if white is None else divide_white(canvas, white)
     tissue = find_tissue_tiles(balanced, rows, columns, min_tissue)
     canvas = balanced if white_point else canvas
-    shown = tissue if tissue.any() else np.ones_like(tissue)
+    shown = tissue.copy()
+    if not tissue.any():
+        shown[rows // 2, columns // 2] = True
     tiles = canvas.reshape(rows, side, columns, side, 3).swapaxes(1, 2)[shown]
     return TissueField(layout, tiles, shown, bool(tissue.any()))
 
@@ -188,24 +205,27 @@ def _find_reasons(size: tuple[int, int], scale: Scale, trained_um: float) -> tup
     coarsest = max(scale.mpp_x, scale.mpp_y)
     if coarsest > COARSEST_MPP:
         reasons.append(
-            f"{coarsest:g} micrometres a pixel is too coarse, {COARSEST_MPP:g} is the limit: hand "
-            "in the image at a higher magnification"
+            f"{coarsest:g} micrometres a pixel ({scale.source}) is too coarse, {COARSEST_MPP:g} is "
+            "the limit: give the true scale, or hand in the image at a higher magnification"
         )
     shown = size[0] * scale.mpp_x, size[1] * scale.mpp_y
     if min(shown) < SMALLEST_FIELD * trained_um:
         reasons.append(
-            f"the image shows {shown[0]:.0f} x {shown[1]:.0f} micrometres, too little beside the "
-            f"{trained_um:g} x {trained_um:g} that the model was trained on: hand in a larger field"
+            f"the image shows {shown[0]:.0f} x {shown[1]:.0f} micrometres, less than "
+            f"three quarters of the {trained_um:g} x {trained_um:g} that the model was trained on: "
+            "hand in a larger field"
         )
     return tuple(reasons)
 
 
-def _fit(values: NDArray[np.generic], axis: int, length: int) -> NDArray:  # type: ignore[type-arg]
-    """Return values cut to a length along an axis, or reflected to it, both alike at either end."""
+def _fit(
+    values: NDArray[Any], axis: int, length: int, mode: Literal["reflect", "constant"] = "reflect"
+) -> NDArray[Any]:
+    """Return values cut or padded to a length along an axis, alike at either end."""
     missing = length - values.shape[axis]
     if missing > 0:
         around = [(0, 0)] * values.ndim
         around[axis] = missing // 2, missing - missing // 2
-        return np.pad(values, around, mode="reflect")
+        return np.pad(values, around, mode=mode)
     first = -missing // 2
     return values.take(range(first, first + length), axis) if missing else values

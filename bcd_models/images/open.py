@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_one_at_a_time = RLock()
 UPRIGHT = 1  # of EXIF's orientations
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
@@ -82,7 +84,7 @@ def open_scaled(
     An array has no scale; a PIL image has one where it is as Pillow opened it.
     """
     if isinstance(source, Image.Image):
-        with _refusals("image"):
+        with _refusals("image"), _one_at_a_time:  # threads may be handed the same one
             image, scale = _to_rgb(source, limits, "image")
             return (image.copy() if image is source else image), scale
     if isinstance(source, (str, Path)):
@@ -90,7 +92,7 @@ def open_scaled(
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _decode(bytes(source), limits, name="image")
     if hasattr(source, "read"):
-        return _decode(_read_open(source), limits, name="image")
+        return _decode(read_open(source), limits, name="image")
     return _from_array(source, limits), None
 
 
@@ -120,7 +122,8 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{path} can't be read: {error}") from None
 
 
-def _read_open(file: Any) -> bytes:
+def read_open(file: Any) -> bytes:
+    """Read a binary file that is open; ImageError where that can't be done."""
     try:
         data = file.read()
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ import html
 import math
 import re
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from PIL import ExifTags, Image, TiffImagePlugin
@@ -26,7 +27,7 @@ INCH, CENTIMETRE = 25_400.0, 10_000.0  # in micrometres
 EXIF_UNITS = {2: INCH, 3: CENTIMETRE}  # of TIFF, too; 1 is no unit
 JFIF_UNITS = {1: INCH, 2: CENTIMETRE}  # 0 is no unit
 MICROMETRE_NAMES = (
-    *("um", "micron", "microns"),
+    *("um", "micron", "microns", "micrometer", "micrometre"),
     *("µm", "μm"),  # the micro sign, and the Greek letter
     *("Âµm", "Î¼m"),  # each in UTF-8, which Pillow reads as Latin-1
     *("\\u00B5m", "\\u00b5m"),  # as ImageJ escapes it
@@ -72,6 +73,8 @@ def give_scale(mpp: float) -> Scale:
     Raises:
         InputError: No microscope's image has it.
     """
+    if isinstance(mpp, bool) or not isinstance(mpp, Real):
+        raise InputError(f"mpp must be a number of micrometres a pixel, not {mpp!r}")
     if not MIN_MPP <= mpp <= MAX_MPP:
         raise InputError(
             f"{mpp:g} micrometres a pixel is no microscope's: it must be between {MIN_MPP:g} and "
@@ -110,7 +113,7 @@ def compute_mpp(objective: float, camera_pixel_um: float, adapter: float = 1.0) 
         raise InputError(
             f"an objective of {objective:g}x, an adapter of {adapter:g}x and camera pixels of "
             f"{camera_pixel_um:g} micrometres give {mpp:g} micrometres a pixel, which is not "
-            f"between {MIN_MPP:g} and {MAX_MPP:g}: look the three numbers up again"
+            f"between {MIN_MPP:g} and {MAX_MPP:g}: check all three numbers"
         )
     return mpp
 
@@ -201,6 +204,8 @@ def _read_imagej(description: str, tags: Mapping[int, Any]) -> Scale | None:
 
 
 def _read_aperio(description: str) -> Scale | None:
+    if "->" in description:  # reduced since: the number is that of what it was made of
+        return None
     match = APERIO_MPP.search(description)
     mpp = _number(match[1]) if match else math.nan
     return _plausible(mpp, mpp, "Aperio description")

@@ -1,6 +1,6 @@
 """The colour of glass in an image, and the image as it would look were glass white.
 
-An option: nothing calls it unasked.
+Tissue is looked for in such an image; a model is shown it only where its config says so.
 """
 
 from __future__ import annotations

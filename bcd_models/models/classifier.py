@@ -234,7 +234,7 @@ class BCDClassifier(Predictor):
         return resize(pixels, self.config.preprocess.input_size)
 
     def compute_margins(self, inputs: Sequence[NDArray[np.uint8]]) -> Margins:
-        """Return the logit margins (malignant minus benign) of images that ``ready`` made ready."""
+        """Return the logit margins (malignant minus benign) of images that ``prepare`` prepared."""
         forward = self._answering()
         margins = average_margins(forward.logits, self._inputs(inputs), self.config.decision.views)
         return Margins(margins.tolist(), forward.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import islice, repeat
 from operator import length_hint
@@ -28,6 +28,7 @@ from bcd_models.images.open import (
     is_one_image,
     open_image,
     open_scaled,
+    read_open,
 )
 from bcd_models.images.scale import give_scale
 from bcd_models.prediction import Prediction
@@ -48,20 +49,21 @@ AHEAD = 2  # batches of images that are opened ahead of those with the network
 AT_ONCE = 2  # batches with the network, so that one is prepared while another is computed
 
 
-MAX_TILES_AT_ONCE = 256  # of large fields, whose inputs are in memory together
+MAX_TILES_AT_ONCE = 64  # of a field; larger ones are answered for as they are opened
 
 Scales: TypeAlias = float | Iterable[float | None] | None
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """An image whose tiles are ready; its pixels are not kept."""
+    """An image whose tiles are ready, or already answered for; its pixels are not kept."""
 
     source: ImageSource
     layout: Layout
     shown: NDArray[np.bool_]
     reasons: tuple[str, ...]
     ready: list[Any]
+    margins: Margins | None
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def compute_margins(self, inputs: Sequence[Any]) -> Margins:
-        """What the model says of images that ``ready`` made ready, in their order."""
+        """What the model says of images that ``prepare`` prepared, in their order."""
 
     @property
     @abstractmethod
@@ -293,8 +295,10 @@ class Predictor(ABC):
 
         def answer_some(some: list[_Opened | _Failed]) -> tuple[list[_Opened | _Failed], Margins]:
             inputs = [tile for one in some if isinstance(one, _Opened) for tile in one.ready]
-            return some, self._compute_all_margins(inputs)
+            return some, self.compute_margins(inputs) if inputs else Margins([], "")
 
+        if isinstance(mpp, Sized) and isinstance(images, Sized) and len(mpp) != len(images):
+            raise InputError(f"{len(mpp)} scales for {len(images)} images: mpp needs one for each")
         scales = mpp if isinstance(mpp, Iterable) else repeat(mpp)
         pairs = zip(images, scales, strict=isinstance(mpp, Iterable))
         made = ahead(lambda pair: open_one(*pair), pairs, AHEAD * BATCH)
@@ -308,8 +312,8 @@ class Predictor(ABC):
                 if isinstance(one, _Failed):
                     yield one, one.error
                 else:
-                    own = list(islice(values, len(one.ready)))
-                    yield one, self._answer(one, own, margins.runtime, sha256)
+                    own = Margins(list(islice(values, len(one.ready))), margins.runtime)
+                    yield one, self._answer(one, one.margins or own, sha256)
 
     def explanations(
         self,
@@ -430,31 +434,33 @@ class Predictor(ABC):
         scale = read if mpp is None else give_scale(mpp)
         layout = plan_layout(image.size, scale, self.mpp, self.field_um)
         field = cut_field(np.asarray(image), layout, self.white_point)
-        ready = [self.prepare(tile) for tile in field.tiles]
-        return _Opened(source, layout, field.shown, field.reasons, ready), image, field
+        ready, margins = [], None
+        if len(field.tiles) <= MAX_TILES_AT_ONCE:
+            ready = [self.prepare(tile) for tile in field.tiles]
+        else:
+            margins = self._compute_in_turn(field.tiles)
+        one = _Opened(source, layout, field.shown, field.reasons, ready, margins)
+        return one, image, field
 
-    def _answer_to(self, one: _Opened) -> Prediction:
-        margins = self._compute_all_margins(one.ready)
-        return self._answer(one, margins.values, margins.runtime, self.weights_sha256)
-
-    def _compute_all_margins(self, inputs: Sequence[Any]) -> Margins:
+    def _compute_in_turn(self, tiles: NDArray[np.uint8]) -> Margins:
         """Compute margins a limited number of tiles at a time."""
-        if 0 < len(inputs) <= MAX_TILES_AT_ONCE:
-            return self.compute_margins(inputs)
         values, runtime = [], ""
-        for first in range(0, len(inputs), MAX_TILES_AT_ONCE):
-            some, runtime = self.compute_margins(inputs[first : first + MAX_TILES_AT_ONCE])
-            values += some
+        for first in range(0, len(tiles), MAX_TILES_AT_ONCE):
+            some = tiles[first : first + MAX_TILES_AT_ONCE]
+            computed, runtime = self.compute_margins([self.prepare(tile) for tile in some])
+            values += computed
         return Margins(values, runtime)
 
-    def _answer(
-        self, one: _Opened, margins: Sequence[float], runtime: str, sha256: str
-    ) -> Prediction:
+    def _answer_to(self, one: _Opened) -> Prediction:
+        margins = one.margins or self.compute_margins(one.ready)
+        return self._answer(one, margins, self.weights_sha256)
+
+    def _answer(self, one: _Opened, margins: Margins, sha256: str) -> Prediction:
         """Return the prediction that follows from the margins of an image's tiles."""
-        if not all(map(math.isfinite, margins)):
+        if not all(map(math.isfinite, margins.values)):
             raise InputError(f"{self.config.name} gives no number: its weights are damaged")
         decision, layout = self.config.decision, one.layout
-        probabilities = calibrate(margins, decision).tolist()
+        probabilities = calibrate(margins.values, decision).tolist()
         probability = max(probabilities)
         label = choose_label(probability, decision)
         reasons = one.reasons
@@ -475,7 +481,7 @@ class Predictor(ABC):
             weights_sha256=sha256,
             width=layout.width,
             height=layout.height,
-            runtime=runtime,
+            runtime=margins.runtime,
             mpp=layout.mpp,
             scale=layout.source,
             tile_probabilities=by_tile if one.shown.size > 1 else (),
@@ -489,7 +495,10 @@ def as_list(images: ImageSource | Several) -> Several:
 
 def _rereadable(source: ImageSource) -> ImageSource:
     """Return an open file's bytes, which it gives but once; anything else as it is."""
-    return source if not hasattr(source, "read") else source.read()
+    try:
+        return read_open(source) if hasattr(source, "read") else source
+    except ImageError:  # which opening it will raise again, at its place
+        return source
 
 
 def _name_of(source: ImageSource) -> str:

@@ -108,9 +108,9 @@ def predict_slide(
     path = output_path(folder, facts.path, model.config.name, ".unfinished") if folder else None
     about = describe_run(facts, grid, model.weights_sha256, __version__)
     about |= {"white_point": True} if white_point else {}
-    tissue = find_tissue(facts, grid)
-    white = estimate_white(tissue.thumbnail) if white_point else None
     with open_journal(path, about) as journal:
+        tissue = find_tissue(facts, grid)
+        white = estimate_white(tissue.thumbnail) if white_point else None
         prediction = _predict(model, facts, grid, tissue, white, journal, batch, progress)
     if folder and path:
         write(prediction, folder)

@@ -110,8 +110,16 @@ def scale_warnings(
     mpp = field_width_um and field_width_um / size[0]
     scale = Scale(mpp, mpp, "") if mpp else None
     trained = (models.describe(name).config.preprocess for name in names if name in models.names)
-    layouts = (_plan(size, scale, one) for one in trained)
-    return tuple(dict.fromkeys(reason for layout in layouts for reason in layout.reasons))
+    return tuple(dict.fromkeys(why for one in trained for why in _find_reasons(size, scale, one)))
+
+
+def _find_reasons(
+    size: tuple[int, int], scale: Scale | None, trained: PreprocessConfig
+) -> tuple[str, ...]:
+    try:
+        return _plan(size, scale, trained).reasons
+    except ImageError as error:  # a record may be older than the limit on tiles
+        return (str(error),)
 
 
 def _analyse_one(

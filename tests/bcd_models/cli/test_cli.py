@@ -196,11 +196,23 @@ def test_a_scale_is_given_computed_or_listed(tmp_path: Path, patches: list[Image
     assert done.returncode == 0
     with Image.open(tmp_path / "map.png") as drawn:
         assert drawn.size == (200, 200)
-    for wrong, line in (("path,mpp\nlarge.png,x\n", 2), ("name\nlarge.png\n", 2)):
+    images.write_text("path, MPP\nlarge.png, 1\n")
+    assert answer(images)[0]["mpp"] == 1
+    wrongs = (
+        ("path,mpp\nlarge.png,x\n", 2),
+        ("path,mpp\nlarge.png,1,5\n", 2),
+        ('path\n"large.png\n', 2),
+        ("name\nlarge.png\n", 1),
+    )
+    for wrong, line in wrongs:
         images.write_text(wrong)
         done = bcd("predict", images, "--model", MODEL)
         assert done.returncode == 2
-        assert f"line {line}" in done.stderr
+        assert f"line {line}" in done.stderr or "can't be read" in done.stderr
+    images.write_text("path,mpp\nlarge.png,1\nlarge.png,2\n")
+    done = bcd("predict", images, "--model", MODEL, "--overlay", tmp_path / "maps")
+    assert done.returncode == 2
+    assert "two scales" in done.stderr
 
 
 ODD_NAMES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from copy import copy
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +15,7 @@ from bcd_models import BCDClassifier
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images.field import TRAINED, UNKNOWN, cut_field, plan_layout
 from bcd_models.images.scale import Scale, give_scale
+from bcd_models.models.predictor import MAX_TILES_AT_ONCE
 from tests.support import synthetic
 from tests.support.slides import write_slide
 
@@ -43,7 +45,7 @@ def test_any_other_size_needs_a_scale(size: tuple[int, int]) -> None:
 
 def test_a_small_field_and_a_coarse_scale_are_told() -> None:
     assert layout(300, 300, 0.51).reasons == ()
-    assert "too little" in layout(300, 290, 0.51).reasons[0]
+    assert "three quarters" in layout(300, 290, 0.51).reasons[0]
     assert "too coarse" in layout(300, 300, 6.1).reasons[0]
     assert layout(50, 50, 5.9).reasons == ()
 
@@ -70,8 +72,30 @@ def test_a_grid_covers_the_image(
 
 def test_more_tiles_than_can_be_answered_for_are_refused() -> None:
     assert layout(7000, 7000, 4).rows == 140
-    with pytest.raises(ImageError, match="490,000 tiles"):
-        layout(7000, 7000, 20)
+    with pytest.raises(ImageError, match="44,100 tiles"):
+        layout(7000, 7000, 6)
+
+
+@pytest.mark.parametrize(
+    ("size", "mpp"), [((16, 60_000), None), ((2000, 2000), 20), ((400, 9), 20)]
+)
+def test_of_an_image_without_a_usable_scale_the_middle_is_looked_at(
+    size: tuple[int, int], mpp: float | None
+) -> None:
+    laid = layout(*size, mpp)
+    pixels = np.full((size[1], size[0], 3), 200, np.uint8)
+    assert len(cut_field(pixels, laid).tiles) == 1
+    heat = cut_field(pixels, laid).lay_out([np.ones((SIDE, SIDE), np.float32)])
+    left, top, width, height = laid.window
+    assert heat.shape == size[::-1]
+    assert heat.sum() == heat[top : top + height, left : left + width].sum() > 0
+
+
+def test_no_map_lies_where_nothing_was_looked_at() -> None:
+    pixels = np.full((60, 60, 3), 200, np.uint8)
+    heat = cut_field(pixels, layout(60, 60)).lay_out([np.ones((SIDE, SIDE), np.float32)])
+    assert heat.sum() == SIDE**2
+    assert heat[5:55, 5:55].all()
 
 
 def test_a_patch_at_the_trained_scale_is_shown_as_it_is(patches: list[Image.Image]) -> None:
@@ -122,8 +146,8 @@ def test_grids_turn_with_the_image() -> None:
 def test_tiles_without_tissue_are_left_out_unless_there_is_none() -> None:
     glass = np.full((200, 200, 3), 244, np.uint8)
     empty = cut_field(glass, layout(200, 200, MPP))
-    assert empty.shown.all()
-    assert "no tissue" in empty.reasons[0]
+    assert empty.shown.sum() == len(empty.tiles) == 1
+    assert "tissue" in empty.reasons[0]
     glass[50:100, 100:150] = synthetic.patch("malignant", seed=1)
     one = cut_field(glass, layout(200, 200, MPP))
     assert np.argwhere(one.shown).tolist() == [[1, 2]]
@@ -186,7 +210,7 @@ def test_a_scale_for_each_image_or_for_all(light_model: BCDClassifier) -> None:
         light_model.predict(pixels, mpp=0.001)
     with pytest.raises(InputError, match="must be a number"):
         light_model.predict(pixels, mpp=[1])
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(InputError, match="1 scales for 2 images"):
         light_model.predict([pixels, pixels], mpp=[1])
 
 
@@ -205,3 +229,38 @@ def test_the_colour_of_glass_is_divided_out_where_the_model_says_so(
     slides = (write_slide(tmp_path / f"{i}.tif", x, MPP) for i, x in enumerate((field, tinted)))
     plain, warm = (model.predict_slide(slide).probabilities[1, 1] for slide in slides)
     assert warm == pytest.approx(plain, abs=0.02)
+
+
+def test_many_tiles_are_answered_for_as_the_image_is_opened(light_model: BCDClassifier) -> None:
+    kinds = ("malignant", "benign")
+    rows = [[synthetic.patch(kinds[(r + c) % 2], seed=r) for c in range(9)] for r in range(9)]
+    field = np.vstack([np.hstack(row) for row in rows])
+    assert MAX_TILES_AT_ONCE < 9 * 9
+    alone = [light_model.predict(tile).probability for row in rows for tile in row]
+    for answer in (light_model.predict(field, mpp=MPP), *light_model.predict([field] * 2, mpp=MPP)):
+        by_tile = [p for row in answer.tile_probabilities for p in row]
+        assert by_tile == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_pil_image_may_be_handed_in_several_times(
+    light_model: BCDClassifier, patch_file: Path
+) -> None:
+    with Image.open(patch_file) as image:
+        answers = light_model.predict([image] * 5, mpp=MPP)
+    assert len({answer.probability for answer in answers}) == 1
+
+
+def test_what_is_no_scale_is_refused(light_model: BCDClassifier) -> None:
+    pixels = synthetic.patch("benign", seed=1)
+    for wrong in ("4", True, float("nan"), 4 + 0j):
+        with pytest.raises(InputError):
+            light_model.predict(pixels, mpp=wrong)
+
+
+def test_files_that_give_nothing_cost_themselves_alone(light_model: BCDClassifier) -> None:
+    pixels = synthetic.patch("benign", seed=1)
+    closed = io.BytesIO(b"")
+    closed.close()
+    text = io.StringIO("space/examples/synthetic-malignant-1.png")
+    found = [answer for _, answer in light_model.explanations([pixels, closed, text, pixels])]
+    assert [isinstance(answer, ImageError) for answer in found] == [False, True, True, False]

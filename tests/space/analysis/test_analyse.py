@@ -33,7 +33,7 @@ def test_an_image_s_own_scale_unless_another_is_given(small_models: Models) -> N
     for name in NAMES:
         answers = [one.explanations[name].prediction for one in said]
         assert [one.scale for one in answers] == ["PNG pHYs", "given", "unknown"]
-        assert [one.tiles for one in answers] == [2, 8, 2]
+        assert [one.tiles for one in answers] == [2, 8, 1]
         assert [one.decision == "refer" for one in answers][1:] == [False, True]
         assert [one.warnings for one in said] == [(), (), answers[2].reasons[:1]]
 
@@ -65,7 +65,7 @@ def test_a_large_field_s_map_is_no_larger_than_it_is_shown(small_models: Models)
     assert 0 <= said.heatmap.min() < said.heatmap.max() <= 1
 
 
-@pytest.mark.parametrize(("size", "mpp"), [((1000, 1000), 10), ((40_000, 16), None)])
+@pytest.mark.parametrize(("size", "mpp"), [((2300, 2300), 4), ((4600, 4600), 2)])
 def test_more_tiles_than_are_analysed_here_are_refused(
     small_models: Models, size: tuple[int, int], mpp: float | None
 ) -> None:

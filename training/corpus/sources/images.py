@@ -204,4 +204,7 @@ def _parse(cells: dict[str, str], path: Path, where: str) -> Line:
         scale = give_scale(float(mpp)) if mpp else None
     except ValueError as error:
         raise InputError(f"{where}: mpp {mpp!r}: {error}") from None
-    return Line(where, name, path.parent / name, label, f"{source}/{case}", source, scale, part)
+    file = path.parent / name
+    if Path(name).is_absolute():  # where it lies on this machine is nobody's to publish
+        name = f"{case}/{file.name}"
+    return Line(where, name, file, label, f"{source}/{case}", source, scale, part)
