@@ -33,8 +33,7 @@ from bcd_models.runtime.graph import export_self_contained
 from tests.conftest import CARDS, MODELS, ROOT
 from tests.support.running_app import EXAMPLES, save_small_model
 from tests.support.slides import small_slides
-from training.corpus import sources
-from training.corpus.sources import idc
+from training.corpus.sources import idc, source
 
 IMAGES = sorted(EXAMPLES.glob("*.png"))
 REAL = 1000
@@ -97,7 +96,7 @@ def test_both_give_the_same_answers_and_maps(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_both_agree_on_a_thousand_real_patches(name: str, real_sample: Path) -> None:
     found = idc.read(real_sample / "idc-sample.zip")
-    images = (one.data for one in found if isinstance(one, sources.Image))
+    images = (one.data for one in found if isinstance(one, source.Image))
     patches = list(islice((one for one in images if open_image(one).size == (50, 50)), REAL))
     model = BCDClassifier.from_pretrained(CARDS / name)
     by_onnx = model.predict_proba(patches)
