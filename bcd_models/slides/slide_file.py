@@ -13,15 +13,13 @@ from PIL import Image, ImageCms
 
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images.colour import build_srgb_transform
+from bcd_models.images.scale import MAX_MPP, MIN_MPP
 from bcd_models.slides.slide_format import refuse_unsafe_slide
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from openslide import OpenSlide
 
-# The same as for patches. Scanners' pixels measure 0.1 to 1 um; 72 dpi, which programs write where
-# they know nothing, would be 353 um.
-PLAUSIBLE_UM = (0.05, 20.0)
 # Pillow shrinks by whole numbers first (a plain mean) and by its filter for the rest. Hamming's
 # window is a mean too, without the box's jumps where the ratio is no whole number.
 FILTER, REDUCING_GAP = Image.Resampling.HAMMING, 3.0
@@ -95,7 +93,7 @@ def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
         ImageError: No slide, damaged, or of an unusable colour profile.
         InputError: ``mpp`` is not a pixel's, or OpenSlide is not installed.
     """
-    if mpp is not None and not PLAUSIBLE_UM[0] <= mpp <= PLAUSIBLE_UM[1]:
+    if mpp is not None and not MIN_MPP <= mpp <= MAX_MPP:
         raise InputError(f"--mpp {mpp:g} is {_name_plausible_sizes()}")
     with open_slide(path) as slide:
         properties = dict(slide.properties)
@@ -274,17 +272,16 @@ def _read_pixel_size(properties: dict[str, str], path: Path) -> tuple[float, flo
             size = float(text)
         except ValueError:
             size = math.nan
-        if not PLAUSIBLE_UM[0] <= size <= PLAUSIBLE_UM[1]:
+        if not MIN_MPP <= size <= MAX_MPP:
             raise PixelSizeError(f"{path} says {name} = {text}, {_name_plausible_sizes()}")
         sizes.append(size)
     return sizes[0], sizes[1]
 
 
 def _name_plausible_sizes() -> str:
-    low, high = PLAUSIBLE_UM
     return (
-        f"no size of a slide's pixel ({low:g} to {high:g} micrometres): hand in the true one with "
-        "--mpp, such as --mpp 0.25 for a 40x scan"
+        f"no size of a slide's pixel ({MIN_MPP:g} to {MAX_MPP:g} micrometres): hand in the true "
+        "one with --mpp, such as --mpp 0.25 for a 40x scan"
     )
 
 

@@ -248,12 +248,13 @@ def _describe(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
 
 
 def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
-    images = frame.assign(image=frame["name"].map(_name_image)).drop_duplicates("image")
+    images = frame[~frame["name"].map(_name_image).duplicated()]  # of several tiles the first
     left_out = {
-        _name_image(r.name.removeprefix(f"{source.name}/"))
+        _name_file(r.name)
         for r in refused
         if r.name.startswith(f"{source.name}/") and r.reason != FOREIGN
     }
+    also_kept = left_out.intersection(map(_name_file, images["name"]))  # a sound copy was there
     both = frame.groupby("case_id")["label"].nunique()
     if source.one_label_a_case and (both > 1).any():
         raise InputError(f"{source.title}: case {both.idxmax()} is both benign and malignant")
@@ -274,13 +275,18 @@ def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]
             if zoom
         },
         "full_set": {"labels": source.expected, "cases": source.expected_cases},
-        "found": len({name.rpartition("/")[2] for name in (*images["image"], *left_out)}),
+        "found": len(images) + len(left_out) - len(also_kept),
     }
 
 
 def _name_image(row: str) -> str:
     """Name the image that a row is, or is a tile of."""
     return TILE_NAME.sub("", row)
+
+
+def _name_file(row: str) -> str:
+    """Name the file, without its folders, that a row or something left out is from."""
+    return _name_image(row).rpartition("/")[2]
 
 
 def _count(values: pd.Series, names: Sequence[str]) -> dict[str, int]:

@@ -22,8 +22,8 @@ from PIL import Image as Picture
 
 from bcd_models.config import LABELS
 from bcd_models.errors import ImageError
-from bcd_models.images.open import ImageLimits, open_image
-from bcd_models.images.scale import give_scale
+from bcd_models.images.open import ImageLimits, open_scaled
+from bcd_models.images.scale import Scale, give_scale
 from training.corpus.sources import get_source
 from training.corpus.sources.source import Image, Refused, Source
 from training.corpus.tiles import ROW_MPP, cut_rows
@@ -90,12 +90,12 @@ def _read_rows(
 def _make_rows(source: Source, item: Image) -> Iterator[dict[str, Any] | Refused]:
     """Yield an image's rows: itself where the source holds patches, else its tiles."""
     try:
-        image = open_image(item.data, _LIMITS)
+        image, read = open_scaled(item.data, _LIMITS)
     except ImageError as error:
         yield Refused(item.name, f"unreadable: {error}")
         return
     if not source.size:
-        yield from _cut_rows(source, item, image)
+        yield from _cut_rows(source, item, image, read)
     elif image.size == source.size:
         yield _make_row(item, item.name, item.data, image)
     else:
@@ -103,15 +103,17 @@ def _make_rows(source: Source, item: Image) -> Iterator[dict[str, Any] | Refused
 
 
 def _cut_rows(
-    source: Source, item: Image, image: Picture.Image
+    source: Source, item: Image, image: Picture.Image, read: Scale | None
 ) -> Iterator[dict[str, Any] | Refused]:
     """Yield the tiles of a field that a model would be shown of it, where most of one is tissue."""
+    stated = source.mpp.get(item.magnification)
+    scale = item.scale or (give_scale(stated) if stated else read)
     if source.jpeg_quality:
         packed = io.BytesIO()
         image.save(packed, "JPEG", quality=source.jpeg_quality, subsampling="4:2:0")
         image = Picture.open(packed)
     try:
-        tiles = cut_rows(image, give_scale(source.mpp[item.magnification]))
+        tiles = cut_rows(image, scale)
     except ImageError as error:
         yield Refused(item.name, str(error))
         return

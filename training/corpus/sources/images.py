@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import os
 import re
 import zlib
@@ -13,15 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PIL import Image as Picture
-
 from bcd_models.config import LABELS
 from bcd_models.errors import ImageError, InputError
-from bcd_models.images.open import ImageLimits, open_scaled
 from bcd_models.images.scale import Scale, give_scale
 from training.corpus.sources.files import read_file
 from training.corpus.sources.source import Image, Refused, Source
-from training.corpus.tiles import ROW_MPP, cut_rows
 
 NAME = "images"  # of the source where a list names none
 COLUMNS = ("path", "label", "case")
@@ -30,7 +25,6 @@ PARTS = ("train", "validation", "test")
 # A source's name becomes part of file names and case ids.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _SURPLUS = "cells beyond the last column"
-_LIMITS = ImageLimits(min_side=1)
 
 
 @dataclass(frozen=True)
@@ -132,8 +126,8 @@ def describe(name: str) -> Source:
         labels_mean="what whoever handed the images in calls benign and malignant",
         case_is="what whoever handed the images in takes for one",
         one_label_a_case=False,
-        size=(50, 50),
-        mpp={"": ROW_MPP},
+        size=None,
+        mpp={},
         jpeg_quality=None,
         read=partial(read, source=name),
         check=check,
@@ -157,27 +151,15 @@ def stamp(path: Path) -> str:
 
 
 def read(path: Path, chunk: int = 0, chunks: int = 1, *, source: str) -> Iterator[Image | Refused]:
-    """Yield the tiles of a list's images, as PNG, at the scale of all rows."""
+    """Yield a list's images, which are cut into tiles as those of a data set are."""
     for line in read_list(path):
         if line.source == source and zlib.crc32(line.name.encode()) % chunks == chunk:
-            yield from _cut(line)
-
-
-def _cut(line: Line) -> Iterator[Image | Refused]:
-    try:
-        image, scale = open_scaled(read_file(line.file), _LIMITS)
-    except ImageError as error:
-        yield Refused(line.name, f"unreadable: {error}")
-        return
-    try:
-        tiles = cut_rows(image, line.scale or scale)
-    except ImageError as error:
-        yield Refused(line.name, str(error))
-        return
-    for tile in tiles:
-        file = io.BytesIO()
-        Picture.fromarray(tile.pixels).save(file, "PNG")
-        yield Image(tile.name_in(line.name), file.getvalue(), line.label, line.case_id)
+            try:
+                data = read_file(line.file)
+            except ImageError as error:
+                yield Refused(line.name, f"unreadable: {error}")
+            else:
+                yield Image(line.name, data, line.label, line.case_id, scale=line.scale)
 
 
 def _parse(cells: dict[str, str], path: Path, where: str) -> Line:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bcd_models.images.scale import Scale
 from training.corpus.sources import files
 
 FOREIGN = "not named as the data set's images are"
@@ -22,6 +23,7 @@ class Image:
         case_id: What images are grouped by, "source/case".
         subtype: The data set's own finer label, or "".
         magnification: The data set's own magnification, or "".
+        scale: As stated for this image; None: that of its magnification, or of its metadata.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Image:
     case_id: str
     subtype: str = ""
     magnification: str = ""
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)
