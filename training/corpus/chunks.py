@@ -79,7 +79,7 @@ def _read_rows(
     source: Source, path: Path, chunk: int, chunks: int, refused: list[Refused]
 ) -> Iterator[dict[str, Any]]:
     for item in source.read(path, chunk, chunks):
-        rows = [item] if isinstance(item, Refused) else _make_rows(source, item)
+        rows = [item] if isinstance(item, Refused) else make_rows(source, item)
         for row in rows:
             if isinstance(row, Refused):
                 refused.append(row)
@@ -87,7 +87,7 @@ def _read_rows(
                 yield row
 
 
-def _make_rows(source: Source, item: Image) -> Iterator[dict[str, Any] | Refused]:
+def make_rows(source: Source, item: Image) -> Iterator[dict[str, Any] | Refused]:
     """Yield an image's rows: itself where the source holds patches, else its tiles."""
     try:
         image, read = open_scaled(item.data, _LIMITS)

@@ -212,7 +212,9 @@ def test_the_scale_of_the_files_metadata(tmp_path: Path) -> None:
     pixels = synthetic.tissue(1, size=(200, 200), mpp=2.0, malignant=True)
     Image.fromarray(pixels).save(tmp_path / "a.tif", resolution=5000, resolution_unit=3)
     path = write(tmp_path / "list.csv", [("a.tif", "malignant", "1")], images.COLUMNS)
-    found = [one.name for one in images.read(path, source="images")]
+    source = images.describe("images")
+    rows = (row for one in source.read(path, 0, 1) for row in make_rows(source, one))
+    found = [row["name"] for row in rows]
     assert found == [f"a.tif#r{row}c{column}" for row in (0, 1) for column in (0, 1)]
 
 
