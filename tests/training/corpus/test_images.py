@@ -22,6 +22,7 @@ from training import command
 from training.card import provenance
 from training.corpus import build as corpus
 from training.corpus import splits, tiles
+from training.corpus.chunks import make_rows
 from training.corpus.sources import get_source, images
 from training.publish import dataset
 
