@@ -6,7 +6,10 @@ half as strong. Each draw of a patch has a seed of its own, whoever makes it and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,9 +20,13 @@ from training.corpus.pixels import StoredPixels
 from training.recipes.schema import HIGHEST_JPEG_QUALITY, Degrade
 
 Rng = np.random.Generator
+_Asked = TypeVar("_Asked")
+_Done = TypeVar("_Done")
 Operation = Callable[[Pixels, float, Rng], Pixels]
 
 JPEG_TIMES = 3  # as often drawn as any other: most images that models meet have been JPEGs
+_THREADS = 2
+_BATCHES_AHEAD = 4
 
 
 def degrade(pixels: Pixels, strengths: Degrade, rng: Rng) -> Pixels:
@@ -57,6 +64,21 @@ def degrade_rows(
         )
         for here, pixels in rows
     ]
+
+
+def work_ahead(act: Callable[[_Asked], _Done], asked: Iterable[_Asked]) -> Iterator[_Done]:
+    """Do acts in threads a few ahead of who takes what they give; in order.
+
+    Pillow, NumPy and SciPy let go of the interpreter for most of their work.
+    """
+    waiting: deque[Future[_Done]] = deque()
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for one in asked:
+            waiting.append(threads.submit(act, one))
+            if len(waiting) > _BATCHES_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _draw_around_one(strength: float, rng: Rng) -> float:

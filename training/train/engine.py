@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
-from bcd_models.runtime.ahead import ahead
 from training.corpus.device import normalise
 from training.corpus.pixels import Rows, StoredPixels, resize_rows
 from training.evaluate.scoring import auroc_within, score
@@ -31,9 +30,8 @@ from training.recipes.schema import Phase, Recipe
 from training.train import balance, checkpoint
 from training.train.augment import augment, mix_up
 from training.train.checkpoint import TrainingStopped
-from training.train.degrade import degrade_rows
+from training.train.degrade import degrade_rows, work_ahead
 
-BATCHES_AHEAD = 4  # micro-batches that are degraded ahead of the network
 STEPS_BETWEEN_CHECKS = 50  # steps between two looks at the loss, each of which waits for the device
 MAX_NORM_BATCHES = 100  # micro-batches that the batch norms of averaged weights are estimated from
 
@@ -233,8 +231,7 @@ class _Loop:
             seeds = [(self.recipe.seed, epoch, place) for place in places.tolist()]
             return degrade_rows(rows(order[places]), strengths, seeds)
 
-        # Pillow, NumPy and SciPy let go of the interpreter for most of their work.
-        return ahead(degraded, self._micro_batches(torch.arange(len(order))), BATCHES_AHEAD)
+        return work_ahead(degraded, self._micro_batches(torch.arange(len(order))))
 
     def _update_average(self, phase: Phase, step: int, steps: int) -> None:
         """Take the weights after a step of a phase into their average."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,8 @@ from tests.support import synthetic
 from training.corpus import degradations as d
 from training.corpus.device import to_uint8
 from training.recipes.schema import Degrade
-from training.train.degrade import OPERATIONS, degrade, degrade_rows
+from training.train import degrade as degrading
+from training.train.degrade import OPERATIONS, degrade, degrade_rows, work_ahead
 
 FULL = Degrade(
     scale=0.25,
@@ -105,3 +109,31 @@ def test_a_seed_decides_a_patch_wherever_it_lies() -> None:
     other = degrade_rows([(slice(None), to_uint8(PATCHES))], FULL, seeds(epoch=1))[0][1]
     assert not torch.equal(whole, other)
     assert whole.shape == other.shape
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_work_ahead_keeps_the_order_and_does_not_run_away(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(degrading, "_THREADS", threads)
+    taken = 0
+
+    def numbers() -> Iterator[int]:
+        nonlocal taken
+        for number in range(40):
+            taken += 1
+            yield number
+
+    def act(number: int) -> int:
+        time.sleep(0.002 * (number % 3))
+        return number * number
+
+    done = work_ahead(act, numbers())
+    for number in range(40):
+        assert next(done) == number * number
+        assert taken <= number + 10
+
+
+def test_what_fails_ahead_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(work_ahead(lambda number: 1 // number, [2, 1, 0]))
