@@ -80,7 +80,8 @@ class DecisionConfig(Strict):
         intercept: See ``slope``.
         threshold: The label is "malignant" at or above this calibrated probability.
         refer: Calibrated probabilities from the first to the second value are referred.
-        views: Turns and reflections of an image whose margins are averaged; each costs one pass.
+        views: How many views of an image have their margins averaged, each for one pass: the
+            image itself, its four turns, or these and their reflections.
         points: Thresholds of further operating points, by name.
     """
 
@@ -88,7 +89,7 @@ class DecisionConfig(Strict):
     intercept: float = 0.0
     threshold: float = Field(0.5, gt=0, lt=1)
     refer: tuple[float, float] | None = None
-    views: Literal[1, 8] = 1
+    views: Literal[1, 4, 8] = 1
     points: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
 
     @model_validator(mode="after")

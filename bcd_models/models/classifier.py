@@ -343,8 +343,9 @@ def average_margins(
     Args:
         logits_of: Gives two logits an input, N x 2.
         inputs: As ``preprocess`` gives them.
-        views: The mean over so many of the square's eight symmetries. Those of one input go
-            through the network together, those of several one after the other.
+        views: The mean over so many of the square's eight symmetries, the four turns first.
+            Those of one input go through the network together, those of several one after the
+            other.
     """
     turned = (turn(inputs, which) for which in range(views))
     if len(inputs) == 1:  # all views in one pass

@@ -192,7 +192,7 @@ def pool_arms(runs: list[Run], kind: str = "grouped") -> list[Pool]:
     for run in runs:
         if run.kind != kind or run.held.fold is None:
             continue
-        key = (run.plan.backbone, run.plan.arm, run.plan.learnt_share)
+        key = (run.plan.backbone, run.plan.arm, run.plan.seed, run.plan.learnt_share)
         other = groups.setdefault(key, {}).setdefault(run.held.fold, run)
         if other is not run:
             raise InputError(

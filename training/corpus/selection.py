@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bcd_models.config import HeldOut
+from bcd_models.config import HeldOut, Provenance
 from bcd_models.errors import InputError
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
@@ -76,6 +76,10 @@ def select_data(opened: Corpus, plan: recipe.Recipe, held: HeldOut = HeldOut()) 
     """
     split, table = opened.split, opened.table
     fitted, out = _split_rows(split, table, held)
+    if unknown := set(plan.sources) - set(table["source"]):
+        raise InputError(f"the corpus has no source {min(unknown)!r}, which the recipe learns from")
+    if plan.sources:
+        fitted &= table["source"].isin(plan.sources).to_numpy()
     if plan.learnt_share < 1:
         fitted &= table["case_id"].isin(draw_cases(table[fitted], plan.learnt_share)).to_numpy()
     larger = table["source"] == splits.find_larger_source(table)
@@ -91,6 +95,21 @@ def select_data(opened: Corpus, plan: recipe.Recipe, held: HeldOut = HeldOut()) 
     if learnt is None or (scored is None and not held.nothing):
         raise InputError(f"split {where}: nothing is learnt from, or nothing held out")
     return Data(opened.about, split, learnt, scored)
+
+
+def check_corpus(provenance: Provenance, opened: Corpus) -> None:
+    """Refuse a corpus or split other than a model was trained on; raises InputError."""
+    trained_on, this = provenance.corpus_fingerprint, opened.about["fingerprint"]
+    if trained_on != this:
+        raise InputError(
+            f"the model was trained on corpus {trained_on[:16] or 'unknown'}, this one is "
+            f"{this[:16]}: its parts say nothing about this model"
+        )
+    if provenance.split_sha256 != opened.split.sha256:
+        raise InputError(
+            f"the corpus' {opened.split.kind} split is not the one that the model was trained on: "
+            "its parts hold what the model has learnt from"
+        )
 
 
 def find_unlearnt_rows(opened: Corpus, held: HeldOut) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ from bcd_models.prediction import NOTICE
 from training import command
 from training.corpus import predictions, splits
 from training.corpus.pixels import Rows, select_rows
-from training.corpus.selection import open_corpus, select_data
+from training.corpus.selection import check_corpus, open_corpus, select_data
 from training.evaluate import figures, floors, metrics, scoring
 from training.evaluate import schema as measured
 from training.recipes import schema as recipe
@@ -47,16 +47,7 @@ def evaluate(
     kind, held = provenance.split, provenance.held_out
     opened = open_corpus(corpus_folder, kind)
     about, split, table = opened.about, opened.split, opened.table
-    if provenance.corpus_fingerprint != about["fingerprint"]:
-        raise InputError(
-            f"the model was trained on corpus {provenance.corpus_fingerprint[:16] or 'unknown'}, "
-            f"this one is {about['fingerprint'][:16]}: its parts say nothing about this model"
-        )
-    if provenance.split_sha256 != split.sha256:
-        raise InputError(
-            f"{corpus_folder}/{kind}.json is not the split the model was trained on: its parts "
-            "hold what the model has learnt from"
-        )
+    check_corpus(provenance, opened)
     if held != HeldOut() and part != "test":
         raise InputError(
             f"the model (split {provenance.split_words}) is measured on test, not {part!r}"

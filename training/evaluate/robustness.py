@@ -9,7 +9,7 @@ threshold and calibration, which clean out-of-fold images have fixed; their answ
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from tqdm import tqdm
 
-from bcd_models.config import Provenance, Strict, first_error
+from bcd_models.config import HeldOut, Provenance, Strict, first_error
 from bcd_models.decision import log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
@@ -29,9 +29,7 @@ from bcd_models.prediction import NOTICE
 from training import command
 from training.corpus import splits
 from training.corpus.degradations import Pixels
-from training.corpus.device import to_uint8
-from training.corpus.pixels import StoredPixels
-from training.corpus.selection import Corpus, find_unlearnt_rows, open_corpus
+from training.corpus.selection import Corpus, check_corpus, find_unlearnt_rows, open_corpus
 from training.evaluate import metrics, scoring
 from training.evaluate.ladder import LADDER, Rung
 from training.evaluate.schema import Counts, Estimate, Model
@@ -139,10 +137,11 @@ def climb(
     """
     provenance = _shared_provenance(models)
     opened = open_corpus(corpus_folder, provenance.split)
-    _check_corpus(provenance, opened)
+    check_corpus(provenance, opened)
     larger = splits.find_larger_source(opened.table)
     judges = _assign_judges(models, opened)
-    drawn = draw_patches(opened.table[(judges >= 0) & (opened.table["source"] == larger)])
+    drawn = draw_rows(opened, provenance.held_out)
+    drawn = drawn[judges[drawn.index] >= 0]
     if drawn["label"].nunique() < 2:
         raise InputError(f"what the models have not learnt from within {larger} holds one label")
     images = opened.rows.select(drawn.index)["image"]
@@ -175,6 +174,26 @@ def draw_patches(frame: pd.DataFrame, count: int = MAX_PATCHES, seed: int = SEED
     return shuffled.iloc[np.argsort(rank, kind="stable")[:count]].sort_index()
 
 
+def draw_rows(opened: Corpus, held: HeldOut) -> pd.DataFrame:
+    """Draw the rows of a corpus that models which held this out are measured on.
+
+    They are the same for all folds, each of which scores its own, and others for refits: of the
+    test part.
+    """
+    table = opened.table
+    is_test = (opened.split.part == "test").to_numpy()
+    of_part = is_test if held.nothing else ~is_test
+    return draw_patches(table[of_part & (table["source"] == splits.find_larger_source(table))])
+
+
+def degrade(rung: Rung, patches: Iterable[Pixels], rows: Iterable[int]) -> list[Pixels]:
+    """Degrade patches by a rung, each with the seed of its row in the corpus."""
+    return [
+        rung.apply(patch, np.random.default_rng((SEED, row)))
+        for patch, row in zip(patches, rows, strict=True)
+    ]
+
+
 def _shared_provenance(models: Sequence[BCDClassifier]) -> Provenance:
     provenances = [model.config.provenance for model in models]
     plans = [recipe.parse(p.recipe, "the model's own recipe can't be read") for p in provenances]
@@ -185,15 +204,6 @@ def _shared_provenance(models: Sequence[BCDClassifier]) -> Provenance:
     if any(one != shared[0] for one in shared):
         raise InputError("the models are not of one recipe, corpus and split: measure them apart")
     return provenances[0]
-
-
-def _check_corpus(provenance: Provenance, opened: Corpus) -> None:
-    trained_on = provenance.corpus_fingerprint, provenance.split_sha256
-    if trained_on != (opened.about["fingerprint"], opened.split.sha256):
-        raise InputError(
-            f"the model was trained on another corpus or {opened.split.kind} split than this one: "
-            "nobody knows which rows it has learnt from"
-        )
 
 
 def _assign_judges(models: Sequence[BCDClassifier], opened: Corpus) -> NDArray[np.int64]:
@@ -229,12 +239,7 @@ def _measure(
     clean = _answer(panel, patches)
     rungs = []
     for rung in tqdm(ladder, "robustness ladder", disable=None):
-        seeds = ((SEED, place) for place in range(len(patches)))
-        degraded = [
-            rung.apply(patch, np.random.default_rng(seed))
-            for patch, seed in zip(patches, seeds, strict=True)
-        ]
-        answers = _answer(panel, degraded)
+        answers = _answer(panel, degrade(rung, patches, drawn.index))
         rungs.append(
             RungFigures(
                 name=rung.name,
@@ -262,28 +267,11 @@ Answers = tuple[NDArray[np.float64], NDArray[np.float64]]
 def _answer(panel: Panel, patches: list[Pixels]) -> Answers:
     answers, calls = np.empty((2, len(patches)))
     for model, places in panel:
-        config, decision = model.config, model.config.decision
-        batches = (
-            _group_by_shape([patches[place] for place in places[start : start + scoring.BATCH]])
-            for start in range(0, len(places), scoring.BATCH)
-        )
-        margins = scoring.score_batches(
-            model.network, batches, config.preprocess, views=decision.views
-        )
+        decision = model.config.decision
+        margins = scoring.score_patches(model, (patches[place] for place in places), decision.views)
         answers[places] = decision.slope * margins + decision.intercept
         calls[places] = answers[places] >= log_odds(decision.threshold)
     return answers, calls
-
-
-def _group_by_shape(patches: list[Pixels]) -> StoredPixels:
-    shapes = np.array([patch.shape for patch in patches])
-    return [
-        (
-            here := np.flatnonzero((shapes == shape).all(1)),
-            to_uint8(np.stack([patches[place] for place in here])),
-        )
-        for shape in np.unique(shapes, axis=0)
-    ]
 
 
 _AT_THRESHOLD = ("recall", "specificity")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.images.preprocess import normalise, resize
+from bcd_models.models.classifier import BCDClassifier
 from training.corpus import splits
 from training.corpus.device import symmetry
 from training.corpus.pixels import Rows, StoredPixels
@@ -61,6 +63,27 @@ def score_batches(
             several = answers[..., 1] - answers[..., 0]
             margins.append(several.mean(0, dtype=np.float64).astype(np.float32))
     return np.concatenate(margins).astype(np.float64)
+
+
+def score_patches(
+    model: BCDClassifier, patches: Iterable[NDArray[np.uint8]], views: int
+) -> NDArray[np.float64]:
+    """Return what a model itself says of patches of any size, as a user would hear it.
+
+    Args:
+        model: Left with these views.
+        patches: Each H x W x 3.
+        views: Views averaged, as in a decision rule.
+
+    Returns:
+        Logit margins (malignant minus benign), shape (N,).
+    """
+    decision = model.config.decision.model_copy(update={"views": views})
+    model.config = model.config.model_copy(update={"decision": decision})
+    ready, margins = map(model.prepare, patches), []
+    while batch := list(islice(ready, BATCH)):
+        margins += model.compute_margins(batch).values
+    return np.array(margins, np.float64)
 
 
 def _resize_as_the_library_does(stored: StoredPixels, size: int) -> list[NDArray[np.uint8]]:

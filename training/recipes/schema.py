@@ -16,6 +16,9 @@ from bcd_models.models.backbones import BACKBONES
 SplitKind = Literal["grouped", "neighbours", "random"]
 JITTER = ("brightness", "contrast", "saturation")
 HIGHEST_JPEG_QUALITY = 98
+MAX_STRENGTHS = {"hue": 0.5, "resampling": 0.9, "jpeg": HIGHEST_JPEG_QUALITY - 5} | dict.fromkeys(
+    ("stain", "brightness", "contrast"), 0.9
+)  # that a common factor may not exceed
 
 
 class Phase(Strict):
@@ -59,6 +62,7 @@ class Degrade(Strict):
 
     Attributes:
         spared: Share of the patches that go through none.
+        strength: Of all of them together: what the other numbers say is multiplied by it.
         scale: Zoomed by 1 + this at most, and by as much less: 0.25 is from 0.8 to 1.25.
         stain: Largest relative change of each stain's amount.
         hue: Largest shift, in turns of the colour circle.
@@ -72,6 +76,7 @@ class Degrade(Strict):
     """
 
     spared: float = Field(0.2, ge=0, le=1)
+    strength: float = Field(1.0, gt=0, le=2)
     scale: float = Field(0.0, ge=0, le=1)
     stain: float = Field(0.0, ge=0, lt=1)
     hue: float = Field(0.0, ge=0, le=0.5)
@@ -87,7 +92,17 @@ class Degrade(Strict):
     @property
     def is_on(self) -> bool:
         """Whether anything has a strength."""
-        return any(self.model_dump(exclude={"spared"}).values())
+        return bool(self.list_strengths())
+
+    def list_strengths(self) -> dict[str, float]:
+        """Return what has a strength, by name; of JPEG how far the lowest quality lies below 98."""
+        own = self.model_dump(exclude={"spared", "strength", "jpeg"})
+        own["jpeg"] = HIGHEST_JPEG_QUALITY - self.jpeg if self.jpeg else 0
+        return {
+            name: min(value * self.strength, MAX_STRENGTHS.get(name, value * self.strength))
+            for name, value in own.items()
+            if value
+        }
 
 
 class Range(Strict):
@@ -190,6 +205,7 @@ class Recipe(Strict):
         balance: Where the label imbalance is met: in the sampler, in the loss, both or neither.
         case_weight: A case weighs as much as it has rows, or as the root of that.
         case_share: The largest share of an epoch's draws that one case may have.
+        sources: The sources learnt from; none named: all of them.
         learnt_share: Share of the cases learnt from, of each source and label, for learning curves.
         phases: Low resolution first; the last one's size is the model's own input size.
         epoch_steps: Steps of an epoch, whatever the number of rows; 0: one pass over them.
@@ -201,7 +217,7 @@ class Recipe(Strict):
         average: Share of the last phase's steps, its last, over which the weights' plain mean is
             taken, which is kept with batch norms estimated anew; 0: none.
         teachers: Share of the soft targets that comes from teachers' probabilities (``--teacher``).
-        views: Turns and reflections of an image that the model averages over.
+        views: Views of an image that the model averages over, as in a decision rule.
         refer_share: Share of validation images nearest the threshold that the model refers.
         tune: What ``training.tune`` varies, and how it compares.
     """
@@ -217,6 +233,7 @@ class Recipe(Strict):
     balance: Literal["sampler", "loss", "both", "none"] = "sampler"
     case_weight: Literal["rows", "root"] = "rows"
     case_share: float = Field(1.0, gt=0, le=1)
+    sources: tuple[str, ...] = ()
     learnt_share: float = Field(1.0, gt=0, le=1)
     phases: tuple[Phase, ...] = Field(min_length=1)
     epoch_steps: int = Field(0, ge=0, le=1_000_000)
@@ -233,7 +250,7 @@ class Recipe(Strict):
     augment: Augment = Augment()
     degrade: Degrade = Degrade()
     teachers: float = Field(0.0, ge=0, le=1)
-    views: Literal[1, 8] = 1
+    views: Literal[1, 4, 8] = 1
     refer_share: float = Field(0.1, ge=0, le=0.5)
     seed: int = Field(0, ge=0)
     tune: Tune = Tune()
@@ -292,7 +309,12 @@ def _tunable_fields() -> dict[str, FieldInfo]:
     numbers = {name: f for name, f in Recipe.model_fields.items() if f.annotation in (int, float)}
     for path in ("seed", "refer_share", "teachers", "learnt_share", "average", "epoch_steps"):
         del numbers[path]
-    strengths = {f"augment.{n}": f for n, f in Augment.model_fields.items() if n != "flips"}
+    strengths = {
+        f"{group}.{name}": field
+        for group, fields in (("augment", Augment.model_fields), ("degrade", Degrade.model_fields))
+        for name, field in fields.items()
+        if field.annotation in (int, float)
+    }
     return {
         "phases.learning_rate": Phase.model_fields["learning_rate"],
         **numbers,

@@ -1,7 +1,7 @@
 """``python -m training.study``: runs a whole study."""
 
 from training import command
-from training.study.stages import main
+from training.study.queue import main
 
 if __name__ == "__main__":
     command.run(main)

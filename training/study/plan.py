@@ -1,74 +1,84 @@
-"""What a study trains and compares: one YAML file, checked strictly."""
+"""What a study trains, in order: one YAML file, checked strictly."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, model_validator
 
 from bcd_models.config import Strict, first_error
 from bcd_models.errors import InputError
 from training.recipes import schema as recipe
+from training.recipes.schema import Recipe
 
 
-class Change(Strict):
-    """One thing done otherwise than in the plain recipe, measured alone.
+class Arm(Strict):
+    """One recipe, trained with each of some folds held out, by each of some seeds.
 
     Attributes:
-        arm: What the comparison calls it.
-        set: What differs from the recipe, as in a recipe file.
-        backbone: Tried on and kept for this one alone; None: tried on the first recipe, kept for
-            all.
+        name: What comparisons call it.
+        recipe: File beside the plan.
+        trials: Of Optuna's, of which the best is trained by; 0: the recipe as it is. Arms of one
+            recipe share them.
+        set: What differs from that, as in a recipe file.
+        folds: Held out in turn.
+        seeds: Of the trainings; all folds with the first, then all with the next.
+        refit: Whether it is then trained on all but test, to be published.
     """
 
-    arm: str = Field(min_length=1)
-    set: dict[str, Any]
-    backbone: str | None = None
+    name: str = Field(min_length=1)
+    recipe: str
+    trials: int = Field(0, ge=0)
+    set: dict[str, Any] = Field(default_factory=dict)
+    folds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    refit: bool = False
 
 
 class Plan(Strict):
-    """What is trained and compared.
+    """The arms of a study, in the order in which they are trained."""
 
-    Attributes:
-        recipes: The plain recipe of each backbone, beside the plan.
-        folds: Folds held out in turn.
-        trials: Of the study of each backbone.
-        changes: Tried one by one; what clearly helps is tried together.
-        change_folds: Some of the folds, for all that is only set beside the plain recipe; of the
-            changes, those that do worse than plain on the first ones are not trained on the next.
-        shares: Shares of the cases learnt from, for the first recipe's learning curve.
-    """
+    arms: tuple[Arm, ...] = Field(min_length=1)
 
-    recipes: tuple[str, ...] = Field(min_length=1)
-    folds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=2)
-    trials: int = Field(20, ge=1)
-    changes: tuple[Change, ...] = ()
-    change_folds: tuple[int, ...] = Field((0, 1), min_length=1, validate_default=True)
-    shares: tuple[float, ...] = ()
-
-    @field_validator("change_folds")
-    @classmethod
-    def _held_out_by_plain_too(cls, some: tuple[int, ...], plan: ValidationInfo) -> tuple[int, ...]:
-        if not set(some) <= set(plan.data.get("folds", some)):
-            raise ValueError("name some of folds")
-        return some
+    @model_validator(mode="after")
+    def _tuned_alike(self) -> Self:
+        trials: dict[str, int] = {}
+        for arm in self.arms:
+            if arm.trials and trials.setdefault(arm.recipe, arm.trials) != arm.trials:
+                raise ValueError(f"arm {arm.name!r}: another one has {arm.recipe} tuned otherwise")
+        return self
 
 
-def read_plan(path: Path) -> tuple[Plan, dict[str, recipe.Recipe]]:
-    """Read a plan and its recipes; InputError names the key and what is wrong with it."""
+def read_plan(path: Path) -> Plan:
+    """Read a plan and check that each arm makes a recipe; InputError names what is wrong."""
     try:
         plan = Plan.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"plan {path} can't be read: {error}") from None
     except ValidationError as error:
         raise InputError(first_error(error, f"plan {path}")) from None
-    recipes = {one.backbone: one for one in (recipe.read(path.parent / n) for n in plan.recipes)}
-    for number, change in enumerate(plan.changes):
-        if change.backbone not in {None, *recipes}:
-            raise InputError(
-                f"plan {path}: changes.{number}.backbone: no recipe is of {change.backbone!r}: "
-                f"choose from {', '.join(recipes)}"
-            )
-    return plan, recipes
+    for arm in plan.arms:
+        apply_arm(recipe.read(path.parent / arm.recipe), arm)
+    return plan
+
+
+def apply_arm(plain: Recipe, arm: Arm, seed: int = 0) -> Recipe:
+    """Return what an arm trains by, of its recipe or the tuned one."""
+    document = _merge(plain.model_dump(mode="json", exclude_unset=True), arm.set)
+    named = document | {"arm": arm.name, "seed": seed}
+    return recipe.parse(named, f"arm {arm.name!r}")
+
+
+def _merge(document: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return a document with some keys replaced, objects key by key; None takes one out."""
+    both = dict(document)
+    for key, value in change.items():
+        if value is None:
+            both.pop(key, None)
+        elif isinstance(value, dict) and isinstance(both.get(key), dict):
+            both[key] = _merge(both[key], value)
+        else:
+            both[key] = value
+    return both

@@ -2,115 +2,87 @@
 
 python -m training.study.records STUDY --out RECORDS
 
-``runs.json`` holds the texts of each finished run that held something out, and of each tuning;
-``predictions.parquet`` has a line a row of the corpus and a column of margins a run. A study begun
+RECORDS has the study's own layout: of each training that held something out its recipe, provenance,
+learning curve, decision rule and answers, and of each tuning its trials and pages. A study begun
 with ``training.study --records RECORDS`` has those runs already.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import pandas as pd
 import typer
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from pydantic import ValidationError
 
-from bcd_models.config import ModelConfig, Strict
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
+from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
-from bcd_models.hub.folder import CONFIG
-from training import command
+from training import command, run_folder
 from training.corpus import predictions
+from training.corpus.selection import check_corpus, find_unlearnt_rows, open_corpus
+from training.evaluate import answers
+from training.evaluate.answers import ANSWERS
+from training.recipes import schema as recipe
 from training.run_folder import MODEL, PREDICTIONS, RECIPE, RUN_FILE
 from training.train.checkpoint import EPOCHS
 from training.tune.search import BEST
 from training.tune.storage import DATABASE, copy_finished, open_storage, sqlite_url
 
-RUNS = "runs.json"
 JOURNAL = "trials.journal"
-RUN_TEXTS = (RECIPE, RUN_FILE, EPOCHS, f"{MODEL}/{CONFIG}")
+CONFIG = f"{MODEL}/{model_folder.CONFIG}"
+RUN_FILES = (RECIPE, RUN_FILE, EPOCHS, ANSWERS, CONFIG)
 TUNED_TEXTS = (".yaml", ".json", ".md")
-KEY_COLUMNS = list(predictions.COLUMNS)
-ROW_ORDER = ["source", "name"]  # as a corpus has its rows
 
 
-class Records(Strict):
-    """``runs.json``.
-
-    Attributes:
-        runs: Texts by file, by run; a run by its path below the study's ``runs``.
-        tuned: Texts by path below the study.
-    """
-
-    runs: dict[str, dict[str, str]]
-    tuned: dict[str, str]
-
-
-def gather(study: Path, out: Path) -> Records:
-    """Write the records of a study as far as it has come.
+def gather(study: Path, out: Path) -> list[str]:
+    """Add to the records of a study what it has come to since; returns the names of all its runs.
 
     Raises:
-        InputError: It has no finished run yet, or the records can't be written.
+        InputError: The records can't be written.
     """
-    finished = sorted(folder.parent for folder in (study / "runs").glob(f"*/*/*/{MODEL}"))
-    held_out = [run for run in finished if (run / PREDICTIONS).is_file()]
-    if not held_out:
-        raise InputError(f"{study} has no finished run yet")
-    named = {run.relative_to(study / "runs").as_posix(): run for run in held_out}
-    texts = {
-        name: {file: (run / file).read_text("utf-8") for file in RUN_TEXTS}
-        for name, run in named.items()
-    }
-    tuned = {
-        path.relative_to(study).as_posix(): path.read_text("utf-8")
-        for path in sorted((study / "tune").glob("*/*"))
-        if path.suffix in TUNED_TEXTS
-    }
-    for folder in sorted((study / "tune").glob("*")):
-        if not (folder / BEST).exists() and (folder / DATABASE).exists():
-            tuned[f"tune/{folder.name}/{JOURNAL}"] = _journal(folder)
-    records = Records(runs=texts, tuned=tuned)
-    out.mkdir(parents=True, exist_ok=True)
-    # A line a row held out anywhere, a column of margins a run; NaN where a run has none.
-    margins = [
-        predictions.read(run / PREDICTIONS).set_index(KEY_COLUMNS)["margin"] for run in held_out
-    ]
-    rows = pd.concat(margins, axis=1, keys=list(named)).reset_index()
-    rows = rows.sort_values(ROW_ORDER, kind="stable", ignore_index=True)
-    table = rows.to_parquet(index=False, compression="zstd")
-    text = json.dumps(records.model_dump(), indent=1, ensure_ascii=False) + "\n"
-    write_files({out / PREDICTIONS: table, out / RUNS: text.encode()})
-    return records
-
-
-def restore(folder: Path, study: Path) -> list[str]:
-    """Give a study the recorded runs that it lacks; returns their names.
-
-    Raises:
-        InputError: The records can't be read.
-    """
+    runs = sorted(path.parent for path in (study / "runs").glob(f"*/*/*/{ANSWERS}"))
+    files = {run / name for run in runs for name in RUN_FILES}
+    files |= {path for path in (study / "tune").glob("*/*") if path.suffix in TUNED_TEXTS}
+    contents = {out / path.relative_to(study): path.read_bytes() for path in sorted(files)}
+    for tuning in sorted((study / "tune").glob("*")):
+        if not (tuning / BEST).exists() and (tuning / DATABASE).exists():
+            contents[out / "tune" / tuning.name / JOURNAL] = _journal(tuning).encode()
     try:
-        records = Records.model_validate_json((folder / RUNS).read_bytes())
-        table = pd.read_parquet(folder / PREDICTIONS)
-    except (OSError, ValidationError, ValueError) as error:
-        raise InputError(f"{folder} holds no records of a study: {error}") from None
-    missing = [name for name in records.runs if not (study / "runs" / name / MODEL).exists()]
+        for path, data in contents.items():
+            if not path.exists() or path.read_bytes() != data:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_files({path: data})
+    except OSError as error:
+        raise InputError(f"{out} can't be written: {error}") from None
+    return [run.relative_to(study / "runs").as_posix() for run in runs]
+
+
+def restore(records: Path, study: Path, corpus: Path) -> list[str]:
+    """Give a study the recorded runs and tunings that it lacks; returns the runs' names.
+
+    Raises:
+        InputError: The records are of another corpus, or can't be read.
+    """
+    recorded = {
+        path.parent.relative_to(records / "runs").as_posix(): path.parent
+        for path in sorted((records / "runs").glob(f"*/*/*/{ANSWERS}"))
+    }
+    missing = [name for name in recorded if not (study / "runs" / name / MODEL).exists()]
     for name in missing:
-        _restore_run(records.runs[name], table[name], table[KEY_COLUMNS], study / "runs" / name)
-    for name, text in records.tuned.items():
-        path = study / name
+        _restore_run(recorded[name], study / "runs" / name, corpus)
+    for path in sorted((records / "tune").glob("*/*")):
+        tuning = study / "tune" / path.parent.name
         if path.name == JOURNAL:
-            _restore_tuning(path.parent, text)
-        elif not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_files({path: text.encode()})
+            _restore_tuning(tuning, path.read_text("utf-8"))
+        elif not (tuning / path.name).exists():
+            tuning.mkdir(parents=True, exist_ok=True)
+            write_files({tuning / path.name: path.read_bytes()})
     return missing
 
 
@@ -134,18 +106,22 @@ def _restore_tuning(tuning: Path, text: str) -> None:
             copy_finished(tuning.name, JournalStorage(JournalFileBackend(str(path))), database)
 
 
-def _restore_run(texts: dict[str, str], margins: Any, rows: pd.DataFrame, run: Path) -> None:
-    """Write a run's files; its model's folder comes last: where it is, the run is finished."""
-    held_out = margins.notna()
-    *others, of_model = RUN_TEXTS
-    config = ModelConfig.from_json(texts[of_model], str(run))
-    own = margins[held_out].to_numpy(dtype=np.float64)
+def _restore_run(recorded: Path, run: Path, corpus: Path) -> None:
+    """Copy a run's files; its model's folder comes last: where it is, the run is finished."""
+    plan, provenance = recipe.read(recorded / RECIPE), run_folder.read_provenance(recorded)
+    opened = open_corpus(corpus, provenance.split)
+    check_corpus(provenance, opened)
+    said = answers.read(recorded)[f"views_{plan.views}"]
+    held_out = find_unlearnt_rows(opened, provenance.held_out)
+    margins = said[held_out].to_numpy(np.float64)
+    decision = model_folder.read_config(recorded / MODEL).decision
     beside = run / f".{MODEL}.new"
     beside.mkdir(parents=True, exist_ok=True)
-    table = predictions.encode(rows[held_out], own, calibrate(own, config.decision))
-    contents = {run / name: texts[name].encode() for name in others}
-    contents |= {run / PREDICTIONS: table, beside / CONFIG: texts[of_model].encode()}
-    write_files(contents)
+    for name in RUN_FILES[:-1]:
+        shutil.copy(recorded / name, run / name)
+    shutil.copy(recorded / CONFIG, beside)
+    told = calibrate(margins, decision)
+    predictions.write(opened.table[held_out], margins, told, run / PREDICTIONS)
     beside.rename(run / MODEL)
 
 
@@ -154,8 +130,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the records.")],
 ) -> None:
     """Write what a study found so far."""
-    records = gather(study, out)
-    typer.echo(f"{len(records.runs)} runs: {out}")
+    typer.echo(f"{len(gather(study, out))} runs: {out}")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ _BATCHES_AHEAD = 4
 
 def degrade(pixels: Pixels, strengths: Degrade, rng: Rng) -> Pixels:
     """Degrade one patch in one or two of the ways that have a strength, or spare it."""
-    usable = [name for name in OPERATIONS if getattr(strengths, name)]
+    own = strengths.list_strengths()
+    usable = [name for name in OPERATIONS if name in own]
     if not usable or rng.random() < strengths.spared:
         return pixels
     weights = np.array([JPEG_TIMES if name == "jpeg" else 1 for name in usable])
@@ -39,7 +40,7 @@ def degrade(pixels: Pixels, strengths: Degrade, rng: Rng) -> Pixels:
     drawn = rng.choice(len(usable), count, replace=False, p=weights / weights.sum())
     for which in sorted(drawn):
         name = usable[which]
-        pixels = OPERATIONS[name](pixels, getattr(strengths, name), rng)
+        pixels = OPERATIONS[name](pixels, own[name], rng)
     return pixels
 
 
@@ -94,8 +95,9 @@ def _resample(pixels: Pixels, strength: float, rng: Rng) -> Pixels:
     return d.resample(pixels, rng.uniform(1 - strength, 1), there, back)
 
 
-def _save_as_jpeg(pixels: Pixels, lowest: float, rng: Rng) -> Pixels:
-    quality = int(rng.integers(int(lowest), HIGHEST_JPEG_QUALITY, endpoint=True))
+def _save_as_jpeg(pixels: Pixels, strength: float, rng: Rng) -> Pixels:
+    lowest = HIGHEST_JPEG_QUALITY - round(strength)
+    quality = int(rng.integers(lowest, HIGHEST_JPEG_QUALITY, endpoint=True))
     return d.compress_as_jpeg(pixels, quality, "4:2:0" if rng.random() < 0.5 else "4:4:4")
 
 

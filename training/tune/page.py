@@ -94,7 +94,7 @@ def _list_facts(study: optuna.Study, plan: Recipe) -> list[tuple[str, str]]:
         ("start weights", bound["start"]),
         ("code", ", ".join(sorted(commits)) or "of no git commit"),
         ("a trial", f"{plan.tune.size} px, {plan.tune.epochs} epochs a fold, seed {plan.seed}"),
-        ("value", "AUROC within the larger source, mean over the folds"),
+        ("value", f"AUROC within the larger source, mean over the folds{_describe_halves(plan)}"),
         ("tuned", "; ".join(space)),
         ("sampler", f"TPE, the first {plan.tune.startup_trials} at random; the default first"),
         ("pruner", "median of the trials so far, from the end of the first fold"),
@@ -102,6 +102,10 @@ def _list_facts(study: optuna.Study, plan: Recipe) -> list[tuple[str, str]]:
         ("pruned", f"{states[TrialState.PRUNED]}, of which {diverged} diverged"),
         ("failed", f"{states[TrialState.FAIL]} (stopped, killed or one too many)"),
     ]
+
+
+def _describe_halves(plan: Recipe) -> str:
+    return " and over patches as they are and degraded" if plan.degrade.is_on else ""
 
 
 def _describe_range(drawn: Range) -> str:

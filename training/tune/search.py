@@ -3,9 +3,10 @@
 python -m training.tune --config training/recipes/NAME.yaml --corpus CORPUS --out STUDY --trials N
 
 A trial trains once a fold, at low resolution. Its value is the mean over the folds of the AUROC
-within the larger source; test is never read. Run the command again to go on, or several times at
-once, on one machine or more, to share a study: each names the same ``--storage``, a database's URL,
-and a study folder of the same name.
+within the larger source, on what is held out as it is and, where the recipe degrades, on the same
+degraded as the untuned recipe says; test is never read. Run the command again to go on, or several
+times at once, on one machine or more, to share a study: each names the same ``--storage``, a
+database's URL, and a study folder of the same name.
 
 The best trial's numbers are written as a recipe. The best of many noisy values flatters: whether
 the recipe is any better is for ``training.study`` to find, at full length and on all folds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import torch
 import typer
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
@@ -20,11 +21,13 @@ from optuna.trial import FrozenTrial, TrialState
 from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from training import run_folder
+from training.corpus.pixels import Rows, StoredPixels
 from training.corpus.selection import Data, open_corpus, select_data
 from training.evaluate import scoring
 from training.recipes import schema as recipe
 from training.train import engine
 from training.train import run as train
+from training.train.degrade import degrade_rows
 from training.train.engine import Diverged
 from training.tune.space import Parameters, read_parameters, trial_recipe
 from training.tune.storage import fail_dead_trials
@@ -90,6 +93,8 @@ def measure(
 ) -> float:
     """Train at low resolution with a fold held out; returns AUROC within the larger source.
 
+    Where the recipe degrades, it is the mean of two: of what is held out as it is, and degraded.
+
     Args:
         bench: What all trials share.
         parameters: Numbers in place of the recipe's own.
@@ -103,18 +108,30 @@ def measure(
         TrainingStopped: The disk is full.
     """
     plan, data = trial_recipe(bench.plan, parameters, seed), bench.data[fold]
-    assert data.held_out is not None  # a fold is
+    held_out = data.held_out
+    assert held_out is not None  # a fold is
     shutil.rmtree(run, ignore_errors=True)  # of a killed worker: its checkpoint isn't ours
     run.mkdir(parents=True)
     try:
         network, preprocess, _ = train.build_network(plan, bench.start)
-        network = engine.fit(network, plan, preprocess, data.training, data.held_out, run, on_epoch)
-        margins = scoring.score(network, data.held_out, preprocess, plan.input_size)
+        network = engine.fit(network, plan, preprocess, data.training, held_out, run, on_epoch)
+        margins = [scoring.score(network, held_out, preprocess, plan.input_size)]
+        if bench.plan.degrade.is_on:
+            batches = _degrade(held_out, bench.plan)
+            margins.append(scoring.score_batches(network, batches, preprocess, plan.input_size))
     finally:
         shutil.rmtree(run, ignore_errors=True)
-    auroc = scoring.auroc_within(data.held_out, margins)
-    assert auroc is not None  # open_data has seen to it
-    return auroc
+    aurocs = [scoring.auroc_within(held_out, way) for way in margins]
+    # open_data has seen to it that there are both labels.
+    return float(np.mean([auroc for auroc in aurocs if auroc is not None]))
+
+
+def _degrade(rows: Rows, plan: recipe.Recipe) -> Iterator[StoredPixels]:
+    """Degrade rows as a recipe says before it is tuned, none spared, so that trials compare."""
+    strengths = plan.degrade.model_copy(update={"spared": 0.0})
+    for batch in torch.split(torch.arange(len(rows.pixels)), scoring.BATCH):
+        seeds = [(plan.seed, place) for place in batch.tolist()]
+        yield degrade_rows(rows.pixels.rows(batch), strengths, seeds)
 
 
 class SeededTPE(TPESampler):

@@ -1,0 +1,252 @@
+"""The arms of a plan and what is made of them, step by step, going on where it was left.
+
+python -m training.study --plan training/study/study.yaml --corpus CORPUS --out STUDY [--workers N]
+
+Each step is one of this package's commands; one whose result is there is passed over, one that was
+cut off is resumed. So the same command begins and goes on. With ``--next`` it takes the next
+training that is missing and no other process has in hand, adds what came of it to ``--records``,
+and ends.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from filelock import FileLock, Timeout
+
+from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
+from bcd_models.models.backbones import get_backbone
+from training.compare.runs import METRICS
+from training.evaluate.answers import ANSWERS
+from training.recipes import schema as recipe
+from training.recipes.schema import Recipe
+from training.run_folder import MODEL, PREDICTIONS
+from training.study import records, steps
+from training.study.plan import Arm, Plan, apply_arm, read_plan
+from training.study.steps import Step
+from training.tune.search import BEST
+
+REPORT, FLOOR, REFIT = "report", "floor", "all"
+PLAN = Path(__file__).with_name("study.yaml")
+START_ENDINGS = ("imagenet", "init")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where everything is.
+
+    Attributes:
+        plan: What is trained.
+        recipes: Folder that the plan names recipes from.
+        corpus: As written by ``training.corpus``.
+        out: The study's folder.
+        starts: Folder of start weights, ``ARCHITECTURE_imagenet.safetensors`` or ``_init``; None:
+            as recipes say.
+    """
+
+    plan: Plan
+    recipes: Path
+    corpus: Path
+    out: Path
+    starts: Path | None
+
+    def read_recipe(self, arm: Arm, seed: int = 0) -> Recipe:
+        """Read what an arm trains by; its tuning has to be there."""
+        tuned = self.find_tuning(arm) / BEST
+        return apply_arm(recipe.read(tuned if arm.trials else self.recipes / arm.recipe), arm, seed)
+
+    def find_tuning(self, arm: Arm) -> Path:
+        """Return the folder in which an arm's recipe is tuned."""
+        return self.out / "tune" / Path(arm.recipe).stem
+
+    def run_folder(self, trained: Recipe, held: str) -> Path:
+        """Return the folder of one run."""
+        return self.out / "runs" / trained.backbone / _make_file_name(trained.arm) / held
+
+    def write_config(self, trained: Recipe) -> Path:
+        """Write a recipe's file into the study; returns the file."""
+        name = f"{trained.backbone}-{_make_file_name(trained.arm)}-{trained.seed}.yaml"
+        path = self.out / "recipes" / name
+        document = trained.model_dump(mode="json", exclude_unset=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_files({path: yaml.safe_dump(document, sort_keys=False).encode()})
+        return path
+
+    def find_start(self, trained: Recipe) -> Path | None:
+        """Return a recipe's file of start weights; None: as the recipe says."""
+        if self.starts is None or trained.start == "none":
+            return None
+        name = get_backbone(trained.backbone).timm_name
+        files = [self.starts / f"{name}_{ending}.safetensors" for ending in START_ENDINGS]
+        found = next((file for file in files if file.is_file()), None)
+        if not found:
+            raise InputError(f"start weights {files[0]} are missing: look at --starts")
+        return found
+
+
+def plan_trainings(study: Study) -> Iterator[list[Step]]:
+    """Plan the trainings, by steps that wait for none of each other, once those before are done."""
+    for arm in study.plan.arms:
+        if arm.trials:
+            yield [_tune(study, arm)]
+        yield [
+            _train_fold(study, study.read_recipe(arm, seed), fold)
+            for seed in arm.seeds
+            for fold in arm.folds
+        ]
+        if arm.refit:
+            yield [_refit(study, arm)]
+
+
+def plan_release(study: Study, cards: Path | None, readme: Path | None) -> Iterator[list[Step]]:
+    """Plan what is made of finished trainings: test figures, the comparison, the model folders."""
+    refitted = [study.read_recipe(arm, arm.seeds[0]) for arm in study.plan.arms if arm.refit]
+    yield [_measure_floor(study), *(_test(study, trained) for trained in refitted)]
+    yield [_compare(study)]
+    if cards:
+        runs = [str(study.run_folder(trained, REFIT)) for trained in refitted]
+        options = _options(report=study.out / REPORT, cards=cards, readme=readme)
+        yield [Step("the model folders", "study.release", [*runs, *options], None)]
+
+
+def do_next(study: Study) -> str | None:
+    """Do the next training that is missing and nobody has in hand; returns its name, if any is.
+
+    Raises:
+        BCDError: It failed; the same command goes on from it.
+        InputError: All that can be done now is in other processes' hands.
+    """
+    for stage in plan_trainings(study):
+        undone = [step for step in stage if not step.is_done]
+        for step in undone:
+            lock = study.out / "claims" / _make_file_name(step.name)
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(lock, timeout=0):
+                    steps.do_steps([step], [], 1)
+                    return step.name
+            except Timeout:
+                continue
+        if undone:
+            raise InputError(f"{undone[0].name} is another process' at this moment: wait for it")
+    return None
+
+
+def _options(**given: Any) -> list[str]:
+    """Return a command's options by name, but for those of None."""
+    named = {name: str(value) for name, value in given.items() if value is not None}
+    return [word for name, value in named.items() for word in (f"--{name}", value)]
+
+
+def _tune(study: Study, arm: Arm) -> Step:
+    plain, out = study.recipes / arm.recipe, study.find_tuning(arm)
+    options = _options(
+        config=plain,
+        corpus=study.corpus,
+        out=out,
+        trials=arm.trials,
+        start=study.find_start(recipe.read(plain)),
+    )
+    return Step(f"{out.name}: tuning", "tune", options, out / BEST)
+
+
+def _train_fold(study: Study, trained: Recipe, fold: int) -> Step:
+    """Train with a fold held out, then record what the run says."""
+    held = f"seed-{trained.seed}-fold-{fold}"
+    run = study.run_folder(trained, held)
+    name = f"{trained.backbone}, {trained.arm}, seed {trained.seed}, fold {fold}"
+    training = _train(study, trained, name, run, ["--fold", str(fold)])
+    options = [str(run), *_options(corpus=study.corpus)]
+    return Step(f"{name}: answers", "evaluate.answers", options, run / ANSWERS, training)
+
+
+def _refit(study: Study, arm: Arm) -> Step:
+    """Train on all but test; the folds of its seed decide its decision rule."""
+    trained = study.read_recipe(arm, arm.seeds[0])
+    held = [f"seed-{trained.seed}-fold-{fold}" for fold in arm.folds]
+    decided = [word for h in held for word in ("--decision-from", study.run_folder(trained, h))]
+    run = study.run_folder(trained, REFIT)
+    return _train(study, trained, _name_refit(trained), run, list(map(str, decided)))
+
+
+def _train(study: Study, trained: Recipe, name: str, run: Path, holding: list[str]) -> Step:
+    options = _options(
+        config=study.write_config(trained),
+        corpus=study.corpus,
+        out=run,
+        start=study.find_start(trained),
+    )
+    return Step(name, "train", [*options, *holding, "--resume"], run / MODEL)
+
+
+def _measure_floor(study: Study) -> Step:
+    out = study.out / FLOOR
+    options = _options(corpus=study.corpus, out=out)
+    return Step("colour statistics alone", "evaluate.floors", options, out / PREDICTIONS)
+
+
+def _test(study: Study, trained: Recipe) -> Step:
+    """Read the test part once."""
+    run = study.run_folder(trained, REFIT)
+    options = _options(model=run / MODEL, corpus=study.corpus, out=run / METRICS)
+    return Step(f"{_name_refit(trained)}: test part", "evaluate", options, run / METRICS)
+
+
+def _compare(study: Study) -> Step:
+    """Compare all runs, every time: it is quick, and runs may have come since."""
+    runs = sorted(str(model.parent) for model in (study.out / "runs").glob(f"*/*/*/{MODEL}"))
+    options = _options(corpus=study.corpus, out=study.out / REPORT, floor=study.out / FLOOR)
+    return Step("the comparison", "compare", [*runs, *options], None)
+
+
+def _name_refit(trained: Recipe) -> str:
+    return f"{trained.backbone}, {trained.arm}, {REFIT}"
+
+
+def _make_file_name(words: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", words)
+
+
+def main(
+    corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
+    out: Annotated[Path, typer.Option(help="The study's folder.")],
+    plan: Annotated[Path, typer.Option(help="What is trained.")] = PLAN,
+    starts: Annotated[Path | None, typer.Option(help="Folder of start weights.")] = None,
+    launch: Annotated[
+        str, typer.Option(help='Starts trainings: "accelerate launch ... -m". This process does.')
+    ] = "",
+    workers: Annotated[int, typer.Option(min=1, help="Steps done at a time.")] = 1,
+    cards: Annotated[Path | None, typer.Option(help="Publish the models into here.")] = None,
+    readme: Annotated[Path | None, typer.Option(help="Put their results in here.")] = None,
+    recorded: Annotated[
+        Path | None,
+        typer.Option("--records", help="Begin with the runs recorded here; --next adds to them."),
+    ] = None,
+    take_next: Annotated[
+        bool, typer.Option("--next", help="Do the next missing training alone.")
+    ] = False,
+) -> None:
+    """Train, tune and compare everything; run it again to go on."""
+    if launch and workers > 1:
+        raise InputError(f"--launch and --workers {workers} would share the machine: choose one")
+    study = Study(read_plan(plan), plan.parent, corpus, out, starts)
+    if recorded and recorded.exists():
+        typer.echo(f"{len(records.restore(recorded, out, corpus))} runs from {recorded}")
+    if take_next:
+        done = do_next(study)
+        if recorded:
+            records.gather(out, recorded)
+        typer.echo(f"done: {done}" if done else "nothing is missing")
+        return
+    for stage in chain(plan_trainings(study), plan_release(study, cards, readme)):
+        steps.do_steps(stage, shlex.split(launch), workers)
+    typer.echo(f"report: {out / REPORT / 'report.md'}")
