@@ -42,6 +42,10 @@ BACKBONES = {
     for backbone in (
         Backbone("mobilenetv2", "mobilenetv2_100", "MobileNetV2"),
         Backbone("efficientnet_b2", "efficientnet_b2", "EfficientNet-B2"),
+        Backbone("densenet121", "densenet121", "DenseNet-121"),
+        Backbone(
+            "vit_small", "vit_small_patch14_dinov2", "DINOv2 ViT-S/14", "blocks.11.norm1", 14, 98
+        ),
     )
 }
 
@@ -80,15 +84,14 @@ def create_network(
     require_torch("a network")
     import timm
 
-    sizes: dict[str, Any] = {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}  # not all know it
     if _timm_says(backbone)["fixed_input_size"]:  # and training's phases have sizes of their own
-        sizes = {"img_size": input_size, "dynamic_img_size": True}
+        options |= {"img_size": input_size, "dynamic_img_size": True}
     network: nn.Module = timm.create_model(
         backbone.timm_name,
         num_classes=len(LABELS),
-        drop_path_rate=drop_path,
         drop_rate=dropout,
-        **sizes,
+        **options,
     )
     return network
 

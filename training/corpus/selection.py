@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ from numpy.typing import NDArray
 from bcd_models.config import HeldOut, Provenance
 from bcd_models.errors import InputError
 from training.corpus import build as corpus
-from training.corpus import predictions, splits
+from training.corpus import splits
 from training.corpus.pixels import Rows, select_rows
 from training.recipes import schema as recipe
-from training.run_folder import PREDICTIONS
 
 
 @dataclass(frozen=True)
@@ -145,26 +143,3 @@ def draw_cases(table: pd.DataFrame, share: float) -> set[str]:
     rank = malignant.groupby("source").cumcount()
     drawn = np.floor((rank + 1) * share) > np.floor(rank * share)
     return set(malignant.index[drawn].get_level_values("case_id"))
-
-
-def average_teachers(
-    frame: pd.DataFrame, plan: recipe.Recipe, teachers: Sequence[Path]
-) -> NDArray[np.float64] | None:
-    """Return the mean of what teachers say of each row, NaN where none says anything.
-
-    Raises:
-        InputError: Teachers and the recipe's share of them contradict each other, or the teachers
-            say nothing of any row.
-    """
-    if bool(teachers) != bool(plan.teachers):
-        raise InputError(
-            f"the recipe takes a share of {plan.teachers:g} from teachers and {len(teachers)} are "
-            "named with --teacher: give both or neither"
-        )
-    if not teachers:
-        return None
-    answers = pd.concat([predictions.read(run / PREDICTIONS) for run in teachers])
-    mean = frame["sha256"].map(answers.groupby("sha256")["probability"].mean())
-    if mean.isna().all():
-        raise InputError("the teachers say nothing of any image learnt from: name other runs")
-    return np.asarray(mean, np.float64)

@@ -26,6 +26,9 @@ class Arm(Strict):
         folds: Held out in turn.
         seeds: Of the trainings; all folds with the first, then all with the next.
         refit: Whether it is then trained on all but test, to be published.
+        taught_by: Arms before it, as "backbone/arm", whose runs of the same fold teach it.
+        lifts: Arms before it, as "backbone/arm": with these as an ensemble it has to have a larger
+            AUROC on its first fold than they have, or its other folds and refit are left out.
     """
 
     name: str = Field(min_length=1)
@@ -35,6 +38,8 @@ class Arm(Strict):
     folds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     refit: bool = False
+    taught_by: tuple[str, ...] = ()
+    lifts: tuple[str, ...] = ()
 
 
 class Plan(Strict):

@@ -18,14 +18,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 import yaml
 from filelock import FileLock, Timeout
 
+from bcd_models.decision import log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.models.backbones import get_backbone
+from training.compare.rows import align_frames, select_source
 from training.compare.runs import METRICS
+from training.corpus import predictions, splits
+from training.evaluate import metrics
 from training.evaluate.answers import ANSWERS
 from training.recipes import schema as recipe
 from training.recipes.schema import Recipe
@@ -98,12 +103,18 @@ def plan_trainings(study: Study) -> Iterator[list[Step]]:
     for arm in study.plan.arms:
         if arm.trials:
             yield [_tune(study, arm)]
-        yield [
-            _train_fold(study, study.read_recipe(arm, seed), fold)
+        folds = [
+            _train_fold(study, arm, study.read_recipe(arm, seed), fold)
             for seed in arm.seeds
             for fold in arm.folds
         ]
+        if arm.lifts:
+            yield folds[:1]
+            if not lifts_ensemble(study, arm):
+                continue
+        yield folds
         if arm.refit:
+            yield [_record(study, study.out / "runs" / name / REFIT) for name in arm.taught_by]
             yield [_refit(study, arm)]
 
 
@@ -116,6 +127,20 @@ def plan_release(study: Study, cards: Path | None, readme: Path | None) -> Itera
         runs = [str(study.run_folder(trained, REFIT)) for trained in refitted]
         options = _options(report=study.out / REPORT, cards=cards, readme=readme)
         yield [Step("the model folders", "study.release", [*runs, *options], None)]
+
+
+def lifts_ensemble(study: Study, arm: Arm) -> bool:
+    """Return whether an arm lifts the AUROC of others' mean log-odds, on its first fold."""
+    held = f"seed-{arm.seeds[0]}-fold-{arm.folds[0]}"
+    own = study.run_folder(study.read_recipe(arm, arm.seeds[0]), held)
+    others = [study.out / "runs" / name / held for name in arm.lifts]
+    frames = align_frames([predictions.read(run / PREDICTIONS) for run in (*others, own)])
+    larger = splits.find_larger_source(frames[0])
+    within = [select_source(frame, larger) for frame in frames]
+    said = [log_odds(frame["probability"].clip(1e-6, 1 - 1e-6)) for frame in within]
+    truth = metrics.is_malignant(within[0])
+    without, together = (np.mean(some, axis=0) for some in (said[:-1], said))
+    return metrics.auroc(truth, together) > metrics.auroc(truth, without)
 
 
 def do_next(study: Study) -> str | None:
@@ -159,14 +184,25 @@ def _tune(study: Study, arm: Arm) -> Step:
     return Step(f"{out.name}: tuning", "tune", options, out / BEST)
 
 
-def _train_fold(study: Study, trained: Recipe, fold: int) -> Step:
+def _train_fold(study: Study, arm: Arm, trained: Recipe, fold: int) -> Step:
     """Train with a fold held out, then record what the run says."""
     held = f"seed-{trained.seed}-fold-{fold}"
     run = study.run_folder(trained, held)
     name = f"{trained.backbone}, {trained.arm}, seed {trained.seed}, fold {fold}"
-    training = _train(study, trained, name, run, ["--fold", str(fold)])
+    options = ["--fold", str(fold), *_teach(study, arm, held)]
+    return _record(study, run, _train(study, trained, name, run, options))
+
+
+def _record(study: Study, run: Path, training: Step | None = None) -> Step:
+    """Record what a run says; ``training`` makes it."""
+    name = "/".join(run.parts[-3:])
     options = [str(run), *_options(corpus=study.corpus)]
     return Step(f"{name}: answers", "evaluate.answers", options, run / ANSWERS, training)
+
+
+def _teach(study: Study, arm: Arm, held: str) -> list[str]:
+    runs = (str(study.out / "runs" / name / held) for name in arm.taught_by)
+    return [word for run in runs for word in ("--teacher", run)]
 
 
 def _refit(study: Study, arm: Arm) -> Step:
@@ -175,7 +211,8 @@ def _refit(study: Study, arm: Arm) -> Step:
     held = [f"seed-{trained.seed}-fold-{fold}" for fold in arm.folds]
     decided = [word for h in held for word in ("--decision-from", study.run_folder(trained, h))]
     run = study.run_folder(trained, REFIT)
-    return _train(study, trained, _name_refit(trained), run, list(map(str, decided)))
+    options = [*map(str, decided), *_teach(study, arm, REFIT)]
+    return _train(study, trained, _name_refit(trained), run, options)
 
 
 def _train(study: Study, trained: Recipe, name: str, run: Path, holding: list[str]) -> Step:

@@ -29,12 +29,14 @@ from bcd_models.models.classifier import BCDClassifier
 from training import command, run_folder
 from training.corpus import predictions, splits
 from training.corpus.pixels import Rows
-from training.corpus.selection import Data, average_teachers, open_data
+from training.corpus.selection import Data, open_corpus, select_data
 from training.evaluate import metrics, scoring
+from training.evaluate.answers import ANSWERS
 from training.evaluate.calibration import fit_decision
 from training.recipes import schema as recipe
 from training.run_folder import MODEL, PREDICTIONS
 from training.train import engine, start
+from training.train.teach import average_teachers
 
 
 def build_network(plan: recipe.Recipe, file: Path | None) -> tuple[Any, PreprocessConfig, str]:
@@ -70,16 +72,18 @@ def train(
         out: The run's folder.
         start_file: Start weights.
         held: What is held out.
-        teachers: Folders whose predictions are part of the targets.
+        teachers: Runs whose answers are part of the targets.
         decision_from: Runs whose predictions decide the decision rule where nothing is held out.
     """
     plan = recipe.read(config)
     state = engine.find_processes()
     with state.main_process_first():
-        data = open_data(corpus_folder, plan, held)
+        opened = open_corpus(corpus_folder, plan.split)
+        data = select_data(opened, plan, held)
     network, preprocess, start_sha256 = build_network(plan, start_file)
     began_with = (start_file, start_sha256)
-    provenance = build_provenance(plan, data, held, began_with, (*teachers, *decision_from))
+    inputs = [run / ANSWERS for run in teachers] + [run / PREDICTIONS for run in decision_from]
+    provenance = build_provenance(plan, data, held, began_with, inputs)
     described = ModelConfig(
         name=plan.name,
         version=plan.version,
@@ -87,7 +91,8 @@ def train(
         preprocess=preprocess,
         provenance=provenance,
     )
-    training = replace(data.training, taught=average_teachers(data.training.frame, plan, teachers))
+    taught = average_teachers(opened, data.training.frame, plan, held, teachers)
+    training = replace(data.training, taught=taught)
     with run_folder.hold(out, plan, provenance, state):
         network = engine.fit(network, plan, preprocess, training, data.held_out, out)
         if state.is_main_process:
@@ -110,7 +115,7 @@ def build_provenance(
         data: Its rows.
         held: What it holds out.
         began_with: The file of its start weights, and its SHA-256.
-        inputs: Folders of predictions that it takes something from.
+        inputs: Other runs' files that it takes something from.
     """
     file, start_sha256 = began_with
     return Provenance(
@@ -123,7 +128,7 @@ def build_provenance(
         seed=plan.seed,
         start=file.name if file else plan.start,
         start_sha256=start_sha256,
-        inputs={"/".join(p.parts[-3:]): run_folder.hash_file(p / PREDICTIONS) for p in inputs},
+        inputs={"/".join(p.parts[-4:-1]): run_folder.hash_file(p) for p in inputs},
         git_commit=run_folder.read_git_commit(),
         versions=run_folder.list_versions(),
     )
@@ -188,7 +193,7 @@ def main(
         typer.Option(help="Hold out nothing; fit the decision on these runs' held-out rows."),
     ] = None,
     teacher: Annotated[
-        list[Path] | None, typer.Option(help="Folder whose predictions are part of the targets.")
+        list[Path] | None, typer.Option(help="Run whose answers are part of the targets.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the run's checkpoint.")] = False,
 ) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from timm.layers import resample_abs_pos_embed  # type: ignore[attr-defined]
+from torch import Tensor, nn
 
 from bcd_models.config import RGB
 from bcd_models.errors import InputError
@@ -49,6 +50,7 @@ def from_file(network: Any, path: Path, lacks: Sequence[str] = ()) -> tuple[RGB,
         raise InputError(f"start weights {path} are not a safetensors file ({error})") from None
     head = f"{network.pretrained_cfg['classifier']}."  # begins the names of its tensors
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(head)}
+    _fit_positions(network, tensors)
     wanted = network.state_dict()
     for name, tensor in tensors.items():
         if name not in wanted or wanted[name].shape != tensor.shape:
@@ -64,6 +66,16 @@ def from_file(network: Any, path: Path, lacks: Sequence[str] = ()) -> tuple[RGB,
     return _read_scaling(stated, "mean", path), _read_scaling(stated, "std", path), sha256
 
 
+def _fit_positions(network: Any, tensors: dict[str, Tensor]) -> None:
+    """Resample a transformer's positions, in place, to the grid of its own input."""
+    if "pos_embed" in tensors:
+        tensors["pos_embed"] = resample_abs_pos_embed(
+            tensors["pos_embed"].float(),
+            network.patch_embed.grid_size,
+            num_prefix_tokens=network.num_prefix_tokens,
+        )
+
+
 def _read_scaling(metadata: Mapping[str, str], name: str, path: Path) -> RGB:
     """Return what a file's metadata states for the three channels, or 0.5 for each."""
     text = metadata.get(name, "0.5")
@@ -77,7 +89,7 @@ def _read_scaling(metadata: Mapping[str, str], name: str, path: Path) -> RGB:
     return red, green, blue
 
 
-def from_imagenet(network: nn.Module, backbone: str) -> tuple[RGB, RGB, str]:
+def from_imagenet(network: Any, backbone: str) -> tuple[RGB, RGB, str]:
     """Load timm's ImageNet weights from the Hub, all but the classifier."""
     import timm
 
@@ -91,5 +103,6 @@ def from_imagenet(network: nn.Module, backbone: str) -> tuple[RGB, RGB, str]:
         ) from None
     head = f"{source.pretrained_cfg['classifier']}."
     tensors = {k: v for k, v in source.state_dict().items() if not k.startswith(head)}
+    _fit_positions(network, tensors)
     network.load_state_dict(tensors, strict=False)
     return source.pretrained_cfg["mean"], source.pretrained_cfg["std"], ""

@@ -27,7 +27,6 @@ from training.evaluate import measure
 from training.publish import model as publish
 from training.train import run as train
 
-SIZE = 64
 MORE = (
     Backbone("resnet18", "resnet18", "ResNet-18"),
     Backbone(
@@ -46,6 +45,7 @@ class BackboneTests:
     """What a backbone has to do; a subclass names it."""
 
     backbone: Backbone
+    size: int
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -60,7 +60,7 @@ class BackboneTests:
     def model(cls) -> BCDClassifier:
         torch.manual_seed(1)
         half = (0.5, 0.5, 0.5)
-        preprocess = PreprocessConfig(input_size=SIZE, mean=half, std=half)
+        preprocess = PreprocessConfig(input_size=cls.size, mean=half, std=half)
         name = cls.backbone.name
         return BCDClassifier(
             ModelConfig(name="fresh", version="0", backbone=name, preprocess=preprocess)
@@ -94,11 +94,11 @@ class BackboneTests:
     def test_plain_timm_loads_it_with_other_heads_and_channels(self, folder: Path) -> None:
         plain = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         loaded = BCDClassifier.from_pretrained(folder)
-        pixels = torch.randn(2, 3, SIZE, SIZE)
+        pixels = torch.randn(2, 3, self.size, self.size)
         with torch.inference_mode():
             assert torch.equal(plain(pixels), loaded(pixels))
         other = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=5, in_chans=1)
-        assert other(torch.randn(2, 1, SIZE, SIZE)).shape == (2, 5)
+        assert other(torch.randn(2, 1, self.size, self.size)).shape == (2, 5)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -107,7 +107,7 @@ class BackboneTests:
     ) -> tuple[Path, Path]:
         """A run of one short epoch, and the figures of its model."""
         root = tmp_path_factory.mktemp("trained")
-        phase = {"size": SIZE, "epochs": 1, "learning_rate": 0.001}
+        phase = {"size": cls.size, "epochs": 1, "learning_rate": 0.001}
         recipe = small_runs.write(
             root / "recipe.yaml", backbone=cls.backbone.name, phases=[phase], ema=0
         )
@@ -126,7 +126,7 @@ class BackboneTests:
         run_command(card.main, ["--model", str(folder)])
         text = (folder / "README.md").read_text()
         assert self.backbone.title in text
-        cells = SIZE // self.backbone.cell_pixels
+        cells = self.size // self.backbone.cell_pixels
         assert f"{cells} x {cells} cells" in text
         assert (self.backbone.cam_layer or "the last feature map") in text
         content = publish.stage(folder, tmp_path)
@@ -134,7 +134,9 @@ class BackboneTests:
 
 
 def _named_tests(backbone: Backbone) -> type[BackboneTests]:
-    return type(f"Test_{backbone.name}", (BackboneTests,), {"backbone": backbone})
+    size = 64 - 64 % backbone.cell_pixels
+    names = {"backbone": backbone, "size": size}
+    return type(f"Test_{backbone.name}", (BackboneTests,), names)
 
 
 for each in (*BACKBONES.values(), *MORE):
