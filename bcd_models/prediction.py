@@ -57,7 +57,8 @@ class Prediction:
         mpp: Micrometres a pixel of the image; None: not known.
         scale: Where that comes from, such as "given", "PNG pHYs" or "unknown"; "": not recorded.
         tile_probabilities: Of a field larger than the trained one, calibrated P(malignant) of each
-            tile, row by row; None where one was not looked at for want of tissue. Empty where there is one tile.
+            tile, row by row; None where too little tissue was found to look. Empty where there is
+            one tile.
     """
 
     name: str

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 MODEL_HELP = "Folder of a model or an ensemble, or Hub id (owner/name)."
 
 
-
 def read_number(text: str) -> float:
     """Read an option's number."""
     try:

@@ -42,6 +42,7 @@ from bcd_models.prediction import COLUMNS, Prediction
 
 if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
+
     PrintAnswer = Callable[[str, Prediction], None]
 
 Answer = TypeVar("Answer")
@@ -90,7 +91,9 @@ def predict(
     stream = answer_all(paths, mpp=scales)
     for path, (_, answer) in zip(paths, _with_progress(stream, len(paths)), strict=True):
         if isinstance(answer, ImageError):
-            failures.append(describe_failure(path, answer))  # the error itself would keep the file's bytes
+            failures.append(
+                describe_failure(path, answer)
+            )  # the error itself would keep the file's bytes
             continue
         prediction = answer if isinstance(answer, Prediction) else answer.prediction
         print_answer(str(path), prediction)

@@ -89,9 +89,7 @@ def parse_number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(
-            f"{text!r} is no number: write decimals with a point, as in 0.5"
-        ) from None
+        raise InputError(f"{text!r} is no number: write decimals with a point, as in 0.5") from None
 
 
 def compute_mpp(objective: float, camera_pixel_um: float, adapter: float = 1.0) -> float:
