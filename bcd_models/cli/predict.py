@@ -91,13 +91,13 @@ def predict(
     stream = answer_all(paths, mpp=scales)
     for path, (_, answer) in zip(paths, _with_progress(stream, len(paths)), strict=True):
         if isinstance(answer, ImageError):
-            failures.append(
-                describe_failure(path, answer)
-            )  # the error itself would keep the file's bytes
+            # In words: the error itself would keep the file's bytes.
+            failures.append(describe_failure(path, answer))
             continue
         prediction = answer if isinstance(answer, Prediction) else answer.prediction
         print_answer(str(path), prediction)
-        referred.append((str(path), prediction.reasons))
+        if prediction.reasons:
+            referred.append((str(path), prediction.reasons))
         if not isinstance(answer, Prediction):
             write_png(answer.overlay(), targets[path])
     if not (json or csv):

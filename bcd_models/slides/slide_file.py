@@ -137,6 +137,8 @@ def open_slide(path: Path) -> OpenSlide:
         refuse_unsafe_slide(path)
     except FileNotFoundError:
         raise ImageError(f"no such file: {path}") from None
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise ImageError(f"{path} can't be read: {said}") from None

@@ -214,7 +214,7 @@ def nothing(path: Path, _: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (text, "is no slide that OpenSlide reads"),
+        (text, r"^\S+ is no slide that OpenSlide reads"),
         (cut_short, r"is no slide.*cut short"),
         (untiled, "an untiled TIFF must be saved tiled"),
         (untiled, r"for an image of a field: bcd predict \S+.tif --mpp"),
