@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from bcd_models import __version__
 from bcd_models.errors import ImageError, InputError
 from bcd_models.hub.atomic import write_files
+from bcd_models.prediction import COLUMNS
 
 if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
@@ -102,10 +103,15 @@ def predict_into(
         for (path, _), (_, said) in zip(images, stream, strict=True):
             rows.append(_row(path, said, model, sha256))
             if isinstance(said, ImageError):
-                failed.append(f"{path}: {said}")
+                failed.append(describe_failure(path, said))
         _write(file, rows)
     answered = sum(len(images) for _, images in left)
     return Outcome(answered, sum(len(images) for _, images in own) - answered, tuple(failed))
+
+
+def describe_failure(path: Path, error: ImageError) -> str:
+    """Return why an image can't be used, with its path, which some errors name themselves."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
 
 
 def _plan_files(
@@ -139,33 +145,24 @@ def _row(
     path: Path, said: Prediction | ImageError, model: Predictor, sha256: str
 ) -> dict[str, Any]:
     """Return one row: the answer, or why there is none."""
-    failed = str(said) if isinstance(said, ImageError) else None
-    answer = None if isinstance(said, ImageError) else said
-    return {
-        "path": str(path),
-        "label": answer and answer.label,
-        "probability": answer and answer.probability,
-        "decision": answer and answer.decision,
-        "mpp": answer and answer.mpp,
-        "scale": answer and answer.scale,
-        "tiles": answer and answer.tiles,
-        "share": answer and answer.share,
-        "reasons": answer and "; ".join(answer.reasons),
+    if not isinstance(said, ImageError):
+        return {"path": str(path), **said.to_row(), "failed": None}
+    known = {
         "threshold": model.config.decision.threshold,
         "model": model.config.name,
         "model_version": model.config.version,
         "weights_sha256": sha256,
-        "failed": failed,
     }
+    return {"path": str(path), **dict.fromkeys(COLUMNS), **known, "failed": str(said)}
 
 
 def _write(file: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    kinds = dict.fromkeys(rows[0], pa.string())
-    numbers = dict.fromkeys(("probability", "mpp", "share", "threshold"), pa.float64())
-    schema = pa.schema(kinds | numbers | {"tiles": pa.int64()})
+    kinds = {str: pa.string(), float: pa.float64(), int: pa.int64()}
+    columns = {"path": str, **COLUMNS, "failed": str}
+    schema = pa.schema({name: kinds[kind] for name, kind in columns.items()})
     buffer = io.BytesIO()
     parquet.write_table(pa.Table.from_pylist(rows, schema), buffer)
     try:

@@ -47,24 +47,32 @@ class Explanation:
     Regions, not cells: the map has one value for each 32 x 32 pixels of the network's input,
     enlarged bilinearly; a model's card says how much tissue that is.
 
+    A large field's tiles have a map each, as they have an answer each: where two of them meet, two
+    answers do, and nothing is smoothed over.
+
     Attributes:
         image: The image as the model saw it, upright RGB, before resizing.
         label: The label explained.
-        heatmap: H x W float32 in [0, 1], at the image's size.
+        heatmap: H x W float32 in [0, 1], at the image's size; 0 where nothing was looked at.
         prediction: The model's answer about the image.
+        seen: H x W, which pixels of the map were looked at: all but tiles without enough tissue and
+            what lies beyond the tiles.
     """
 
     image: Image.Image
     label: Label
     heatmap: NDArray[np.float32]
     prediction: Prediction
+    seen: NDArray[np.bool_]
 
     def coloured(self) -> Image.Image:
-        """The heat map alone, in colour: dark is 0, bright yellow is 1."""
-        return Image.fromarray(apply_colours(self.heatmap))
+        """The heat map alone, RGBA: dark is 0, bright yellow is 1, clear was not looked at."""
+        picture = Image.fromarray(apply_colours(self.heatmap))
+        picture.putalpha(Image.fromarray(self.seen).convert("L"))
+        return picture
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """Lay the coloured heat map over the image.
+        """Lay the coloured heat map over the image; what was not looked at stays as it is.
 
         Args:
             opacity: Of the heat map, from 0 (the image alone) to 1 (the map alone).
@@ -74,4 +82,6 @@ class Explanation:
         """
         if not isinstance(opacity, Real) or not 0 <= opacity <= 1:
             raise InputError(f"an opacity is from 0 to 1, not {opacity!r}")
-        return Image.blend(self.image, self.coloured(), opacity)
+        over = self.coloured()
+        blended = Image.blend(self.image, over.convert("RGB"), opacity)
+        return Image.composite(blended, self.image, over.getchannel("A"))

@@ -19,6 +19,22 @@ WORDS = {
     "refer": "unclear: refer to a pathologist",
 }
 
+# What a table says of an answer, CSV and Parquet alike: each column's name and type.
+COLUMNS: dict[str, type] = {
+    "label": str,
+    "probability": float,
+    "decision": str,
+    "threshold": float,
+    "model": str,
+    "model_version": str,
+    "weights_sha256": str,
+    "mpp": float,
+    "scale": str,
+    "tiles": int,
+    "share": float,
+    "reasons": str,
+}
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -41,7 +57,8 @@ class Prediction:
         mpp: Micrometres a pixel of the image; None: not known.
         scale: Where that comes from, such as "given", "PNG pHYs" or "unknown"; "": not recorded.
         tile_probabilities: Of a field larger than the trained one, calibrated P(malignant) of each
-            tile, row by row; None where a tile shows no tissue. Empty where there is one tile.
+            tile, row by row; None where too little tissue was found to look. Empty where there is
+            one tile.
     """
 
     name: str
@@ -81,6 +98,11 @@ class Prediction:
     def share(self) -> float:
         """The share of the tiles that are labelled malignant, 0 to 1."""
         return self.malignant_tiles / self.tiles
+
+    def to_row(self) -> dict[str, Any]:
+        """What a table says, by ``COLUMNS``; reasons are joined by semicolons."""
+        values = {name: getattr(self, name) for name in COLUMNS}
+        return values | {"reasons": "; ".join(self.reasons)}
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, what follows from them, and the research-use notice, ready for JSON."""

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from bcd_models.errors import InputError
+from bcd_models.errors import BCDError, InputError
+from bcd_models.images.image_list import read_list
 from bcd_models.images.open import image_paths
-from bcd_models.images.scale import compute_mpp, give_scale
+from bcd_models.images.scale import compute_mpp, give_scale, parse_number
 from bcd_models.runtime.device import choose_device
 
 if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
 
 MODEL_HELP = "Folder of a model or an ensemble, or Hub id (owner/name)."
+
+
+def read_number(text: str) -> float:
+    """Read an option's number."""
+    try:
+        return parse_number(text)
+    except InputError as error:  # of a ValueError typer would make its own box of many lines
+        raise BCDError(str(error)) from None
+
 
 Images = Annotated[
     list[str],
@@ -28,22 +37,25 @@ Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda or mps; auto: a GPU where torch finds one.")
 ]
+NUMBER: Any = {"parser": read_number, "metavar": "NUMBER"}
 Mpp = Annotated[
-    float | None, typer.Option(help="Micrometres a pixel, where the file doesn't say or is wrong.")
+    float | None,
+    typer.Option(help="Micrometres a pixel, where the file doesn't say or is wrong.", **NUMBER),
 ]
 Objective = Annotated[
     float | None,
-    typer.Option(help="Magnification of the objective, with --camera-pixel."),
+    typer.Option(help="Magnification of the objective, with --camera-pixel.", **NUMBER),
 ]
 CameraPixel = Annotated[
-    float | None, typer.Option(help="Side of a pixel of the camera's sensor in micrometres.")
+    float | None,
+    typer.Option(help="Side of a pixel of the camera's sensor in micrometres.", **NUMBER),
 ]
 Adapter = Annotated[
-    float | None, typer.Option(help="Magnification of the camera's adapter, if it has one.")
+    float | None,
+    typer.Option(help="Magnification of the camera's adapter, if it has one.", **NUMBER),
 ]
 
 LIST_SUFFIX = ".csv"
-SURPLUS = "cells beyond the last column"
 
 
 class Found(NamedTuple):
@@ -127,28 +139,14 @@ def _images_at(path: Path, is_named: bool) -> list[Found]:
 
 def _read_list(path: Path) -> list[Found]:
     """Return the images that a CSV file lists: path, relative to the file's folder, and mpp."""
-    found: list[Found] = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey=SURPLUS, strict=True)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            if "path" not in reader.fieldnames:
-                raise InputError(f"list {path}, line 1: no column path; it may have mpp, too")
-            found.extend(
-                _parse_line(row, path, f"list {path}, line {reader.line_num}") for row in reader
-            )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"list {path} can't be read: {error}; save it as CSV, in UTF-8") from None
-    return found
+    return [_parse_line(cells, path, where) for where, cells in read_list(path, ["path"], ["mpp"])]
 
 
-def _parse_line(row: dict[str, str | None], path: Path, where: str) -> Found:
-    if SURPLUS in row:
-        raise InputError(f"{where}: more cells than columns: write numbers with a point")
-    name, mpp = ((row.get(column) or "").strip() for column in ("path", "mpp"))
+def _parse_line(cells: dict[str, str], path: Path, where: str) -> Found:
+    name, mpp = cells["path"], cells["mpp"]
     if not name:
         raise InputError(f"{where}: no path")
     try:
-        return Found(path.parent / name, give_scale(float(mpp)).mpp_x if mpp else None)
-    except ValueError as error:
+        return Found(path.parent / name, give_scale(parse_number(mpp)).mpp_x if mpp else None)
+    except InputError as error:
         raise InputError(f"{where}: {error}") from None

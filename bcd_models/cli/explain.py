@@ -23,6 +23,7 @@ from bcd_models.cli.output import (
     print_reasons,
     print_table_head,
     print_table_row,
+    refuse_existing,
     refuse_to_overwrite,
     write_png,
 )
@@ -50,12 +51,13 @@ def explain(
     """Show which regions of an image speak for a label."""
     wanted = None if label is None else check_label(label)
     refuse_to_overwrite([image], [out])
+    refuse_existing(out)
     given = choose_mpp(mpp, objective, camera_pixel, adapter)
     explained = load_model(model, device)
     explanation = explained.explain(image, label=wanted, method=method, mpp=given)
     write_png(explanation.overlay(opacity), out)
     print_table_head()
     print_table_row(str(image), explanation.prediction)
-    print_reasons(dict.fromkeys(explanation.prediction.reasons, 1))
+    print_reasons(str(image), explanation.prediction.reasons)
     print_notice()
     typer.echo(f"regions that speak for {explanation.label}: {escape_controls(str(out))}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bcd_models.cli.arguments import Model, load_model
-from bcd_models.cli.output import escape_controls, print_notice, write_file
+from bcd_models.cli.output import escape_controls, print_notice, refuse_existing, write_file
 from bcd_models.errors import InputError
 
 
@@ -36,6 +36,7 @@ def export(
     if self_contained:
         if out is None:
             raise InputError("--self-contained needs --out FILE.onnx")
+        refuse_existing(out)
         size = loaded.config.preprocess.input_size
         write_file(out, export_self_contained(loaded.network, size))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,21 +17,28 @@ if TYPE_CHECKING:
 
     from bcd_models.prediction import Prediction
 
+SCALE_WIDTH = len("4, taken as the model's own")
+
 
 def print_table_head() -> None:
     """Print the names of the table's columns."""
-    typer.echo(f"{'P(malignant)':>12}  {'decision':9}  image")
+    typer.echo(f"{'P(malignant)':>12}  {'decision':9}  {'um a pixel':{SCALE_WIDTH}}  image")
 
 
 def print_table_row(path: str, answer: Prediction) -> None:
-    """Print an answer as a row of the table."""
-    typer.echo(f"{answer.probability:12.4f}  {answer.decision:9}  {escape_controls(path)}")
+    """Print an answer as a row of the table, a large field's with how many tiles are malignant."""
+    scale = answer.scale if answer.mpp is None else f"{answer.mpp:.4g}, {answer.scale}"
+    tiles = f"{answer.malignant_tiles:,} of {answer.tiles:,} tiles malignant, {answer.share:.0%}"
+    typer.echo(
+        f"{answer.probability:12.4f}  {answer.decision:9}  {scale:{SCALE_WIDTH}}  "
+        f"{escape_controls(path)}{f' ({tiles})' if answer.tiles > 1 else ''}"
+    )
 
 
-def print_reasons(reasons: Mapping[str, int]) -> None:
-    """Print on stderr why images are referred, and how many for each reason."""
-    for reason, count in reasons.items():
-        typer.echo(f"refer: {escape_controls(reason)} ({count} image{'s' * (count > 1)})", err=True)
+def print_reasons(path: str, reasons: Iterable[str]) -> None:
+    """Print on stderr why an image is referred; nothing where it isn't."""
+    if why := "; ".join(reasons):
+        typer.echo(f"refer: {escape_controls(f'{path}: {why}')}", err=True)
 
 
 def print_error(reason: str) -> None:
@@ -56,6 +63,12 @@ def refuse_to_overwrite(images: Iterable[Path], files: Iterable[Path]) -> None:
     both = {os.path.realpath(image) for image in images} & {os.path.realpath(f) for f in files}
     if both:
         raise InputError(f"{min(both)} is an image to look at: write somewhere else")
+
+
+def refuse_existing(file: Path) -> None:
+    """Refuse to write over a file that the user named; InputError names it."""
+    if file.is_file():
+        raise InputError(f"{file} is there already: write somewhere else, or remove it")
 
 
 def write_png(image: Image, path: Path) -> None:

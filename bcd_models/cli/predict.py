@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from bcd_models.batch import Share, describe_failure, predict_into
 from bcd_models.cli.arguments import (
     Adapter,
     CameraPixel,
@@ -37,27 +38,12 @@ from bcd_models.cli.output import (
     write_png,
 )
 from bcd_models.errors import ImageError, InputError
+from bcd_models.prediction import COLUMNS, Prediction
 
 if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
-    from bcd_models.prediction import Prediction
 
     PrintAnswer = Callable[[str, Prediction], None]
-
-CSV_COLUMNS = (
-    "label",
-    "probability",
-    "decision",
-    "threshold",
-    "model",
-    "model_version",
-    "weights_sha256",
-    "mpp",
-    "scale",
-    "tiles",
-    "share",
-    "reasons",
-)
 
 Answer = TypeVar("Answer")
 
@@ -85,8 +71,6 @@ def predict(
     With --parquet, `accelerate launch -m bcd_models.cli predict ...` shares the images among
     processes and machines.
     """
-    from bcd_models.prediction import Prediction
-
     if sum(map(bool, (json, csv, parquet))) > 1:
         raise InputError("choose one of --json, --csv and --parquet")
     if parquet and overlay:
@@ -102,20 +86,23 @@ def predict(
     targets = _overlay_files(paths, overlay, classifier.config.name) if overlay else {}
     print_answer = _choose_printer(json, csv)
     failures = []
-    reasons: Counter[str] = Counter()
+    referred = []
     answer_all = classifier.explanations if overlay else classifier.stream
     stream = answer_all(paths, mpp=scales)
     for path, (_, answer) in zip(paths, _with_progress(stream, len(paths)), strict=True):
         if isinstance(answer, ImageError):
-            failures.append(f"{path}: {answer}")  # the error itself would keep the file's bytes
+            # In words: the error itself would keep the file's bytes.
+            failures.append(describe_failure(path, answer))
             continue
         prediction = answer if isinstance(answer, Prediction) else answer.prediction
         print_answer(str(path), prediction)
-        reasons.update(prediction.reasons)
+        if prediction.reasons:
+            referred.append((str(path), prediction.reasons))
         if not isinstance(answer, Prediction):
             write_png(answer.overlay(), targets[path])
     if not (json or csv):
-        print_reasons(reasons)
+        for one, reasons in referred:
+            print_reasons(one, reasons)
     _finish(failures, len(paths), notice=not json)
     return None
 
@@ -124,8 +111,6 @@ def _predict_into(
     folder: Path, classifier: Predictor, paths: list[Path], scales: list[float | None]
 ) -> None:
     """Answer for this process' share of the images, into Parquet parts."""
-    from bcd_models.batch import Share, predict_into
-
     share = Share.from_environment()
     done = predict_into(classifier, paths, folder, share, mpp=scales)
     of = f" (process {share.rank + 1} of {share.world_size})" if share.world_size > 1 else ""
@@ -161,15 +146,10 @@ def _choose_printer(json: bool, csv: bool) -> PrintAnswer:
 
         return lambda path, answer: typer.echo(dumps({"path": path, **answer.to_dict()}))
     if csv:
-        _print_csv(("path", *CSV_COLUMNS))
-        return lambda path, answer: _print_csv((path, *_csv_values(answer)))
+        _print_csv(("path", *COLUMNS))
+        return lambda path, answer: _print_csv((path, *answer.to_row().values()))
     print_table_head()
     return print_table_row
-
-
-def _csv_values(answer: Prediction) -> Iterator[Any]:
-    values = answer.to_dict() | {"reasons": "; ".join(answer.reasons)}
-    return (values[name] for name in CSV_COLUMNS)
 
 
 def _print_csv(cells: Iterable[Any]) -> None:

@@ -5,6 +5,7 @@ Weights are only ever safetensors: nothing here unpickles anything.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
@@ -33,6 +34,8 @@ REMEDY = "download or save the model again"
 def locate(folder_or_id: str | Path, options: HubOptions = HubOptions()) -> Path:
     """Find a model's or ensemble's folder: an existing folder wins, else the Hub is asked.
 
+    What looks like a path, or is named nearly as a folder that is there, is no Hub id.
+
     Raises:
         ModelFolderError: Neither a folder nor a repository that can be fetched.
     """
@@ -40,12 +43,24 @@ def locate(folder_or_id: str | Path, options: HubOptions = HubOptions()) -> Path
     if folder.is_dir():
         return folder
     name = str(folder_or_id)
-    if folder.is_absolute() or name.count("/") != 1 or name.startswith("."):
+    if near := _find_similar(folder):
+        raise ModelFolderError(f"no model folder {name}: did you mean {near}?")
+    if folder.is_absolute() or name.count("/") != 1 or name.startswith((".", "~")):
         raise ModelFolderError(f"no model folder {name}, and it is no Hub id (owner/name) either")
     try:
         return fetch(name, CONFIG, _needed_files, _optional_files, options)
     except HubError as error:
         raise ModelFolderError(f"no model folder {name}, and {error}") from None
+
+
+def _find_similar(folder: Path) -> Path | None:
+    """Return the folder beside a missing one whose name is most like it; None: none is."""
+    try:
+        beside = [one.name for one in folder.parent.iterdir() if one.is_dir()]
+    except OSError:
+        return None
+    close = difflib.get_close_matches(folder.name, beside, n=1)
+    return folder.with_name(close[0]) if close else None
 
 
 def read_member_names(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from PIL import Image
 
 from bcd_models.errors import ImageError
 from bcd_models.images.scale import Scale
-from bcd_models.images.tissue import MIN_TISSUE_SHARE, find_tissue_tiles
+from bcd_models.images.tissue import MIN_TISSUE_SHARE, measure_tissue
 from bcd_models.images.white_point import divide_white, estimate_white
 
 if TYPE_CHECKING:
@@ -78,19 +78,21 @@ class TissueField:
         layout: Where the tiles lie.
         tiles: N x tile x tile x 3, those with tissue, row by row.
         shown: Rows x columns: which tiles these are.
-        has_tissue: Whether tissue was found; where there is none, one tile of the middle is shown.
+        has_tissue: Whether a tile shows enough of it; else the one that shows most stands for all.
+        reasons: Why no answer about the field should be relied on.
     """
 
     layout: Layout
     tiles: NDArray[np.uint8]
     shown: NDArray[np.bool_]
     has_tissue: bool
+    reasons: tuple[str, ...]
 
-    @cached_property
-    def reasons(self) -> tuple[str, ...]:
-        """Why no answer about the field should be relied on."""
-        missing = () if self.has_tissue else ("no H&E-stained tissue was found",)
-        return (*self.layout.reasons, *missing)
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Which pixels of the image lie in a tile that is shown, H x W."""
+        whole = np.ones((self.layout.tile, self.layout.tile), np.float32)
+        return self.lay_out(repeat(whole, len(self.tiles))) >= 0.5
 
     def lay_out(self, maps: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the tiles' maps, each tile x tile, at their place in the image; 0 elsewhere."""
@@ -178,16 +180,33 @@ def cut_field(
     side, rows, columns = layout.tile, layout.rows, layout.columns
     canvas = _fit(_fit(reduced, 0, rows * side), 1, columns * side)
     if rows == columns == 1:
-        return TissueField(layout, canvas[None], np.ones((1, 1), bool), True)
+        return TissueField(layout, canvas[None], np.ones((1, 1), bool), True, layout.reasons)
     white = estimate_white(pixels)  # a tinted lamp hides pale tissue
     balanced = canvas if white is None else divide_white(canvas, white)
-    tissue = find_tissue_tiles(balanced, rows, columns, min_tissue)
+    shares = measure_tissue(balanced, rows, columns)
+    shown, reasons = shares >= min_tissue, layout.reasons
+    has_tissue = bool(shown.any())
+    if not has_tissue:
+        shown, why = _choose_stand_in(shares, min_tissue)
+        reasons = (*reasons, why)
     canvas = balanced if white_point else canvas
-    shown = tissue.copy()
-    if not tissue.any():
-        shown[rows // 2, columns // 2] = True
     tiles = canvas.reshape(rows, side, columns, side, 3).swapaxes(1, 2)[shown]
-    return TissueField(layout, tiles, shown, bool(tissue.any()))
+    return TissueField(layout, tiles, shown, has_tissue, reasons)
+
+
+def _choose_stand_in(
+    shares: NDArray[np.float64], min_tissue: float
+) -> tuple[NDArray[np.bool_], str]:
+    """Return which tile stands for a field of too little tissue, rows x columns, and why."""
+    shown = np.zeros(shares.shape, bool)
+    if not shares.any():
+        shown[shares.shape[0] // 2, shares.shape[1] // 2] = True
+        return shown, "no H&E-stained tissue was found: the answer is about the middle alone"
+    shown.flat[shares.argmax()] = True
+    return shown, (
+        f"too little H&E-stained tissue was found, at most {shares.max():.0%} of a tile where "
+        f"{min_tissue:.0%} are needed: the answer is about that tile alone"
+    )
 
 
 def resample(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

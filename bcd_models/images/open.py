@@ -119,7 +119,8 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise ImageError(f"no such file: {path}") from None
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} can't be read: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path} can't be read: {why}") from None
 
 
 def read_open(file: Any) -> bytes:

@@ -84,6 +84,14 @@ def give_scale(mpp: float) -> Scale:
     return Scale(float(mpp), float(mpp), "given")
 
 
+def parse_number(text: str) -> float:
+    """Read a decimal number; InputError says how it is written."""
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{text!r} is no number: write decimals with a point, as in 0.5") from None
+
+
 def compute_mpp(objective: float, camera_pixel_um: float, adapter: float = 1.0) -> float:
     """Return the micrometres a pixel of a camera on a microscope.
 

@@ -28,23 +28,20 @@ DENSITY = -np.log10(np.arange(1, 257, dtype=np.float32) / 256)  # of each grey l
 MIN_GREEN_TO_RED = 0.85
 
 
-def find_tissue_tiles(
-    rgb: NDArray[np.uint8], rows: int, columns: int, min_share: float = MIN_TISSUE_SHARE
-) -> NDArray[np.bool_]:
-    """Return in which tiles of an image enough is tissue, rows x columns.
+def measure_tissue(rgb: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.float64]:
+    """Return which share of each tile of an image is tissue, rows x columns, 0 to 1.
 
     Args:
         rgb: H x W x 3, the whole tiles of a grid; looked at eight pixels a tile.
         rows: Tiles down.
         columns: Tiles across.
-        min_share: Of a tile that has to be tissue, 0 to 1.
     """
     side = THUMBNAIL_PIXELS
     size = columns * side, rows * side
     if rgb.shape[:2] != size[::-1]:
         rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
-    shares = is_tissue(rgb).reshape(rows, side, columns, side).mean((1, 3))
-    return shares >= min_share  # type: ignore[no-any-return]
+    shares: NDArray[np.float64] = is_tissue(rgb).reshape(rows, side, columns, side).mean((1, 3))
+    return shares
 
 
 def is_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:

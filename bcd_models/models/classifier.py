@@ -275,7 +275,7 @@ class BCDClassifier(Predictor):
             draw(forward, self._inputs([self.prepare(tile)]), self.config.decision, label, size)
             for tile in field.tiles
         )
-        return Explanation(image, label, field.lay_out(maps), prediction)
+        return Explanation(image, label, field.lay_out(maps), prediction, field.seen)
 
     def _inputs(self, ready: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         return normalise(ready, self.config.preprocess)

@@ -214,7 +214,8 @@ class BCDEnsemble(Predictor):
             member.explain_opened(image, field, prediction, label, method).heatmap
             for member in self.members
         ]
-        return Explanation(image, label, np.mean(maps, axis=0, dtype=np.float32), prediction)
+        mean: NDArray[np.float32] = np.mean(maps, axis=0, dtype=np.float32)
+        return Explanation(image, label, mean, prediction, field.seen)
 
 
 def _together(sha256s: Iterable[str]) -> str:

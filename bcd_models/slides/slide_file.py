@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images.colour import build_srgb_transform
 from bcd_models.images.scale import MAX_MPP, MIN_MPP
-from bcd_models.slides.slide_format import refuse_unsafe_slide
+from bcd_models.slides.slide_format import refuse_unsafe_slide, suggest_predict
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -137,6 +137,8 @@ def open_slide(path: Path) -> OpenSlide:
         refuse_unsafe_slide(path)
     except FileNotFoundError:
         raise ImageError(f"no such file: {path}") from None
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise ImageError(f"{path} can't be read: {said}") from None
@@ -146,6 +148,7 @@ def open_slide(path: Path) -> OpenSlide:
         raise ImageError(
             f"{path} is no slide that OpenSlide reads (SVS, NDPI, MRXS, tiled TIFF, DICOM, ...), "
             "or cut short: copy it again; an untiled TIFF must be saved tiled, with a pyramid"
+            f"{suggest_predict(path)}"
         ) from None
     except openslide.OpenSlideError as error:
         raise ImageError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from stat import S_IFREG
 
 from bcd_models.errors import ImageError
+from bcd_models.images.open import SUFFIXES
 
 DICOM_GROUP = b"\x02\0\0\0UL"  # the first element of a DICOM file: how long its head is
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
@@ -70,7 +71,14 @@ def refuse_unsafe_slide(path: Path) -> None:
     elif not (is_list or is_mirax or text.startswith(ZEISS_CZI)):
         raise ImageError(
             f"{path} is no slide that OpenSlide reads: SVS, NDPI, MRXS, tiled TIFF, DICOM, ..."
+            f"{suggest_predict(path)}"
         )
+
+
+def suggest_predict(path: Path) -> str:
+    """Return the command for an image of a field, where a file's name is an image's; else ""."""
+    is_image = path.suffix.lower() in SUFFIXES
+    return f"; for an image of a field: bcd predict {path} --mpp NUMBER" if is_image else ""
 
 
 def _read_beginning(path: Path) -> bytes:

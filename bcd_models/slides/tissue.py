@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bcd_models.images.tissue import THUMBNAIL_PIXELS, find_tissue_tiles
+from bcd_models.images.tissue import MIN_TISSUE_SHARE, THUMBNAIL_PIXELS, measure_tissue
 from bcd_models.slides.grid import (
     MAX_BLOCK_PIXELS,
     Block,
@@ -57,4 +57,5 @@ def find_tissue(facts: SlideFacts, grid: Grid) -> Tissue:
         thumbnail[top : top + image.shape[0], left : left + image.shape[1]] = image
         for cell in failed:
             unread[cell] = True
-    return Tissue(thumbnail, find_tissue_tiles(thumbnail, grid.rows, grid.columns) | unread)
+    shares = measure_tissue(thumbnail, grid.rows, grid.columns)
+    return Tissue(thumbnail, (shares >= MIN_TISSUE_SHARE) | unread)

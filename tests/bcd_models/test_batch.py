@@ -15,6 +15,7 @@ import pytest
 
 from bcd_models import BCDClassifier, InputError
 from bcd_models.batch import FILE_PATTERN, Share, predict_into
+from bcd_models.prediction import COLUMNS
 from tests.support.processes import running
 from tests.support.running_app import EXAMPLES, save_small_model
 
@@ -54,6 +55,8 @@ def test_every_image_has_a_line_in_order(model, paths, tmp_path) -> None:
     assert len(done.failed) == 1
     found = rows(tmp_path / "new" / "out")
     assert [row["path"] for row in found] == list(map(str, paths))
+    assert {tuple(row) for row in found} == {("path", *COLUMNS, "failed")}
+    assert {row["threshold"] for row in found} == {model.config.decision.threshold}
     for row, path in zip(found, paths, strict=True):
         if path.name == "012.png":
             assert row["probability"] is row["label"] is row["decision"] is None
@@ -61,8 +64,8 @@ def test_every_image_has_a_line_in_order(model, paths, tmp_path) -> None:
         else:
             answer = model.predict(path)
             assert row["probability"] == pytest.approx(answer.probability, abs=1e-6)
-            assert (row["label"], row["decision"]) == (answer.label, answer.decision)
-            assert (row["weights_sha256"], row["failed"]) == (model.weights_sha256, None)
+            told = answer.to_row() | {"probability": row["probability"], "failed": None}
+            assert row == {"path": str(path)} | told
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])

@@ -7,6 +7,7 @@ from pkgutil import resolve_name
 
 import pytest
 
+from bcd_models.prediction import COLUMNS, Prediction
 from tests.conftest import ROOT
 
 
@@ -17,6 +18,15 @@ def test_every_test_named_in_the_documents_exists(document: str) -> None:
     missing = [name for name in named if f"def {name}(" not in written]
     assert len(named) > 25
     assert missing == []
+
+
+def test_every_column_and_key_of_an_answer_is_explained() -> None:
+    page = (ROOT / "docs/inputs.md").read_text()
+    told = dict(re.findall(r"^\| `(\w+)` \| (all|JSON|Parquet) \|", page, re.MULTILINE))
+    assert [name for name, where in told.items() if where == "all"] == ["path", *COLUMNS]
+    answer = Prediction("", "benign", 0.0, "benign", (), 0.5, None, "", "", "", 1, 1)
+    keys = {name for name, where in told.items() if where != "Parquet"}
+    assert keys == {"path", *answer.to_dict()}
 
 
 def test_every_module_and_function_named_in_the_architecture_exists() -> None:

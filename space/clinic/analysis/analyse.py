@@ -132,10 +132,7 @@ def _analyse_one(
         raise ImageError(f"image {number}: {error}") from None
     width_um = scale.mpp_x * image.width if scale else None
     # One image in memory for all models, and no more of a heat map than is shown.
-    kept = {
-        name: replace(answer, image=image, heatmap=reduce_heat_map(answer.heatmap))
-        for name, answer in said.items()
-    }
+    kept = {name: replace(reduce_heat_map(answer), image=image) for name, answer in said.items()}
     warnings = scale_warnings(models, kept, image.size, width_um)
     return Analysed(image, encode_png(image), width_um, kept, warnings)
 

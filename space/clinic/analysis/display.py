@@ -21,16 +21,15 @@ def resize_for_display(explanation: Explanation, side: int = MAX_SIDE) -> Explan
     Small images grow by a whole factor, so that their pixels stay what they are.
     """
     size = display_size(explanation.image.size, side)
-    heat = _resize(explanation.heatmap, size)
-    return replace(explanation, image=enlarge(explanation.image, side), heatmap=heat)
+    return replace(_resize_map(explanation, size), image=enlarge(explanation.image, side))
 
 
-def reduce_heat_map(heatmap: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a heat map with a longer side of at most ``MAX_SIDE``; a smaller one as it is."""
-    height, width = heatmap.shape
+def reduce_heat_map(explanation: Explanation) -> Explanation:
+    """Return it with a heat map whose longer side is at most ``MAX_SIDE``, a smaller one as is."""
+    height, width = explanation.heatmap.shape
     if max(width, height) <= MAX_SIDE:
-        return heatmap
-    return _resize(heatmap, display_size((width, height)))
+        return explanation
+    return _resize_map(explanation, display_size((width, height)))
 
 
 def enlarge(image: Image.Image, side: int = MAX_SIDE) -> Image.Image:
@@ -50,11 +49,35 @@ def display_size(size: tuple[int, int], side: int = MAX_SIDE) -> tuple[int, int]
     return max(1, round(width * side / longer)), max(1, round(height * side / longer))
 
 
-def _resize(heatmap: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    return np.asarray(Image.fromarray(heatmap).resize(size, Image.Resampling.BILINEAR))
+def encode_heat_map(explanation: Explanation) -> bytes:
+    """Return a heat map as it is stored, a grey PNG; clear where nothing was looked at."""
+    height, width = explanation.heatmap.shape
+    shown = _resize_map(explanation, display_size((width, height)))
+    grey = Image.fromarray(np.rint(shown.heatmap * 255).astype(np.uint8))
+    if not shown.seen.all():
+        grey.putalpha(Image.fromarray(shown.seen).convert("L"))
+    return encode_png(grey)
+
+
+def decode_heat_map(png: bytes) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Return a stored heat map, from 0 to 255, and which pixels of it were looked at."""
+    with Image.open(io.BytesIO(png)) as stored:
+        grey, alpha = stored.convert("LA").split()
+    return np.asarray(grey), np.asarray(alpha) > 0
+
+
+def _resize_map(explanation: Explanation, size: tuple[int, int]) -> Explanation:
+    heat, seen = (Image.fromarray(one) for one in (explanation.heatmap, explanation.seen))
+    return replace(
+        explanation,
+        heatmap=np.asarray(heat.resize(size, Image.Resampling.BILINEAR)),
+        seen=np.asarray(seen.resize(size, Image.Resampling.NEAREST)),
+    )
 
 
 def colour_heat_map(grey: bytes) -> bytes:
     """Return a stored heat map, a grey PNG, in the colours that it is shown in, as PNG."""
-    with Image.open(io.BytesIO(grey)) as stored:
-        return encode_png(Image.fromarray(apply_colours(np.asarray(stored))))
+    values, seen = decode_heat_map(grey)
+    coloured = Image.fromarray(apply_colours(values))
+    coloured.putalpha(Image.fromarray(seen).convert("L"))
+    return encode_png(coloured)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from bcd_models.explanation import Explanation
 from bcd_models.prediction import Prediction
+from clinic.analysis.display import decode_heat_map
 from clinic.storage.tables import ExaminedImage, Result
 
 # What an answer and the row that keeps it call the same, and hold alike.
@@ -39,7 +40,9 @@ def explanation(answer: Prediction, picture: bytes, heat: bytes) -> Explanation:
 
     The map has the size it was stored in, which may be another than the picture's.
     """
-    with Image.open(io.BytesIO(picture)) as stored, Image.open(io.BytesIO(heat)) as grey:
+    with Image.open(io.BytesIO(picture)) as stored:
         image = stored.convert("RGB")
-        heatmap = np.asarray(grey, np.float32) / np.float32(255)
-    return Explanation(image, answer.label, heatmap, answer)
+    values, seen = decode_heat_map(heat)
+    return Explanation(
+        image, answer.label, values.astype(np.float32) / np.float32(255), answer, seen
+    )

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session
 
@@ -20,7 +18,7 @@ from bcd_models.errors import InputError
 from bcd_models.explanation import Explanation
 from clinic.accounts.permissions import require_doctor
 from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
-from clinic.analysis.display import display_size
+from clinic.analysis.display import encode_heat_map
 from clinic.analysis.models import Models
 from clinic.analysis.stored_answers import ANSWER_COLUMNS
 from clinic.installation import Installation
@@ -30,7 +28,7 @@ from clinic.storage import clock, references, shown_images, tallies
 from clinic.storage.actor import Actor, NotAllowed, NotFound, Refused
 from clinic.storage.ids import issue_id
 from clinic.storage.paging import Page, fetch_page
-from clinic.storage.shown_images import encode_png, hash_png
+from clinic.storage.shown_images import hash_png
 from clinic.storage.tables import Examination, ExaminedImage, Look, Patient, Read, Result
 
 STAINS = ("H&E", "other", "not known")
@@ -203,7 +201,7 @@ def read_image(
 def read_heat_map(
     clinic: Installation, actor: Actor | None, examination_id: str, position: int, model: str
 ) -> bytes:
-    """Return a model's heat map as grey PNG, 0 black and 1 white.
+    """Return a model's heat map as grey PNG, 0 black, 1 white, clear where it was not looked.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or there is none of theirs; or
@@ -286,14 +284,12 @@ def _row(put: Callable[[bytes], str], one: Analysed, position: int, now: datetim
 def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Result:
     answer = said.prediction
     low, high = answer.refer or (None, None)
-    exact = Image.fromarray(np.rint(said.heatmap * 255).astype(np.uint8))
-    grey = exact.resize(display_size(exact.size), Image.Resampling.BILINEAR)
     return Result(
         made_at=now,
         reasons=list(answer.reasons),
         refer_low=low,
         refer_high=high,
-        heat_sha256=put(encode_png(grey)),
+        heat_sha256=put(encode_heat_map(said)),
         tile_probabilities=[list(row) for row in answer.tile_probabilities],
         **{name: getattr(answer, name) for name in ANSWER_COLUMNS},
     )

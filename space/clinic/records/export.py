@@ -19,7 +19,7 @@ from clinic.storage.files import pack_zip
 from clinic.storage.tables import Base, Examination, ExaminedImage, Patient, Read, Result
 
 READ_ME = f"""patient.json holds the record; images, heatmaps and reports the files that it names.
-A heat map is grey: black is 0, white is 1.
+A heat map is grey: black is 0, white is 1; clear parts were not looked at.
 
 {NOTICE}
 """

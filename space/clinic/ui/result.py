@@ -145,7 +145,8 @@ def details(explanation: Explanation, config: ModelConfig, when: datetime) -> st
   <summary>What the heat map means</summary>
   <p>Each place has the colour of one number. 0: an image that looked like this place all over
     would not be called so. 1: it would be called so with certainty. The colours mean the
-    same in every image, so a map may stay dark all over.</p>
+    same in every image, so a map may stay dark all over. Where the image stays as it is, nothing
+    was looked at: too little tissue, or beyond the tiles.</p>
   <p>{escape(wording.cell_line(config))}</p>
 </details>
 <details class="bcd-details">

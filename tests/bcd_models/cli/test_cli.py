@@ -24,8 +24,9 @@ from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.cli.arguments import Found, find_images
 from bcd_models.images.open import open_image
 from bcd_models.models.ensemble import EnsembleConfig
-from bcd_models.prediction import NOTICE
+from bcd_models.prediction import COLUMNS, NOTICE
 from tests.conftest import CARDS
+from tests.support import synthetic
 from tests.support.command_line import COMMAND, Done, bcd
 from tests.support.processes import running
 from tests.support.running_app import save_small_model
@@ -199,20 +200,75 @@ def test_a_scale_is_given_computed_or_listed(tmp_path: Path, patches: list[Image
     images.write_text("path, MPP\nlarge.png, 1\n")
     assert answer(images)[0]["mpp"] == 1
     wrongs = (
-        ("path,mpp\nlarge.png,x\n", 2),
-        ("path,mpp\nlarge.png,1,5\n", 2),
-        ('path\n"large.png\n', 2),
-        ("name\nlarge.png\n", 1),
+        ("path,mpp\nlarge.png,x\n", "line 2: 'x' is no number"),
+        (
+            "path,mpp\nlarge.png,1,5\n",
+            "line 2: more cells than columns: separate columns by commas",
+        ),
+        ('path,mpp\nlarge.png,"1,5"\n', "'1,5' is no number: write decimals with a point"),
+        (
+            "path;mpp\nlarge.png;1,5\n",
+            "separate columns by commas, and write decimals with a point",
+        ),
+        ('path\n"large.png\n', "can't be read"),
+        ("name\nlarge.png\n", "line 1: no column path"),
     )
-    for wrong, line in wrongs:
+    for wrong, told in wrongs:
         images.write_text(wrong)
         done = bcd("predict", images, "--model", MODEL)
-        assert done.returncode == 2
-        assert f"line {line}" in done.stderr or "can't be read" in done.stderr
+        assert is_one_line(done)
+        assert told in done.stderr
+    images.write_text("path,mpp\nlarge.png,1\nnone.png,1\n")
+    done = bcd("predict", images, "--model", MODEL)
+    assert f"error: no such file: {tmp_path / 'none.png'}\n" in done.stderr
     images.write_text("path,mpp\nlarge.png,1\nlarge.png,2\n")
     done = bcd("predict", images, "--model", MODEL, "--overlay", tmp_path / "maps")
     assert done.returncode == 2
     assert "two scales" in done.stderr
+
+
+def test_the_table_says_scale_tiles_and_reasons(tmp_path: Path) -> None:
+    kinds = ("malignant", "benign", "malignant")
+    field = np.hstack([synthetic.patch(kind, seed) for seed, kind in enumerate(kinds, 2)])
+    save(Image.fromarray(field), tmp_path / "field.png")
+    save(Image.fromarray(field[:, :50]), tmp_path / "patch.png")
+    (tmp_path / "list.csv").write_text("path,mpp\nfield.png,4\nfield.png,\npatch.png,\n")
+    done = bcd("predict", tmp_path / "list.csv", "--model", MODEL)
+    assert done.returncode == 0, done.stderr
+    _, stated, unknown, patch = done.stdout.splitlines()
+    assert re.search(r"4, given +\S+/field.png \(2 of 3 tiles malignant, 67%\)$", stated)
+    assert re.search(r"refer +unknown +\S+/field.png$", unknown)
+    assert re.search(r"4, taken as the model's own +\S+/patch.png$", patch)
+    referred, notice = done.stderr.splitlines()
+    assert referred.startswith(f"refer: {tmp_path}/field.png: the image's scale is unknown")
+    assert notice == NOTICE
+
+
+def test_csv_has_the_columns_of_an_answer(patch_file: Path, light_model: BCDClassifier) -> None:
+    head, row = csv.reader(
+        io.StringIO(bcd("predict", patch_file, "--model", MODEL, "--csv").stdout)
+    )
+    assert head == ["path", *COLUMNS]
+    told = dict(zip(head, row, strict=True))
+    expected = light_model.predict(patch_file).to_row()
+    assert float(told.pop("probability")) == pytest.approx(expected.pop("probability"), abs=1e-5)
+    assert told == {"path": str(patch_file)} | {
+        name: str(value) for name, value in expected.items()
+    }
+
+
+def test_a_file_that_is_there_is_not_written_over(patch_file: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_text("mine")
+    for verb in (("explain", patch_file), ("export", "--self-contained")):
+        done = bcd(*verb, "--model", MODEL, "--out", there)
+        assert is_one_line(done)
+        assert f"{there} is there already" in done.stderr
+        assert there.read_text() == "mine"
+    overlay = tmp_path / f"{patch_file.stem}-bcd-mobilenetv2.png"
+    overlay.write_text("an earlier run's")
+    assert bcd("predict", patch_file, "--model", MODEL, "--overlay", tmp_path).returncode == 0
+    assert open_image(overlay).size == (50, 50)
 
 
 ODD_NAMES = [
@@ -266,6 +322,8 @@ def test_odd_names_come_out_readable(tmp_path: Path, patches: list[Image.Image])
         (["explain", "{patch}", "--model", MODEL, "--out", "x.png", "--label", "cat"], "no label"),
         (["predict", "{patch}", "--model", MODEL, "--objective", "20"], "one alone gives no scale"),
         (["predict", "{patch}", "--model", MODEL, "--mpp", "353"], "353 micrometres a pixel"),
+        (["predict", "{patch}", "--model", MODEL, "--mpp", "0,5"], "as in 0.5"),
+        (["predict", "{patch}", "--model", "{empty}y"], "did you mean"),
         (["predict", "{patch}", "--model", MODEL, "--device", "tpu"], "no device 'tpu'"),
     ],
 )
@@ -278,6 +336,7 @@ def test_bad_usage_is_one_line_and_exit_code_2(
     os.truncate(tmp_path / "cut" / "model.safetensors", 100_000)
     places = {"patch": patch_file, "text": tmp_path / "text.png", "empty": tmp_path / "empty"}
     done = bcd(*(argument.format(**places, cut=tmp_path / "cut") for argument in arguments))
+    assert is_one_line(done) or "Missing option" in reason or "is not a PNG" in reason
     assert done.returncode == 2
     assert reason in done.stderr
     assert "Traceback" not in done.stderr

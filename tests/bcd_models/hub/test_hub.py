@@ -150,6 +150,18 @@ def test_an_existing_folder_wins(
     assert loaded.weights_sha256 == light_model.weights_sha256
 
 
+def test_a_mistyped_folder_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cards" / "bcd-mobilenetv2").mkdir(parents=True)
+    for name, told in {
+        "cards/bcd-mobilenet": r"cards/bcd-mobilenet: did you mean cards/bcd-mobilenetv2\?",
+        "~/bcd-mobilenetv2": "it is no Hub id",
+        "./bcd-mobilenetv2": "it is no Hub id",
+    }.items():
+        with pytest.raises(ModelFolderError, match=told):
+            BCDClassifier.from_pretrained(name)
+
+
 def test_a_warm_cache_needs_no_network_and_force_asks_again(
     hub: Hub, client: Client, repo: str, answer: list[object], tmp_path: Path
 ) -> None:

@@ -154,6 +154,35 @@ def test_tiles_without_tissue_are_left_out_unless_there_is_none() -> None:
     assert one.reasons == ()
 
 
+def test_too_little_tissue_is_told_from_none() -> None:
+    """The tile that shows most of it stands for the field, and the reason says so."""
+    field = np.full((200, 200, 3), 244, np.uint8)
+    field[0:13, 150:163] = synthetic.patch("malignant", seed=1)[:13, :13]
+    field[60:66, 60:66] = synthetic.patch("malignant", seed=1)[:6, :6]
+    little = cut_field(field, layout(200, 200, MPP))
+    assert np.argwhere(little.shown).tolist() == [[0, 3]]
+    assert not little.has_tissue
+    assert little.reasons[0].startswith("too little H&E-stained tissue was found, at most 6%")
+    none = cut_field(np.full((200, 200, 3), 244, np.uint8), layout(200, 200, MPP))
+    assert np.argwhere(none.shown).tolist() == [[2, 2]]
+    assert none.reasons[0].startswith("no H&E-stained tissue was found")
+
+
+def test_what_was_not_looked_at_stays_as_it_is(light_model: BCDClassifier) -> None:
+    """A tile of glass, and what lies beyond the tiles; at a scale at which the map is enlarged."""
+    patch = synthetic.patch("malignant", seed=3)
+    field = np.pad(np.hstack([patch, np.full_like(patch, 244), patch]), ((4, 4), (0, 0), (0, 0)))
+    image = Image.fromarray(np.repeat(np.repeat(field, 2, 0), 2, 1))
+    explained = light_model.explain(image, mpp=MPP / 2, label="benign")
+    seen = np.zeros((116, 300), bool)
+    seen[8:108, :100] = seen[8:108, 200:] = True
+    assert np.array_equal(explained.seen, seen)
+    assert np.array_equal(np.asarray(explained.coloured())[..., 3], np.where(seen, 255, 0))
+    changed = (np.asarray(explained.overlay(1)) != np.asarray(image)).any(2)
+    assert not changed[~seen].any()
+    assert changed[seen].all()
+
+
 def test_pixels_need_not_be_square() -> None:
     pixels = synthetic.patch("malignant", seed=1)
     stretched = np.repeat(np.repeat(pixels, 4, 0), 2, 1)

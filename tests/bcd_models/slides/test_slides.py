@@ -199,6 +199,10 @@ def untiled(path: Path, _: Path) -> None:
     tifffile.imwrite(path, np.zeros((500, 500, 3), np.uint8), photometric="rgb")
 
 
+def picture(path: Path, _: Path) -> None:
+    Image.new("RGB", (500, 500)).save(path, "JPEG")
+
+
 def folder(path: Path, _: Path) -> None:
     path.mkdir()
 
@@ -210,9 +214,11 @@ def nothing(path: Path, _: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (text, "is no slide that OpenSlide reads"),
+        (text, r"^\S+ is no slide that OpenSlide reads"),
         (cut_short, r"is no slide.*cut short"),
         (untiled, "an untiled TIFF must be saved tiled"),
+        (untiled, r"for an image of a field: bcd predict \S+.tif --mpp"),
+        (picture, r"for an image of a field: bcd predict \S+.tif --mpp"),
         (folder, "is a folder: of a DICOM slide"),
         (nothing, "no such file"),
     ],

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from bcd_models import ImageError
 from bcd_models.errors import InputError
-from clinic.analysis import stored_answers
+from clinic.analysis import display, stored_answers
 from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.models import Models
 from clinic.installation import Installation
@@ -82,9 +82,34 @@ def test_a_large_field_comes_back_with_its_scale_and_tiles(
         heat = examinations.read_heat_map(clinic, ada, number, 1, row.model)
         with Image.open(io.BytesIO(heat)) as grey:
             assert grey.size == (800, 400)
-            wanted = one.explanations[row.model].heatmap.max()
-            assert np.asarray(grey).max() / 255 == pytest.approx(wanted, abs=0.01)
+            heat_max = one.explanations[row.model].heatmap.max()
+            assert grey.convert("LA").getextrema()[0][1] / 255 == pytest.approx(heat_max, abs=0.01)
     assert verify.verify(clinic).problems == []
+
+
+def test_a_stored_heat_map_keeps_what_was_not_looked_at(
+    clinic: Installation, ada: Actor, patient: str, small_models: Models
+) -> None:
+    """Beside the tile with tissue the field is glass; on the page and in reports it stays clear."""
+    with Image.open(PATCHES[0]) as patch:
+        field = Image.new("RGB", (150, 100), (244, 244, 244))
+        field.paste(patch, (0, 0))
+    buffer = io.BytesIO()
+    field.save(buffer, "PNG")
+    (one,) = analyse(small_models, [HandedIn(buffer.getvalue(), 4)], NAMES[:1])
+    number = examinations.save(clinic, ada, patient, Analysis((one,), True), Details())
+    (image,) = examinations.view(clinic, ada, number)[0].images
+    stored = examinations.read_heat_map(clinic, ada, number, 1, NAMES[0])
+    answer = stored_answers.prediction(image, image.results[0])
+    back = stored_answers.explanation(answer, one.png, stored)
+    height, width = back.seen.shape
+    expected = np.zeros((height, width), bool)
+    expected[: height // 2, : width // 3] = True
+    assert np.array_equal(back.seen, expected)
+    with Image.open(io.BytesIO(display.colour_heat_map(stored))) as coloured:
+        assert np.array_equal(np.asarray(coloured)[..., 3] > 0, expected)
+    shown = np.asarray(display.resize_for_display(back).overlay(1).resize((150, 100), 0))
+    assert (shown[~np.asarray(Image.fromarray(expected).resize((150, 100), 0))] == 244).all()
 
 
 def test_what_a_file_says_besides_its_pixels_is_not_kept(

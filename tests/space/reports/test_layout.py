@@ -87,7 +87,7 @@ def explained(size=(60, 40), **changes) -> Explanation:
     image = Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), np.uint8))
     heat = rng.random(size[::-1], np.float32)
     prediction = replace(PREDICTION, width=size[0], height=size[1], **changes)
-    return Explanation(image, prediction.label, heat, prediction)
+    return Explanation(image, prediction.label, heat, prediction, np.ones(heat.shape, bool))
 
 
 def examined(**changes) -> ReportedExamination:

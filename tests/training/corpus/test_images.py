@@ -141,6 +141,8 @@ def test_sources_of_several_lists_beside_a_public_one(tmp_path: Path) -> None:
             "line 3: .* in test, and in train by",
         ),
         ([(*GOOD, "more")], HEADER, "line 2: more cells than columns"),
+        ([(*GOOD[:4], "0,5", "")], HEADER, "line 2: mpp '0,5'.*decimals with a point"),
+        ([(";".join(GOOD),)], (";".join(HEADER),), "line 1: .*separate columns by commas"),
     ],
 )
 def test_bad_lists_are_refused_by_line(

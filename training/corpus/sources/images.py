@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import re
@@ -14,7 +13,8 @@ from pathlib import Path
 
 from bcd_models.config import LABELS
 from bcd_models.errors import ImageError, InputError
-from bcd_models.images.scale import Scale, give_scale
+from bcd_models.images import image_list
+from bcd_models.images.scale import Scale, give_scale, parse_number
 from training.corpus.sources.files import read_file
 from training.corpus.sources.source import Image, Refused, Source
 
@@ -24,7 +24,6 @@ OPTIONAL = ("source", "mpp", "split")
 PARTS = ("train", "validation", "test")
 # A source's name becomes part of file names and case ids.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
-_SURPLUS = "cells beyond the last column"
 
 
 @dataclass(frozen=True)
@@ -58,22 +57,8 @@ def read_list(path: Path) -> Iterator[Line]:
     Raises:
         InputError: The list can't be read, or a line says what it may not.
     """
-    if not path.is_file():  # to open a pipe would be to wait
-        raise InputError(f"list {path} can't be read: there is no file of that name")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey=_SURPLUS, strict=True)
-            columns = [column.strip() for column in reader.fieldnames or ()]
-            if missing := [column for column in COLUMNS if column not in columns]:
-                raise InputError(
-                    f"{path}, line 1: no column {missing[0]}; a list has {', '.join(COLUMNS)} and "
-                    f"may have {', '.join(OPTIONAL)}, with commas between them"
-                )
-            reader.fieldnames = columns
-            for cells in reader:
-                yield _parse(cells, path, f"{path}, line {reader.line_num}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"list {path} can't be read: {error}; save it as CSV, in UTF-8") from None
+    for where, cells in image_list.read_list(path, COLUMNS, OPTIONAL):
+        yield _parse(cells, path, where)
 
 
 def list_sources(lists: Iterable[Path], taken: Container[str]) -> dict[str, list[Path]]:
@@ -163,11 +148,7 @@ def read(path: Path, chunk: int = 0, chunks: int = 1, *, source: str) -> Iterato
 
 
 def _parse(cells: dict[str, str], path: Path, where: str) -> Line:
-    if _SURPLUS in cells:
-        raise InputError(f"{where}: more cells than columns: put cells with commas in quotes")
-    name, label, case, source, mpp, part = (
-        (cells.get(column) or "").strip() for column in (*COLUMNS, *OPTIONAL)
-    )
+    name, label, case, source, mpp, part = (cells[column] for column in (*COLUMNS, *OPTIONAL))
     if not name:
         raise InputError(f"{where}: no path")
     if label not in LABELS:
@@ -183,8 +164,8 @@ def _parse(cells: dict[str, str], path: Path, where: str) -> Line:
     if part and part not in PARTS:
         raise InputError(f"{where}: split {part!r} is none of {', '.join(PARTS)}")
     try:
-        scale = give_scale(float(mpp)) if mpp else None
-    except ValueError as error:
+        scale = give_scale(parse_number(mpp)) if mpp else None
+    except InputError as error:
         raise InputError(f"{where}: mpp {mpp!r}: {error}") from None
     file = path.parent / name
     if Path(name).is_absolute():  # where it lies on this machine is nobody's to publish
