@@ -83,6 +83,8 @@ class DecisionConfig(Strict):
         views: How many views of an image have their margins averaged, each for one pass: the
             image itself, its four turns, or these and their reflections.
         points: Thresholds of further operating points, by name.
+        context: Standard deviation, in tiles, of the Gaussian by which the margins of a slide's or
+            large field's tiles are averaged with their neighbours' before; 0: they are not.
     """
 
     slope: float = Field(1.0, gt=0)
@@ -91,12 +93,31 @@ class DecisionConfig(Strict):
     refer: tuple[float, float] | None = None
     views: Literal[1, 4, 8] = 1
     points: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+    context: float = Field(0.0, ge=0, le=5)
 
     @model_validator(mode="after")
     def _band_holds_threshold(self) -> Self:
         if self.refer and not 0 <= self.refer[0] <= self.threshold <= self.refer[1] <= 1:
             raise ValueError(f"referral band {self.refer} does not hold threshold {self.threshold}")
         return self
+
+
+class Decides(Strict):
+    """What a config says of the way from margins to answers.
+
+    Attributes:
+        decision: How a margin becomes an answer about an image of one tile.
+        tile_decision: How it becomes one about a tile of a slide or large field, for which there
+            are fewer views; None: as ``decision`` says.
+    """
+
+    decision: DecisionConfig = DecisionConfig()
+    tile_decision: DecisionConfig | None = None
+
+    @property
+    def for_tiles(self) -> DecisionConfig:
+        """The decision rule of a slide's or large field's tiles."""
+        return self.tile_decision or self.decision
 
 
 class HeldOut(Strict):
@@ -197,7 +218,7 @@ class Graph(Strict):
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class ModelConfig(Strict):
+class ModelConfig(Decides):
     """The ``bcd`` object of a model folder's ``config.json``; schema 1 is read as 2.
 
     Attributes:
@@ -206,7 +227,6 @@ class ModelConfig(Strict):
         version: Its version.
         backbone: Its entry of the registry of backbones.
         preprocess: How an image becomes its input.
-        decision: How a margin becomes an answer.
         provenance: Where the weights come from.
         graphs: Graphs in the folder, by file name.
     """
@@ -216,7 +236,6 @@ class ModelConfig(Strict):
     version: str
     backbone: str
     preprocess: PreprocessConfig
-    decision: DecisionConfig = DecisionConfig()
     provenance: Provenance = Provenance()
     graphs: dict[str, Graph] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -40,6 +41,30 @@ def calibrate(margins: ArrayLike, decision: DecisionConfig) -> NDArray[np.float6
         Probabilities in [0, 1] of the same shape.
     """
     return sigmoid(decision.slope * np.asarray(margins, dtype=np.float64) + decision.intercept)
+
+
+def smooth_margins(margins: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """Average the margins of a grid of tiles with their neighbours' by a Gaussian.
+
+    Args:
+        margins: Rows x columns; NaN where there is none, which counts for nothing and stays so.
+        sigma: Standard deviation in tiles; 0 leaves all as it is.
+
+    Returns:
+        The same shape.
+    """
+    if not sigma:
+        return margins
+    reach = math.ceil(3 * sigma)
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    known = ~np.isnan(margins)
+    sums, weights = np.where(known, margins, 0.0), known.astype(np.float64)
+    for axis in (0, 1):
+        sums, weights = (
+            np.apply_along_axis(lambda line: np.convolve(line, kernel)[reach:-reach], axis, values)
+            for values in (sums, weights)
+        )
+    return np.divide(sums, weights, out=np.full_like(sums, np.nan), where=known)
 
 
 def check_label(label: object) -> Label:

@@ -233,11 +233,19 @@ class BCDClassifier(Predictor):
         """Return an image's pixels as the square that the network takes, S x S x 3."""
         return resize(pixels, self.config.preprocess.input_size)
 
-    def compute_margins(self, inputs: Sequence[NDArray[np.uint8]]) -> Margins:
+    def compute_margins(
+        self, inputs: Sequence[NDArray[np.uint8]], as_tiles: bool = False
+    ) -> Margins:
         """Return the logit margins (malignant minus benign) of images that ``prepare`` prepared."""
-        forward = self._answering()
-        margins = average_margins(forward.logits, self._inputs(inputs), self.config.decision.views)
+        forward, config = self._answering(), self.config
+        views = (config.for_tiles if as_tiles else config.decision).views
+        margins = average_margins(forward.logits, self._inputs(inputs), views)
         return Margins(margins.tolist(), forward.name)
+
+    @property
+    def tile_views(self) -> int:
+        """How many views a tile of a slide or large field gets."""
+        return self.config.for_tiles.views
 
     @property
     def field_um(self) -> float:
@@ -256,9 +264,8 @@ class BCDClassifier(Predictor):
 
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the logit margins of N x H x W x 3 RGB tiles of one size, shape (N,)."""
-        inputs = self._inputs([self.prepare(tile) for tile in tiles])
-        views = self.config.decision.views
-        return average_margins(self._answering().logits, inputs, views).astype(np.float64)
+        ready = [self.prepare(tile) for tile in tiles]
+        return np.array(self.compute_margins(ready, as_tiles=True).values)
 
     def explain_opened(
         self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from bcd_models.config import DecisionConfig, Strict, first_error, refuse_newer
+from bcd_models.config import Decides, first_error, refuse_newer
 from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.hub import folder as model_folder
 from bcd_models.images.open import open_pixels
@@ -35,7 +35,7 @@ SCHEMA_VERSION = 1
 MemberName = Annotated[str, Field(pattern=f"^{model_folder.MEMBER}$")]
 
 
-class EnsembleConfig(Strict):
+class EnsembleConfig(Decides):
     """The ``bcd_ensemble`` object of an ensemble's ``config.json``.
 
     Attributes:
@@ -45,19 +45,19 @@ class EnsembleConfig(Strict):
         decision: What is made of the mean of the members' calibrated log-odds: ``slope`` and
             ``intercept`` calibrate it once more, threshold and referral band are the ensemble's
             own. Views are each member's own affair.
+        tile_decision: The same for tiles of slides and large fields.
     """
 
     schema_version: Literal[1] = 1
     name: str
     version: str
     members: tuple[MemberName, ...] = Field(min_length=2)
-    decision: DecisionConfig = DecisionConfig()
 
     @model_validator(mode="after")
     def _members_differ(self) -> Self:
         if len({name.casefold() for name in self.members}) < len(self.members):
             raise ValueError("two members have one name")
-        if self.decision.views != 1:
+        if self.decision.views != 1 or self.for_tiles.views != 1:
             raise ValueError("decision.views must be 1: each member's config has its own")
         return self
 
@@ -159,17 +159,25 @@ class BCDEnsemble(Predictor):
         """Return the square that each member takes of an image's pixels."""
         return tuple(member.prepare(pixels) for member in self.members)
 
-    def compute_margins(self, inputs: Sequence[tuple[NDArray[np.uint8], ...]]) -> Margins:
+    def compute_margins(
+        self, inputs: Sequence[tuple[NDArray[np.uint8], ...]], as_tiles: bool = False
+    ) -> Margins:
         """Return the mean of the members' calibrated log-odds of malignant, one an image."""
         log_odds, given = [], []
         for member, own in zip(self.members, zip(*inputs, strict=True), strict=True):
-            decision, said = member.config.decision, member.compute_margins(own)
+            said, config = member.compute_margins(own, as_tiles), member.config
+            decision = config.for_tiles if as_tiles else config.decision
             log_odds.append(decision.slope * np.array(said.values) + decision.intercept)
             given.append(said)
         return Margins(
             np.mean(log_odds, axis=0).tolist(),
             ", ".join(dict.fromkeys(said.runtime for said in given)),
         )
+
+    @property
+    def tile_views(self) -> int:
+        """How many views a tile of a slide or large field gets, of the members the most."""
+        return max(member.tile_views for member in self.members)
 
     @property
     def field_um(self) -> float:
@@ -202,7 +210,7 @@ class BCDEnsemble(Predictor):
 
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the mean log-odds of N x H x W x 3 RGB tiles of one size, shape (N,)."""
-        return np.array(self.compute_margins([self.prepare(tile) for tile in tiles]).values)
+        return np.array(self.compute_margins([self.prepare(tile) for tile in tiles], True).values)
 
     def explain_opened(
         self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str

@@ -23,8 +23,8 @@ class TileModelConfig(Protocol):
         """The model's version."""
 
     @property
-    def decision(self) -> DecisionConfig:
-        """The rule that turns a margin into a probability, a label and a referral."""
+    def for_tiles(self) -> DecisionConfig:
+        """The rule that turns a tile's margin into a probability, a label and a referral."""
 
 
 class TileModel(Protocol):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bcd_models import __version__
-from bcd_models.decision import calibrate
+from bcd_models.decision import calibrate, smooth_margins
 from bcd_models.errors import InputError
 from bcd_models.images.white_point import divide_white, estimate_white
 from bcd_models.runtime.ahead import ahead
@@ -81,7 +81,8 @@ def predict_slide(
     micrometres), and is shown to the model as they were: reduced to their micrometres a pixel (4,
     so 50 x 50 pixels) by an antialiasing filter, then enlarged by the model's own preprocessing. It
     is read from the coarsest level of at least twice that sharpness, or from the sharpest there is.
-    Colours are converted to sRGB where the slide has a profile, as those of patches are.
+    Colours are converted to sRGB where the slide has a profile, as those of patches are. Where the
+    model's rule for tiles says so, a tile's answer is averaged with its neighbours'.
 
     Memory depends on the batch and on how many tiles the grid has, not on the slide's pixels.
 
@@ -129,7 +130,7 @@ def _predict(
     batch: int,
     progress: Progress | None,
 ) -> SlidePrediction:
-    level = choose_level(facts, grid.mpp / MIN_SHARPNESS)
+    rule, level = model.config.for_tiles, choose_level(facts, grid.mpp / MIN_SHARPNESS)
     margins = np.full((grid.rows, grid.columns), np.nan)
     failed: dict[Cell, str] = {}
     total, done = int(tissue.tiles.sum()), 0
@@ -163,11 +164,11 @@ def _predict(
         facts=facts,
         grid=grid,
         level=level,
-        probabilities=calibrate(margins, model.config.decision),
+        probabilities=calibrate(smooth_margins(margins, rule.context), rule),
         tissue=tissue.tiles,
         failed=tuple(FailedTile(*cell, reason) for cell, reason in sorted(failed.items())),
         thumbnail=tissue.thumbnail,
-        rule=model.config.decision,
+        rule=rule,
         model=model.config.name,
         model_version=model.config.version,
         weights_sha256=model.weights_sha256,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from copy import copy
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from bcd_models import BCDClassifier
+from bcd_models.decision import log_odds
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images.field import TRAINED, UNKNOWN, cut_field, plan_layout
 from bcd_models.images.scale import Scale, give_scale
@@ -218,6 +220,62 @@ def test_a_large_field_is_answered_tile_by_tile(light_model: BCDClassifier) -> N
     assert explained.prediction.tiles == answer.tiles
     maps = [light_model.explain(tile, label="malignant").heatmap for tile in tiles]
     assert np.allclose(explained.heatmap, np.hstack(maps), atol=1e-5)
+
+
+@pytest.fixture
+def of_four_views(light_model: BCDClassifier) -> Iterator[BCDClassifier]:
+    """The model with four views of an image, and a rule of its own for tiles."""
+    before = light_model.config
+    patches = before.decision.model_copy(update={"views": 4})
+    tiles = before.decision.model_copy(update={"slope": 0.5, "threshold": 0.4})
+    changes = {"decision": patches, "tile_decision": tiles}
+    light_model.config = before.model_copy(update=changes)
+    yield light_model
+    light_model.config = before
+
+
+def test_a_patch_is_seen_four_times_and_a_tile_once(of_four_views: BCDClassifier) -> None:
+    model = of_four_views
+    tiles = [synthetic.patch("malignant", seed=seed) for seed in (2, 3)]
+    turned = [np.rot90(tiles[0], quarter).copy() for quarter in range(4)]
+    alike = model.predict_proba(turned)  # but for Pillow, which resizes row by row first
+    assert alike == pytest.approx(alike[0], abs=0.005)
+    ones = model.predict(tiles, views=1)
+    assert {one.threshold for one in ones} == {0.4}
+    field = model.predict(np.hstack(tiles), mpp=MPP)
+    assert field.threshold == 0.4
+    assert field.tile_probabilities == (pytest.approx([one.probability for one in ones], abs=1e-6),)
+    once = [one.probability for one in model.predict(turned, views=1)]
+    assert max(once) - min(once) > 0.01
+    rule = model.config.decision  # of the same intercept as that of tiles
+    margin = np.mean(log_odds(once) - rule.intercept) / 0.5
+    assert log_odds(model.predict(tiles[0]).probability) == pytest.approx(
+        rule.slope * margin + rule.intercept, abs=0.05
+    )
+    mixed = model.predict([tiles[0], np.hstack(tiles), tiles[1]], mpp=MPP)
+    assert mixed[1].tile_probabilities == field.tile_probabilities
+    assert mixed[2] == model.predict(tiles[1], mpp=MPP)
+
+
+def test_a_tile_leans_on_its_neighbours_where_the_rule_says_so(
+    of_four_views: BCDClassifier,
+) -> None:
+    model = of_four_views
+    pixels = np.hstack([synthetic.patch(kind, seed=5) for kind in ("benign", "malignant")])
+    apart = log_odds(model.predict(pixels, mpp=MPP).tile_probabilities[0])
+    rule = model.config.for_tiles.model_copy(update={"context": 1.0})
+    model.config = model.config.model_copy(update={"tile_decision": rule})
+    together = log_odds(model.predict(pixels, mpp=MPP).tile_probabilities[0])
+    share = np.exp(-0.5) / (1 + np.exp(-0.5))  # of the neighbour's margin, by the Gaussian
+    assert together == pytest.approx((1 - share) * apart + share * apart[::-1], abs=1e-6)
+
+
+def test_one_view_is_refused_where_several_alone_are_calibrated(
+    of_four_views: BCDClassifier,
+) -> None:
+    of_four_views.config = of_four_views.config.model_copy(update={"tile_decision": None})
+    with pytest.raises(InputError, match="calibrated for 4 views alone"):
+        of_four_views.predict(synthetic.patch("benign", seed=1), views=1)
 
 
 def test_a_scale_for_each_image_or_for_all(light_model: BCDClassifier) -> None:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from bcd_models.config import DecisionConfig
-from bcd_models.decision import calibrate, choose_label, is_referred, log_odds, sigmoid
+from bcd_models.decision import (
+    calibrate,
+    choose_label,
+    is_referred,
+    log_odds,
+    sigmoid,
+    smooth_margins,
+)
 
 
 def test_calibration_is_a_line_in_log_odds() -> None:
@@ -24,3 +32,19 @@ def test_threshold_and_band_hold_their_ends() -> None:
     assert [choose_label(p, rule) for p in (0.29, 0.3)] == ["benign", "malignant"]
     assert [is_referred(p, rule) for p in (0.19, 0.2, 0.4, 0.41)] == [False, True, True, False]
     assert not is_referred(0.3, DecisionConfig(threshold=0.3))
+
+
+def test_margins_are_smoothed_over_neighbours_that_are_known() -> None:
+    grid = np.random.default_rng(0).normal(size=(6, 9))
+    assert smooth_margins(grid, 0) is grid
+    beyond_nothing = {"mode": "constant", "cval": 0.0, "truncate": 3.0}
+    expected = ndimage.gaussian_filter(grid, 1.0, **beyond_nothing)
+    expected /= ndimage.gaussian_filter(np.ones_like(grid), 1.0, **beyond_nothing)
+    assert smooth_margins(grid, 1.0) == pytest.approx(expected)
+    assert pytest.approx(expected) == smooth_margins(grid.T, 1.0).T
+    grid[2, 3:7] = np.nan
+    holed = smooth_margins(grid, 1.0)
+    assert (np.isnan(holed) == np.isnan(grid)).all()
+    alone = np.full((5, 5), np.nan)
+    alone[2, 2] = 1.5
+    assert smooth_margins(alone, 2.0)[2, 2] == pytest.approx(1.5)

@@ -405,7 +405,7 @@ class GreenModel:
 def test_any_object_with_the_members_is_mapped(
     slide: Path, at_4_um: np.ndarray, found: SlidePrediction, tmp_path: Path
 ) -> None:
-    config = SimpleNamespace(name="green", version="3", decision=DecisionConfig())
+    config = SimpleNamespace(name="green", version="3", for_tiles=DecisionConfig())
     answer = predict_slide(GreenModel(config), slide, out=tmp_path)
     assert (answer.tissue == found.tissue).all()
     cell = (4, 5)
