@@ -81,7 +81,8 @@ def open_scaled(
 ) -> tuple[Image.Image, Scale | None]:
     """The same image together with what its metadata says of its scale.
 
-    An array has no scale; a PIL image has one where it is as Pillow opened it.
+    An array has no scale; a PIL image has one where it is as Pillow opened it. Pillow doesn't tell
+    that one was reduced in place, by ``thumbnail`` or ``draft``: say its scale yourself.
     """
     if isinstance(source, Image.Image):
         with _refusals("image"), _one_at_a_time:  # threads may be handed the same one
