@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from bcd_models.errors import ImageError
+from bcd_models.images.open import ImageLimits
 from bcd_models.images.scale import Scale
 from bcd_models.images.tissue import MIN_TISSUE_SHARE, measure_tissue
 from bcd_models.images.white_point import divide_white, estimate_white
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 MAX_ENLARGEMENT = 1.5  # of a pixel to the model's: beyond it nothing of its scale is left
 SMALLEST_FIELD = 0.75  # of the trained field's side
 MAX_UNSEEN = 0.25  # of a tile's side that a grid may leave out, rather than reflect three quarters
-MAX_TILES = 20_000  # as many pixels at the trained scale as an image may have
 TRAINED_SIDES = 0.8, 1.2  # of the trained side in pixels: taken as the trained scale, if unknown
 TRAINED = "taken as the model's own"
 UNKNOWN = "unknown"
@@ -113,7 +113,11 @@ class TissueField:
 
 
 def plan_layout(
-    size: tuple[int, int], scale: Scale | None, trained_mpp: float, trained_um: float
+    size: tuple[int, int],
+    scale: Scale | None,
+    trained_mpp: float,
+    trained_um: float,
+    max_tiles: int = ImageLimits().max_tiles,
 ) -> Layout:
     """Lay a grid of the trained field over an image.
 
@@ -122,9 +126,10 @@ def plan_layout(
         scale: Of the image; None: unknown.
         trained_mpp: Micrometres a pixel of the training patches.
         trained_um: Side in micrometres of the field that they show.
+        max_tiles: Above which the image is refused.
 
     Raises:
-        ImageError: There would be more than MAX_TILES tiles.
+        ImageError: There would be more tiles.
     """
     tile = max(1, round(trained_um / trained_mpp))
     low, high = (share * tile for share in TRAINED_SIDES)
@@ -151,10 +156,11 @@ def plan_layout(
         for side, mpp in zip(window[2:], (mpp_x, mpp_y), strict=True)
     )
     columns, rows = (max(1, math.ceil(side / tile - MAX_UNSEEN)) for side in (width, height))
-    if rows * columns > MAX_TILES:
+    if rows * columns > max_tiles:
         raise ImageError(
             f"the image would be {rows * columns:,} tiles of {trained_um:g} micrometres, at most "
-            f"{MAX_TILES:,} are answered for: cut out the region of interest, or use bcd slide"
+            f"{max_tiles:,} are answered for: check the micrometres a pixel, cut out the region of "
+            "interest, or hand it in as a whole slide"
         )
     source = scale.source if scale else UNKNOWN
     return Layout(*size, scale, source, window, (width, height), tile, columns, rows, reasons)

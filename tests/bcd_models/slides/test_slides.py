@@ -198,7 +198,7 @@ def test_absurd_pixel_sizes_are_refused(
     path = write_slide(tmp_path / "s.tif", np.full((600, 600, 3), 200, np.uint8), mpp, (1,))
     with pytest.raises(ImageError, match=told):
         model.predict_slide(path)
-    with pytest.raises(InputError, match=r"--mpp 400 is no size"):
+    with pytest.raises(InputError, match="400 micrometres a pixel is no microscope"):
         model.predict_slide(path, mpp=400)
 
 
