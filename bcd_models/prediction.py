@@ -96,7 +96,7 @@ class Prediction:
 
     @property
     def share(self) -> float:
-        """The share of the tiles that are labelled malignant, 0 to 1."""
+        """The share of the tiles that are labelled malignant, 0 to 1, whatever the decision."""
         return self.malignant_tiles / self.tiles
 
     def to_row(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from PIL import Image, ImageCms, MpoImagePlugin, TiffImagePlugin
+from PIL.ExifTags import Base
 
 from bcd_models.errors import ImageError
 
@@ -18,8 +19,7 @@ AS_RGB = "save it as 8-bit RGB"
 WHITE_IS_ZERO, YCBCR = 0, 6  # of TIFF's photometric interpretations
 PLANES = 2  # of TIFF's planar configurations
 SIGNED = 2  # of TIFF's sample formats
-BITS, PHOTOMETRIC, PLANAR = 258, 262, 284
-SAMPLE_FORMAT, MAX_SAMPLE_VALUES = 339, (281, 341)
+MAX_SAMPLE_VALUES = Base.MaxSampleValue, Base.SMaxSampleValue
 
 MPF_ENTRIES = 0xB002
 MAX_ATTACHED = 8  # images beside a JPEG's own that are looked at
@@ -128,13 +128,13 @@ def _is_attached(image: MpoImagePlugin.MpoImageFile, frame: int, entry: Any) -> 
 
 def _check_tiff(image: TiffImagePlugin.TiffImageFile, name: str) -> None:
     tags = image.tag_v2
-    if SIGNED in tags.get(SAMPLE_FORMAT, ()):
+    if SIGNED in tags.get(Base.SampleFormat, ()):
         raise ImageError(f"{name} holds signed values, whose black and white are unknown: {AS_RGB}")
     if image.info.get("compression") != "raw":  # libtiff reads these well
         return
-    if tags.get(PLANAR) == PLANES and max(tags.get(BITS, (1,))) > 8:
+    if tags.get(Base.PlanarConfiguration) == PLANES and max(tags.get(Base.BitsPerSample, (1,))) > 8:
         raise ImageError(f"{name} holds uncompressed planes of 16 bits, which isn't read: {AS_RGB}")
-    if tags.get(PHOTOMETRIC) == YCBCR:
+    if tags.get(Base.PhotometricInterpretation) == YCBCR:
         raise ImageError(f"{name} holds uncompressed YCbCr, which isn't read: {AS_RGB}")
 
 
@@ -145,7 +145,7 @@ def _fill_16_bits(image: Image.Image, name: str) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(image).astype(np.uint16)
     bits = _bits_used(tags, int(values.max()), name)
-    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+    if tags.get(Base.PhotometricInterpretation) == WHITE_IS_ZERO:
         values = (1 << bits) - 1 - values
     filled = Image.fromarray(values << (16 - bits))
     filled.info = image.info
@@ -157,7 +157,7 @@ def _bits_used(tags: Mapping[int, Any], largest: int, name: str) -> int:
 
     The largest sample value is a statistic in some files: what is no power of two says nothing.
     """
-    if 12 in tags.get(BITS, ()):
+    if 12 in tags.get(Base.BitsPerSample, ()):
         return 12
     stated = {value for tag in MAX_SAMPLE_VALUES for value in tags.get(tag, ())}
     for bits in range(8, 17):

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from bcd_models.errors import ImageError
+from bcd_models.images.open import ImageLimits
 from bcd_models.images.scale import Scale
 from bcd_models.images.tissue import MIN_TISSUE_SHARE, measure_tissue
 from bcd_models.images.white_point import divide_white, estimate_white
@@ -23,10 +24,9 @@ from bcd_models.images.white_point import divide_white, estimate_white
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-COARSEST_MPP = 6.0  # micrometres a pixel beyond which nothing of the trained scale is left
+MAX_ENLARGEMENT = 1.5  # of a pixel to the model's: beyond it nothing of its scale is left
 SMALLEST_FIELD = 0.75  # of the trained field's side
 MAX_UNSEEN = 0.25  # of a tile's side that a grid may leave out, rather than reflect three quarters
-MAX_TILES = 20_000  # as many pixels at the trained scale as an image may have
 TRAINED_SIDES = 0.8, 1.2  # of the trained side in pixels: taken as the trained scale, if unknown
 TRAINED = "taken as the model's own"
 UNKNOWN = "unknown"
@@ -113,7 +113,11 @@ class TissueField:
 
 
 def plan_layout(
-    size: tuple[int, int], scale: Scale | None, trained_mpp: float, trained_um: float
+    size: tuple[int, int],
+    scale: Scale | None,
+    trained_mpp: float,
+    trained_um: float,
+    max_tiles: int = ImageLimits().max_tiles,
 ) -> Layout:
     """Lay a grid of the trained field over an image.
 
@@ -122,25 +126,26 @@ def plan_layout(
         scale: Of the image; None: unknown.
         trained_mpp: Micrometres a pixel of the training patches.
         trained_um: Side in micrometres of the field that they show.
+        max_tiles: Above which the image is refused.
 
     Raises:
-        ImageError: There would be more than MAX_TILES tiles.
+        ImageError: There would be more tiles.
     """
     tile = max(1, round(trained_um / trained_mpp))
-    source, reasons = (scale.source, _find_reasons(size, scale, trained_um)) if scale else ("", ())
-    if scale is None:
-        low, high = (share * tile for share in TRAINED_SIDES)
-        if low <= min(size) and max(size) <= high:
-            scale, source = Scale(trained_mpp, trained_mpp, TRAINED), TRAINED
-        else:
-            source = UNKNOWN
-            reasons = (
-                "the image's scale is unknown: give the micrometres a pixel, which a scanner's or "
-                "camera's software calls pixel size or calibration",
-            )
+    low, high = (share * tile for share in TRAINED_SIDES)
+    reasons: tuple[str, ...] = ()
+    if scale:
+        reasons = _find_reasons(size, scale, trained_mpp, trained_um)
+    elif low <= min(size) and max(size) <= high:
+        scale = Scale(trained_mpp, trained_mpp, TRAINED)
+    else:
+        reasons = (
+            "the image's scale is unknown: give the micrometres a pixel, which a scanner's or "
+            "camera's software calls pixel size or calibration",
+        )
     mpp_x, mpp_y = (scale.mpp_x, scale.mpp_y) if scale else (trained_um / min(size),) * 2
     window = 0, 0, *size
-    if max(mpp_x, mpp_y) > COARSEST_MPP or source == UNKNOWN:  # a look at the middle is enough
+    if not scale or max(mpp_x, mpp_y) > MAX_ENLARGEMENT * trained_mpp:  # the middle will do
         across, down = (
             min(side, max(1, round(trained_um / mpp)))
             for side, mpp in zip(size, (mpp_x, mpp_y), strict=True)
@@ -151,11 +156,13 @@ def plan_layout(
         for side, mpp in zip(window[2:], (mpp_x, mpp_y), strict=True)
     )
     columns, rows = (max(1, math.ceil(side / tile - MAX_UNSEEN)) for side in (width, height))
-    if rows * columns > MAX_TILES:
+    if rows * columns > max_tiles:
         raise ImageError(
             f"the image would be {rows * columns:,} tiles of {trained_um:g} micrometres, at most "
-            f"{MAX_TILES:,} are answered for: cut out the region of interest, or use bcd slide"
+            f"{max_tiles:,} are answered for: check the micrometres a pixel, cut out the region of "
+            "interest, or hand it in as a whole slide"
         )
+    source = scale.source if scale else UNKNOWN
     return Layout(*size, scale, source, window, (width, height), tile, columns, rows, reasons)
 
 
@@ -171,7 +178,7 @@ def cut_field(
         pixels: H x W x 3, as the layout was made for.
         layout: Where the tiles lie.
         white_point: Whether the colour of glass is divided out, where there are several tiles and
-            glass is found; tissue is looked for without it in any case.
+            glass is found; tissue is looked for without it in any case, as on slides.
         min_tissue: Of several tiles, those with a smaller share of tissue are left out.
     """
     left, top, width, height = layout.window
@@ -181,15 +188,15 @@ def cut_field(
     canvas = _fit(_fit(reduced, 0, rows * side), 1, columns * side)
     if rows == columns == 1:
         return TissueField(layout, canvas[None], np.ones((1, 1), bool), True, layout.reasons)
-    white = estimate_white(pixels)  # a tinted lamp hides pale tissue
-    balanced = canvas if white is None else divide_white(canvas, white)
-    shares = measure_tissue(balanced, rows, columns)
+    white = estimate_white(pixels)
+    shares = measure_tissue(canvas, rows, columns, white)
     shown, reasons = shares >= min_tissue, layout.reasons
     has_tissue = bool(shown.any())
     if not has_tissue:
         shown, why = _choose_stand_in(shares, min_tissue)
         reasons = (*reasons, why)
-    canvas = balanced if white_point else canvas
+    if white_point and white is not None:
+        canvas = divide_white(canvas, white)
     tiles = canvas.reshape(rows, side, columns, side, 3).swapaxes(1, 2)[shown]
     return TissueField(layout, tiles, shown, has_tissue, reasons)
 
@@ -219,12 +226,15 @@ def resample(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     return np.asarray(Image.fromarray(pixels).resize(size, kernel))
 
 
-def _find_reasons(size: tuple[int, int], scale: Scale, trained_um: float) -> tuple[str, ...]:
+def _find_reasons(
+    size: tuple[int, int], scale: Scale, trained_mpp: float, trained_um: float
+) -> tuple[str, ...]:
     reasons = []
-    coarsest = max(scale.mpp_x, scale.mpp_y)
-    if coarsest > COARSEST_MPP:
+    coarsest = MAX_ENLARGEMENT * trained_mpp
+    mpp = max(scale.mpp_x, scale.mpp_y)
+    if mpp > coarsest:
         reasons.append(
-            f"{coarsest:g} micrometres a pixel ({scale.source}) is too coarse, {COARSEST_MPP:g} is "
+            f"{mpp:g} micrometres a pixel ({scale.source}) is too coarse, {coarsest:g} is "
             "the limit: give the true scale, or hand in the image at a higher magnification"
         )
     shown = size[0] * scale.mpp_x, size[1] * scale.mpp_y

@@ -38,15 +38,18 @@ Several: TypeAlias = list[Any] | tuple[Any, ...]
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What is refused before any pixel is decoded.
+    """What is refused: by its pixels before any is decoded, by its tiles before any is answered.
 
     Attributes:
         max_pixels: Most pixels an image may have.
         min_side: Least width and height in pixels.
+        max_tiles: Most tiles of the trained field an image may be cut into; by default as many
+            pixels at a scale of 4 micrometres as it may have.
     """
 
     max_pixels: int = 50_000_000
     min_side: int = 16
+    max_tiles: int = 20_000
 
 
 def is_one_image(images: Any) -> bool:
@@ -81,7 +84,8 @@ def open_scaled(
 ) -> tuple[Image.Image, Scale | None]:
     """The same image together with what its metadata says of its scale.
 
-    An array has no scale; a PIL image has one where it is as Pillow opened it.
+    An array has no scale; a PIL image has one where it is as Pillow opened it. Pillow doesn't tell
+    that one was reduced in place, by ``thumbnail`` or ``draft``: say its scale yourself.
     """
     if isinstance(source, Image.Image):
         with _refusals("image"), _one_at_a_time:  # threads may be handed the same one

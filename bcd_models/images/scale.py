@@ -131,7 +131,7 @@ def read_scale(image: Image.Image) -> Scale | None:
 
     Call it before a TIFF's pixels are loaded: Pillow turns it upright then and forgets that it did.
     An image that Pillow has resized, cropped or converted since isn't the file's any more, and has
-    no scale; one reduced in place by ``thumbnail`` can't be told from the file's.
+    no scale; one reduced in place by ``thumbnail`` or ``draft`` can't be told from the file's.
 
     Args:
         image: As Pillow opened it, not converted.

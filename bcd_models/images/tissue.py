@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from bcd_models.images.white_point import divide_white
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -28,15 +30,21 @@ DENSITY = -np.log10(np.arange(1, 257, dtype=np.float32) / 256)  # of each grey l
 MIN_GREEN_TO_RED = 0.85
 
 
-def measure_tissue(rgb: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.float64]:
+def measure_tissue(
+    rgb: NDArray[np.uint8], rows: int, columns: int, white: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
     """Return which share of each tile of an image is tissue, rows x columns, 0 to 1.
 
     Args:
         rgb: H x W x 3, the whole tiles of a grid; looked at eight pixels a tile.
         rows: Tiles down.
         columns: Tiles across.
+        white: The colour of its glass, which is divided out: a tinted lamp hides pale tissue. None
+            where it isn't known.
     """
     side = THUMBNAIL_PIXELS
+    if white is not None:
+        rgb = divide_white(rgb, white)
     size = columns * side, rows * side
     if rgb.shape[:2] != size[::-1]:
         rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))

@@ -492,7 +492,7 @@ class Predictor(ABC):
             raise InputError(f"{self.config.name} is calibrated for {self.tile_views} views alone")
         image, read = open_scaled(source, limits)
         scale = read if mpp is None else give_scale(mpp)
-        layout = plan_layout(image.size, scale, self.mpp, self.field_um)
+        layout = plan_layout(image.size, scale, self.mpp, self.field_um, limits.max_tiles)
         field = cut_field(np.asarray(image), layout, self.white_point)
         ready, margins = [], None
         if len(field.tiles) <= MAX_TILES_AT_ONCE:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bcd_models.errors import ImageError
+from bcd_models.images.field import MAX_ENLARGEMENT
 from bcd_models.slides.slide_file import Area, SlideFacts, SlideReader
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ MIN_SHARPNESS = 2
 # Scans of one nominal magnification differ by a few per cent: a level that much coarser will do,
 # where the next would cost sixteen times the pixels.
 MAX_MPP_RATIO = 1.05
-MAX_ENLARGEMENT = 1.5  # of a slide's pixels to the model's: beyond it too little is to be seen
 MAX_BLOCK_PIXELS = 2048  # about the most a block measures across, in the pixels read
 MAX_BLOCK_TILES = 16  # the most tiles across a block, so that a killed run loses little
 

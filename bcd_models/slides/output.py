@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from bcd_models.slides.heatmap import draw_heat_map
 from bcd_models.slides.regions import Region, outline
 
 if TYPE_CHECKING:
+    from bcd_models.decision import Decision
     from bcd_models.slides.prediction import SlidePrediction
 
 KINDS = (".png", ".geojson", ".parquet", ".json")
-COLOURS = {"malignant": [200, 0, 60], "refer": [240, 160, 0]}
+COLOURS: dict[Decision, list[int]] = {"malignant": [200, 0, 60], "refer": [240, 160, 0]}
 
 
 def write(prediction: SlidePrediction, folder: Path) -> list[Path]:
@@ -72,7 +73,7 @@ def build_geojson(prediction: SlidePrediction) -> dict[str, Any]:
         "type": "FeatureCollection",
         "features": [
             _build_feature(prediction, region, decision)
-            for decision in ("malignant", "refer")
+            for decision in COLOURS
             for region in prediction.regions(decision)
         ],
     }
@@ -125,7 +126,7 @@ def encode_parquet(prediction: SlidePrediction) -> bytes:
 
 
 def _build_feature(
-    prediction: SlidePrediction, region: Region, decision: Literal["malignant", "refer"]
+    prediction: SlidePrediction, region: Region, decision: Decision
 ) -> dict[str, Any]:
     facts = prediction.describe(region)
     return {

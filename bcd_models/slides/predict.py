@@ -14,7 +14,7 @@ import numpy as np
 from bcd_models import __version__
 from bcd_models.decision import calibrate, smooth_margins
 from bcd_models.errors import InputError
-from bcd_models.images.white_point import divide_white, estimate_white
+from bcd_models.images.white_point import divide_white
 from bcd_models.runtime.ahead import ahead
 from bcd_models.slides.grid import (
     MIN_SHARPNESS,
@@ -93,7 +93,7 @@ def predict_slide(
             that the same call goes on where it was after a kill.
         mpp: Micrometres a level-0 pixel, where the slide doesn't say or is wrong.
         white_point: Whether the colour of the slide's glass, as its thumbnail shows it, is divided
-            out of the tiles.
+            out of the tiles; tissue is looked for without it in any case.
         batch: Tiles that go through the model at once.
         progress: Called with how many tiles are done, and how many there are.
 
@@ -111,7 +111,7 @@ def predict_slide(
     about |= {"white_point": True} if white_point else {}
     with open_journal(path, about) as journal:
         tissue = find_tissue(facts, grid)
-        white = estimate_white(tissue.thumbnail) if white_point else None
+        white = tissue.white if white_point else None
         prediction = _predict(model, facts, grid, tissue, white, journal, batch, progress)
     if folder and path:
         write(prediction, folder)

@@ -101,9 +101,13 @@ class SlidePrediction:
         """How many tiles the model answered for."""
         return int((~np.isnan(self.probabilities)).sum())
 
-    def share(self, decision: Decision) -> float | None:
-        """Return the share of predicted tiles with a decision, 0 to 1; None: none predicted."""
-        return self.tiles(decision) / self.predicted if self.predicted else None
+    @property
+    def share(self) -> float | None:
+        """The share of predicted tiles that are labelled malignant, 0 to 1; None: none predicted.
+
+        As that of a ``Prediction``, whatever their decision.
+        """
+        return int(self.labelled.sum()) / self.predicted if self.predicted else None
 
     def area_mm2(self, tiles: int) -> float:
         """Return the area of so many tiles in square millimetres."""
@@ -166,6 +170,7 @@ class SlidePrediction:
                 "columns": grid.columns,
                 "tissue": int(self.tissue.sum()),
                 "predicted": self.predicted,
+                "share": self.share,
                 "failed": len(self.failed),
             },
             "tissue": {
@@ -176,11 +181,12 @@ class SlidePrediction:
             "decisions": {
                 decision: {
                     "words": WORDS[decision],
-                    "tiles": self.tiles(decision),
-                    "share_of_predicted": self.share(decision),
-                    "area_mm2": self.area_mm2(self.tiles(decision)),
+                    "tiles": tiles,
+                    "share_of_predicted": tiles / self.predicted if self.predicted else None,
+                    "area_mm2": self.area_mm2(tiles),
                 }
                 for decision in DECISIONS
+                for tiles in (self.tiles(decision),)
             },
             "top_regions": [
                 self.describe(region) for region in self.regions("malignant")[:TOP_REGIONS]

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images.colour import build_srgb_transform
-from bcd_models.images.scale import MAX_MPP, MIN_MPP
+from bcd_models.images.scale import MAX_MPP, MIN_MPP, give_scale
 from bcd_models.slides.slide_format import refuse_unsafe_slide, suggest_predict
 
 if TYPE_CHECKING:
@@ -93,11 +93,10 @@ def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
         ImageError: No slide, damaged, or of an unusable colour profile.
         InputError: ``mpp`` is not a pixel's, or OpenSlide is not installed.
     """
-    if mpp is not None and not MIN_MPP <= mpp <= MAX_MPP:
-        raise InputError(f"--mpp {mpp:g} is {_name_plausible_sizes()}")
+    given = None if mpp is None else give_scale(mpp).mpp_x
     with open_slide(path) as slide:
         properties = dict(slide.properties)
-        mpp_x, mpp_y = (mpp, mpp) if mpp is not None else _read_pixel_size(properties, path)
+        mpp_x, mpp_y = (given, given) if given else _read_pixel_size(properties, path)
         status = path.stat()
         return SlideFacts(
             path=path,
@@ -109,7 +108,7 @@ def read_facts(path: Path, mpp: float | None = None) -> SlideFacts:
             height=slide.dimensions[1],
             mpp_x=mpp_x,
             mpp_y=mpp_y,
-            mpp_given=mpp is not None,
+            mpp_given=given is not None,
             bounds=_read_bounds(properties, slide.dimensions),
             levels=tuple(slide.level_dimensions),
             downsamples=tuple(slide.level_downsamples),
@@ -276,16 +275,13 @@ def _read_pixel_size(properties: dict[str, str], path: Path) -> tuple[float, flo
         except ValueError:
             size = math.nan
         if not MIN_MPP <= size <= MAX_MPP:
-            raise PixelSizeError(f"{path} says {name} = {text}, {_name_plausible_sizes()}")
+            raise PixelSizeError(
+                f"{path} says {name} = {text}, no size of a slide's pixel ({MIN_MPP:g} to "
+                f"{MAX_MPP:g} micrometres): hand in the true one with --mpp, such as --mpp 0.25 "
+                "for a 40x scan"
+            )
         sizes.append(size)
     return sizes[0], sizes[1]
-
-
-def _name_plausible_sizes() -> str:
-    return (
-        f"no size of a slide's pixel ({MIN_MPP:g} to {MAX_MPP:g} micrometres): hand in the true "
-        "one with --mpp, such as --mpp 0.25 for a 40x scan"
-    )
 
 
 def _read_bounds(properties: dict[str, str], size: tuple[int, int]) -> tuple[int, int, int, int]:

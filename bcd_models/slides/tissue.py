@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bcd_models.images.tissue import MIN_TISSUE_SHARE, THUMBNAIL_PIXELS, measure_tissue
+from bcd_models.images.white_point import estimate_white
 from bcd_models.slides.grid import (
     MAX_BLOCK_PIXELS,
     Block,
@@ -30,11 +31,13 @@ class Tissue:
 
     Attributes:
         thumbnail: RGB, eight pixels a tile; white where it could not be read.
+        white: The colour of the glass on it; None where too little is seen.
         tiles: Rows x columns: whether at least a tenth of the tile is tissue. A tile whose
             thumbnail could not be read counts, so that it is tried and, if need be, told.
     """
 
     thumbnail: NDArray[np.uint8]
+    white: NDArray[np.float64] | None
     tiles: NDArray[np.bool_]
 
 
@@ -57,5 +60,6 @@ def find_tissue(facts: SlideFacts, grid: Grid) -> Tissue:
         thumbnail[top : top + image.shape[0], left : left + image.shape[1]] = image
         for cell in failed:
             unread[cell] = True
-    shares = measure_tissue(thumbnail, grid.rows, grid.columns)
-    return Tissue(thumbnail, (shares >= MIN_TISSUE_SHARE) | unread)
+    white = estimate_white(thumbnail)
+    shares = measure_tissue(thumbnail, grid.rows, grid.columns, white)
+    return Tissue(thumbnail, white, (shares >= MIN_TISSUE_SHARE) | unread)

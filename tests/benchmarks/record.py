@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from bcd_models.cli.output import write_file
 from training.card.write import put_between
 
 RESULTS = Path(__file__).parents[2] / "bench.json"
@@ -82,6 +83,13 @@ def table(document: dict[str, Any]) -> str:
 def put_table(page: str) -> str:
     """A page's text with the table of ``bench.json`` between its two markers."""
     return put_between(page, BEGIN, END, table(json.loads(RESULTS.read_text("utf-8"))))
+
+
+def show_table(text: str, page: Path | None, begin: str, end: str) -> None:
+    """Print a table, and put it between two marks of a page where one is named."""
+    print(text)
+    if page:
+        write_file(page, put_between(page.read_text("utf-8"), begin, end, text).encode())
 
 
 def _processor() -> str:

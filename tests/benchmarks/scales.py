@@ -24,10 +24,9 @@ import numpy as np
 from PIL import Image
 
 from bcd_models import BCDClassifier
-from bcd_models.cli.output import write_file
 from bcd_models.images.tissue import is_tissue
+from tests.benchmarks.record import show_table
 from tests.benchmarks.whole_cases import CASES, assemble_cases
-from training.card.write import put_between
 from training.corpus.sources import SOURCES, breakhis
 from training.corpus.sources.source import Image as Found
 
@@ -231,10 +230,7 @@ def main() -> None:
     )
     table = "\n".join([about, "", *(f"| {' | '.join(line)} |" for line in lines)])
     table = f"{table}\n\n{stated}\n\n{tabulate_stated(models, places)}"
-    print(table)
-    if asked.write:
-        page = put_between(asked.write.read_text("utf-8"), BEGIN, END, table)
-        write_file(asked.write, page.encode())
+    show_table(table, asked.write, BEGIN, END)
 
 
 if __name__ == "__main__":

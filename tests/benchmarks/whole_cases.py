@@ -23,21 +23,16 @@ import numpy as np
 from PIL import Image
 
 from bcd_models import BCDClassifier
-from bcd_models.cli.output import write_file
+from tests.benchmarks.record import show_table
 from tests.support.scanners import write_dicom, write_svs
 from tests.support.slides import write_slide
-from training.card.write import put_between
 from training.corpus import predictions
 from training.corpus.sources import idc
 from training.corpus.sources.source import Image as Patch
 from training.run_folder import MODEL, PREDICTIONS
 
 CASES = ("8951", "8955", "9022", "10257")  # those of which every patch is in the shared files
-SIDE, TIMES, MPP = (
-    50,
-    4,
-    1.0,
-)  # pixels of a patch; how many times it is enlarged; the result's scale
+SIDE, TIMES, MPP = 50, 4, 1.0  # pixels of a patch; times that it is enlarged; the result's scale
 GLASS = (243, 243, 243)
 LEVELS = ((1,), (1, 4), (1, 4, 16))
 JPEGS = tuple((quality, chroma) for quality in (90, 70) for chroma in ("4:4:4", "4:2:0"))
@@ -179,11 +174,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, action="append", required=True)
     parser.add_argument("--write", type=Path)
     asked = parser.parse_args()
-    table = measure(asked.idc, asked.run)
-    print(table)
-    if asked.write:
-        page = put_between(asked.write.read_text("utf-8"), BEGIN, END, table)
-        write_file(asked.write, page.encode())
+    show_table(measure(asked.idc, asked.run), asked.write, BEGIN, END)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import datasets
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import typer
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bcd_models.config import LABELS
@@ -88,6 +92,7 @@ def build(paths: Paths, out: Path, processes: int | None = None) -> dict[str, An
             get_source(name).check(path)
     parts = list_parts(chain.from_iterable(paths[name] for name in _list_handed_in(paths)))
     datasets.disable_progress_bars()  # there is one of our own
+    pa.set_memory_pool(pa.system_memory_pool())  # which gives memory back at once
     beside = out.with_name(f".{out.name}.building")
     try:
         beside.mkdir(parents=True, exist_ok=True)
@@ -219,16 +224,23 @@ def _merge(chunks: list[Path]) -> tuple[datasets.Dataset, list[Refused]]:
         first = f", the first, {refused[0].name}: {refused[0].reason}" if refused else ""
         raise InputError(f"no usable image; {len(refused)} files left out{first}")
     everything = datasets.concatenate_datasets(filled)
-    table = splits.read_table(everything).sort_values(["source", "name", "sha256"])
-    alike = table.groupby("sha256")
-    contradicted = alike["label"].transform("nunique") > 1
-    repeated = table.duplicated("sha256") & ~contradicted
+    table = splits.read_table(everything)
+    table = table.iloc[_order_rows(table, ["source", "name", "sha256"])]
+    pixels = pd.Series(table["sha256"].factorize()[0], table.index)
+    contradicted = table["label"].groupby(pixels).transform("nunique") > 1
+    repeated = pixels.duplicated() & ~contradicted
     for which, reason in ((contradicted, CONTRADICTED), (repeated, REPEATED)):
         refused += [Refused(n, reason) for n in (table["source"] + "/" + table["name"])[which]]
     kept = table.index[~(contradicted | repeated)]
     if kept.empty:
         raise InputError(f"no usable image: all {len(table)} have the same pixels as another")
     return everything.select(kept), sorted(refused, key=lambda r: (r.reason, r.name))
+
+
+def _order_rows(table: pd.DataFrame, columns: list[str]) -> NDArray[np.uint64]:
+    """Return the order of rows by columns of text; pandas would make objects of them."""
+    keys = [(column, "ascending") for column in columns]
+    return np.asarray(pc.sort_indices(pa.Table.from_pandas(table[columns]), sort_keys=keys))
 
 
 def _describe(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
@@ -248,7 +260,7 @@ def _describe(table: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
 
 
 def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]) -> dict[str, Any]:
-    images = frame[~frame["name"].map(_name_image).duplicated()]  # of several tiles the first
+    images = frame[~splits.name_images(frame).duplicated()]  # of several tiles the first
     left_out = {
         _name_file(r.name)
         for r in refused
@@ -279,14 +291,9 @@ def _describe_source(source: Source, frame: pd.DataFrame, refused: list[Refused]
     }
 
 
-def _name_image(row: str) -> str:
-    """Name the image that a row is, or is a tile of."""
-    return TILE_NAME.sub("", row)
-
-
 def _name_file(row: str) -> str:
     """Name the file, without its folders, that a row or something left out is from."""
-    return _name_image(row).rpartition("/")[2]
+    return TILE_NAME.sub("", row).rpartition("/")[2]
 
 
 def _count(values: pd.Series, names: Sequence[str]) -> dict[str, int]:

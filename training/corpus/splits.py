@@ -1,9 +1,10 @@
 """Parts and folds, each split a manifest file that is kept and never recomputed silently.
 
-A unit (a case in the grouped split, an image in the random one) is placed by a hash of its own id
-alone. So adding a case or a source moves nothing else, and every machine agrees. The seed is the
-one of 0 to 1999 that brings the parts and folds of the 226-case sample nearest to their shares of
-cases, images and positives (within 0.022): chosen once, by counts, before any training.
+A unit (a case in the grouped split, an image with all its tiles in the random one) is placed by a
+hash of its own id alone. So adding a case or a source moves nothing else, and every machine agrees.
+The seed is the one of 0 to 1999 that brings the parts and folds of the 226-case sample nearest to
+their shares of cases, images and positives (within 0.022): chosen once, by counts, before any
+training.
 
 A third split, ``neighbours``, has the grouped split's parts but other folds: cases whose ids follow
 one another stay together, in case they are one patient's.
@@ -24,6 +25,7 @@ import datasets
 import pandas as pd
 
 from bcd_models.errors import InputError
+from training.corpus.tiles import TILE_NAME
 from training.recipes.schema import SplitKind
 
 SEED = 764
@@ -73,8 +75,9 @@ def write_all(
         fold_neighbours(frame, grouped),
         make_manifest(frame, "random", fingerprint),
     ):
-        text = json.dumps(document, indent=0) + "\n"
-        (folder / f"{document['kind']}.json").write_text(text)
+        with (folder / f"{document['kind']}.json").open("w") as file:
+            json.dump(document, file, indent=0)  # never the whole text at once
+            file.write("\n")
 
 
 def make_manifest(
@@ -94,10 +97,11 @@ def make_manifest(
     """
     only_trained = _find_small_sources(frame) if kind == "grouped" else set()
     only_trained -= set(frame["source"][frame[_UNIT[kind]].isin(stated)])
-    units = frame.drop_duplicates(_UNIT[kind])
+    own_ids = frame["case_id"] if kind == "grouped" else _identify_images(frame)
+    rows = zip(frame[_UNIT[kind]], own_ids, frame["source"], strict=True)
     placed = {
-        unit: ("train", -1) if source in only_trained else place(unit, stated.get(unit))
-        for unit, source in zip(units[_UNIT[kind]], units["source"], strict=True)
+        unit: ("train", -1) if source in only_trained else place(own_id, stated.get(unit))
+        for unit, own_id, source in rows
     }
     return {
         "schema_version": SCHEMA_VERSION,
@@ -107,6 +111,17 @@ def make_manifest(
         "only_trained_on": sorted(only_trained),
         "units": dict(sorted(placed.items())),
     }
+
+
+def name_images(frame: pd.DataFrame) -> pd.Series:
+    """Return the name of the image that each row is, or is a tile of."""
+    return frame["name"].str.replace(TILE_NAME.pattern, "", regex=True)
+
+
+def _identify_images(frame: pd.DataFrame) -> pd.Series:
+    """Return what each row's image is placed by: its pixels, but of a tile its image's name."""
+    image = name_images(frame)
+    return frame["sha256"].where(image == frame["name"], frame["source"] + "/" + image)
 
 
 def fold_neighbours(frame: pd.DataFrame, grouped: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bcd_models.errors import ImageError
-from bcd_models.images.field import COARSEST_MPP, SMALLEST_FIELD, cut_field, plan_layout
+from bcd_models.images.field import MAX_ENLARGEMENT, SMALLEST_FIELD, cut_field, plan_layout
 from bcd_models.images.scale import Scale
 
 ROW_MPP, ROW_UM = 4.0, 200.0  # micrometres a pixel and across of every row: those of IDC's patches
+COARSEST_MPP = MAX_ENLARGEMENT * ROW_MPP
 MIN_TISSUE = 0.5  # of a tile's area: what is mostly glass or fat shows little of a field's label
 TILE_NAME = re.compile(r"#r\d+c\d+$")  # that follows the image's own
 UNKNOWN_SCALE = (

@@ -10,8 +10,8 @@ from PIL import Image
 from bcd_models.config import Label, PreprocessConfig
 from bcd_models.errors import ImageError, InputError
 from bcd_models.explanation import Explanation
-from bcd_models.images.field import Layout, plan_layout
-from bcd_models.images.open import open_image, open_scaled
+from bcd_models.images.field import plan_layout
+from bcd_models.images.open import ImageLimits, open_image, open_scaled
 from bcd_models.images.scale import Scale, give_scale
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import Prediction
@@ -20,7 +20,7 @@ from clinic.analysis.models import Models
 from clinic.storage.shown_images import encode_png
 
 MAX_IMAGES = 16  # of one analysis
-MAX_TILES = 2_000  # of one image: more takes minutes of everyone's processor
+LIMITS = ImageLimits(max_tiles=2_000)  # more takes minutes of everyone's processor
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,12 @@ def analyse(
 
 def predict(model: BCDClassifier, one: HandedIn) -> Prediction:
     """Answer about an image; ImageError where it can't be used, or its field is too large."""
-    _refuse_large(one, model.config.preprocess)
-    return model.predict(one.data, mpp=one.mpp)
+    return model.predict(one.data, LIMITS, mpp=one.mpp)
 
 
 def explain(model: BCDClassifier, one: HandedIn, label: Label | None = None) -> Explanation:
     """Answer about an image and explain a label, by default the answer's own; raises alike."""
-    _refuse_large(one, model.config.preprocess)
-    return model.explain(one.data, label=label, mpp=one.mpp)
+    return model.explain(one.data, label=label, limits=LIMITS, mpp=one.mpp)
 
 
 def scale_warnings(
@@ -117,7 +115,7 @@ def _find_reasons(
     size: tuple[int, int], scale: Scale | None, trained: PreprocessConfig
 ) -> tuple[str, ...]:
     try:
-        return _plan(size, scale, trained).reasons
+        return plan_layout(size, scale, trained.mpp, trained.field_width_um).reasons
     except ImageError as error:  # a record may be older than the limit on tiles
         return (str(error),)
 
@@ -126,34 +124,13 @@ def _analyse_one(
     models: Models, loaded: Sequence[BCDClassifier], number: int, one: HandedIn
 ) -> Analysed:
     try:
-        image, scale = _open(one)
+        image, read = open_scaled(one.data)
         said = {model.config.name: explain(model, one) for model in loaded}
     except ImageError as error:
         raise ImageError(f"image {number}: {error}") from None
+    scale = read if one.mpp is None else give_scale(one.mpp)
     width_um = scale.mpp_x * image.width if scale else None
     # One image in memory for all models, and no more of a heat map than is shown.
     kept = {name: replace(reduce_heat_map(answer), image=image) for name, answer in said.items()}
     warnings = scale_warnings(models, kept, image.size, width_um)
     return Analysed(image, encode_png(image), width_um, kept, warnings)
-
-
-def _open(one: HandedIn) -> tuple[Image.Image, Scale | None]:
-    image, scale = open_scaled(one.data)
-    return image, scale if one.mpp is None else give_scale(one.mpp)
-
-
-def _refuse_large(one: HandedIn, trained: PreprocessConfig) -> None:
-    """Raise ImageError where an image can't be used, or has more tiles than are analysed here."""
-    image, scale = _open(one)
-    layout = _plan(image.size, scale, trained)
-    tiles = layout.rows * layout.columns
-    if tiles > MAX_TILES:
-        raise ImageError(
-            f"the image is cut into {tiles:,} tiles of {trained.field_width_um:g} micrometres, at "
-            f"most {MAX_TILES:,} are analysed here: cut out the region of interest, or check the "
-            "micrometres a pixel"
-        )
-
-
-def _plan(size: tuple[int, int], scale: Scale | None, trained: PreprocessConfig) -> Layout:
-    return plan_layout(size, scale, trained.mpp, trained.field_width_um)

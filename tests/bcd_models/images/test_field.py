@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import nullcontext
 from copy import copy
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +19,8 @@ from bcd_models.errors import ImageError, InputError
 from bcd_models.images.field import TRAINED, UNKNOWN, cut_field, plan_layout
 from bcd_models.images.scale import Scale, give_scale
 from bcd_models.models.predictor import MAX_TILES_AT_ONCE
+from bcd_models.slides.grid import plan_grid
+from bcd_models.slides.slide_file import read_facts
 from tests.support import synthetic
 from tests.support.slides import write_slide
 
@@ -50,6 +53,17 @@ def test_a_small_field_and_a_coarse_scale_are_told() -> None:
     assert "three quarters" in layout(300, 290, 0.51).reasons[0]
     assert "too coarse" in layout(300, 300, 6.1).reasons[0]
     assert layout(50, 50, 5.9).reasons == ()
+
+
+@pytest.mark.parametrize("trained", [1.0, 2.0, 4.0])
+def test_too_coarse_is_the_same_of_images_and_slides(trained: float, tmp_path: Path) -> None:
+    pixels = np.full((300, 300, 3), 255, np.uint8)
+    for mpp, is_coarse in ((1.49 * trained, False), (1.51 * trained, True)):
+        reasons = plan_layout((300, 300), give_scale(mpp), trained, FIELD).reasons
+        assert is_coarse == any("too coarse" in reason for reason in reasons)
+        facts = read_facts(write_slide(tmp_path / f"{mpp}.tif", pixels, mpp))
+        with pytest.raises(ImageError, match="enlarged") if is_coarse else nullcontext():
+            plan_grid(facts, FIELD, trained)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,8 @@ def test_limits_hold_for_predictions_and_explanations(
     for ask in (light_model.predict, light_model.explain):
         with pytest.raises(ImageError, match=r"patch\.png is too large"):
             ask(patch_file, limits=ImageLimits(max_pixels=2000))
+        with pytest.raises(ImageError, match=r"4 tiles of 200 micrometres, at most 3 .*region"):
+            ask(np.zeros((100, 100, 3), np.uint8), limits=ImageLimits(max_tiles=3), mpp=4)
 
 
 def test_missing_folder_says_both_were_tried() -> None:

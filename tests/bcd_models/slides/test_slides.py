@@ -83,6 +83,28 @@ def test_the_map_follows_the_layout(found: SlidePrediction, layout: np.ndarray) 
     assert found.failed == ()
 
 
+def test_the_share_counts_labels_as_an_image_s_does(
+    found: SlidePrediction, model: BCDClassifier, picture: np.ndarray
+) -> None:
+    everything = found.rule.model_copy(update={"refer": (0.0, 1.0)})
+    referred = replace(found, rule=everything)
+    assert referred.tiles("refer") == found.predicted
+    assert referred.share == found.share == found.labelled.sum() / found.predicted
+    assert found.share == pytest.approx(model.predict(picture, mpp=MPP).share, abs=0.02)
+
+
+@pytest.mark.parametrize("lamp", [(1, 1, 1), (0.95, 0.9, 0.82), (0.9, 1, 0.85)])
+def test_tissue_is_where_it_is_in_an_image_whatever_the_lamp(
+    model: BCDClassifier, picture: np.ndarray, layout: np.ndarray, tmp_path: Path, lamp: Any
+) -> None:
+    tinted = np.rint(picture * np.array(lamp)).astype(np.uint8)
+    on_slide = model.predict_slide(write_slide(tmp_path / "lamp.tif", tinted, MPP)).tissue
+    by_tile = model.predict(tinted, mpp=MPP).tile_probabilities
+    in_image = np.array([[p is not None for p in row] for row in by_tile])
+    assert (on_slide == (layout != GLASS)).all()
+    assert (on_slide == in_image).all()
+
+
 def test_tiles_are_what_a_patch_would_be(
     found: SlidePrediction, model: BCDClassifier, at_4_um: np.ndarray
 ) -> None:
@@ -176,7 +198,7 @@ def test_absurd_pixel_sizes_are_refused(
     path = write_slide(tmp_path / "s.tif", np.full((600, 600, 3), 200, np.uint8), mpp, (1,))
     with pytest.raises(ImageError, match=told):
         model.predict_slide(path)
-    with pytest.raises(InputError, match=r"--mpp 400 is no size"):
+    with pytest.raises(InputError, match="400 micrometres a pixel is no microscope"):
         model.predict_slide(path, mpp=400)
 
 

@@ -140,6 +140,11 @@ def test_sources_of_several_lists_beside_a_public_one(tmp_path: Path) -> None:
             HEADER,
             "line 3: .* in test, and in train by",
         ),
+        (
+            [(*GOOD[:4], "0.5", ""), GOOD],
+            HEADER,
+            "line 3: a.png has no mpp, and mpp 0.5 by .*list.csv, line 2",
+        ),
         ([(*GOOD, "more")], HEADER, "line 2: more cells than columns"),
         ([(*GOOD[:4], "0,5", "")], HEADER, "line 2: mpp '0,5'.*decimals with a point"),
         ([(";".join(GOOD),)], (";".join(HEADER),), "line 1: .*separate columns by commas"),

@@ -23,6 +23,7 @@ def frame(cases: dict[str, int]) -> pd.DataFrame:
             "source": case.split("/")[0],
             "case_id": case,
             "label": ("benign", "malignant")[i % 2],
+            "name": f"{case}/{i}.png",
             "sha256": f"{case}#{i}",
         }
         for case, images in cases.items()
@@ -68,6 +69,21 @@ def test_small_sources_are_only_trained_on() -> None:
     everywhere = splits.make_manifest(table, "random", "f")
     assert everywhere["only_trained_on"] == []
     assert len(everywhere["units"]) == len(table)
+
+
+def test_tiles_of_an_image_stay_together_in_the_random_split() -> None:
+    """Other rows are placed by their pixels, as they were before there were tiles."""
+    table = frame({f"idc/{i}": 40 for i in range(20)})
+    tiled = table["case_id"].str[-1] == "3"
+    number = table.groupby("case_id").cumcount()
+    names = [f"{i // 8}.png#r{i % 2}c{i % 8 // 2}" for i in number]
+    table["name"] = (table["case_id"] + "/" + pd.Series(names)).where(tiled, table["name"])
+    units = splits.make_manifest(table, "random", "f")["units"]
+    placed = table["sha256"].map(units)
+    by_image = placed[tiled].groupby(table["case_id"] + (number // 8).astype(str))
+    assert (by_image.nunique() == 1).all()
+    assert placed[tiled].nunique() > 1
+    assert all(units[pixels] == splits.place(pixels) for pixels in table["sha256"][~tiled])
 
 
 def test_manifests_are_checked(corpus_folder: Path, tmp_path: Path) -> None:

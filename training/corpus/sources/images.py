@@ -84,11 +84,18 @@ def list_parts(lists: Iterable[Path]) -> dict[str, str]:
     """Return the part of each case of which lists state one.
 
     Raises:
-        InputError: A case is in two parts.
+        InputError: A case is in two parts, or an image is at two scales.
     """
+    images: dict[Path, Line] = {}
     first: dict[str, Line] = {}
-    for line in (line for path in lists for line in read_list(path) if line.part):
-        before = first.setdefault(line.case_id, line)
+    for line in (line for path in lists for line in read_list(path)):
+        again = images.setdefault(line.file, line)
+        if again.scale != line.scale:
+            raise InputError(
+                f"{line.where}: {line.name} has {_name_scale(line)}, and {_name_scale(again)} by "
+                f"{again.where}: an image has one scale"
+            )
+        before = first.setdefault(line.case_id, line) if line.part else line
         if before.part != line.part:
             raise InputError(
                 f"{line.where}: case {line.case_id} is in {line.part}, and in {before.part} by "
@@ -145,6 +152,10 @@ def read(path: Path, chunk: int = 0, chunks: int = 1, *, source: str) -> Iterato
                 yield Refused(line.name, f"unreadable: {error}")
             else:
                 yield Image(line.name, data, line.label, line.case_id, scale=line.scale)
+
+
+def _name_scale(line: Line) -> str:
+    return f"mpp {line.scale.mpp_x:g}" if line.scale else "no mpp"
 
 
 def _parse(cells: dict[str, str], path: Path, where: str) -> Line:
