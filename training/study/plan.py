@@ -14,7 +14,6 @@ from training.corpus import splits
 from training.recipes import schema as recipe
 from training.recipes.schema import Recipe
 
-
 Fold = Annotated[int, Field(ge=0, lt=splits.FOLDS)]
 Seed = Annotated[int, Field(ge=0)]
 

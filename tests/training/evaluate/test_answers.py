@@ -1,4 +1,4 @@
-"""What a run is recorded to say: of which rows, in which ways, and that users would hear the same."""
+"""What a run is recorded to say: of which rows, in which ways, and as a user would hear it."""
 
 from __future__ import annotations
 
