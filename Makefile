@@ -17,7 +17,8 @@ help:
 	@echo "make quality  lint, format check, types, dependency direction;  make style: mend"
 	@echo "make bench    measure ratios against named baselines, write bench.json and the README's table"
 	@echo "make dist     build the sdist and the wheel into dist/, and check them"
-	@echo "make study    train, tune, compare and publish into cards/: CORPUS=... [WORKERS=2 STARTS=... STUDY=... RECORDS=...]"
+	@echo "make study    tune and train the plan's arms, compare, publish into cards/:"
+	@echo "              CORPUS=... [WORKERS=2 STARTS=... STUDY=... RECORDS=...]"
 
 demo: .venv/.space
 	@echo "Opening the app on http://127.0.0.1:$(PORT) (Ctrl-C ends it)"

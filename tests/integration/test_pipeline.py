@@ -4,62 +4,68 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from bcd_models import BCDClassifier
-from bcd_models.errors import InputError
 from tests.conftest import ROOT
 from tests.support.processes import running
 from training.card import write as card
 from training.compare.schema import Report
-from training.study import stages as pipeline
 from training.study.plan import read_plan
 
 SMOKE = ROOT / "tests" / "support" / "smoke"
+FIRST = "mobilenetv2, plain, seed 0, fold 0: answers"
 
 
-def command(corpus: Path, out: Path, cards: Path, workers: int) -> list[str]:
-    asked = ["--corpus", str(corpus), "--out", str(out), "--cards", str(cards)]
-    asked += ["--plan", str(SMOKE / "study.yaml"), "--workers", str(workers)]
-    return [sys.executable, "-m", "training.study", *asked]
+def command(corpus: Path, out: Path, *more: object) -> list[str]:
+    asked = ["--corpus", str(corpus), "--out", str(out), "--plan", str(SMOKE / "study.yaml")]
+    return [sys.executable, "-m", "training.study", *asked, *map(str, more)]
+
+
+def run(asked: list[str]) -> list[str]:
+    """Run a command to its end; returns the lines that it prints."""
+    ended = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    return ended.stdout.splitlines()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Path) -> None:
-    out, cards = tmp_path / "study", tmp_path / "cards"
-    with running(
-        command(corpus_folder, out, cards, workers=2),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as first:
+    out, cards, records = (tmp_path / name for name in ("study", "cards", "records"))
+    one_by_one = command(corpus_folder, tmp_path / "elsewhere", "--next", "--records", records)
+    for name in ("mobilenetv2: tuning", FIRST):
+        assert run(one_by_one)[-1] == f"done: {name}"
+
+    whole = command(corpus_folder, out, "--cards", cards, "--records", records, "--workers", 2)
+    with running(whole, cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         begun = [line.strip() for line, _ in zip(first.stdout, range(3), strict=False)]
         os.killpg(first.pid, signal.SIGKILL)
-    assert begun[:2] == ["== mobilenetv2: study", "== efficientnet_b2: study"]
-    second = subprocess.run(
-        command(corpus_folder, out, cards, workers=2), cwd=ROOT, capture_output=True, text=True
-    )
-    assert second.returncode == 0, second.stderr[-2000:]
+    assert begun == [
+        f"1 runs from {records}",
+        "== mobilenetv2, plain, seed 1, fold 0",
+        f"== {FIRST.replace('seed 0', 'seed 1')}",
+    ]
+    steps = [line for line in run(whole) if line.startswith("==")]
+    assert steps[0] == begun[2]
+    assert not [line for line in steps if "seed 0, fold 0" in line and "mobilenetv2" in line]
+    recorded = out / "runs" / "mobilenetv2" / "plain" / "seed-0-fold-0"
+    assert not (recorded / "model" / "model.safetensors").exists()
+
     report = Report.model_validate_json((cards / "report.json").read_bytes())
-    assert report.square
-    assert len(report.tested) >= 2
-    arms = {(line.backbone, line.arm): line.folds for line in report.out_of_fold}
-    assert arms["MobileNetV2", "plain"] == (0, 1)
-    assert arms["MobileNetV2", "eight views"] == arms["EfficientNet-B2", "no balance"] == (0,)
-    assert {line.split for line in report.on_same_terms} == {"grouped", "random"}
-    (curve,) = report.learning_curves
-    assert [(point.learnt_share, point.folds) for point in curve.points] == [(0.5, (0,)), (1, (0,))]
-    assert len(report.neighbours) == 1
-    assert report.missing == {}
+    lines = [(line.backbone, line.arm, line.seed, line.folds) for line in report.out_of_fold]
+    floor = ("colour statistics", "floor", 0, (0, 1, 2, 3, 4))
+    heavy, light = ("EfficientNet-B2", "plain", 0, (0,)), ("MobileNetV2", "plain", 0, (0,))
+    assert sorted(lines) == sorted([heavy, light, ("MobileNetV2", "plain", 1, (0,)), floor])
+    assert {line.backbone for line in report.tested} == {"MobileNetV2", "EfficientNet-B2"}
+    assert len(report.pairs) == 1
+    assert set(report.missing) == {"square", "neighbours", "learning_curves"}
     for name in ("bcd-mobilenetv2", "bcd-efficientnet-b2"):
         folder = cards / name
         model = BCDClassifier.from_pretrained(folder)
@@ -68,49 +74,18 @@ def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Pa
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["model"]["weights_sha256"] == model.weights_sha256
         assert (folder / "README.md").read_text() == card.render(folder)
-    again = subprocess.run(
-        command(corpus_folder, out, cards, workers=1), cwd=ROOT, capture_output=True, text=True
-    )
-    assert again.returncode == 0, again.stderr[-2000:]
-    assert [line for line in again.stdout.splitlines() if line.startswith("==")] == [
-        "== each change alone, and the tuned recipes",
-        "== the changes together",
+
+    again = run(command(corpus_folder, out, "--cards", cards))
+    assert [line for line in again if line.startswith("==")] == [
         "== the comparison",
         "== the model folders",
     ]
+    assert run(command(corpus_folder, out, "--next", "--records", records)) == [
+        f"0 runs from {records}",
+        "nothing is missing",
+    ]
+    assert len(list(records.glob("runs/*/*/*/answers.parquet"))) == 3
 
 
-def test_every_change_of_the_plan_makes_a_recipe() -> None:
-    plan, recipes = read_plan(pipeline.PLAN)
-    study = pipeline.Study(plan, recipes, Path(), Path(), None, None, None)
-    arms = pipeline.list_single_changes(study)
-    assert len({(arm.backbone, arm.arm) for arm in arms}) == len(plan.changes) > 10
-    for arm, change in zip(arms, plan.changes, strict=True):
-        assert arm.backbone == (change.backbone or "mobilenetv2")
-        plain = recipes[arm.backbone]
-        assert arm.model_copy(update={"arm": plain.arm}) != plain
-
-
-@pytest.mark.parametrize(
-    ("change", "key"),
-    [
-        ({"trails": 3}, "trails"),
-        ({"trials": 0}, "trials"),
-        ({"recipes": []}, "recipes"),
-        ({"change_folds": []}, "change_folds"),
-        ({"change_folds": [0, 2]}, "change_folds: .*name some of folds"),
-        ({"folds": [1, 2], "change_folds": [0]}, "change_folds: .*name some of folds"),
-        (
-            {"changes": [{"arm": "a", "set": {"ema": 0.9}, "backbone": "resnet"}]},
-            r"changes\.0\.backbone: no recipe is of 'resnet': choose from mobilenetv2, ",
-        ),
-    ],
-)
-def test_a_wrong_plan_is_refused_by_key(
-    tmp_path: Path, change: dict[str, object], key: str
-) -> None:
-    shutil.copytree(SMOKE, tmp_path / "plan")
-    path = tmp_path / "plan" / "study.yaml"
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
-    with pytest.raises(InputError, match=key):
-        read_plan(path)
+def test_the_plan_of_the_full_corpora_is_one() -> None:
+    assert read_plan(SMOKE / "full_size.yaml").arms[0].refit

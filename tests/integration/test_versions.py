@@ -18,5 +18,5 @@ def test_a_card_has_the_package_s_version(name: str) -> None:
 
 
 def test_the_changelog_begins_with_the_package_s_version() -> None:
-    (newest, *_) = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    (newest, *_) = re.findall(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest == __version__

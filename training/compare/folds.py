@@ -29,15 +29,19 @@ FLOOR = ("colour statistics", "floor")
 def compare_arms(
     runs: list[Run], larger: str, floor: pd.DataFrame | None = None
 ) -> tuple[schema.OutOfFold, ...]:
-    """Return each arm's pooled folds, beside the same backbone's plain arm and the colour floor."""
+    """Return each arm's pooled folds, by seed, beside the plain arm and the colour floor."""
     whole = _pool_whole_arms(runs)
     if not whole:
         raise Missing("no run holds out a fold")
-    plain = {pool.first.backbone: pool for pool in whole if pool.first.plan.arm == "plain"}
+    plain = {
+        (pool.first.backbone, pool.first.plan.seed): pool
+        for pool in whole
+        if pool.first.plan.arm == "plain"
+    }
     lines = []
     for pool in whole:
         beside: dict[str, Any] = {}
-        base = plain.get(pool.first.backbone, pool)
+        base = plain.get((pool.first.backbone, pool.first.plan.seed), pool)
         if base is not pool and set(pool.runs) & set(base.runs):
             difference, images = subtract_auroc(pool.frame, base.frame, larger)
             beside = {"minus_plain": difference, "paired_images": images}
@@ -69,6 +73,7 @@ def _measure_pool(pool: Pool, larger: str) -> schema.OutOfFold:
     return schema.OutOfFold(
         backbone=pool.first.backbone,
         arm=pool.first.plan.arm,
+        seed=pool.first.plan.seed,
         learnt_share=pool.first.plan.learnt_share,
         folds=tuple(pool.runs),
         **measure_frame(select_source(pool.frame, larger)),
@@ -76,8 +81,13 @@ def _measure_pool(pool: Pool, larger: str) -> schema.OutOfFold:
 
 
 def compare_square(runs: list[Run], larger: str, corpus: Path | None) -> schema.Square:
-    """Compare backbone x (plain, tuned) over the folds of all four, with what each was given."""
-    four = [pool for pool in _pool_whole_arms(runs) if pool.first.plan.arm in ARMS]
+    """Compare backbone x (plain, tuned) over the folds of all four, with what each was given.
+
+    Of several seeds, the first.
+    """
+    seed = min(run.plan.seed for run in runs)
+    whole = [pool for pool in _pool_whole_arms(runs) if pool.first.plan.seed == seed]
+    four = [pool for pool in whole if pool.first.plan.arm in ARMS]
     if len(four) < 4:
         names = [f"{pool.first.backbone} {pool.first.plan.arm}" for pool in four]
         raise Missing(

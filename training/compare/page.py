@@ -50,7 +50,9 @@ def read(folder: Path) -> schema.Report:
 
 def render(report: schema.Report) -> str:
     """Return the report in Markdown."""
-    plain = {one.backbone: one.folds for one in report.out_of_fold if one.arm == "plain"}
+    plain = {
+        (one.backbone, one.seed): one.folds for one in report.out_of_fold if one.arm == "plain"
+    }
     return pages.render(
         TEMPLATE,
         report=report,
@@ -58,17 +60,24 @@ def render(report: schema.Report) -> str:
         pictures=PICTURES,
         metrics=METRICS,
         floor_words=FLOOR_WORDS,
+        arm=name_arm,
         title=name_run,
         short_commit=short_commit,
         unlike_plain=any(
-            one.minus_plain and one.folds != plain[one.backbone] for one in report.out_of_fold
+            one.minus_plain and one.folds != plain[one.backbone, one.seed]
+            for one in report.out_of_fold
         ),
     )
 
 
+def name_arm(one: schema.OutOfFold | schema.OnSameTerms | schema.Tested) -> str:
+    """Return an arm in words, with its seed but for the first."""
+    return f"{one.arm}, seed {one.seed}" if one.seed else one.arm
+
+
 def name_run(one: schema.Tested) -> str:
     """Return a tested run in words; runs of one arm may have learnt from different data."""
-    return f"{one.backbone}, {one.arm}, learnt from {one.learnt}"
+    return f"{one.backbone}, {name_arm(one)}, learnt from {one.learnt}"
 
 
 def main(report: Annotated[Path, typer.Argument(help="Folder with report.json.")]) -> None:

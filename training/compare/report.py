@@ -169,7 +169,7 @@ def _list_arms(report: schema.Report) -> list[Row]:
     """Return differences alone: AUROCs of different folds can't stand side by side."""
     return [
         (
-            f"{one.backbone}, {one.arm} (folds {', '.join(map(str, one.folds))})",
+            f"{one.backbone}, {page.name_arm(one)} (folds {', '.join(map(str, one.folds))})",
             *_place(one.minus_plain),
         )
         for one in report.out_of_fold

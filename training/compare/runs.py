@@ -97,6 +97,7 @@ class Run:
             "run": self.name,
             "backbone": self.backbone,
             "arm": self.plan.arm,
+            "seed": self.plan.seed,
             "learnt": self.learnt,
         }
 
@@ -108,7 +109,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Pool:
-    """The fold runs of one arm.
+    """The fold runs of one arm and seed.
 
     Attributes:
         runs: By fold, in order.
@@ -187,7 +188,7 @@ def _check_together(runs: list[Run]) -> None:
 
 
 def pool_arms(runs: list[Run], kind: str = "grouped") -> list[Pool]:
-    """Return the fold runs of a split by backbone, arm and share of the cases learnt from."""
+    """Return the fold runs of a split by backbone, arm, seed and share of the cases learnt from."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for run in runs:
         if run.kind != kind or run.held.fold is None:
@@ -196,7 +197,7 @@ def pool_arms(runs: list[Run], kind: str = "grouped") -> list[Pool]:
         other = groups.setdefault(key, {}).setdefault(run.held.fold, run)
         if other is not run:
             raise InputError(
-                f"{other.name} and {run.name} are the same arm and fold: name one of them"
+                f"{other.name} and {run.name} are the same arm, seed and fold: name one of them"
             )
     return [pool_folds(group, sorted(group)) for group in groups.values()]
 

@@ -54,6 +54,7 @@ class OnSameTerms(Strict):
     run: str
     backbone: str
     arm: str
+    seed: int = 0
     learnt: str
     split: str
     part: str
@@ -68,6 +69,7 @@ class Tested(Strict):
     run: str
     backbone: str
     arm: str
+    seed: int = 0
     learnt: str
     within: Within
 
@@ -87,18 +89,21 @@ class OutOfFold(Strict):
     Attributes:
         backbone: What people call it.
         arm: Of the recipes.
+        seed: Of the trainings.
         learnt_share: Share of the training cases learnt from.
         folds: Which of the five.
         counts: Images of the larger source.
         auroc: Within the larger source.
         balanced_accuracy: At the threshold where it is largest on these images, which flatters.
-        minus_plain: Paired difference to the same backbone's plain arm; none for itself.
+        minus_plain: Paired difference to the same backbone's plain arm of that seed; none for
+            itself.
         paired_images: Images that both arms scored.
         minus_floor: Paired difference to colour statistics, where these were given.
     """
 
     backbone: str
     arm: str
+    seed: int = 0
     learnt_share: float
     folds: tuple[int, ...]
     counts: Counts

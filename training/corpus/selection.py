@@ -77,9 +77,10 @@ def select_data(opened: Corpus, plan: recipe.Recipe, held: HeldOut = HeldOut()) 
     if unknown := set(plan.sources) - set(table["source"]):
         raise InputError(f"the corpus has no source {min(unknown)!r}, which the recipe learns from")
     if plan.sources:
-        fitted &= table["source"].isin(plan.sources).to_numpy()
+        fitted = fitted & table["source"].isin(plan.sources).to_numpy()
     if plan.learnt_share < 1:
-        fitted &= table["case_id"].isin(draw_cases(table[fitted], plan.learnt_share)).to_numpy()
+        drawn = draw_cases(table[fitted], plan.learnt_share)
+        fitted = fitted & table["case_id"].isin(drawn).to_numpy()
     larger = table["source"] == splits.find_larger_source(table)
     where = ", ".join(filter(None, (split.kind, held.words)))
     for what, mask in {"learnt from": fitted, "held out": out}.items():

@@ -56,7 +56,7 @@ def record(model: BCDClassifier, opened: Corpus) -> pd.DataFrame:
     is_held_out = find_unlearnt_rows(opened, held) & (not held.nothing)
     is_usable = (opened.split.part != "test").to_numpy()
     if plan.sources:
-        is_usable |= ~opened.table["source"].isin(plan.sources).to_numpy()
+        is_usable = is_usable | ~opened.table["source"].isin(plan.sources).to_numpy()
     of_fold, others = np.flatnonzero(is_held_out), np.flatnonzero(is_usable & ~is_held_out)
     answers = pd.DataFrame(index=pd.RangeIndex(len(opened.table), name="row"))
     margins = scoring.score_patches(model, _read_patches(opened, others), views=1)

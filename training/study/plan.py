@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from bcd_models.config import Strict, first_error
 from bcd_models.errors import InputError
+from training.corpus import splits
 from training.recipes import schema as recipe
 from training.recipes.schema import Recipe
+
+Fold = Annotated[int, Field(ge=0, lt=splits.FOLDS)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Arm(Strict):
@@ -35,11 +39,18 @@ class Arm(Strict):
     recipe: str
     trials: int = Field(0, ge=0)
     set: dict[str, Any] = Field(default_factory=dict)
-    folds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1)
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    folds: tuple[Fold, ...] = Field(tuple(range(splits.FOLDS)), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     refit: bool = False
     taught_by: tuple[str, ...] = ()
     lifts: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for name, numbers in (("fold", self.folds), ("seed", self.seeds)):
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(f"arm {self.name!r}: it names a {name} twice")
+        return self
 
 
 class Plan(Strict):
@@ -64,8 +75,12 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"plan {path} can't be read: {error}") from None
     except ValidationError as error:
         raise InputError(first_error(error, f"plan {path}")) from None
+    names = set()
     for arm in plan.arms:
-        apply_arm(recipe.read(path.parent / arm.recipe), arm)
+        trained = apply_arm(recipe.read(path.parent / arm.recipe), arm)
+        if (trained.backbone, arm.name) in names:
+            raise InputError(f"plan {path}: {trained.backbone} has two arms {arm.name!r}")
+        names.add((trained.backbone, arm.name))
     return plan
 
 

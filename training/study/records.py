@@ -9,6 +9,7 @@ with ``training.study --records RECORDS`` has those runs already.
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,6 +59,8 @@ def gather(study: Path, out: Path) -> list[str]:
             if not path.exists() or path.read_bytes() != data:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_files({path: data})
+        for best in (out / "tune").glob(f"*/{BEST}"):
+            best.with_name(JOURNAL).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{out} can't be written: {error}") from None
     return [run.relative_to(study / "runs").as_posix() for run in runs]
@@ -87,11 +90,11 @@ def restore(records: Path, study: Path, corpus: Path) -> list[str]:
 
 
 def _journal(tuning: Path) -> str:
-    """Return the trials of a tuning that goes on, as Optuna's own text."""
+    """Return the trials of a tuning that goes on, as Optuna's own text; the same for the same."""
     with TemporaryDirectory() as beside, open_storage(sqlite_url(tuning), 1) as database:
         path = Path(beside) / JOURNAL
         copy_finished(tuning.name, database, JournalStorage(JournalFileBackend(str(path))))
-        return path.read_text("utf-8")
+        return re.sub(r'"worker_id":"[^"]*"', '"worker_id":""', path.read_text("utf-8"))
 
 
 def _restore_tuning(tuning: Path, text: str) -> None:

@@ -127,7 +127,7 @@ class Bench:
         run.mkdir(parents=True)
         kind = split.split(",")[0]
         plan = recipe.Recipe.model_validate(
-            RECIPE | {"backbone": backbone, "split": kind} | changes
+            RECIPE | {"backbone": backbone, "split": kind, "seed": seed} | changes
         )
         (run / run_folder.RECIPE).write_text(yaml.safe_dump(plan.model_dump(mode="json")))
         about = {"corpus": "idc: 480", "corpus_fingerprint": "c0ffee", "split": split}
@@ -541,7 +541,7 @@ def test_runs_that_do_not_belong_together_are_refused(bench: Bench, tmp_path: Pa
         "two corpora": {"provenance": {"corpus_fingerprint": "bad"}},
         "of two grouped splits": {"provenance": {"split_sha256": "bad"}},
         "are both arm 'plain' of MobileNetV2 but differ in dropout": {"dropout": 0.3},
-        "same arm and fold": {},
+        "same arm, seed and fold": {},
     }
     for number, (reason, differs) in enumerate(cases.items()):
         other = bench.run(f"b/{number}", "grouped, fold 0", FOLDS[0], **differs)
@@ -606,6 +606,30 @@ def test_a_report_has_all_titles(report: schema.Report) -> None:
     titles = re.findall(r"^## (.*)$", page, re.MULTILINE)
     assert titles == [*report_page.TITLES.values(), "Cost", "Runs", "Limits"]
     assert set(report_page.TITLES) <= set(schema.Report.model_fields)
+
+
+def test_seeds_of_an_arm_are_lines_of_their_own(bench: Bench) -> None:
+    skills = {("plain", 0): 0.8, ("plain", 1): 1.2, ("degraded", 1): 1.0, ("degraded", 2): 1.0}
+    for (arm, seed), skill in skills.items():
+        name = f"{arm}/seed-{seed}"
+        bench.run(name, "grouped, fold 0", FOLDS[0], TEST, arm=arm, skill=skill, seed=seed)
+    found = compare.compare(bench.runs)
+    lines = {(one.arm, one.seed): one for one in found.out_of_fold}
+    assert lines.keys() == skills.keys()
+    truth = FOLDS[0]["label"] == "malignant"
+    of_seed_1 = [
+        roc_auc_score(truth, margins_of(FOLDS[0], skills[arm, 1], 1))
+        for arm in ("degraded", "plain")
+    ]
+    gained = lines["degraded", 1].minus_plain
+    assert gained is not None
+    assert gained.value == pytest.approx(of_seed_1[0] - of_seed_1[1])
+    assert lines["plain", 1].minus_plain is lines["degraded", 2].minus_plain is None
+    page = report_page.render(found)
+    for words in ("plain", "plain, seed 1", "degraded, seed 1", "degraded, seed 2"):
+        assert f"| MobileNetV2 | {words} | 1 (0) |" in page
+        assert f" MobileNetV2, {words}, learnt from all but fold 0 |" in page
+    assert compare.draw(found).keys() >= {"out-of-fold-differences.png"}
 
 
 def test_a_name_never_ends_a_cell(bench: Bench) -> None:

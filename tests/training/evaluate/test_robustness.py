@@ -130,8 +130,42 @@ def test_models_that_do_not_belong_together_are_refused(
 
 def test_a_model_of_another_corpus_is_refused(make, corpus_folder: Path) -> None:
     other = make(fold=0, changes={"split_sha256": "beef"})
-    with pytest.raises(InputError, match="another corpus or grouped split"):
+    with pytest.raises(InputError, match="grouped split is not the one"):
         robustness.climb([other], corpus_folder, (SAME,))
+
+
+@pytest.mark.parametrize("held", [{"fold": 0}, {"nothing": True}])
+def test_all_folds_are_measured_on_one_draw_and_refits_on_test(
+    corpus_folder: Path, held: dict[str, Any]
+) -> None:
+    opened = open_corpus(corpus_folder, "grouped")
+    drawn = robustness.draw_rows(opened, HeldOut.model_validate(held))
+    assert set(drawn["source"]) == {"idc"}
+    assert set(opened.split.part[drawn.index]) == (
+        {"test"} if held.get("nothing") else {"train", "validation"}
+    )
+    assert drawn.equals(robustness.draw_rows(opened, HeldOut.model_validate(held | {"fold": 1})))
+
+
+def test_what_is_drawn_for_a_patch_depends_on_its_row_alone() -> None:
+    noise = next(rung for rung in LADDER if rung.kind == "noise")
+    patches = [np.full((8, 8, 3), 128, np.uint8)] * 3
+    alone, *_ = robustness.degrade(noise, patches[:1], [7])
+    _, last, same = robustness.degrade(noise, patches, [3, 8, 7])
+    assert np.array_equal(alone, same)
+    assert not np.array_equal(last, same)
+
+
+def test_the_views_of_the_decision_rule_are_averaged(
+    make, corpus_folder: Path, measured: robustness.Robustness
+) -> None:
+    models = [make(fold=fold) for fold in (0, 1, 2)]
+    for model in models:
+        decision = model.config.decision.model_copy(update={"views": 8})
+        model.config = model.config.model_copy(update={"decision": decision})
+    eight = robustness.climb(models, corpus_folder, ()).clean
+    assert eight != measured.clean
+    assert [model.config.decision.views for model in models] == [8, 8, 8]
 
 
 def test_a_draw_takes_as_many_from_each_case() -> None:

@@ -1,241 +1,366 @@
-"""What a study does at one time, and what it makes of what it found: no training, runs by hand."""
+"""What a study does next: no training, what steps leave is made by hand."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from bcd_models.errors import InputError
+from bcd_models.errors import BCDError, InputError
 from tests.conftest import ROOT
-from tests.support.predicted import predicted
+from tests.support.processes import running
 from training.recipes import schema as recipe
-from training.study import stages as pipeline
-from training.study.plan import Plan
+from training.study import queue, steps
+from training.study.plan import read_plan
+from training.study.queue import Study, do_next, plan_release, plan_trainings
 from training.study.steps import Step
+from training.tune.space import read_parameters
 
-LABELS = "mmbb"
-PERFECT, GOOD, PLAIN, BAD = [4.0, 3, 2, 1], [4.0, 2, 3, 1], [4.0, 1, 3, 2], [1.0, 2, 3, 4]
-BETTER, LEVEL, WORSE = "jitter", "layer decay", "no balance"
-SETS: dict[str, Any] = {
-    BETTER: {"augment": {"brightness": 0.1}},
-    LEVEL: {"layer_decay": 0.8},
-    WORSE: {"balance": "none"},
+SMOKE = ROOT / "tests" / "support" / "smoke"
+DEGRADED = {
+    "name": "degraded, twice",
+    "recipe": "mobilenetv2.yaml",
+    "trials": 2,
+    "set": {"degrade": {"blur": 1.0}},
+    "folds": [1, 0],
+    "seeds": [3, 0],
+    "refit": True,
 }
-OWN = "efficientnet_b2"
+CLEAN = {
+    "name": "clean",
+    "recipe": "mobilenetv2.yaml",
+    "trials": 2,
+    "set": {"augment": None, "dropout": 0.1},
+    "folds": [0],
+}
+HEAVY = {"name": "clean", "recipe": "efficientnet_b2.yaml", "folds": [2]}
+TRAININGS = [
+    "mobilenetv2: tuning",
+    "mobilenetv2, degraded, twice, seed 3, fold 1: answers",
+    "mobilenetv2, degraded, twice, seed 3, fold 0: answers",
+    "mobilenetv2, degraded, twice, seed 0, fold 1: answers",
+    "mobilenetv2, degraded, twice, seed 0, fold 0: answers",
+    "mobilenetv2, degraded, twice, all",
+    "mobilenetv2, clean, seed 0, fold 0: answers",
+    "efficientnet_b2, clean, seed 0, fold 2: answers",
+]
+
+HOLD = """
+import sys, filelock
+with filelock.FileLock(sys.argv[1]):
+    print(1, flush=True)
+    sys.stdin.read()
+"""
 
 
-def change(arm: str, sets: dict[str, Any], backbone: str | None = None) -> dict[str, Any]:
-    return {"arm": arm, "set": sets, "backbone": backbone}
+def write_plan(path: Path, *arms: dict[str, Any]) -> Path:
+    """A plan beside the miniature recipes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for name in ("mobilenetv2.yaml", "efficientnet_b2.yaml"):
+        (path.parent / name).write_bytes((SMOKE / name).read_bytes())
+    path.write_text(yaml.safe_dump({"arms": list(arms)}))
+    return path
 
 
-def planned(out: Path, *changes: dict[str, Any], **others: Any) -> pipeline.Study:
-    """A study of the two backbones' small recipes, whose tunings are there."""
-    folder = ROOT / "tests" / "support" / "smoke"
-    names = ("mobilenetv2.yaml", "efficientnet_b2.yaml")
-    document = {"recipes": names, "folds": (0, 1, 2), "trials": 2}
-    plan = Plan.model_validate(document | {"changes": changes} | others)
-    recipes = {one.backbone: one for one in (recipe.read(folder / name) for name in names)}
-    for backbone, plain in recipes.items():
-        tuned = plain.model_copy(update={"arm": "tuned", "weight_decay": 0.1})
-        path = out / "tune" / backbone / pipeline.BEST
-        path.parent.mkdir(parents=True)
-        path.write_text(yaml.safe_dump(tuned.model_dump(mode="json", exclude_unset=True)))
-    return pipeline.Study(plan, recipes, Path("corpus"), out, None, None, None)
+def begin(folder: Path, *arms: dict[str, Any], starts: Path | None = None) -> Study:
+    """A study of these arms of which nothing is done."""
+    path = write_plan(folder / "plan" / "study.yaml", *(arms or (DEGRADED, CLEAN, HEAVY)))
+    return Study(read_plan(path), path.parent, Path("corpus"), folder / "study", starts)
 
 
-def finish(stage: list[Step], said: dict[str, list[float]]) -> None:
-    """Leave what the steps of a stage would: predictions by arm or whole name, else plain ones."""
-    for step in stage:
-        if step.module in ("train", "train.rescore") and step.result and not step.is_done:
-            arm = step.name.split(", ")[1]
-            predicted(step.result.parent, LABELS, said.get(step.name, said.get(arm, PLAIN)))
-            step.result.mkdir()
+def tune(study: Study) -> None:
+    """Leave a tuning's best recipe."""
+    tuned = recipe.read(study.recipes / "mobilenetv2.yaml")
+    tuned = tuned.model_copy(update={"arm": "tuned", "weight_decay": 0.1})
+    path = study.out / "tune" / "mobilenetv2" / queue.BEST
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(tuned.model_dump(mode="json", exclude_unset=True)))
 
 
-def names(stage: list[Step]) -> list[str]:
-    return [step.name for step in stage]
+def flatten(stages: Iterator[list[Step]]) -> list[Step]:
+    return [step for stage in stages for step in stage]
 
 
-def walked(study: pipeline.Study, said: dict[str, list[float]]) -> Iterator[list[Step]]:
-    for stage in pipeline.plan_stages(study):
-        yield stage
-        finish(stage, said)
+def find(study: Study, name: str) -> Step:
+    return next(step for step in flatten(plan_trainings(study)) if step.name == name)
 
 
-def recipes_of(stage: list[Step], arm: str) -> dict[str, recipe.Recipe]:
-    """The recipes that an arm is trained by, by backbone."""
-    found = [recipe.read(Path(s.arguments[1])) for s in stage if f", {arm}, " in s.name]
-    return {one.backbone: one for one in found}
+def get_option(step: Step, name: str) -> str:
+    return step.arguments[step.arguments.index(f"--{name}") + 1]
 
 
-def test_what_waits_for_nothing_is_done_first_and_the_longest_before(tmp_path: Path) -> None:
-    changes = [change(BETTER, SETS[BETTER]), change("views", {"views": 8})]
-    study = planned(tmp_path, *changes, change("short", {"layer_decay": 0.9}, OWN))
-    first, second = (stage for stage, _ in zip(walked(study, {}), range(2), strict=False))
-    plain = [f"{backbone}, plain, fold-{k}" for backbone in study.recipes for k in range(3)]
-    alone = ["mobilenetv2, jitter, fold-0", f"{OWN}, short, fold-0"]
-    tunings = ["mobilenetv2: study", f"{OWN}: study"]
-    assert names(first) == [*tunings, "colour statistics alone", *plain, *alone]
-    tuned = [f"{backbone}, tuned, fold-{k}" for backbone in study.recipes for k in range(2)]
-    views = ["mobilenetv2, views, fold-0", "mobilenetv2, views, fold-1"]
-    alone = [name.replace("fold-0", "fold-1") for name in alone]
-    assert names(second) == [*tuned, *views, *alone]
-    rescored = [step for step in second if step.module == "train.rescore"]
-    assert names(rescored) == views
-    assert rescored[1].arguments[0] == str(tmp_path / "runs/mobilenetv2/plain/fold-1")
+# What is trained, in order, and by what.
 
 
-def test_the_command_of_a_tuning_stays_as_studies_are_bound_to_it(tmp_path: Path) -> None:
-    first, *_ = next(pipeline.plan_stages(planned(tmp_path)))
-    config = tmp_path / "recipes" / "mobilenetv2-plain-grouped.yaml"
-    out = tmp_path / "tune" / "mobilenetv2"
-    asked = ["--config", str(config), "--corpus", "corpus", "--out", str(out)]
-    assert first.module == "tune"
-    assert first.arguments == [*asked, "--trials", "2"]
-    assert first.result == out / "tuned.yaml"
-
-
-def test_a_change_that_is_behind_plain_is_not_trained_again(tmp_path: Path) -> None:
-    study = planned(tmp_path, *(change(arm, sets) for arm, sets in SETS.items()))
-    stages = walked(study, {BETTER: GOOD, LEVEL: PLAIN, WORSE: BAD})
-    first, second, third = (next(stages) for _ in range(3))
-    raced = {name for name in names(first) if "plain" not in name and "fold-0" in name}
-    assert raced == {f"mobilenetv2, {arm}, fold-0" for arm in SETS}
-    again = {name for name in names(second) if "tuned" not in name}
-    assert again == {f"mobilenetv2, {arm}, fold-1" for arm in (BETTER, LEVEL)}
-    assert third[0].module == "compare"
-
-
-def test_each_next_fold_is_for_those_ahead_on_all_so_far(tmp_path: Path) -> None:
-    changes = [change(arm, SETS[arm]) for arm in (BETTER, LEVEL)]
-    study = planned(tmp_path, *changes, change_folds=(2, 0, 1))
-    behind = {f"mobilenetv2, {BETTER}, fold-0": [2.5, 1, 3, 2]}  # and ahead on both folds together
-    behind |= {f"mobilenetv2, {LEVEL}, fold-0": BAD}
-    stages = walked(study, {BETTER: PERFECT, LEVEL: GOOD} | behind)
-    for arms, fold in (([BETTER, LEVEL], 2), ([BETTER, LEVEL], 0), ([BETTER], 1)):
-        raced = [name for name in names(next(stages)) if BETTER in name or LEVEL in name]
-        assert raced == [f"mobilenetv2, {arm}, fold-{fold}" for arm in arms]
-
-
-def test_a_backbones_own_change_runs_against_its_own_plain(tmp_path: Path) -> None:
-    study = planned(tmp_path, change("short", SETS[BETTER], OWN))
-    behind = {"short": GOOD} | {f"{OWN}, plain, fold-{k}": PERFECT for k in range(3)}
-    _, second = (stage for stage, _ in zip(walked(study, behind), range(2), strict=False))
-    assert not [name for name in names(second) if "short" in name]
-
-
-def test_each_backbone_gets_what_helped_it_or_the_first(tmp_path: Path) -> None:
-    own = {"augment": {"brightness": 0.3}, "ema": 0.9}
-    changes = [change(arm, SETS[arm]) for arm in (BETTER, WORSE)]
-    study = planned(tmp_path, *changes, change("its own", own, OWN), change_folds=(0,))
-    stages = walked(study, {BETTER: GOOD, WORSE: BAD, "its own": PERFECT})
-    combined = recipes_of([next(stages) for _ in range(3)][-1], "combined")
-    assert combined["mobilenetv2"].augment.brightness == 0.1
-    assert combined["mobilenetv2"].ema == 0
-    assert combined[OWN].augment.brightness == 0.3
-    assert combined[OWN].ema == 0.9
-    assert {one.balance for one in combined.values()} == {"sampler"}
-
-
-def test_a_lesser_gain_of_its_own_leaves_the_first_ones(tmp_path: Path) -> None:
-    own = change("its own", {"augment": {"brightness": 0.3}}, OWN)
-    study = planned(tmp_path, change(BETTER, SETS[BETTER]), own, change_folds=(0,))
-    stages = walked(study, {BETTER: PERFECT, "its own": GOOD})
-    combined = recipes_of([next(stages) for _ in range(3)][-1], "combined")
-    assert combined[OWN].augment.brightness == 0.1
-
-
-def chosen(stages: Iterator[list[Step]]) -> list[str]:
-    """The names of the refits."""
-    refits = next(stage for stage in stages if stage[0].name == "the changes together")
-    return [name for name in names(refits) if name.endswith(", all")]
-
-
-def test_the_tuned_recipe_is_trained_on_all_folds_once_it_helps(tmp_path: Path) -> None:
-    stages = walked(planned(tmp_path), {"mobilenetv2, tuned, fold-0": PERFECT})
-    third = [next(stages) for _ in range(3)][-1]
-    undone = [step.name for step in third[1:] if not step.is_done]
-    assert undone == ["mobilenetv2, tuned, fold-2"]
-    assert chosen(stages) == ["mobilenetv2, tuned, all", f"{OWN}, plain, all"]
-
-
-def test_what_loses_on_all_folds_is_not_refitted(tmp_path: Path) -> None:
-    said = {"tuned": GOOD, "mobilenetv2, tuned, fold-2": BAD}
-    said |= {"mobilenetv2, plain, fold-2": PERFECT}
-    stages = walked(planned(tmp_path), said)
-    assert chosen(stages) == ["mobilenetv2, plain, all", f"{OWN}, tuned, all"]
-
-
-@pytest.mark.parametrize(("averaged", "kept"), [(PERFECT, 8), (GOOD, 1), (PLAIN, 1)])
-def test_views_stay_where_they_are_worth_their_cost(
-    tmp_path: Path, averaged: list[float], kept: int
-) -> None:
-    changes = [change("views", {"views": 8}), change(BETTER, SETS[BETTER])]
-    study = planned(tmp_path, *changes, change_folds=(0,))
-    eight = {f"mobilenetv2, combined, 8 views, fold-{fold}": averaged for fold in range(3)}
-    stages = walked(study, {"views": GOOD, BETTER: GOOD, "combined": GOOD} | eight)
-    *_, together, several, refits = (next(stages) for _ in range(5))
-    assert {step.module for step in together[1:]} == {"train"}
-    assert {one.views for one in recipes_of(together, "combined").values()} == {1}
-    assert {step.module for step in several} == {"train.rescore"}
-    first = several[0]
-    assert first.arguments[0] == str(tmp_path / "runs/mobilenetv2/combined/fold-0")
-    assert first.arguments[-4:] == ["--arm", "combined, 8 views", "--views", "8"]
-    refitted = next(step for step in refits if step.name.endswith(", all"))
-    assert recipe.read(Path(refitted.arguments[1])).views == kept
-
-
-def test_where_views_alone_help_nothing_is_trained_again(tmp_path: Path) -> None:
-    study = planned(tmp_path, change("views", {"views": 8}), change_folds=(0,))
-    stages = walked(study, {"views": GOOD, "mobilenetv2, tuned, fold-0": PERFECT})
-    *_, together = (next(stages) for _ in range(3))
-    trained = [step.name for step in together if step.module == "train" and not step.is_done]
-    assert trained == ["mobilenetv2, tuned, fold-1", "mobilenetv2, tuned, fold-2"]
-    arms = {step.name.rpartition(", ")[0] for step in next(stages)}
-    assert arms == {"mobilenetv2, tuned, 8 views", f"{OWN}, plain, 8 views"}
-
-
-def test_refits_then_their_tests_then_the_report(tmp_path: Path) -> None:
-    study = planned(tmp_path, shares=(0.5,))
-    *_, refits, tests, report = walked(study, {})
-    both = [f"{backbone}, plain, all" for backbone in study.recipes]
-    first = [f"mobilenetv2, plain, {split}" for split in ("grouped", "random")]
-    assert names(refits) == [
-        "the changes together",
-        *both,
-        *first,
-        *(f"mobilenetv2, plain, neighbours-fold-{fold}" for fold in (0, 1)),
-        *(f"mobilenetv2, 0.5 of the cases, fold-{fold}" for fold in (0, 1)),
+def test_arms_are_trained_in_turn_seed_by_seed(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    tune(study)
+    stages = [[step.name for step in stage] for stage in plan_trainings(study)]
+    again = ["mobilenetv2: tuning"]  # already done by then
+    assert stages == [
+        TRAININGS[:1],
+        TRAININGS[1:5],
+        TRAININGS[5:6],
+        again,
+        TRAININGS[6:7],
+        TRAININGS[7:],
     ]
-    assert names(tests) == [f"{name}: test part" for name in (*both, *first)]
-    assert {step.module for step in tests} == {"evaluate"}
-    assert names(report) == ["the comparison"]
 
 
-def test_a_taught_run_has_teachers_that_see_no_more_than_it(tmp_path: Path) -> None:
-    study = planned(tmp_path, change("taught", {"teachers": 0.5}), change_folds=(0,))
-    stages = walked(study, {"taught": PERFECT, "combined": PERFECT})
-    first = next(stages)
-    (taught,) = [step for step in first if step.before]
-    assert taught.name == "mobilenetv2, taught, fold-0"
-    folder = tmp_path / "teachers" / "mobilenetv2" / "taught" / "fold-0"
-    assert taught.arguments[-2:] == ["--teacher", str(folder)]
-    assert taught.before
-    assert taught.before.module == "train.teach"
-    assert taught.before.result == folder / "predictions.parquet"
-    assert taught.before.arguments[-2:] == ["--fold", "0"]
-    refits = [step for stage in stages for step in stage if step.name.endswith(", all")]
-    for refit in refits:
-        assert "--decision-from" in refit.arguments
-        assert refit.before
-        assert refit.before.arguments[-1] == "--hold-nothing"
-        assert "--decision-from" not in refit.before.arguments
+def test_a_fold_is_trained_and_then_asked(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    tune(study)
+    step = find(study, TRAININGS[1])
+    run = study.out / "runs" / "mobilenetv2" / "degraded-twice" / "seed-3-fold-1"
+    assert step.module == "evaluate.answers"
+    assert step.arguments == [str(run), "--corpus", "corpus"]
+    assert step.result == run / "answers.parquet"
+    training = step.before
+    assert training is not None
+    assert (training.module, training.result) == ("train", run / "model")
+    config = study.out / "recipes" / "mobilenetv2-degraded-twice-3.yaml"
+    asked = ["--config", str(config), "--corpus", "corpus", "--out", str(run)]
+    assert training.arguments == [*asked, "--fold", "1", "--resume"]
+
+
+def test_an_arm_is_trained_by_the_tuned_recipe_and_what_it_sets(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    tune(study)
+    by_seed = {}
+    for name in TRAININGS[1:5]:
+        training = find(study, name).before
+        assert training is not None
+        trained = recipe.read(Path(get_option(training, "config")))
+        by_seed[trained.seed] = trained
+    assert by_seed.keys() == {0, 3}
+    for trained in by_seed.values():
+        assert (trained.arm, trained.weight_decay) == ("degraded, twice", 0.1)
+        assert trained.degrade.list_strengths() == {"blur": 1}
+        assert trained.augment.flips
+    clean = study.read_recipe(study.plan.arms[1])
+    assert (clean.weight_decay, clean.dropout) == (0.1, 0.1)
+    assert not clean.degrade.is_on
+    assert clean.augment == recipe.Augment()  # none in the recipe any more
+    plain = recipe.read(study.recipes / "efficientnet_b2.yaml")
+    assert study.read_recipe(study.plan.arms[2]) == plain.model_copy(update={"arm": "clean"})
+
+
+def test_the_recipe_itself_is_tuned(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    (tuning,) = next(plan_trainings(study))
+    out = study.out / "tune" / "mobilenetv2"
+    config = str(study.recipes / "mobilenetv2.yaml")
+    asked = ["--config", config, "--corpus", "corpus", "--out", str(out), "--trials", "2"]
+    assert (tuning.module, tuning.arguments) == ("tune", asked)
+    assert tuning.result == out / "tuned.yaml"
+
+
+def test_a_refit_takes_its_decision_from_its_own_seeds_folds(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    tune(study)
+    refit = find(study, TRAININGS[5])
+    arm = study.out / "runs" / "mobilenetv2" / "degraded-twice"
+    assert (refit.module, refit.result) == ("train", arm / "all" / "model")
+    given = refit.arguments[refit.arguments.index("--decision-from") :]
+    folds = [arm / f"seed-3-fold-{fold}" for fold in (1, 0)]
+    assert given == [
+        *("--decision-from", str(folds[0])),
+        *("--decision-from", str(folds[1])),
+        "--resume",
+    ]
+    assert "--fold" not in refit.arguments
+    assert recipe.read(Path(get_option(refit, "config"))).seed == 3
+
+
+def test_imagenets_weights_come_before_those_that_are_none(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    starts.mkdir()
+    begun = HEAVY | {"set": {"start": "imagenet"}}
+    study = begin(tmp_path, begun, starts=starts)
+    with pytest.raises(InputError, match=r"efficientnet_b2_imagenet\.safetensors are missing"):
+        list(plan_trainings(study))
+    for ending in ("init", "imagenet"):
+        file = starts / f"efficientnet_b2_{ending}.safetensors"
+        file.touch()
+        (step,) = flatten(plan_trainings(study))
+        assert step.before is not None
+        assert get_option(step.before, "start") == str(file)
+    (step,) = flatten(plan_trainings(begin(tmp_path, HEAVY, starts=starts)))
+    assert step.before is not None
+    assert "--start" not in step.before.arguments  # the recipe begins with none
+
+
+def test_refits_are_tested_once_and_all_runs_compared(tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    tune(study)
+    run = study.out / "runs" / "mobilenetv2" / "degraded-twice"
+    for name in ("all", "seed-3-fold-0"):
+        (run / name / "model").mkdir(parents=True)
+    tests, comparison = plan_release(study, None, None)
+    assert [step.name for step in tests] == [
+        "colour statistics alone",
+        "mobilenetv2, degraded, twice, all: test part",
+    ]
+    assert tests[1].module == "evaluate"
+    assert get_option(tests[1], "model") == str(run / "all" / "model")
+    assert tests[1].result == run / "all" / "metrics-test.json"
+    (compared,) = comparison
+    assert compared.arguments[:2] == [str(run / "all"), str(run / "seed-3-fold-0")]
+    assert not compared.is_done  # every time
+    *_, (folders,) = plan_release(study, Path("cards"), Path("README.md"))
+    assert folders.module == "study.release"
+    assert folders.arguments[0] == str(run / "all")
+    assert [get_option(folders, name) for name in ("cards", "readme")] == ["cards", "README.md"]
+
+
+# The next one.
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What steps were done; each leaves an empty result, a tuning its recipe."""
+    names: list[str] = []
+
+    def leave(step: Step, launch: list[str], workers: int) -> int:
+        assert (launch, workers) == ([], 1)
+        names.append(step.name)
+        assert step.result is not None
+        step.result.parent.mkdir(parents=True, exist_ok=True)
+        if step.module == "tune":
+            step.result.write_bytes(Path(get_option(step, "config")).read_bytes())
+        else:
+            step.result.touch()
+        return 0
+
+    monkeypatch.setattr(steps, "_do_step", leave)
+    return names
+
+
+def test_the_next_is_what_is_missing_first(done: list[str], tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    asked = [do_next(study) for _ in range(len(TRAININGS) + 1)]
+    assert asked == [*TRAININGS, None]
+    folds = [name for name in TRAININGS if name.endswith(": answers")]
+    both = [one for name in folds for one in (name.removesuffix(": answers"), name)]
+    assert [name for name in done if "fold" in name] == both
+
+
+def test_what_was_trained_and_not_asked_is_only_asked(done: list[str], tmp_path: Path) -> None:
+    study = begin(tmp_path, HEAVY)
+    (study.out / "runs" / "efficientnet_b2" / "clean" / "seed-0-fold-2" / "model").mkdir(
+        parents=True
+    )
+    assert do_next(study) == TRAININGS[7]
+    assert done == [TRAININGS[7]]
+
+
+@contextmanager
+def claimed(study: Study, name: str) -> Iterator[None]:
+    """Another process has a step in hand."""
+    lock = study.out / "claims" / queue._make_file_name(name)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = [sys.executable, "-c", HOLD, lock]
+    with running(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"1\n"
+        yield
+
+
+def test_what_another_process_has_in_hand_is_left_to_it(done: list[str], tmp_path: Path) -> None:
+    study = begin(tmp_path)
+    with claimed(study, TRAININGS[0]):
+        with pytest.raises(InputError, match="mobilenetv2: tuning is another process' at this"):
+            do_next(study)
+    assert do_next(study) == TRAININGS[0]
+    with claimed(study, TRAININGS[1]):
+        assert [do_next(study) for _ in range(3)] == TRAININGS[2:5]
+        with pytest.raises(InputError, match="seed 3, fold 1: answers is another process'"):
+            do_next(study)  # the refit needs it
+    assert [do_next(study) for _ in range(2)] == [TRAININGS[1], TRAININGS[5]]
+
+
+def test_what_failed_is_free_again(
+    done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begin(tmp_path, HEAVY)
+    with monkeypatch.context() as patch:
+        patch.setattr(steps, "_do_step", lambda *_: 2)
+        with pytest.raises(BCDError, match="step 'efficientnet_b2, clean, seed 0, fold 2' failed"):
+            do_next(study)
+    assert do_next(study) == TRAININGS[7]
 
 
 def test_a_launcher_and_several_workers_exclude_each_other(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path / "study.yaml", HEAVY)
     with pytest.raises(InputError, match="--launch and --workers 2"):
-        pipeline.carry_out(planned(tmp_path), ["accelerate", "launch", "-m"], 2)
+        queue.main(tmp_path, tmp_path, plan, launch="accelerate launch -m", workers=2)
+
+
+# Plans.
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"trails": 3}, "trails"),
+        ({"trials": -1}, "trials"),
+        ({"folds": []}, "folds"),
+        ({"folds": [5]}, r"folds\.0"),
+        ({"folds": [1, 1]}, "arm 'clean': it names a fold twice"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [-1]}, r"seeds\.0"),
+        ({"seeds": [2, 2]}, "it names a seed twice"),
+        ({"name": ""}, "name"),
+        ({"recipe": "none.yaml"}, r"none\.yaml can't be read"),
+        ({"set": {"dropuot": 0.1}}, "arm 'clean': dropuot"),
+        ({"set": {"degrade": {"blurr": 1}}}, r"arm 'clean': degrade\.blurr"),
+        ({"set": {"phases": None}}, "arm 'clean': phases"),
+    ],
+)
+def test_a_wrong_arm_is_refused(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        read_plan(write_plan(tmp_path / "study.yaml", CLEAN | change))
+
+
+def test_arms_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    for change, reason in [
+        ({"name": "more", "trials": 3}, "arm 'more': another one has mobilenetv2.yaml tuned"),
+        ({"set": {}}, "mobilenetv2 has two arms 'clean'"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            read_plan(write_plan(tmp_path / "study.yaml", CLEAN, CLEAN | change))
+    read_plan(write_plan(tmp_path / "study.yaml", CLEAN, HEAVY))
+
+
+@pytest.mark.parametrize("text", ["arms: []", "arms: 3", "recipes: [mobilenetv2.yaml]", ": :"])
+def test_a_file_that_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"plan .*study\.yaml"):
+        read_plan(path)
+    with pytest.raises(InputError, match="can't be read"):
+        read_plan(tmp_path / "none.yaml")
+
+
+def test_every_arm_of_the_project_makes_a_recipe_of_its_own() -> None:
+    plan = read_plan(queue.PLAN)
+    study = Study(plan, queue.PLAN.parent, Path(), Path(), None)
+    plain = [recipe.read(study.recipes / arm.recipe) for arm in plan.arms]
+    for one, arm in zip(plain, plan.arms, strict=True):
+        if arm.trials:
+            read_parameters(one)  # what is tuned holds the recipe's own numbers
+    made = [
+        queue.apply_arm(one, arm).decides() | {"arm": ""}
+        for one, arm in zip(plain, plan.arms, strict=True)
+    ]
+    assert all(one not in made[:place] for place, one in enumerate(made))
+    assert [arm.refit for arm in plan.arms].count(True) == 2
+    (recommended, *_) = plan.arms
+    assert recommended.refit
+    assert (len(recommended.folds), len(recommended.seeds)) == (5, 3)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tests.support import synthetic
 from training.corpus import degradations as d
 from training.corpus.device import to_uint8
-from training.recipes.schema import Degrade
+from training.recipes.schema import MAX_STRENGTHS, Degrade
 from training.train import degrade as degrading
 from training.train.degrade import OPERATIONS, degrade, degrade_rows, work_ahead
 
@@ -37,9 +38,51 @@ def seeds(epoch: int = 0) -> list[tuple[int, ...]]:
 
 
 def test_every_strength_of_a_recipe_is_an_operation() -> None:
-    assert list(OPERATIONS) == [name for name in Degrade.model_fields if name != "spared"]
+    own = [name for name in Degrade.model_fields if name not in ("spared", "strength")]
+    assert list(OPERATIONS) == own == list(FULL.list_strengths())
     assert not Degrade().is_on
     assert FULL.is_on
+
+
+def test_strengths_are_multiplied_by_the_common_one() -> None:
+    assert Degrade(blur=1.2, noise=10).list_strengths() == {"blur": 1.2, "noise": 10}
+    assert Degrade(jpeg=30).list_strengths() == {"jpeg": 68}  # below the highest quality, 98
+    half = FULL.model_copy(update={"strength": 0.5}).list_strengths()
+    for name, value in FULL.list_strengths().items():
+        assert half[name] == pytest.approx(value / 2), name
+    assert not Degrade(strength=2).is_on
+    for strength in (0, 2.5):
+        with pytest.raises(ValidationError, match="strength"):
+            Degrade(strength=strength)
+
+
+def test_no_common_strength_takes_a_way_beyond_what_it_can_do() -> None:
+    strongest = Degrade(
+        strength=2, hue=0.4, stain=0.8, brightness=0.8, contrast=0.8, resampling=0.8, jpeg=20
+    )
+    assert strongest.list_strengths() == {
+        "stain": 0.9,
+        "hue": 0.5,
+        "brightness": 0.9,
+        "contrast": 0.9,
+        "resampling": 0.9,
+        "jpeg": 93,
+    }
+    assert strongest.list_strengths() == MAX_STRENGTHS
+    for seed in range(60):
+        pixels = degrade(PATCHES[0], strongest, np.random.default_rng(seed))
+        assert pixels.shape == PATCHES[0].shape
+
+
+def test_a_common_strength_reaches_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    monkeypatch.setattr(d, "blur", lambda pixels, sigma: asked.append(sigma) or pixels)
+    for strength in (0.5, 1.6):
+        asked.clear()
+        blurring = Degrade(spared=0, blur=1.0, strength=strength)
+        for seed in range(200):
+            degrade(PATCHES[0], blurring, np.random.default_rng(seed))
+        assert 0.9 * strength < max(asked) <= strength
 
 
 def test_one_or_two_in_order_and_some_patches_spared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +130,7 @@ def test_strengths_stay_within_the_recipes(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(d, name, note(name))
     for name, operation in OPERATIONS.items():
         for seed in range(300):
-            operation(PATCHES[0], getattr(FULL, name), np.random.default_rng(seed))
+            operation(PATCHES[0], FULL.list_strengths()[name], np.random.default_rng(seed))
     first = {name: [call[0] for call in asked[name]] for name in ends}
     for name, (low, high) in ends.items():
         near = 0.1 * (high - low)

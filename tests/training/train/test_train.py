@@ -234,6 +234,26 @@ def test_shares_of_the_cases_are_nested_and_of_every_source(corpus_folder: Path)
     assert held(corpus_folder, learnt_share=0.25)[1].equals(held(corpus_folder)[1])
 
 
+def test_rows_of_other_sources_are_held_out_and_not_learnt_from(corpus_folder: Path) -> None:
+    for what in ((), (2,), (None, None, True)):
+        (every, out), (idc, out_again) = (
+            held(corpus_folder, *what, sources=sources) for sources in ([], ["idc"])
+        )
+        assert set(every["source"]) == {"idc", "breakhis"}
+        assert idc.equals(every[every["source"] == "idc"].reset_index(drop=True))
+        assert out_again.equals(out)
+        half, whole = (
+            held(corpus_folder, *what, learnt_share=0.5, sources=sources)[0]
+            for sources in (["idc"], [])
+        )
+        assert list(half["name"]) == list(whole["name"][whole["source"] == "idc"])
+
+
+def test_a_source_that_the_corpus_lacks_is_refused(corpus_folder: Path) -> None:
+    with pytest.raises(InputError, match="the corpus has no source 'camelyon', which the recipe"):
+        held(corpus_folder, sources=["idc", "camelyon"])
+
+
 def test_a_part_of_one_label_is_refused(corpus_folder: Path, tmp_path: Path) -> None:
     spoilt = shutil.copytree(corpus_folder, tmp_path / "corpus")
     rows, _ = corpus.load(spoilt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from bcd_models.errors import InputError
 from tests.support.studies import DEFAULT, RECIPE, planned, write
@@ -37,6 +38,25 @@ def test_mixup_can_be_off_and_other_numbers_can_be_tuned() -> None:
     plan = planned(tune={"space": space})
     assert read_parameters(plan) == {"drop_path": 0, "batch_size": 64}
     assert apply_parameters(plan, {"drop_path": 0.1, "batch_size": 96.0}).batch_size == 96
+
+
+def test_degradations_are_tuned_like_any_number() -> None:
+    space = {
+        "degrade.strength": {"low": 0.6, "high": 1.6, "step": 0.2},
+        "degrade.noise": {"low": 0, "high": 20},
+        "degrade.jpeg": {"low": 20, "high": 60, "step": 10},
+    }
+    plan = planned(tune={"space": space}, degrade={"noise": 10, "jpeg": 30})
+    assert read_parameters(plan) == {
+        "degrade.strength": 1,
+        "degrade.noise": 10,
+        "degrade.jpeg": 30,
+    }
+    drawn = {"degrade.strength": 1.4, "degrade.noise": 5.5, "degrade.jpeg": 40.0}
+    tuned = apply_parameters(plan, drawn).degrade
+    assert (tuned.strength, tuned.noise, tuned.jpeg, tuned.blur) == (1.4, 5.5, 40, 0)
+    with pytest.raises(ValidationError, match=r"degrade\.jpeg takes whole numbers"):
+        planned(tune={"space": {"degrade.jpeg": {"low": 20, "high": 60}}})
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from optuna.trial import TrialState
 from playwright.sync_api import sync_playwright
+from sklearn.metrics import roc_auc_score
 
+from bcd_models.images.preprocess import normalise, resize
 from bcd_models.prediction import NOTICE
 from tests.support.studies import (
     DEFAULT,
@@ -29,6 +34,9 @@ from training import command
 from training.corpus import build as corpus
 from training.corpus import splits
 from training.recipes import schema as recipe
+from training.recipes.schema import Degrade
+from training.train import degrade as degrading
+from training.train import engine
 from training.train import run as train
 from training.train.checkpoint import TrainingStopped
 from training.tune import search as tune
@@ -155,6 +163,43 @@ def test_a_trial_is_worth_its_auroc_within_the_larger_source(
     monkeypatch.setattr("training.train.engine.fit", lambda network, *_: network)
     monkeypatch.setattr("training.evaluate.scoring.score", lambda *_: margins)
     assert trials.measure(bench, DEFAULT, 0, 0, tmp_path / "trial") == 1
+
+
+@pytest.mark.parametrize("degrade", [{"blur": 3, "noise": 40, "jpeg": 20}, {}])
+def test_where_a_recipe_degrades_a_trial_is_judged_on_clean_and_degraded_alike(
+    corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, degrade: dict[str, int]
+) -> None:
+    space = RECIPE["tune"] | {"space": {"degrade.strength": {"low": 0.5, "high": 1.5}}}
+    plan = planned(degrade=degrade, tune=space)
+    bench = trials.prepare_bench(plan, corpus_folder, None, tmp_path)
+    trained: list[Any] = []
+
+    def fit(*given: Any) -> Any:
+        trained.append((given[2], engine.fit(*given)))
+        return trained[0][1]
+
+    monkeypatch.setattr(trials, "engine", SimpleNamespace(fit=fit))
+    value = trials.measure(bench, {"degrade.strength": 0.5}, 0, 0, tmp_path / "trial")
+    ((preprocess, network),) = trained
+    held_out = bench.data[0].held_out
+    assert held_out is not None
+    larger = (held_out.frame["source"] == "idc").to_numpy()
+    ((here, pixels),) = held_out.pixels.rows(torch.arange(len(larger)))
+    patches = pixels.permute(0, 2, 3, 1).numpy()[np.argsort(np.arange(len(larger))[here])]
+    strengths = Degrade(spared=0, **degrade)  # as the recipe has them: trials compare
+    worse = [
+        degrading.degrade(patch, strengths, np.random.default_rng((0, place)))
+        for place, patch in enumerate(patches)
+    ]
+    aurocs = []
+    for images in (patches, worse):
+        inputs = normalise([resize(image, 32) for image in images], preprocess)
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(inputs)).numpy()
+        margins = logits[:, 1] - logits[:, 0]
+        aurocs.append(roc_auc_score(held_out.truth[larger], margins[larger]))
+    assert value == pytest.approx(np.mean(aurocs) if degrade else aurocs[0], abs=1e-6)
+    assert (abs(aurocs[0] - aurocs[1]) > 1e-3) == bool(degrade)
 
 
 def test_a_study_goes_on_and_asked_again_changes_nothing(
