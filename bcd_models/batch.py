@@ -23,6 +23,7 @@ from bcd_models.hub.atomic import write_files
 from bcd_models.prediction import COLUMNS
 
 if TYPE_CHECKING:
+    from bcd_models.config import DecisionConfig
     from bcd_models.models.predictor import Predictor
     from bcd_models.prediction import Prediction
 
@@ -73,6 +74,7 @@ def predict_into(
     share: Share = Share(),
     images_per_file: int = IMAGES_PER_FILE,
     mpp: Sequence[float | None] | None = None,
+    point: str | None = None,
 ) -> Outcome:
     """Answer for a share of some images, into Parquet files.
 
@@ -83,6 +85,7 @@ def predict_into(
         share: Of this process.
         images_per_file: Images that one Parquet file holds answers about.
         mpp: Micrometres a pixel of each image, where it is given.
+        point: The model's operating point; its own threshold by default.
 
     Raises:
         InputError: ``pyarrow`` is missing, the folder holds answers of another model or of other
@@ -92,14 +95,17 @@ def predict_into(
         raise InputError("to write Parquet, install pyarrow: pip install pyarrow")
     sha256 = model.weights_sha256
     given = list(zip(paths, mpp or repeat(None, len(paths)), strict=True))
-    files = _plan_files(model, sha256, given, folder, images_per_file)
+    rules = [rule.at(point) for rule in (model.config.decision, model.config.for_tiles)]
+    files = _plan_files(rules, sha256, given, folder, images_per_file)
     _refuse_others(folder, files)
     own = list(files.items())[share.rank :: share.world_size]
     left = [(file, images) for file, images in own if not file.exists()]
     failed: list[str] = []
     for file, images in left:
         rows = []
-        stream = model.stream([path for path, _ in images], mpp=[scale for _, scale in images])
+        stream = model.stream(
+            [path for path, _ in images], mpp=[scale for _, scale in images], point=point
+        )
         for (path, _), (_, said) in zip(images, stream, strict=True):
             rows.append(_row(path, said, model, sha256))
             if isinstance(said, ImageError):
@@ -115,14 +121,18 @@ def describe_failure(path: Path, error: ImageError) -> str:
 
 
 def _plan_files(
-    model: Predictor, sha256: str, given: Sequence[Scaled], folder: Path, images_per_file: int
+    rules: list[DecisionConfig],
+    sha256: str,
+    given: Sequence[Scaled],
+    folder: Path,
+    images_per_file: int,
 ) -> dict[Path, Sequence[Scaled]]:
     """Return each file, named by its place, its images and the model; and its images."""
     files = {}
     for first in range(0, len(given), images_per_file):
         images = given[first : first + images_per_file]
         named = (f"{path}{'' if mpp is None else f' at {mpp}'}" for path, mpp in images)
-        said = "\n".join((__version__, sha256, str(model.config.decision), *named))
+        said = "\n".join((__version__, sha256, str(rules), *named))
         digest = hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()
         files[folder / f"part-{first:09}-{digest[:12]}.parquet"] = images
     return files

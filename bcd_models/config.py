@@ -7,11 +7,11 @@ std, input size) is written into timm's part from here, and checked to agree whe
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from bcd_models.errors import ModelFolderError
+from bcd_models.errors import InputError, ModelFolderError
 
 SCHEMA_VERSION: Literal[2] = 2
 Label = Literal["benign", "malignant"]
@@ -72,6 +72,42 @@ class PreprocessConfig(Strict):
     white_point: bool = False
 
 
+class Estimate(Strict):
+    """A figure, and the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"the interval's low end {self.low} is above its high end {self.high}")
+        return self
+
+
+class OperatingPoint(Strict):
+    """A named threshold, and what it was measured to do on cases that were not learnt from.
+
+    Attributes:
+        threshold: The label is "malignant" at or above this calibrated probability.
+        refer: Calibrated probabilities from the first to the second value are referred.
+        sensitivity: Share of the malignant patches that are labelled so; None: not measured.
+        specificity: Share of the others that are not.
+        positive_predictive_value: Share of those labelled malignant that are, at ``prevalence``.
+        negative_predictive_value: Share of the others that are not, at ``prevalence``.
+        prevalence: Share of malignant patches among those measured on.
+    """
+
+    threshold: float = Field(gt=0, lt=1)
+    refer: tuple[float, float] | None = None
+    sensitivity: Estimate | None = None
+    specificity: Estimate | None = None
+    positive_predictive_value: Estimate | None = None
+    negative_predictive_value: Estimate | None = None
+    prevalence: float | None = Field(None, gt=0, lt=1)
+
+
 class DecisionConfig(Strict):
     """From a logit margin to a probability, a label and a referral: three separate things.
 
@@ -82,7 +118,7 @@ class DecisionConfig(Strict):
         refer: Calibrated probabilities from the first to the second value are referred.
         views: How many views of an image have their margins averaged, each for one pass: the
             image itself, its four turns, or these and their reflections.
-        points: Thresholds of further operating points, by name.
+        points: Operating points, by name.
         context: Standard deviation, in tiles, of the Gaussian by which the margins of a slide's or
             large field's tiles are averaged with their neighbours' before; 0: they are not.
     """
@@ -92,8 +128,22 @@ class DecisionConfig(Strict):
     threshold: float = Field(0.5, gt=0, lt=1)
     refer: tuple[float, float] | None = None
     views: Literal[1, 4, 8] = 1
-    points: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+    points: dict[str, OperatingPoint] = {}
     context: float = Field(0.0, ge=0, le=5)
+
+    def at(self, point: str | None) -> Self:
+        """Return the rule at one of its operating points; None: as it is by default.
+
+        Raises:
+            InputError: No such point; the message lists those there are.
+        """
+        if point is None:
+            return self
+        if point not in self.points:
+            known = ", ".join(self.points) or "it has none"
+            raise InputError(f"no operating point {point!r} of this model: choose one of {known}")
+        chosen = self.points[point]
+        return self.model_copy(update={"threshold": chosen.threshold, "refer": chosen.refer})
 
     @model_validator(mode="after")
     def _band_holds_threshold(self) -> Self:

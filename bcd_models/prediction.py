@@ -54,6 +54,7 @@ class Prediction:
         width: Width of the image in pixels, upright.
         height: Height of the image in pixels, upright.
         runtime: What answered and in which precision, such as "onnx float32"; "": not known.
+        point: The operating point that was asked for; "": the model's own threshold.
         mpp: Micrometres a pixel of the image; None: not known.
         scale: Where that comes from, such as "given", "PNG pHYs" or "unknown"; "": not recorded.
         tile_probabilities: Of a field larger than the trained one, calibrated P(malignant) of each
@@ -74,6 +75,7 @@ class Prediction:
     width: int
     height: int
     runtime: str = ""
+    point: str = ""
     mpp: float | None = None
     scale: str = ""
     tile_probabilities: tuple[tuple[float | None, ...], ...] = ()

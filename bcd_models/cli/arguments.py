@@ -37,6 +37,10 @@ Model = Annotated[str, typer.Option(help=MODEL_HELP)]
 Device = Annotated[
     str, typer.Option(help="auto, cpu, cuda or mps; auto: a GPU where torch finds one.")
 ]
+Point = Annotated[
+    str | None,
+    typer.Option(help="Operating point, such as screening; bcd info lists those of a model."),
+]
 NUMBER: Any = {"parser": read_number, "metavar": "NUMBER"}
 Mpp = Annotated[
     float | None,

@@ -14,6 +14,7 @@ from bcd_models.cli.arguments import (
     Model,
     Mpp,
     Objective,
+    Point,
     choose_mpp,
     load_model,
 )
@@ -46,6 +47,7 @@ def explain(
     objective: Objective = None,
     camera_pixel: CameraPixel = None,
     adapter: Adapter = None,
+    point: Point = None,
     device: Device = "auto",
 ) -> None:
     """Show which regions of an image speak for a label."""
@@ -54,7 +56,7 @@ def explain(
     refuse_existing(out)
     given = choose_mpp(mpp, objective, camera_pixel, adapter)
     explained = load_model(model, device)
-    explanation = explained.explain(image, label=wanted, method=method, mpp=given)
+    explanation = explained.explain(image, label=wanted, method=method, mpp=given, point=point)
     write_png(explanation.overlay(opacity), out)
     print_table_head()
     print_table_row(str(image), explanation.prediction)

@@ -39,7 +39,10 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
         "parameters": f"{loaded.parameter_count:,}",
         "weights SHA-256": loaded.weights_sha256,
         "threshold": f"{config.decision.threshold:.3f}",
-        **{f"threshold, {name}": f"{at:.3f}" for name, at in config.decision.points.items()},
+        **{
+            f"threshold, {name}": f"{point.threshold:.3f}"
+            for name, point in config.decision.points.items()
+        },
         "referral band": f"{band[0]:.3f} to {band[1]:.3f}" if band else "none",
     }
 

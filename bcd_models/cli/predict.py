@@ -23,6 +23,7 @@ from bcd_models.cli.arguments import (
     Model,
     Mpp,
     Objective,
+    Point,
     choose_mpp,
     find_images,
     load_model,
@@ -64,6 +65,7 @@ def predict(
     objective: Objective = None,
     camera_pixel: CameraPixel = None,
     adapter: Adapter = None,
+    point: Point = None,
     device: Device = "auto",
 ) -> None:
     """Label images; exit code 1 where some could not be used, 2 where none could.
@@ -80,7 +82,7 @@ def predict(
     paths, scales = [one.path for one in found], [one.mpp or given for one in found]
     classifier = load_model(model, device)
     if parquet:
-        return _predict_into(parquet, classifier, paths, scales)
+        return _predict_into(parquet, classifier, paths, scales, point)
     if overlay and len(set(paths)) < len(set(zip(paths, scales, strict=True))):
         raise InputError("an image is listed at two scales, and has one overlay: list it once")
     targets = _overlay_files(paths, overlay, classifier.config.name) if overlay else {}
@@ -88,7 +90,7 @@ def predict(
     failures = []
     referred = []
     answer_all = classifier.explanations if overlay else classifier.stream
-    stream = answer_all(paths, mpp=scales)
+    stream = answer_all(paths, mpp=scales, point=point)
     for path, (_, answer) in zip(paths, _with_progress(stream, len(paths)), strict=True):
         if isinstance(answer, ImageError):
             # In words: the error itself would keep the file's bytes.
@@ -108,11 +110,15 @@ def predict(
 
 
 def _predict_into(
-    folder: Path, classifier: Predictor, paths: list[Path], scales: list[float | None]
+    folder: Path,
+    classifier: Predictor,
+    paths: list[Path],
+    scales: list[float | None],
+    point: str | None,
 ) -> None:
     """Answer for this process' share of the images, into Parquet parts."""
     share = Share.from_environment()
-    done = predict_into(classifier, paths, folder, share, mpp=scales)
+    done = predict_into(classifier, paths, folder, share, mpp=scales, point=point)
     of = f" (process {share.rank + 1} of {share.world_size})" if share.world_size > 1 else ""
     kept = f", {done.kept} were there" if done.kept else ""
     typer.echo(f"{escape_controls(str(folder))}: {done.answered} images{kept}{of}")

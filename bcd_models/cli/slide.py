@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bcd_models.cli.arguments import Device, Model, Mpp, load_model
+from bcd_models.cli.arguments import Device, Model, Mpp, Point, load_model
 from bcd_models.cli.output import escape_controls, print_error, print_notice
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def slide(
     model: Model,
     out: Annotated[Path, typer.Option(help="Folder for heat map, regions, tiles and summary.")],
     mpp: Mpp = None,
+    point: Point = None,
     batch: Annotated[int, typer.Option(min=1, help="Tiles through the model at once.")] = 32,
     device: Device = "auto",
 ) -> None:
@@ -32,7 +33,7 @@ def slide(
     progress = ProgressLine()
     try:
         prediction = load_model(model, device).predict_slide(
-            slide, out=out, mpp=mpp, batch=batch, progress=progress
+            slide, out=out, mpp=mpp, point=point, batch=batch, progress=progress
         )
     finally:
         progress.end()

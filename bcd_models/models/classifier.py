@@ -278,8 +278,10 @@ class BCDClassifier(Predictor):
         if not forward.has_cells:
             forward = self._torch_forward()
         draw, size = get_method(method), (field.layout.tile, field.layout.tile)
+        rule = self.config.for_tiles if field.shown.size > 1 else self.config.decision
+        rule = rule.at(prediction.point or None)
         maps = (
-            draw(forward, self._inputs([self.prepare(tile)]), self.config.decision, label, size)
+            draw(forward, self._inputs([self.prepare(tile)]), rule, label, size)
             for tile in field.tiles
         )
         return Explanation(image, label, field.lay_out(maps), prediction, field.seen)

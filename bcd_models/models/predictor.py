@@ -72,6 +72,7 @@ class _Opened:
     ready: list[Any]
     margins: Margins | None
     as_tiles: bool
+    point: str | None
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,13 @@ class _Failed:
 
     source: ImageSource
     error: ImageError
+
+
+class _Ask(NamedTuple):
+    """How an answer is asked for: ``views`` and ``point`` as in ``predict``."""
+
+    views: Literal[1] | None = None
+    point: str | None = None
 
 
 class Margins(NamedTuple):
@@ -253,6 +261,7 @@ class Predictor(ABC):
         *,
         mpp: Scales = ...,
         views: Literal[1] | None = ...,
+        point: str | None = ...,
     ) -> list[Prediction]: ...
 
     @overload
@@ -263,6 +272,7 @@ class Predictor(ABC):
         *,
         mpp: float | None = ...,
         views: Literal[1] | None = ...,
+        point: str | None = ...,
     ) -> Prediction: ...
 
     def predict(
@@ -272,6 +282,7 @@ class Predictor(ABC):
         *,
         mpp: Scales = None,
         views: Literal[1] | None = None,
+        point: str | None = None,
     ) -> Prediction | list[Prediction]:
         """Answer for one image, or for each of a list or tuple.
 
@@ -284,11 +295,14 @@ class Predictor(ABC):
             views: 1 looks at an image of one tile once, as at the tiles of slides and larger
                 fields, not as often as the model's rule for single images says; that is several
                 times as fast and a little less accurate.
+            point: The operating point that decides label and referral, such as "screening";
+                ``model.config.decision.points`` has them all with what they were measured to do.
+                The model's own threshold by default.
 
         Raises:
             ImageError: An image can't be used; the message says which and why.
-            InputError: No microscope's image has ``mpp`` micrometres a pixel, or the model is
-                calibrated for several views alone.
+            InputError: No microscope's image has ``mpp`` micrometres a pixel, the model is
+                calibrated for several views alone, or has no such operating point.
 
         Example:
             >>> from bcd_models import BCDClassifier
@@ -299,9 +313,9 @@ class Predictor(ABC):
         if not isinstance(images, (list, tuple)):
             if isinstance(mpp, Iterable):
                 raise InputError("one image has one scale: mpp must be a number")
-            return self._answer_to(self._open(images, limits, mpp, views)[0])
+            return self._answer_to(self._open(images, limits, mpp, _Ask(views, point))[0])
         answers = []
-        for _, answer in self.stream(images, limits, mpp=mpp, views=views):
+        for _, answer in self.stream(images, limits, mpp=mpp, views=views, point=point):
             if isinstance(answer, ImageError):
                 raise answer
             answers.append(answer)
@@ -314,12 +328,13 @@ class Predictor(ABC):
         *,
         mpp: Scales = None,
         views: Literal[1] | None = None,
+        point: str | None = None,
     ) -> Iterator[tuple[ImageSource, Prediction | ImageError]]:
         """Answer for each of any number of images, in order; a bad image costs itself only.
 
         Images are opened in threads, a few batches ahead; two batches are with the network at once.
         """
-        for one, answer in self._stream(images, limits, mpp, views):
+        for one, answer in self._stream(images, limits, mpp, _Ask(views, point)):
             yield one.source, answer
 
     def _stream(
@@ -327,11 +342,11 @@ class Predictor(ABC):
         images: Iterable[ImageSource],
         limits: ImageLimits,
         mpp: Scales,
-        views: Literal[1] | None = None,
+        ask: _Ask,
     ) -> Iterator[tuple[_Opened | _Failed, Prediction | ImageError]]:
         def open_one(source: ImageSource, given: float | None) -> _Opened | _Failed:
             try:
-                return self._open(source, limits, given, views)[0]
+                return self._open(source, limits, given, ask)[0]
             except ImageError as error:
                 return _Failed(source, error)
 
@@ -373,12 +388,13 @@ class Predictor(ABC):
         limits: ImageLimits = ImageLimits(),
         *,
         mpp: Scales = None,
+        point: str | None = None,
     ) -> Iterator[tuple[ImageSource, Explanation | ImageError]]:
         """Answer for each of any number of images and explain its label, as ``stream`` does.
 
         Each image is opened once more for its map, so that only a few are in memory at a time.
         """
-        for one, answer in self._stream(map(_rereadable, images), limits, mpp):
+        for one, answer in self._stream(map(_rereadable, images), limits, mpp, _Ask(point=point)):
             if isinstance(one, _Failed):
                 yield one.source, one.error
                 continue
@@ -424,6 +440,7 @@ class Predictor(ABC):
         *,
         out: str | Path | None = None,
         mpp: float | None = None,
+        point: str | None = None,
         batch: int = BATCH,
         progress: Callable[[int, int], None] | None = None,
     ) -> SlidePrediction:
@@ -433,6 +450,7 @@ class Predictor(ABC):
             slide: Path of what OpenSlide reads: SVS, NDPI, MRXS, tiled TIFF, DICOM.
             out: Folder for heat map, regions, tiles and summary; a killed call goes on there.
             mpp: Micrometres a level-0 pixel, where the slide doesn't say or is wrong.
+            point: Operating point, as in ``predict``.
             batch: Tiles that go through the model at once.
             progress: Called with how many tiles are done, and how many there are.
 
@@ -447,6 +465,7 @@ class Predictor(ABC):
             slide,
             out=out,
             mpp=mpp,
+            point=point,
             white_point=self.white_point,
             batch=batch,
             progress=progress,
@@ -460,6 +479,7 @@ class Predictor(ABC):
         label: Label | None = None,
         limits: ImageLimits = ImageLimits(),
         mpp: float | None = None,
+        point: str | None = None,
     ) -> Explanation:
         """Show which regions speak for a label, as a heat map.
 
@@ -469,14 +489,15 @@ class Predictor(ABC):
             label: The label to explain, "benign" or "malignant"; the predicted one by default.
             limits: What is refused by size.
             mpp: Micrometres a pixel, as in ``predict``.
+            point: Operating point, as in ``predict``; the map begins at its threshold.
 
         Raises:
             ImageError: The image can't be used; the message says why.
-            InputError: No such method, label or scale.
+            InputError: No such method, label, scale or operating point.
         """
         get_method(method)
         wanted = None if label is None else check_label(label)
-        one, opened, field = self._open(image, limits, mpp)
+        one, opened, field = self._open(image, limits, mpp, _Ask(point=point))
         prediction = self._answer_to(one)
         return self.explain_opened(opened, field, prediction, wanted or prediction.label, method)
 
@@ -485,10 +506,10 @@ class Predictor(ABC):
         source: ImageSource,
         limits: ImageLimits,
         mpp: float | None,
-        views: Literal[1] | None = None,
+        ask: _Ask,
     ) -> tuple[_Opened, Image, TissueField]:
         """Open an image, lay its tiles and prepare them."""
-        if views and self.tile_views != views:
+        if ask.views and self.tile_views != ask.views:
             raise InputError(f"{self.config.name} is calibrated for {self.tile_views} views alone")
         image, read = open_scaled(source, limits)
         scale = read if mpp is None else give_scale(mpp)
@@ -499,8 +520,10 @@ class Predictor(ABC):
             ready = [self.prepare(tile) for tile in field.tiles]
         else:
             margins = self._compute_in_turn(field.tiles)
-        as_tiles = bool(views) or field.shown.size > 1
-        one = _Opened(source, layout, field.shown, field.reasons, ready, margins, as_tiles)
+        as_tiles = bool(ask.views) or field.shown.size > 1
+        one = _Opened(
+            source, layout, field.shown, field.reasons, ready, margins, as_tiles, ask.point
+        )
         return one, image, field
 
     def _compute_in_turn(self, tiles: NDArray[np.uint8]) -> Margins:
@@ -521,7 +544,8 @@ class Predictor(ABC):
         """Return the prediction that follows from the margins of an image's tiles."""
         if not all(map(math.isfinite, margins.values)):
             raise InputError(f"{self.config.name} gives no number: its weights are damaged")
-        decision = self.config.for_tiles if one.as_tiles else self.config.decision
+        config = self.config
+        decision = (config.for_tiles if one.as_tiles else config.decision).at(one.point)
         layout, grid = one.layout, np.full(one.shown.shape, np.nan)
         grid[one.shown] = margins.values
         smoothed = smooth_margins(grid, decision.context)[one.shown]
@@ -547,6 +571,7 @@ class Predictor(ABC):
             width=layout.width,
             height=layout.height,
             runtime=margins.runtime,
+            point=one.point or "",
             mpp=layout.mpp,
             scale=layout.source,
             tile_probabilities=by_tile if one.shown.size > 1 else (),

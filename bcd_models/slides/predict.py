@@ -36,6 +36,7 @@ from bcd_models.slides.tissue import Tissue, find_tissue
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bcd_models.config import DecisionConfig
     from bcd_models.slides.model import TileModel
 
     Progress = Callable[[int, int], None]
@@ -71,6 +72,7 @@ def predict_slide(
     *,
     out: str | Path | None = None,
     mpp: float | None = None,
+    point: str | None = None,
     white_point: bool = False,
     batch: int = BATCH_TILES,
     progress: Progress | None = None,
@@ -92,6 +94,7 @@ def predict_slide(
         out: Folder for heat map, regions, tiles and summary. What is finished is kept there, so
             that the same call goes on where it was after a kill.
         mpp: Micrometres a level-0 pixel, where the slide doesn't say or is wrong.
+        point: Operating point that decides labels and referral; the rule's own by default.
         white_point: Whether the colour of the slide's glass, as its thumbnail shows it, is divided
             out of the tiles; tissue is looked for without it in any case.
         batch: Tiles that go through the model at once.
@@ -99,10 +102,12 @@ def predict_slide(
 
     Raises:
         ImageError: The slide can't be used; the message says why.
-        InputError: Another run's unfinished work is in ``out``, or it can't be written.
+        InputError: Another run's unfinished work is in ``out``, it can't be written, or the model
+            has no such operating point.
     """
     if batch < 1:
         raise InputError(f"a batch of {batch} tiles: it must hold 1 or more")
+    rule = model.config.for_tiles.at(point)
     facts = read_facts(Path(slide), mpp)
     grid = plan_grid(facts, model.field_um, model.mpp)
     folder = Path(out) if out is not None else None
@@ -112,7 +117,7 @@ def predict_slide(
     with open_journal(path, about) as journal:
         tissue = find_tissue(facts, grid)
         white = tissue.white if white_point else None
-        prediction = _predict(model, facts, grid, tissue, white, journal, batch, progress)
+        prediction = _predict(model, rule, facts, grid, tissue, white, journal, batch, progress)
     if folder and path:
         write(prediction, folder)
         if not prediction.failed:  # or the next run would not try those tiles alone
@@ -122,6 +127,7 @@ def predict_slide(
 
 def _predict(
     model: TileModel,
+    rule: DecisionConfig,
     facts: SlideFacts,
     grid: Grid,
     tissue: Tissue,
@@ -130,7 +136,7 @@ def _predict(
     batch: int,
     progress: Progress | None,
 ) -> SlidePrediction:
-    rule, level = model.config.for_tiles, choose_level(facts, grid.mpp / MIN_SHARPNESS)
+    level = choose_level(facts, grid.mpp / MIN_SHARPNESS)
     margins = np.full((grid.rows, grid.columns), np.nan)
     failed: dict[Cell, str] = {}
     total, done = int(tissue.tiles.sum()), 0

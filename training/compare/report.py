@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from bcd_models.config import Estimate
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.hub.folder import WEIGHTS
@@ -25,7 +26,6 @@ from training.compare.runs import Missing, Run, read_all
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
 from training.evaluate import cost, figures, metrics
-from training.evaluate.schema import Estimate
 
 ORIGINAL = (
     schema.Claim(

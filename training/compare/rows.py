@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bcd_models.config import Estimate
 from bcd_models.errors import InputError
 from training.evaluate import metrics
 from training.evaluate.metrics import is_malignant
-from training.evaluate.schema import Counts, Estimate
+from training.evaluate.schema import Counts
 
 
 def select_source(frame: pd.DataFrame, source: str) -> pd.DataFrame:

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from bcd_models.config import Strict
+from bcd_models.config import Estimate, Strict
 from training.evaluate.cost import Cost, Machine
-from training.evaluate.schema import Counts, Estimate, Figures, Neighbours, Within
+from training.evaluate.schema import Counts, Figures, Neighbours, Within
 
 SCHEMA_VERSION: Literal[2] = 2
 DROPPED_SECTIONS = {"leaks", "leave_one_out", "warnings"}  # of schema 1

@@ -1,7 +1,7 @@
 """The decision rule, fitted on images the network has not been trained on.
 
-``OPERATING_POINTS`` is their registry: one entry a point. The threshold of the first is the model's
-own; those of the others stand beside it in the model's config.
+``OPERATING_POINTS`` is their registry: one entry a point. The first is the default, whose threshold
+and referral band are the rule's own.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_curve
 
-from bcd_models.config import DecisionConfig
+from bcd_models.config import DecisionConfig, OperatingPoint
 from bcd_models.decision import calibrate, log_odds, sigmoid
+
+LEAST_SHARE = 0.95  # of the carcinoma found by screening, and of the rest that confirm leaves alone
+_EDGE = 1e-6
 
 
 def fit_decision(
     margins: NDArray[np.float64], truth: NDArray[np.bool_], refer_share: float
 ) -> DecisionConfig:
-    """Fit calibration, then threshold, then referral band.
+    """Fit calibration, then thresholds, then the referral band.
 
     Args:
         margins: Logit margins (malignant minus benign), shape (N,).
@@ -34,14 +36,21 @@ def fit_decision(
     slope, intercept = fit_line(margins, truth)
     line = DecisionConfig(slope=max(slope, 1e-3), intercept=intercept)
     probability = calibrate(margins, line)
-    chosen = {name: choose(probability, truth) for name, choose in OPERATING_POINTS.items()}
-    threshold = chosen.pop(next(iter(chosen)))
-    centre = float(log_odds(threshold))
-    away = np.abs(line.slope * margins + line.intercept - centre)
-    reach = float(np.quantile(away, refer_share))
-    band = (float(sigmoid(centre - reach)), float(sigmoid(centre + reach)))
-    own = {"threshold": threshold, "refer": band if refer_share else None, "points": chosen}
+    points = {
+        name: OperatingPoint(threshold=float(np.clip(choose(probability, truth), _EDGE, 1 - _EDGE)))
+        for name, choose in OPERATING_POINTS.items()
+    }
+    threshold = next(iter(points.values())).threshold
+    away = np.abs(line.slope * margins + line.intercept - log_odds(threshold))
+    band = band_around(threshold, float(np.quantile(away, refer_share))) if refer_share else None
+    own = {"threshold": threshold, "refer": band, "points": points}
     return line.model_copy(update=own)
+
+
+def band_around(threshold: float, reach: float) -> tuple[float, float]:
+    """Return the probabilities that lie so far from a threshold in log-odds, below and above."""
+    centre = float(log_odds(threshold))
+    return float(sigmoid(centre - reach)), float(sigmoid(centre + reach))
 
 
 def fit_line(log_odds: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[float, float]:
@@ -50,15 +59,23 @@ def fit_line(log_odds: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[f
     return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
-def best_threshold(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
-    """Return the threshold of largest balanced accuracy, midway to the next lower probability."""
-    falls, rises, thresholds = roc_curve(truth, probability, drop_intermediate=False)
-    chosen = thresholds[np.argmax(rises - falls)]
-    below = probability[probability < chosen]
-    threshold = (chosen + below.max()) / 2 if len(below) else chosen
-    return float(np.clip(threshold, 1e-6, 1 - 1e-6))
+def use_prevalence(_probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """Return the share of malignant images: from there on carcinoma is likelier than before."""
+    return float(truth.mean())
+
+
+def keep_sensitivity(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """Return the highest threshold that finds at least ``LEAST_SHARE`` of the malignant images."""
+    return float(np.quantile(probability[truth], 1 - LEAST_SHARE, method="lower"))
+
+
+def keep_specificity(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+    """Return the lowest threshold that leaves at least ``LEAST_SHARE`` of the others alone."""
+    return float(np.nextafter(np.quantile(probability[~truth], LEAST_SHARE, method="higher"), 1))
 
 
 OPERATING_POINTS: dict[str, Callable[[NDArray[np.float64], NDArray[np.bool_]], float]] = {
-    "balanced": best_threshold,
+    "balanced": use_prevalence,
+    "screening": keep_sensitivity,
+    "confirm": keep_specificity,
 }

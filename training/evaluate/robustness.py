@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from tqdm import tqdm
 
-from bcd_models.config import HeldOut, Provenance, Strict, first_error
+from bcd_models.config import Estimate, HeldOut, Provenance, Strict, first_error
 from bcd_models.decision import log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
@@ -32,7 +32,7 @@ from training.corpus.degradations import Pixels
 from training.corpus.selection import Corpus, check_corpus, find_unlearnt_rows, open_corpus
 from training.evaluate import metrics, scoring
 from training.evaluate.ladder import LADDER, Rung
-from training.evaluate.schema import Counts, Estimate, Model
+from training.evaluate.schema import Counts, Model
 from training.recipes import schema as recipe
 from training.recipes.schema import SplitKind
 

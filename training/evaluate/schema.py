@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails
 
-from bcd_models.config import Strict, first_error
+from bcd_models.config import Estimate, Strict, first_error
 from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
 from training import command
@@ -33,20 +33,6 @@ NOT_ESTIMABLE: Literal["not estimable"] = "not estimable"
 
 # Images in each bin.
 Histogram = Annotated[list[int], Field(min_length=PROBABILITY_BINS, max_length=PROBABILITY_BINS)]
-
-
-class Estimate(Strict):
-    """A figure, and the ends of its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Estimate:
-        if self.low > self.high:
-            raise ValueError(f"the interval's low end {self.low} is above its high end {self.high}")
-        return self
 
 
 class Counts(Strict):

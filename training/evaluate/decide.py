@@ -1,0 +1,226 @@
+"""Fit a model's operating points and referral bands on margins of cases it has not learnt from.
+
+python -m training.evaluate.decide --model FOLDER --margins TABLE --arm BACKBONE/ARM
+
+TABLE is a study's ``predictions.parquet``: a line an image, a column of margins a run,
+``BACKBONE/ARM/fold-K``. The points go into the folder's ``config.json``, what they rest on into
+``decisions.json`` beside it; weights, calibration and the rule by default stay as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+import typer
+
+from bcd_models.config import DecisionConfig, Estimate, OperatingPoint, Strict
+from bcd_models.decision import calibrate, log_odds
+from bcd_models.errors import InputError
+from bcd_models.hub import folder as model_folder
+from bcd_models.hub.atomic import write_files
+from bcd_models.models.classifier import BCDClassifier
+from bcd_models.prediction import NOTICE
+from training import command
+from training.corpus import splits
+from training.evaluate import metrics, referral
+from training.evaluate.calibration import band_around, fit_decision
+from training.evaluate.schema import Counts
+
+DECISIONS = "decisions.json"
+FIGURES = {
+    "sensitivity": "recall",
+    "specificity": "specificity",
+    "positive_predictive_value": "precision",
+    "negative_predictive_value": "negative_predictive_value",
+}
+
+
+class Promise(Strict):
+    """What a referral band promises over cases, and what came of it on folds it was not chosen on.
+
+    Attributes:
+        alpha: The largest expected share of a case's patches that are decided wrongly.
+        refer: The band, chosen on all folds.
+        loss: The mean of that share, realised.
+        referred: Share of the patches that are referred.
+        error_among_decided: Share of the decided patches that are wrong.
+        cases_of_large_error: Share of the cases of which more than a fifth of the decided is wrong.
+    """
+
+    alpha: float
+    refer: tuple[float, float]
+    loss: float
+    referred: float
+    error_among_decided: float
+    cases_of_large_error: float
+
+
+class PointFigures(Strict):
+    """An operating point, and the promises that hold at it."""
+
+    point: OperatingPoint
+    promises: tuple[Promise, ...]
+
+
+class Decisions(Strict):
+    """A ``decisions.json``.
+
+    Attributes:
+        weights_sha256: Of the model.
+        arm: Whose fold models gave the margins.
+        source: What they were measured on.
+        counts: How much of it there is.
+        points: By name.
+        notice: For research use only.
+    """
+
+    schema_version: Literal[1] = 1
+    weights_sha256: str
+    arm: str
+    source: str
+    counts: Counts
+    points: dict[str, PointFigures]
+    notice: str = NOTICE
+
+
+def read_margins(table: Path, arm: str) -> pd.DataFrame:
+    """Return an arm's held-out rows of a study's table, with ``margin`` and ``fold``.
+
+    Raises:
+        InputError: The table can't be read, or holds no fold of the arm.
+    """
+    try:
+        wide = pd.read_parquet(table)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{table} can't be read: {error}") from None
+    folds = {f"{arm}/fold-{fold}": fold for fold in range(splits.FOLDS)}
+    held = [name for name in folds if name in wide.columns]
+    if not held:
+        raise InputError(f"{table} holds no fold of {arm}")
+    keys = [name for name in wide.columns if "/" not in name]
+    long = wide.melt(keys, held, "run", "margin").dropna(subset="margin")
+    return long.assign(fold=long["run"].map(folds)).reset_index(drop=True)
+
+
+def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, PointFigures]:
+    """Fit the operating points on out-of-fold margins, each with its figures and promises.
+
+    Args:
+        frame: Rows of one source: ``margin``, ``label``, ``case_id``, ``source`` and ``fold``.
+        decision: The model's rule. Its calibration is kept, and its threshold and referral band,
+            with which the model was tested, are the first point's.
+    """
+    truth = metrics.is_malignant(frame)
+    margins = frame["margin"].to_numpy(np.float64)
+    probability = calibrate(margins, decision)
+    drawn = metrics.draw_resamples(frame["case_id"], frame["source"])
+    found = {}
+    points = fit_decision(log_odds(probability), truth, 0).points
+    first = next(iter(points))
+    points[first] = OperatingPoint(threshold=decision.threshold, refer=decision.refer)
+    for name, point in points.items():
+        figures = metrics.measure_intervals(
+            truth, probability, point.threshold, drawn, FIGURES.values()
+        )
+        answers = referral.Answers(
+            np.abs(log_odds(probability) - log_odds(point.threshold)),
+            (probability >= point.threshold) != truth,
+            frame["case_id"].to_numpy(),
+        )
+        promises = _measure_promises(answers, frame["fold"].to_numpy(), point.threshold)
+        headline = [one.refer for one in promises if one.alpha == referral.HEADLINE]
+        measured = {key: Estimate(**figures[metric]) for key, metric in FIGURES.items()}
+        band = point.refer or (headline[0] if headline else None)
+        more = {"refer": band, "prevalence": float(truth.mean())}
+        found[name] = PointFigures(
+            point=point.model_copy(update=measured | more), promises=promises
+        )
+    return found
+
+
+def _measure_promises(
+    answers: referral.Answers, folds: np.ndarray, threshold: float
+) -> tuple[Promise, ...]:
+    promises = []
+    for alpha in referral.ALPHAS:
+        reach = referral.choose_reach(answers, alpha)
+        realised = referral.realise(answers, folds, alpha)
+        if reach is not None and realised is not None:
+            band = band_around(threshold, reach)
+            promises.append(Promise(alpha=alpha, refer=band, **realised))
+    return tuple(promises)
+
+
+def tabulate(decisions: Decisions) -> str:
+    """Return the points and their promises as Markdown."""
+    lines = [
+        ["point", "threshold", *(name.replace("_", " ") for name in FIGURES)],
+        ["---"] * (2 + len(FIGURES)),
+    ]
+    for name, figures in decisions.points.items():
+        point = figures.point
+        cells = [_write(getattr(point, key)) for key in FIGURES]
+        lines.append([name, f"{point.threshold:.3f}", *cells])
+    second = [
+        ["point", "alpha", "wrongly decided of a case", "referred", "error among the decided",
+         "cases above 20% error"],
+        ["---"] * 6,
+    ]  # fmt: skip
+    for name, figures in decisions.points.items():
+        for one in figures.promises:
+            shares = (one.loss, one.referred, one.error_among_decided, one.cases_of_large_error)
+            second.append([name, f"{one.alpha:g}", *(f"{100 * share:.1f}%" for share in shares)])
+    tables = ["\n".join(f"| {' | '.join(cells)} |" for cells in table) for table in (lines, second)]
+    counts = decisions.counts
+    below = (
+        f"{counts.images:,} images of {counts.cases} cases of {decisions.source}, each scored by "
+        f"the model of {decisions.arm} that had not learnt from its case. Intervals: 95%, "
+        "bootstrap over cases. Promises are chosen on four folds and realised on the fifth, five "
+        "times; they rest on these models, give the refitted one no formal guarantee, and say "
+        "nothing of another hospital."
+    )
+    return "\n\n".join([*tables, below, ""])
+
+
+def _write(estimate: Estimate) -> str:
+    low, value, high = (100 * end for end in (estimate.low, estimate.value, estimate.high))
+    return f"{value:.1f}% ({low:.1f} to {high:.1f})"
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="Model folder, whose config gets the points.")],
+    margins: Annotated[Path, typer.Option(help="A study's table of margins, Parquet.")],
+    arm: Annotated[str, typer.Option(help="Whose folds, as BACKBONE/ARM.")],
+) -> None:
+    """Fit a model's operating points and referral bands."""
+    loaded = BCDClassifier.from_pretrained(model)
+    frame = read_margins(margins, arm)
+    larger = splits.find_larger_source(frame)
+    within = frame[frame["source"] == larger].reset_index(drop=True)
+    config = loaded.config
+    points = fit_points(within, config.decision)
+    decisions = Decisions(
+        weights_sha256=loaded.weights_sha256,
+        arm=arm,
+        source=larger,
+        counts=Counts(**metrics.count_images(within)),
+        points=points,
+    )
+    named = {name: figures.point for name, figures in points.items()}
+    decision = config.decision.model_copy(update={"points": named})
+    loaded.config = config.model_copy(update={"decision": decision})
+    text = f"{decisions.model_dump_json(indent=1)}\n"
+    write_files(
+        {
+            model / DECISIONS: text.encode(),
+            model / model_folder.CONFIG: loaded.files()[model_folder.CONFIG],
+        }
+    )
+    typer.echo(tabulate(decisions), nl=False)
+
+
+if __name__ == "__main__":
+    command.run(main)
