@@ -14,10 +14,9 @@ from pathlib import Path
 from stat import S_IFREG
 
 from bcd_models.errors import ImageError
-from bcd_models.images.open import SUFFIXES
+from bcd_models.images.open import SUFFIXES, TIFF_STARTS
 
 DICOM_GROUP = b"\x02\0\0\0UL"  # the first element of a DICOM file: how long its head is
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 SQLITE, ZEISS_CZI = b"SQLite format 3\0", b"ZISRAWFILE"
 MIRAX_SUFFIX, MIRAX_INDEX = ".mrxs", "Slidedat.ini"
 LIST_MARK = b"Virtual Microscope Specimen]"
@@ -41,7 +40,7 @@ def is_self_contained(data: bytes) -> bool:
     if LIST_MARK in data[:MAX_LIST_BYTES]:
         return False
     is_dicom = data[128:132] == b"DICM" and data[132:138] == DICOM_GROUP
-    return data.startswith(TIFF) or (is_dicom and not any(data[:128]))
+    return data.startswith(TIFF_STARTS) or (is_dicom and not any(data[:128]))
 
 
 def refuse_unsafe_slide(path: Path) -> None:

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from bcd_models.errors import ImageError, InputError
+from bcd_models.errors import ImageError
 from bcd_models.images.open import ImageLimits
-from bcd_models.images.scale import MAX_MPP, MIN_MPP
 from bcd_models.models.predictor import Predictor
 from bcd_models.slides.output import write
 from bcd_models.slides.prediction import UM2_IN_MM2, SlidePrediction
@@ -116,8 +115,6 @@ def _place_slide(data: bytes, folder: Path) -> Iterator[Path]:
 
 
 def _read_facts(path: Path, mpp: float | None) -> SlideFacts:
-    if mpp is not None and not MIN_MPP <= mpp <= MAX_MPP:
-        raise InputError(f"a slide's pixel is {MIN_MPP:g} to {MAX_MPP:g} µm wide, not {mpp:g}")
     facts = read_facts(path, mpp)
     if facts.width * facts.height > MAX_PIXELS:
         raise ImageError(
