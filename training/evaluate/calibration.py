@@ -6,6 +6,7 @@ and referral band are the rule's own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -36,15 +37,22 @@ def fit_decision(
     slope, intercept = fit_line(margins, truth)
     line = DecisionConfig(slope=max(slope, 1e-3), intercept=intercept)
     probability = calibrate(margins, line)
-    points = {
-        name: OperatingPoint(threshold=float(np.clip(choose(probability, truth), _EDGE, 1 - _EDGE)))
-        for name, choose in OPERATING_POINTS.items()
-    }
+    points = choose_points(probability, truth)
     threshold = next(iter(points.values())).threshold
     away = np.abs(line.slope * margins + line.intercept - log_odds(threshold))
     band = band_around(threshold, float(np.quantile(away, refer_share))) if refer_share else None
     own = {"threshold": threshold, "refer": band, "points": points}
     return line.model_copy(update=own)
+
+
+def choose_points(
+    probability: NDArray[np.float64], truth: NDArray[np.bool_]
+) -> dict[str, OperatingPoint]:
+    """Return the operating points, by name, with their thresholds of calibrated probabilities."""
+    return {
+        name: OperatingPoint(threshold=float(np.clip(choose(probability, truth), _EDGE, 1 - _EDGE)))
+        for name, choose in OPERATING_POINTS.items()
+    }
 
 
 def band_around(threshold: float, reach: float) -> tuple[float, float]:
@@ -66,12 +74,18 @@ def use_prevalence(_probability: NDArray[np.float64], truth: NDArray[np.bool_]) 
 
 def keep_sensitivity(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     """Return the highest threshold that finds at least ``LEAST_SHARE`` of the malignant images."""
-    return float(np.quantile(probability[truth], 1 - LEAST_SHARE, method="lower"))
+    falling = np.sort(probability[truth])[::-1]
+    return float(falling[_count_share(len(falling)) - 1])
 
 
 def keep_specificity(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
     """Return the lowest threshold that leaves at least ``LEAST_SHARE`` of the others alone."""
-    return float(np.nextafter(np.quantile(probability[~truth], LEAST_SHARE, method="higher"), 1))
+    rising = np.sort(probability[~truth])
+    return float(np.nextafter(rising[_count_share(len(rising)) - 1], 1))
+
+
+def _count_share(images: int) -> int:
+    return math.ceil(LEAST_SHARE * images - 1e-9)
 
 
 OPERATING_POINTS: dict[str, Callable[[NDArray[np.float64], NDArray[np.bool_]], float]] = {

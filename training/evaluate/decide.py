@@ -26,7 +26,7 @@ from bcd_models.prediction import NOTICE
 from training import command
 from training.corpus import splits
 from training.evaluate import metrics, referral
-from training.evaluate.calibration import band_around, fit_decision
+from training.evaluate.calibration import band_around, choose_points
 from training.evaluate.schema import Counts
 
 DECISIONS = "decisions.json"
@@ -118,7 +118,7 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
     probability = calibrate(margins, decision)
     drawn = metrics.draw_resamples(frame["case_id"], frame["source"])
     found = {}
-    points = fit_decision(log_odds(probability), truth, 0).points
+    points = choose_points(probability, truth)
     first = next(iter(points))
     points[first] = OperatingPoint(threshold=decision.threshold, refer=decision.refer)
     for name, point in points.items():

@@ -13,8 +13,10 @@ from sklearn.metrics import roc_auc_score
 from bcd_models import BCDClassifier
 from bcd_models.cli.info import info
 from bcd_models.decision import calibrate, sigmoid
+from bcd_models.errors import InputError
+from tests.support import synthetic
 from training.evaluate import metrics
-from training.evaluate.calibration import OPERATING_POINTS, best_threshold, fit_decision
+from training.evaluate.calibration import OPERATING_POINTS, fit_decision
 
 FRAME = pd.DataFrame(
     {
@@ -47,31 +49,40 @@ def test_a_point_added_as_one_entry_is_found_where_a_user_looks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def keep_sensitivity(probability: np.ndarray, truth: np.ndarray) -> float:
-        return float(np.quantile(probability[truth], 0.05))
+    def call_everything(probability: np.ndarray, _truth: np.ndarray) -> float:
+        return float(probability.min())
 
-    monkeypatch.setitem(OPERATING_POINTS, "screening", keep_sensitivity)
+    monkeypatch.setitem(OPERATING_POINTS, "everything", call_everything)
     margins, truth = sample()
     rule = fit_decision(margins, truth, refer_share=0)
-    assert (calibrate(margins, rule)[truth] >= rule.points["screening"]).mean() >= 0.95
     model = copy(light_model)
     model.config = model.config.model_copy(update={"decision": rule})
     model.save_pretrained(tmp_path)
-    assert BCDClassifier.from_pretrained(tmp_path).config.decision == rule
+    again = BCDClassifier.from_pretrained(tmp_path)
+    assert again.config.decision == rule
+    threshold = rule.points["everything"].threshold
+    answer = again.predict(synthetic.patch("benign", seed=1), point="everything")
+    assert (answer.threshold, answer.point) == (threshold, "everything")
+    with pytest.raises(InputError, match="no operating point 'all' of this model: choose one of b"):
+        again.predict(synthetic.patch("benign", seed=1), point="all")
     info(str(tmp_path))
-    assert f"threshold, screening {rule.points['screening']:.3f}" in capsys.readouterr().out
+    assert f"threshold, everything {threshold:.3f}" in capsys.readouterr().out
 
 
-def test_threshold_has_the_largest_balanced_accuracy() -> None:
+def test_points_keep_what_they_are_named_for() -> None:
     margins, truth = sample()
-    probability = sigmoid(margins)
-
-    def balanced(threshold: float) -> float:
-        called = probability >= threshold
-        return (called[truth].mean() + (~called[~truth]).mean()) / 2
-
-    best = balanced(best_threshold(probability, truth))
-    assert best >= max(balanced(t) for t in np.unique(probability))
+    rule = fit_decision(margins, truth, refer_share=0)
+    probability = calibrate(margins, rule)
+    assert list(rule.points) == ["balanced", "screening", "confirm"]
+    assert rule.threshold == rule.points["balanced"].threshold == pytest.approx(truth.mean())
+    screening, confirm = (rule.points[name].threshold for name in ("screening", "confirm"))
+    found = probability[truth] >= screening
+    assert found.mean() >= 0.95
+    assert (probability[truth] > screening).sum() == found.sum() - 1  # no higher one would do
+    spared = probability[~truth] < confirm
+    assert spared.mean() >= 0.95
+    below = probability[~truth][spared].max()
+    assert (probability[~truth] < below).mean() < 0.95
 
 
 def test_figures_by_hand() -> None:
