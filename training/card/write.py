@@ -21,6 +21,7 @@ from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
 from training.card.metadata import make_metadata, render_eval_results
+from training.evaluate import decide
 from training.evaluate import schema as measured
 from training.evaluate.metrics import HEADLINE, METRICS
 from training.run_folder import short_commit
@@ -56,6 +57,7 @@ def render(folder: Path, dataset: str = "") -> str:
     config, metrics = model_folder.read_config(folder), _read_metrics(folder)
     within, backbone = pick_headline(metrics), get_backbone(config.backbone)
     layer = backbone.cam_layer
+    decisions = decide.read(folder, metrics.model.weights_sha256)
     plots = {f"{name}-{metrics.data.part}.png": words for name, words in PLOTS.items()}
     card = ModelCard.from_template(
         make_metadata(config, metrics, within, dataset),
@@ -81,6 +83,7 @@ def render(folder: Path, dataset: str = "") -> str:
         verdict=state_verdict(within),
         plots={file: words for file, words in plots.items() if (folder / file).is_file()},
         curves=CURVES if (folder / CURVES).is_file() else "",
+        points=decide.tabulate(decisions).strip() if decisions else "",
         notice=NOTICE,
     )
     return str(card)

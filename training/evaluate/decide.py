@@ -15,8 +15,9 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 import typer
+from pydantic import ValidationError
 
-from bcd_models.config import DecisionConfig, Estimate, OperatingPoint, Strict
+from bcd_models.config import DecisionConfig, Estimate, OperatingPoint, Strict, first_error
 from bcd_models.decision import calibrate, log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
@@ -154,6 +155,24 @@ def _measure_promises(
     return tuple(promises)
 
 
+def read(folder: Path, weights_sha256: str) -> Decisions | None:
+    """Read a model folder's ``decisions.json``; None where it has none.
+
+    Raises:
+        InputError: It can't be read, or is of other weights.
+    """
+    path = folder / DECISIONS
+    if not path.is_file():
+        return None
+    try:
+        decisions = Decisions.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(first_error(error, str(path))) from None
+    if decisions.weights_sha256 != weights_sha256:
+        raise InputError(f"{path} is of other weights: run python -m training.evaluate.decide")
+    return decisions
+
+
 def tabulate(decisions: Decisions) -> str:
     """Return the points and their promises as Markdown."""
     lines = [
@@ -164,23 +183,19 @@ def tabulate(decisions: Decisions) -> str:
         point = figures.point
         cells = [_write(getattr(point, key)) for key in FIGURES]
         lines.append([name, f"{point.threshold:.3f}", *cells])
-    second = [
-        ["point", "alpha", "wrongly decided of a case", "referred", "error among the decided",
-         "cases above 20% error"],
-        ["---"] * 6,
-    ]  # fmt: skip
+    alphas = [f"at most {100 * alpha:g}% wrong" for alpha in referral.ALPHAS]
+    second = [["point", *alphas], ["---"] * (1 + len(alphas))]
     for name, figures in decisions.points.items():
-        for one in figures.promises:
-            shares = (one.loss, one.referred, one.error_among_decided, one.cases_of_large_error)
-            second.append([name, f"{one.alpha:g}", *(f"{100 * share:.1f}%" for share in shares)])
+        second.append([name, *map(_write_promise, figures.promises)])
     tables = ["\n".join(f"| {' | '.join(cells)} |" for cells in table) for table in (lines, second)]
     counts = decisions.counts
     below = (
         f"{counts.images:,} images of {counts.cases} cases of {decisions.source}, each scored by "
         f"the model of {decisions.arm} that had not learnt from its case. Intervals: 95%, "
-        "bootstrap over cases. Promises are chosen on four folds and realised on the fifth, five "
-        "times; they rest on these models, give the refitted one no formal guarantee, and say "
-        "nothing of another hospital."
+        "bootstrap over cases. Second table: what is referred where at most so much of a case, on "
+        "average, may be decided wrongly; what is wrong then; and the share of cases of which more "
+        "than a fifth of the decided is wrong. Chosen on four folds and realised on the fifth, "
+        "five times; the refitted model gets no formal guarantee of it, another hospital none."
     )
     return "\n\n".join([*tables, below, ""])
 
@@ -188,6 +203,12 @@ def tabulate(decisions: Decisions) -> str:
 def _write(estimate: Estimate) -> str:
     low, value, high = (100 * end for end in (estimate.low, estimate.value, estimate.high))
     return f"{value:.1f}% ({low:.1f} to {high:.1f})"
+
+
+def _write_promise(promise: Promise) -> str:
+    shares = (promise.referred, promise.loss, promise.cases_of_large_error)
+    referred, wrong, cases = (f"{100 * share:.1f}%" for share in shares)
+    return f"{referred} referred, {wrong} wrong, {cases} of cases"
 
 
 def main(
