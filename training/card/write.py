@@ -83,6 +83,7 @@ def render(folder: Path, dataset: str = "") -> str:
         verdict=state_verdict(within),
         plots={file: words for file, words in plots.items() if (folder / file).is_file()},
         curves=CURVES if (folder / CURVES).is_file() else "",
+        decisions=decisions,
         points=decide.tabulate(decisions).strip() if decisions else "",
         notice=NOTICE,
     )

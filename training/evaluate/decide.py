@@ -28,6 +28,7 @@ from training import command
 from training.corpus import splits
 from training.evaluate import metrics, referral
 from training.evaluate.calibration import band_around, choose_points
+from training.evaluate.reliability import Reliability, measure_reliability
 from training.evaluate.schema import Counts
 
 DECISIONS = "decisions.json"
@@ -74,6 +75,7 @@ class Decisions(Strict):
         arm: Whose fold models gave the margins.
         source: What they were measured on.
         counts: How much of it there is.
+        calibration: How far their probabilities can be believed.
         points: By name.
         notice: For research use only.
     """
@@ -83,6 +85,7 @@ class Decisions(Strict):
     arm: str
     source: str
     counts: Counts
+    calibration: Reliability
     points: dict[str, PointFigures]
     notice: str = NOTICE
 
@@ -228,6 +231,7 @@ def main(
         arm=arm,
         source=larger,
         counts=Counts(**metrics.count_images(within)),
+        calibration=measure_reliability(within),
         points=points,
     )
     named = {name: figures.point for name, figures in points.items()}
