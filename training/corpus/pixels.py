@@ -13,7 +13,6 @@ import mmap
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,12 +64,6 @@ class Pixels:
     def __len__(self) -> int:
         return len(self._place)
 
-    def where(self, mask: NDArray[np.bool_]) -> Pixels:
-        """Return those of some of the rows."""
-        some = copy(self)
-        some._group, some._place = self._group[mask], self._place[mask]
-        return some
-
     def rows(self, positions: Tensor) -> StoredPixels:
         """Return the pixels of some rows as stored.
 
@@ -112,11 +105,6 @@ class Rows:
     def truth(self) -> NDArray[np.bool_]:
         """Whether each row is malignant."""
         return np.asarray(self.frame["label"] == "malignant")
-
-    def where(self, mask: NDArray[np.bool_]) -> Rows:
-        """Return some of the rows."""
-        taught = None if self.taught is None else self.taught[mask]
-        return Rows(self.frame[mask].reset_index(drop=True), self.pixels.where(mask), taught)
 
 
 def select_rows(

@@ -34,7 +34,7 @@ from training.run_folder import MODEL
 ANSWERS = "answers.parquet"
 VIEWS = (1, 4, 8)
 FIELDS = (0.8, 1.25)  # shares of the field that is shown
-SIZES = (128, 160)  # pixels a side of the input
+SIZES = (128, 160)  # pixels a side of the input, or what of them is whole cells of a backbone's
 
 
 def record(model: BCDClassifier, opened: Corpus) -> pd.DataFrame:
@@ -70,9 +70,12 @@ def record(model: BCDClassifier, opened: Corpus) -> pd.DataFrame:
             zoomed = (zoom(patch, 1 / share) for patch in patches)
             margins = scoring.score_patches(model, zoomed, views=1)
             coarse[f"field_{share:g}"] = pd.Series(margins, of_fold)
+        cell = model.backbone.cell_pixels  # of which a transformer takes whole ones alone
         held_out = select_rows(opened.rows, opened.table, of_fold, max(SIZES))
         for size in SIZES:  # last: from here on the network answers, not its export
-            margins = scoring.score(model.network, held_out, model.config.preprocess, size)
+            margins = scoring.score(
+                model.network, held_out, model.config.preprocess, size - size % cell
+            )
             coarse[f"size_{size}"] = pd.Series(margins, of_fold)
     return answers.astype(np.float32).join(pd.DataFrame(coarse).astype(np.float16))
 

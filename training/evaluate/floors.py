@@ -3,7 +3,7 @@
 python -m training.evaluate.floors --corpus CORPUS --out FOLDER
 
 writes what colour statistics alone say of each fold's images, fitted on the other folds: what
-``training.compare`` sets beside the runs, and a teacher for ``training.train``.
+``training.compare`` sets beside the runs.
 """
 
 from __future__ import annotations
@@ -51,21 +51,13 @@ def predict_out_of_fold(
     usable = (split.part != "test").to_numpy()
     known = select_rows(rows, splits.read_table(rows), np.flatnonzero(usable), size)
     fold = split.fold.to_numpy()[usable]
-    probability = predict_across_folds(known, fold, size)
-    placed = fold >= 0
-    return known.frame[placed].reset_index(drop=True), probability[placed]
-
-
-def predict_across_folds(
-    known: Rows, fold: NDArray[np.int64], size: int = SIZE
-) -> NDArray[np.float64]:
-    """Return the colour floor of each fold, fitted on all other rows; NaN for rows of no fold."""
     moments = measure_colour(known.pixels, size)
     probability = np.full(len(fold), np.nan)
     for held in np.unique(fold[fold >= 0]):
         out = fold == held
         probability[out] = _boost(moments[~out], known.truth[~out], moments[out])
-    return probability
+    placed = fold >= 0
+    return known.frame[placed].reset_index(drop=True), probability[placed]
 
 
 def _boost(

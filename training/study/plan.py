@@ -75,12 +75,15 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"plan {path} can't be read: {error}") from None
     except ValidationError as error:
         raise InputError(first_error(error, f"plan {path}")) from None
-    names = set()
+    names: set[str] = set()
     for arm in plan.arms:
         trained = apply_arm(recipe.read(path.parent / arm.recipe), arm)
-        if (trained.backbone, arm.name) in names:
+        if unknown := {*arm.taught_by, *arm.lifts} - names:
+            raise InputError(f"plan {path}: arm {arm.name!r}: {min(unknown)!r} is no arm before it")
+        name = f"{trained.backbone}/{arm.name}"
+        if name in names:
             raise InputError(f"plan {path}: {trained.backbone} has two arms {arm.name!r}")
-        names.add((trained.backbone, arm.name))
+        names.add(name)
     return plan
 
 

@@ -47,7 +47,8 @@ def gather(study: Path, out: Path) -> list[str]:
     Raises:
         InputError: The records can't be written.
     """
-    runs = sorted(path.parent for path in (study / "runs").glob(f"*/*/*/{ANSWERS}"))
+    asked = sorted(path.parent for path in (study / "runs").glob(f"*/*/*/{ANSWERS}"))
+    runs = [run for run in asked if not run_folder.read_provenance(run).held_out.nothing]
     files = {run / name for run in runs for name in RUN_FILES}
     files |= {path for path in (study / "tune").glob("*/*") if path.suffix in TUNED_TEXTS}
     contents = {out / path.relative_to(study): path.read_bytes() for path in sorted(files)}

@@ -80,6 +80,7 @@ def train(
     with state.main_process_first():
         opened = open_corpus(corpus_folder, plan.split)
         data = select_data(opened, plan, held)
+    taught = average_teachers(opened, data.training.frame, plan, held, teachers)
     network, preprocess, start_sha256 = build_network(plan, start_file)
     began_with = (start_file, start_sha256)
     inputs = [run / ANSWERS for run in teachers] + [run / PREDICTIONS for run in decision_from]
@@ -91,7 +92,6 @@ def train(
         preprocess=preprocess,
         provenance=provenance,
     )
-    taught = average_teachers(opened, data.training.frame, plan, held, teachers)
     training = replace(data.training, taught=taught)
     with run_folder.hold(out, plan, provenance, state):
         network = engine.fit(network, plan, preprocess, training, data.held_out, out)

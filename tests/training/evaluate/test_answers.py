@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,26 @@ def test_a_user_hears_what_is_recorded(recorded: pd.DataFrame, opened: Corpus, m
             logits = model.network(torch.from_numpy(inputs)).numpy()
         expected = logits[:, 1] - logits[:, 0]
         assert said[f"size_{size}"].to_numpy() == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_transformer_is_asked_at_whole_patches(opened: Corpus, make: Make) -> None:
+    """Of 14 pixels a side: at 126 and 154 of them, not 128 and 160."""
+    given = make(HeldOut(fold=HELD_FOLD)).config
+    preprocess = given.preprocess.model_copy(update={"input_size": 98})
+    config = given.model_copy(update={"backbone": "vit_small", "preprocess": preprocess})
+    few = opened.split.fold.where(opened.split.fold != HELD_FOLD, -1)  # but for one row
+    row = int(np.flatnonzero(opened.split.fold == HELD_FOLD)[0])
+    few.iloc[row] = HELD_FOLD
+    part = opened.split.part.where(few == HELD_FOLD, "test")  # and all else is left alone
+    split = dataclasses.replace(opened.split, fold=few, part=part)
+    model = BCDClassifier(config)
+    said = answers.record(model, dataclasses.replace(opened, split=split)).loc[row]
+    (patch,) = read_patches(opened, [row])
+    for name, side in {"size_128": 126, "size_160": 154}.items():
+        inputs = normalise([resize(patch, side)], config.preprocess)
+        with torch.inference_mode():
+            logits = model.network(torch.from_numpy(inputs)).numpy()
+        assert float(said[name]) == pytest.approx(logits[0, 1] - logits[0, 0], abs=2e-3)
 
 
 def test_a_model_of_another_corpus_is_refused(make: Make, opened: Corpus) -> None:

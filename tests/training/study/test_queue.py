@@ -14,6 +14,7 @@ import yaml
 
 from bcd_models.errors import BCDError, InputError
 from tests.conftest import ROOT
+from tests.support.predicted import predicted
 from tests.support.processes import running
 from training.recipes import schema as recipe
 from training.study import queue, steps
@@ -42,13 +43,13 @@ CLEAN = {
 HEAVY = {"name": "clean", "recipe": "efficientnet_b2.yaml", "folds": [2]}
 TRAININGS = [
     "mobilenetv2: tuning",
-    "mobilenetv2, degraded, twice, seed 3, fold 1: answers",
-    "mobilenetv2, degraded, twice, seed 3, fold 0: answers",
-    "mobilenetv2, degraded, twice, seed 0, fold 1: answers",
-    "mobilenetv2, degraded, twice, seed 0, fold 0: answers",
+    "mobilenetv2/degraded-twice/seed-3-fold-1: answers",
+    "mobilenetv2/degraded-twice/seed-3-fold-0: answers",
+    "mobilenetv2/degraded-twice/seed-0-fold-1: answers",
+    "mobilenetv2/degraded-twice/seed-0-fold-0: answers",
     "mobilenetv2, degraded, twice, all",
-    "mobilenetv2, clean, seed 0, fold 0: answers",
-    "efficientnet_b2, clean, seed 0, fold 2: answers",
+    "mobilenetv2/clean/seed-0-fold-0: answers",
+    "efficientnet_b2/clean/seed-0-fold-2: answers",
 ]
 
 HOLD = """
@@ -101,7 +102,7 @@ def get_option(step: Step, name: str) -> str:
 def test_arms_are_trained_in_turn_seed_by_seed(tmp_path: Path) -> None:
     study = begin(tmp_path)
     tune(study)
-    stages = [[step.name for step in stage] for stage in plan_trainings(study)]
+    stages = [[step.name for step in stage] for stage in plan_trainings(study) if stage]
     again = ["mobilenetv2: tuning"]  # already done by then
     assert stages == [
         TRAININGS[:1],
@@ -219,6 +220,61 @@ def test_refits_are_tested_once_and_all_runs_compared(tmp_path: Path) -> None:
     assert [get_option(folders, name) for name in ("cards", "readme")] == ["cards", "README.md"]
 
 
+# Arms that others before them decide about.
+
+TAUGHT = {
+    "name": "distilled",
+    "recipe": "mobilenetv2.yaml",
+    "set": {"teachers": 0.5},
+    "folds": [1],
+    "refit": True,
+    "taught_by": ["mobilenetv2/clean", "efficientnet_b2/clean"],
+}
+LIFTING = {
+    "name": "dark horse",
+    "recipe": "mobilenetv2.yaml",
+    "folds": [2, 0],
+    "refit": True,
+    "lifts": ["efficientnet_b2/clean", "mobilenetv2/clean"],
+}
+
+
+def test_a_student_hears_runs_that_held_out_what_it_does(tmp_path: Path) -> None:
+    study = begin(tmp_path, CLEAN | {"trials": 0}, HEAVY, TAUGHT)
+    teachers = [study.out / "runs" / name for name in TAUGHT["taught_by"]]
+    training = find(study, "mobilenetv2/distilled/seed-0-fold-1: answers").before
+    assert training is not None
+    refit = find(study, "mobilenetv2, distilled, all")
+    for step, held in ((training, "seed-0-fold-1"), (refit, "all")):
+        heard = [str(teacher / held) for teacher in teachers]
+        assert step.arguments[-5:-1] == ["--teacher", heard[0], "--teacher", heard[1]]
+    *_, asked, refits = plan_trainings(study)
+    assert refits == [refit]  # whose teachers are asked before it
+    assert [step.result for step in asked] == [one / "all" / "answers.parquet" for one in teachers]
+
+
+LABELS = "mmbb"
+FIRST_WRONG = [-1.0, 2.0, 0.5, -3.0]
+LIFTS = {"worse": [-9.0, -9.0, 9.0, 9.0], "level": [0.0] * 4, "better": [2.0, 2.0, -2.0, -2.0]}
+
+
+@pytest.mark.parametrize("said", LIFTS)
+def test_an_arm_goes_on_where_its_first_fold_lifts_the_ensemble(tmp_path: Path, said: str) -> None:
+    study = begin(tmp_path, HEAVY, CLEAN | {"trials": 0, "folds": [2]}, LIFTING)
+    margins = {
+        "efficientnet_b2/clean": FIRST_WRONG,
+        "mobilenetv2/clean": [2 * margin for margin in FIRST_WRONG],
+        "mobilenetv2/dark-horse": LIFTS[said],
+    }
+    for name, told in margins.items():
+        predicted(study.out / "runs" / name / "seed-0-fold-2", LABELS, told)
+    stages = [[step.name for step in stage] for stage in plan_trainings(study)][2:]
+    first, second = (f"mobilenetv2/dark-horse/seed-0-fold-{fold}: answers" for fold in (2, 0))
+    assert stages[0] == [first]
+    rest = [[first, second], [], ["mobilenetv2, dark horse, all"]]
+    assert stages[1:] == (rest if said == "better" else [])
+
+
 # The next one.
 
 
@@ -247,8 +303,9 @@ def test_the_next_is_what_is_missing_first(done: list[str], tmp_path: Path) -> N
     asked = [do_next(study) for _ in range(len(TRAININGS) + 1)]
     assert asked == [*TRAININGS, None]
     folds = [name for name in TRAININGS if name.endswith(": answers")]
-    both = [one for name in folds for one in (name.removesuffix(": answers"), name)]
-    assert [name for name in done if "fold" in name] == both
+    assert [name for name in done if name in folds] == folds
+    trained = [name for name in done if ", fold" in name]
+    assert [done.index(name) + 1 for name in trained] == [done.index(name) for name in folds]
 
 
 def test_what_was_trained_and_not_asked_is_only_asked(done: list[str], tmp_path: Path) -> None:
@@ -280,7 +337,7 @@ def test_what_another_process_has_in_hand_is_left_to_it(done: list[str], tmp_pat
     assert do_next(study) == TRAININGS[0]
     with claimed(study, TRAININGS[1]):
         assert [do_next(study) for _ in range(3)] == TRAININGS[2:5]
-        with pytest.raises(InputError, match="seed 3, fold 1: answers is another process'"):
+        with pytest.raises(InputError, match="seed-3-fold-1: answers is another process'"):
             do_next(study)  # the refit needs it
     assert [do_next(study) for _ in range(2)] == [TRAININGS[1], TRAININGS[5]]
 
@@ -332,6 +389,8 @@ def test_arms_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     for change, reason in [
         ({"name": "more", "trials": 3}, "arm 'more': another one has mobilenetv2.yaml tuned"),
         ({"set": {}}, "mobilenetv2 has two arms 'clean'"),
+        ({"name": "more", "lifts": ["mobilenetv2/more"]}, "'mobilenetv2/more' is no arm before it"),
+        ({"name": "more", "taught_by": ["resnet18/clean"]}, "'resnet18/clean' is no arm before it"),
     ]:
         with pytest.raises(InputError, match=reason):
             read_plan(write_plan(tmp_path / "study.yaml", CLEAN, CLEAN | change))
@@ -360,7 +419,6 @@ def test_every_arm_of_the_project_makes_a_recipe_of_its_own() -> None:
         for one, arm in zip(plain, plan.arms, strict=True)
     ]
     assert all(one not in made[:place] for place, one in enumerate(made))
-    assert [arm.refit for arm in plan.arms].count(True) == 2
     (recommended, *_) = plan.arms
     assert recommended.refit
     assert (len(recommended.folds), len(recommended.seeds)) == (5, 3)

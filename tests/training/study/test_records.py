@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from training import command
 from training.compare import report as compare
 from training.corpus.predictions import COLUMNS
 from training.evaluate import answers
-from training.run_folder import MODEL, PREDICTIONS
+from training.run_folder import MODEL, PREDICTIONS, RUN_FILE
 from training.study import records
 from training.train import run as train
 from training.tune import search as tune
@@ -31,7 +32,7 @@ NAMES = [f"mobilenetv2/plain/{fold}" for fold in FOLDS]
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> Path:
-    """Two folds trained and asked, a third begun, and a tuning's texts beside its database."""
+    """Two folds trained and asked, a third begun, a refit, and a tuning beside its database."""
     out = tmp_path_factory.mktemp("records") / "study"
     phases = [{"size": 64, "epochs": 1, "learning_rate": 0.001}]  # no patch is larger
     config = small_runs.write(out.parent / "recipe.yaml", phases=phases, views=4)
@@ -40,6 +41,10 @@ def study(tmp_path_factory: pytest.TempPathFactory, corpus_folder: Path) -> Path
         answers.main(out / ARM / name, corpus_folder)
     unfinished = shutil.ignore_patterns(MODEL, answers.ANSWERS)
     shutil.copytree(out / ARM / FOLDS[0], out / ARM / "seed-0-fold-2", ignore=unfinished)
+    refit = out / ARM / "all"  # asked, since it teaches
+    shutil.copytree(out / ARM / FOLDS[0], refit, ignore=shutil.ignore_patterns(PREDICTIONS))
+    about = json.loads((refit / RUN_FILE).read_text())
+    (refit / RUN_FILE).write_text(json.dumps(about | {"held_out": {"nothing": True}}))
     tuned = out / "tune" / "mobilenetv2"
     tuned.mkdir(parents=True)
     (tuned / "tuned.yaml").write_text("name: größer\n")

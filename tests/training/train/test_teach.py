@@ -1,137 +1,158 @@
-"""Teachers of a run: what they have learnt from, what they say, and how a cut off call goes on."""
+"""What runs' answers teach another run, and which runs may teach it."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
 
-from bcd_models.config import HeldOut
+from bcd_models import BCDClassifier
+from bcd_models.config import HeldOut, Provenance
+from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
+from bcd_models.hub import folder as model_folder
 from tests.support import small_runs
 from training import command
-from training.corpus import build as corpus
-from training.corpus import predictions, splits
-from training.corpus.pixels import Rows
-from training.corpus.selection import open_data
-from training.evaluate import floors
-from training.recipes.schema import read
-from training.train import engine, teach
+from training.corpus.selection import Corpus, open_corpus, select_data
+from training.evaluate import answers
+from training.recipes.schema import Recipe
+from training.run_folder import MODEL
+from training.train import run as train
+from training.train.teach import average_teachers
 
-FOLD = 1
-SHORT = [{"size": 32, "epochs": 1, "learning_rate": 0.002}]
+HELD = HeldOut(fold=1)
+PLAN = Recipe.model_validate(small_runs.RECIPE | {"teachers": 0.5})
 
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("recipe") / "taught.yaml"
-    return small_runs.write(path, phases=SHORT, ema=0.0, teachers=0.5)
+Make = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def learnt() -> list[set[str]]:
-    """Cases that each network was trained on, as the calls below leave them."""
-    return []
-
-
-def noted(learnt: list[set[str]]) -> Callable[..., Any]:
-    fit = engine.fit
-
-    def noting(network: Any, plan: Any, preprocess: Any, rows: Rows, *others: Any) -> Any:
-        learnt.append(set(rows.frame["case_id"]))
-        return fit(network, plan, preprocess, rows, *others)
-
-    return noting
+def opened(corpus_folder: Path) -> Corpus:
+    return open_corpus(corpus_folder, "grouped")
 
 
 @pytest.fixture(scope="module")
-def teachers(
-    config: Path, corpus_folder: Path, learnt: list[set[str]], tmp_path_factory: Any
-) -> Path:
-    out = tmp_path_factory.mktemp("teachers") / "of-fold"
-    asked = [*small_runs.arguments(config, corpus_folder, out), "--fold", str(FOLD)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(teach.engine, "fit", noted(learnt))
-        with pytest.raises(SystemExit) as end:
-            command.run(teach.main, asked)
-    assert end.value.code == 0
-    return out
+def learnt(opened: Corpus) -> pd.DataFrame:
+    """The rows that the student learns from."""
+    return select_data(opened, PLAN, HELD).training.frame
 
 
-def test_no_teacher_has_seen_a_case_it_speaks_of_nor_what_the_run_holds_out(
-    teachers: Path, corpus_folder: Path, learnt: list[set[str]]
+@pytest.fixture
+def make(opened: Corpus, telling: Path, tmp_path: Path) -> Make:
+    """A run's folder: its model and what it says of each row."""
+
+    def made(name: str, margins: np.ndarray, held: HeldOut = HELD, **decision: float) -> Path:
+        run = tmp_path / name
+        shutil.copytree(telling, run / MODEL)
+        model = BCDClassifier.from_pretrained(run / MODEL)
+        provenance = Provenance(
+            corpus_fingerprint=opened.about["fingerprint"],
+            split="grouped",
+            split_sha256=opened.split.sha256,
+            held_out=held,
+            recipe=small_runs.RECIPE,
+        )
+        rule = model.config.decision.model_copy(update=decision)
+        model.config = model.config.model_copy(update={"provenance": provenance, "decision": rule})
+        model.save_pretrained(run / MODEL)
+        pd.DataFrame({"other": margins}).astype(np.float16).to_parquet(run / answers.ANSWERS)
+        return run
+
+    return made
+
+
+@pytest.fixture
+def margins(opened: Corpus) -> np.ndarray:
+    """Of all rows that are neither held out nor of test; else null, as a run records it."""
+    drawn = np.random.default_rng(0).normal(size=len(opened.table)).round(1)
+    asked = (opened.split.part != "test") & (opened.split.fold != HELD.fold)
+    return np.where(asked, drawn, np.nan)
+
+
+def test_a_student_hears_the_mean_of_calibrated_probabilities(
+    make: Make, margins: np.ndarray, opened: Corpus, learnt: pd.DataFrame
 ) -> None:
-    said = predictions.read(teachers / "predictions.parquet")
-    rows, about = corpus.load(corpus_folder)
-    split = splits.read(corpus_folder, rows, "grouped", about["fingerprint"])
-    table = splits.read_table(rows)
-    hidden = (split.fold == FOLD) | (split.part == "test")
-    assert set(said["sha256"]) == set(table["sha256"][(split.fold >= 0) & ~hidden])
-    assert len(learnt) == 4
-    for seen in learnt:
-        assert not seen & set(table["case_id"][hidden])
-    unseen = [set(table["case_id"][~hidden & (split.fold >= 0)]) - seen for seen in learnt]
-    assert sum(map(len, unseen)) == said["case_id"].nunique()  # each case is one network's to say
-    assert set.union(*unseen) == set(said["case_id"])
-
-
-def test_they_say_the_mean_of_network_and_colour_both_calibrated(
-    teachers: Path, config: Path, corpus_folder: Path
-) -> None:
-    said = predictions.read(teachers / "predictions.parquet")
-    plan = read(config)
-    known = open_data(corpus_folder, plan, HeldOut(fold=FOLD)).training
-    fold = known.frame["fold"].to_numpy()
-    networks = np.full(len(fold), np.nan)
-    for one in (0, 2, 3, 4):
-        networks[fold == one] = np.load(teachers / f"fold-{one}.npy")
-    placed = fold >= 0
-    colour = floors.log_odds(floors.predict_across_folds(known, fold)[placed])
-    frame = known.where(placed).frame
-    expected = [
-        teach.calibrate(margins, teach.fit_decision_rule(frame, margins, plan))
-        for margins in (networks[placed], colour)
+    rules: list[dict[str, float]] = [{"slope": 2.0, "intercept": 0.5}, {"slope": 0.5}]
+    said = [margins, 1 - margins]
+    runs = [make(f"run-{i}", said[i], **rules[i]) for i in (0, 1)]
+    heard = average_teachers(opened, learnt, PLAN, HELD, runs)
+    each = [
+        calibrate(one.astype(np.float16), model_folder.read_config(run / MODEL).decision)
+        for one, run in zip(said, runs, strict=True)
     ]
-    assert said["probability"].to_numpy() == pytest.approx(np.mean(expected, axis=0))
-    truth = said["label"] == "malignant"
-    assert roc_auc_score(truth, said["probability"]) > 0.9  # synthetic tissue, by its colour
-    assert abs(said["probability"].mean() - truth.mean()) < 0.05
+    by_image = dict(zip(opened.table["sha256"], np.mean(each, axis=0), strict=True))
+    assert heard == pytest.approx([by_image[image] for image in learnt["sha256"]], abs=1e-6)
+    assert np.ptp(heard) > 0.1
+    assert average_teachers(opened, learnt, Recipe(**small_runs.RECIPE), HELD, []) is None
 
 
-def test_a_call_that_was_cut_off_trains_what_is_missing_alone(
-    teachers: Path, config: Path, corpus_folder: Path, tmp_path: Path, monkeypatch
+def test_only_runs_that_held_out_the_same_may_teach(
+    make: Make, margins: np.ndarray, opened: Corpus, learnt: pd.DataFrame
 ) -> None:
-    again = shutil.copytree(teachers, tmp_path / "again")
-    for lost in ("predictions.parquet", "fold-2.npy"):
-        (again / lost).unlink()
-    trained: list[set[str]] = []
-    monkeypatch.setattr(teach.engine, "fit", noted(trained))
-    teach.teach(config, corpus_folder, again, held=HeldOut(fold=FOLD))
-    assert len(trained) == 1
-    first, other = (predictions.read(f / "predictions.parquet") for f in (teachers, again))
-    np.testing.assert_array_equal(first["margin"], other["margin"])
+    for name, held, words in (
+        ("other", HeldOut(fold=0), "fold 0"),
+        ("final", HeldOut(nothing=True), "train and validation"),
+        ("plain", HeldOut(), "validation"),
+    ):
+        run = make(name, margins, held)
+        with pytest.raises(InputError, match=f"{name} held out {words}: a teacher holds out"):
+            average_teachers(opened, learnt, PLAN, HELD, [run])
 
 
-def test_another_run_is_refused_the_same_folder(
-    teachers: Path, config: Path, corpus_folder: Path
+def test_a_teacher_of_another_corpus_is_refused(
+    make: Make, margins: np.ndarray, opened: Corpus, learnt: pd.DataFrame, older_corpus: Path
 ) -> None:
-    with pytest.raises(InputError, match="was begun with another held_out"):
-        teach.teach(config, corpus_folder, teachers, held=HeldOut(fold=0))
+    run = make("run", margins)
+    with pytest.raises(InputError, match="the model was trained on corpus"):
+        average_teachers(open_corpus(older_corpus, "grouped"), learnt, PLAN, HELD, [run])
 
 
-def test_what_a_run_holds_out_is_said_once(config: Path, corpus_folder: Path, capsys) -> None:
-    asked = small_runs.arguments(config, corpus_folder, Path("out"), "--fold", "1")
-    with pytest.raises(SystemExit):
-        command.run(teach.main, [*asked, "--hold-nothing"])
-    assert "choose one of --fold, --leave-out and --hold-nothing" in capsys.readouterr().err
+def test_teachers_speak_of_every_row_that_is_learnt_from(
+    make: Make, margins: np.ndarray, opened: Corpus, learnt: pd.DataFrame
+) -> None:
+    margins[np.flatnonzero(~np.isnan(margins))[0]] = np.nan
+    with pytest.raises(InputError, match="did not learn from all that is learnt from"):
+        average_teachers(opened, learnt, PLAN, HELD, [make("run", margins)])
 
 
-def test_several_processes_are_refused(config: Path, corpus_folder: Path, monkeypatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="made by one process"):
-        teach.main(config, corpus_folder, Path("out"))
+@pytest.mark.parametrize(("share", "count"), [(0.5, 0), (0.0, 1)])
+def test_teachers_and_their_share_come_together(
+    make: Make,
+    margins: np.ndarray,
+    opened: Corpus,
+    learnt: pd.DataFrame,
+    share: float,
+    count: int,
+) -> None:
+    plan = PLAN.model_copy(update={"teachers": share})
+    runs = [make("run", margins)] * count
+    with pytest.raises(InputError, match=f"a share of {share:g} from teachers and {count} are"):
+        average_teachers(opened, learnt, plan, HELD, runs)
+
+
+def test_a_run_hears_its_teachers_and_says_so(
+    make: Make, margins: np.ndarray, corpus_folder: Path, tmp_path: Path
+) -> None:
+    teacher = make("teacher", margins)
+    changes: dict[str, Any] = {"phases": [{"size": 32, "epochs": 1}], "ema": 0.0}
+    models = {}
+    for name, share, more in (
+        ("taught", 1.0, ["--teacher", str(teacher)]),
+        ("untaught", 0.0, []),
+    ):
+        config = small_runs.write(tmp_path / f"{name}.yaml", teachers=share, **changes)
+        asked = small_runs.arguments(config, corpus_folder, tmp_path / name, "--fold", "1", *more)
+        with pytest.raises(SystemExit) as end:
+            command.run(train.main, asked)
+        assert end.value.code == 0
+        models[name] = BCDClassifier.from_pretrained(tmp_path / name / MODEL)
+    taken = hashlib.sha256((teacher / answers.ANSWERS).read_bytes()).hexdigest()
+    assert list(models["taught"].config.provenance.inputs.values()) == [taken]
+    assert models["untaught"].config.provenance.inputs == {}
+    assert models["taught"].weights_sha256 != models["untaught"].weights_sha256
