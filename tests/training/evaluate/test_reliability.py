@@ -48,7 +48,7 @@ def test_calibrated_answers_are_told_so() -> None:
 def test_cases_that_differ_widen_intervals_and_the_null() -> None:
     alike, apart = measure_reliability(drawn()), measure_reliability(drawn(spread=1.2))
     assert 0.7 < apart.case_spread < 1.2  # on the calibrated scale, which the spread flattens
-    assert apart.ece_if_calibrated_over_cases > 1.3 * apart.ece_if_calibrated
+    assert apart.ece_if_calibrated_over_cases > 1.1 * apart.ece_if_calibrated
     assert apart.ece < apart.ece_if_calibrated_over_cases
 
     def width(found) -> float:
