@@ -42,13 +42,23 @@ class Reliability(Strict):
     case_spread: float
 
 
-def cross_fit(margins: Floats, truth: Bools, folds: NDArray[np.int64]) -> Floats:
-    """Return calibrated log-odds, each fold's by the line that the others' margins give."""
+def cross_fit(
+    margins: Floats, truth: Bools, folds: NDArray[np.int64], asked: Floats | None = None
+) -> Floats:
+    """Return calibrated log-odds, each fold's by the line that the others' margins give.
+
+    Args:
+        margins: Out of fold, shape (N,).
+        truth: Whether each row is malignant.
+        folds: Which fold each row was held out with.
+        asked: Other margins of the same rows, to be calibrated by these lines in their place.
+    """
+    asked = margins if asked is None else asked
     log_odds = np.empty_like(margins)
     for fold in np.unique(folds):
         here = folds == fold
         slope, intercept = fit_line(margins[~here], truth[~here])
-        log_odds[here] = slope * margins[here] + intercept
+        log_odds[here] = slope * asked[here] + intercept
     return log_odds
 
 

@@ -246,12 +246,12 @@ def _measure(
                 kind=rung.kind,
                 words=rung.words,
                 unseen=rung.unseen,
-                figures=_estimate_figures(truth, answers, resamples),
-                minus_clean=_estimate_differences(truth, answers, clean, resamples),
+                figures=estimate_figures(truth, answers, resamples),
+                minus_clean=estimate_differences(truth, answers, clean, resamples),
             )
         )
     return {
-        "clean": _estimate_figures(truth, clean, resamples),
+        "clean": estimate_figures(truth, clean, resamples),
         "rungs": tuple(rungs),
         "stops_at": {
             kind: next((rung.name for rung in of_kind if not rung.is_usable), None)
@@ -277,18 +277,20 @@ def _answer(panel: Panel, patches: list[Pixels]) -> Answers:
 _AT_THRESHOLD = ("recall", "specificity")
 
 
-def _estimate_figures(
+def estimate_figures(
     truth: NDArray[np.bool_], answers: Answers, drawn: metrics.Resamples
 ) -> KeyFigures:
+    """Return the figures of some answers."""
     scores, calls = answers
     auroc = metrics.measure_interval(metrics.auroc, truth, scores, drawn)
     found = metrics.measure_intervals(truth, calls, 0.5, drawn, _AT_THRESHOLD)
     return KeyFigures.model_validate({"auroc": auroc, **found})
 
 
-def _estimate_differences(
+def estimate_differences(
     truth: NDArray[np.bool_], ours: Answers, clean: Answers, drawn: metrics.Resamples
 ) -> KeyFigures:
+    """Return how far figures lie above those of the clean images, paired."""
     auroc = metrics.measure_difference(metrics.auroc, truth, ours[0], clean[0], drawn)
     found = metrics.measure_differences(
         truth, (ours[1], 0.5), (clean[1], 0.5), drawn, _AT_THRESHOLD
