@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from bcd_models.prediction import Prediction
 
+Item = TypeVar("Item")
 SCALE_WIDTH = len("4, taken as the model's own")
 
 
@@ -51,6 +53,15 @@ def print_notice() -> None:
     from bcd_models.prediction import NOTICE
 
     typer.echo(NOTICE, err=True)
+
+
+def with_progress(items: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+    """Pass items on, with a bar on a terminal that waits for many."""
+    if total < 2 or not sys.stderr.isatty() or sys.stdout.isatty():
+        yield from items
+        return
+    with typer.progressbar(items, length=total, file=sys.stderr, label=label) as bar:
+        yield from bar
 
 
 def escape_controls(text: str) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv as csv_module
 import io
 import os
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +35,7 @@ from bcd_models.cli.output import (
     print_table_head,
     print_table_row,
     refuse_to_overwrite,
+    with_progress,
     write_png,
 )
 from bcd_models.errors import ImageError, InputError
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
 
     PrintAnswer = Callable[[str, Prediction], None]
-
-Answer = TypeVar("Answer")
 
 
 def predict(
@@ -91,7 +89,7 @@ def predict(
     referred = []
     answer_all = classifier.explanations if overlay else classifier.stream
     stream = answer_all(paths, mpp=scales, point=point)
-    for path, (_, answer) in zip(paths, _with_progress(stream, len(paths)), strict=True):
+    for path, (_, answer) in zip(paths, with_progress(stream, len(paths), "predicting"), strict=True):
         if isinstance(answer, ImageError):
             # In words: the error itself would keep the file's bytes.
             failures.append(describe_failure(path, answer))
@@ -134,15 +132,6 @@ def _finish(failures: Sequence[str], total: int, notice: bool = True) -> None:
     if failures:
         typer.echo(f"{len(failures)} of {total} images could not be used", err=True)
         raise typer.Exit(2 if len(failures) == total else 1)
-
-
-def _with_progress(answers: Iterable[Answer], total: int) -> Iterator[Answer]:
-    """Pass the answers on, with a bar on a terminal that waits for many."""
-    if total < 2 or not sys.stderr.isatty() or sys.stdout.isatty():
-        yield from answers
-        return
-    with typer.progressbar(answers, length=total, file=sys.stderr, label="predicting") as bar:
-        yield from bar
 
 
 def _choose_printer(json: bool, csv: bool) -> PrintAnswer:

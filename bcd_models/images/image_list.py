@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from bcd_models.config import LABELS
 from bcd_models.errors import InputError
+from bcd_models.images.scale import Scale, give_scale, parse_number
 
 REMEDY = "separate columns by commas, and write decimals with a point"
 _SURPLUS = "cells beyond the last column"
+
+COLUMNS, OPTIONAL = ("path", "label", "case"), ("source", "mpp", "split")  # of labelled images
+PARTS = ("train", "validation", "test")
+SOURCE = "images"  # where a list names none
+# A source's name becomes part of file names and case ids.
+_SOURCE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One line of a list of labelled images.
+
+    Attributes:
+        where: The list and the line's number, in words.
+        name: The image's path as the list has it.
+        file: The image.
+        label: "benign" or "malignant".
+        case_id: "source/case".
+        source: The source's name.
+        scale: As stated, or None.
+        part: Of the grouped split, or "" where it states none.
+    """
+
+    where: str
+    name: str
+    file: Path
+    label: str
+    case_id: str
+    source: str
+    scale: Scale | None
+    part: str
 
 
 def read_list(
@@ -47,3 +82,39 @@ def read_list(
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"list {path} can't be read: {why}; save it as CSV, in UTF-8") from None
+
+
+def parse_labelled(cells: Mapping[str, str], path: Path, where: str) -> LabelledImage:
+    """Parse a line of a list of labelled images.
+
+    Args:
+        cells: By column, as ``read_list`` gives those of ``COLUMNS`` and ``OPTIONAL``.
+        path: The list.
+        where: The list and the line's number, in words.
+
+    Raises:
+        InputError: The line says what it may not.
+    """
+    name, label, case, source, mpp, part = (cells[column] for column in (*COLUMNS, *OPTIONAL))
+    if not name:
+        raise InputError(f"{where}: no path")
+    if label not in LABELS:
+        raise InputError(f"{where}: label {label!r} is neither {' nor '.join(LABELS)}")
+    if not case:
+        raise InputError(f"{where}: no case: name what images belong together by, as a patient")
+    source = source or SOURCE
+    if not _SOURCE_NAME.fullmatch(source):
+        raise InputError(
+            f"{where}: source {source!r} is no name of at most 40 letters, digits, hyphens and "
+            "underscores that begins with a letter"
+        )
+    if part and part not in PARTS:
+        raise InputError(f"{where}: split {part!r} is none of {', '.join(PARTS)}")
+    try:
+        scale = give_scale(parse_number(mpp)) if mpp else None
+    except InputError as error:
+        raise InputError(f"{where}: mpp {mpp!r}: {error}") from None
+    file = path.parent / name
+    if Path(name).is_absolute():  # where it lies on this machine is nobody's to publish
+        name = f"{case}/{file.name}"
+    return LabelledImage(where, name, file, label, f"{source}/{case}", source, scale, part)

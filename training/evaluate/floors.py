@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import typer
 from numpy.typing import NDArray
-from skimage.color import rgb2hed
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from bcd_models.decision import log_odds
+from bcd_models.images.colour_statistics import SIZE, measure_colour
 from training import command
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
@@ -26,7 +26,6 @@ from training.corpus.pixels import Pixels, Rows, select_rows
 from training.run_folder import PREDICTIONS
 
 CHUNK = 256
-SIZE = 50  # pixels
 
 
 def predict_by_colour(train: Rows, scored: Rows, size: int = SIZE) -> NDArray[np.float64]:
@@ -35,7 +34,7 @@ def predict_by_colour(train: Rows, scored: Rows, size: int = SIZE) -> NDArray[np
     The features are mean, standard deviation, skewness and kurtosis of each channel in RGB and in
     HED (haematoxylin, eosin, DAB: Ruifrok and Johnston 2001): nothing of shape or texture.
     """
-    learnt, asked = (measure_colour(rows.pixels, size) for rows in (train, scored))
+    learnt, asked = (_measure(rows.pixels, size) for rows in (train, scored))
     return _boost(learnt, train.truth, asked)
 
 
@@ -51,7 +50,7 @@ def predict_out_of_fold(
     usable = (split.part != "test").to_numpy()
     known = select_rows(rows, splits.read_table(rows), np.flatnonzero(usable), size)
     fold = split.fold.to_numpy()[usable]
-    moments = measure_colour(known.pixels, size)
+    moments = _measure(known.pixels, size)
     probability = np.full(len(fold), np.nan)
     for held in np.unique(fold[fold >= 0]):
         out = fold == held
@@ -73,24 +72,15 @@ def predict_by_source(train: pd.DataFrame, scored: pd.DataFrame) -> NDArray[np.f
     return np.asarray(scored["source"].map(malignant), np.float64)
 
 
-def measure_colour(pixels: Pixels, size: int) -> NDArray[np.float64]:
-    """Return four moments of six channels, shape (N, 24), of images squashed to ``size``."""
+def _measure(pixels: Pixels, size: int) -> NDArray[np.float64]:
+    """Return the colour statistics, shape (N, 24), of images squashed to ``size``."""
     import torch
 
     features = []
     for positions in torch.split(torch.arange(len(pixels)), CHUNK):
         batch = pixels.batch(positions, size, torch.device("cpu"))
-        rgb = batch.permute(0, 2, 3, 1).numpy() / 255
-        channels = np.concatenate([rgb, rgb2hed(rgb)], axis=3).reshape(len(batch), -1, 6)
-        features.append(_compute_moments(channels.astype(np.float64)))
+        features.append(measure_colour(batch.permute(0, 2, 3, 1).numpy() / 255))
     return np.concatenate(features)
-
-
-def _compute_moments(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    mean = values.mean(1)
-    spread = values.std(1)
-    standard = (values - mean[:, None]) / (spread[:, None] + 1e-9)
-    return np.concatenate([mean, spread, (standard**3).mean(1), (standard**4).mean(1)], axis=1)
 
 
 def main(

@@ -4,61 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import zlib
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bcd_models.config import LABELS
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images import image_list
-from bcd_models.images.scale import Scale, give_scale, parse_number
+from bcd_models.images.image_list import COLUMNS, OPTIONAL, LabelledImage, parse_labelled
 from training.corpus.sources.files import read_file
 from training.corpus.sources.source import Image, Refused, Source
 
-NAME = "images"  # of the source where a list names none
-COLUMNS = ("path", "label", "case")
-OPTIONAL = ("source", "mpp", "split")
-PARTS = ("train", "validation", "test")
-# A source's name becomes part of file names and case ids.
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a list.
-
-    Attributes:
-        where: The list and the line's number, in words.
-        name: The image's path as the list has it.
-        file: The image.
-        label: "benign" or "malignant".
-        case_id: "source/case".
-        source: The source's name.
-        scale: As stated, or None.
-        part: Of the grouped split, or "" where it states none.
-    """
-
-    where: str
-    name: str
-    file: Path
-    label: str
-    case_id: str
-    source: str
-    scale: Scale | None
-    part: str
-
-
-def read_list(path: Path) -> Iterator[Line]:
+def read_list(path: Path) -> Iterator[LabelledImage]:
     """Yield the lines of a list.
 
     Raises:
         InputError: The list can't be read, or a line says what it may not.
     """
     for where, cells in image_list.read_list(path, COLUMNS, OPTIONAL):
-        yield _parse(cells, path, where)
+        yield parse_labelled(cells, path, where)
 
 
 def list_sources(lists: Iterable[Path], taken: Container[str]) -> dict[str, list[Path]]:
@@ -86,8 +51,8 @@ def list_parts(lists: Iterable[Path]) -> dict[str, str]:
     Raises:
         InputError: A case is in two parts, or an image is at two scales.
     """
-    images: dict[Path, Line] = {}
-    first: dict[str, Line] = {}
+    images: dict[Path, LabelledImage] = {}
+    first: dict[str, LabelledImage] = {}
     for line in (line for path in lists for line in read_list(path)):
         again = images.setdefault(line.file, line)
         if again.scale != line.scale:
@@ -154,31 +119,5 @@ def read(path: Path, chunk: int = 0, chunks: int = 1, *, source: str) -> Iterato
                 yield Image(line.name, data, line.label, line.case_id, scale=line.scale)
 
 
-def _name_scale(line: Line) -> str:
+def _name_scale(line: LabelledImage) -> str:
     return f"mpp {line.scale.mpp_x:g}" if line.scale else "no mpp"
-
-
-def _parse(cells: dict[str, str], path: Path, where: str) -> Line:
-    name, label, case, source, mpp, part = (cells[column] for column in (*COLUMNS, *OPTIONAL))
-    if not name:
-        raise InputError(f"{where}: no path")
-    if label not in LABELS:
-        raise InputError(f"{where}: label {label!r} is neither {' nor '.join(LABELS)}")
-    if not case:
-        raise InputError(f"{where}: no case: name what images belong together by, as a patient")
-    source = source or NAME
-    if not _NAME.fullmatch(source):
-        raise InputError(
-            f"{where}: source {source!r} is no name of at most 40 letters, digits, hyphens and "
-            "underscores that begins with a letter"
-        )
-    if part and part not in PARTS:
-        raise InputError(f"{where}: split {part!r} is none of {', '.join(PARTS)}")
-    try:
-        scale = give_scale(parse_number(mpp)) if mpp else None
-    except InputError as error:
-        raise InputError(f"{where}: mpp {mpp!r}: {error}") from None
-    file = path.parent / name
-    if Path(name).is_absolute():  # where it lies on this machine is nobody's to publish
-        name = f"{case}/{file.name}"
-    return Line(where, name, file, label, f"{source}/{case}", source, scale, part)
