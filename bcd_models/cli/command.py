@@ -9,6 +9,8 @@ import warnings
 
 import typer
 
+from bcd_models.cli.check_split import check_split
+from bcd_models.cli.doctor import doctor
 from bcd_models.cli.explain import explain
 from bcd_models.cli.export import export
 from bcd_models.cli.info import info
@@ -23,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Benign or malignant? Breast-histopathology patches, for research use only.",
 )
-for verb in (predict, explain, slide, export, info):
+for verb in (predict, explain, slide, export, info, doctor, check_split):
     app.command()(verb)
 
 

@@ -88,8 +88,8 @@ def predict(
     failures = []
     referred = []
     answer_all = classifier.explanations if overlay else classifier.stream
-    stream = answer_all(paths, mpp=scales, point=point)
-    for path, (_, answer) in zip(paths, with_progress(stream, len(paths), "predicting"), strict=True):
+    stream = with_progress(answer_all(paths, mpp=scales, point=point), len(paths), "predicting")
+    for path, (_, answer) in zip(paths, stream, strict=True):
         if isinstance(answer, ImageError):
             # In words: the error itself would keep the file's bytes.
             failures.append(describe_failure(path, answer))

@@ -21,6 +21,7 @@ from bcd_models.errors import HubError
 
 T = TypeVar("T")
 
+REACH_SECONDS = 5
 LONGEST_WAIT = 300  # seconds: the window of the Hub's own rate limits
 PASSING = (408, 429, 500, 502, 503, 504)
 
@@ -99,6 +100,20 @@ def push(
 
     # As a whole it can be repeated: what has arrived is not sent again, nor committed twice.
     return _call_hub(upload, repo_id, tries=5)
+
+
+def reach() -> None:
+    """Ask the Hub for the head of its first page, once.
+
+    Raises:
+        HubError: Nothing answers there, or with an error of its own.
+    """
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=REACH_SECONDS).raise_for_status()
+    except Exception as error:
+        raise HubError(reason(error, constants.ENDPOINT)) from None
 
 
 def check_token(token: str | bool | None) -> None:

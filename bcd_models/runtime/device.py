@@ -26,7 +26,7 @@ def choose_device(wanted: str = "auto") -> str:
     """
     if wanted not in DEVICES:
         raise InputError(f"no device {wanted!r}: choose one of {', '.join(DEVICES)}")
-    if wanted == "cpu" or (wanted == "auto" and not _may_have_gpu()):
+    if wanted == "cpu" or (wanted == "auto" and not may_have_gpu()):
         return "cpu"
     if find_spec("torch") is None:
         if wanted == "auto":
@@ -44,7 +44,7 @@ def choose_device(wanted: str = "auto") -> str:
     raise InputError(f"this machine has no {wanted} that torch can use: choose auto or cpu")
 
 
-def _may_have_gpu() -> bool:
+def may_have_gpu() -> bool:
     """Return whether it is worth importing torch, which takes seconds, to look for a GPU."""
     has_driver = any(path.exists() for path in DRIVERS) or shutil.which("nvidia-smi")
     return bool(has_driver) or sys.platform == "darwin"

@@ -103,7 +103,9 @@ def test_what_is_looked_for_is_found(home: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["library", "predict", "explain", "slide", "training", "app"])
+@pytest.mark.parametrize(
+    "program", ["library", "predict", "explain", "slide", "doctor", "training", "app"]
+)
 def test_nothing_leaves(program: str, home: Path, tmp_path: Path, corpus_folder: Path) -> None:
     model, out = ("--model", MODEL), ("--out", tmp_path / "out")
     recipe = small_runs.write(tmp_path / "recipe.yaml")
@@ -112,6 +114,7 @@ def test_nothing_leaves(program: str, home: Path, tmp_path: Path, corpus_folder:
         "predict": (*COMMAND, "predict", PATCH, *model, "--overlay", tmp_path / "maps"),
         "explain": (*COMMAND, "explain", PATCH, *model, "--out", tmp_path / "map.png"),
         "slide": (*COMMAND, "slide", small_slides(tmp_path)["sized"], *model, *out),
+        "doctor": (*COMMAND, "doctor", *model),
         "training": (
             *(sys.executable, "-m", "training.train"),
             *small_runs.arguments(recipe, corpus_folder, tmp_path / "run"),

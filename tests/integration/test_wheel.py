@@ -113,3 +113,14 @@ def test_the_wheel_alone_loads_a_model_and_predicts(wheel: Path, tmp_path: Path)
         check=True,
     )
     assert json.loads(command.stdout)["label"] == expected.label
+    doctor = subprocess.run(
+        [binaries / "bcd", "doctor", "--model", model, "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    states = {check["name"]: check["state"] for check in json.loads(doctor.stdout)["checks"]}
+    assert states["packages"] == states["runtime"] == states["model"] == "ok"
+    assert states["packages torch"] == states["torch"] == "missing"
+    assert states["packages slides"] == states["openslide"] == states["DICOM slides"] == "missing"

@@ -15,6 +15,11 @@ from tests.support.hub_store import MAIN, Commit, File, Repo, is_large
 SDKS = ("gradio", "docker", "static", "streamlit")
 
 
+@route("HEAD", "/")
+def first_page(ask: Handler) -> None:
+    ask.send(b"")
+
+
 @route("GET", "/api/whoami-v2")
 def whoami(ask: Handler) -> None:
     if ask.rights is None:

@@ -79,7 +79,7 @@ def _measure(pixels: Pixels, size: int) -> NDArray[np.float64]:
     features = []
     for positions in torch.split(torch.arange(len(pixels)), CHUNK):
         batch = pixels.batch(positions, size, torch.device("cpu"))
-        features.append(measure_colour(batch.permute(0, 2, 3, 1).numpy() / 255))
+        features.append(measure_colour(batch.permute(0, 2, 3, 1).numpy()))
     return np.concatenate(features)
 
 

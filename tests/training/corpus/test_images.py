@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from bcd_models.errors import ImageError, InputError
+from bcd_models.images.image_list import COLUMNS
 from bcd_models.images.scale import give_scale
 from tests.support import synthetic
 from training import command
@@ -103,11 +104,9 @@ def test_sources_of_several_lists_beside_a_public_one(tmp_path: Path) -> None:
     root = tmp_path / "idc"
     synthetic.idc_tree(root, cases=3, patches_per_case=4, seed=2)
     first = write(
-        tmp_path / "1.csv", [(draw(tmp_path / "a.png", 1).name, "malignant", "x")], images.COLUMNS
+        tmp_path / "1.csv", [(draw(tmp_path / "a.png", 1).name, "malignant", "x")], COLUMNS
     )
-    second = write(
-        tmp_path / "2.csv", [(draw(tmp_path / "b.png", 2).name, "benign", "x")], images.COLUMNS
-    )
+    second = write(tmp_path / "2.csv", [(draw(tmp_path / "b.png", 2).name, "benign", "x")], COLUMNS)
     out = tmp_path / "corpus"
     assert run("--idc", root, "--images", first, "--images", second, "--out", out) == 0
     rows, about = corpus.load(out)
@@ -219,7 +218,7 @@ def test_an_image_of_the_patches_size_is_one_row(side: int) -> None:
 def test_the_scale_of_the_files_metadata(tmp_path: Path) -> None:
     pixels = synthetic.tissue(1, size=(200, 200), mpp=2.0, malignant=True)
     Image.fromarray(pixels).save(tmp_path / "a.tif", resolution=5000, resolution_unit=3)
-    path = write(tmp_path / "list.csv", [("a.tif", "malignant", "1")], images.COLUMNS)
+    path = write(tmp_path / "list.csv", [("a.tif", "malignant", "1")], COLUMNS)
     source = images.describe("images")
     rows = (row for one in source.read(path, 0, 1) for row in make_rows(source, one))
     found = [row["name"] for row in rows]
@@ -228,7 +227,7 @@ def test_the_scale_of_the_files_metadata(tmp_path: Path) -> None:
 
 def test_a_changed_image_is_read_again(tmp_path: Path) -> None:
     image = draw(tmp_path / "a.png", 1)
-    path = write(tmp_path / "list.csv", [("a.png", "malignant", "1")], images.COLUMNS)
+    path = write(tmp_path / "list.csv", [("a.png", "malignant", "1")], COLUMNS)
     before = images.stamp(path)
     draw(image, 7)
     assert images.stamp(path) != before
