@@ -11,7 +11,7 @@ import typer
 from bcd_models.cli.output import escape_controls, print_error, with_progress
 from bcd_models.config import LABELS
 from bcd_models.errors import InputError
-from bcd_models.images.image_list import LabelledImage
+from bcd_models.images.image_list import PARTS, LabelledImage
 
 if TYPE_CHECKING:
     from bcd_models.local import Floor, SplitCheck
@@ -95,8 +95,8 @@ def _print_report(check: SplitCheck) -> None:
 
 
 def _count_parts(images: Sequence[LabelledImage]) -> str:
-    parts = [one.part for one in images]
-    return ", ".join(f"{parts.count(part):,} in {part}" for part in dict.fromkeys(parts))
+    found = [one.part for one in images]
+    return ", ".join(f"{found.count(part):,} in {part}" for part in PARTS if part in found)
 
 
 def _print_shared(what: str, found: Sequence[str]) -> None:
