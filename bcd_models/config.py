@@ -107,6 +107,27 @@ class OperatingPoint(Strict):
     negative_predictive_value: Estimate | None = None
     prevalence: float | None = Field(None, gt=0, lt=1)
 
+    @property
+    def missed_of_100(self) -> int | None:
+        """How many of 100 malignant patches are labelled benign; None: not measured."""
+        return None if self.sensitivity is None else round(100 * (1 - self.sensitivity.value))
+
+    def predictive_values(self, prevalence: float) -> tuple[float, float] | None:
+        """Return the positive and the negative predictive value at another prevalence.
+
+        Args:
+            prevalence: Share of malignant patches, between 0 and 1.
+
+        Returns:
+            Shares from 0 to 1; None: not measured. A point that labels nothing so has 0 for it.
+        """
+        if self.sensitivity is None or self.specificity is None:
+            return None
+        sensitivity, specificity = self.sensitivity.value, self.specificity.value
+        found, missed = prevalence * sensitivity, prevalence * (1 - sensitivity)
+        spared, alarmed = (1 - prevalence) * specificity, (1 - prevalence) * (1 - specificity)
+        return found / ((found + alarmed) or 1), spared / ((spared + missed) or 1)
+
 
 class DecisionConfig(Strict):
     """From a logit margin to a probability, a label and a referral: three separate things.
@@ -130,6 +151,12 @@ class DecisionConfig(Strict):
     views: Literal[1, 4, 8] = 1
     points: dict[str, OperatingPoint] = {}
     context: float = Field(0.0, ge=0, le=5)
+
+    @property
+    def own_point(self) -> str:
+        """The operating point that the rule is at by default; "": none of its points."""
+        at = (name for name, one in self.points.items() if one.threshold == self.threshold)
+        return next(at, "")
 
     def at(self, point: str | None) -> Self:
         """Return the rule at one of its operating points; None: as it is by default.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bcd_models.config import Label
+from bcd_models.config import DecisionConfig, Label
 from bcd_models.decision import Decision
 
 NOTICE = (
@@ -55,6 +55,9 @@ class Prediction:
         height: Height of the image in pixels, upright.
         runtime: What answered and in which precision, such as "onnx float32"; "": not known.
         point: The operating point that was asked for; "": the model's own threshold.
+            ``name_point`` names this one too, where it is one of the model's points.
+        missed_of_100: How many of 100 carcinoma patches that point missed in out-of-fold testing,
+            as ``name_point`` fills in; None: not measured.
         mpp: Micrometres a pixel of the image; None: not known.
         scale: Where that comes from, such as "given", "PNG pHYs" or "unknown"; "": not recorded.
         tile_probabilities: Of a field larger than the trained one, calibrated P(malignant) of each
@@ -76,6 +79,7 @@ class Prediction:
     height: int
     runtime: str = ""
     point: str = ""
+    missed_of_100: int | None = None
     mpp: float | None = None
     scale: str = ""
     tile_probabilities: tuple[tuple[float | None, ...], ...] = ()
@@ -84,6 +88,16 @@ class Prediction:
     def words(self) -> str:
         """The decision in words for people; never a diagnosis."""
         return WORDS[self.decision]
+
+    @property
+    def missed_words(self) -> str:
+        """What stands under a negative answer: what was missed in testing; "": nothing is known."""
+        if self.decision != "benign" or self.missed_of_100 is None:
+            return ""
+        return (
+            f"At this operating point ({self.point}) the model missed {self.missed_of_100} of 100 "
+            "carcinoma patches in out-of-fold testing."
+        )
 
     @property
     def tiles(self) -> int:
@@ -114,3 +128,18 @@ class Prediction:
     def to_json(self) -> str:
         """``to_dict`` on one line."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+def name_point(answer: Prediction, rule: DecisionConfig, tile_rule: DecisionConfig) -> Prediction:
+    """Return an answer with its operating point's name, and what that was measured to miss.
+
+    Args:
+        answer: As the model gave it.
+        rule: The model's decision rule for images of one tile.
+        tile_rule: Its rule for the tiles of larger fields.
+    """
+    own = tile_rule if answer.tile_probabilities else rule
+    name = answer.point or own.own_point
+    if name not in own.points:
+        return answer
+    return replace(answer, point=name, missed_of_100=own.points[name].missed_of_100)

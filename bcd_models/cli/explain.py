@@ -20,6 +20,7 @@ from bcd_models.cli.arguments import (
 )
 from bcd_models.cli.output import (
     escape_controls,
+    print_missed,
     print_notice,
     print_reasons,
     print_table_head,
@@ -30,6 +31,7 @@ from bcd_models.cli.output import (
 )
 from bcd_models.decision import check_label
 from bcd_models.explain.methods import DEFAULT, METHODS
+from bcd_models.prediction import name_point
 
 
 def explain(
@@ -59,7 +61,10 @@ def explain(
     explanation = explained.explain(image, label=wanted, method=method, mpp=given, point=point)
     write_png(explanation.overlay(opacity), out)
     print_table_head()
-    print_table_row(str(image), explanation.prediction)
-    print_reasons(str(image), explanation.prediction.reasons)
+    rules = explained.config.decision, explained.config.for_tiles
+    prediction = name_point(explanation.prediction, *rules)
+    print_table_row(str(image), prediction)
+    print_reasons(str(image), prediction.reasons)
+    print_missed([prediction.missed_words])
     print_notice()
     typer.echo(f"regions that speak for {explanation.label}: {escape_controls(str(out))}")

@@ -43,6 +43,12 @@ def print_reasons(path: str, reasons: Iterable[str]) -> None:
         typer.echo(f"refer: {escape_controls(f'{path}: {why}')}", err=True)
 
 
+def print_missed(sentences: Iterable[str]) -> None:
+    """Print on stderr what the operating points of negative answers missed in testing."""
+    for sentence in filter(None, sentences):
+        typer.echo(sentence, err=True)
+
+
 def print_error(reason: str) -> None:
     """Print a reason on one line of stderr."""
     typer.echo(f"error: {escape_controls(reason)}", err=True)

@@ -30,6 +30,7 @@ from bcd_models.cli.arguments import (
 from bcd_models.cli.output import (
     escape_controls,
     print_error,
+    print_missed,
     print_notice,
     print_reasons,
     print_table_head,
@@ -39,7 +40,7 @@ from bcd_models.cli.output import (
     write_png,
 )
 from bcd_models.errors import ImageError, InputError
-from bcd_models.prediction import COLUMNS, Prediction
+from bcd_models.prediction import COLUMNS, Prediction, name_point
 
 if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
@@ -87,6 +88,8 @@ def predict(
     print_answer = _choose_printer(json, csv)
     failures = []
     referred = []
+    missed: dict[str, None] = {}  # sentences, each once
+    rules = classifier.config.decision, classifier.config.for_tiles
     answer_all = classifier.explanations if overlay else classifier.stream
     stream = with_progress(answer_all(paths, mpp=scales, point=point), len(paths), "predicting")
     for path, (_, answer) in zip(paths, stream, strict=True):
@@ -94,8 +97,10 @@ def predict(
             # In words: the error itself would keep the file's bytes.
             failures.append(describe_failure(path, answer))
             continue
-        prediction = answer if isinstance(answer, Prediction) else answer.prediction
+        said = answer if isinstance(answer, Prediction) else answer.prediction
+        prediction = name_point(said, *rules)
         print_answer(str(path), prediction)
+        missed[prediction.missed_words] = None
         if prediction.reasons:
             referred.append((str(path), prediction.reasons))
         if not isinstance(answer, Prediction):
@@ -103,6 +108,7 @@ def predict(
     if not (json or csv):
         for one, reasons in referred:
             print_reasons(one, reasons)
+        print_missed(missed)
     _finish(failures, len(paths), notice=not json)
     return None
 
