@@ -94,10 +94,7 @@ class Prediction:
         """What stands under a negative answer: what was missed in testing; "": nothing is known."""
         if self.decision != "benign" or self.missed_of_100 is None:
             return ""
-        return (
-            f"At this operating point ({self.point}) the model missed {self.missed_of_100} of 100 "
-            "carcinoma patches in out-of-fold testing."
-        )
+        return describe_missed(self.point, self.missed_of_100)
 
     @property
     def tiles(self) -> int:
@@ -128,6 +125,14 @@ class Prediction:
     def to_json(self) -> str:
         """``to_dict`` on one line."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+def describe_missed(point: str, missed_of_100: int) -> str:
+    """Return the sentence that stands under a negative answer."""
+    return (
+        f"At this operating point ({point}) the model missed {missed_of_100} of 100 carcinoma "
+        "patches in out-of-fold testing."
+    )
 
 
 def name_point(answer: Prediction, rule: DecisionConfig, tile_rule: DecisionConfig) -> Prediction:

@@ -89,4 +89,6 @@ def _report(prediction: SlidePrediction, files: list[Path]) -> list[str]:
         f"{prediction.level}{', colours converted to sRGB' if facts.has_profile else ''}",
         f"{'found':12} {prediction.words}",
     ]
+    if prediction.missed_words:
+        lines.append(f"{'tested':12} {prediction.missed_words}")
     return lines + [f"{'written':12} {path}" for path in files]

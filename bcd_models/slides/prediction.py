@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bcd_models.decision import Decision
-from bcd_models.prediction import NOTICE, WORDS
+from bcd_models.prediction import NOTICE, WORDS, describe_missed
 from bcd_models.slides.regions import Region, regions_of
 
 if TYPE_CHECKING:
@@ -134,6 +134,19 @@ class SlidePrediction:
         ]
         return f"{' and '.join(shares)} of {tissue}" if shares else f"{WORDS['benign']} in {tissue}"
 
+    @property
+    def point(self) -> str:
+        """The operating point that decided; "": none of the model's."""
+        return self.rule.own_point
+
+    @property
+    def missed_words(self) -> str:
+        """What stands under a negative answer, as of a ``Prediction``; "": nothing is known."""
+        missed = self.rule.points[self.point].missed_of_100 if self.point else None
+        if not self.predicted or any(map(self.tiles, REPORTED)) or missed is None:
+            return ""
+        return describe_missed(self.point, missed)
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the tiles, with the research-use notice, ready for JSON."""
         facts, grid = self.facts, self.grid
@@ -159,6 +172,7 @@ class SlidePrediction:
                 "name": self.model,
                 "version": self.model_version,
                 "weights_sha256": self.weights_sha256,
+                "point": self.point,
                 "threshold": self.rule.threshold,
                 "refer": self.rule.refer,
             },

@@ -74,6 +74,7 @@ class Settings(Strict):
         hosts: Names the app is reached by; empty: any.
         session_hours: How long a sign-in lasts without use; three times as long at most.
         hub_accounts: Hub accounts that may sign in as doctors; empty: none may.
+        point: Operating point that the pages begin with; "": each model's own.
         device: What models compute on, one of ``bcd_models.runtime.device.DEVICES``.
     """
 
@@ -89,6 +90,7 @@ class Settings(Strict):
     hosts: List = ()
     session_hours: float = Field(8.0, gt=0)
     hub_accounts: List = ()
+    point: str = ""
     device: Annotated[str, AfterValidator(check_device)] = "auto"
 
     @classmethod

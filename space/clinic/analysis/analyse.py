@@ -14,7 +14,7 @@ from bcd_models.images.field import plan_layout
 from bcd_models.images.open import ImageLimits, open_image, open_scaled
 from bcd_models.images.scale import Scale, give_scale
 from bcd_models.models.classifier import BCDClassifier
-from bcd_models.prediction import Prediction
+from bcd_models.prediction import Prediction, name_point
 from clinic.analysis.display import reduce_heat_map
 from clinic.analysis.models import Models
 from clinic.storage.shown_images import encode_png
@@ -68,12 +68,18 @@ def hand_in(data: bytes, mpp: float | None = None, field_width_um: float | None 
 
 
 def analyse(
-    models: Models, handed_in: Sequence[HandedIn], names: Sequence[str]
+    models: Models, handed_in: Sequence[HandedIn], names: Sequence[str], point: str = ""
 ) -> tuple[Analysed, ...]:
     """Let some models answer about some images; nothing is stored.
 
+    Args:
+        models: On offer.
+        handed_in: The images.
+        names: Of the models that answer.
+        point: Name of the operating point; "": each model's own.
+
     Raises:
-        InputError: No image or too many, or no model of a name.
+        InputError: No image or too many, no model of a name, or one without such a point.
         ImageError: One can't be used, or shows too much; the message says which, by its number.
     """
     if not 1 <= len(handed_in) <= MAX_IMAGES:
@@ -81,17 +87,27 @@ def analyse(
     if not names or len(set(names)) < len(names):
         raise InputError("choose one or more models, each once")
     loaded = [models.load(name) for name in names]
-    return tuple(_analyse_one(models, loaded, *pair) for pair in enumerate(handed_in, 1))
+    return tuple(_analyse_one(models, loaded, point, *pair) for pair in enumerate(handed_in, 1))
 
 
-def predict(model: BCDClassifier, one: HandedIn) -> Prediction:
-    """Answer about an image; ImageError where it can't be used, or its field is too large."""
-    return model.predict(one.data, LIMITS, mpp=one.mpp)
+def predict(model: BCDClassifier, one: HandedIn, point: str = "") -> Prediction:
+    """Answer about an image at an operating point; "": the model's own.
+
+    Raises:
+        ImageError: It can't be used, or its field is too large.
+        InputError: The model has no such point.
+    """
+    said = model.predict(one.data, LIMITS, mpp=one.mpp, point=point or None)
+    return name_point(said, model.config.decision, model.config.for_tiles)
 
 
-def explain(model: BCDClassifier, one: HandedIn, label: Label | None = None) -> Explanation:
+def explain(
+    model: BCDClassifier, one: HandedIn, label: Label | None = None, point: str = ""
+) -> Explanation:
     """Answer about an image and explain a label, by default the answer's own; raises alike."""
-    return model.explain(one.data, label=label, limits=LIMITS, mpp=one.mpp)
+    said = model.explain(one.data, label=label, limits=LIMITS, mpp=one.mpp, point=point or None)
+    decided = name_point(said.prediction, model.config.decision, model.config.for_tiles)
+    return replace(said, prediction=decided)
 
 
 def scale_warnings(
@@ -121,11 +137,11 @@ def _find_reasons(
 
 
 def _analyse_one(
-    models: Models, loaded: Sequence[BCDClassifier], number: int, one: HandedIn
+    models: Models, loaded: Sequence[BCDClassifier], point: str, number: int, one: HandedIn
 ) -> Analysed:
     try:
         image, read = open_scaled(one.data)
-        said = {model.config.name: explain(model, one) for model in loaded}
+        said = {model.config.name: explain(model, one, point=point) for model in loaded}
     except ImageError as error:
         raise ImageError(f"image {number}: {error}") from None
     scale = read if one.mpp is None else give_scale(one.mpp)

@@ -56,6 +56,7 @@ class OfferedModel:
             "version": self.config.version,
             "weights_sha256": self.weights_sha256,
             "threshold": self.config.decision.threshold,
+            "points": list(self.config.decision.points),
         }
 
 
@@ -92,6 +93,27 @@ class Models:
             (f"{one.title}, {one.hint}" if one.hint else one.title, name)
             for name, one in self._offered.items()
         ]
+
+    @property
+    def point_choices(self) -> list[tuple[str, str]]:
+        """What people choose from: operating points in words, and their names.
+
+        The first, "", is each model's own; it is called by its name where all models agree on it.
+        """
+        rules = [one.config.decision for one in self._offered.values()]
+        own = {rule.own_point for rule in rules}
+        name = own.pop() if len(own) == 1 else ""
+        others = dict.fromkeys(point for rule in rules for point in rule.points if point != name)
+        return [(name or "each model's own", ""), *((point, point) for point in others)]
+
+    def check_point(self, name: str) -> str:
+        """Return which choice an operating point is; InputError where no model has it."""
+        rules = (one.config.decision for one in self._offered.values())
+        known = dict.fromkeys(point for rule in rules for point in rule.points)
+        if name and name not in known:
+            some = ", ".join(known) or "there is none"
+            raise InputError(f"no model has an operating point {name!r}: choose one of {some}")
+        return name if (name, name) in self.point_choices else ""
 
     def describe(self, name: str) -> OfferedModel:
         """Return what is known of a model; InputError where there is none of that name."""

@@ -68,15 +68,17 @@ def map_slide(
     mpp: float | None,
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
+    point: str = "",
 ) -> SlideMap:
     """Let a model answer all over a slide; the rest is as in ``inspect_slide``.
 
-    ``progress`` is called with how many tiles are done, and how many there are.
+    ``progress`` is called with how many tiles are done, and how many there are; ``point`` names the
+    operating point, "" is the model's own.
     """
     require_doctor(actor)
     with _place_slide(data, folder) as path:
         facts = _read_facts(path, mpp)
-        prediction = model.predict_slide(path, mpp=mpp, progress=progress)
+        prediction = model.predict_slide(path, mpp=mpp, point=point or None, progress=progress)
         written = {one.name: one.read_bytes() for one in write(prediction, path.parent)}
         return SlideMap(prediction, pack_zip(written), _read_picture(facts))
 

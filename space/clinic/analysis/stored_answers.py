@@ -15,7 +15,8 @@ from clinic.storage.tables import ExaminedImage, Result
 # What an answer and the row that keeps it call the same, and hold alike.
 ANSWER_COLUMNS = (
     "model", "model_version", "weights_sha256", "runtime",
-    "label", "probability", "decision", "threshold", "mpp", "scale",
+    "label", "probability", "decision", "threshold", "point", "missed_of_100",
+    "mpp", "scale",
 )  # fmt: skip
 
 

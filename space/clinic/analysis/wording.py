@@ -9,6 +9,7 @@ from bcd_models.images.field import TRAINED
 from bcd_models.images.scale import Scale
 from bcd_models.models.backbones import count_cells
 from bcd_models.prediction import WORDS, Prediction
+from clinic.analysis.models import OfferedModel
 
 RUNTIMES = {"onnx": "ONNX Runtime"}  # by their names in an answer; others are called the same
 SCALE_SOURCES = {"given": "as given", TRAINED: TRAINED}  # others are what a file says
@@ -43,12 +44,17 @@ def probability_line(prediction: Prediction) -> str:
     """Return how sure the answer is, and from which probability on the answer changes."""
     line = (
         f"Estimated probability of an {WORDS['malignant']}: {figure(prediction.probability)}. "
-        f"The threshold is {figure(prediction.threshold)}"
+        f"The threshold is {figure(prediction.threshold)}{point_words(prediction)}"
     )
     if prediction.refer is None:
         return f"{line}."
     low, high = map(figure, prediction.refer)
     return f"{line}; from {low} to {high} the answer is left to a pathologist."
+
+
+def point_words(prediction: Prediction) -> str:
+    """Return which operating point a threshold is that of, to follow it; "" where none is."""
+    return f" (operating point “{prediction.point}”)" if prediction.point else ""
 
 
 def band_words(prediction: Prediction) -> str:
@@ -103,6 +109,28 @@ def find_untold(warnings: Sequence[str], answers: Iterable[Prediction]) -> tuple
     """Return those warnings that no answer gives as its reason."""
     told = {reason for one in answers for reason in one.reasons}
     return tuple(one for one in warnings if one not in told)
+
+
+def predictive_line(model: OfferedModel, point: str, share: int) -> str:
+    """Return what a model's answers are worth where so many of 100 fields show the pattern.
+
+    Args:
+        model: On offer.
+        point: Name of the operating point; "": the model's own.
+        share: How many of 100 such fields show invasive carcinoma, 1 to 99.
+    """
+    rule = model.config.decision
+    name = point or rule.own_point
+    values = rule.points[name].predictive_values(share / 100) if name in rule.points else None
+    if values is None:
+        return f"{model.title}: not measured at {f'“{name}”' if name else 'its threshold'}."
+    positive, negative = values
+    return (
+        f"{model.title} at “{name}”, where {share} of 100 such fields read here show invasive "
+        f"carcinoma: of 100 answers “{WORDS['malignant']}” {100 * positive:.0f} are right, of 100 "
+        f"answers “{WORDS['benign']}” {100 * negative:.0f}. By sensitivity and specificity in "
+        "out-of-fold testing; of fields, never of patients."
+    )
 
 
 def map_line(label: Label) -> str:

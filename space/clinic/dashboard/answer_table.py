@@ -18,7 +18,7 @@ from clinic.storage.tallies import parse_model_key
 COLUMNS = (
     "examination", "patient", "external_id", "saved_at", "image", "model", "model_version",
     "weights_sha256", "probability", "threshold", "decision", "read", "read_after_answer",
-    "comment_on_read", "mpp", "scale", "reasons",
+    "comment_on_read", "mpp", "scale", "reasons", "point",
 )  # fmt: skip
 
 
@@ -39,7 +39,9 @@ def export_answers(clinic: Installation, actor: Actor | None, model: str, period
     }
     with clinic.database.transaction() as session:
         clinic.log.write(session, "answers_exported", actor=doctor, **about)
-    return csv_file.write_csv(COLUMNS, ((*row, "; ".join(reasons)) for *row, reasons in rows))
+    return csv_file.write_csv(
+        COLUMNS, ((*row, "; ".join(reasons), point) for *row, reasons, point in rows)
+    )
 
 
 def _answers(doctor: Actor, model: str, period: Period) -> Select[*tuple[Any, ...]]:
@@ -73,6 +75,7 @@ def _answers(doctor: Actor, model: str, period: Period) -> Select[*tuple[Any, ..
             Result.mpp,
             Result.scale,
             Result.reasons,
+            Result.point,
         )
         .join_from(Examination, Patient)
         .join(ExaminedImage)

@@ -63,10 +63,12 @@ def analyse_for_patient(
     handed_in: Sequence[HandedIn],
     names: Sequence[str],
     shown: bool,
+    point: str = "",
 ) -> Analysis:
     """Let some models answer about images of a patient; that they did is logged, saved or not.
 
-    Where the doctor sees what they say, ``shown``, that is kept before it is returned.
+    Where the doctor sees what they say, ``shown``, that is kept before it is returned. ``point`` is
+    as in ``analyse``.
 
     Raises:
         NotSignedIn, NotAllowed, NotFound: The actor is no doctor, or has no such patient.
@@ -75,12 +77,13 @@ def analyse_for_patient(
     doctor = require_doctor(actor)
     with clinic.database.snapshot() as session:
         patients.get_own(session, doctor, patient_id)
-    found = analyse(models, handed_in, names)
+    found = analyse(models, handed_in, names, point)
     hashes = [hash_png(one.png) for one in found]
     said: dict[str, Any] = {
         "images": len(found),
         "models": list(names),
         "weights": [models.load(name).weights_sha256 for name in names],
+        "point": point,
         "shown": shown,
     }
     with clinic.database.transaction() as session:

@@ -128,6 +128,7 @@ def model_facts(prediction: Prediction) -> list[tuple[str, str]]:
     return [
         ("SHA-256 of its weights", prediction.weights_sha256),
         *([("Answered by", answered_by)] if answered_by else []),
+        *([("Operating point", prediction.point)] if prediction.point else []),
         ("Threshold", wording.figure(prediction.threshold)),
         ("Referral band", wording.band_words(prediction)),
     ]

@@ -111,6 +111,7 @@ def answer(prediction: Prediction) -> Story:
         text(wording.heading(prediction), 15, bold=True),
         gap(2),
         *map(text, wording.reason_lines(prediction)),
+        *([text(prediction.missed_words)] if prediction.missed_words else []),
         text(wording.probability_line(prediction)),
         *([text(tiles)] if tiles else []),
         gap(8),

@@ -209,6 +209,10 @@ class Result(Base):
     decision: Mapped[Decision] = mapped_column(String(16))
     reasons: Mapped[list[str]]
     threshold: Mapped[float]
+    point: Mapped[str] = mapped_column(String(64), default="")  # "": none, or before it was kept
+    missed_of_100: Mapped[
+        int | None
+    ]  # carcinoma patches that it missed in testing; None: not known
     refer_low: Mapped[float | None]
     refer_high: Mapped[float | None]
     heat_sha256: Mapped[str] = mapped_column(String(64), index=True)

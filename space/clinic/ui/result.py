@@ -112,6 +112,7 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
     {escape(wording.heading(prediction))}
   </h2>
   {"".join(f"<p>{escape(one)}</p>" for one in wording.reason_lines(prediction))}
+  {f"<p>{escape(prediction.missed_words)}</p>" if prediction.missed_words else ""}
   {_probability_bar(prediction)}
   <p class="bcd-quiet">{escape(wording.probability_line(prediction))}</p>
   {f"<p>{escape(tiles)}</p>" if tiles else ""}
@@ -130,6 +131,7 @@ def details(explanation: Explanation, config: ModelConfig, when: datetime) -> st
     known = {
         "Model": f"{prediction.model}, version {prediction.model_version}",
         "SHA-256 of its weights": prediction.weights_sha256,
+        **({"Operating point": prediction.point} if prediction.point else {}),
         "Threshold": wording.figure(prediction.threshold),
         "Referral band": wording.band_words(prediction),
         "Trained on fields": wording.field_line(config.preprocess),

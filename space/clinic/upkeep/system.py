@@ -149,6 +149,7 @@ def _describe_settings(settings: Settings, database: Database) -> Iterator[tuple
     yield "BCD_SESSION_HOURS", f"{settings.session_hours:g}"
     yield "BCD_HOSTS", ", ".join(settings.hosts) or "any"
     yield "BCD_PROXIES", ", ".join(settings.proxies) or "none"
+    yield "BCD_POINT", settings.point or "each model's own"
     yield "BCD_HUB_ACCOUNTS", ", ".join(settings.hub_accounts) or "none"
 
 

@@ -21,6 +21,7 @@ from clinic.ui.doctor.patient_page import ARCHIVED
 from clinic.ui.frame import PRIVATE, QUICK, alert, get_actor, go_to, read_query
 from clinic.ui.look import QUEUED
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
+from clinic.ui.shared.point_input import add_point_input
 from clinic.ui.shared.scale_input import add_scale_input, parse_mpp
 from clinic.ui.tables import cell, link
 
@@ -56,6 +57,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
                 value=models.names[:1],
                 label="Models",
             )
+            point = add_point_input(models, chosen, clinic.settings.point)
             hide = gr.Checkbox(
                 True, label="Read first: keep the models' answers hidden until I ask"
             )
@@ -88,13 +90,13 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         return show(kept) if found else (gr.skip(),) * 5
 
     def analyse_images(
-        kept: Images, names: list[str], typed: str, hidden: bool, request: gr.Request
+        kept: Images, names: list[str], typed: str, at: str, hidden: bool, request: gr.Request
     ) -> tuple[str, Any, Any]:
         actor, patient_id = get_actor(request), read_query(request, "patient")
         mpp = parse_mpp(typed)
         handed_in = [HandedIn(data, mpp) for data in kept]
         found = examinations.analyse_for_patient(
-            clinic, actor, models, patient_id, handed_in, names, not hidden
+            clinic, actor, models, patient_id, handed_in, names, not hidden, at
         )
         return _answers(found), gr.update(visible=True), found
 
@@ -110,7 +112,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     app.load(begin, None, [heading, form], **PRIVATE)
     run = analyse.click(
         analyse_images,
-        [images, chosen, mpp, hide],
+        [images, chosen, mpp, point, hide],
         [shown, save, analysis],
         show_progress_on=shown,
         scroll_to_output=True,
@@ -124,7 +126,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     outputs = [shown, analyse, clear, save, analysis]
     for change in changes:
         change.then(show, images, outputs, **QUICK)
-    for one in (chosen, mpp, hide):
+    for one in (chosen, mpp, point, hide):
         gone = one.change(None, None, None, cancels=run, **PRIVATE)
         gone.then(show_again, [images, analysis], outputs, **QUICK)
     details = [stain, specimen, comment]

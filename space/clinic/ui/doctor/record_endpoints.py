@@ -42,6 +42,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         shown = gr.Checkbox(True, label="Answer with what the models say")
         verdict = gr.Dropdown(list(VERDICTS), value="none", label="Verdict")
         mpp = gr.Number(0, label="Micrometres a pixel; 0: what the files say")
+        point = gr.Textbox("", label="Operating point, such as screening; empty: each model's own")
         reason = gr.Textbox("", label="Why an earlier read is amended, or empty")
         answer = gr.JSON(label="Answer")
 
@@ -63,6 +64,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         comment: str,
         shown: bool,
         mpp: float | None,
+        point: str,
         request: gr.Request,
     ) -> dict[str, Any]:
         """Analyse images of a patient and save them with the models' answers. Research use only.
@@ -77,7 +79,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         scale = mpp or um_per_pixel or None, field_width_um or None
         handed_in = [hand_in(data, *scale) for data in images or ()]
         analysis = examinations.analyse_for_patient(
-            clinic, actor, models, patient, handed_in, names, shown
+            clinic, actor, models, patient, handed_in, names, shown, point or ""
         )
         details = Details(stain, specimen, comment or "")
         number = examinations.save(clinic, actor, patient, analysis, details)
@@ -106,7 +108,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
     gr.on(
         [],
         save_examination,
-        [patient, images, names, field, pixel, stain, specimen, text, shown, mpp],
+        [patient, images, names, field, pixel, stain, specimen, text, shown, mpp, point],
         answer,
         api_name="save_examination",
         **QUEUED,

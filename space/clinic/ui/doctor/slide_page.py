@@ -26,6 +26,7 @@ from clinic.storage import shown_images
 from clinic.ui import result
 from clinic.ui.files import add_upload, find_own_folder, require_file, write_file
 from clinic.ui.frame import PRIVATE, QUICK, get_actor
+from clinic.ui.shared.point_input import add_point_input
 from clinic.ui.shared.scale_input import add_number, parse_mpp
 from clinic.ui.tables import cell, facts, table
 
@@ -67,6 +68,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
                 placeholder="as the slide says",
             )
             model = gr.Radio(models.choices, value=models.names[0], label="Model")
+            point = add_point_input(models, model, clinic.settings.point)
             with gr.Row():
                 analyse = gr.Button("Analyse", variant="primary", interactive=False)
                 clear = gr.Button("Clear", interactive=False)
@@ -92,6 +94,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         kept: bytes | None,
         um: str,
         name: str,
+        at: str,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
     ) -> tuple[str, dict[str, Any]]:
@@ -106,7 +109,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
             progress(0, desc="Looking for tissue")
             data, loaded = require_file(kept), models.load(name)
             found = slides.map_slide(
-                get_actor(request), loaded, data, parse_mpp(um), find_own_folder(), report
+                get_actor(request), loaded, data, parse_mpp(um), find_own_folder(), report, at
             )
             shown_images.note_shown_to(
                 clinic.database, get_actor(request), _list_images(data, found.picture)
@@ -124,7 +127,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
 
     run = analyse.click(
         analyse_slide,
-        [slide, mpp, model],
+        [slide, mpp, model, point],
         [shown, download],
         show_progress_on=shown,
         scroll_to_output=True,
@@ -135,7 +138,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
     changes = [
         file.upload(lambda data: (data, None), file, [slide, file], cancels=run, **QUICK),
         clear.click(lambda: None, None, slide, cancels=run, **QUICK),
-        *(one.change(None, None, None, cancels=run, **PRIVATE) for one in (mpp, model)),
+        *(one.change(None, None, None, cancels=run, **PRIVATE) for one in (mpp, model, point)),
     ]
     for change in changes:
         change.then(show, [slide, mpp], [shown, analyse, clear, download], **QUICK)
@@ -172,6 +175,7 @@ def _answer(found: SlidePrediction) -> str:
         **_slide_facts(found.facts),
         "Fields": f"{found.predicted:,} with an answer, {found.grid.tile_um:g} µm wide each",
         "Model": cell(f"{found.model} {found.model_version}"),
+        **({"Operating point": cell(found.point)} if found.point else {}),
         "Threshold": wording.figure(found.rule.threshold),
         "SHA-256 of its weights": cell(found.weights_sha256),
     }
@@ -181,6 +185,7 @@ def _answer(found: SlidePrediction) -> str:
   <p class="bcd-quiet">The model's answer</p>
   <h2 class="bcd-answer bcd-{mark}"><span class="bcd-mark" aria-hidden="true">{sign}</span>
     {cell(describe_answer(found))}</h2>
+  {f"<p>{cell(found.missed_words)}</p>" if found.missed_words else ""}
   {result.viewer(pictures)}
   <p>The brighter a field, the higher the estimated probability of an {WORDS["malignant"]} in it.
     Fields without colour show no tissue.</p>

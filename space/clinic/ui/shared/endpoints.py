@@ -30,25 +30,28 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
         label = gr.Dropdown([PREDICTED, *LABELS], value=PREDICTED, label="Label to explain")
         opacity = gr.Number(0.5, minimum=0, maximum=1, label="Opacity of the heat map, 0 to 1")
         mpp = gr.Number(0, label="Micrometres a pixel; 0: what the file says")
+        point = gr.Textbox("", label="Operating point, such as screening; empty: the model's own")
         answer = gr.JSON(label="Answer")
         offered = gr.JSON(label="Models")
         overlay = gr.File(label="PNG")
         pdf = gr.File(label="PDF")
 
     def list_models() -> list[dict[str, Any]]:
-        """The models on offer: name, title, version, weights_sha256 and threshold of each."""
+        """The models on offer: name, title, version, weights_sha256, threshold, points of each."""
         return [models.describe(name).to_dict() for name in models.names]
 
     def note_shown(image: bytes, request: gr.Request) -> None:
         """Keep that the caller is about to be answered; of a guest the image isn't even opened."""
         shown_images.note_shown_to(clinic.database, get_actor(request), map(open_image, [image]))
 
-    def predict(image: bytes, model: str, mpp: float | None, request: gr.Request) -> dict[str, Any]:
+    def predict(
+        image: bytes, model: str, mpp: float | None, point: str, request: gr.Request
+    ) -> dict[str, Any]:
         """A model's answer about an image. Research use only.
 
         The answer holds the fields of bcd_models.Prediction, its words and the notice.
         """
-        prediction = analyse.predict(models.load(model), _take(image, mpp))
+        prediction = analyse.predict(models.load(model), _take(image, mpp), point)
         note_shown(image, request)
         return prediction.to_dict()
 
@@ -58,6 +61,7 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
         label: str,
         opacity: float,
         mpp: float | None,
+        point: str,
         request: gr.Request,
     ) -> tuple[str, dict[str, Any]]:
         """The image with a heat map over it of what speaks for a label, and the answer.
@@ -65,23 +69,23 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
         The picture is a lossless PNG at the image's size. Research use only.
         """
         wanted = None if label == PREDICTED else check_label(label)
-        explanation = analyse.explain(models.load(model), _take(image, mpp), wanted)
+        explanation = analyse.explain(models.load(model), _take(image, mpp), wanted, point)
         note_shown(image, request)
         png = shown_images.encode_png(explanation.overlay(opacity))
         return write_file(png, "overlay.png"), explanation.prediction.to_dict()
 
-    def report(image: bytes, model: str, mpp: float | None, request: gr.Request) -> str:
+    def report(image: bytes, model: str, mpp: float | None, point: str, request: gr.Request) -> str:
         """The answer about an image as one page of PDF. Research use only."""
         loaded = models.load(model)
-        explanation = analyse.explain(loaded, _take(image, mpp))
+        explanation = analyse.explain(loaded, _take(image, mpp), point=point)
         note_shown(image, request)
         return write_report([image], [explanation], loaded, datetime.now(UTC))
 
     gr.on([], list_models, None, offered, api_name="models", **QUEUED)
-    gr.on([], predict, [image, model, mpp], answer, api_name="predict", **QUEUED)
-    explained = [image, model, label, opacity, mpp]
+    gr.on([], predict, [image, model, mpp, point], answer, api_name="predict", **QUEUED)
+    explained = [image, model, label, opacity, mpp, point]
     gr.on([], explain, explained, [overlay, answer], api_name="explain", **QUEUED)
-    gr.on([], report, [image, model, mpp], pdf, api_name="report", **QUEUED)
+    gr.on([], report, [image, model, mpp, point], pdf, api_name="report", **QUEUED)
 
 
 def _take(image: bytes | None, mpp: float | None) -> HandedIn:

@@ -22,6 +22,7 @@ from clinic.ui.files import require_file, write_report
 from clinic.ui.frame import PRIVATE, QUICK, get_actor
 from clinic.ui.look import QUEUED
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
+from clinic.ui.shared.point_input import add_point_input
 from clinic.ui.shared.scale_input import add_scale_input, parse_mpp
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
@@ -58,6 +59,7 @@ def add_try_page(clinic: Installation, models: Models) -> None:
             model = gr.Radio(
                 models.choices, value=models.names[0], label="Model", elem_id="bcd-model"
             )
+            point = add_point_input(models, model, clinic.settings.point)
             with gr.Row():
                 analyse = gr.Button("Analyse", variant="primary", interactive=False)
                 clear = gr.Button("Clear", interactive=False)
@@ -79,18 +81,18 @@ def add_try_page(clinic: Installation, models: Models) -> None:
         return show(kept) if told else (gr.skip(),) * 5
 
     def analyse_images(
-        kept: Images, typed: str, name: str, request: gr.Request
+        kept: Images, typed: str, name: str, at: str, request: gr.Request
     ) -> tuple[str, Update, str]:
         try:
             given = parse_mpp(typed)
-            return _analyse(clinic, get_actor(request), models, kept, given, name)
+            return _analyse(clinic, get_actor(request), models, kept, given, name, at)
         except Exception as error:
             return result.show_failure(user_message(error)), gr.update(visible=False), ""
 
     outputs = [shown, analyse, clear, download, details]
     run = analyse.click(
         analyse_images,
-        [images, mpp, model],
+        [images, mpp, model, point],
         [shown, download, details],
         show_progress_on=shown,
         scroll_to_output=True,
@@ -105,7 +107,7 @@ def add_try_page(clinic: Installation, models: Models) -> None:
     ]
     for change in changed:
         change.then(show, images, outputs, show_progress_on=shown, **PRIVATE, **QUEUED)
-    for one in (mpp, model):
+    for one in (mpp, model, point):
         gone = one.change(None, None, None, cancels=run, **PRIVATE)
         gone.then(show_again, [images, details], outputs, **QUICK, **QUEUED)
 
@@ -117,13 +119,14 @@ def _analyse(
     images: Images,
     mpp: float | None,
     name: str,
+    point: str,
 ) -> tuple[str, Update, str]:
     """Return answers, report and details; a bad image costs itself only."""
     model, when = models.load(name), datetime.now(UTC)
     cards, explanations = [], []
     for which, data in zip(numbers(require_file(images)), images, strict=True):
         try:
-            answer = explain(model, HandedIn(data, mpp))
+            answer = explain(model, HandedIn(data, mpp), point=point)
         except ImageError as error:
             cards.append(result.show_failure(user_message(error), which))
             continue

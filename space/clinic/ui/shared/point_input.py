@@ -1,0 +1,51 @@
+"""The operating point that images are analysed at, and what its answers are worth here."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from clinic.analysis import wording
+from clinic.analysis.models import Models
+from clinic.ui.frame import QUICK
+
+SHARE = "Of 100 such fields read here, how many show invasive carcinoma?"
+COMMON = 28  # of 100: where nothing is known of the fields that a model was measured on
+
+
+def add_point_input(models: Models, chosen: gr.Radio | gr.CheckboxGroup, first: str) -> gr.Radio:
+    """Add the choice of an operating point and, folded up, predictive values at a prevalence.
+
+    Args:
+        models: On offer; where none has operating points, nothing is shown.
+        chosen: Where the name or names of the models that answer are chosen.
+        first: Name of the point that is chosen at first; "": each model's own.
+
+    Raises:
+        InputError: No model has that point.
+    """
+    choices, first = models.point_choices, models.check_point(first)
+    shown = len(choices) > 1
+    point = gr.Radio(choices, value=first, label="Operating point", visible=shown)
+    with gr.Accordion("What answers are worth here", open=False, visible=shown):
+        share = gr.Slider(1, 99, value=_measured_share(models), step=1, label=SHARE)
+        told = gr.HTML(_describe(models, models.names[:1], first, _measured_share(models)))
+
+    def describe(names: str | list[str], point: str, share: float) -> str:
+        return _describe(models, [names] if isinstance(names, str) else names, point, share)
+
+    changes = [one.change for one in (chosen, point, share)]
+    gr.on(changes, describe, [chosen, point, share], told, trigger_mode="always_last", **QUICK)
+    return point
+
+
+def _measured_share(models: Models) -> int:
+    rule = models.describe(models.names[0]).config.decision
+    own = rule.points.get(rule.own_point)
+    return round(100 * own.prevalence) if own and own.prevalence else COMMON
+
+
+def _describe(models: Models, names: list[str], point: str, share: float) -> str:
+    lines = [wording.predictive_line(models.describe(name), point, int(share)) for name in names]
+    return "".join(f'<p class="bcd-quiet">{escape(line)}</p>' for line in lines)
