@@ -30,7 +30,7 @@ from tests.support.clinic import (
     empty_database,
     installation_at,
 )
-from tests.support.running_app import save_small_model
+from tests.support.running_app import POINTS, save_small_model
 from tests.support.serving import Serving, serving_at
 
 
@@ -91,6 +91,13 @@ def small_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(
         [str(save_small_model(root, *pair)) for pair in zip(NAMES, backbones, strict=True)]
     )
+
+
+@pytest.fixture(scope="session")
+def pointed_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """One quick model with operating points."""
+    folder = tmp_path_factory.mktemp("pointed")
+    return Models([str(save_small_model(folder, "small-pointed", points=POINTS))])
 
 
 @pytest.fixture(scope="session")

@@ -50,6 +50,7 @@ def test_every_variable_is_read(settings: Read) -> None:
         BCD_HOSTS="clinic.example",
         BCD_SESSION_HOURS="0.5",
         BCD_HUB_ACCOUNTS="ada,grace",
+        BCD_POINT="screening",
         BCD_DEVICE="cpu",
     )
     assert found == Settings(
@@ -65,6 +66,7 @@ def test_every_variable_is_read(settings: Read) -> None:
         hosts=("clinic.example",),
         session_hours=0.5,
         hub_accounts=("ada", "grace"),
+        point="screening",
         device="cpu",
     )
     assert found.database == "postgresql://db/clinic"

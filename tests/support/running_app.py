@@ -11,11 +11,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from bcd_models import BCDClassifier
-from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig
+from bcd_models.config import (
+    DecisionConfig,
+    Estimate,
+    ModelConfig,
+    OperatingPoint,
+    PreprocessConfig,
+)
 from tests.support.processes import running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +65,31 @@ def _process(models: Sequence[str | Path], settings: Mapping[str, str], log: Pat
         yield _address(process, log)
 
 
-def save_small_model(folder: Path, name: str, backbone: str = "mobilenetv2") -> Path:
+POINTS = {
+    "balanced": OperatingPoint(
+        threshold=0.4,
+        refer=(0.35, 0.45),
+        sensitivity=Estimate(value=0.886, low=0.85, high=0.91),
+        specificity=Estimate(value=0.8, low=0.7, high=0.9),
+        prevalence=0.25,
+    ),
+    "all": OperatingPoint(
+        threshold=0.001, sensitivity=Estimate(value=1, low=1, high=1), specificity=None
+    ),
+    "none": OperatingPoint(
+        threshold=0.999,
+        sensitivity=Estimate(value=0.25, low=0.2, high=0.3),
+        specificity=Estimate(value=0.75, low=0.7, high=0.8),
+    ),
+}
+
+
+def save_small_model(
+    folder: Path,
+    name: str,
+    backbone: str = "mobilenetv2",
+    points: Mapping[str, OperatingPoint] = MappingProxyType({}),
+) -> Path:
     """Save a real, quick model with random weights that tells the examples apart."""
     torch.manual_seed(0)
     half = (0.5, 0.5, 0.5)
@@ -79,6 +110,7 @@ def save_small_model(folder: Path, name: str, backbone: str = "mobilenetv2") -> 
         intercept=-slope * float((malignant - benign).mean()),
         threshold=0.4,
         refer=(0.35, 0.45),
+        points=dict(points),
     )
     model.config = config.model_copy(update={"decision": decision})
     model.save_pretrained(path)

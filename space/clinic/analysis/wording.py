@@ -11,6 +11,10 @@ from bcd_models.models.backbones import count_cells
 from bcd_models.prediction import WORDS, Prediction
 from clinic.analysis.models import OfferedModel
 
+PREDICTIVE_NOTE = (
+    "By sensitivity and specificity in out-of-fold testing, where fields that would be left to a "
+    "pathologist count by the threshold. Of such fields read here, never of patients."
+)
 RUNTIMES = {"onnx": "ONNX Runtime"}  # by their names in an answer; others are called the same
 SCALE_SOURCES = {"given": "as given", TRAINED: TRAINED}  # others are what a file says
 DARK = "nothing speaks for it"
@@ -126,10 +130,9 @@ def predictive_line(model: OfferedModel, point: str, share: int) -> str:
         return f"{model.title}: not measured at {f'“{name}”' if name else 'its threshold'}."
     positive, negative = values
     return (
-        f"{model.title} at “{name}”, where {share} of 100 such fields read here show invasive "
-        f"carcinoma: of 100 answers “{WORDS['malignant']}” {100 * positive:.0f} are right, of 100 "
-        f"answers “{WORDS['benign']}” {100 * negative:.0f}. By sensitivity and specificity in "
-        "out-of-fold testing; of fields, never of patients."
+        f"{model.title} at “{name}”: of 100 fields answered “{WORDS['malignant']}”, "
+        f"{100 * positive:.0f} show it; of 100 answered “{WORDS['benign']}”, "
+        f"{100 * negative:.0f} show none."
     )
 
 

@@ -24,12 +24,12 @@ from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.cli.arguments import Found, find_images
 from bcd_models.images.open import open_image
 from bcd_models.models.ensemble import EnsembleConfig
-from bcd_models.prediction import COLUMNS, NOTICE
+from bcd_models.prediction import COLUMNS, NOTICE, name_point
 from tests.conftest import CARDS
 from tests.support import synthetic
 from tests.support.command_line import COMMAND, Done, bcd
 from tests.support.processes import running
-from tests.support.running_app import save_small_model
+from tests.support.running_app import EXAMPLES, POINTS, save_small_model
 
 MODEL = str(CARDS / "bcd-mobilenetv2")
 FORMATS = [(), ("--csv",), ("--json",)]
@@ -70,11 +70,32 @@ def test_json_says_it_all(patch_file: Path, light_model: BCDClassifier) -> None:
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer.pop("path") == str(patch_file)
-    expected = light_model.predict(patch_file).to_dict()
+    rule = light_model.config.decision
+    expected = name_point(light_model.predict(patch_file), rule, rule).to_dict()
+    assert (expected["point"], expected["missed_of_100"]) == ("balanced", 11)
     assert answer.pop("probability") == pytest.approx(expected.pop("probability"), abs=1e-5)
     assert answer.pop("runtime") == "onnx float32"
     expected.pop("runtime")  # another test may have taken the network
     assert answer == json.loads(json.dumps(expected))
+
+
+def test_what_was_missed_in_testing_stands_once_under_a_table_with_negatives(
+    tmp_path: Path,
+) -> None:
+    model = save_small_model(tmp_path, "small", points=POINTS)
+    images = [*EXAMPLES.glob("*.png")]
+    for point, missed in (((), "(balanced) the model missed 11"), (("--point", "none"), "75")):
+        done = bcd("predict", *images, "--model", model, "--mpp", "4", *point)
+        assert done.stdout.count("benign ") > 1, done.stdout
+        (told,) = [line for line in done.stderr.splitlines() if "missed" in line]
+        assert f"{missed} of 100 carcinoma patches in out-of-fold testing" in told
+    done = bcd("predict", *images, "--model", model, "--mpp", "4", "--point", "all")
+    assert "missed" not in done.stderr  # nothing is negative here
+    out = tmp_path / "map.png"
+    done = bcd(
+        "explain", images[0], "--model", model, "--mpp", "4", "--point", "none", "--out", out
+    )
+    assert "(none) the model missed 75 of 100" in done.stderr
 
 
 def test_bad_files_are_reported_at_the_end_and_the_rest_done(folder: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bcd_models.config import DecisionConfig
+from bcd_models.config import DecisionConfig, Estimate, OperatingPoint
 from bcd_models.decision import (
     calibrate,
     choose_label,
@@ -48,3 +48,23 @@ def test_margins_are_smoothed_over_neighbours_that_are_known() -> None:
     alone = np.full((5, 5), np.nan)
     alone[2, 2] = 1.5
     assert smooth_margins(alone, 2.0)[2, 2] == pytest.approx(1.5)
+
+
+def test_predictive_values_follow_from_the_counts_of_a_table() -> None:
+    """Of 1,000 fields 200 malignant, 180 of them found; of 800 others 80 labelled malignant."""
+    measured = {"sensitivity": 180 / 200, "specificity": 720 / 800}
+    point = OperatingPoint(
+        threshold=0.5,
+        **{name: Estimate(value=one, low=0, high=1) for name, one in measured.items()},
+    )
+    assert point.missed_of_100 == 10
+    assert point.predictive_values(0.2) == pytest.approx((180 / 260, 720 / 740))
+    assert OperatingPoint(threshold=0.5).predictive_values(0.2) is None
+    assert OperatingPoint(threshold=0.5).missed_of_100 is None
+
+
+def test_a_rule_names_the_point_that_it_is_at() -> None:
+    points = {name: OperatingPoint(threshold=at) for name, at in (("a", 0.3), ("b", 0.6))}
+    rule = DecisionConfig(threshold=0.3, points=points)
+    assert [rule.own_point, rule.at("b").own_point] == ["a", "b"]
+    assert DecisionConfig(threshold=0.4, points=points).own_point == ""

@@ -101,3 +101,19 @@ def test_a_card_that_names_no_models_says_what_to_set(tmp_path, text):
     card.write_text(text)
     with pytest.raises(InputError, match="set BCD_MODELS"):
         read_published_models(card)
+
+
+def test_points_are_chosen_by_name_and_the_first_is_each_model_s_own(
+    small_models: Models, pointed_models: Models
+) -> None:
+    assert pointed_models.point_choices == [("balanced", ""), ("all", "all"), ("none", "none")]
+    wanted = ("", "balanced", "none")
+    assert [pointed_models.check_point(one) for one in wanted] == ["", "", "none"]
+    assert len(small_models.point_choices) == 1
+    folders = [models.describe(models.names[0]).folder for models in (small_models, pointed_models)]
+    both = Models([str(folder) for folder in folders])
+    assert [value for _, value in both.point_choices] == ["", "balanced", "all", "none"]
+    assert both.check_point("balanced") == "balanced"
+    for models, known in ((pointed_models, "balanced, all, none"), (small_models, "none")):
+        with pytest.raises(InputError, match=known):
+            models.check_point("screening")

@@ -314,6 +314,7 @@ def test_what_models_were_asked_is_logged_saved_or_not(
             "images": 2,
             "models": list(NAMES),
             "weights": [small_models.describe(name).weights_sha256 for name in NAMES],
+            "point": "",
             "shown": False,
         }
         assert session.query(Examination).count() == 0

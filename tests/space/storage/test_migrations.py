@@ -86,7 +86,23 @@ def test_the_scale_of_older_answers_reads_as_not_recorded(database: Database) ->
         assert wording.scale_words(said) == "0.5 µm a pixel, as given"
 
 
-def _write_a_result(database: Database, revision: str, **more: str) -> None:
+def test_the_operating_point_of_older_answers_is_not_told(database: Database) -> None:
+    _write_a_result(database, "0006", runtime="", scale="given", tile_probabilities=[])
+    migrations.migrate(database)
+    with database.transaction() as session:
+        older = session.get_one(Result, 1)
+        said = stored_answers.prediction(older.image, older)
+        assert (said.point, said.missed_of_100, said.missed_words) == ("", None, "")
+        assert "operating point" not in wording.probability_line(said)
+        older.point, older.missed_of_100 = "screening", 5
+    with database.snapshot() as session:
+        newer = session.get_one(Result, 1)
+        said = stored_answers.prediction(newer.image, newer)
+        assert "(screening) the model missed 5 of 100" in said.missed_words
+        assert "(operating point “screening”)" in wording.probability_line(said)
+
+
+def _write_a_result(database: Database, revision: str, **more: Any) -> None:
     """Write one answer into the tables of an earlier revision."""
     migrations.migrate(database, revision)
     tables = MetaData()

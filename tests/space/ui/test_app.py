@@ -84,6 +84,7 @@ def test_models(client, models):
             "version": "1.2.3",
             "weights_sha256": models[name].weights_sha256,
             "threshold": 0.4,
+            "points": [],
         }
         for name, title in zip(NAMES, ("MobileNetV2", "EfficientNet-B2"), strict=True)
     ]
@@ -171,6 +172,12 @@ def test_a_broken_file_is_told_as_the_library_tells_it(client, models, endpoint,
     with pytest.raises(AppError) as told:
         client.predict(handle_file(path), api_name=endpoint)
     assert str(told.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("endpoint", ["/predict", "/explain", "/report"])
+def test_an_operating_point_that_the_model_lacks_is_told(client, endpoint):
+    with pytest.raises(AppError, match=r"^no operating point 'screening' of this model"):
+        client.predict(handle_file(PATCHES[0]), point="screening", api_name=endpoint)
 
 
 def test_no_file_is_told(client):

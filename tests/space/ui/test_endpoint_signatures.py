@@ -13,12 +13,12 @@ from tests.support.clinic import NAMES, PATCHES
 from tests.support.serving import Serving, add_account, answer, in_json, upload
 
 REQUIRED = object()
-MODEL, MPP = ("model", NAMES[0]), ("mpp", 0)
+MODEL, MPP, POINT = ("model", NAMES[0]), ("mpp", 0), ("point", "")
 ARGUMENTS: dict[str, list[tuple[str, Any]]] = {
     "models": [],
-    "predict": [("image", REQUIRED), MODEL, MPP],
-    "explain": [("image", REQUIRED), MODEL, ("label", "predicted"), ("opacity", 0.5), MPP],
-    "report": [("image", REQUIRED), MODEL, MPP],
+    "predict": [("image", REQUIRED), MODEL, MPP, POINT],
+    "explain": [("image", REQUIRED), MODEL, ("label", "predicted"), ("opacity", 0.5), MPP, POINT],
+    "report": [("image", REQUIRED), MODEL, MPP, POINT],
     "create_patient": [("external_id", ""), ("birth_year", 0), ("note", "")],
     "save_examination": [
         ("patient", REQUIRED),
@@ -31,6 +31,7 @@ ARGUMENTS: dict[str, list[tuple[str, Any]]] = {
         ("comment", ""),
         ("shown", True),
         MPP,
+        POINT,
     ],
     "record_read": [
         ("examination", REQUIRED),
@@ -43,7 +44,7 @@ ARGUMENTS: dict[str, list[tuple[str, Any]]] = {
 PREDICTION = {
     "name", "label", "probability", "decision", "reasons", "threshold", "refer", "model",
     "model_version", "weights_sha256", "width", "height", "words", "notice", "mpp", "scale",
-    "tile_probabilities", "tiles", "share",
+    "tile_probabilities", "tiles", "share", "point", "missed_of_100",
 }  # fmt: skip
 OF_GUESTS = ("models", "predict", "explain", "report")
 
@@ -72,7 +73,7 @@ def test_returned_keys_are_kept(serving: Serving) -> None:
         return in_json(upload(client, PATCHES[0].read_bytes()))
 
     ((offered, *_),) = answer(client, "models")
-    assert offered.keys() >= {"name", "title", "version", "weights_sha256", "threshold"}
+    assert offered.keys() >= {"name", "title", "version", "weights_sha256", "threshold", "points"}
     (said,) = answer(client, "predict", image(), NAMES[0], 4)
     assert said.keys() >= PREDICTION
     overlay, said = answer(client, "explain", image(), NAMES[0], "predicted", 0.5, 4)

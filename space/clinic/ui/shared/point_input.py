@@ -48,4 +48,6 @@ def _measured_share(models: Models) -> int:
 
 def _describe(models: Models, names: list[str], point: str, share: float) -> str:
     lines = [wording.predictive_line(models.describe(name), point, int(share)) for name in names]
-    return "".join(f'<p class="bcd-quiet">{escape(line)}</p>' for line in lines)
+    return "".join(
+        f'<p class="bcd-quiet">{escape(one)}</p>' for one in [*lines, wording.PREDICTIVE_NOTE]
+    )
