@@ -16,7 +16,7 @@ from bcd_models import BCDClassifier
 from bcd_models.prediction import NOTICE
 from clinic.analysis.analyse import MAX_IMAGES
 from clinic.analysis.wording import figure, heading
-from tests.support.running_app import EXAMPLES, running_app, save_small_model
+from tests.support.running_app import EXAMPLES, POINTS, running_app, save_small_model
 from tests.ui.browsing import (
     DESK,
     PHONE,
@@ -38,7 +38,7 @@ HOSTILE = "${7*7} {{7*7}} <img src=x onerror=alert(1)> &amp; patch.png"
 def folders(tmp_path_factory) -> list[Path]:
     root = tmp_path_factory.mktemp("models")
     return [
-        save_small_model(root, "small-one"),
+        save_small_model(root, "small-one", points=POINTS),
         save_small_model(root, "small-b2", "efficientnet_b2"),
     ]
 
@@ -166,6 +166,30 @@ def test_more_images_than_are_taken_are_told(page):
     expect(toast).to_contain_text(f"At most {MAX_IMAGES} images at once: the last 1 are left out")
     last = f"Image {MAX_IMAGES} of {MAX_IMAGES}: ready to analyse"
     expect(page.get_by_text(last)).to_be_visible()
+
+
+def test_the_operating_point_decides_and_what_its_answers_are_worth_is_told(page, tmp_path):
+    choose_example(page)
+    page.get_by_role("radio", name="none").check()
+    analyse(page)
+    expect(page.get_by_role("heading", level=2)).to_contain_text("No invasive carcinoma pattern")
+    sentence = "At this operating point (none) the model missed 75 of 100 carcinoma patches"
+    expect(page.get_by_text(sentence)).to_be_visible()
+    download_report(page, tmp_path / "report.pdf")
+    (sheet,) = PdfReader(tmp_path / "report.pdf").pages
+    assert sentence in " ".join(sheet.extract_text().split())
+
+    page.get_by_role("radio", name="balanced").check()
+    expect(page.get_by_text("Ready to analyse")).to_be_visible()
+    expect(page.get_by_text(sentence)).to_have_count(0)
+    unfold(page, "What answers are worth here")
+    share = page.get_by_role("spinbutton")
+    expect(share).to_have_value("25")  # as measured on
+    share.fill("20")
+    share.press("Enter")
+    expect(page.get_by_text("“invasive carcinoma pattern”, 53 show it")).to_be_visible()
+    expect(page.get_by_text("never of patients")).to_be_visible()
+    assert fits(page)
 
 
 def test_another_model_takes_the_answer_away(page):
