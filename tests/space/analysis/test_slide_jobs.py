@@ -16,6 +16,7 @@ from bcd_models.errors import ImageError, InputError
 from bcd_models.prediction import NOTICE
 from clinic.analysis import slide_jobs as slides
 from clinic.storage.actor import Actor, NotAllowed, NotSignedIn
+from tests.support.running_app import POINTS
 from tests.support.slides import BENIGN, SMALL_MPP, draw_layout, small_slides, write_slide
 
 DOCTOR = Actor(1, "ada", "doctor", "10.0.0.1")
@@ -87,6 +88,24 @@ def test_a_small_slide_is_a_picture_too(model: BCDClassifier, folder: Path, tmp_
     found = slides.map_slide(DOCTOR, model, slide.read_bytes(), None, folder)
     assert found.picture
     assert np.array_equal(np.asarray(found.picture), pixels)
+
+
+def test_the_operating_point_decides_on_its_tiles_too(
+    telling: Path, folder: Path, tmp_path: Path
+) -> None:
+    model = BCDClassifier.from_pretrained(telling)
+    rule = model.config.for_tiles.model_copy(update={"points": POINTS})
+    model.config = model.config.model_copy(update={"decision": rule, "tile_decision": None})
+    drawn = draw_layout(np.full((2, 2), BENIGN), 4.0)
+    data = write_slide(tmp_path / "small.tif", drawn, 4.0, (1, 4)).read_bytes()
+    found = slides.map_slide(DOCTOR, model, data, None, folder, point="none").prediction
+    assert (found.point, found.tiles("benign")) == ("none", found.predicted)
+    assert "(none) the model missed 75 of 100 carcinoma patches" in found.missed_words
+    assert found.to_dict()["model"]["point"] == "none"
+    found = slides.map_slide(DOCTOR, model, data, None, folder, point="all").prediction
+    assert (found.point, found.rule.threshold) == ("all", 0.001)
+    with pytest.raises(InputError, match="no operating point 'screening'"):
+        slides.map_slide(DOCTOR, model, data, None, folder, point="screening")
 
 
 def test_it_is_a_doctor_s(slide: Path, model: BCDClassifier, folder: Path) -> None:
