@@ -107,6 +107,12 @@ class OperatingPoint(Strict):
     negative_predictive_value: Estimate | None = None
     prevalence: float | None = Field(None, gt=0, lt=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_0_2_0(cls, document: Any) -> Any:
+        """Read a threshold alone, which a point was until release 0.2.0."""
+        return {"threshold": document} if isinstance(document, float) else document
+
 
 class DecisionConfig(Strict):
     """From a logit margin to a probability, a label and a referral: three separate things.
@@ -140,8 +146,8 @@ class DecisionConfig(Strict):
         if point is None:
             return self
         if point not in self.points:
-            known = ", ".join(self.points) or "it has none"
-            raise InputError(f"no operating point {point!r} of this model: choose one of {known}")
+            known = f"choose one of {', '.join(self.points)}" if self.points else "it has none"
+            raise InputError(f"no operating point {point!r} of this model: {known}")
         chosen = self.points[point]
         return self.model_copy(update={"threshold": chosen.threshold, "refer": chosen.refer})
 

@@ -15,6 +15,7 @@ from bcd_models.decision import (
     sigmoid,
     smooth_margins,
 )
+from bcd_models.errors import InputError
 
 
 def test_calibration_is_a_line_in_log_odds() -> None:
@@ -48,3 +49,15 @@ def test_margins_are_smoothed_over_neighbours_that_are_known() -> None:
     alone = np.full((5, 5), np.nan)
     alone[2, 2] = 1.5
     assert smooth_margins(alone, 2.0)[2, 2] == pytest.approx(1.5)
+
+
+def test_a_point_is_named_or_listed() -> None:
+    rule = DecisionConfig(threshold=0.3, refer=(0.2, 0.4), points={"screening": 0.1})
+    assert rule.points["screening"].threshold == 0.1  # as release 0.2.0 wrote it
+    chosen = rule.at("screening")
+    assert (chosen.threshold, chosen.refer) == (0.1, None)
+    assert rule.at(None) is rule
+    with pytest.raises(InputError, match=r"'confirm' of this model: choose one of screening$"):
+        rule.at("confirm")
+    with pytest.raises(InputError, match=r"'confirm' of this model: it has none$"):
+        DecisionConfig().at("confirm")
