@@ -153,8 +153,12 @@ class DecisionConfig(Strict):
 
     @model_validator(mode="after")
     def _band_holds_threshold(self) -> Self:
-        if self.refer and not 0 <= self.refer[0] <= self.threshold <= self.refer[1] <= 1:
-            raise ValueError(f"referral band {self.refer} does not hold threshold {self.threshold}")
+        rules: tuple[DecisionConfig | OperatingPoint, ...] = (self, *self.points.values())
+        for one in rules:
+            if one.refer and not 0 <= one.refer[0] <= one.threshold <= one.refer[1] <= 1:
+                raise ValueError(
+                    f"referral band {one.refer} does not hold threshold {one.threshold}"
+                )
         return self
 
 
@@ -212,7 +216,7 @@ class Provenance(Strict):
         seed: Of the training.
         start: "imagenet", "none", or the name of the file of start weights.
         start_sha256: Of that file.
-        inputs: SHA-256 of other runs' predictions that were learnt from or calibrated on.
+        inputs: SHA-256 of other runs' answers learnt from, and predictions calibrated on.
         git_commit: Of the code; ends in "-dirty" where that had been changed since.
         versions: Of Python and libraries.
     """

@@ -11,7 +11,7 @@ and ends.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -153,8 +153,12 @@ def goes_on(study: Study, arm: Arm) -> bool:
     return metrics.auroc(truth, together) > metrics.auroc(truth, without)
 
 
-def do_next(study: Study) -> str | None:
+def do_next(study: Study, launch: Sequence[str] = ()) -> str | None:
     """Do the next training that is missing and nobody has in hand; returns its name, if any is.
+
+    Args:
+        study: What is trained, and where.
+        launch: What starts a training, as in ``steps.do_steps``.
 
     Raises:
         BCDError: It failed; the same command goes on from it.
@@ -167,7 +171,7 @@ def do_next(study: Study) -> str | None:
             lock.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(lock, timeout=0):
-                    steps.do_steps([step], [], 1)
+                    steps.do_steps([step], list(launch), 1)
                     return step.name
             except Timeout:
                 continue
@@ -285,7 +289,7 @@ def main(
     if recorded and recorded.exists():
         typer.echo(f"{len(records.restore(recorded, out, corpus))} runs from {recorded}")
     if take_next:
-        done = do_next(study)
+        done = do_next(study, shlex.split(launch))
         if recorded:
             records.gather(out, recorded)
         typer.echo(f"done: {done}" if done else "nothing is missing")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import ndimage
 
-from bcd_models.config import DecisionConfig
+from bcd_models.config import DecisionConfig, OperatingPoint
 from bcd_models.decision import (
     calibrate,
     choose_label,
@@ -33,6 +34,9 @@ def test_threshold_and_band_hold_their_ends() -> None:
     assert [choose_label(p, rule) for p in (0.29, 0.3)] == ["benign", "malignant"]
     assert [is_referred(p, rule) for p in (0.19, 0.2, 0.4, 0.41)] == [False, True, True, False]
     assert not is_referred(0.3, DecisionConfig(threshold=0.3))
+    beside = OperatingPoint(threshold=0.5, refer=(0.6, 0.9))
+    with pytest.raises(ValidationError, match=r"\(0\.6, 0\.9\) does not hold threshold 0\.5"):
+        DecisionConfig(points={"confirm": beside})
 
 
 def test_margins_are_smoothed_over_neighbours_that_are_known() -> None:
