@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import numpy as np
 import typer
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from optuna import get_all_study_names
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -81,9 +82,14 @@ def restore(records: Path, study: Path, corpus: Path) -> list[str]:
     }
     study.mkdir(parents=True, exist_ok=True)
     with FileLock(study / ".restore.lock"):  # of several processes that begin at once, one restores
-        missing = [name for name in recorded if not (study / "runs" / name / MODEL).exists()]
-        for name in missing:
-            _restore_run(recorded[name], study / "runs" / name, corpus)
+        restored = []
+        for name, files in recorded.items():
+            run = study / "runs" / name
+            run.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout), FileLock(run / run_folder.LOCK, timeout=0):  # or it is trained
+                if not (run / MODEL).exists():
+                    _restore_run(files, run, corpus)
+                    restored.append(name)
         for path in sorted((records / "tune").glob("*/*")):
             tuning = study / "tune" / path.parent.name
             if path.name == JOURNAL:
@@ -91,7 +97,7 @@ def restore(records: Path, study: Path, corpus: Path) -> list[str]:
             elif not (tuning / path.name).exists():
                 tuning.mkdir(parents=True, exist_ok=True)
                 write_files({tuning / path.name: path.read_bytes()})
-    return missing
+    return restored
 
 
 def _journal(tuning: Path) -> str:

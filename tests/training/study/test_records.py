@@ -10,13 +10,14 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from filelock import FileLock
 from optuna.trial import TrialState
 
 from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from bcd_models.hub.folder import CONFIG, WEIGHTS
 from tests.support import small_runs, studies
-from training import command
+from training import command, run_folder
 from training.compare import report as compare
 from training.corpus.predictions import COLUMNS
 from training.evaluate import answers
@@ -189,6 +190,17 @@ def test_a_study_that_has_nothing_yet_gives_no_records(
     assert capsys.readouterr().out.startswith("0 runs: ")
     assert not (tmp_path / "kept").exists()
     assert records.restore(tmp_path / "kept", tmp_path / "study", corpus_folder) == []
+
+
+def test_what_is_being_trained_here_is_not_restored(
+    kept: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    trained = tmp_path / ARM / FOLDS[0]
+    trained.mkdir(parents=True)
+    with FileLock(trained / run_folder.LOCK):
+        assert records.restore(kept, tmp_path, corpus_folder) == NAMES[1:]
+        assert list_files(trained) == {run_folder.LOCK}
+    assert records.restore(kept, tmp_path, corpus_folder) == NAMES[:1]  # it was given up
 
 
 def test_a_tuning_cut_off_before_its_study_is_no_record(tmp_path: Path) -> None:
