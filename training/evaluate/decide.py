@@ -3,8 +3,9 @@
 python -m training.evaluate.decide --model FOLDER --margins TABLE --arm BACKBONE/ARM
 
 TABLE is a ``predictions.parquet`` as studies recorded up to release 0.2.0: a line an image, a
-column of margins a run, ``BACKBONE/ARM/fold-K``. The points go into the folder's ``config.json``, what they rest on into
-``decisions.json`` beside it; weights, calibration and the rule by default stay as they are.
+column of margins a run, ``BACKBONE/ARM/fold-K``. The points go into the folder's ``config.json``,
+what they rest on into ``decisions.json`` beside it; weights, calibration and the rule by default
+stay as they are.
 """
 
 from __future__ import annotations
