@@ -107,7 +107,7 @@ def predict_into(
             [path for path, _ in images], mpp=[scale for _, scale in images], point=point
         )
         for (path, _), (_, said) in zip(images, stream, strict=True):
-            rows.append(_row(path, said, model, sha256))
+            rows.append(_row(path, said, model, sha256, rules[0].threshold))
             if isinstance(said, ImageError):
                 failed.append(describe_failure(path, said))
         _write(file, rows)
@@ -152,13 +152,13 @@ def _refuse_others(folder: Path, files: Mapping[Path, Any]) -> None:
 
 
 def _row(
-    path: Path, said: Prediction | ImageError, model: Predictor, sha256: str
+    path: Path, said: Prediction | ImageError, model: Predictor, sha256: str, threshold: float
 ) -> dict[str, Any]:
     """Return one row: the answer, or why there is none."""
     if not isinstance(said, ImageError):
         return {"path": str(path), **said.to_row(), "failed": None}
     known = {
-        "threshold": model.config.decision.threshold,
+        "threshold": threshold,
         "model": model.config.name,
         "model_version": model.config.version,
         "weights_sha256": sha256,

@@ -107,6 +107,12 @@ class OperatingPoint(Strict):
     negative_predictive_value: Estimate | None = None
     prevalence: float | None = Field(None, gt=0, lt=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_0_2_0(cls, document: Any) -> Any:
+        """Read a threshold alone, which a point was until release 0.2.0."""
+        return {"threshold": document} if isinstance(document, float) else document
+
     @property
     def missed_of_100(self) -> int | None:
         """How many of 100 malignant patches are labelled benign; None: not measured."""
@@ -167,15 +173,19 @@ class DecisionConfig(Strict):
         if point is None:
             return self
         if point not in self.points:
-            known = ", ".join(self.points) or "it has none"
-            raise InputError(f"no operating point {point!r} of this model: choose one of {known}")
+            known = f"choose one of {', '.join(self.points)}" if self.points else "it has none"
+            raise InputError(f"no operating point {point!r} of this model: {known}")
         chosen = self.points[point]
         return self.model_copy(update={"threshold": chosen.threshold, "refer": chosen.refer})
 
     @model_validator(mode="after")
     def _band_holds_threshold(self) -> Self:
-        if self.refer and not 0 <= self.refer[0] <= self.threshold <= self.refer[1] <= 1:
-            raise ValueError(f"referral band {self.refer} does not hold threshold {self.threshold}")
+        rules: tuple[DecisionConfig | OperatingPoint, ...] = (self, *self.points.values())
+        for one in rules:
+            if one.refer and not 0 <= one.refer[0] <= one.threshold <= one.refer[1] <= 1:
+                raise ValueError(
+                    f"referral band {one.refer} does not hold threshold {one.threshold}"
+                )
         return self
 
 
@@ -233,7 +243,7 @@ class Provenance(Strict):
         seed: Of the training.
         start: "imagenet", "none", or the name of the file of start weights.
         start_sha256: Of that file.
-        inputs: SHA-256 of other runs' predictions that were learnt from or calibrated on.
+        inputs: SHA-256 of other runs' answers learnt from, and predictions calibrated on.
         git_commit: Of the code; ends in "-dirty" where that had been changed since.
         versions: Of Python and libraries.
     """

@@ -24,6 +24,7 @@ RECIPE = "recipe.yaml"
 RUN_FILE = "run.json"
 MODEL = "model"
 PREDICTIONS = "predictions.parquet"
+LOCK = ".lock"  # held by who writes into it
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGES = ("bcd_models", "training")
 
@@ -46,7 +47,7 @@ def hold(
     except OSError as error:
         raise InputError(f"run folder {out} can't be made: {error}") from None
     try:
-        with FileLock(out / ".lock", timeout=0):
+        with FileLock(out / LOCK, timeout=0):
             _record(out, plan, provenance)
             state.wait_for_everyone()
             yield

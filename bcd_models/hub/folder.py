@@ -80,8 +80,9 @@ def read_member_names(folder: Path) -> list[str]:
 def read_document(folder: Path) -> Any:
     """What ``config.json`` holds, unchecked; ModelFolderError where it isn't JSON."""
     path = folder / CONFIG
+    data = _read(path)
     try:
-        return json.loads(_read(path).decode())
+        return json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise ModelFolderError(f"{path} is not JSON in UTF-8 ({error}): {REMEDY}") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -215,13 +216,17 @@ class BCDEnsemble(Predictor):
     def explain_opened(
         self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
     ) -> Explanation:
-        """Return the mean of the members' heat maps, each beyond that member's own threshold."""
+        """Return the mean of the members' heat maps, each beyond that member's own threshold.
+
+        At an operating point it is the member's own threshold there, where it has such a point.
+        """
         from bcd_models.explanation import Explanation
 
-        maps = [
-            member.explain_opened(image, field, prediction, label, method).heatmap
-            for member in self.members
-        ]
+        own, maps = replace(prediction, point=""), []
+        for member in self.members:
+            rule = member.config.for_tiles if field.shown.size > 1 else member.config.decision
+            of_member = prediction if prediction.point in rule.points else own
+            maps.append(member.explain_opened(image, field, of_member, label, method).heatmap)
         mean: NDArray[np.float32] = np.mean(maps, axis=0, dtype=np.float32)
         return Explanation(image, label, mean, prediction, field.seen)
 

@@ -73,6 +73,7 @@ class _Opened:
     margins: Margins | None
     as_tiles: bool
     point: str | None
+    rule: DecisionConfig
 
 
 @dataclass(frozen=True)
@@ -514,15 +515,17 @@ class Predictor(ABC):
         image, read = open_scaled(source, limits)
         scale = read if mpp is None else give_scale(mpp)
         layout = plan_layout(image.size, scale, self.mpp, self.field_um, limits.max_tiles)
+        as_tiles = bool(ask.views) or layout.rows * layout.columns > 1
+        config = self.config
+        rule = (config.for_tiles if as_tiles else config.decision).at(ask.point)
         field = cut_field(np.asarray(image), layout, self.white_point)
         ready, margins = [], None
         if len(field.tiles) <= MAX_TILES_AT_ONCE:
             ready = [self.prepare(tile) for tile in field.tiles]
         else:
             margins = self._compute_in_turn(field.tiles)
-        as_tiles = bool(ask.views) or field.shown.size > 1
         one = _Opened(
-            source, layout, field.shown, field.reasons, ready, margins, as_tiles, ask.point
+            source, layout, field.shown, field.reasons, ready, margins, as_tiles, ask.point, rule
         )
         return one, image, field
 
@@ -544,9 +547,7 @@ class Predictor(ABC):
         """Return the prediction that follows from the margins of an image's tiles."""
         if not all(map(math.isfinite, margins.values)):
             raise InputError(f"{self.config.name} gives no number: its weights are damaged")
-        config = self.config
-        decision = (config.for_tiles if one.as_tiles else config.decision).at(one.point)
-        layout, grid = one.layout, np.full(one.shown.shape, np.nan)
+        decision, layout, grid = one.rule, one.layout, np.full(one.shown.shape, np.nan)
         grid[one.shown] = margins.values
         smoothed = smooth_margins(grid, decision.context)[one.shown]
         probabilities = calibrate(smoothed, decision).tolist()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from copy import copy
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ import pytest
 
 from bcd_models import BCDClassifier, InputError
 from bcd_models.batch import FILE_PATTERN, Share, predict_into
+from bcd_models.config import OperatingPoint
 from bcd_models.prediction import COLUMNS
 from tests.support.processes import running
 from tests.support.running_app import EXAMPLES, save_small_model
@@ -93,6 +95,18 @@ def test_other_answers_are_not_mixed_in(model, paths, tmp_path) -> None:
     predict_into(model, paths, tmp_path, images_per_file=10)
     with pytest.raises(InputError, match="other images"):
         predict_into(model, paths[1:], tmp_path, images_per_file=10)
+
+
+def test_every_line_has_the_threshold_of_the_point_asked_for(model, paths, tmp_path) -> None:
+    rule = model.config.decision.model_copy(
+        update={"points": {"confirm": OperatingPoint(threshold=0.9)}}
+    )
+    asked = copy(model)
+    asked.config = model.config.model_copy(update={"decision": rule})
+    predict_into(asked, paths[10:15], tmp_path, point="confirm")
+    assert [row["threshold"] for row in rows(tmp_path)] == [0.9] * 5  # one of no image
+    with pytest.raises(InputError, match="another model, or about other images"):
+        predict_into(asked, paths[10:15], tmp_path)
 
 
 def test_a_folder_that_can_not_be_used_is_told(model, paths, tmp_path) -> None:

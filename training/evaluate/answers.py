@@ -62,12 +62,12 @@ def record(model: BCDClassifier, opened: Corpus) -> pd.DataFrame:
     margins = scoring.score_patches(model, _read_patches(opened, others), views=1)
     coarse = {"other": pd.Series(margins, others)}
     if len(of_fold):
-        patches = list(_read_patches(opened, of_fold))
-        for views in VIEWS:
+        for views in VIEWS:  # read anew each time: whole images of a fold would fill the memory
+            patches = _read_patches(opened, of_fold)
             answers.loc[of_fold, f"views_{views}"] = scoring.score_patches(model, patches, views)
         coarse |= _climb(model, opened, held, of_fold, plan.views)
         for share in FIELDS:
-            zoomed = (zoom(patch, 1 / share) for patch in patches)
+            zoomed = (zoom(patch, 1 / share) for patch in _read_patches(opened, of_fold))
             margins = scoring.score_patches(model, zoomed, views=1)
             coarse[f"field_{share:g}"] = pd.Series(margins, of_fold)
         cell = model.backbone.cell_pixels  # of which a transformer takes whole ones alone

@@ -57,8 +57,8 @@ def choose_points(
 
 def band_around(threshold: float, reach: float) -> tuple[float, float]:
     """Return the probabilities that lie so far from a threshold in log-odds, below and above."""
-    centre = float(log_odds(threshold))
-    return float(sigmoid(centre - reach)), float(sigmoid(centre + reach))
+    low, high = sigmoid(log_odds(threshold) + np.array((-reach, reach)))
+    return min(float(low), threshold), max(float(high), threshold)  # rounding leaves it inside
 
 
 def fit_line(log_odds: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[float, float]:

@@ -2,9 +2,10 @@
 
 python -m training.evaluate.decide --model FOLDER --margins TABLE --arm BACKBONE/ARM
 
-TABLE is a study's ``predictions.parquet``: a line an image, a column of margins a run,
-``BACKBONE/ARM/fold-K``. The points go into the folder's ``config.json``, what they rest on into
-``decisions.json`` beside it; weights, calibration and the rule by default stay as they are.
+TABLE is a ``predictions.parquet`` as studies recorded up to release 0.2.0: a line an image, a
+column of margins a run, ``BACKBONE/ARM/fold-K``. The points go into the folder's ``config.json``,
+what they rest on into ``decisions.json`` beside it; weights, calibration and the rule by default
+stay as they are.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def read_margins(table: Path, arm: str) -> pd.DataFrame:
     """Return an arm's held-out rows of a study's table, with ``margin`` and ``fold``.
 
     Raises:
-        InputError: The table can't be read, or holds no fold of the arm.
+        InputError: The table can't be read, or holds fewer than two folds of the arm.
     """
     try:
         wide = pd.read_parquet(table)
@@ -102,8 +103,8 @@ def read_margins(table: Path, arm: str) -> pd.DataFrame:
         raise InputError(f"{table} can't be read: {error}") from None
     folds = {f"{arm}/fold-{fold}": fold for fold in range(splits.FOLDS)}
     held = [name for name in folds if name in wide.columns]
-    if not held:
-        raise InputError(f"{table} holds no fold of {arm}")
+    if len(held) < 2:  # what is chosen on some is measured on another
+        raise InputError(f"{table} holds {len(held) or 'no'} fold of {arm}: it takes two or more")
     keys = [name for name in wide.columns if "/" not in name]
     long = wide.melt(keys, held, "run", "margin").dropna(subset="margin")
     return long.assign(fold=long["run"].map(folds)).reset_index(drop=True)
@@ -116,10 +117,18 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
         frame: Rows of one source: ``margin``, ``label``, ``case_id``, ``source`` and ``fold``.
         decision: The model's rule. Its calibration is kept, and its threshold and referral band,
             with which the model was tested, are the first point's.
+
+    Raises:
+        InputError: The rows hold one label only, or too few cases.
     """
+    if not metrics.is_estimable(frame):
+        raise InputError(
+            f"the margins are of one label, or of fewer than {metrics.MIN_CASES} cases: too few"
+        )
     truth = metrics.is_malignant(frame)
     margins = frame["margin"].to_numpy(np.float64)
     probability = calibrate(margins, decision)
+    calibrated = decision.slope * margins + decision.intercept  # a probability may round to 1
     drawn = metrics.draw_resamples(frame["case_id"], frame["source"])
     found = {}
     points = choose_points(probability, truth)
@@ -130,7 +139,7 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
             truth, probability, point.threshold, drawn, FIGURES.values()
         )
         answers = referral.Answers(
-            np.abs(log_odds(probability) - log_odds(point.threshold)),
+            np.abs(calibrated - log_odds(point.threshold)),
             (probability >= point.threshold) != truth,
             frame["case_id"].to_numpy(),
         )
@@ -189,7 +198,8 @@ def tabulate(decisions: Decisions) -> str:
     alphas = [f"at most {100 * alpha:g}% wrong" for alpha in referral.ALPHAS]
     second = [["point", *alphas], ["---"] * (1 + len(alphas))]
     for name, figures in decisions.points.items():
-        second.append([name, *map(_write_promise, figures.promises)])
+        kept = {promise.alpha: _write_promise(promise) for promise in figures.promises}
+        second.append([name, *(kept.get(alpha, "too few cases") for alpha in referral.ALPHAS)])
     tables = ["\n".join(f"| {' | '.join(cells)} |" for cells in table) for table in (lines, second)]
     counts = decisions.counts
     below = (
@@ -197,8 +207,8 @@ def tabulate(decisions: Decisions) -> str:
         f"the model of {decisions.arm} that had not learnt from its case. Intervals: 95%, "
         "bootstrap over cases. Second table: what is referred where at most so much of a case, on "
         "average, may be decided wrongly; what is wrong then; and the share of cases of which more "
-        "than a fifth of the decided is wrong. Chosen on four folds and realised on the fifth, "
-        "five times; the refitted model gets no formal guarantee of it, another hospital none."
+        "than a fifth of the decided is wrong. Chosen on all folds but one and realised on that "
+        "one, each in turn; the refitted model gets no formal guarantee, another hospital none."
     )
     return "\n\n".join([*tables, below, ""])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -99,7 +100,7 @@ class Degrade(Strict):
         own = self.model_dump(exclude={"spared", "strength", "jpeg"})
         own["jpeg"] = HIGHEST_JPEG_QUALITY - self.jpeg if self.jpeg else 0
         return {
-            name: min(value * self.strength, MAX_STRENGTHS.get(name, value * self.strength))
+            name: min(value * self.strength, max(value, MAX_STRENGTHS.get(name, math.inf)))
             for name, value in own.items()
             if value
         }

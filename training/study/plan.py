@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -60,9 +61,10 @@ class Plan(Strict):
 
     @model_validator(mode="after")
     def _tuned_alike(self) -> Self:
-        trials: dict[str, int] = {}
+        tuned: dict[str, tuple[str, int]] = {}  # by the name of the tuning's folder
         for arm in self.arms:
-            if arm.trials and trials.setdefault(arm.recipe, arm.trials) != arm.trials:
+            own = arm.recipe, arm.trials
+            if arm.trials and tuned.setdefault(Path(arm.recipe).stem, own) != own:
                 raise ValueError(f"arm {arm.name!r}: another one has {arm.recipe} tuned otherwise")
         return self
 
@@ -75,16 +77,38 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"plan {path} can't be read: {error}") from None
     except ValidationError as error:
         raise InputError(first_error(error, f"plan {path}")) from None
-    names: set[str] = set()
+    before: dict[str, Arm] = {}
+    folders: set[str] = set()
     for arm in plan.arms:
         trained = apply_arm(recipe.read(path.parent / arm.recipe), arm)
-        if unknown := {*arm.taught_by, *arm.lifts} - names:
-            raise InputError(f"plan {path}: arm {arm.name!r}: {min(unknown)!r} is no arm before it")
+        where = f"plan {path}: arm {arm.name!r}"
+        for name in (*arm.taught_by, *arm.lifts):
+            if name not in before:
+                raise InputError(f"{where}: {name!r} is no arm before it")
+            if not _has_runs(before[name], arm, name in arm.taught_by):
+                raise InputError(
+                    f"{where}: {name!r} may lack runs that it takes, which are of its own folds "
+                    "and seeds, and the refit of what teaches its own; none of what lifts others"
+                )
         name = f"{trained.backbone}/{arm.name}"
-        if name in names:
+        if make_file_name(name) in folders:
             raise InputError(f"plan {path}: {trained.backbone} has two arms {arm.name!r}")
-        names.add(name)
+        folders.add(make_file_name(name))
+        before[name] = arm
     return plan
+
+
+def _has_runs(other: Arm, arm: Arm, teaches: bool) -> bool:
+    """Return whether another arm surely has the runs that an arm takes of it."""
+    seeds, folds = (arm.seeds, arm.folds) if teaches else (arm.seeds[:1], arm.folds[:1])
+    is_refitted = other.refit or not (teaches and arm.refit)
+    has_folds = {*seeds} <= {*other.seeds} and {*folds} <= {*other.folds}
+    return is_refitted and has_folds and not other.lifts
+
+
+def make_file_name(words: str) -> str:
+    """Return words as the name of a file."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", words)
 
 
 def apply_arm(plain: Recipe, arm: Arm, seed: int = 0) -> Recipe:

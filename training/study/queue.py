@@ -10,9 +10,8 @@ and ends.
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -36,7 +35,7 @@ from training.recipes import schema as recipe
 from training.recipes.schema import Recipe
 from training.run_folder import MODEL, PREDICTIONS
 from training.study import records, steps
-from training.study.plan import Arm, Plan, apply_arm, read_plan
+from training.study.plan import Arm, Plan, apply_arm, make_file_name, read_plan
 from training.study.steps import Step
 from training.tune.search import BEST
 
@@ -75,11 +74,16 @@ class Study:
 
     def run_folder(self, trained: Recipe, held: str) -> Path:
         """Return the folder of one run."""
-        return self.out / "runs" / trained.backbone / _make_file_name(trained.arm) / held
+        return self.find_run(f"{trained.backbone}/{trained.arm}", held)
+
+    def find_run(self, name: str, held: str) -> Path:
+        """Return the folder of one run of an arm, as "backbone/arm"."""
+        backbone, _, arm = name.partition("/")
+        return self.out / "runs" / backbone / make_file_name(arm) / held
 
     def write_config(self, trained: Recipe) -> Path:
         """Write a recipe's file into the study; returns the file."""
-        name = f"{trained.backbone}-{_make_file_name(trained.arm)}-{trained.seed}.yaml"
+        name = f"{trained.backbone}-{make_file_name(trained.arm)}-{trained.seed}.yaml"
         path = self.out / "recipes" / name
         document = trained.model_dump(mode="json", exclude_unset=True)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,17 +114,21 @@ def plan_trainings(study: Study) -> Iterator[list[Step]]:
         ]
         if arm.lifts:
             yield folds[:1]
-            if not lifts_ensemble(study, arm):
-                continue
+        if not goes_on(study, arm):
+            continue
         yield folds
         if arm.refit:
-            yield [_record(study, study.out / "runs" / name / REFIT) for name in arm.taught_by]
+            yield [_record(study, study.find_run(name, REFIT)) for name in arm.taught_by]
             yield [_refit(study, arm)]
 
 
 def plan_release(study: Study, cards: Path | None, readme: Path | None) -> Iterator[list[Step]]:
     """Plan what is made of finished trainings: test figures, the comparison, the model folders."""
-    refitted = [study.read_recipe(arm, arm.seeds[0]) for arm in study.plan.arms if arm.refit]
+    refitted = [
+        study.read_recipe(arm, arm.seeds[0])
+        for arm in study.plan.arms
+        if arm.refit and goes_on(study, arm)
+    ]
     yield [_measure_floor(study), *(_test(study, trained) for trained in refitted)]
     yield [_compare(study)]
     if cards:
@@ -129,11 +137,13 @@ def plan_release(study: Study, cards: Path | None, readme: Path | None) -> Itera
         yield [Step("the model folders", "study.release", [*runs, *options], None)]
 
 
-def lifts_ensemble(study: Study, arm: Arm) -> bool:
-    """Return whether an arm lifts the AUROC of others' mean log-odds, on its first fold."""
+def goes_on(study: Study, arm: Arm) -> bool:
+    """Return whether an arm is trained on all its folds: it lifts what it has to on the first."""
+    if not arm.lifts:
+        return True
     held = f"seed-{arm.seeds[0]}-fold-{arm.folds[0]}"
     own = study.run_folder(study.read_recipe(arm, arm.seeds[0]), held)
-    others = [study.out / "runs" / name / held for name in arm.lifts]
+    others = [study.find_run(name, held) for name in arm.lifts]
     frames = align_frames([predictions.read(run / PREDICTIONS) for run in (*others, own)])
     larger = splits.find_larger_source(frames[0])
     within = [select_source(frame, larger) for frame in frames]
@@ -143,8 +153,12 @@ def lifts_ensemble(study: Study, arm: Arm) -> bool:
     return metrics.auroc(truth, together) > metrics.auroc(truth, without)
 
 
-def do_next(study: Study) -> str | None:
+def do_next(study: Study, launch: Sequence[str] = ()) -> str | None:
     """Do the next training that is missing and nobody has in hand; returns its name, if any is.
+
+    Args:
+        study: What is trained, and where.
+        launch: What starts a training, as in ``steps.do_steps``.
 
     Raises:
         BCDError: It failed; the same command goes on from it.
@@ -153,11 +167,11 @@ def do_next(study: Study) -> str | None:
     for stage in plan_trainings(study):
         undone = [step for step in stage if not step.is_done]
         for step in undone:
-            lock = study.out / "claims" / _make_file_name(step.name)
+            lock = study.out / "claims" / make_file_name(step.name)
             lock.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(lock, timeout=0):
-                    steps.do_steps([step], [], 1)
+                    steps.do_steps([step], list(launch), 1)
                     return step.name
             except Timeout:
                 continue
@@ -201,7 +215,7 @@ def _record(study: Study, run: Path, training: Step | None = None) -> Step:
 
 
 def _teach(study: Study, arm: Arm, held: str) -> list[str]:
-    runs = (str(study.out / "runs" / name / held) for name in arm.taught_by)
+    runs = (str(study.find_run(name, held)) for name in arm.taught_by)
     return [word for run in runs for word in ("--teacher", run)]
 
 
@@ -249,10 +263,6 @@ def _name_refit(trained: Recipe) -> str:
     return f"{trained.backbone}, {trained.arm}, {REFIT}"
 
 
-def _make_file_name(words: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", words)
-
-
 def main(
     corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
     out: Annotated[Path, typer.Option(help="The study's folder.")],
@@ -279,7 +289,7 @@ def main(
     if recorded and recorded.exists():
         typer.echo(f"{len(records.restore(recorded, out, corpus))} runs from {recorded}")
     if take_next:
-        done = do_next(study)
+        done = do_next(study, shlex.split(launch))
         if recorded:
             records.gather(out, recorded)
         typer.echo(f"done: {done}" if done else "nothing is missing")

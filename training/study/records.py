@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import numpy as np
 import typer
+from filelock import FileLock, Timeout
+from optuna import get_all_study_names
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -53,8 +56,8 @@ def gather(study: Path, out: Path) -> list[str]:
     files |= {path for path in (study / "tune").glob("*/*") if path.suffix in TUNED_TEXTS}
     contents = {out / path.relative_to(study): path.read_bytes() for path in sorted(files)}
     for tuning in sorted((study / "tune").glob("*")):
-        if not (tuning / BEST).exists() and (tuning / DATABASE).exists():
-            contents[out / "tune" / tuning.name / JOURNAL] = _journal(tuning).encode()
+        if not (tuning / BEST).exists() and (journal := _journal(tuning)):
+            contents[out / "tune" / tuning.name / JOURNAL] = journal.encode()
     try:
         for path, data in contents.items():
             if not path.exists() or path.read_bytes() != data:
@@ -77,37 +80,52 @@ def restore(records: Path, study: Path, corpus: Path) -> list[str]:
         path.parent.relative_to(records / "runs").as_posix(): path.parent
         for path in sorted((records / "runs").glob(f"*/*/*/{ANSWERS}"))
     }
-    missing = [name for name in recorded if not (study / "runs" / name / MODEL).exists()]
-    for name in missing:
-        _restore_run(recorded[name], study / "runs" / name, corpus)
-    for path in sorted((records / "tune").glob("*/*")):
-        tuning = study / "tune" / path.parent.name
-        if path.name == JOURNAL:
-            _restore_tuning(tuning, path.read_text("utf-8"))
-        elif not (tuning / path.name).exists():
-            tuning.mkdir(parents=True, exist_ok=True)
-            write_files({tuning / path.name: path.read_bytes()})
-    return missing
+    study.mkdir(parents=True, exist_ok=True)
+    with FileLock(study / ".restore.lock"):  # of several processes that begin at once, one restores
+        restored = []
+        for name, files in recorded.items():
+            run = study / "runs" / name
+            run.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout), FileLock(run / run_folder.LOCK, timeout=0):  # or it is trained
+                if not (run / MODEL).exists():
+                    _restore_run(files, run, corpus)
+                    restored.append(name)
+        for path in sorted((records / "tune").glob("*/*")):
+            tuning = study / "tune" / path.parent.name
+            if path.name == JOURNAL:
+                _restore_tuning(tuning, path.read_text("utf-8"))
+            elif not (tuning / path.name).exists():
+                tuning.mkdir(parents=True, exist_ok=True)
+                write_files({tuning / path.name: path.read_bytes()})
+    return restored
 
 
 def _journal(tuning: Path) -> str:
-    """Return the trials of a tuning that goes on, as Optuna's own text; the same for the same."""
+    """Return the trials of a tuning that goes on, as Optuna's own text; the same for the same.
+
+    It is empty where no study was begun: a database is there before its study is.
+    """
+    if not (tuning / DATABASE).exists():
+        return ""
     with TemporaryDirectory() as beside, open_storage(sqlite_url(tuning), 1) as database:
+        if tuning.name not in get_all_study_names(database):
+            return ""
         path = Path(beside) / JOURNAL
         copy_finished(tuning.name, database, JournalStorage(JournalFileBackend(str(path))))
         return re.sub(r'"worker_id":"[^"]*"', '"worker_id":""', path.read_text("utf-8"))
 
 
 def _restore_tuning(tuning: Path, text: str) -> None:
-    """Make a tuning's database anew, where there is none yet."""
+    """Make a tuning's database anew, whole, where there is none yet."""
     if (tuning / DATABASE).exists() or (tuning / BEST).exists():
         return
-    with TemporaryDirectory() as beside:
+    tuning.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=tuning) as beside:
         path = Path(beside) / JOURNAL
         path.write_text(text, "utf-8")
-        tuning.mkdir(parents=True, exist_ok=True)
-        with open_storage(sqlite_url(tuning), 1) as database:
+        with open_storage(sqlite_url(Path(beside)), 1) as database:
             copy_finished(tuning.name, JournalStorage(JournalFileBackend(str(path))), database)
+        (Path(beside) / DATABASE).rename(tuning / DATABASE)
 
 
 def _restore_run(recorded: Path, run: Path, corpus: Path) -> None:

@@ -200,7 +200,7 @@ def main(
     """Train one model from a recipe."""
     if (fold is not None) + bool(leave_out) + bool(decision_from) > 1:
         raise InputError("choose one of --fold, --leave-out and --decision-from")
-    if out.exists() and any(f.name != ".lock" for f in out.iterdir()) and not resume:
+    if out.exists() and any(f.name != run_folder.LOCK for f in out.iterdir()) and not resume:
         raise InputError(f"{out} is not empty: choose another folder, or go on with --resume")
     command.keep_freed_memory()
     held = HeldOut(fold=fold, case=leave_out, nothing=bool(decision_from))

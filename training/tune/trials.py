@@ -122,7 +122,7 @@ def measure(
     finally:
         shutil.rmtree(run, ignore_errors=True)
     aurocs = [scoring.auroc_within(held_out, way) for way in margins]
-    # open_data has seen to it that there are both labels.
+    # select_data has seen to it that there are both labels.
     return float(np.mean([auroc for auroc in aurocs if auroc is not None]))
 
 

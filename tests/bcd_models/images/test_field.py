@@ -284,6 +284,16 @@ def test_a_tile_leans_on_its_neighbours_where_the_rule_says_so(
     assert together == pytest.approx((1 - share) * apart + share * apart[::-1], abs=1e-6)
 
 
+def test_a_point_that_is_not_there_costs_no_pass(
+    of_four_views: BCDClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_four_views, "compute_margins", None)
+    field = np.tile(synthetic.patch("malignant", seed=1), (9, 9, 1))  # of more than one batch
+    for pixels in (field, field[:50, :50]):
+        with pytest.raises(InputError, match="no operating point 'none'"):
+            of_four_views.predict(pixels, mpp=MPP, point="none")
+
+
 def test_one_view_is_refused_where_several_alone_are_calibrated(
     of_four_views: BCDClassifier,
 ) -> None:

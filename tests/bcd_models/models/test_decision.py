@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy import ndimage
 
 from bcd_models.config import DecisionConfig, Estimate, OperatingPoint
@@ -15,6 +16,7 @@ from bcd_models.decision import (
     sigmoid,
     smooth_margins,
 )
+from bcd_models.errors import InputError
 
 
 def test_calibration_is_a_line_in_log_odds() -> None:
@@ -32,6 +34,9 @@ def test_threshold_and_band_hold_their_ends() -> None:
     assert [choose_label(p, rule) for p in (0.29, 0.3)] == ["benign", "malignant"]
     assert [is_referred(p, rule) for p in (0.19, 0.2, 0.4, 0.41)] == [False, True, True, False]
     assert not is_referred(0.3, DecisionConfig(threshold=0.3))
+    beside = OperatingPoint(threshold=0.5, refer=(0.6, 0.9))
+    with pytest.raises(ValidationError, match=r"\(0\.6, 0\.9\) does not hold threshold 0\.5"):
+        DecisionConfig(points={"confirm": beside})
 
 
 def test_margins_are_smoothed_over_neighbours_that_are_known() -> None:
@@ -68,3 +73,15 @@ def test_a_rule_names_the_point_that_it_is_at() -> None:
     rule = DecisionConfig(threshold=0.3, points=points)
     assert [rule.own_point, rule.at("b").own_point] == ["a", "b"]
     assert DecisionConfig(threshold=0.4, points=points).own_point == ""
+
+
+def test_a_point_is_named_or_listed() -> None:
+    rule = DecisionConfig(threshold=0.3, refer=(0.2, 0.4), points={"screening": 0.1})
+    assert rule.points["screening"].threshold == 0.1  # as release 0.2.0 wrote it
+    chosen = rule.at("screening")
+    assert (chosen.threshold, chosen.refer) == (0.1, None)
+    assert rule.at(None) is rule
+    with pytest.raises(InputError, match=r"'confirm' of this model: choose one of screening$"):
+        rule.at("confirm")
+    with pytest.raises(InputError, match=r"'confirm' of this model: it has none$"):
+        DecisionConfig().at("confirm")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from bcd_models import BCDClassifier, BCDEnsemble, ImageError, InputError, ModelFolderError
-from bcd_models.config import DecisionConfig
+from bcd_models.config import DecisionConfig, OperatingPoint
 from bcd_models.decision import log_odds, sigmoid
 from bcd_models.models.ensemble import EnsembleConfig
 from tests.conftest import CARDS, MODELS
@@ -68,6 +68,22 @@ def test_the_heat_map_is_the_mean_of_the_members(
     assert told.prediction == ensemble.predict(patches[1])
     assert told.overlay().size == patches[1].size
     assert ensemble.explain(patches[0]).label == ensemble.predict(patches[0]).label
+
+
+def test_a_point_of_the_ensembles_own_is_explained(
+    ensemble: BCDEnsemble, members: list[BCDClassifier], patches: list[Image.Image]
+) -> None:
+    points = {name: OperatingPoint(threshold=0.3) for name in ("screening", "its own")}
+    rule = ensemble.config.decision.model_copy(update={"points": points})
+    pointed = BCDEnsemble(ensemble.config.model_copy(update={"decision": rule}), members)
+    for point, of_members in (("screening", "screening"), ("its own", None)):
+        told = pointed.explain(patches[1], label="malignant", point=point)
+        assert (told.prediction.threshold, told.prediction.point) == (0.3, point)
+        theirs = [
+            member.explain(patches[1], label="malignant", point=of_members).heatmap
+            for member in members
+        ]
+        assert told.heatmap == pytest.approx(np.mean(theirs, axis=0), abs=1e-6)
 
 
 @pytest.fixture

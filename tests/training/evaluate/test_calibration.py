@@ -12,11 +12,12 @@ from sklearn.metrics import roc_auc_score
 
 from bcd_models import BCDClassifier
 from bcd_models.cli.info import info
+from bcd_models.config import DecisionConfig
 from bcd_models.decision import calibrate, sigmoid
 from bcd_models.errors import InputError
 from tests.support import synthetic
 from training.evaluate import metrics
-from training.evaluate.calibration import OPERATING_POINTS, fit_decision
+from training.evaluate.calibration import OPERATING_POINTS, band_around, fit_decision
 
 FRAME = pd.DataFrame(
     {
@@ -41,6 +42,12 @@ def test_decision_rule_recovers_the_line() -> None:
     probability = calibrate(margins, rule)
     low, high = rule.refer
     assert ((probability >= low) & (probability <= high)).mean() == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("reach", [0.0, 1e-17, 0.5, np.inf])
+def test_a_band_holds_its_threshold(reach: float) -> None:
+    for threshold in np.random.default_rng(0).random(500).tolist():
+        DecisionConfig(threshold=threshold, refer=band_around(threshold, reach))
 
 
 def test_a_point_added_as_one_entry_is_found_where_a_user_looks(

@@ -6,14 +6,19 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.special import expit
 
 from bcd_models import BCDClassifier
+from bcd_models.config import DecisionConfig
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from tests.conftest import ROOT
 from training import command
 from training.evaluate import decide, metrics
+from training.evaluate.reliability import measure_reliability
+from training.evaluate.schema import Counts
 
 CARDS = ROOT / "cards"
 MARGINS = CARDS / "study" / "0.2.0" / "predictions.parquet"
@@ -63,3 +68,52 @@ def test_figures_are_those_of_the_margins() -> None:
 def test_an_unknown_arm_is_refused() -> None:
     with pytest.raises(InputError, match="holds no fold of resnet/plain"):
         decide.read_margins(MARGINS, "resnet/plain")
+
+
+def drawn(cases: int, scale: float = 1.0) -> pd.DataFrame:
+    """Margins of cases in five folds, calibrated at scale 1."""
+    rng = np.random.default_rng(0)
+    case = np.repeat(np.arange(cases), 20)
+    margins = rng.normal(0, 2, len(case))
+    malignant = rng.random(len(case)) < expit(margins)
+    return pd.DataFrame(
+        {
+            "margin": margins * scale,
+            "label": np.where(malignant, "malignant", "benign"),
+            "case_id": case.astype(str),
+            "source": "idc",
+            "fold": case % 5,
+        }
+    )
+
+
+def test_probabilities_that_round_to_one_are_told_apart() -> None:
+    for figures in decide.fit_points(drawn(60, scale=100), DecisionConfig()).values():
+        assert all(0 < one.loss <= one.alpha for one in figures.promises)
+
+
+def test_a_promise_of_too_few_cases_leaves_its_place_empty() -> None:
+    frame = drawn(30)
+    points = decide.fit_points(frame, DecisionConfig())
+    decisions = decide.Decisions(
+        weights_sha256="",
+        arm="a/b",
+        source="idc",
+        counts=Counts(**metrics.count_images(frame)),
+        calibration=measure_reliability(frame),
+        points=points,
+    )
+    table = decide.tabulate(decisions).splitlines()
+    (last,) = (line for line in reversed(table) if line.startswith("| confirm | too few"))
+    cells = last.strip("| ").split(" | ")
+    assert cells[1] == "too few cases"  # for at most 2%, which takes 49
+    assert len(cells) == 4
+    assert "referred" in cells[2]
+
+
+def test_margins_that_decide_nothing_are_refused() -> None:
+    for wrong in (drawn(9), drawn(60).assign(label="benign")):
+        with pytest.raises(InputError, match="of one label, or of fewer than 10 cases"):
+            decide.fit_points(wrong, DecisionConfig())
+    with pytest.raises(InputError, match="holds 1 fold of efficientnet_b2"):
+        decide.read_margins(MARGINS, "efficientnet_b2/3-epochs-MixUp-0.2")

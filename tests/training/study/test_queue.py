@@ -222,26 +222,31 @@ def test_refits_are_tested_once_and_all_runs_compared(tmp_path: Path) -> None:
 
 # Arms that others before them decide about.
 
+TEACHERS = (
+    CLEAN | {"name": "clean, slow", "trials": 0, "folds": [0, 1], "refit": True},
+    HEAVY | {"folds": [1, 2], "refit": True},
+)
 TAUGHT = {
     "name": "distilled",
     "recipe": "mobilenetv2.yaml",
     "set": {"teachers": 0.5},
     "folds": [1],
     "refit": True,
-    "taught_by": ["mobilenetv2/clean", "efficientnet_b2/clean"],
+    "taught_by": ["mobilenetv2/clean, slow", "efficientnet_b2/clean"],
 }
 LIFTING = {
     "name": "dark horse",
     "recipe": "mobilenetv2.yaml",
     "folds": [2, 0],
     "refit": True,
-    "lifts": ["efficientnet_b2/clean", "mobilenetv2/clean"],
+    "lifts": ["efficientnet_b2/clean", "mobilenetv2/clean, slow"],
 }
 
 
 def test_a_student_hears_runs_that_held_out_what_it_does(tmp_path: Path) -> None:
-    study = begin(tmp_path, CLEAN | {"trials": 0}, HEAVY, TAUGHT)
-    teachers = [study.out / "runs" / name for name in TAUGHT["taught_by"]]
+    study = begin(tmp_path, *TEACHERS, TAUGHT)
+    names = ("mobilenetv2/clean-slow", "efficientnet_b2/clean")  # of folders
+    teachers = [study.out / "runs" / name for name in names]
     training = find(study, "mobilenetv2/distilled/seed-0-fold-1: answers").before
     assert training is not None
     refit = find(study, "mobilenetv2, distilled, all")
@@ -260,10 +265,10 @@ LIFTS = {"worse": [-9.0, -9.0, 9.0, 9.0], "level": [0.0] * 4, "better": [2.0, 2.
 
 @pytest.mark.parametrize("said", LIFTS)
 def test_an_arm_goes_on_where_its_first_fold_lifts_the_ensemble(tmp_path: Path, said: str) -> None:
-    study = begin(tmp_path, HEAVY, CLEAN | {"trials": 0, "folds": [2]}, LIFTING)
+    study = begin(tmp_path, HEAVY, TEACHERS[0] | {"folds": [2], "refit": False}, LIFTING)
     margins = {
         "efficientnet_b2/clean": FIRST_WRONG,
-        "mobilenetv2/clean": [2 * margin for margin in FIRST_WRONG],
+        "mobilenetv2/clean-slow": [2 * margin for margin in FIRST_WRONG],
         "mobilenetv2/dark-horse": LIFTS[said],
     }
     for name, told in margins.items():
@@ -273,6 +278,9 @@ def test_an_arm_goes_on_where_its_first_fold_lifts_the_ensemble(tmp_path: Path, 
     assert stages[0] == [first]
     rest = [[first, second], [], ["mobilenetv2, dark horse, all"]]
     assert stages[1:] == (rest if said == "better" else [])
+    tested, *_ = plan_release(study, None, None)
+    of_refits = ["mobilenetv2, dark horse, all: test part"] if said == "better" else []
+    assert [step.name for step in tested] == ["colour statistics alone", *of_refits]
 
 
 # The next one.
@@ -284,7 +292,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def leave(step: Step, launch: list[str], workers: int) -> int:
-        assert (launch, workers) == ([], 1)
+        assert workers == 1
         names.append(step.name)
         assert step.result is not None
         step.result.parent.mkdir(parents=True, exist_ok=True)
@@ -320,7 +328,7 @@ def test_what_was_trained_and_not_asked_is_only_asked(done: list[str], tmp_path:
 @contextmanager
 def claimed(study: Study, name: str) -> Iterator[None]:
     """Another process has a step in hand."""
-    lock = study.out / "claims" / queue._make_file_name(name)
+    lock = study.out / "claims" / queue.make_file_name(name)
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = [sys.executable, "-c", HOLD, lock]
     with running(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -340,6 +348,17 @@ def test_what_another_process_has_in_hand_is_left_to_it(done: list[str], tmp_pat
         with pytest.raises(InputError, match="seed-3-fold-1: answers is another process'"):
             do_next(study)  # the refit needs it
     assert [do_next(study) for _ in range(2)] == [TRAININGS[1], TRAININGS[5]]
+
+
+def test_the_next_is_started_by_the_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = write_plan(tmp_path / "study.yaml", HEAVY)
+    asked = []
+    monkeypatch.setattr(steps, "_do_step", lambda _, launch, __: asked.append(launch) or 2)
+    with pytest.raises(BCDError, match="failed"):
+        queue.main(tmp_path, tmp_path, plan, launch="accelerate launch -m", take_next=True)
+    assert asked == [["accelerate", "launch", "-m"]]
 
 
 def test_what_failed_is_free_again(
@@ -391,10 +410,31 @@ def test_arms_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         ({"set": {}}, "mobilenetv2 has two arms 'clean'"),
         ({"name": "more", "lifts": ["mobilenetv2/more"]}, "'mobilenetv2/more' is no arm before it"),
         ({"name": "more", "taught_by": ["resnet18/clean"]}, "'resnet18/clean' is no arm before it"),
+        ({"name": "more", "recipe": "./mobilenetv2.yaml"}, "another one has ./mobilenetv2.yaml"),
     ]:
         with pytest.raises(InputError, match=reason):
             read_plan(write_plan(tmp_path / "study.yaml", CLEAN, CLEAN | change))
+    two = [CLEAN | {"name": name} for name in ("as is", "as-is")]  # of one folder
+    with pytest.raises(InputError, match="mobilenetv2 has two arms 'as-is'"):
+        read_plan(write_plan(tmp_path / "study.yaml", *two))
     read_plan(write_plan(tmp_path / "study.yaml", CLEAN, HEAVY))
+
+
+def test_an_arm_takes_runs_that_others_surely_have(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    read_plan(write_plan(path, *TEACHERS, TAUGHT))
+    for change in ({"folds": [1, 2]}, {"seeds": [0, 1]}):
+        with pytest.raises(InputError, match="'mobilenetv2/clean, slow' may lack runs"):
+            read_plan(write_plan(path, *TEACHERS, TAUGHT | change))
+    apart = TEACHERS[0], TEACHERS[1] | {"refit": False}
+    with pytest.raises(InputError, match="'efficientnet_b2/clean' may lack runs"):
+        read_plan(write_plan(path, *apart, TAUGHT))
+    read_plan(write_plan(path, *apart, TAUGHT | {"refit": False}))
+    dropped = TEACHERS[1] | {"lifts": ["mobilenetv2/clean, slow"], "folds": [1]}
+    with pytest.raises(InputError, match="'efficientnet_b2/clean' may lack runs"):
+        read_plan(write_plan(path, TEACHERS[0], dropped, TAUGHT))
+    with pytest.raises(InputError, match="'mobilenetv2/clean, slow' may lack runs"):
+        read_plan(write_plan(path, *TEACHERS, LIFTING))  # its first fold is 2
 
 
 @pytest.mark.parametrize("text", ["arms: []", "arms: 3", "recipes: [mobilenetv2.yaml]", ": :"])

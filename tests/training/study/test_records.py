@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import pytest
+from filelock import FileLock
 from optuna.trial import TrialState
 
 from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from bcd_models.hub.folder import CONFIG, WEIGHTS
 from tests.support import small_runs, studies
-from training import command
+from training import command, run_folder
 from training.compare import report as compare
 from training.corpus.predictions import COLUMNS
 from training.evaluate import answers
@@ -24,6 +26,7 @@ from training.study import records
 from training.train import run as train
 from training.tune import search as tune
 from training.tune import trials
+from training.tune.storage import open_storage, sqlite_url
 
 ARM = Path("runs/mobilenetv2/plain")
 FOLDS = ("seed-0-fold-0", "seed-0-fold-1")
@@ -187,6 +190,36 @@ def test_a_study_that_has_nothing_yet_gives_no_records(
     assert capsys.readouterr().out.startswith("0 runs: ")
     assert not (tmp_path / "kept").exists()
     assert records.restore(tmp_path / "kept", tmp_path / "study", corpus_folder) == []
+
+
+def test_what_is_being_trained_here_is_not_restored(
+    kept: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    trained = tmp_path / ARM / FOLDS[0]
+    trained.mkdir(parents=True)
+    with FileLock(trained / run_folder.LOCK):
+        assert records.restore(kept, tmp_path, corpus_folder) == NAMES[1:]
+        assert list_files(trained) == {run_folder.LOCK}
+    assert records.restore(kept, tmp_path, corpus_folder) == NAMES[:1]  # it was given up
+
+
+def test_a_tuning_cut_off_before_its_study_is_no_record(tmp_path: Path) -> None:
+    tuning = tmp_path / "study" / "tune" / "small"
+    tuning.mkdir(parents=True)
+    with open_storage(sqlite_url(tuning), 1):
+        pass  # and killed as it read the corpus
+    assert records.gather(tmp_path / "study", tmp_path / "kept") == []
+    assert not (tmp_path / "kept").exists()
+
+
+def test_of_processes_that_begin_at_once_one_restores(
+    kept: Path, corpus_folder: Path, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(records.restore, kept, tmp_path, corpus_folder) for _ in range(4)]
+        restored = [one.result() for one in asked]
+    assert sorted(restored, key=len) == [[], [], [], NAMES]
+    assert {file.name for file in (tmp_path / ARM / FOLDS[0] / MODEL).iterdir()} == {CONFIG}
 
 
 def test_a_tuning_goes_on_elsewhere_with_its_finished_trials(

@@ -69,6 +69,10 @@ def test_no_common_strength_takes_a_way_beyond_what_it_can_do() -> None:
         "jpeg": 93,
     }
     assert strongest.list_strengths() == MAX_STRENGTHS
+    own = Degrade(brightness=0.95, jpeg=2)  # what a recipe says itself is done as it says
+    assert own.list_strengths() == {"brightness": 0.95, "jpeg": 96}
+    twice = own.model_copy(update={"strength": 2.0})
+    assert twice.list_strengths() == own.list_strengths()
     for seed in range(60):
         pixels = degrade(PATCHES[0], strongest, np.random.default_rng(seed))
         assert pixels.shape == PATCHES[0].shape
