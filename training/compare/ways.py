@@ -36,7 +36,7 @@ from training.evaluate.reliability import cross_fit
 from training.recipes import schema as recipe
 
 BASE = "views_1"
-ALONE = ("views_4", "views_8", "size_126", "size_128", "size_154", "size_160")
+ALONE = ("views_4", "views_8", "size_128", "size_160")
 FIELDS = (BASE, "field_0.8", "field_1.25")
 SIGMAS = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # tiles
 MIN_NEIGHBOURS = 6.0  # of eight, on average, from which a case's patches are the whole of it
@@ -47,6 +47,8 @@ Floats = NDArray[np.float64]
 
 def read_arms(runs: list[Path], opened: Corpus) -> dict[str, pd.DataFrame]:
     """Return each arm's answers about rows of the larger source that its folds held out.
+
+    Arms of one fold are left out: there is no other fold to calibrate them on.
 
     Args:
         runs: Folders of fold runs.
@@ -67,7 +69,7 @@ def read_arms(runs: list[Path], opened: Corpus) -> dict[str, pd.DataFrame]:
         said = answers.read(run)[rows].astype(np.float64)
         name = f"{plan.backbone}/{plan.arm}, seed {plan.seed}"
         parts[name].append(opened.table[rows].join(said).assign(views=plan.views))
-    return {name: pd.concat(some).sort_index() for name, some in parts.items()}
+    return {name: pd.concat(some).sort_index() for name, some in parts.items() if len(some) > 1}
 
 
 def compare_ways(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
