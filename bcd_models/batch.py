@@ -23,7 +23,7 @@ from bcd_models.hub.atomic import write_files
 from bcd_models.prediction import COLUMNS
 
 if TYPE_CHECKING:
-    from bcd_models.config import DecisionConfig
+    from bcd_models.config import DecisionConfig, SuitabilityConfig
     from bcd_models.models.predictor import Predictor
     from bcd_models.prediction import Prediction
 
@@ -96,7 +96,7 @@ def predict_into(
     sha256 = model.weights_sha256
     given = list(zip(paths, mpp or repeat(None, len(paths)), strict=True))
     rules = [rule.at(point) for rule in (model.config.decision, model.config.for_tiles)]
-    files = _plan_files(rules, sha256, given, folder, images_per_file)
+    files = _plan_files([*rules, model.suitability], sha256, given, folder, images_per_file)
     _refuse_others(folder, files)
     own = list(files.items())[share.rank :: share.world_size]
     left = [(file, images) for file, images in own if not file.exists()]
@@ -121,7 +121,7 @@ def describe_failure(path: Path, error: ImageError) -> str:
 
 
 def _plan_files(
-    rules: list[DecisionConfig],
+    rules: list[DecisionConfig | SuitabilityConfig | None],
     sha256: str,
     given: Sequence[Scaled],
     folder: Path,

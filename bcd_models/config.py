@@ -7,7 +7,8 @@ std, input size) is written into timm's part from here, and checked to agree whe
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Self, get_args
+import re
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -18,6 +19,7 @@ Label = Literal["benign", "malignant"]
 LABELS: tuple[Label, ...] = get_args(Label)
 
 RGB = tuple[float, float, float]
+ROW = re.compile(r"\[\n([-+.e\d,\s]+)\]")
 
 
 class Strict(BaseModel):
@@ -47,6 +49,12 @@ def refuse_newer(document: dict[str, Any], newest: int, where: str) -> None:
             f"{where} has schema version {version}, this release of bcd-models reads up to "
             f"{newest}: upgrade with pip install -U bcd-models"
         )
+
+
+def write_document(document: dict[str, Any]) -> str:
+    """Return a ``config.json``, indented, with rows of numbers on one line each."""
+    text = json.dumps(document, indent=2)
+    return ROW.sub(lambda row: f"[{' '.join(row[1].split())}]", text) + "\n"
 
 
 class PreprocessConfig(Strict):
@@ -305,6 +313,32 @@ class Graph(Strict):
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+class SuitabilityConfig(Strict):
+    """The small network that tells H&E-stained tissue from other tiles, by 29 numbers of each.
+
+    Attributes:
+        mean: Of each number, over the tissue that it learnt from.
+        deviation: Standard deviation of each.
+        hidden: Weights of the hidden units, a row a number; the last row holds their biases.
+        output: Weights of tissue, another stain and a picture, a row a unit; biases last.
+        threshold: A tile is refused above these log-odds against tissue.
+        corpus_fingerprint: Of the corpus that it learnt from.
+    """
+
+    mean: tuple[float, ...] = Field(min_length=29, max_length=29)
+    deviation: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=29, max_length=29)
+    hidden: tuple[tuple[float, ...], ...] = Field(min_length=30, max_length=30)
+    output: tuple[tuple[float, float, float], ...] = Field(min_length=2)
+    threshold: float
+    corpus_fingerprint: str = ""
+
+    @model_validator(mode="after")
+    def _layers_fit(self) -> Self:
+        if {len(row) for row in self.hidden} != {len(self.output) - 1}:
+            raise ValueError("the rows of hidden and output don't fit together")
+        return self
+
+
 class ModelConfig(Decides):
     """The ``bcd`` object of a model folder's ``config.json``; schema 1 is read as 2.
 
@@ -316,6 +350,8 @@ class ModelConfig(Decides):
         preprocess: How an image becomes its input.
         provenance: Where the weights come from.
         graphs: Graphs in the folder, by file name.
+        suitability: What tells tissue from what the model knows nothing of; None: no tile is
+            refused.
     """
 
     schema_version: Literal[1, 2] = SCHEMA_VERSION
@@ -325,6 +361,7 @@ class ModelConfig(Decides):
     preprocess: PreprocessConfig
     provenance: Provenance = Provenance()
     graphs: dict[str, Graph] = {}
+    suitability: SuitabilityConfig | None = None
 
     @field_validator("schema_version")
     @classmethod
@@ -346,7 +383,7 @@ class ModelConfig(Decides):
             "pretrained_cfg": pretrained | self._timm_preprocessing(),
             "bcd": self.model_dump(mode="json"),
         }
-        return json.dumps(document, indent=2) + "\n"
+        return write_document(document)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Self:

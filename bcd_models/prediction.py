@@ -33,7 +33,27 @@ COLUMNS: dict[str, type] = {
     "tiles": int,
     "share": float,
     "reasons": str,
+    "ignored": str,
 }
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What speaks against an image, or some of its tiles, being what the model was trained on.
+
+    Attributes:
+        name: Such as "focus".
+        value: What was measured; of several tiles the middle one.
+        threshold: Beyond which it is a finding.
+        words: What it means, such as "out of focus".
+        tiles: How many tiles it is about.
+    """
+
+    name: str
+    value: float
+    threshold: float
+    words: str
+    tiles: int = 1
 
 
 @dataclass(frozen=True)
@@ -61,8 +81,12 @@ class Prediction:
         mpp: Micrometres a pixel of the image; None: not known.
         scale: Where that comes from, such as "given", "PNG pHYs" or "unknown"; "": not recorded.
         tile_probabilities: Of a field larger than the trained one, calibrated P(malignant) of each
-            tile, row by row; None where too little tissue was found to look. Empty where there is
-            one tile.
+            tile, row by row; None where too little tissue was found to look, or the tile is not
+            suitable. Empty where there is one tile.
+        findings: What speaks against tiles being suitable, that of most tiles first.
+        tile_findings: Of a larger field, the name of each tile's finding, row by row; None where
+            there is none. Empty where no tile has one.
+        ignored: Findings that the caller had ignored: nothing was referred or left out for them.
     """
 
     name: str
@@ -83,6 +107,9 @@ class Prediction:
     mpp: float | None = None
     scale: str = ""
     tile_probabilities: tuple[tuple[float | None, ...], ...] = ()
+    findings: tuple[Finding, ...] = ()
+    tile_findings: tuple[tuple[str | None, ...], ...] = ()
+    ignored: tuple[Finding, ...] = ()
 
     @property
     def words(self) -> str:
@@ -113,9 +140,10 @@ class Prediction:
         return self.malignant_tiles / self.tiles
 
     def to_row(self) -> dict[str, Any]:
-        """What a table says, by ``COLUMNS``; reasons are joined by semicolons."""
+        """What a table says, by ``COLUMNS``; reasons and ignored findings joined by semicolons."""
         values = {name: getattr(self, name) for name in COLUMNS}
-        return values | {"reasons": "; ".join(self.reasons)}
+        ignored = "; ".join(finding.words for finding in self.ignored)
+        return values | {"reasons": "; ".join(self.reasons), "ignored": ignored}
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, what follows from them, and the research-use notice, ready for JSON."""

@@ -44,6 +44,9 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
             for name, point in config.decision.points.items()
         },
         "referral band": f"{band[0]:.3f} to {band[1]:.3f}" if band else "none",
+        "suitability": "refers what is no H&E-stained tissue"
+        if loaded.suitability
+        else "not judged: the folder holds no statistics for it, so any image is answered for",
     }
 
 

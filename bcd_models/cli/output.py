@@ -31,6 +31,8 @@ def print_table_row(path: str, answer: Prediction) -> None:
     """Print an answer as a row of the table, a large field's with how many tiles are malignant."""
     scale = answer.scale if answer.mpp is None else f"{answer.mpp:.4g}, {answer.scale}"
     tiles = f"{answer.malignant_tiles:,} of {answer.tiles:,} tiles malignant, {answer.share:.0%}"
+    if left_out := sum(finding.tiles for finding in answer.findings):
+        tiles += f", {left_out:,} unsuitable"
     typer.echo(
         f"{answer.probability:12.4f}  {answer.decision:9}  {scale:{SCALE_WIDTH}}  "
         f"{escape_controls(path)}{f' ({tiles})' if answer.tiles > 1 else ''}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,4 +92,6 @@ def _report(prediction: SlidePrediction, files: list[Path]) -> list[str]:
     ]
     if prediction.missed_words:
         lines.append(f"{'tested':12} {prediction.missed_words}")
+    looks = Counter(tile.words for tile in prediction.unsuitable)
+    lines += [f"{'left out':12} {count:,} tiles: {words}" for words, count in looks.most_common()]
     return lines + [f"{'written':12} {path}" for path in files]

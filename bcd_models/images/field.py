@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -87,6 +87,12 @@ class TissueField:
     shown: NDArray[np.bool_]
     has_tissue: bool
     reasons: tuple[str, ...]
+
+    def keep(self, kept: NDArray[np.bool_]) -> TissueField:
+        """Return the field without some of its tiles; ``kept`` has one value a tile, N."""
+        shown = self.shown.copy()
+        shown[self.shown] = kept
+        return replace(self, tiles=self.tiles[kept], shown=shown)
 
     @property
     def seen(self) -> NDArray[np.bool_]:

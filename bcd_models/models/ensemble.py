@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from bcd_models.config import Label
+    from bcd_models.config import Label, SuitabilityConfig
     from bcd_models.explanation import Explanation
     from bcd_models.images.field import TissueField
     from bcd_models.images.open import ImageSource, Several
@@ -199,6 +199,11 @@ class BCDEnsemble(Predictor):
         """Whether the colour of glass is divided out; InputError where the members differ."""
         values = {float(member.white_point) for member in self.members}
         return bool(self._shared("white points", "0: no, 1: yes", values))
+
+    @property
+    def suitability(self) -> SuitabilityConfig | None:
+        """The first member's that has one: members see the same tiles."""
+        return next((m.suitability for m in self.members if m.suitability), None)
 
     def _shared(self, what: str, unit: str, values: set[float]) -> float:
         if len(values) != 1:

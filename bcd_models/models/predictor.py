@@ -10,7 +10,17 @@ from dataclasses import dataclass
 from itertools import islice, repeat
 from operator import length_hint
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self, TypeAlias, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    Protocol,
+    Self,
+    TypeAlias,
+    get_args,
+    overload,
+)
 
 import numpy as np
 
@@ -37,7 +47,8 @@ from bcd_models.images.open import (
     read_open,
 )
 from bcd_models.images.scale import give_scale
-from bcd_models.prediction import Prediction
+from bcd_models.images.suitability import find_unsuitable, summarise
+from bcd_models.prediction import Finding, Prediction
 from bcd_models.runtime.ahead import ahead
 from bcd_models.runtime.device import choose_device
 from bcd_models.slides.model import TileModelConfig
@@ -46,7 +57,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from bcd_models.config import DecisionConfig
+    from bcd_models.config import DecisionConfig, SuitabilityConfig
     from bcd_models.explanation import Explanation
     from bcd_models.runtime.choice import Runtime
     from bcd_models.slides.prediction import SlidePrediction
@@ -57,8 +68,10 @@ AT_ONCE = 2  # batches with the network, so that one is prepared while another i
 
 
 MAX_TILES_AT_ONCE = 64  # of a field; larger ones are answered for as they are opened
+MAX_UNSUITABLE = 0.5  # share of a field's tiles; the answer about the rest would stand for little
 
 Scales: TypeAlias = float | Iterable[float | None] | None
+Unsuitable: TypeAlias = Literal["refer", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,8 @@ class _Opened:
     source: ImageSource
     layout: Layout
     shown: NDArray[np.bool_]
+    findings: dict[tuple[int, int], Finding]
+    is_ignored: bool
     reasons: tuple[str, ...]
     ready: list[Any]
     margins: Margins | None
@@ -85,10 +100,11 @@ class _Failed:
 
 
 class _Ask(NamedTuple):
-    """How an answer is asked for: ``views`` and ``point`` as in ``predict``."""
+    """How an answer is asked for: ``views``, ``point`` and ``suitability`` as in ``predict``."""
 
     views: Literal[1] | None = None
     point: str | None = None
+    suitability: Unsuitable = "refer"
 
 
 class Margins(NamedTuple):
@@ -190,6 +206,11 @@ class Predictor(ABC):
     def white_point(self) -> bool:
         """Whether the colour of a slide's or large field's glass is divided out."""
 
+    @property
+    @abstractmethod
+    def suitability(self) -> SuitabilityConfig | None:
+        """What tells tissue from what the model knows nothing of; None: nothing is refused."""
+
     @abstractmethod
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return what the model says of N x H x W x 3 RGB tiles of one size, shape (N,)."""
@@ -263,6 +284,7 @@ class Predictor(ABC):
         mpp: Scales = ...,
         views: Literal[1] | None = ...,
         point: str | None = ...,
+        suitability: Unsuitable = ...,
     ) -> list[Prediction]: ...
 
     @overload
@@ -274,6 +296,7 @@ class Predictor(ABC):
         mpp: float | None = ...,
         views: Literal[1] | None = ...,
         point: str | None = ...,
+        suitability: Unsuitable = ...,
     ) -> Prediction: ...
 
     def predict(
@@ -284,6 +307,7 @@ class Predictor(ABC):
         mpp: Scales = None,
         views: Literal[1] | None = None,
         point: str | None = None,
+        suitability: Unsuitable = "refer",
     ) -> Prediction | list[Prediction]:
         """Answer for one image, or for each of a list or tuple.
 
@@ -299,11 +323,15 @@ class Predictor(ABC):
             point: The operating point that decides label and referral, such as "screening";
                 ``model.config.decision.points`` has them all with what they were measured to do.
                 The model's own threshold by default.
+            suitability: What an image leads to that doesn't look like H&E-stained tissue in focus:
+                "refer", or "ignore", which answers all the same. Then what was found stands in
+                ``Prediction.ignored``. A larger field's unsuitable tiles are left out, or ignored.
 
         Raises:
             ImageError: An image can't be used; the message says which and why.
             InputError: No microscope's image has ``mpp`` micrometres a pixel, the model is
-                calibrated for several views alone, or has no such operating point.
+                calibrated for several views alone, has no such operating point, or ``suitability``
+                is neither of the two.
 
         Example:
             >>> from bcd_models import BCDClassifier
@@ -314,9 +342,12 @@ class Predictor(ABC):
         if not isinstance(images, (list, tuple)):
             if isinstance(mpp, Iterable):
                 raise InputError("one image has one scale: mpp must be a number")
-            return self._answer_to(self._open(images, limits, mpp, _Ask(views, point))[0])
+            ask = _Ask(views, point, suitability)
+            return self._answer_to(self._open(images, limits, mpp, ask)[0])
         answers = []
-        for _, answer in self.stream(images, limits, mpp=mpp, views=views, point=point):
+        for _, answer in self.stream(
+            images, limits, mpp=mpp, views=views, point=point, suitability=suitability
+        ):
             if isinstance(answer, ImageError):
                 raise answer
             answers.append(answer)
@@ -330,12 +361,13 @@ class Predictor(ABC):
         mpp: Scales = None,
         views: Literal[1] | None = None,
         point: str | None = None,
+        suitability: Unsuitable = "refer",
     ) -> Iterator[tuple[ImageSource, Prediction | ImageError]]:
         """Answer for each of any number of images, in order; a bad image costs itself only.
 
         Images are opened in threads, a few batches ahead; two batches are with the network at once.
         """
-        for one, answer in self._stream(images, limits, mpp, _Ask(views, point)):
+        for one, answer in self._stream(images, limits, mpp, _Ask(views, point, suitability)):
             yield one.source, answer
 
     def _stream(
@@ -406,6 +438,7 @@ class Predictor(ABC):
                 yield one.source, error
                 continue
             field = cut_field(np.asarray(image), one.layout, self.white_point)
+            field = field.keep(one.shown[field.shown])
             yield one.source, self.explain_opened(image, field, answer, answer.label, DEFAULT)
 
     def predict_proba(
@@ -415,6 +448,7 @@ class Predictor(ABC):
         *,
         mpp: Scales = None,
         views: Literal[1] | None = None,
+        suitability: Unsuitable = "refer",
     ) -> NDArray[np.float64]:
         """Return the calibrated P(malignant) of each image, shape (N,), in [0, 1].
 
@@ -423,13 +457,16 @@ class Predictor(ABC):
             limits: What is refused by size.
             mpp: Micrometres a pixel, as in ``predict``.
             views: As in ``predict``.
+            suitability: As in ``predict``; of an image of one tile it changes no probability.
 
         Raises:
             ImageError: An image can't be used; the message says which and why.
         """
         several: Any = [images] if is_one_image(images) else images
         answers = []
-        for _, answer in self.stream(several, limits, mpp=mpp, views=views):
+        for _, answer in self.stream(
+            several, limits, mpp=mpp, views=views, suitability=suitability
+        ):
             if isinstance(answer, ImageError):
                 raise answer
             answers.append(answer.probability)
@@ -468,6 +505,7 @@ class Predictor(ABC):
             mpp=mpp,
             point=point,
             white_point=self.white_point,
+            suitability=self.suitability,
             batch=batch,
             progress=progress,
         )
@@ -509,7 +547,9 @@ class Predictor(ABC):
         mpp: float | None,
         ask: _Ask,
     ) -> tuple[_Opened, Image, TissueField]:
-        """Open an image, lay its tiles and prepare them."""
+        """Open an image, lay its tiles, judge and prepare them."""
+        if ask.suitability not in get_args(Unsuitable):
+            raise InputError(f"suitability is 'refer' or 'ignore', not {ask.suitability!r}")
         if ask.views and self.tile_views != ask.views:
             raise InputError(f"{self.config.name} is calibrated for {self.tile_views} views alone")
         image, read = open_scaled(source, limits)
@@ -519,13 +559,37 @@ class Predictor(ABC):
         config = self.config
         rule = (config.for_tiles if as_tiles else config.decision).at(ask.point)
         field = cut_field(np.asarray(image), layout, self.white_point)
+        gate = self.suitability
+        findings = find_unsuitable(field.tiles, gate) if gate else [None] * len(field.tiles)
+        unsuitable = {
+            (row, column): one
+            for (row, column), one in zip(np.argwhere(field.shown).tolist(), findings, strict=True)
+            if one
+        }
+        reasons = field.reasons
+        is_ignored = ask.suitability == "ignore"
+        if unsuitable and not is_ignored:
+            if len(unsuitable) > MAX_UNSUITABLE * len(findings):
+                reasons = (*reasons, _explain_unsuitable(findings))
+            if len(unsuitable) < len(findings):
+                field = field.keep(np.array([one is None for one in findings]))
         ready, margins = [], None
         if len(field.tiles) <= MAX_TILES_AT_ONCE:
             ready = [self.prepare(tile) for tile in field.tiles]
         else:
             margins = self._compute_in_turn(field.tiles)
         one = _Opened(
-            source, layout, field.shown, field.reasons, ready, margins, as_tiles, ask.point, rule
+            source,
+            layout,
+            field.shown,
+            unsuitable,
+            is_ignored,
+            reasons,
+            ready,
+            margins,
+            as_tiles,
+            ask.point,
+            rule,
         )
         return one, image, field
 
@@ -558,6 +622,7 @@ class Predictor(ABC):
             reasons = (*reasons, "the probability lies within the referral band")
         answers, tiles = iter(probabilities), one.shown.tolist()
         by_tile = tuple(tuple(next(answers) if shown else None for shown in row) for row in tiles)
+        is_field, found = one.shown.size > 1, summarise(list(one.findings.values()))
         return Prediction(
             name=_name_of(one.source),
             label=label,
@@ -575,8 +640,27 @@ class Predictor(ABC):
             point=one.point or "",
             mpp=layout.mpp,
             scale=layout.source,
-            tile_probabilities=by_tile if one.shown.size > 1 else (),
+            tile_probabilities=by_tile if is_field else (),
+            findings=() if one.is_ignored else found,
+            tile_findings=_name_tiles(one) if is_field and found else (),
+            ignored=found if one.is_ignored else (),
         )
+
+
+def _explain_unsuitable(findings: Sequence[Finding | None]) -> str:
+    """Return why an image is referred of whose tiles most are unsuitable."""
+    words = ", ".join(one.words for one in summarise(findings))
+    unsuitable = sum(one is not None for one in findings)
+    which = (
+        "the image looks" if len(findings) == 1 else f"{unsuitable} of {len(findings)} tiles look"
+    )
+    return f"{which} unsuitable: {words}"
+
+
+def _name_tiles(one: _Opened) -> tuple[tuple[str | None, ...], ...]:
+    rows, columns = one.shown.shape
+    found = {place: finding.name for place, finding in one.findings.items()}
+    return tuple(tuple(found.get((y, x)) for x in range(columns)) for y in range(rows))
 
 
 def as_list(images: ImageSource | Several) -> Several:

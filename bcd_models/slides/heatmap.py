@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +18,14 @@ OPACITY = 0.5
 MIN_SIDE = 600  # a small slide's map is enlarged to about this, by a whole number
 MARGIN, BAR_WIDTH, LINE, TEXT = 16, 24, 20, 13
 FAILED = (0, 190, 255)  # a colour neither stain nor scale has
+UNSUITABLE = (120, 120, 120)
 
 
 def draw_heat_map(prediction: SlidePrediction) -> Image.Image:
     """Draw P(malignant) of each tile over the thumbnail in colour: dark is 0, yellow is 1.
 
-    Tiles without tissue are left as they are; those that failed are crossed out in blue.
+    Tiles without tissue are left as they are; those that failed are crossed out in blue,
+    unsuitable ones struck through in grey.
     """
     picture = _draw_map(prediction)
     bar = max(picture.height, 240)
@@ -64,6 +67,9 @@ def _draw_map(prediction: SlidePrediction) -> Image.Image:
         left, top = tile.column * step, tile.row * step
         pen.line((left, top, left + step - 1, top + step - 1), fill=FAILED, width=2)
         pen.line((left, top + step - 1, left + step - 1, top), fill=FAILED, width=2)
+    for left_out in prediction.unsuitable:
+        left, top = left_out.column * step, left_out.row * step
+        pen.line((left, top + step - 1, left + step - 1, top), fill=UNSUITABLE, width=2)
     return picture
 
 
@@ -95,6 +101,10 @@ def _write_captions(prediction: SlidePrediction) -> list[str]:
     ]
     if prediction.failed:
         lines.append(f"{len(prediction.failed)} tiles could not be read: crossed out in blue")
+    if prediction.unsuitable:
+        looks = Counter(tile.words for tile in prediction.unsuitable)
+        said = ", ".join(f"{words}: {count}" for words, count in looks.most_common())
+        lines.append(f"tiles left out as unsuitable, struck through in grey: {said}")
     if prediction.rule.refer:
         lines.append("line beside the bar: what is referred")
     return [*lines, NOTICE]

@@ -1,7 +1,7 @@
 """What a run has done so far, kept beside its results, so that a killed run goes on.
 
 One JSON object a line. The first says which slide, weights and grid it is about; each further one
-holds a block's margins. A line that a kill cut short is taken off again.
+holds a block's answers. A line that a kill cut short is taken off again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from bcd_models.errors import InputError
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from bcd_models.slides.grid import Block, Grid
     from bcd_models.slides.slide_file import SlideFacts
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+Answer: TypeAlias = float | str
+"""A tile's margin, or the name of what makes it unsuitable."""
 
 
 class Journal:
@@ -27,22 +30,22 @@ class Journal:
 
     Args:
         file: Open for appending; None where nothing is to be kept.
-        done: The margins of finished blocks, by row, column, rows and columns.
+        done: The answers of finished blocks, by row, column, rows and columns.
     """
 
     def __init__(
-        self, file: IO[bytes] | None, done: dict[tuple[int, int, int, int], list[float]]
+        self, file: IO[bytes] | None, done: dict[tuple[int, int, int, int], list[Answer]]
     ) -> None:
         self._file = file
         self.done = done
 
-    def add(self, block: Block, margins: list[float]) -> None:
+    def add(self, block: Block, answers: list[Answer]) -> None:
         """Note a finished block; InputError where the disk refuses."""
         if self._file:
-            _append(self._file, {**asdict(block), "margins": margins})
+            _append(self._file, {**asdict(block), "answers": answers})
 
-    def margins_of(self, block: Block) -> list[float] | None:
-        """Return a block's margins, where an earlier run finished it."""
+    def answers_of(self, block: Block) -> list[Answer] | None:
+        """Return a block's answers, where an earlier run finished it."""
         return self.done.get((block.row, block.column, block.rows, block.columns))
 
 
@@ -79,7 +82,7 @@ def open_journal(path: Path | None, about: dict[str, Any]) -> Iterator[Journal]:
 def describe_run(
     facts: SlideFacts, grid: Grid, weights_sha256: str, version: str
 ) -> dict[str, Any]:
-    """Return what a journal is about: its margins hold for nothing else."""
+    """Return what a journal is about: its answers hold for nothing else."""
     slide = asdict(facts) | {"path": str(facts.path.resolve())}
     about = {"format": FORMAT_VERSION, "release": version, "weights_sha256": weights_sha256}
     return json.loads(json.dumps({**about, "slide": slide, "grid": asdict(grid)}))  # type: ignore[no-any-return]
@@ -109,8 +112,8 @@ def _read_whole_lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
         yield document, end
 
 
-def _parse_block(line: dict[str, Any]) -> tuple[tuple[int, int, int, int], list[float]]:
-    return (line["row"], line["column"], line["rows"], line["columns"]), line["margins"]
+def _parse_block(line: dict[str, Any]) -> tuple[tuple[int, int, int, int], list[Answer]]:
+    return (line["row"], line["column"], line["rows"], line["columns"]), line["answers"]
 
 
 def _refuse_another(path: Path, kept: dict[str, Any], about: dict[str, Any]) -> None:
@@ -120,9 +123,12 @@ def _refuse_another(path: Path, kept: dict[str, Any], about: dict[str, Any]) -> 
         "slide": "another slide, or the slide has changed",
         "weights_sha256": "another model",
         "grid": "another pixel size or field of view",
+        "suitability": "another rule of what is suitable",
         "release": "another release of bcd-models",
     }
-    reason = next((names[key] for key in names if kept.get(key) != about[key]), "another format")
+    reason = next(
+        (names[key] for key in names if kept.get(key) != about.get(key)), "another format"
+    )
     raise InputError(
         f"{path} is of an unfinished run with something else ({reason}): choose another folder, or "
         "delete that file to begin anew"

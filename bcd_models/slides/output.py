@@ -80,23 +80,22 @@ def build_geojson(prediction: SlidePrediction) -> dict[str, Any]:
 
 
 def encode_parquet(prediction: SlidePrediction) -> bytes:
-    """Return all tiles with tissue, one a row, in level-0 pixels; no answer where one failed."""
+    """Return all tiles with tissue, one a row, in level-0 pixels.
+
+    There is no answer where one failed or is unsuitable.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows, columns = np.nonzero(prediction.tissue)
-    edges = np.array(
-        [
-            prediction.grid.edges(*cell)
-            for cell in zip(rows.tolist(), columns.tolist(), strict=True)
-        ],
-        dtype=np.int64,
-    ).reshape(-1, 4)
+    cells = list(zip(rows.tolist(), columns.tolist(), strict=True))
+    edges = np.array([prediction.grid.edges(*cell) for cell in cells], np.int64).reshape(-1, 4)
     probabilities = prediction.probabilities[rows, columns]
     none = np.isnan(probabilities)
     labels = np.where(prediction.labelled, "malignant", "benign")[rows, columns]
     decisions = np.where(prediction.referred[rows, columns], "refer", labels)
     reasons = {(tile.row, tile.column): tile.reason for tile in prediction.failed}
+    looks = {(tile.row, tile.column): tile.words for tile in prediction.unsuitable}
     table = pa.table(
         {
             "row": pa.array(rows, pa.int32()),
@@ -108,10 +107,8 @@ def encode_parquet(prediction: SlidePrediction) -> bytes:
             "probability": pa.array(probabilities, pa.float64(), mask=none),
             "label": pa.array(labels.astype(object), pa.string(), mask=none),
             "decision": pa.array(decisions.astype(object), pa.string(), mask=none),
-            "failed": pa.array(
-                [reasons.get(cell) for cell in zip(rows.tolist(), columns.tolist(), strict=True)],
-                pa.string(),
-            ),
+            "failed": pa.array([reasons.get(cell) for cell in cells], pa.string()),
+            "unsuitable": pa.array([looks.get(cell) for cell in cells], pa.string()),
         }
     )
     about = {

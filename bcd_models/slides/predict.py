@@ -14,6 +14,7 @@ import numpy as np
 from bcd_models import __version__
 from bcd_models.decision import calibrate, smooth_margins
 from bcd_models.errors import InputError
+from bcd_models.images.suitability import WORDS, find_unsuitable
 from bcd_models.images.white_point import divide_white
 from bcd_models.runtime.ahead import ahead
 from bcd_models.slides.grid import (
@@ -26,9 +27,9 @@ from bcd_models.slides.grid import (
     read_block,
     split_into_blocks,
 )
-from bcd_models.slides.journal import Journal, describe_run, open_journal
+from bcd_models.slides.journal import Answer, Journal, describe_run, open_journal
 from bcd_models.slides.output import output_path, write
-from bcd_models.slides.prediction import FailedTile, SlidePrediction
+from bcd_models.slides.prediction import FailedTile, SlidePrediction, UnsuitableTile
 from bcd_models.slides.read_ahead import read_ahead
 from bcd_models.slides.slide_file import SlideFacts, SlideReader, read_facts
 from bcd_models.slides.tissue import Tissue, find_tissue
@@ -36,7 +37,7 @@ from bcd_models.slides.tissue import Tissue, find_tissue
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bcd_models.config import DecisionConfig
+    from bcd_models.config import DecisionConfig, SuitabilityConfig
     from bcd_models.slides.model import TileModel
 
     Progress = Callable[[int, int], None]
@@ -56,6 +57,7 @@ class _BlockTiles:
         cells: Row and column of each tile with tissue, failed ones left out.
         tiles: N x side x side x 3, as ``cells``.
         failed: Why tiles failed, by row and column.
+        unsuitable: For each of ``cells`` the name of what was found, None where nothing was.
         margins: Those computed so far, in the order of ``cells``.
     """
 
@@ -63,7 +65,13 @@ class _BlockTiles:
     cells: list[Cell]
     tiles: NDArray[np.uint8]
     failed: dict[Cell, str]
+    unsuitable: list[str | None]
     margins: list[float] = field(default_factory=list)
+
+    @property
+    def answers(self) -> list[Answer]:
+        """What the journal keeps of each cell: a finding's name, or else the margin."""
+        return [name or margin for name, margin in zip(self.unsuitable, self.margins, strict=True)]
 
 
 def predict_slide(
@@ -74,6 +82,7 @@ def predict_slide(
     mpp: float | None = None,
     point: str | None = None,
     white_point: bool = False,
+    suitability: SuitabilityConfig | None = None,
     batch: int = BATCH_TILES,
     progress: Progress | None = None,
 ) -> SlidePrediction:
@@ -97,6 +106,8 @@ def predict_slide(
         point: Operating point that decides labels and referral; the rule's own by default.
         white_point: Whether the colour of the slide's glass, as its thumbnail shows it, is divided
             out of the tiles; tissue is looked for without it in any case.
+        suitability: By what tiles are left out that don't look like H&E-stained tissue in focus;
+            None: none is.
         batch: Tiles that go through the model at once.
         progress: Called with how many tiles are done, and how many there are.
 
@@ -114,10 +125,13 @@ def predict_slide(
     path = output_path(folder, facts.path, model.config.name, ".unfinished") if folder else None
     about = describe_run(facts, grid, model.weights_sha256, __version__)
     about |= {"white_point": True} if white_point else {}
+    about |= {"suitability": suitability.model_dump(mode="json")} if suitability else {}
     with open_journal(path, about) as journal:
         tissue = find_tissue(facts, grid)
         white = tissue.white if white_point else None
-        prediction = _predict(model, rule, facts, grid, tissue, white, journal, batch, progress)
+        prediction = _predict(
+            model, rule, facts, grid, tissue, white, suitability, journal, batch, progress
+        )
     if folder and path:
         write(prediction, folder)
         if not prediction.failed:  # or the next run would not try those tiles alone
@@ -132,6 +146,7 @@ def _predict(
     grid: Grid,
     tissue: Tissue,
     white: NDArray[np.float64] | None,
+    suitability: SuitabilityConfig | None,
     journal: Journal,
     batch: int,
     progress: Progress | None,
@@ -139,33 +154,42 @@ def _predict(
     level = choose_level(facts, grid.mpp / MIN_SHARPNESS)
     margins = np.full((grid.rows, grid.columns), np.nan)
     failed: dict[Cell, str] = {}
+    unsuitable: dict[Cell, str] = {}
     total, done = int(tissue.tiles.sum()), 0
     rest = []
+
+    def note(cells: list[Cell], answers: list[Answer]) -> None:
+        for cell, answer in zip(cells, answers, strict=True):
+            if isinstance(answer, str):
+                unsuitable[cell] = answer
+            else:
+                margins[cell] = answer
+
     for block in split_into_blocks(grid, facts, level, tissue.tiles):
         wanted = tissue.tiles[block.cells]
-        known = journal.margins_of(block)
+        known = journal.answers_of(block)
         if known is None or len(known) != wanted.sum():
             rest.append(block)
         else:
-            margins[block.cells][wanted] = known
+            note(_find_cells(block, wanted), known)
             done += len(known)
     if progress:
         progress(done, total)
 
     def read(reader: SlideReader, block: Block) -> _BlockTiles:
-        return _read_tiles(reader, grid, block, level, tissue.tiles, white)
+        return _read_tiles(reader, grid, block, level, tissue.tiles, white, suitability)
 
     for finished in _answer_blocks(model, read_ahead(facts, rest, read), batch):
-        for cell, margin in zip(finished.cells, finished.margins, strict=True):
-            margins[cell] = margin
+        note(finished.cells, finished.answers)
         failed |= finished.failed
         if not finished.failed:
-            journal.add(finished.block, finished.margins)
+            journal.add(finished.block, finished.answers)
         done += len(finished.cells) + len(finished.failed)
         if progress:
             progress(done, total)
     for row, column in np.argwhere(tissue.tiles & np.isnan(margins)).tolist():
-        failed.setdefault((row, column), "the model gave no number")
+        if (row, column) not in unsuitable:
+            failed.setdefault((row, column), "the model gave no number")
     return SlidePrediction(
         facts=facts,
         grid=grid,
@@ -173,6 +197,9 @@ def _predict(
         probabilities=calibrate(smooth_margins(margins, rule.context), rule),
         tissue=tissue.tiles,
         failed=tuple(FailedTile(*cell, reason) for cell, reason in sorted(failed.items())),
+        unsuitable=tuple(
+            UnsuitableTile(*cell, WORDS[name]) for cell, name in sorted(unsuitable.items())
+        ),
         thumbnail=tissue.thumbnail,
         rule=rule,
         model=model.config.name,
@@ -188,19 +215,28 @@ def _read_tiles(
     level: int,
     wanted: NDArray[np.bool_],
     white: NDArray[np.float64] | None,
+    suitability: SuitabilityConfig | None,
 ) -> _BlockTiles:
     side = grid.tile_pixels
     image, failed = read_block(reader, grid, block, level, side, wanted)
-    places = [tuple(place) for place in np.argwhere(wanted[block.cells]).tolist()]
-    cells = [(block.row + down, block.column + right) for down, right in places]
-    tiles = cut_tiles(image, side)[tuple(np.array(places).T)]
+    cells = _find_cells(block, wanted[block.cells])
+    tiles = cut_tiles(image, side)[wanted[block.cells]]
     for index in np.flatnonzero((tiles == tiles[:, :1, :1]).all((1, 2, 3))).tolist():
         failed.setdefault(cells[index], NOTHING_STORED)  # tissue is never of one colour
     kept = [index for index, cell in enumerate(cells) if cell not in failed]
     tiles = tiles[kept]
     if white is not None and len(tiles):
         tiles = divide_white(tiles.reshape(-1, side, 3), white).reshape(tiles.shape)
-    return _BlockTiles(block, [cells[index] for index in kept], tiles, failed)
+    found = find_unsuitable(tiles, suitability) if suitability else [None] * len(tiles)
+    names = [one.name if one else None for one in found]
+    return _BlockTiles(block, [cells[index] for index in kept], tiles, failed, names)
+
+
+def _find_cells(block: Block, wanted: NDArray[np.bool_]) -> list[Cell]:
+    """Return row and column, on the slide's grid, of a block's tiles that are wanted."""
+    return [
+        (block.row + down, block.column + right) for down, right in np.argwhere(wanted).tolist()
+    ]
 
 
 def _answer_blocks(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,21 @@ class FailedTile:
 
 
 @dataclass(frozen=True)
+class UnsuitableTile:
+    """A tile that doesn't look like H&E-stained tissue in focus: left out of all that is counted.
+
+    Attributes:
+        row: Of the grid.
+        column: Of the grid.
+        words: What it looks like, such as "out of focus".
+    """
+
+    row: int
+    column: int
+    words: str
+
+
+@dataclass(frozen=True)
 class SlidePrediction:
     """A model's answers all over a slide. Regions of tissue, not cells; never a diagnosis.
 
@@ -49,14 +65,15 @@ class SlidePrediction:
         grid: Where the tiles lie.
         level: The slide's level the tiles were read from.
         probabilities: Rows x columns, calibrated P(malignant) from 0 to 1; NaN where there is no
-            tissue and where a tile failed.
-        tissue: Rows x columns: where tissue was found, failed tiles included.
+            tissue, where a tile failed and where it is unsuitable.
+        tissue: Rows x columns: where tissue was found, failed and unsuitable tiles included.
         failed: The tiles that could not be read.
         thumbnail: RGB, eight pixels a tile.
         rule: The model's decision rule.
         model: The model's name.
         model_version: The model's version.
         weights_sha256: Which weights gave the answers.
+        unsuitable: The tiles that were left out.
     """
 
     facts: SlideFacts
@@ -70,6 +87,7 @@ class SlidePrediction:
     model: str
     model_version: str
     weights_sha256: str
+    unsuitable: tuple[UnsuitableTile, ...] = ()
 
     @cached_property
     def labelled(self) -> NDArray[np.bool_]:
@@ -126,7 +144,8 @@ class SlidePrediction:
         if not self.tissue.any():
             return "no tissue found: nothing was looked at"
         if not self.predicted:
-            return "no tile of the tissue found could be read: nothing was looked at"
+            why = "is suitable" if self.unsuitable else "could be read"
+            return f"no tile of the tissue found {why}: nothing was looked at"
         shares = [
             f"{WORDS[decision]} in {100 * tiles / self.predicted:.1f}%"
             for decision in REPORTED
@@ -186,6 +205,7 @@ class SlidePrediction:
                 "predicted": self.predicted,
                 "share": self.share,
                 "failed": len(self.failed),
+                "unsuitable": dict(Counter(tile.words for tile in self.unsuitable)),
             },
             "tissue": {
                 "share_of_slide": float(self.tissue.mean()),

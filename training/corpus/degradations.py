@@ -1,6 +1,6 @@
 """What real images have been through, as plain functions of pixels.
 
-Training degrades what it learns from with them (``training.train.degrade``), and the robustness
+Training degrades what it learns from with them (``training.corpus.degrade``), and the robustness
 ladder what it scores (``training.evaluate.robustness``), so that both mean the same by "JPEG 80".
 Each takes an image of H x W x 3, uint8, and returns a new one of the same shape and type.
 """
@@ -96,6 +96,22 @@ def scale_stains(
     """Multiply each stain's amount (Ruifrok and Johnston 2001); the rest is their DAB."""
     # To stains and back is one matrix, for amounts below zero are kept.
     turned = hed_from_rgb @ np.diag((haematoxylin, eosin, rest)) @ rgb_from_hed
+    return _round(255 * np.exp(_LOGARITHMS[pixels] @ turned.astype(np.float32)))
+
+
+def stain_brown(
+    pixels: Pixels, haematoxylin: float, dab: float, colour: NDArray[np.float64] = rgb_from_hed[2]
+) -> Pixels:
+    """Put DAB where there was eosin, as immunohistochemistry looks.
+
+    Args:
+        pixels: Of H&E-stained tissue.
+        haematoxylin: What its amount is multiplied by.
+        dab: What the amount of eosin is multiplied by.
+        colour: Optical densities of the DAB in red, green and blue.
+    """
+    amounts = hed_from_rgb[:, :2] * (haematoxylin, dab)
+    turned = amounts @ np.stack((rgb_from_hed[0], colour))
     return _round(255 * np.exp(_LOGARITHMS[pixels] @ turned.astype(np.float32)))
 
 

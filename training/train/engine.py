@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.errors import InputError
+from training.corpus.degrade import degrade_rows, work_ahead
 from training.corpus.device import normalise
 from training.corpus.pixels import Rows, StoredPixels, resize_rows
 from training.evaluate.scoring import auroc_within, score
@@ -30,7 +31,6 @@ from training.recipes.schema import Phase, Recipe
 from training.train import balance, checkpoint
 from training.train.augment import augment, mix_up
 from training.train.checkpoint import TrainingStopped
-from training.train.degrade import degrade_rows, work_ahead
 
 STEPS_BETWEEN_CHECKS = 50  # steps between two looks at the loss, each of which waits for the device
 MAX_NORM_BATCHES = 100  # micro-batches that the batch norms of averaged weights are estimated from

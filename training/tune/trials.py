@@ -21,13 +21,13 @@ from optuna.trial import FrozenTrial, TrialState
 from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from training import run_folder
+from training.corpus.degrade import degrade_rows
 from training.corpus.pixels import Rows, StoredPixels
 from training.corpus.selection import Data, open_corpus, select_data
 from training.evaluate import scoring
 from training.recipes import schema as recipe
 from training.train import engine
 from training.train import run as train
-from training.train.degrade import degrade_rows
 from training.train.engine import Diverged
 from training.tune.space import Parameters, read_parameters, trial_recipe
 from training.tune.storage import fail_dead_trials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -378,6 +379,16 @@ def test_info_says_where_a_model_comes_from(light_model: BCDClassifier) -> None:
     document = json.loads(bcd("info", MODEL, "--json").stdout)
     assert document["name"] == "bcd-mobilenetv2"
     assert document["provenance"]["split"] == light_model.config.provenance.split
+
+
+def test_info_says_whether_unsuitable_images_are_referred(
+    light_model: BCDClassifier, tmp_path: Path
+) -> None:
+    older = copy.copy(light_model)
+    older.config = light_model.config.model_copy(update={"suitability": None})
+    older.save_pretrained(tmp_path / "older")
+    assert "refers what is no H&E-stained tissue" in bcd("info", MODEL).stdout
+    assert "not judged: the folder holds no statistics" in bcd("info", tmp_path / "older").stdout
 
 
 def test_an_ensemble_is_named_as_a_model_is(tmp_path: Path, patch_file: Path) -> None:

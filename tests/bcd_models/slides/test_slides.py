@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from shapely import Polygon
+from skimage.data import chelsea
 
 from bcd_models import BCDClassifier, BCDEnsemble, ImageError
 from bcd_models.cli.slide import ProgressLine
@@ -391,6 +392,33 @@ def test_a_slide_that_cannot_be_read_at_all(
     assert len(found.failed) == 25
     assert found.predicted == 0
     assert found.words.startswith("no tile of the tissue found could be read")
+
+
+def test_unsuitable_tiles_are_left_out_counted_and_kept(
+    model: BCDClassifier, light_model: BCDClassifier, picture: np.ndarray, tmp_path: Path
+) -> None:
+    """A photograph glued over two tiles of tumour; a second run takes both from the journal."""
+    glued = picture.copy()
+    photograph = Image.fromarray(chelsea()).resize((2 * SIDE, SIDE), Image.Resampling.BOX)
+    glued[4 * SIDE : 5 * SIDE, 5 * SIDE : 7 * SIDE] = np.asarray(photograph)
+    slide = write_slide(tmp_path / "glued.tif", glued, MPP)
+    judged = model.__copy__()
+    judged.config = model.config.model_copy(update={"suitability": light_model.suitability})
+    with pytest.raises(Enough):
+        judged.predict_slide(slide, out=tmp_path, progress=stop_after(1))
+    found, whole = judged.predict_slide(slide, out=tmp_path), model.predict_slide(slide)
+    left_out = {(tile.row, tile.column) for tile in found.unsuitable}
+    assert {(4, 5), (4, 6)} <= left_out
+    assert len(left_out) <= 4
+    assert whole.unsuitable == ()
+    assert np.isnan([found.probabilities[cell] for cell in left_out]).all()
+    assert found.predicted == whole.predicted - len(left_out)
+    summary = json.loads((tmp_path / "glued-telling.json").read_text())
+    assert sum(summary["tiles"]["unsuitable"].values()) == len(left_out)
+    rows = pq.read_table(tmp_path / "glued-telling.parquet").to_pylist()
+    named = {(row["row"], row["column"]) for row in rows if row["unsuitable"]}
+    assert named == left_out
+    assert {row["decision"] for row in rows if row["unsuitable"]} == {None}
 
 
 def test_an_ensemble_answers_too(

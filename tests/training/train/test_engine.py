@@ -19,11 +19,12 @@ from tests.conftest import ROOT
 from tests.support import small_runs
 from tests.support.small_runs import RECIPE, arguments, assert_equal, furthest, lines, parameters
 from training import command
+from training.corpus import degrade
 from training.corpus.pixels import Rows
 from training.corpus.selection import Data, open_data
 from training.evaluate import scoring
 from training.recipes.schema import Recipe
-from training.train import degrade, engine
+from training.train import engine
 from training.train import run as train
 
 ONE_PHASE = [{"size": 32, "epochs": 1, "learning_rate": 0.002}]

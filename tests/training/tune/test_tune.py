@@ -32,10 +32,10 @@ from tests.support.studies import (
 )
 from training import command
 from training.corpus import build as corpus
+from training.corpus import degrade as degrading
 from training.corpus import splits
 from training.recipes import schema as recipe
 from training.recipes.schema import Degrade
-from training.train import degrade as degrading
 from training.train import engine
 from training.train import run as train
 from training.train.checkpoint import TrainingStopped

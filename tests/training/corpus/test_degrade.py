@@ -12,10 +12,10 @@ from pydantic import ValidationError
 
 from tests.support import synthetic
 from training.corpus import degradations as d
+from training.corpus import degrade as degrading
+from training.corpus.degrade import OPERATIONS, degrade, degrade_rows, work_ahead
 from training.corpus.device import to_uint8
 from training.recipes.schema import MAX_STRENGTHS, Degrade
-from training.train import degrade as degrading
-from training.train.degrade import OPERATIONS, degrade, degrade_rows, work_ahead
 
 FULL = Degrade(
     scale=0.25,
