@@ -19,6 +19,7 @@ Label = Literal["benign", "malignant"]
 LABELS: tuple[Label, ...] = get_args(Label)
 
 RGB = tuple[float, float, float]
+# A list of numbers over several lines, which the config has in one.
 ROW = re.compile(r"\[\n([-+.e\d,\s]+)\]")
 
 
@@ -49,12 +50,6 @@ def refuse_newer(document: dict[str, Any], newest: int, where: str) -> None:
             f"{where} has schema version {version}, this release of bcd-models reads up to "
             f"{newest}: upgrade with pip install -U bcd-models"
         )
-
-
-def write_document(document: dict[str, Any]) -> str:
-    """Return a ``config.json``, indented, with rows of numbers on one line each."""
-    text = json.dumps(document, indent=2)
-    return ROW.sub(lambda row: f"[{' '.join(row[1].split())}]", text) + "\n"
 
 
 class PreprocessConfig(Strict):
@@ -383,7 +378,8 @@ class ModelConfig(Decides):
             "pretrained_cfg": pretrained | self._timm_preprocessing(),
             "bcd": self.model_dump(mode="json"),
         }
-        return write_document(document)
+        text = json.dumps(document, indent=2)
+        return ROW.sub(lambda row: f"[{' '.join(row[1].split())}]", text) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Self:

@@ -1,4 +1,4 @@
-"""``python -m training.evaluate.suitability``: fits, measures and stores what refers images of no tissue."""
+"""``python -m training.evaluate.suitability``: fits, measures and stores the gate."""
 
 from training import command
 from training.evaluate.suitability.measure import main

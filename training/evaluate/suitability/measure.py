@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from sklearn.neural_network import MLPClassifier
 from tqdm import tqdm
 
-from bcd_models.config import Strict, SuitabilityConfig, write_document
+from bcd_models.config import Strict, SuitabilityConfig
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
 from bcd_models.images import suitability as gate
+from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
 from training.corpus import degradations as d
 from training.corpus import splits
@@ -379,9 +380,9 @@ def _write(one: Refused) -> str:
 
 def store(config: SuitabilityConfig, folder: Path) -> None:
     """Put a gate into a model folder's config, in place of another that is there."""
-    document = model_folder.read_document(folder)
-    document["bcd"]["suitability"] = config.model_dump(mode="json")
-    write_files({folder / model_folder.CONFIG: write_document(document).encode()})
+    loaded = BCDClassifier.from_pretrained(folder)
+    loaded.config = loaded.config.model_copy(update={"suitability": config})
+    write_files({folder / model_folder.CONFIG: loaded.files()[model_folder.CONFIG]})
 
 
 def main(
