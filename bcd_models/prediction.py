@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from bcd_models.config import DecisionConfig, Label
+from bcd_models.config import Label
 from bcd_models.decision import Decision
 
 NOTICE = (
@@ -74,10 +74,9 @@ class Prediction:
         width: Width of the image in pixels, upright.
         height: Height of the image in pixels, upright.
         runtime: What answered and in which precision, such as "onnx float32"; "": not known.
-        point: The operating point that was asked for; "": the model's own threshold.
-            ``name_point`` names this one too, where it is one of the model's points.
-        missed_of_100: How many of 100 carcinoma patches that point missed in out-of-fold testing,
-            as ``name_point`` fills in; None: not measured.
+        point: The operating point that decided; "": a threshold that is none of the model's points.
+        missed_of_100: How many of 100 carcinoma patches that point missed in out-of-fold testing;
+            None: not measured.
         mpp: Micrometres a pixel of the image; None: not known.
         scale: Where that comes from, such as "given", "PNG pHYs" or "unknown"; "": not recorded.
         tile_probabilities: Of a field larger than the trained one, calibrated P(malignant) of each
@@ -161,18 +160,3 @@ def describe_missed(point: str, missed_of_100: int) -> str:
         f"At this operating point ({point}) the model missed {missed_of_100} of 100 carcinoma "
         "patches in out-of-fold testing."
     )
-
-
-def name_point(answer: Prediction, rule: DecisionConfig, tile_rule: DecisionConfig) -> Prediction:
-    """Return an answer with its operating point's name, and what that was measured to miss.
-
-    Args:
-        answer: As the model gave it.
-        rule: The model's decision rule for images of one tile.
-        tile_rule: Its rule for the tiles of larger fields.
-    """
-    own = tile_rule if answer.tile_probabilities else rule
-    name = answer.point or own.own_point
-    if name not in own.points:
-        return answer
-    return replace(answer, point=name, missed_of_100=own.points[name].missed_of_100)

@@ -31,7 +31,6 @@ from bcd_models.cli.output import (
 )
 from bcd_models.decision import check_label
 from bcd_models.explain.methods import DEFAULT, METHODS
-from bcd_models.prediction import name_point
 
 
 def explain(
@@ -61,8 +60,7 @@ def explain(
     explanation = explained.explain(image, label=wanted, method=method, mpp=given, point=point)
     write_png(explanation.overlay(opacity), out)
     print_table_head()
-    rules = explained.config.decision, explained.config.for_tiles
-    prediction = name_point(explanation.prediction, *rules)
+    prediction = explanation.prediction
     print_table_row(str(image), prediction)
     print_reasons(str(image), prediction.reasons)
     print_missed([prediction.missed_words])

@@ -40,7 +40,7 @@ from bcd_models.cli.output import (
     write_png,
 )
 from bcd_models.errors import ImageError, InputError
-from bcd_models.prediction import COLUMNS, Prediction, name_point
+from bcd_models.prediction import COLUMNS, Prediction
 
 if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
@@ -89,7 +89,6 @@ def predict(
     failures = []
     referred = []
     missed: dict[str, None] = {}  # sentences, each once
-    rules = classifier.config.decision, classifier.config.for_tiles
     answer_all = classifier.explanations if overlay else classifier.stream
     stream = with_progress(answer_all(paths, mpp=scales, point=point), len(paths), "predicting")
     for path, (_, answer) in zip(paths, stream, strict=True):
@@ -97,8 +96,7 @@ def predict(
             # In words: the error itself would keep the file's bytes.
             failures.append(describe_failure(path, answer))
             continue
-        said = answer if isinstance(answer, Prediction) else answer.prediction
-        prediction = name_point(said, *rules)
+        prediction = answer if isinstance(answer, Prediction) else answer.prediction
         print_answer(str(path), prediction)
         missed[prediction.missed_words] = None
         if prediction.reasons:

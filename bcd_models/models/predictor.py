@@ -622,6 +622,8 @@ class Predictor(ABC):
             reasons = (*reasons, "the probability lies within the referral band")
         answers, tiles = iter(probabilities), one.shown.tolist()
         by_tile = tuple(tuple(next(answers) if shown else None for shown in row) for row in tiles)
+        name = one.point or decision.own_point
+        point = decision.points.get(name)
         is_field, found = one.shown.size > 1, summarise(list(one.findings.values()))
         return Prediction(
             name=_name_of(one.source),
@@ -637,7 +639,8 @@ class Predictor(ABC):
             width=layout.width,
             height=layout.height,
             runtime=margins.runtime,
-            point=one.point or "",
+            point=name,
+            missed_of_100=point.missed_of_100 if point else None,
             mpp=layout.mpp,
             scale=layout.source,
             tile_probabilities=by_tile if is_field else (),

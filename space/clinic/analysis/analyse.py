@@ -14,7 +14,7 @@ from bcd_models.images.field import plan_layout
 from bcd_models.images.open import ImageLimits, open_image, open_scaled
 from bcd_models.images.scale import Scale, give_scale
 from bcd_models.models.classifier import BCDClassifier
-from bcd_models.prediction import Prediction, name_point
+from bcd_models.prediction import Prediction
 from clinic.analysis.display import reduce_heat_map
 from clinic.analysis.models import Models
 from clinic.storage.shown_images import encode_png
@@ -97,17 +97,14 @@ def predict(model: BCDClassifier, one: HandedIn, point: str = "") -> Prediction:
         ImageError: It can't be used, or its field is too large.
         InputError: The model has no such point.
     """
-    said = model.predict(one.data, LIMITS, mpp=one.mpp, point=point or None)
-    return name_point(said, model.config.decision, model.config.for_tiles)
+    return model.predict(one.data, LIMITS, mpp=one.mpp, point=point or None)
 
 
 def explain(
     model: BCDClassifier, one: HandedIn, label: Label | None = None, point: str = ""
 ) -> Explanation:
     """Answer about an image and explain a label, by default the answer's own; raises alike."""
-    said = model.explain(one.data, label=label, limits=LIMITS, mpp=one.mpp, point=point or None)
-    decided = name_point(said.prediction, model.config.decision, model.config.for_tiles)
-    return replace(said, prediction=decided)
+    return model.explain(one.data, label=label, limits=LIMITS, mpp=one.mpp, point=point or None)
 
 
 def scale_warnings(
