@@ -106,7 +106,7 @@ def check_corpus(provenance: Provenance, opened: Corpus) -> None:
         )
     if provenance.split_sha256 != opened.split.sha256:
         raise InputError(
-            f"the corpus' {opened.split.kind} split is not the one that the model was trained on: "
+            f"the corpus' {opened.split.kind} split is not the split the model was trained on: "
             "its parts hold what the model has learnt from"
         )
 

@@ -37,8 +37,8 @@ FIGURES = {
     "sensitivity": "recall",
     "specificity": "specificity",
     "positive_predictive_value": "precision",
-    "negative_predictive_value": "negative_predictive_value",
 }
+PREDICTED = (*FIGURES, "negative_predictive_value")
 
 
 class Promise(Strict):
@@ -138,6 +138,8 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
         figures = metrics.measure_intervals(
             truth, probability, point.threshold, drawn, FIGURES.values()
         )
+        spared = (probability < point.threshold).astype(np.float64)
+        of_spared = metrics.measure_intervals(~truth, spared, 0.5, drawn, ("precision",))
         answers = referral.Answers(
             np.abs(calibrated - log_odds(point.threshold)),
             (probability >= point.threshold) != truth,
@@ -146,6 +148,7 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
         promises = _measure_promises(answers, frame["fold"].to_numpy(), point.threshold)
         headline = [one.refer for one in promises if one.alpha == referral.HEADLINE]
         measured = {key: Estimate(**figures[metric]) for key, metric in FIGURES.items()}
+        measured["negative_predictive_value"] = Estimate(**of_spared["precision"])
         band = point.refer or (headline[0] if headline else None)
         more = {"refer": band, "prevalence": float(truth.mean())}
         found[name] = PointFigures(
@@ -188,12 +191,12 @@ def read(folder: Path, weights_sha256: str) -> Decisions | None:
 def tabulate(decisions: Decisions) -> str:
     """Return the points and their promises as Markdown."""
     lines = [
-        ["point", "threshold", *(name.replace("_", " ") for name in FIGURES)],
-        ["---"] * (2 + len(FIGURES)),
+        ["point", "threshold", *(name.replace("_", " ") for name in PREDICTED)],
+        ["---"] * (2 + len(PREDICTED)),
     ]
     for name, figures in decisions.points.items():
         point = figures.point
-        cells = [_write(getattr(point, key)) for key in FIGURES]
+        cells = [_write(getattr(point, key)) for key in PREDICTED]
         lines.append([name, f"{point.threshold:.3f}", *cells])
     alphas = [f"at most {100 * alpha:g}% wrong" for alpha in referral.ALPHAS]
     second = [["point", *alphas], ["---"] * (1 + len(alphas))]

@@ -416,12 +416,6 @@ METRICS = {
         Metric("false_negative_rate", "false negative rate", lambda b: 1 - b.recall),
         Metric("specificity", "specificity", lambda b: b.specificity, "specificity"),
         Metric("precision", "precision", _precision, "precision"),
-        Metric(
-            "negative_predictive_value",
-            "negative predictive value",
-            lambda b: b.average(~b.truth, ~b.calls),
-            optional=True,
-        ),
         Metric("f1", "F1", _f1, "f1"),
         Metric(
             "sensitivity_at_90_specificity",

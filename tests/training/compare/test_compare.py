@@ -23,7 +23,7 @@ from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessCo
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
-from bcd_models.models.backbones import BACKBONES
+from bcd_models.models import backbones
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, MODELS
 from training import command, run_folder
@@ -39,6 +39,8 @@ from training.evaluate import schema as measured
 from training.evaluate.metrics import METRICS, Metric
 from training.recipes import schema as recipe
 from training.train import run as train
+
+BACKBONES = {name: backbones.BACKBONES[name] for name in ("mobilenetv2", "efficientnet_b2")}
 
 RECIPE: dict[str, Any] = {
     "name": "bcd-small",
