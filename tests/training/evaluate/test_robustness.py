@@ -130,7 +130,7 @@ def test_models_that_do_not_belong_together_are_refused(
 
 def test_a_model_of_another_corpus_is_refused(make, corpus_folder: Path) -> None:
     other = make(fold=0, changes={"split_sha256": "beef"})
-    with pytest.raises(InputError, match="grouped split is not the one"):
+    with pytest.raises(InputError, match="grouped split is not the split"):
         robustness.climb([other], corpus_folder, (SAME,))
 
 
