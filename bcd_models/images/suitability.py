@@ -57,8 +57,8 @@ MAX_DARKNESS = 1.2  # optical density of the lightest twentieth of its pixels
 MIN_COLOUR = 0.03  # mean share of colour in optical density
 MAX_OFF_HUE = 0.95  # share of pixels
 # Log ratio of differences at 4 and 16 micrometres, about 1.2 in pure noise. Fine stroma comes near
-# it, but neither with edges as strong nor with colours that no stain has.
-MAX_GRAIN, STRONG_EDGES, STRAY_HUE = 1.0, -2.2, 0.02
+# it, but neither with edges as strong, nor with colours that no stain has, nor as sharp throughout.
+MAX_GRAIN, STRONG_EDGES, STRAY_HUE, TOO_SHARP = 1.0, -2.2, 0.02, 1.74
 MIN_SHARPNESS = 0.5  # mean second difference over mean difference
 GLASS_DENSITY, COLOURED = 0.06, 0.03
 CLIP = 5.0  # deviations from the mean that the network is shown at most
@@ -162,7 +162,11 @@ def judge(numbers: Numbers, config: SuitabilityConfig) -> list[Finding | None]:
     logits = score(numbers, config)
     odds, kinds = against_tissue(logits), logits[:, 1:].argmax(1) + 1
     grain = by_name["edges"] - by_name["edges_4"]
-    is_stray = (by_name["edges"] > STRONG_EDGES) | (by_name["off_hue"] > STRAY_HUE)
+    is_stray = (
+        (by_name["edges"] > STRONG_EDGES)
+        | (by_name["off_hue"] > STRAY_HUE)
+        | (by_name["sharpness"] > TOO_SHARP)
+    )
     rules = (
         ("flat", by_name["levels"], MIN_LEVELS, by_name["levels"] < MIN_LEVELS),
         ("dark", by_name["lightest"], MAX_DARKNESS, by_name["lightest"] > MAX_DARKNESS),

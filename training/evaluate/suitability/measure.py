@@ -48,7 +48,7 @@ HIDDEN_UNITS = 16
 DECAY = 0.3
 PASSES = 40
 DIGITS = 4  # of a stored weight
-REFUSED = 0.01  # of unseen real patches, by the network alone: what the threshold is chosen for
+REFUSED = 0.005  # of unseen real patches, by the network alone: what the threshold is chosen for
 MIN_CASE_PATCHES = 20
 MAX_REFUSED, MAX_REFUSED_OF_CASE = 0.03, 0.10  # of real patches; of a case's, and of a rung's
 # Least share refused, of what should be.
