@@ -332,12 +332,14 @@ def tabulate(document: Suitability) -> str:
     refused = sorted((one.refused for one in document.cases), reverse=True)
     above = sum(share > MAX_REFUSED_OF_CASE for share in refused)
     below = (
-        "Each is judged by a gate that has learnt neither from its case nor from its source. Of "
-        f"{len(refused)} cases with {MIN_CASE_PATCHES} patches or more, {above} have more than "
-        f"{MAX_REFUSED_OF_CASE:.0%} of their patches refused; the most is {refused[0]:.1%}."
-        if refused
-        else ""
+        "Each is judged by a gate that has learnt neither from its case nor from its source; one "
+        f"number, the threshold, is chosen on the same real patches, to refuse {REFUSED:.1%} of them."
     )
+    if refused:
+        below += (
+            f" More than {MAX_REFUSED_OF_CASE:.0%} of their patches are refused in {above} of "
+            f"{len(refused)} cases with {MIN_CASE_PATCHES} patches or more, at most {refused[0]:.1%}."
+        )
     missed = list(find_missed(document))
     aims = f"Aimed at and missed: {'; '.join(missed)}." if missed else "All aims are met."
     return "\n".join([*lines, "", below, "", aims, ""])
