@@ -333,12 +333,14 @@ def tabulate(document: Suitability) -> str:
     above = sum(share > MAX_REFUSED_OF_CASE for share in refused)
     below = (
         "Each is judged by a gate that has learnt neither from its case nor from its source; one "
-        f"number, the threshold, is chosen on the same real patches, to refuse {REFUSED:.1%} of them."
+        "number, the threshold, is chosen on the same real patches, to refuse "
+        f"{REFUSED:.1%} of them."
     )
     if refused:
         below += (
             f" More than {MAX_REFUSED_OF_CASE:.0%} of their patches are refused in {above} of "
-            f"{len(refused)} cases with {MIN_CASE_PATCHES} patches or more, at most {refused[0]:.1%}."
+            f"{len(refused)} cases with {MIN_CASE_PATCHES} patches or more, at most "
+            f"{refused[0]:.1%}."
         )
     missed = list(find_missed(document))
     aims = f"Aimed at and missed: {'; '.join(missed)}." if missed else "All aims are met."
