@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,8 +57,8 @@ MAX_DARKNESS = 1.2  # optical density of the lightest twentieth of its pixels
 MIN_COLOUR = 0.03  # mean share of colour in optical density
 MAX_OFF_HUE = 0.95  # share of pixels
 # Log ratio of differences at 4 and 16 micrometres, about 1.2 in pure noise. Fine stroma comes near
-# it, but neither with edges as strong nor with colours that no stain has.
-MAX_GRAIN, STRONG_EDGES, STRAY_HUE = 1.0, -2.2, 0.02
+# it, but neither with edges as strong, nor with colours that no stain has, nor as sharp throughout.
+MAX_GRAIN, STRONG_EDGES, STRAY_HUE, TOO_SHARP = 1.0, -2.2, 0.02, 1.74
 MIN_SHARPNESS = 0.5  # mean second difference over mean difference
 GLASS_DENSITY, COLOURED = 0.06, 0.03
 CLIP = 5.0  # deviations from the mean that the network is shown at most
@@ -69,7 +70,7 @@ def find_unsuitable(tiles: NDArray[np.uint8], config: SuitabilityConfig) -> list
     """Return what speaks against each tile, None where nothing does.
 
     Args:
-        tiles: N x H x W x 3, at the scale of the training patches.
+        tiles: N x S x S x 3, at the scale of the training patches.
         config: The network, and from where it refuses.
     """
     return [
@@ -80,64 +81,73 @@ def find_unsuitable(tiles: NDArray[np.uint8], config: SuitabilityConfig) -> list
 
 
 def measure_tiles(tiles: NDArray[np.uint8]) -> Numbers:
-    """Return the ``NUMBERS`` of N x H x W x 3 tiles, N x 29."""
-    red, green, blue = (DENSITY[tiles[..., channel]] for channel in range(3))
-    density = (red + green + blue) / 3
-    greens = green - (red + blue) / 2
-    reds = red - blue
-    size, sides = density[0].size, (1, 2)
-
-    def centre(values: Numbers) -> tuple[Numbers, Numbers]:
-        mean: Numbers = values.mean(sides)
-        return mean, values - mean[:, None, None]
-
-    def product(one: Numbers, other: Numbers) -> Numbers:
-        mean: Numbers = np.einsum("nij,nij->n", one, other) / size
-        return mean
-
-    (d, dc), (g, gc), (r, rc) = centre(density), centre(greens), centre(reds)
-    dd, gg, rr = product(dc, dc), product(gc, gc), product(rc, rc)
+    """Return the ``NUMBERS`` of N x S x S x 3 tiles, N x 29."""
+    red, green, blue = np.take(DENSITY, np.moveaxis(tiles, -1, 0))
+    density, greens, reds = (red + green + blue) / 3, green - (red + blue) / 2, red - blue
     strength = np.sqrt(greens * greens + 0.75 * reds * reds)
     share = strength / (density + GLASS_DENSITY / 2)
-    across, down = np.abs(np.diff(density, axis=2)), np.abs(np.diff(density, axis=1))
-    right, below = across.mean(sides), down.mean(sides)
-    edges = (right + below) / 2
-    half = _halve(density)
-    edges_2, edges_4 = _mean_edge(half), _mean_edge(_halve(half))
-    bends = (_mean_step(np.diff(density, axis=2), 2) + _mean_step(np.diff(density, axis=1), 1)) / 2
-    colour_edges, colour_edges_2 = _mean_edge(greens), _mean_edge(_halve(greens))
-    lines = dc.mean(2).var(1) + dc.mean(1).var(1)
-    lightest, middle, darkest = np.quantile(
-        density.reshape(len(tiles), -1), (0.05, 0.5, 0.95), axis=1
+    levels = tiles.astype(np.float32) @ np.full(3, 1 / 3, np.float32)
+
+    planes = np.stack((density, greens, reds, share, levels), axis=1)
+    means = planes.mean((2, 3))
+    planes -= means[..., None, None]
+    flat = planes.reshape(*means.shape, -1)
+    products = np.einsum("nip,njp->nij", flat, flat) / flat.shape[2]
+    spreads = np.sqrt(products.diagonal(axis1=1, axis2=2))
+    dd, dg, dr = products[:, 0, :3].T
+    gr = products[:, 1, 2] / np.sqrt((products[:, 1, 1] + 1e-5) * (products[:, 2, 2] + 1e-5))
+    skew = (flat[:, 0] * flat[:, 0] * flat[:, 0]).mean(1) / (dd**1.5 + _TINY)
+    by_row, by_column = planes[:, 0].mean(2), planes[:, 0].mean(1)
+    lines = ((by_row**2).mean(1) + (by_column**2).mean(1)) / (dd + _TINY)
+
+    # Density and green's excess, upright and on their side, so that across is once down.
+    pair = np.stack((planes[:, :2], planes[:, :2].swapaxes(2, 3)), axis=2)
+    half = _halve(pair)
+    steps = _find_steps(pair)
+    by_side = _mean_size(steps)
+    right, below = by_side[:, 0].T
+    edges, edges_2, edges_4 = (
+        sizes.mean(2)
+        for sizes in (by_side, _mean_size(_find_steps(half)), _mean_size(_find_steps(_halve(half))))
     )
+    bends = _mean_size(_find_steps(steps[:, :1])).mean((1, 2))
+    across = np.abs(steps[:, 0, 0])
+    tail = np.log((across * across).mean((1, 2)) + 1e-6) - 2 * np.log(right + _FLOOR / 3)
+
+    log_spreads = np.log(spreads[:, :3] + _FLOOR)
+    edge, colour_edge, edge_2, colour_edge_2, edge_4, _ = np.log(
+        np.concatenate((edges, edges_2, edges_4), axis=1) + _FLOOR
+    ).T
+    ranked = np.sort(density.reshape(len(tiles), -1), axis=1)
+    quantiles = ranked[:, [int(rank * (ranked.shape[1] - 1)) for rank in (0.05, 0.5, 0.95)]]
     columns = (
-        *(d, _log(np.sqrt(dd)), product(dc * dc, dc) / (dd**1.5 + _TINY)),
-        *(g, _log(np.sqrt(gg)), r, _log(np.sqrt(rr))),
-        *(share.mean(sides), share.std(sides)),
-        *(product(dc, gc) / (dd + _TINY), product(dc, rc) / (dd + _TINY)),
-        product(gc, rc) / np.sqrt((gg + _TINY / 10) * (rr + _TINY / 10)),
-        (density < GLASS_DENSITY).mean(sides),
-        ((strength > COLOURED) & (greens < 0.3 * strength)).mean(sides),
-        *(lightest, middle, darkest),
-        *(_log(edges), _log(edges_2), _log(edges_4), _log(edges) - _log(edges_2)),
-        bends / (edges + _TINY),
-        *(_log(colour_edges), _log(colour_edges) - _log(colour_edges_2)),
-        (across < _FLOOR / 2).mean(sides),
+        *(means[:, 0], log_spreads[:, 0], skew),
+        *(means[:, 1], log_spreads[:, 1], means[:, 2], log_spreads[:, 2]),
+        *(means[:, 3], spreads[:, 3], dg / (dd + _TINY), dr / (dd + _TINY), gr),
+        (density < GLASS_DENSITY).mean((1, 2)),
+        ((strength > COLOURED) & (greens < 0.3 * strength)).mean((1, 2)),
+        *quantiles.T,
+        *(edge, edge_2, edge_4, edge - edge_2, bends / (edges[:, 0] + _TINY)),
+        *(colour_edge, colour_edge - colour_edge_2),
+        (across < _FLOOR / 2).mean((1, 2)),
         np.abs(np.log((right + _TINY) / (below + _TINY))),
-        lines / (dd + _TINY),
-        np.log(product(across, across) + 1e-6) - 2 * np.log(right + _FLOOR / 3),
-        tiles.mean(3, dtype=np.float32).std(sides),
+        *(lines, tail, spreads[:, 4]),
     )
-    return np.stack(columns, axis=1).astype(np.float32)
+    return np.array(columns, np.float32).T
 
 
 def score(numbers: Numbers, config: SuitabilityConfig) -> NDArray[np.float64]:
     """Return the network's logits of ``CLASSES``, N x 3."""
-    shown = ((numbers - np.array(config.mean)) / np.array(config.deviation)).clip(-CLIP, CLIP)
-    hidden, output = np.array(config.hidden), np.array(config.output)
+    mean, deviation, hidden, output = _unpack(config)
+    shown = ((numbers - mean) / deviation).clip(-CLIP, CLIP)
     units = np.maximum(shown @ hidden[:-1] + hidden[-1], 0)
     logits: NDArray[np.float64] = units @ output[:-1] + output[-1]
     return logits
+
+
+@lru_cache(maxsize=8)
+def _unpack(config: SuitabilityConfig) -> tuple[NDArray[np.float64], ...]:
+    return tuple(map(np.array, (config.mean, config.deviation, config.hidden, config.output)))
 
 
 def against_tissue(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -152,7 +162,11 @@ def judge(numbers: Numbers, config: SuitabilityConfig) -> list[Finding | None]:
     logits = score(numbers, config)
     odds, kinds = against_tissue(logits), logits[:, 1:].argmax(1) + 1
     grain = by_name["edges"] - by_name["edges_4"]
-    is_stray = (by_name["edges"] > STRONG_EDGES) | (by_name["off_hue"] > STRAY_HUE)
+    is_stray = (
+        (by_name["edges"] > STRONG_EDGES)
+        | (by_name["off_hue"] > STRAY_HUE)
+        | (by_name["sharpness"] > TOO_SHARP)
+    )
     rules = (
         ("flat", by_name["levels"], MIN_LEVELS, by_name["levels"] < MIN_LEVELS),
         ("dark", by_name["lightest"], MAX_DARKNESS, by_name["lightest"] > MAX_DARKNESS),
@@ -165,12 +179,7 @@ def judge(numbers: Numbers, config: SuitabilityConfig) -> list[Finding | None]:
             for kind, name in enumerate(CLASSES)
             if kind
         ),
-        (
-            "focus",
-            by_name["sharpness"],
-            MIN_SHARPNESS,
-            by_name["sharpness"] < MIN_SHARPNESS,
-        ),
+        ("focus", by_name["sharpness"], MIN_SHARPNESS, by_name["sharpness"] < MIN_SHARPNESS),
     )
     return [
         next(
@@ -196,22 +205,18 @@ def summarise(findings: Sequence[Finding | None]) -> tuple[Finding, ...]:
     )
 
 
-def _log(values: Numbers) -> Numbers:
-    logarithms: Numbers = np.log(values + _FLOOR)
-    return logarithms
-
-
-def _halve(values: Numbers) -> Numbers:
+def _halve(planes: Numbers) -> Numbers:
     """Return the means of 2 x 2 pixels; an odd row or column at the end is left out."""
-    even = values[:, : values.shape[1] // 2 * 2, : values.shape[2] // 2 * 2]
-    down = even[:, ::2] + even[:, 1::2]
-    return (down[:, :, ::2] + down[:, :, 1::2]) / 4
+    even = planes[..., : planes.shape[-2] // 2 * 2, : planes.shape[-1] // 2 * 2]
+    down = even[..., ::2, :] + even[..., 1::2, :]
+    return (down[..., ::2] + down[..., 1::2]) / 4
 
 
-def _mean_edge(values: Numbers) -> Numbers:
-    return (_mean_step(values, 2) + _mean_step(values, 1)) / 2
+def _find_steps(planes: Numbers) -> Numbers:
+    """Return the differences between neighbours across."""
+    return planes[..., 1:] - planes[..., :-1]
 
 
-def _mean_step(values: Numbers, axis: int) -> Numbers:
-    steps: Numbers = np.abs(np.diff(values, axis=axis)).mean((1, 2))
-    return steps
+def _mean_size(planes: Numbers) -> Numbers:
+    sizes: Numbers = np.abs(planes).mean((-2, -1))
+    return sizes

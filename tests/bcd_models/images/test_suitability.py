@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from bcd_models import BCDClassifier
+from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.errors import InputError
 from bcd_models.images.suitability import NUMBERS, WORDS, measure_tiles
+from bcd_models.models.ensemble import EnsembleConfig
 from tests.support import synthetic
 from training.corpus import degradations as d
 
@@ -127,6 +128,16 @@ def test_a_folder_without_statistics_refuses_nothing(light_model: BCDClassifier)
     answer = older.predict(CAT)
     assert answer.probability == light_model.predict(CAT).probability
     assert (answer.decision, answer.findings, answer.ignored) == (answer.label, (), ())
+
+
+def test_an_ensemble_refers_what_its_members_do(light_model: BCDClassifier) -> None:
+    config = EnsembleConfig(name="pair", version="1", members=("one", "two"))
+    without = light_model.__copy__()
+    without.config = light_model.config.model_copy(update={"suitability": None})
+    pair = BCDEnsemble(config, [without, light_model])
+    cat, tissue = pair.predict([CAT, TISSUE[1]])
+    assert (cat.decision, cat.findings) == ("refer", light_model.predict(CAT).findings)
+    assert tissue.findings == ()
 
 
 def test_a_tile_s_numbers_do_not_depend_on_its_company() -> None:

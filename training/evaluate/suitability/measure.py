@@ -48,7 +48,7 @@ HIDDEN_UNITS = 16
 DECAY = 0.3
 PASSES = 40
 DIGITS = 4  # of a stored weight
-REFUSED = 0.01  # of unseen real patches, by the network alone: what the threshold is chosen for
+REFUSED = 0.005  # of unseen real patches, by the network alone: what the threshold is chosen for
 MIN_CASE_PATCHES = 20
 MAX_REFUSED, MAX_REFUSED_OF_CASE = 0.03, 0.10  # of real patches; of a case's, and of a rung's
 # Least share refused, of what should be.
@@ -332,12 +332,16 @@ def tabulate(document: Suitability) -> str:
     refused = sorted((one.refused for one in document.cases), reverse=True)
     above = sum(share > MAX_REFUSED_OF_CASE for share in refused)
     below = (
-        "Each is judged by a gate that has learnt neither from its case nor from its source. Of "
-        f"{len(refused)} cases with {MIN_CASE_PATCHES} patches or more, {above} have more than "
-        f"{MAX_REFUSED_OF_CASE:.0%} of their patches refused; the most is {refused[0]:.1%}."
-        if refused
-        else ""
+        "Each is judged by a gate that has learnt neither from its case nor from its source; one "
+        "number, the threshold, is chosen on the same real patches, to refuse "
+        f"{REFUSED:.1%} of them."
     )
+    if refused:
+        below += (
+            f" More than {MAX_REFUSED_OF_CASE:.0%} of their patches are refused in {above} of "
+            f"{len(refused)} cases with {MIN_CASE_PATCHES} patches or more, at most "
+            f"{refused[0]:.1%}."
+        )
     missed = list(find_missed(document))
     aims = f"Aimed at and missed: {'; '.join(missed)}." if missed else "All aims are met."
     return "\n".join([*lines, "", below, "", aims, ""])
