@@ -309,21 +309,21 @@ class Graph(Strict):
 
 
 class SuitabilityConfig(Strict):
-    """The small network that tells H&E-stained tissue from other tiles, by 29 numbers of each.
+    """The small network that tells H&E-stained tissue from other tiles, by 31 numbers of each.
 
     Attributes:
         mean: Of each number, over the tissue that it learnt from.
         deviation: Standard deviation of each.
         hidden: Weights of the hidden units, a row a number; the last row holds their biases.
-        output: Weights of tissue, another stain and a picture, a row a unit; biases last.
+        output: Weights of tissue, another stain, a picture and a pen, a row a unit; biases last.
         threshold: A tile is refused above these log-odds against tissue.
         corpus_fingerprint: Of the corpus that it learnt from.
     """
 
-    mean: tuple[float, ...] = Field(min_length=29, max_length=29)
-    deviation: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=29, max_length=29)
-    hidden: tuple[tuple[float, ...], ...] = Field(min_length=30, max_length=30)
-    output: tuple[tuple[float, float, float], ...] = Field(min_length=2)
+    mean: tuple[float, ...] = Field(min_length=31, max_length=31)
+    deviation: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=31, max_length=31)
+    hidden: tuple[tuple[float, ...], ...] = Field(min_length=32, max_length=32)
+    output: tuple[tuple[float, float, float, float], ...] = Field(min_length=2)
     threshold: float
     corpus_fingerprint: str = ""
 

@@ -1,6 +1,6 @@
 """Whether a tile shows what a model was trained on: H&E-stained tissue, in focus, enough of it.
 
-A tile at the trained scale becomes 29 numbers of colour and texture. Plain rules judge single
+A tile at the trained scale becomes 31 numbers of colour and texture. Plain rules judge single
 numbers; a small network, whose weights travel with the model, judges all of them together.
 Compression alone is no finding: the network has learnt from degraded tissue as well.
 """
@@ -30,8 +30,10 @@ NUMBERS = (
     *("green", "green_spread", "red", "red_spread"),
     # How strong the colour is for its density, and how it follows density: nuclei are bluer.
     *("colour", "colour_spread", "green_by_density", "red_by_density", "green_with_red"),
-    # Shares of pixels: bare glass, and colours that neither stain has.
-    *("glass", "off_hue"),
+    "follows",  # largest correlation of either colour with density: near 1 where all is one signal
+    # Shares of pixels: bare glass, colours that neither stain has, and those of blue, green and
+    # black ink, which takes more red light than blue, or all of it alike.
+    *("glass", "off_hue", "ink"),
     *("lightest", "middle", "darkest"),
     # Mean differences between neighbours of 4, 8 and 16 micrometres.
     *("edges", "edges_2", "edges_4", "fine", "sharpness", "colour_edges", "colour_fine"),
@@ -39,7 +41,7 @@ NUMBERS = (
     *("even", "upright", "lines", "edge_tail"),
     "levels",  # spread of brightness in grey levels: where it is dark, density magnifies it
 )
-CLASSES = ("tissue", "stain", "picture")  # what the network tells apart
+CLASSES = ("tissue", "stain", "picture", "pen")  # what the network tells apart
 WORDS = {
     "flat": "nearly one colour",
     "dark": "nearly black",
@@ -49,21 +51,26 @@ WORDS = {
     "focus": "out of focus",
     "stain": "not stained with haematoxylin and eosin",
     "picture": "drawn or photographed, not tissue",
+    "pen": "marked with a pen",
 }
 # Beyond these a single number is enough. Of real patches fewer than 1 in 200 break any of them.
 MIN_LEVELS = 2.0  # spread of brightness in grey levels
 MAX_GLASS = 0.98  # share of a tile's pixels
-MAX_DARKNESS = 1.2  # optical density of the lightest twentieth of its pixels
+MAX_DARKNESS = 0.75  # optical density of half of its pixels
 MIN_COLOUR = 0.03  # mean share of colour in optical density
 MAX_OFF_HUE = 0.95  # share of pixels
+# Where it is this dense, a fifth of off colours is too much: an inverted image's glass is dark.
+DENSE, MAX_OFF_HUE_IF_DENSE = 0.5, 0.2
 # Log ratio of differences at 4 and 16 micrometres, about 1.2 in pure noise. Fine stroma comes near
-# it, but neither with edges as strong, nor with colours that no stain has, nor as sharp throughout.
-MAX_GRAIN, STRONG_EDGES, STRAY_HUE, TOO_SHARP = 1.0, -2.2, 0.02, 1.74
+# it, but neither with edges as strong, nor with colours that no stain has, nor as sharp throughout,
+# nor with the same signal in all channels, nor with more of it in colour than in density.
+MAX_GRAIN, STRONG_EDGES, STRAY_HUE, TOO_SHARP, ONE_SIGNAL = 1.0, -2.2, 0.02, 1.74, 0.905
+MIN_BLOCKS, BLOCK_SHARPNESS = 0.6, 1.95  # noise of several pixels: even squares with hard edges
 MIN_SHARPNESS = 0.5  # mean second difference over mean difference
-GLASS_DENSITY, COLOURED = 0.06, 0.03
+GLASS_DENSITY, COLOURED, INK_BLUE, INK_BLACK = 0.06, 0.03, 0.2, 0.6
 CLIP = 5.0  # deviations from the mean that the network is shown at most
 AT_ONCE = 64  # tiles; more only spill the processor's cache
-_TINY, _FLOOR = 1e-4, 3e-3
+_TINY, _FLOOR, _VOID = 1e-4, 3e-3, 1e-10
 
 
 def find_unsuitable(tiles: NDArray[np.uint8], config: SuitabilityConfig) -> list[Finding | None]:
@@ -81,7 +88,7 @@ def find_unsuitable(tiles: NDArray[np.uint8], config: SuitabilityConfig) -> list
 
 
 def measure_tiles(tiles: NDArray[np.uint8]) -> Numbers:
-    """Return the ``NUMBERS`` of N x S x S x 3 tiles, N x 29."""
+    """Return the ``NUMBERS`` of N x S x S x 3 tiles, N x 31."""
     red, green, blue = np.take(DENSITY, np.moveaxis(tiles, -1, 0))
     density, greens, reds = (red + green + blue) / 3, green - (red + blue) / 2, red - blue
     strength = np.sqrt(greens * greens + 0.75 * reds * reds)
@@ -95,7 +102,8 @@ def measure_tiles(tiles: NDArray[np.uint8]) -> Numbers:
     products = np.einsum("nip,njp->nij", flat, flat) / flat.shape[2]
     spreads = np.sqrt(products.diagonal(axis1=1, axis2=2))
     dd, dg, dr = products[:, 0, :3].T
-    gr = products[:, 1, 2] / np.sqrt((products[:, 1, 1] + 1e-5) * (products[:, 2, 2] + 1e-5))
+    gg, rr = products[:, 1, 1], products[:, 2, 2]
+    gr = products[:, 1, 2] / np.sqrt((gg + 1e-5) * (rr + 1e-5))
     skew = (flat[:, 0] * flat[:, 0] * flat[:, 0]).mean(1) / (dd**1.5 + _TINY)
     by_row, by_column = planes[:, 0].mean(2), planes[:, 0].mean(1)
     lines = ((by_row**2).mean(1) + (by_column**2).mean(1)) / (dd + _TINY)
@@ -124,8 +132,13 @@ def measure_tiles(tiles: NDArray[np.uint8]) -> Numbers:
         *(means[:, 0], log_spreads[:, 0], skew),
         *(means[:, 1], log_spreads[:, 1], means[:, 2], log_spreads[:, 2]),
         *(means[:, 3], spreads[:, 3], dg / (dd + _TINY), dr / (dd + _TINY), gr),
+        np.maximum(np.abs(dg) / np.sqrt(dd * gg + _VOID), np.abs(dr) / np.sqrt(dd * rr + _VOID)),
         (density < GLASS_DENSITY).mean((1, 2)),
         ((strength > COLOURED) & (greens < 0.3 * strength)).mean((1, 2)),
+        (
+            ((reds > INK_BLUE) & (greens < 0.25 * strength))
+            | ((density > INK_BLACK) & (strength < 0.2 * density))
+        ).mean((1, 2)),
         *quantiles.T,
         *(edge, edge_2, edge_4, edge - edge_2, bends / (edges[:, 0] + _TINY)),
         *(colour_edge, colour_edge - colour_edge_2),
@@ -137,7 +150,7 @@ def measure_tiles(tiles: NDArray[np.uint8]) -> Numbers:
 
 
 def score(numbers: Numbers, config: SuitabilityConfig) -> NDArray[np.float64]:
-    """Return the network's logits of ``CLASSES``, N x 3."""
+    """Return the network's logits of ``CLASSES``, N x 4."""
     mean, deviation, hidden, output = _unpack(config)
     shown = ((numbers - mean) / deviation).clip(-CLIP, CLIP)
     units = np.maximum(shown @ hidden[:-1] + hidden[-1], 0)
@@ -166,14 +179,21 @@ def judge(numbers: Numbers, config: SuitabilityConfig) -> list[Finding | None]:
         (by_name["edges"] > STRONG_EDGES)
         | (by_name["off_hue"] > STRAY_HUE)
         | (by_name["sharpness"] > TOO_SHARP)
+        | (by_name["follows"] > ONE_SIGNAL)
+        | (by_name["colour_edges"] > by_name["edges"])
+    )
+    is_coarse = (by_name["even"] > MIN_BLOCKS) & (by_name["sharpness"] > BLOCK_SHARPNESS)
+    is_off_hue = (by_name["off_hue"] > MAX_OFF_HUE) | (
+        (by_name["middle"] > DENSE) & (by_name["off_hue"] > MAX_OFF_HUE_IF_DENSE)
     )
     rules = (
         ("flat", by_name["levels"], MIN_LEVELS, by_name["levels"] < MIN_LEVELS),
-        ("dark", by_name["lightest"], MAX_DARKNESS, by_name["lightest"] > MAX_DARKNESS),
+        ("dark", by_name["middle"], MAX_DARKNESS, by_name["middle"] > MAX_DARKNESS),
         ("glass", by_name["glass"], MAX_GLASS, by_name["glass"] > MAX_GLASS),
         ("grey", by_name["colour"], MIN_COLOUR, by_name["colour"] < MIN_COLOUR),
         ("noise", grain, MAX_GRAIN, (grain > MAX_GRAIN) & is_stray),
-        ("stain", by_name["off_hue"], MAX_OFF_HUE, by_name["off_hue"] > MAX_OFF_HUE),
+        ("noise", by_name["sharpness"], BLOCK_SHARPNESS, is_coarse),
+        ("stain", by_name["off_hue"], MAX_OFF_HUE_IF_DENSE, is_off_hue),
         *(
             (name, odds, config.threshold, (odds > config.threshold) & (kinds == kind))
             for kind, name in enumerate(CLASSES)

@@ -29,10 +29,13 @@ from training import command
 from training.corpus import splits
 from training.evaluate import metrics, referral
 from training.evaluate.calibration import band_around, choose_points
+from training.evaluate.figures import draw_risk_coverage
 from training.evaluate.reliability import Reliability, measure_reliability
 from training.evaluate.schema import Counts
 
 DECISIONS = "decisions.json"
+CURVE = "risk-coverage.png"
+DECIDED = (100, 90, 80, 70, 60, 50)  # percent, in the table of the risk-coverage curve
 FIGURES = {
     "sensitivity": "recall",
     "specificity": "specificity",
@@ -47,25 +50,22 @@ class Promise(Strict):
     Attributes:
         alpha: The largest expected share of a case's patches that are decided wrongly.
         refer: The band, chosen on all folds.
-        loss: The mean of that share, realised.
-        referred: Share of the patches that are referred.
-        error_among_decided: Share of the decided patches that are wrong.
-        cases_of_large_error: Share of the cases of which more than a fifth of the decided is wrong.
+        realised: What came of it.
+        by_images: What came of MAPIE's band of the same alpha; None: too few images.
     """
 
     alpha: float
     refer: tuple[float, float]
-    loss: float
-    referred: float
-    error_among_decided: float
-    cases_of_large_error: float
+    realised: referral.Realised
+    by_images: referral.Realised | None
 
 
 class PointFigures(Strict):
-    """An operating point, and the promises that hold at it."""
+    """An operating point, the promises that hold at it, and its risk-coverage curve."""
 
     point: OperatingPoint
     promises: tuple[Promise, ...]
+    curve: tuple[referral.Coverage, ...]
 
 
 class Decisions(Strict):
@@ -152,7 +152,9 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
         band = point.refer or (headline[0] if headline else None)
         more = {"refer": band, "prevalence": float(truth.mean())}
         found[name] = PointFigures(
-            point=point.model_copy(update=measured | more), promises=promises
+            point=point.model_copy(update=measured | more),
+            promises=promises,
+            curve=referral.trace_coverage(answers, drawn),
         )
     return found
 
@@ -166,7 +168,10 @@ def _measure_promises(
         realised = referral.realise(answers, folds, alpha)
         if reach is not None and realised is not None:
             band = band_around(threshold, reach)
-            promises.append(Promise(alpha=alpha, refer=band, **realised))
+            by_images = referral.realise(answers, folds, alpha, referral.choose_reach_by_images)
+            promises.append(
+                Promise(alpha=alpha, refer=band, realised=realised, by_images=by_images)
+            )
     return tuple(promises)
 
 
@@ -198,22 +203,47 @@ def tabulate(decisions: Decisions) -> str:
         point = figures.point
         cells = [_write(getattr(point, key)) for key in PREDICTED]
         lines.append([name, f"{point.threshold:.3f}", *cells])
-    alphas = [f"at most {100 * alpha:g}% wrong" for alpha in referral.ALPHAS]
-    second = [["point", *alphas], ["---"] * (1 + len(alphas))]
-    for name, figures in decisions.points.items():
-        kept = {promise.alpha: _write_promise(promise) for promise in figures.promises}
-        second.append([name, *(kept.get(alpha, "too few cases") for alpha in referral.ALPHAS)])
-    tables = ["\n".join(f"| {' | '.join(cells)} |" for cells in table) for table in (lines, second)]
     counts = decisions.counts
+    header = ["point", "at most wrong", "promised by", "referred", "wrong, of a case's patches"]
+    header += ["wrong, of all", "folds above", "wrong, of the decided", "cases above 20%"]
+    second = [header, ["---"] * len(header)]
+    for name, figures in decisions.points.items():
+        kept = {promise.alpha: promise for promise in figures.promises}
+        for alpha in referral.ALPHAS:
+            promise = kept.get(alpha)
+            of_cases, of_images = (promise.realised, promise.by_images) if promise else (None, None)
+            for unit, realised in {"cases": of_cases, "images (MAPIE)": of_images}.items():
+                cells = _write_realised(realised, counts.cases) if realised else ["too few"]
+                second.append([name, f"{alpha:.0%}", unit, *cells])
+    coverages = [one.coverage for one in next(iter(decisions.points.values())).curve]
+    shown = [place for place, share in enumerate(coverages) if round(100 * share) in DECIDED]
+    third = [["point", *(f"{coverages[place]:.0%} decided" for place in shown)]]
+    third.append(["---"] * len(third[0]))
+    for name, figures in decisions.points.items():
+        third.append([name, *(_write_coverage(figures.curve[place]) for place in shown)])
+    tables = [_write_table(lines) for lines in (lines, second, third)]
     below = (
         f"{counts.images:,} images of {counts.cases} cases of {decisions.source}, each scored by "
         f"the model of {decisions.arm} that had not learnt from its case. Intervals: 95%, "
-        "bootstrap over cases. Second table: what is referred where at most so much of a case, on "
-        "average, may be decided wrongly; what is wrong then; and the share of cases of which more "
-        "than a fifth of the decided is wrong. Chosen on all folds but one and realised on that "
-        "one, each in turn; the refitted model gets no formal guarantee, another hospital none."
+        "bootstrap over cases.",
+        "The second table is what referral promises: that at most so much is decided wrongly, of a "
+        "further case's patches on average (conformal risk control over cases), or of all images "
+        f"with {referral.CONFIDENCE:.0%} confidence (MAPIE's binary risk control, which takes "
+        "images for exchangeable; those of one case are not). Each band is chosen on all folds but "
+        "one and realised on that one, five times; the models use those over cases. **Folds "
+        "above** are those in which more than that of all images was decided wrongly; **cases "
+        f"above 20%** those of {counts.cases} of which more than a fifth of the decided is wrong.",
+        "The third is the risk-coverage curve: what is wrong of the decided, and how many cases lie "
+        "above 20%, where so many images are decided, those farthest from the threshold.",
+        "**Scores were out of fold: the refitted model gets no formal guarantee from them. None of "
+        "it holds for another hospital until `bcd validate` has been run there.**",
     )
-    return "\n\n".join([*tables, below, ""])
+    return "\n\n".join([*tables, *below, ""])
+
+
+def _write_table(lines: list[list[str]]) -> str:
+    width = len(lines[0])
+    return "\n".join(f"| {' | '.join(cells + [''] * (width - len(cells)))} |" for cells in lines)
 
 
 def _write(estimate: Estimate) -> str:
@@ -221,10 +251,19 @@ def _write(estimate: Estimate) -> str:
     return f"{value:.1f}% ({low:.1f} to {high:.1f})"
 
 
-def _write_promise(promise: Promise) -> str:
-    shares = (promise.referred, promise.loss, promise.cases_of_large_error)
-    referred, wrong, cases = (f"{100 * share:.1f}%" for share in shares)
-    return f"{referred} referred, {wrong} wrong, {cases} of cases"
+def _write_realised(one: referral.Realised, cases: int) -> list[str]:
+    shares = (one.loss, one.image_loss)
+    return [
+        f"{one.referred:.1%}",
+        *(f"{share:.1%}" for share in shares),
+        f"{one.folds_above} of {splits.FOLDS}",
+        f"{one.error_among_decided:.1%}",
+        f"{one.cases_of_large_error} of {cases}",
+    ]
+
+
+def _write_coverage(one: referral.Coverage) -> str:
+    return f"{_write(one.error)}, {one.cases_of_large_error} cases"
 
 
 def main(
@@ -250,11 +289,18 @@ def main(
     named = {name: figures.point for name, figures in points.items()}
     decision = config.decision.model_copy(update={"points": named})
     loaded.config = config.model_copy(update={"decision": decision})
+    curves = {
+        f"{name}, from {figures.point.threshold:.3f}": [
+            (one.coverage, one.error.value, one.error.low, one.error.high) for one in figures.curve
+        ]
+        for name, figures in points.items()
+    }
     text = f"{decisions.model_dump_json(indent=1)}\n"
     write_files(
         {
             model / DECISIONS: text.encode(),
             model / model_folder.CONFIG: loaded.files()[model_folder.CONFIG],
+            model / CURVE: draw_risk_coverage(curves),
         }
     )
     typer.echo(tabulate(decisions), nl=False)

@@ -158,6 +158,22 @@ def draw_shares(series: dict[str, list[tuple[float, float, float, float]]]) -> b
     return encode(figure)
 
 
+def draw_risk_coverage(series: dict[str, list[tuple[float, float, float, float]]]) -> bytes:
+    """Draw the error among the decided over the share that is decided, a panel a series.
+
+    Args:
+        series: By name, points of share, error, low and high end.
+    """
+    figure, panels = _make_panels(len(series), 4.2 * len(series), 3.4)
+    for axes, (name, points) in zip(panels, series.items(), strict=True):
+        shares, errors, lows, highs = (np.array(column) for column in zip(*points, strict=True))
+        axes.fill_between(shares, lows, highs, color=PALE, alpha=0.5, linewidth=0)
+        axes.plot(shares, errors, color=ACCENT, marker="o", markersize=3)
+        axes.set(xlabel="share decided", ylabel="wrong, of the decided", title=name)
+        axes.set(xlim=(0, 1.02), ylim=(0, None))
+    return encode(figure)
+
+
 def _make_panels(count: int, width: float = 9, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

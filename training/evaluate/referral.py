@@ -3,20 +3,30 @@
 Conformal risk control (Angelopoulos and others, ICLR 2024) with whole cases as its units: the loss
 of a case is the share of all its patches that are decided, and wrongly. It falls as the band round
 the threshold grows, and the band is the smallest of which the promise holds: for a further case of
-the same kind, the expected loss is at most alpha.
+the same kind, the expected loss is at most alpha. Beside it stands MAPIE's control of the same loss
+over images, which it takes for exchangeable: those of one case are not.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from mapie.risk_control import BinaryClassificationController, BinaryRisk, abstention_rate
 from numpy.typing import NDArray
+
+from bcd_models.config import Estimate, Strict
+from training.evaluate.metrics import Resamples
 
 ALPHAS = (0.02, 0.05, 0.10)
 HEADLINE = 0.05
 LARGE_ERROR = 0.20  # of the decided patches of a case, from which the case is counted
+CONFIDENCE = 0.9  # of MAPIE's promise: its own default
+BANDS = 200  # that MAPIE is asked about, from all referred to none
+COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -41,6 +51,40 @@ class Answers:
         return Answers(self.away[mask], self.wrong[mask], self.case[mask])
 
 
+class Realised(Strict):
+    """What came of a promise on folds that its band was not chosen on.
+
+    Attributes:
+        loss: Mean over cases of the share of a case's patches that are decided wrongly.
+        image_loss: That share of all patches.
+        folds_above: In how many folds more than alpha of all patches are decided wrongly.
+        referred: Share of the patches that are referred.
+        error_among_decided: Share of the decided patches that are wrong.
+        cases_of_large_error: How many cases have more than a fifth of the decided wrong.
+    """
+
+    loss: float
+    image_loss: float
+    folds_above: int
+    referred: float
+    error_among_decided: float
+    cases_of_large_error: int
+
+
+class Coverage(Strict):
+    """What is wrong where so many patches are decided, those farthest from the threshold.
+
+    Attributes:
+        coverage: Share of the patches that are decided.
+        error: Share of these that are wrong, with its interval over cases.
+        cases_of_large_error: How many cases have more than a fifth of the decided wrong.
+    """
+
+    coverage: float
+    error: Estimate
+    cases_of_large_error: int
+
+
 def choose_reach(answers: Answers, alpha: float) -> float | None:
     """Return the smallest band that keeps a promise; what lies in it, ends included, is referred.
 
@@ -63,6 +107,40 @@ def choose_reach(answers: Answers, alpha: float) -> float | None:
     return float(away[kept]) * (1 + 1e-9) if kept < len(away) else 0.0
 
 
+def choose_reach_by_images(answers: Answers, alpha: float) -> float | None:
+    """Return the smallest band that MAPIE promises for, images taken for exchangeable.
+
+    Args:
+        answers: Of the images that the band is chosen on.
+        alpha: The largest share of all images that are decided wrongly, kept with ``CONFIDENCE``.
+
+    Returns:
+        As ``choose_reach``; None where there are too few images.
+    """
+    reaches = np.quantile(answers.away, np.linspace(1, 0, BANDS))[:, None]
+    reaches[-1] = 0
+    controller = BinaryClassificationController(
+        lambda shown, reach: np.where(shown[:, 0] > reach, shown[:, 1], np.nan),
+        BinaryRisk(
+            lambda right, said: (said != right) & ~np.isnan(said),
+            lambda right, _: np.ones(len(right), bool),
+            higher_is_better=False,
+        ),
+        alpha,
+        CONFIDENCE,
+        abstention_rate,
+        reaches,
+        "fixed_sequence",
+    )
+    with warnings.catch_warnings():  # that no band is needed, or that none will do
+        warnings.simplefilter("ignore", UserWarning)
+        controller.calibrate(
+            np.column_stack((answers.away, answers.wrong)), np.zeros(len(answers.away))
+        )
+    best = controller.best_predict_param
+    return None if best is None else float(best[0])
+
+
 def measure_losses(answers: Answers, reach: float) -> pd.DataFrame:
     """Return a line a case: its patches, those decided, those of them decided wrongly."""
     decided = answers.away > reach
@@ -77,24 +155,60 @@ def measure_losses(answers: Answers, reach: float) -> pd.DataFrame:
     return frame.groupby("case").sum()
 
 
-def realise(answers: Answers, folds: NDArray[np.int64], alpha: float) -> dict[str, float] | None:
+def realise(
+    answers: Answers,
+    folds: NDArray[np.int64],
+    alpha: float,
+    choose: Callable[[Answers, float], float | None] = choose_reach,
+) -> Realised | None:
     """Choose the band on all folds but one and measure it on that one, each in turn.
 
     Returns:
-        The mean loss of a case, the share referred, the error among the decided, and the share of
-        cases of which more than ``LARGE_ERROR`` of the decided are wrong; None: too few cases.
+        None where there are too few cases, or images.
     """
     parts = []
     for fold in np.unique(folds):
-        reach = choose_reach(answers.where(folds != fold), alpha)
+        reach = choose(answers.where(folds != fold), alpha)
         if reach is None:
             return None
         parts.append(measure_losses(answers.where(folds == fold), reach))
     lines = pd.concat(parts)
-    error = lines["wrong"] / lines["decided"].clip(lower=1)
-    return {
-        "loss": float((lines["wrong"] / lines["patches"]).mean()),
-        "referred": float(1 - lines["decided"].sum() / lines["patches"].sum()),
-        "error_among_decided": float(lines["wrong"].sum() / max(lines["decided"].sum(), 1)),
-        "cases_of_large_error": float((error > LARGE_ERROR).mean()),
-    }
+    sums = lines.sum()
+    return Realised(
+        loss=float((lines["wrong"] / lines["patches"]).mean()),
+        image_loss=float(sums["wrong"] / sums["patches"]),
+        folds_above=sum(bool(one["wrong"].sum() > alpha * one["patches"].sum()) for one in parts),
+        referred=float(1 - sums["decided"] / sums["patches"]),
+        error_among_decided=float(sums["wrong"] / max(sums["decided"], 1)),
+        cases_of_large_error=_count_large_errors(lines),
+    )
+
+
+def trace_coverage(answers: Answers, drawn: Resamples) -> tuple[Coverage, ...]:
+    """Return the error at each of ``COVERAGES``, the nearest to the threshold referred first.
+
+    Args:
+        answers: All of them.
+        drawn: Resamples of their cases.
+    """
+    farthest = np.argsort(-answers.away, kind="stable")
+    curve = []
+    for coverage in COVERAGES:
+        decided = np.zeros(len(farthest), bool)
+        decided[farthest[: round(coverage * len(farthest))]] = True
+        wrong = decided & answers.wrong
+        wrongs, decisions = (
+            drawn.drawn @ np.bincount(drawn.case[one], minlength=drawn.drawn.shape[1])
+            for one in (wrong, decided)
+        )
+        errors = wrongs / np.maximum(decisions, 1)
+        low, high = np.percentile(errors, (2.5, 97.5))
+        error = Estimate(value=wrong.sum() / max(decided.sum(), 1), low=low, high=high)
+        frame = pd.DataFrame({"case": answers.case, "decided": decided, "wrong": wrong})
+        large = _count_large_errors(frame.groupby("case").sum())
+        curve.append(Coverage(coverage=coverage, error=error, cases_of_large_error=large))
+    return tuple(curve)
+
+
+def _count_large_errors(lines: pd.DataFrame) -> int:
+    return int((lines["wrong"] > LARGE_ERROR * lines["decided"]).sum())

@@ -39,6 +39,7 @@ from training.corpus.selection import Corpus, open_corpus
 from training.evaluate.ladder import LADDER
 from training.evaluate.robustness import draw_patches
 from training.evaluate.suitability import negatives
+from training.evaluate.suitability.negatives import Learnt
 from training.recipes.schema import Degrade
 
 SCHEMA_VERSION = 1
@@ -53,7 +54,7 @@ MIN_CASE_PATCHES = 20
 MAX_REFUSED, MAX_REFUSED_OF_CASE = 0.03, 0.10  # of real patches; of a case's, and of a rung's
 # Least share refused, of what should be.
 MIN_REFUSED = {"photograph": 0.97, "document": 0.97, "flat": 1, "noise": 1, "inverted": 1}
-MIN_REFUSED |= {"brown stain": 0.9}
+MIN_REFUSED |= {"brown stain": 0.9, "pen": 0.9}
 SEED = 0
 # As strong as the recipes' own; a gate must let pass what models are taught to survive.
 DEGRADE = Degrade(
@@ -123,7 +124,7 @@ class Group:
     source: str
     numbers: Numbers
     folds: NDArray[np.int64]
-    learnt: Literal["tissue", "stain", "picture"] | None
+    learnt: Learnt | None
     kept: int = 1
 
 
@@ -133,8 +134,10 @@ def measure(corpus_folder: Path) -> Suitability:
     drawn = _draw_rows(opened)
     patches = [np.asarray(i.convert("RGB")) for i in opened.rows.select(drawn.index)["image"]]
     folds = drawn["fold"].to_numpy()
-    tissue = list(_gather_tissue(patches, drawn.index, folds))
-    others = [*_gather_recoloured(patches, drawn.index, folds), *_gather_pictures()]
+    changed = _gather_changed(patches, drawn.index, folds)
+    tissue = _gather_tissue(patches, drawn.index, folds)
+    tissue += [group for group in changed if group.learnt == "tissue"]
+    others = [group for group in changed if group.learnt != "tissue"] + _gather_pictures()
     about: str = opened.about["fingerprint"]
     by_fold = [
         fit([*tissue, *others], about, without=fold)
@@ -231,16 +234,17 @@ def _gather_tissue(patches: list[Pixels], rows: pd.Index, folds: NDArray[np.int6
     return groups
 
 
-def _gather_recoloured(
-    patches: list[Pixels], rows: pd.Index, folds: NDArray[np.int64]
-) -> list[Group]:
+def _gather_changed(patches: list[Pixels], rows: pd.Index, folds: NDArray[np.int64]) -> list[Group]:
     groups = []
-    for kind, (recolour, kept) in negatives.RECOLOURED.items():
+    for number, change in enumerate(tqdm(negatives.CHANGES, "changed patches", disable=None)):
         turned = [
-            recolour(patch, np.random.default_rng((SEED, row)))
+            change.apply(patch, np.random.default_rng((SEED, number, row)))
             for patch, row in zip(patches, rows, strict=True)
         ]
-        groups.append(Group(kind, "real patches", _measure(turned), folds, "stain", kept))
+        numbers = _measure(turned)
+        groups.append(
+            Group(change.kind, change.source, numbers, folds, change.learnt, change.kept)
+        )
     return groups
 
 

@@ -6,20 +6,23 @@ Each source stands for itself: what is measured on one was not fitted on it. Not
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 from skimage.color import rgb_from_hed
 
 from training.corpus import degradations as d
 from training.corpus.degradations import Pixels
 
 Rng = np.random.Generator
+Learnt = Literal["tissue", "stain", "picture", "pen"]
 
 SIDE = 50
 CROPS = 150  # of a photograph or document, of many sizes
@@ -97,13 +100,83 @@ def turn_grey(pixels: Pixels, _: Rng) -> Pixels:
     return np.repeat(luma[..., None], 3, axis=2)
 
 
-# What becomes of real patches, and one of how many patches goes through it.
-RECOLOURED: dict[str, tuple[Callable[[Pixels, Rng], Pixels], int]] = {
-    "brown stain": (stain_brown, 3),
-    "inverted": (lambda pixels, _: 255 - pixels, 4),
-    "greyscale": (turn_grey, 6),
-    "BGR": (lambda pixels, _: np.ascontiguousarray(pixels[..., ::-1]), 20),
+def mark_with_pen(pixels: Pixels, rng: Rng, lets_pass: Sequence[tuple[float, float]]) -> Pixels:
+    """Draw a pen's stroke across tissue, or ink all over it, as it lies on a slide's cover glass.
+
+    Args:
+        pixels: Of a patch.
+        rng: Draws shade, width, place, unevenness and how far out of focus the stroke is.
+        lets_pass: Of red, green and blue, the least and the largest share of light that passes ink.
+    """
+    shade = np.log([rng.uniform(*ends) for ends in lets_pass])
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    angle, bend = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.004)
+    along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    half = rng.uniform(4, 60)  # 30 to 500 micrometres
+    away = np.abs(across + bend * along**2 - rng.uniform(-1, 1) * min(half, SIDE / 2)) - half
+    covered = ndimage.gaussian_filter((away < 0).astype(float), rng.uniform(0.3, 3))
+    uneven = ndimage.gaussian_filter(rng.normal(0, 1, (SIDE, SIDE)), 4) * rng.uniform(0, 3)
+    amount = covered * (1 + uneven).clip(0.5, 1.5)
+    marked: Pixels = np.rint(pixels * np.exp(amount[..., None] * shade)).astype(np.uint8)
+    return marked
+
+
+def stain_otherwise(pixels: Pixels, rng: Rng) -> Pixels:
+    """Return tissue as other laboratories stain and light it: pale, bluish, or deep blue."""
+    stained = d.scale_stains(pixels, rng.uniform(0.6, 1.7), rng.uniform(0.4, 1.4))
+    lit = d.shift_white_balance(stained, rng.uniform(0.88, 1.02), rng.uniform(0.95, 1.08))
+    return d.scale_saturation(lit, rng.uniform(0.6, 1.1))
+
+
+def add_pigment(pixels: Pixels, rng: Rng) -> Pixels:
+    """Return tissue with grains of brown to black pigment, as carbon and haemosiderin lie in it."""
+    seeds = np.zeros((SIDE, SIDE))
+    for y, x in rng.integers(SIDE, size=(int(rng.integers(1, 9)), 2)):
+        seeds[y, x] = rng.uniform(3, 12)
+    amount = ndimage.gaussian_filter(seeds, rng.uniform(0.5, 1.2)).clip(0, 1)
+    shade = np.log(rng.uniform(0.05, 0.3) * np.array((1.6, 1.1, 0.8)) ** rng.uniform(0, 1))
+    grains: Pixels = np.rint(pixels * np.exp(amount[..., None] * shade)).astype(np.uint8)
+    return grains
+
+
+# How much red, green and blue light passes an ink.
+INKS = {
+    "blue": ((0.03, 0.4), (0.05, 0.45), (0.45, 0.9)),
+    "green": ((0.03, 0.4), (0.35, 0.75), (0.1, 0.5)),
+    "black": ((0.02, 0.2), (0.02, 0.2), (0.02, 0.2)),
 }
+
+
+class Change(NamedTuple):
+    """What becomes of real patches.
+
+    Attributes:
+        kind: What they are then.
+        source: Which of that kind.
+        learnt: The class that gates learn them as.
+        kept: One of how many is learnt from.
+        apply: Changes one patch.
+    """
+
+    kind: str
+    source: str
+    learnt: Learnt
+    kept: int
+    apply: Callable[[Pixels, Rng], Pixels]
+
+
+CHANGES = (
+    Change("real patches", "stained otherwise", "tissue", 2, stain_otherwise),
+    Change("real patches", "with pigment", "tissue", 2, add_pigment),
+    Change("brown stain", "real patches", "stain", 3, stain_brown),
+    Change("inverted", "real patches", "stain", 2, lambda pixels, _: 255 - pixels),
+    Change("greyscale", "real patches", "stain", 6, turn_grey),
+    Change("BGR", "real patches", "stain", 20, lambda p, _: np.ascontiguousarray(p[..., ::-1])),
+    *(
+        Change("pen", ink, "pen", 5, partial(mark_with_pen, lets_pass=lets_pass))
+        for ink, lets_pass in INKS.items()
+    ),
+)
 
 
 def _find_shipped(package: str, name: str) -> Path | None:
@@ -176,6 +249,24 @@ def _draw_chart(rng: Rng) -> Pixels:
             pen.line(points, fill=colour, width=int(rng.integers(1, 6)))
     pen.line((20, 0, 20, 200), fill="black")
     pen.line((0, base, 200, base), fill="black")
+    return _reduce(image)
+
+
+def _draw_diagram(rng: Rng) -> Pixels:
+    """Outlines and lines between them, thin or thick, on paper."""
+    side = int(rng.integers(100, 400))
+    image = Image.new("RGB", (side, side), _draw_paper(rng))
+    pen = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(2, 14))):
+        left, top, right, bottom = (int(value) for value in rng.integers(-20, side + 20, size=4))
+        colour, width = _draw_colour(rng), int(rng.integers(1, 9))
+        if rng.random() < 0.5:
+            pen.line((left, top, right, bottom), fill=colour, width=width)
+        else:
+            box = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
+            filled = _draw_colour(rng) if rng.random() < 0.3 else None
+            draw = pen.ellipse if rng.random() < 0.3 else pen.rectangle
+            draw(box, outline=colour, fill=filled, width=width)
     return _reduce(image)
 
 
@@ -252,4 +343,5 @@ DRAWERS: dict[str, tuple[str, Callable[[Rng], Pixels]]] = {
     "coarse noise": ("noise", partial(_draw_noise, channels=1, coarse=3)),
     "uniform noise": ("noise", _draw_uniform_noise),
     "flat": ("flat", _draw_flat),
+    "diagram": ("document", _draw_diagram),
 }
