@@ -24,6 +24,7 @@ from training.card.metadata import make_metadata, render_eval_results
 from training.evaluate import decide
 from training.evaluate import schema as measured
 from training.evaluate.metrics import HEADLINE, METRICS
+from training.evaluate.suitability import page as suitability
 from training.run_folder import short_commit
 
 METRICS_FILE = "metrics.json"
@@ -58,6 +59,7 @@ def render(folder: Path, dataset: str = "") -> str:
     within, backbone = pick_headline(metrics), get_backbone(config.backbone)
     layer = backbone.cam_layer
     decisions = decide.read(folder, metrics.model.weights_sha256)
+    gate = suitability.read(folder.parent / suitability.FILE, config.suitability)
     plots = {f"{name}-{metrics.data.part}.png": words for name, words in PLOTS.items()}
     card = ModelCard.from_template(
         make_metadata(config, metrics, within, dataset),
@@ -85,6 +87,9 @@ def render(folder: Path, dataset: str = "") -> str:
         curves=CURVES if (folder / CURVES).is_file() else "",
         decisions=decisions,
         points=decide.tabulate(decisions).strip() if decisions else "",
+        curve=decide.CURVE if (folder / decide.CURVE).is_file() else "",
+        gate=suitability.summarise(gate) if gate else "",
+        missed=list(suitability.find_missed(gate)) if gate else [],
         notice=NOTICE,
     )
     return str(card)
@@ -160,7 +165,7 @@ def _read_metrics(folder: Path) -> measured.Metrics:
 
 
 def tabulate_results(folders: list[Path]) -> str:
-    """Return a Markdown table of models, their headline figures and the colour floor.
+    """Return models, their figures, the colour floor, and what is referred, as Markdown tables.
 
     Raises:
         InputError: The models were not measured on the same images.
@@ -182,7 +187,25 @@ def tabulate_results(folders: list[Path]) -> str:
     source = card_provenance.name_source(within.source)
     lines = [f"| {' | '.join(row)} |" for row in rows]
     part = f"{first.data.part} part of the {first.data.split} split, within {source}"
-    return "\n".join([*lines, "", f"On the {part}: {describe_counts(within.counts.model_dump())}."])
+    said = f"On the {part}: {describe_counts(within.counts.model_dump())}."
+    return "\n\n".join(["\n".join(lines), said, *_tabulate_referral(folders)])
+
+
+def _tabulate_referral(folders: list[Path]) -> list[str]:
+    """Return what models' bands promise, and what their gate refuses, where these are measured."""
+    configs = {folder: model_folder.read_config(folder) for folder in folders}
+    decisions = {
+        get_backbone(config.backbone).title: decided
+        for folder, config in configs.items()
+        if (decided := decide.read(folder, model_folder.read_weights(folder)[1]))
+    }
+    gates = (
+        suitability.read(folder.parent / suitability.FILE, config.suitability)
+        for folder, config in configs.items()
+    )
+    gate = next((gate for gate in gates if gate), None)
+    promises = [decide.tabulate_promises(decisions), decide.CAUTION] if decisions else []
+    return promises + ([suitability.summarise(gate)] if gate else [])
 
 
 def put_results(readme: str, table: str) -> str:

@@ -10,6 +10,7 @@ stay as they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,6 +36,10 @@ from training.evaluate.schema import Counts
 
 DECISIONS = "decisions.json"
 CURVE = "risk-coverage.png"
+CAUTION = (
+    "**Scores were out of fold: the refitted model gets no formal guarantee from them. None of it "
+    "holds for another hospital until `bcd validate` has been run there.**"
+)
 DECIDED = (100, 90, 80, 70, 60, 50)  # percent, in the table of the risk-coverage curve
 FIGURES = {
     "sensitivity": "recall",
@@ -204,17 +209,7 @@ def tabulate(decisions: Decisions) -> str:
         cells = [_write(getattr(point, key)) for key in PREDICTED]
         lines.append([name, f"{point.threshold:.3f}", *cells])
     counts = decisions.counts
-    header = ["point", "at most wrong", "promised by", "referred", "wrong, of a case's patches"]
-    header += ["wrong, of all", "folds above", "wrong, of the decided", "cases above 20%"]
-    second = [header, ["---"] * len(header)]
-    for name, figures in decisions.points.items():
-        kept = {promise.alpha: promise for promise in figures.promises}
-        for alpha in referral.ALPHAS:
-            promise = kept.get(alpha)
-            of_cases, of_images = (promise.realised, promise.by_images) if promise else (None, None)
-            for unit, realised in {"cases": of_cases, "images (MAPIE)": of_images}.items():
-                cells = _write_realised(realised, counts.cases) if realised else ["too few"]
-                second.append([name, f"{alpha:.0%}", unit, *cells])
+    second = _list_promises("point", {name: (one, counts) for name, one in decisions.points.items()})
     coverages = [one.coverage for one in next(iter(decisions.points.values())).curve]
     shown = [place for place, share in enumerate(coverages) if round(100 * share) in DECIDED]
     third = [["point", *(f"{coverages[place]:.0%} decided" for place in shown)]]
@@ -226,19 +221,51 @@ def tabulate(decisions: Decisions) -> str:
         f"{counts.images:,} images of {counts.cases} cases of {decisions.source}, each scored by "
         f"the model of {decisions.arm} that had not learnt from its case. Intervals: 95%, "
         "bootstrap over cases.",
-        "The second table is what referral promises: that at most so much is decided wrongly, of a "
-        "further case's patches on average (conformal risk control over cases), or of all images "
-        f"with {referral.CONFIDENCE:.0%} confidence (MAPIE's binary risk control, which takes "
-        "images for exchangeable; those of one case are not). Each band is chosen on all folds but "
-        "one and realised on that one, five times; the models use those over cases. **Folds "
-        "above** are those in which more than that of all images was decided wrongly; **cases "
-        f"above 20%** those of {counts.cases} of which more than a fifth of the decided is wrong.",
+        "The second table is what referral promises: that so much of a further case's patches is "
+        "decided wrongly on average (conformal risk control over cases), beside MAPIE's binary risk "
+        f"control of the same share of all images with {referral.CONFIDENCE:.0%} confidence, which "
+        "takes images for exchangeable; those of one case are not. Each band is chosen on all folds "
+        "but one and realised on that one, five times; the model uses those over cases. Above 20% "
+        "lie cases of which more than a fifth of the decided is wrong; a fold is above where more "
+        "of its images than promised were decided wrongly.",
         "The third is the risk-coverage curve: what is wrong of the decided, and how many cases lie "
         "above 20%, where so many images are decided, those farthest from the threshold.",
-        "**Scores were out of fold: the refitted model gets no formal guarantee from them. None of "
-        "it holds for another hospital until `bcd validate` has been run there.**",
+        CAUTION,
     )
     return "\n\n".join([*tables, *below, ""])
+
+
+def tabulate_promises(models: Mapping[str, Decisions]) -> str:
+    """Return what bands at the models' own points promise and what came of it, as Markdown."""
+    own = {
+        title: (next(iter(decisions.points.values())), decisions.counts)
+        for title, decisions in models.items()
+    }
+    return _write_table(_list_promises("model", own))
+
+
+def _list_promises(
+    what: str, figures: Mapping[str, tuple[PointFigures, Counts]]
+) -> list[list[str]]:
+    header = [what, "at most wrong", "referred", "wrong, of a case", "wrong, of the decided"]
+    header += ["cases above 20%", "folds above", "MAPIE, over images"]
+    lines = [header, ["---"] * len(header)]
+    for name, (one, counts) in figures.items():
+        kept = {promise.alpha: promise for promise in one.promises}
+        for alpha in referral.ALPHAS:
+            cells = ["too few cases"]
+            if promise := kept.get(alpha):
+                cells = _write_realised(promise.realised, counts.cases)
+                by_images = promise.by_images
+                cells.append(
+                    "{} referred, {} of a case wrong, {} cases above 20%, {} folds above".format(
+                        *(_write_realised(by_images, counts.cases)[place] for place in (0, 1, 3, 4))
+                    )
+                    if by_images
+                    else "too few images"
+                )
+            lines.append([name, f"{alpha:.0%}", *cells])
+    return lines
 
 
 def _write_table(lines: list[list[str]]) -> str:
@@ -252,14 +279,9 @@ def _write(estimate: Estimate) -> str:
 
 
 def _write_realised(one: referral.Realised, cases: int) -> list[str]:
-    shares = (one.loss, one.image_loss)
-    return [
-        f"{one.referred:.1%}",
-        *(f"{share:.1%}" for share in shares),
-        f"{one.folds_above} of {splits.FOLDS}",
-        f"{one.error_among_decided:.1%}",
-        f"{one.cases_of_large_error} of {cases}",
-    ]
+    shares = (one.referred, one.loss, one.error_among_decided)
+    counted = f"{one.cases_of_large_error} of {cases}"
+    return [*(f"{share:.1%}" for share in shares), counted, f"{one.folds_above} of {splits.FOLDS}"]
 
 
 def _write_coverage(one: referral.Coverage) -> str:

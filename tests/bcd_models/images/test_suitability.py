@@ -25,6 +25,19 @@ def patch_of(image: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(image).convert("RGB").resize((50, 50)))
 
 
+def grey_noise(side: int) -> Pixels:
+    """Noise of one signal about the colour of eosin, in squares of some pixels."""
+    values = RNG.normal(0, 20, (17, 17) if side == 3 else (51, 51)).repeat(side, 0).repeat(side, 1)
+    return (np.array((220, 150, 190)) + values[:50, :50, None]).clip(0, 255).astype(np.uint8)
+
+
+def mark(ink: tuple[int, int, int]) -> Pixels:
+    """Tissue under a stroke of ink, 60 micrometres wide."""
+    patch = TISSUE[1].astype(float)
+    patch[15:30] *= np.array(ink) / 255
+    return patch.astype(np.uint8)
+
+
 CAT = patch_of(data.chelsea())
 TISSUE = [synthetic.patch(kind, seed) for seed in range(10) for kind in synthetic.KINDS]
 
@@ -71,6 +84,10 @@ def test_photographs_documents_and_other_stains_are_referred(
         ("stain", d.stain_brown(TISSUE[0], 0.8, 1.2)),
         ("picture", CAT),
         ("noise", RNG.integers(256, size=(50, 50, 3), dtype=np.uint8)),
+        ("noise", grey_noise(1)),
+        ("noise", grey_noise(3)),
+        ("dark", (TISSUE[1] * 0.1).astype(np.uint8)),
+        *(("pen", mark(ink)) for ink in ((40, 60, 200), (40, 140, 70), (25, 25, 30))),
         ("focus", d.blur(TISSUE[1], 2.5)),
     ],
 )

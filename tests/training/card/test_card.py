@@ -49,6 +49,7 @@ SECTIONS = [
     "Subgroups",
     "Calibration and referral",
     "Operating points",
+    "What is refused",
     "Explanations",
     "Training",
     "Limitations and risks",

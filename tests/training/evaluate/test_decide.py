@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def test_the_cards_hold_what_the_records_give(name: str, tmp_path: Path) -> None
     assert end.value.code == 0
     for file in (decide.DECISIONS, "config.json"):
         assert (folder / file).read_bytes() == (CARDS / name / file).read_bytes()
+    assert (folder / decide.CURVE).read_bytes().startswith(b"\x89PNG")
+    assert (CARDS / name / decide.CURVE).is_file()
 
 
 def test_figures_are_those_of_the_margins() -> None:
@@ -56,8 +59,8 @@ def test_figures_are_those_of_the_margins() -> None:
         assert point.specificity.value == pytest.approx((~called[~truth]).mean())
         assert point.negative_predictive_value.value == pytest.approx((~truth[~called]).mean())
         assert [one.alpha for one in figures.promises] == [0.02, 0.05, 0.1]
-        assert all(one.loss <= one.alpha for one in figures.promises)
-        shares = [one.referred for one in figures.promises]
+        assert all(one.realised.loss <= one.alpha for one in figures.promises)
+        shares = [one.realised.referred for one in figures.promises]
         assert shares == sorted(shares, reverse=True)
         if name == "screening":
             assert np.round(point.sensitivity.value, 3) >= 0.95
@@ -89,7 +92,7 @@ def drawn(cases: int, scale: float = 1.0) -> pd.DataFrame:
 
 def test_probabilities_that_round_to_one_are_told_apart() -> None:
     for figures in decide.fit_points(drawn(60, scale=100), DecisionConfig()).values():
-        assert all(0 < one.loss <= one.alpha for one in figures.promises)
+        assert all(0 < one.realised.loss <= one.alpha for one in figures.promises)
 
 
 def test_a_promise_of_too_few_cases_leaves_its_place_empty() -> None:
@@ -103,12 +106,14 @@ def test_a_promise_of_too_few_cases_leaves_its_place_empty() -> None:
         calibration=measure_reliability(frame),
         points=points,
     )
-    table = decide.tabulate(decisions).splitlines()
-    (last,) = (line for line in reversed(table) if line.startswith("| confirm | too few"))
-    cells = last.strip("| ").split(" | ")
-    assert cells[1] == "too few cases"  # for at most 2%, which takes 49
-    assert len(cells) == 4
-    assert "referred" in cells[2]
+    page = decide.tabulate(decisions)
+    assert page.count("| 2% | too few cases |") == 3  # which takes 49
+    assert page.count("| 5% | too few cases |") == 0
+    assert page.count(" cases above 20%, ") == 6  # MAPIE's, beside the two that hold
+    assert decide.CAUTION in page
+    brief = decide.tabulate_promises({"A model": decisions})
+    assert "| A model | 2% | too few cases |" in brief
+    assert re.search(r"\| A model \| 5% \| \d+\.\d% \| [0-4]\.\d% \|", brief)
 
 
 def test_margins_that_decide_nothing_are_refused() -> None:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from training.evaluate.referral import Answers, choose_reach, measure_losses, realise
+from training.evaluate.metrics import draw_resamples
+from training.evaluate.referral import (
+    COVERAGES,
+    Answers,
+    choose_reach,
+    choose_reach_by_images,
+    measure_losses,
+    realise,
+    trace_coverage,
+)
 
 
 def drawn(cases: int = 60, seed: int = 0) -> Answers:
@@ -54,8 +64,8 @@ def test_the_promise_is_kept_on_cases_that_did_not_choose() -> None:
         folds = np.array([int(case) % 5 for case in answers.case])
         realised = realise(answers, folds, 0.05)
         assert realised is not None
-        losses.append(realised["loss"])
-        assert 0 < realised["referred"] < 1
+        losses.append(realised.loss)
+        assert 0 < realised.referred < 1
     assert np.mean(losses) <= 0.05
     assert np.mean(losses) > 0.03  # and isn't kept by referring everything
 
@@ -66,3 +76,43 @@ def test_figures_of_a_band_by_hand() -> None:
     lines = measure_losses(Answers(away, wrong, np.array(["a", "a", "a", "b", "b"], object)), 1.0)
     assert lines.loc["a"].to_dict() == {"patches": 3, "decided": 2, "wrong": 1}
     assert lines.loc["b"].to_dict() == {"patches": 2, "decided": 1, "wrong": 0}
+
+
+def test_mapie_s_band_keeps_its_promise_over_images_not_over_cases() -> None:
+    answers = drawn(cases=200)
+    folds = np.array([int(case) % 5 for case in answers.case])
+    reach = choose_reach_by_images(answers, 0.05)
+    assert reach is not None
+    wrong = float(((answers.away > reach) & answers.wrong).mean())
+    assert 0.03 < wrong < 0.05
+    realised = realise(answers, folds, 0.05, choose_reach_by_images)
+    assert realised is not None
+    assert realised.image_loss < 0.05
+    # A case all wrong, and sure of it: over images it weighs as much as it has, over cases as one.
+    small = np.char.add("small-", np.arange(40).astype(str)).astype(object)
+    odd = Answers(
+        np.concatenate((answers.away, np.full(40, 9.0))),
+        np.concatenate((answers.wrong, np.ones(40, bool))),
+        np.concatenate((answers.case, small)),
+    )
+    by_images, by_cases = choose_reach_by_images(odd, 0.05), choose_reach(odd, 0.05)
+    assert by_images is not None
+    assert by_cases is not None
+    assert by_cases > 9 > by_images
+
+
+def test_too_few_images_get_no_promise_of_mapie_s() -> None:
+    few = Answers(np.arange(20.0), np.zeros(20, bool), np.arange(20).astype(object))
+    assert choose_reach_by_images(few, 0.05) is None
+
+
+def test_the_curve_ends_at_the_error_of_all() -> None:
+    answers = drawn()
+    cases = pd.Series(answers.case)
+    curve = trace_coverage(answers, draw_resamples(cases, cases.map(lambda _: "idc"), count=50))
+    assert [one.coverage for one in curve] == list(COVERAGES)
+    assert curve[-1].error.value == answers.wrong.mean()
+    by_case = pd.Series(answers.wrong).groupby(answers.case).mean()
+    assert curve[-1].cases_of_large_error == (by_case > 0.2).sum()
+    assert all(one.error.low <= one.error.value <= one.error.high for one in curve)
+    assert curve[0].error.value < curve[9].error.value < curve[-1].error.value

@@ -12,11 +12,14 @@ from PIL import Image
 from skimage import data
 
 from bcd_models import BCDClassifier
+from bcd_models.errors import InputError
+from bcd_models.images.suitability import NUMBERS
 from tests.conftest import CARDS
 from tests.support import synthetic
 from training import command
-from training.evaluate.suitability import measure, negatives
-from training.evaluate.suitability.measure import Group, Suitability, fit
+from training.evaluate.suitability import measure, negatives, page
+from training.evaluate.suitability.measure import Group, fit
+from training.evaluate.suitability.page import Suitability
 
 
 def groups(rng: np.random.Generator, shift: float) -> list[Group]:
@@ -26,7 +29,7 @@ def groups(rng: np.random.Generator, shift: float) -> list[Group]:
     made: list[Group] = []
     for kind, learnt in (("tissue", "tissue"), ("stain", "stain"), ("picture", "picture")):
         centre = 3.0 * len(made)
-        numbers: NDArray[np.floating] = rng.normal(centre, 1, (200, 29)) + moved
+        numbers: NDArray[np.floating] = rng.normal(centre, 1, (200, len(NUMBERS))) + moved
         made.append(Group(kind, "all", numbers, folds, learnt))  # type: ignore[arg-type]
     return made
 
@@ -61,6 +64,23 @@ def test_the_command_fits_measures_and_stores(
     assert document.tissue[0].refused <= 0.1
     pooled = {one.kind: one.refused for one in document.others if one.source == "flat"}
     assert pooled == {"flat": 1}
-    table = measure.tabulate(document)
+    table = page.tabulate(document)
     assert "| real patches, all |" in table
     assert all(f"| {one.kind}, {one.source} |" in table for one in document.tissue)
+    brief = page.summarise(document)
+    for kind in ("pen", "photograph", "inverted", "noise", "brown stain"):
+        assert f"| {kind}, " in brief
+    assert page.read(out, after.config.suitability) == document
+    assert page.read(tmp_path / "none.json", after.config.suitability) is None
+    with pytest.raises(InputError, match="measures another gate"):
+        page.read(out, before.config.suitability)
+
+
+@pytest.mark.parametrize("ink", negatives.INKS)
+def test_ink_lies_on_tissue_and_takes_its_light(ink: str) -> None:
+    patch = synthetic.patch("malignant", 5)
+    for seed in range(20):
+        marked = negatives.mark_with_pen(patch, np.random.default_rng(seed), negatives.INKS[ink])
+        assert (marked <= patch).all()
+        covered = (marked < 0.8 * patch).any(2).mean()
+        assert covered > 0.05

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from sklearn.neural_network import MLPClassifier
 from tqdm import tqdm
 
-from bcd_models.config import Strict, SuitabilityConfig
+from bcd_models.config import SuitabilityConfig
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
@@ -40,21 +40,21 @@ from training.evaluate.ladder import LADDER
 from training.evaluate.robustness import draw_patches
 from training.evaluate.suitability import negatives
 from training.evaluate.suitability.negatives import Learnt
+from training.evaluate.suitability.page import (
+    MIN_CASE_PATCHES,
+    REFUSED,
+    Refused,
+    Suitability,
+    tabulate,
+)
 from training.recipes.schema import Degrade
 
-SCHEMA_VERSION = 1
 MAX_PATCHES = 10_000
 MAX_RUNG_PATCHES = 1_000
 HIDDEN_UNITS = 16
 DECAY = 0.3
 PASSES = 40
 DIGITS = 4  # of a stored weight
-REFUSED = 0.005  # of unseen real patches, by the network alone: what the threshold is chosen for
-MIN_CASE_PATCHES = 20
-MAX_REFUSED, MAX_REFUSED_OF_CASE = 0.03, 0.10  # of real patches; of a case's, and of a rung's
-# Least share refused, of what should be.
-MIN_REFUSED = {"photograph": 0.97, "document": 0.97, "flat": 1, "noise": 1, "inverted": 1}
-MIN_REFUSED |= {"brown stain": 0.9, "pen": 0.9}
 SEED = 0
 # As strong as the recipes' own; a gate must let pass what models are taught to survive.
 DEGRADE = Degrade(
@@ -65,46 +65,6 @@ DEGRADE = Degrade(
 MAX_TINT = 0.1  # of red and of blue against green: lamps and cameras that no recipe imitates
 
 Numbers = NDArray[np.floating]
-
-
-class Refused(Strict):
-    """How much is refused of some images.
-
-    Attributes:
-        kind: What they are.
-        source: Which of that kind.
-        images: How many.
-        refused: Share of them, 0 to 1.
-        by_finding: The same by what was found.
-    """
-
-    kind: str
-    source: str
-    images: int
-    refused: float
-    by_finding: dict[str, float]
-
-
-class Suitability(Strict):
-    """A ``suitability.json``.
-
-    Attributes:
-        gate: What is stored with models.
-        corpus_fingerprint: Of the corpus.
-        split_sha256: Of its grouped split.
-        tissue: Unseen real patches: all, by source, degraded, on each rung of the ladder.
-        cases: Unseen real patches by case, of those with enough of them.
-        others: What should be refused, by kind and source, on unseen sources.
-    """
-
-    schema_version: Literal[1]
-    gate: SuitabilityConfig
-    corpus_fingerprint: str
-    split_sha256: str
-    tissue: tuple[Refused, ...]
-    cases: tuple[Refused, ...]
-    others: tuple[Refused, ...]
-    notice: str
 
 
 @dataclass(frozen=True)
@@ -154,7 +114,7 @@ def measure(corpus_folder: Path) -> Suitability:
     names = _judge(clean, judges)
     rungs = _climb(patches, drawn, judges)
     return Suitability(
-        schema_version=SCHEMA_VERSION,
+        schema_version=1,
         gate=stored,
         corpus_fingerprint=about,
         split_sha256=opened.split.sha256,
@@ -319,71 +279,6 @@ def _round(values: NDArray[Any]) -> NDArray[np.float64]:
     """Keep so many digits: a config is read by people too."""
     rounded: NDArray[np.float64] = np.vectorize(lambda value: float(f"{value:.{DIGITS}g}"))(values)
     return rounded
-
-
-def tabulate(document: Suitability) -> str:
-    """Return what is refused as a Markdown table, with what was aimed at and missed below it."""
-    lines = ["| images | number | refused | of them as |", "| --- | --- | --- | --- |"]
-    lines += map(_write, document.tissue)
-    by_kind = groupby(sorted(document.others, key=lambda one: one.kind), lambda one: one.kind)
-    for _, group in by_kind:
-        some = list(group)
-        lines.append(_write(_pool(some)))
-        if len(some) > 1:
-            lines += [
-                _write(one) for one in some if one.refused < some[0].refused or one.refused < 1
-            ]
-    refused = sorted((one.refused for one in document.cases), reverse=True)
-    above = sum(share > MAX_REFUSED_OF_CASE for share in refused)
-    below = (
-        "Each is judged by a gate that has learnt neither from its case nor from its source; one "
-        "number, the threshold, is chosen on the same real patches, to refuse "
-        f"{REFUSED:.1%} of them."
-    )
-    if refused:
-        below += (
-            f" More than {MAX_REFUSED_OF_CASE:.0%} of their patches are refused in {above} of "
-            f"{len(refused)} cases with {MIN_CASE_PATCHES} patches or more, at most "
-            f"{refused[0]:.1%}."
-        )
-    missed = list(find_missed(document))
-    aims = f"Aimed at and missed: {'; '.join(missed)}." if missed else "All aims are met."
-    return "\n".join([*lines, "", below, "", aims, ""])
-
-
-def find_missed(document: Suitability) -> Iterable[str]:
-    """Yield what was aimed at and isn't reached, in words."""
-    whole, *rest = document.tissue
-    if whole.refused > MAX_REFUSED:
-        yield f"real patches {whole.refused:.1%}, at most {MAX_REFUSED:.0%}"
-    for one in (*rest, *document.cases):
-        if one.refused > MAX_REFUSED_OF_CASE:
-            yield f"{one.kind}, {one.source} {one.refused:.1%}, at most {MAX_REFUSED_OF_CASE:.0%}"
-    for kind, least in MIN_REFUSED.items():
-        share = _pool([one for one in document.others if one.kind == kind]).refused
-        if share < least:
-            yield f"{kind} {share:.1%}, at least {least:.0%}"
-
-
-def _pool(some: Sequence[Refused]) -> Refused:
-    images = sum(one.images for one in some)
-    names = dict.fromkeys(name for one in some for name in one.by_finding)
-    return Refused(
-        kind=some[0].kind,
-        source="all" if len(some) > 1 else some[0].source,
-        images=images,
-        refused=sum(one.refused * one.images for one in some) / images,
-        by_finding={
-            name: sum(one.by_finding.get(name, 0) * one.images for one in some) / images
-            for name in names
-        },
-    )
-
-
-def _write(one: Refused) -> str:
-    found = sorted(one.by_finding.items(), key=lambda item: -item[1])
-    words = ", ".join(f"{name} {share:.1%}" for name, share in found if name)
-    return f"| {one.kind}, {one.source} | {one.images:,} | {one.refused:.1%} | {words} |"
 
 
 def store(config: SuitabilityConfig, folder: Path) -> None:
