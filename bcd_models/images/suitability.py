@@ -175,17 +175,15 @@ def judge(numbers: Numbers, config: SuitabilityConfig) -> list[Finding | None]:
     logits = score(numbers, config)
     odds, kinds = against_tissue(logits), logits[:, 1:].argmax(1) + 1
     grain = by_name["edges"] - by_name["edges_4"]
+    off_hue, is_dense = by_name["off_hue"], by_name["middle"] > DENSE
     is_stray = (
         (by_name["edges"] > STRONG_EDGES)
-        | (by_name["off_hue"] > STRAY_HUE)
+        | (off_hue > STRAY_HUE)
         | (by_name["sharpness"] > TOO_SHARP)
         | (by_name["follows"] > ONE_SIGNAL)
         | (by_name["colour_edges"] > by_name["edges"])
     )
     is_coarse = (by_name["even"] > MIN_BLOCKS) & (by_name["sharpness"] > BLOCK_SHARPNESS)
-    is_off_hue = (by_name["off_hue"] > MAX_OFF_HUE) | (
-        (by_name["middle"] > DENSE) & (by_name["off_hue"] > MAX_OFF_HUE_IF_DENSE)
-    )
     rules = (
         ("flat", by_name["levels"], MIN_LEVELS, by_name["levels"] < MIN_LEVELS),
         ("dark", by_name["middle"], MAX_DARKNESS, by_name["middle"] > MAX_DARKNESS),
@@ -193,7 +191,8 @@ def judge(numbers: Numbers, config: SuitabilityConfig) -> list[Finding | None]:
         ("grey", by_name["colour"], MIN_COLOUR, by_name["colour"] < MIN_COLOUR),
         ("noise", grain, MAX_GRAIN, (grain > MAX_GRAIN) & is_stray),
         ("noise", by_name["sharpness"], BLOCK_SHARPNESS, is_coarse),
-        ("stain", by_name["off_hue"], MAX_OFF_HUE_IF_DENSE, is_off_hue),
+        ("stain", off_hue, MAX_OFF_HUE, off_hue > MAX_OFF_HUE),
+        ("stain", off_hue, MAX_OFF_HUE_IF_DENSE, is_dense & (off_hue > MAX_OFF_HUE_IF_DENSE)),
         *(
             (name, odds, config.threshold, (odds > config.threshold) & (kinds == kind))
             for kind, name in enumerate(CLASSES)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from mapie.risk_control import BinaryClassificationController, BinaryRisk, abstention_rate
+from mapie.risk_control import BinaryClassificationController, BinaryRisk
 from numpy.typing import NDArray
 
 from bcd_models.config import Estimate, Strict
@@ -117,28 +117,28 @@ def choose_reach_by_images(answers: Answers, alpha: float) -> float | None:
     Returns:
         As ``choose_reach``; None where there are too few images.
     """
-    reaches = np.quantile(answers.away, np.linspace(1, 0, BANDS))[:, None]
-    reaches[-1] = 0
+    shares = answers.away / (1 + answers.away)  # MAPIE's thresholds are of probabilities
+    decided_wrongly = BinaryRisk(
+        lambda wrong, decided: (wrong == 1) & (decided == 1),
+        lambda wrong, _: np.ones(len(wrong), bool),
+        higher_is_better=False,
+    )
     controller = BinaryClassificationController(
-        lambda shown, reach: np.where(shown[:, 0] > reach, shown[:, 1], np.nan),
-        BinaryRisk(
-            lambda right, said: (said != right) & ~np.isnan(said),
-            lambda right, _: np.ones(len(right), bool),
-            higher_is_better=False,
-        ),
+        lambda away: np.column_stack((1 - away, away)),
+        decided_wrongly,
         alpha,
         CONFIDENCE,
-        abstention_rate,
-        reaches,
+        decided_wrongly,
+        np.append(np.quantile(shares, np.linspace(1, 0, BANDS)), 0),
         "fixed_sequence",
     )
     with warnings.catch_warnings():  # that no band is needed, or that none will do
         warnings.simplefilter("ignore", UserWarning)
-        controller.calibrate(
-            np.column_stack((answers.away, answers.wrong)), np.zeros(len(answers.away))
-        )
-    best = controller.best_predict_param
-    return None if best is None else float(best[0])
+        controller.calibrate(shares, answers.wrong)
+    if not len(controller.valid_predict_params):
+        return None
+    smallest = float(controller.valid_predict_params.min())
+    return smallest / (1 - smallest)
 
 
 def measure_losses(answers: Answers, reach: float) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from bcd_models.config import Strict, SuitabilityConfig, first_error
 from bcd_models.errors import InputError
 
 FILE = "suitability.json"  # beside the model folders whose gate it measures
-REFUSED = 0.005  # of unseen real patches, by the network alone: what the threshold is chosen for
+REFUSED = 0.0045  # of unseen real patches, by the network alone: what the threshold is chosen for
 MIN_CASE_PATCHES = 20
 MAX_REFUSED, MAX_REFUSED_OF_CASE = 0.03, 0.10  # of real patches; of a case's, and of a rung's
 # Least share refused, of what should be.
