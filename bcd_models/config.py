@@ -309,7 +309,7 @@ class Graph(Strict):
 
 
 class SuitabilityConfig(Strict):
-    """The small network that tells H&E-stained tissue from other tiles, by 31 numbers of each.
+    """The small network that tells H&E-stained tissue from other tiles, by 30 numbers of each.
 
     Attributes:
         mean: Of each number, over the tissue that it learnt from.
@@ -320,9 +320,9 @@ class SuitabilityConfig(Strict):
         corpus_fingerprint: Of the corpus that it learnt from.
     """
 
-    mean: tuple[float, ...] = Field(min_length=31, max_length=31)
-    deviation: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=31, max_length=31)
-    hidden: tuple[tuple[float, ...], ...] = Field(min_length=32, max_length=32)
+    mean: tuple[float, ...] = Field(min_length=30, max_length=30)
+    deviation: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=30, max_length=30)
+    hidden: tuple[tuple[float, ...], ...] = Field(min_length=31, max_length=31)
     output: tuple[tuple[float, float, float, float], ...] = Field(min_length=2)
     threshold: float
     corpus_fingerprint: str = ""

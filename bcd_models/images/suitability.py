@@ -1,7 +1,7 @@
 """Whether a tile shows what a model was trained on: H&E-stained tissue, in focus, enough of it.
 
 A tile at the trained scale becomes 31 numbers of colour and texture. Plain rules judge single
-numbers; a small network, whose weights travel with the model, judges all of them together.
+numbers; a small network, whose weights travel with the model, judges 30 of them together.
 Compression alone is no finding: the network has learnt from degraded tissue as well.
 """
 
@@ -30,7 +30,6 @@ NUMBERS = (
     *("green", "green_spread", "red", "red_spread"),
     # How strong the colour is for its density, and how it follows density: nuclei are bluer.
     *("colour", "colour_spread", "green_by_density", "red_by_density", "green_with_red"),
-    "follows",  # largest correlation of either colour with density: near 1 where all is one signal
     # Shares of pixels: bare glass, colours that neither stain has, and those of blue, green and
     # black ink, which takes more red light than blue, or all of it alike.
     *("glass", "off_hue", "ink"),
@@ -40,7 +39,10 @@ NUMBERS = (
     # What is drawn has areas of one colour, straight lines, and few but strong edges.
     *("even", "upright", "lines", "edge_tail"),
     "levels",  # spread of brightness in grey levels: where it is dark, density magnifies it
+    # For the rules alone: how far either colour follows density, 1 where all is one signal.
+    "follows",
 )
+SEEN = 30  # of them by the network
 CLASSES = ("tissue", "stain", "picture", "pen")  # what the network tells apart
 WORDS = {
     "flat": "nearly one colour",
@@ -64,7 +66,7 @@ DENSE, MAX_OFF_HUE_IF_DENSE = 0.5, 0.2
 # Log ratio of differences at 4 and 16 micrometres, about 1.2 in pure noise. Fine stroma comes near
 # it, but neither with edges as strong, nor with colours that no stain has, nor as sharp throughout,
 # nor with the same signal in all channels, nor with more of it in colour than in density.
-MAX_GRAIN, STRONG_EDGES, STRAY_HUE, TOO_SHARP, ONE_SIGNAL = 1.0, -2.2, 0.02, 1.74, 0.905
+MAX_GRAIN, STRONG_EDGES, STRAY_HUE, TOO_SHARP, ONE_SIGNAL = 1.0, -2.2, 0.02, 1.74, 0.92
 MIN_BLOCKS, BLOCK_SHARPNESS = 0.6, 1.95  # noise of several pixels: even squares with hard edges
 MIN_SHARPNESS = 0.5  # mean second difference over mean difference
 GLASS_DENSITY, COLOURED, INK_BLUE, INK_BLACK = 0.06, 0.03, 0.2, 0.6
@@ -132,7 +134,6 @@ def measure_tiles(tiles: NDArray[np.uint8]) -> Numbers:
         *(means[:, 0], log_spreads[:, 0], skew),
         *(means[:, 1], log_spreads[:, 1], means[:, 2], log_spreads[:, 2]),
         *(means[:, 3], spreads[:, 3], dg / (dd + _TINY), dr / (dd + _TINY), gr),
-        np.maximum(np.abs(dg) / np.sqrt(dd * gg + _VOID), np.abs(dr) / np.sqrt(dd * rr + _VOID)),
         (density < GLASS_DENSITY).mean((1, 2)),
         ((strength > COLOURED) & (greens < 0.3 * strength)).mean((1, 2)),
         (
@@ -145,6 +146,7 @@ def measure_tiles(tiles: NDArray[np.uint8]) -> Numbers:
         (across < _FLOOR / 2).mean((1, 2)),
         np.abs(np.log((right + _TINY) / (below + _TINY))),
         *(lines, tail, spreads[:, 4]),
+        np.maximum(np.abs(dg) / np.sqrt(dd * gg + _VOID), np.abs(dr) / np.sqrt(dd * rr + _VOID)),
     )
     return np.array(columns, np.float32).T
 
@@ -152,7 +154,7 @@ def measure_tiles(tiles: NDArray[np.uint8]) -> Numbers:
 def score(numbers: Numbers, config: SuitabilityConfig) -> NDArray[np.float64]:
     """Return the network's logits of ``CLASSES``, N x 4."""
     mean, deviation, hidden, output = _unpack(config)
-    shown = ((numbers - mean) / deviation).clip(-CLIP, CLIP)
+    shown = ((numbers[:, :SEEN] - mean) / deviation).clip(-CLIP, CLIP)
     units = np.maximum(shown @ hidden[:-1] + hidden[-1], 0)
     logits: NDArray[np.float64] = units @ output[:-1] + output[-1]
     return logits

@@ -34,13 +34,17 @@ def test_card_is_what_its_figures_make(name: str) -> None:
     points = config["decision"]["points"]
     assert points == {key: one["point"] for key, one in decisions["points"].items()}
     for page in (text, README):
-        assert f"| real patches of unseen cases, 10,000 | {gate['tissue'][0]['refused']:.1%} |" in page
+        assert (
+            f"| real patches of unseen cases, 10,000 | {gate['tissue'][0]['refused']:.1%} |" in page
+        )
         (headline,) = (
             one for one in decisions["points"]["balanced"]["promises"] if one["alpha"] == 0.05
         )
         assert f"| 5% | {headline['realised']['referred']:.1%} |" in page
         assert "None of it holds for another hospital until `bcd validate`" in page
-    assert "![Share wrong of the decided, over the share that is decided](risk-coverage.png)" in text
+    assert (
+        "![Share wrong of the decided, over the share that is decided](risk-coverage.png)" in text
+    )
     metrics = json.loads((CARDS / name / "metrics.json").read_text())
     assert metrics["data"]["split"] == "grouped"
     assert metrics["data"]["part"] == "test"

@@ -209,7 +209,9 @@ def tabulate(decisions: Decisions) -> str:
         cells = [_write(getattr(point, key)) for key in PREDICTED]
         lines.append([name, f"{point.threshold:.3f}", *cells])
     counts = decisions.counts
-    second = _list_promises("point", {name: (one, counts) for name, one in decisions.points.items()})
+    second = _list_promises(
+        "point", {name: (one, counts) for name, one in decisions.points.items()}
+    )
     coverages = [one.coverage for one in next(iter(decisions.points.values())).curve]
     shown = [place for place, share in enumerate(coverages) if round(100 * share) in DECIDED]
     third = [["point", *(f"{coverages[place]:.0%} decided" for place in shown)]]
@@ -222,14 +224,15 @@ def tabulate(decisions: Decisions) -> str:
         f"the model of {decisions.arm} that had not learnt from its case. Intervals: 95%, "
         "bootstrap over cases.",
         "The second table is what referral promises: that so much of a further case's patches is "
-        "decided wrongly on average (conformal risk control over cases), beside MAPIE's binary risk "
-        f"control of the same share of all images with {referral.CONFIDENCE:.0%} confidence, which "
-        "takes images for exchangeable; those of one case are not. Each band is chosen on all folds "
-        "but one and realised on that one, five times; the model uses those over cases. Above 20% "
-        "lie cases of which more than a fifth of the decided is wrong; a fold is above where more "
-        "of its images than promised were decided wrongly.",
-        "The third is the risk-coverage curve: what is wrong of the decided, and how many cases lie "
-        "above 20%, where so many images are decided, those farthest from the threshold.",
+        "decided wrongly on average (conformal risk control over cases). Beside it stands MAPIE's "
+        "binary risk control of the same share of all images, with "
+        f"{referral.CONFIDENCE:.0%} confidence: it takes images for exchangeable, and those of one "
+        "case are not. Each band is chosen on all folds but one and realised on that one, five "
+        "times; the model uses those over cases. Above 20% lie cases of which more than a fifth of "
+        "the decided is wrong; a fold is above where more of its images than promised were decided "
+        "wrongly.",
+        "The third is the risk-coverage curve: what is wrong of the decided, and how many cases "
+        "lie above 20%, where so many images are decided, those farthest from the threshold.",
         CAUTION,
     )
     return "\n\n".join([*tables, *below, ""])

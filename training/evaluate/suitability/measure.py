@@ -142,7 +142,7 @@ def fit(groups: Sequence[Group], fingerprint: str, without: int | None = None) -
     numbers, classes = [], []
     for group in groups:
         if group.learnt:
-            own = group.numbers[group.folds != without][:: group.kept]
+            own = group.numbers[group.folds != without][:: group.kept, : gate.SEEN]
             numbers.append(own)
             classes.append(np.full(len(own), gate.CLASSES.index(group.learnt)))
     learnt, truth = np.concatenate(numbers), np.concatenate(classes)
@@ -202,9 +202,7 @@ def _gather_changed(patches: list[Pixels], rows: pd.Index, folds: NDArray[np.int
             for patch, row in zip(patches, rows, strict=True)
         ]
         numbers = _measure(turned)
-        groups.append(
-            Group(change.kind, change.source, numbers, folds, change.learnt, change.kept)
-        )
+        groups.append(Group(change.kind, change.source, numbers, folds, change.learnt, change.kept))
     return groups
 
 

@@ -252,24 +252,6 @@ def _draw_chart(rng: Rng) -> Pixels:
     return _reduce(image)
 
 
-def _draw_diagram(rng: Rng) -> Pixels:
-    """Outlines and lines between them, thin or thick, on paper."""
-    side = int(rng.integers(100, 400))
-    image = Image.new("RGB", (side, side), _draw_paper(rng))
-    pen = ImageDraw.Draw(image)
-    for _ in range(int(rng.integers(2, 14))):
-        left, top, right, bottom = (int(value) for value in rng.integers(-20, side + 20, size=4))
-        colour, width = _draw_colour(rng), int(rng.integers(1, 9))
-        if rng.random() < 0.5:
-            pen.line((left, top, right, bottom), fill=colour, width=width)
-        else:
-            box = (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
-            filled = _draw_colour(rng) if rng.random() < 0.3 else None
-            draw = pen.ellipse if rng.random() < 0.3 else pen.rectangle
-            draw(box, outline=colour, fill=filled, width=width)
-    return _reduce(image)
-
-
 def _draw_interface(rng: Rng) -> Pixels:
     """Panels, buttons and captions, as a screenshot shows them."""
     image = Image.new("RGB", (240, 240), _draw_colour(rng) if rng.random() < 0.5 else (245,) * 3)
@@ -343,5 +325,4 @@ DRAWERS: dict[str, tuple[str, Callable[[Rng], Pixels]]] = {
     "coarse noise": ("noise", partial(_draw_noise, channels=1, coarse=3)),
     "uniform noise": ("noise", _draw_uniform_noise),
     "flat": ("flat", _draw_flat),
-    "diagram": ("document", _draw_diagram),
 }

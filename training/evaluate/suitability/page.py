@@ -13,7 +13,7 @@ from bcd_models.config import Strict, SuitabilityConfig, first_error
 from bcd_models.errors import InputError
 
 FILE = "suitability.json"  # beside the model folders whose gate it measures
-REFUSED = 0.0045  # of unseen real patches, by the network alone: what the threshold is chosen for
+REFUSED = 0.005  # of unseen real patches, by the network alone: what the threshold is chosen for
 MIN_CASE_PATCHES = 20
 MAX_REFUSED, MAX_REFUSED_OF_CASE = 0.03, 0.10  # of real patches; of a case's, and of a rung's
 # Least share refused, of what should be.
@@ -141,7 +141,7 @@ def find_missed(document: Suitability) -> Iterable[str]:
     for kind, least in MIN_REFUSED.items():
         share = _pool([one for one in document.others if one.kind == kind]).refused
         if share < least:
-            yield f"{kind} {share:.1%}, at least {least:.0%}"
+            yield f"{kind} {share:.2%}, at least {least:.0%}"
 
 
 def _pool(some: Sequence[Refused]) -> Refused:
@@ -163,7 +163,6 @@ def _write(one: Refused) -> str:
     found = sorted(one.by_finding.items(), key=lambda item: -item[1])
     words = ", ".join(f"{name} {share:.1%}" for name, share in found if name)
     return f"| {one.kind}, {one.source} | {one.images:,} | {one.refused:.1%} | {words} |"
-
 
 
 def _group_by_kind(some: Iterable[Refused]) -> list[list[Refused]]:
