@@ -46,7 +46,7 @@ SEEN = 30  # of them by the network
 CLASSES = ("tissue", "stain", "picture", "pen")  # what the network tells apart
 WORDS = {
     "flat": "nearly one colour",
-    "dark": "nearly black",
+    "dark": "too dark",
     "noise": "noise, not tissue",
     "glass": "mostly glass",
     "grey": "without colour, so not stained with haematoxylin and eosin",

@@ -35,13 +35,13 @@ def test_card_is_what_its_figures_make(name: str) -> None:
     assert points == {key: one["point"] for key, one in decisions["points"].items()}
     for page in (text, README):
         assert (
-            f"| real patches of unseen cases, 10,000 | {gate['tissue'][0]['refused']:.1%} |" in page
+            f"| real patches of unseen cases, 10,000 | {gate['tissue'][0]['refused']:.2%} |" in page
         )
         (headline,) = (
             one for one in decisions["points"]["balanced"]["promises"] if one["alpha"] == 0.05
         )
         assert f"| 5% | {headline['realised']['referred']:.1%} |" in page
-        assert "None of it holds for another hospital until `bcd validate`" in page
+        assert "nothing for another hospital until `bcd validate`" in page
     assert (
         "![Share wrong of the decided, over the share that is decided](risk-coverage.png)" in text
     )

@@ -37,8 +37,8 @@ from training.evaluate.schema import Counts
 DECISIONS = "decisions.json"
 CURVE = "risk-coverage.png"
 CAUTION = (
-    "**Scores were out of fold: the refitted model gets no formal guarantee from them. None of it "
-    "holds for another hospital until `bcd validate` has been run there.**"
+    "**Scores were out of fold, so the refitted model gets no formal guarantee from them. They "
+    "promise nothing for another hospital until `bcd validate` has been run there.**"
 )
 DECIDED = (100, 90, 80, 70, 60, 50)  # percent, in the table of the risk-coverage curve
 FIGURES = {

@@ -33,10 +33,12 @@ from tests.conftest import CARDS, MODELS
 from training import command
 from training.card import provenance as card_provenance
 from training.card import write as card
+from training.corpus import splits
 from training.corpus.sources import SOURCES
 from training.evaluate import decide, referral
 from training.evaluate import schema as measured
 from training.evaluate.metrics import HEADLINE, METRICS
+from training.evaluate.suitability import page as suitability
 from training.recipes.schema import Recipe
 
 SECTIONS = [
@@ -240,15 +242,25 @@ def read(folder: Path) -> dict[str, Any]:
     return found
 
 
+def read_gate(folder: Path) -> suitability.Suitability | None:
+    """What was measured of a folder's gate, where that lies beside it."""
+    gate = model_folder.read_config(folder).suitability
+    return suitability.read(folder.parent / suitability.FILE, gate)
+
+
 def test_every_section_is_there_and_says_something(folder: Path) -> None:
     text = body(folder)
-    has_points = (folder / decide.DECISIONS).is_file()
-    expected = [title for title in SECTIONS if has_points or title != "Operating points"]
+    missing = set()
+    if not (folder / decide.DECISIONS).is_file():
+        missing.add("Operating points")
+    if not read_gate(folder):
+        missing.add("What is refused")
+    expected = [title for title in SECTIONS if title not in missing]
     assert re.findall(r"^##+ (.*)", text, re.M) == expected
     for title in expected:
         assert len(section(text, title).strip()) > 40, title
     assert text.count(NOTICE) == 2
-    assert len([line for line in text.splitlines() if line]) < 200
+    assert len([line for line in text.splitlines() if line]) < 240
     topics = rows(section(text, SECTIONS[-1]))
     named = [title for title in expected if any(title in where[0] for where in topics.values())]
     assert len(named) >= 8
@@ -275,7 +287,13 @@ def test_every_number_is_one_of_the_two_files(folder: Path) -> None:
     config, metrics = model_folder.read_config(folder), read(folder)
     files = write_config(config) + json.dumps(metrics)
     text = re.sub(r"```.*?```|\]\([^)]*\)", "", body(folder), flags=re.S)
-    named = ("config.json", "balance", "bn2", card_provenance.find_start_on_hub(config))
+    named = (
+        "config.json",
+        "balance",
+        "bn2",
+        "bcd validate",
+        card_provenance.find_start_on_hub(config),
+    )
     for code in re.findall(r"`([^`]+)`", text):
         assert code in files or code in named
     text = re.sub(r"`[^`]+`", "", text)
@@ -285,7 +303,11 @@ def test_every_number_is_one_of_the_two_files(folder: Path) -> None:
         allowed.add(f"{sum(source.expected.values()):,}")
     if (folder / decide.DECISIONS).is_file():
         allowed |= stated(json.loads((folder / decide.DECISIONS).read_text()))
-        allowed |= {f"{100 * alpha:g}" for alpha in referral.ALPHAS}
+        shares = (*referral.ALPHAS, *referral.COVERAGES, referral.CONFIDENCE, referral.LARGE_ERROR)
+        allowed |= {f"{100 * share:g}" for share in shares} | {str(splits.FOLDS)}
+    if gate := read_gate(folder):
+        missed = " ".join(suitability.find_missed(gate))
+        allowed |= found_in(f"{suitability.summarise(gate)} {missed}")
     unknown = found_in(text) - allowed - found_in(card_provenance.describe_start(config))
     assert unknown == set()
 

@@ -123,11 +123,11 @@ def summarise(document: Suitability) -> str:
     rows = [(f"real patches of unseen cases, {whole.images:,}", whole.refused)]
     rows += [(f"{words}{_name(one)}", one.refused) for words, one in worst.items()]
     rows += [
-        (f"{one.kind}, {one.images:,} from unseen sources", one.refused)
+        (f"{one.kind}, {one.images:,} unseen", one.refused)
         for one in map(_pool, _group_by_kind(document.others))
     ]
     lines = ["| what | refused |", "| --- | --- |"]
-    return "\n".join([*lines, *(f"| {words} | {share:.1%} |" for words, share in rows)])
+    return "\n".join([*lines, *(f"| {words} | {share:.2%} |" for words, share in rows)])
 
 
 def find_missed(document: Suitability) -> Iterable[str]:
