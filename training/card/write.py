@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
+from bcd_models.local.metrics import HEADLINE, METRICS
 from bcd_models.models.backbones import count_cells, get_backbone
 from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
@@ -23,7 +24,6 @@ from training.card import provenance as card_provenance
 from training.card.metadata import make_metadata, render_eval_results
 from training.evaluate import decide
 from training.evaluate import schema as measured
-from training.evaluate.metrics import HEADLINE, METRICS
 from training.run_folder import short_commit
 
 METRICS_FILE = "metrics.json"

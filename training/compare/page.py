@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from bcd_models.config import first_error
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
+from bcd_models.local.metrics import METRICS
 from training import command, pages
 from training.card.write import FLOOR_WORDS
 from training.compare import schema
-from training.evaluate.metrics import METRICS
 from training.run_folder import short_commit
 
 REPORT, PAGE = "report.json", "report.md"

@@ -18,6 +18,7 @@ from bcd_models.config import Estimate
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.hub.folder import WEIGHTS
+from bcd_models.local import metrics
 from bcd_models.prediction import NOTICE
 from training import command, run_folder
 from training.card import write as card
@@ -25,7 +26,7 @@ from training.compare import folds, page, schema, tested
 from training.compare.runs import Missing, Run, read_all
 from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.evaluate import cost, figures, metrics
+from training.evaluate import cost, figures
 
 ORIGINAL = (
     schema.Claim(

@@ -25,14 +25,15 @@ from numpy.typing import NDArray
 from bcd_models.decision import log_odds, smooth_margins
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
+from bcd_models.local import metrics, robustness
+from bcd_models.local.calibration import cross_fit
+from bcd_models.local.ladder import LADDER
+from bcd_models.local.points import keep_sensitivity
 from bcd_models.prediction import NOTICE
 from training import command, run_folder
 from training.corpus import splits
 from training.corpus.selection import Corpus, check_corpus, find_unlearnt_rows, open_corpus
-from training.evaluate import answers, metrics, robustness
-from training.evaluate.calibration import keep_sensitivity
-from training.evaluate.ladder import LADDER
-from training.evaluate.reliability import cross_fit
+from training.evaluate import answers
 from training.recipes import schema as recipe
 
 BASE = "views_1"

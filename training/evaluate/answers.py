@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
+from bcd_models.local.degradations import Pixels, zoom
+from bcd_models.local.ladder import LADDER
+from bcd_models.local.robustness import degrade
 from bcd_models.models.classifier import BCDClassifier
 from training import command
-from training.corpus.degradations import Pixels, zoom
 from training.corpus.pixels import select_rows
 from training.corpus.selection import Corpus, check_corpus, find_unlearnt_rows, open_corpus
 from training.evaluate import robustness, scoring
-from training.evaluate.ladder import LADDER
 from training.recipes import schema as recipe
 from training.run_folder import MODEL
 
@@ -88,7 +89,7 @@ def _climb(
     patches = list(_read_patches(opened, drawn))
     margins = {}
     for rung in LADDER:
-        degraded = robustness.degrade(rung, patches, drawn)
+        degraded = degrade(rung, patches, drawn)
         margins[rung.name] = pd.Series(scoring.score_patches(model, degraded, views), drawn)
     return margins
 

@@ -13,9 +13,9 @@ from skimage import data
 from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.errors import InputError
 from bcd_models.images.suitability import NUMBERS, WORDS, measure_tiles
+from bcd_models.local import degradations as d
 from bcd_models.models.ensemble import EnsembleConfig
 from tests.support import synthetic
-from training.corpus import degradations as d
 
 Pixels = NDArray[np.uint8]
 RNG = np.random.default_rng(0)

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from bcd_models.local.ladder import LADDER
 from training.compare import ways
 from training.evaluate import answers
-from training.evaluate.ladder import LADDER
 
 SIDE = 16
 

@@ -14,9 +14,10 @@ from bcd_models import BCDClassifier
 from bcd_models.config import DecisionConfig
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
+from bcd_models.local import metrics
 from tests.conftest import ROOT
 from training import command
-from training.evaluate import decide, metrics
+from training.evaluate import decide
 from training.evaluate.reliability import measure_reliability
 from training.evaluate.schema import Counts
 

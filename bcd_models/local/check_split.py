@@ -15,7 +15,6 @@ from PIL import Image
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images.colour_statistics import (
     SIZE,
-    compute_auroc,
     measure_colour,
     score_by_colour,
 )
@@ -28,13 +27,13 @@ from bcd_models.images.image_list import (
     read_list,
 )
 from bcd_models.images.open import open_image
+from bcd_models.local.metrics import MIN_CASES, auroc
 from bcd_models.runtime.ahead import ahead
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TRAIN = PARTS[0]
-MIN_CASES = 10  # of a part whose floor is estimated
 IMAGES_AHEAD = 64
 
 Floor = dict[str, float | None]
@@ -175,7 +174,7 @@ def _measure_floor(
             at = part == name
             cases = {image.case_id for image in images if image.part == name}
             if len(cases) >= MIN_CASES and _has_both(truth[at]):
-                floor[name] = compute_auroc(truth[at], scores[at])
+                floor[name] = auroc(truth[at], scores[at])
     return floor
 
 
