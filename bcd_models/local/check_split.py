@@ -20,11 +20,9 @@ from bcd_models.images.colour_statistics import (
 )
 from bcd_models.images.image_list import (
     COLUMNS,
-    OPTIONAL,
     PARTS,
     LabelledImage,
-    parse_labelled,
-    read_list,
+    read_labelled,
 )
 from bcd_models.images.open import open_image
 from bcd_models.local.metrics import MIN_CASES, auroc
@@ -85,16 +83,7 @@ def read_split(path: Path) -> tuple[list[LabelledImage], list[str]]:
     Raises:
         InputError: The list can't be read, or lacks a column.
     """
-    images, faults = [], []
-    needed, optional = (*COLUMNS, "split"), [name for name in OPTIONAL if name != "split"]
-    for where, cells in read_list(path, needed, optional):
-        try:
-            if not cells["split"]:
-                raise InputError(f"{where}: no split: name one of {', '.join(PARTS)}")
-            images.append(parse_labelled(cells, path, where))
-        except InputError as error:
-            faults.append(str(error))
-    return images, faults
+    return read_labelled(path, (*COLUMNS, "split"))
 
 
 def measure_images(images: Iterable[LabelledImage]) -> Iterator[Measured | str]:

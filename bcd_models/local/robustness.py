@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bcd_models.config import Estimate, Strict
 from bcd_models.local import metrics
-from bcd_models.local.degradations import Pixels
-from bcd_models.local.ladder import Rung
 from bcd_models.local.metrics import Bools, Floats, Resamples
+
+if TYPE_CHECKING:  # these take scipy, which figures don't
+    from bcd_models.local.degradations import Pixels
+    from bcd_models.local.ladder import Rung
 
 MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS = 0.10, 0.15  # beyond either, a model is not usable any more
 SEED = 0

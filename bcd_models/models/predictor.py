@@ -67,6 +67,7 @@ AHEAD = 2  # batches of images that are opened ahead of those with the network
 AT_ONCE = 2  # batches with the network, so that one is prepared while another is computed
 
 
+IN_BAND = "the probability lies within the referral band"
 MAX_TILES_AT_ONCE = 64  # of a field; larger ones are answered for as they are opened
 MAX_UNSUITABLE = 0.5  # share of a field's tiles; the answer about the rest would stand for little
 
@@ -553,6 +554,18 @@ class Predictor(ABC):
         prediction = self._answer_to(one)
         return self.explain_opened(opened, field, prediction, wanted or prediction.label, method)
 
+    def open_field(self, source: ImageSource, mpp: float | None = None) -> TissueField:
+        """Open an image and cut what ``predict`` answers for: its tiles at the trained scale.
+
+        Args:
+            source: One image.
+            mpp: Micrometres a pixel, as in ``predict``.
+
+        Raises:
+            ImageError: The image can't be used; the message says why.
+        """
+        return self._open(source, ImageLimits(), mpp, _Ask())[2]
+
     def _open(
         self,
         source: ImageSource,
@@ -636,7 +649,7 @@ class Predictor(ABC):
         label = choose_label(probability, decision)
         reasons = one.reasons
         if is_referred(probability, decision):
-            reasons = (*reasons, "the probability lies within the referral band")
+            reasons = (*reasons, IN_BAND)
         answers, tiles = iter(probabilities), one.shown.tolist()
         by_tile = tuple(tuple(next(answers) if shown else None for shown in row) for row in tiles)
         name = one.ask.point or decision.own_point

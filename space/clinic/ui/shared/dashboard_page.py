@@ -16,7 +16,7 @@ from clinic.analysis.models import Models
 from clinic.dashboard import analytics
 from clinic.dashboard.agreement import Agreement, Kappa, Share
 from clinic.dashboard.analytics import Overview, Period
-from clinic.dashboard.drift import MIN_RESULTS, Drift, measure_drift
+from bcd_models.local.drift import MIN_RESULTS, Drift, measure_drift
 from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.storage import clock
