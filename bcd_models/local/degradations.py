@@ -124,10 +124,11 @@ def shift_hue(pixels: Pixels, turns: float) -> Pixels:
     )
     of_red, of_green = largest == values[..., 0], largest == values[..., 1]
     sixths = np.where(of_red, blue - green, np.where(of_green, 2 + red - blue, 4 + green - red))
-    away = (np.float32([5, 3, 1]) + (sixths + np.float32(6 * turns))[..., None]) % 6
+    away = (np.array((5, 3, 1), np.float32) + (sixths + np.float32(6 * turns))[..., None]) % 6
     lacking = np.minimum(away, 4 - away).clip(0, 1)
     turned = largest[..., None] - spread[..., None] * lacking
-    return (turned * np.float32(255.999)).astype(np.uint8)
+    whole: Pixels = (turned * np.float32(255.999)).astype(np.uint8)  # as torchvision rounds
+    return whole
 
 
 def scale_brightness(pixels: Pixels, factor: float) -> Pixels:

@@ -252,7 +252,7 @@ def measure_difference(
 
 def is_malignant(table: Table) -> Bools:
     """Return whether each row is malignant."""
-    return np.asarray(table["label"]) == "malignant"
+    return np.asarray(np.asarray(table["label"]) == "malignant", bool)
 
 
 def is_estimable(table: Table) -> bool:

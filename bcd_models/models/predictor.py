@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from operator import length_hint
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from bcd_models.config import DecisionConfig, SuitabilityConfig
+    from bcd_models.config import DecisionConfig, LocalCalibration, SuitabilityConfig
     from bcd_models.explanation import Explanation
     from bcd_models.runtime.choice import Runtime
     from bcd_models.slides.prediction import SlidePrediction
@@ -138,6 +138,13 @@ class Config(TileModelConfig, Protocol):
     @property
     def decision(self) -> DecisionConfig:
         """The decision rule of images of one tile."""
+
+    @property
+    def calibrated(self) -> LocalCalibration | None:
+        """On what it was calibrated locally."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self:
+        """Return it with some values changed."""
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
         """All of it; with ``mode="json"``, as JSON knows it."""

@@ -24,6 +24,7 @@ from training.card import provenance as card_provenance
 from training.card.metadata import make_metadata, render_eval_results
 from training.evaluate import decide
 from training.evaluate import schema as measured
+from training.pages import put_between
 from training.run_folder import short_commit
 
 METRICS_FILE = "metrics.json"
@@ -188,15 +189,6 @@ def tabulate_results(folders: list[Path]) -> str:
 def put_results(readme: str, table: str) -> str:
     """Return the README's text with the results between its two markers replaced."""
     return put_between(readme, RESULTS_BEGIN, RESULTS_END, table)
-
-
-def put_between(page: str, begin: str, end: str, table: str) -> str:
-    """Replace what stands between two markers of a page; InputError without them."""
-    before, _, rest = page.partition(begin)
-    _, marker, after = rest.partition(end)
-    if not marker:
-        raise InputError(f"the README lacks the markers {begin!r} and {end!r}")
-    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 def _identify_images(metrics: measured.Metrics) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from bcd_models.images.suitability import NUMBERS, measure_tiles
 from bcd_models.local import metrics
 from bcd_models.local.answers import Answers, Progress, answer, find_mpp, pass_on
 from bcd_models.local.drift import Drift, measure_drift
-from bcd_models.local.measure import DIFFERENCE, Figures, measure
+from bcd_models.local.figures import DIFFERENCE, Figures, measure
 from bcd_models.local.robustness import Climb, degrade, draw_evenly, measure_climb
 from bcd_models.models.predictor import BATCH, Predictor
 from bcd_models.prediction import NOTICE
