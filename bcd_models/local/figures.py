@@ -19,6 +19,7 @@ from bcd_models.local.points import measure_point
 
 DIFFERENCE = 0.05
 OWN = "own"  # names the threshold of a rule that has no operating points
+LINE_RESAMPLES = 500
 MIN_PROBABILITY = 1e-12  # rounding leaves nothing of log-odds beyond it
 _CERTAINTY, _POWER = 1.96, 0.84  # standard errors: 95% certain, found in 80% of attempts
 _INTERVAL = 2 * _CERTAINTY  # standard errors that a 95% interval is wide
@@ -164,7 +165,8 @@ def measure(
     }
     stated = {key: _state(one, decision, key) for key, one in points.items()}
     brier = metrics.measure_intervals(truth, given, rule.threshold, drawn, ("brier",))["brier"]
-    line = measure_line(odds, truth, drawn)
+    fewer = Resamples(drawn.case, drawn.drawn[:LINE_RESAMPLES])  # each takes several steps
+    line = measure_line(odds, truth, fewer)
     auroc = Estimate(**metrics.measure_interval(metrics.auroc, truth, odds, drawn))
     return Figures(
         counts=counts,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from bcd_models.config import Estimate
 from bcd_models.images.suitability import WORDS
-from bcd_models.local.figures import PointHere
+from bcd_models.local.figures import LINE_RESAMPLES, PointHere
+from bcd_models.local.metrics import RESAMPLES
 from bcd_models.local.robustness import (
     MAX_RECALL_LOSS,
     MAX_SPECIFICITY_LOSS,
@@ -59,7 +60,8 @@ def render(found: Validation) -> str:
             ],
         ),
         _paragraph(
-            "In brackets: 95% intervals, by bootstrap over whole cases (2,000 resamples). Stated: "
+            f"In brackets: 95% intervals, by bootstrap over whole cases ({RESAMPLES:,} resamples, "
+            f"{LINE_RESAMPLES} of calibration). Stated: "
             "on the test part, from the model's metrics.json. A slope below 1 means answers too "
             "sure of themselves; in the large above 0 means probabilities too low."
         ),
