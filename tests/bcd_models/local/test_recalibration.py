@@ -35,9 +35,9 @@ def sample(cases: int = 60, each: int = 10) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def test_a_line_off_is_put_right() -> None:
-    found = local.calibrate(*sample(), DecisionConfig())
+    found = local.calibrate(*sample(200), DecisionConfig())
     before, after = found.before, found.after
-    assert before.slope.high < 1 < before.slope.value * 2 + 0.5
+    assert before.slope.high < 0.7
     assert after.slope.low < 1 < after.slope.high
     assert after.in_the_large.low < 0 < after.in_the_large.high
     assert found.decision.slope == pytest.approx(0.5, abs=0.1)
@@ -89,7 +89,7 @@ def test_folds_are_of_whole_cases_of_both_kinds() -> None:
 def test_too_few_cases_are_refused_with_the_number_needed() -> None:
     probability, labels, case = sample()
     benign = np.where(case < 7, labels, "malignant")
-    with pytest.raises(InputError, match="7 cases hold benign .* at least 10: 3 more cases"):
+    with pytest.raises(InputError, match=r"7 cases hold benign .* at least 10: 3 more cases"):
         local.calibrate(probability, benign, case, DecisionConfig())
 
 

@@ -18,7 +18,7 @@ from bcd_models import BCDClassifier, local
 from bcd_models.config import DecisionConfig
 from bcd_models.errors import InputError
 from bcd_models.images.image_list import LabelledImage
-from bcd_models.local import page, validation
+from bcd_models.local import ladder, page, validation
 from bcd_models.local.ladder import LADDER
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS
@@ -145,7 +145,10 @@ def test_what_cannot_be_measured_ends_with_2(
     assert reason in done.stderr
 
 
-def test_larger_fields_count_by_their_most_suspicious_tile(telling: Path, tmp_path: Path) -> None:
+def test_larger_fields_count_by_their_most_suspicious_tile(
+    telling: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder, "LADDER", LADDER[:2])
     images = []
     for number in range(12):
         kind = synthetic.KINDS[number % 2]

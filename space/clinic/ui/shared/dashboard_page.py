@@ -11,12 +11,12 @@ from urllib.parse import quote, urlencode
 import gradio as gr
 
 from bcd_models.errors import InputError
+from bcd_models.local.drift import MIN_RESULTS, Drift, measure_drift
 from bcd_models.prediction import WORDS
 from clinic.analysis.models import Models
 from clinic.dashboard import analytics
 from clinic.dashboard.agreement import Agreement, Kappa, Share
 from clinic.dashboard.analytics import Overview, Period
-from bcd_models.local.drift import MIN_RESULTS, Drift, measure_drift
 from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.storage import clock
