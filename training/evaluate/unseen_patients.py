@@ -23,7 +23,7 @@ from bcd_models.local.page import describe_after, share, show, summarise
 from bcd_models.local.validation import Validation
 from bcd_models.models.classifier import BCDClassifier
 from training import command
-from training.corpus.sources.breakhis import BREAKHIS
+from training.corpus.sources import breakhis
 from training.corpus.sources.source import Image
 from training.pages import put_between
 
@@ -43,17 +43,17 @@ def write_list(archive: Path, known: Path, out: Path) -> int:
     Returns:
         How many images there are.
     """
-    seen = {image.case_id for image in BREAKHIS.read(known) if isinstance(image, Image)}
+    seen = {image.case_id for image in breakhis.read(known) if isinstance(image, Image)}
     out.mkdir(parents=True)
     rows = [["path", "label", "case", "mpp"]]
-    for image in BREAKHIS.read(archive):
+    for image in breakhis.read(archive):
         if not isinstance(image, Image) or image.case_id in seen:
             continue
         if image.magnification in MAGNIFICATIONS:
             name = image.name.rpartition("/")[2]
             write_files({out / name: image.data})
             case = image.case_id.rpartition("/")[2]
-            mpp = f"{BREAKHIS.mpp[image.magnification]:g}"
+            mpp = f"{breakhis.BREAKHIS.mpp[image.magnification]:g}"
             rows.append([name, image.label, case, mpp])
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -89,14 +89,14 @@ def tabulate(found: Validation, refusal: str) -> str:
 
 
 def main(
-    breakhis: Annotated[Path, typer.Option(help="BreaKHis, archive or folder.")],
+    archive: Annotated[Path, typer.Option("--breakhis", help="BreaKHis, archive or folder.")],
     known: Annotated[Path, typer.Option(help="What of it the model was trained on.")],
     model: Annotated[Path, typer.Option(help="Model folder.")],
     out: Annotated[Path, typer.Option(help="New folder for images and list.")],
     page: Annotated[Path, typer.Option(help="Page that gets the table between its marks.")],
 ) -> None:
     """Validate a model on patients that it never saw, and try to calibrate it on them."""
-    typer.echo(f"{write_list(breakhis, known, out)} images: {out / LIST}")
+    typer.echo(f"{write_list(archive, known, out)} images: {out / LIST}")
     images, _ = local.read_labelled(out / LIST)
     loaded = BCDClassifier.from_pretrained(model)
     found = local.validate(loaded, images, folder=model)
