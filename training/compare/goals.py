@@ -58,8 +58,8 @@ def _list_of_arm(one: schema.Asked) -> Iterator[schema.Goal]:
             yield _reach(one.arm, f"{rung}: AUROC", gained.auroc.value, -MAX_AUROC_LOSS)
     if one.context:
         for case in one.context.cases:
-            gain = case.with_neighbours.auroc - case.alone.auroc
-            yield _reach(one.arm, f"neighbours in {case.case}: AUROC", gain, 0)
+            added = case.with_neighbours.auroc - case.alone.auroc
+            yield _reach(one.arm, f"neighbours in {case.case}: AUROC", added, 0)
     fit = one.calibration
     yield _reach(one.arm, "calibration slope", fit.slope.value, SLOPES[0])
     yield _stay(one.arm, "calibration slope", fit.slope.value, SLOPES[1])

@@ -42,24 +42,25 @@ class Reliability(Strict):
     case_spread: float
 
 
-def cross_fit(
-    margins: Floats, truth: Bools, folds: NDArray[np.int64], asked: Floats | None = None
-) -> Floats:
-    """Return calibrated log-odds, each fold's by the line that the others' margins give.
+def fit_lines(margins: Floats, truth: Bools, folds: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return slope and intercept that calibrate each row: those that the other folds give.
 
     Args:
         margins: Out of fold, shape (N,).
         truth: Whether each row is malignant.
         folds: Which fold each row was held out with.
-        asked: Other margins of the same rows, to be calibrated by these lines in their place.
     """
-    asked = margins if asked is None else asked
-    log_odds = np.empty_like(margins)
+    slope, intercept = np.empty_like(margins), np.empty_like(margins)
     for fold in np.unique(folds):
         here = folds == fold
-        slope, intercept = fit_line(margins[~here], truth[~here])
-        log_odds[here] = slope * asked[here] + intercept
-    return log_odds
+        slope[here], intercept[here] = fit_line(margins[~here], truth[~here])
+    return slope, intercept
+
+
+def cross_fit(margins: Floats, truth: Bools, folds: NDArray[np.int64]) -> Floats:
+    """Return calibrated log-odds, each fold's by the line that the others' margins give."""
+    slope, intercept = fit_lines(margins, truth, folds)
+    return slope * margins + intercept
 
 
 def measure_reliability(frame: pd.DataFrame, seed: int = 0) -> Reliability:
