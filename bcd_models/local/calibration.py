@@ -29,11 +29,11 @@ def fit_line(log_odds: Floats, truth: Bools) -> tuple[float, float]:
         >>> slope > 1 and abs(intercept) < 1e-6
         True
     """
-    slopes, intercepts = fit_lines(log_odds, truth, np.ones((1, len(truth))))
+    slopes, intercepts = fit_resamples(log_odds, truth, np.ones((1, len(truth))))
     return float(slopes[0]), float(intercepts[0])
 
 
-def fit_lines(log_odds: Floats, truth: Bools, times: Floats) -> tuple[Floats, Floats]:
+def fit_resamples(log_odds: Floats, truth: Bools, times: Floats) -> tuple[Floats, Floats]:
     """Fit a line to each of some resamples, by Newton's steps.
 
     Args:
@@ -104,28 +104,29 @@ def measure_calibration(truth: Bools, probability: Floats) -> dict[str, float]:
     }
 
 
-def cross_fit(
-    margins: Floats, truth: Bools, folds: NDArray[np.int64], asked: Floats | None = None
-) -> Floats:
-    """Return calibrated log-odds, each fold's by the line that the others' margins give.
+def fit_lines(margins: Floats, truth: Bools, folds: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return slope and intercept that calibrate each row: those that the other folds give.
 
     Args:
         margins: Shape (N,); where several models gave them, out of fold.
         truth: Whether each row is malignant; both must occur outside each fold.
         folds: Which fold each row was held out with.
-        asked: Other margins of the same rows, to be calibrated by these lines in their place.
     """
-    asked = margins if asked is None else asked
-    log_odds = np.empty_like(margins)
+    slope, intercept = np.empty_like(margins), np.empty_like(margins)
     for fold in np.unique(folds):
         here = folds == fold
-        slope, intercept = fit_line(margins[~here], truth[~here])
-        log_odds[here] = slope * asked[here] + intercept
-    return log_odds
+        slope[here], intercept[here] = fit_line(margins[~here], truth[~here])
+    return slope, intercept
+
+
+def cross_fit(margins: Floats, truth: Bools, folds: NDArray[np.int64]) -> Floats:
+    """Return calibrated log-odds, each fold's by the line that the others' margins give."""
+    slope, intercept = fit_lines(margins, truth, folds)
+    return slope * margins + intercept
 
 
 def _fit_slopes(log_odds: Floats, truth: Bools, times: Floats) -> Floats:
-    return fit_lines(log_odds, truth, times)[0]
+    return fit_resamples(log_odds, truth, times)[0]
 
 
 def _compare(log_odds: Floats, truth: Bools, times: Floats) -> tuple[Floats, Floats]:

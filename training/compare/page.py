@@ -25,16 +25,14 @@ TEMPLATE = Path(__file__).with_name(PAGE)
 PICTURES = {
     "tested": "test-auroc.png",
     "out_of_fold": "out-of-fold-differences.png",
-    "shares": "auroc-by-share.png",
 }
 TITLES = {
     "on_same_terms": "The original's table, and ours on the same definitions",
     "tested": "Test figures",
     "pairs": "EfficientNet-B2 minus MobileNetV2",
     "out_of_fold": "Out-of-fold figures by arm",
-    "square": "Backbone by plain and tuned",
-    "neighbours": "Neighbouring case ids in one fold",
-    "learning_curves": "By the share of the cases learnt from",
+    "asked": "The same weights, asked in other ways",
+    "random_split": "What a random split flatters",
 }
 
 
