@@ -68,9 +68,7 @@ def fetch(
     if options.force_download and options.local_files_only:
         raise HubError("force_download and local_files_only contradict each other: choose one")
     check_token(options.token)
-    if options.revision is None:
-        options = replace(options, revision=_find_revision(repo_id, first, options))
-    folder = _file(repo_id, first, options).parent
+    folder = _fetch_first(repo_id, first, options).parent
     pinned = replace(options, revision=folder.name)
     for name in others(folder):
         _file(repo_id, name, pinned)
@@ -164,13 +162,11 @@ class _NoRevisionError(HubError):
     """A revision that the repository, or without the network the cache, doesn't hold."""
 
 
-def _find_revision(repo_id: str, first: str, options: HubOptions) -> str | None:
-    """The tag of this library's schema, where the repository has it."""
-    try:
-        _file(repo_id, first, replace(options, revision=SCHEMA_TAG))
-    except _NoRevisionError:
-        return None
-    return SCHEMA_TAG
+def _fetch_first(repo_id: str, name: str, options: HubOptions) -> Path:
+    if options.revision is None:
+        with suppress(_NoRevisionError):
+            return _file(repo_id, name, replace(options, revision=SCHEMA_TAG))
+    return _file(repo_id, name, options)
 
 
 def _file(repo_id: str, name: str, options: HubOptions) -> Path:

@@ -22,8 +22,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from bcd_models import BCDClassifier, BCDEnsemble
-from bcd_models.hub.repository import SCHEMA_TAG
 from bcd_models.errors import InputError
+from bcd_models.hub.repository import SCHEMA_TAG
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, ROOT
