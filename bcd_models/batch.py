@@ -152,8 +152,8 @@ def _refuse_others(folder: Path, files: Mapping[Path, Any]) -> None:
         raise InputError(f"{folder} can't be used: {error.strerror}") from None
     if other:
         raise InputError(
-            f"{folder} holds answers of another model, asked for otherwise, or about other images "
-            f"({other[0].name}): name another folder"
+            f"{folder} holds answers of another model, or about other images, or asked for "
+            f"otherwise ({other[0].name}): name another folder"
         )
 
 

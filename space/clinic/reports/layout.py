@@ -23,6 +23,7 @@ EXAMINATION = "Examination report"
 SYNTHETIC = "A synthetic record of a demonstration: images drawn by a program, of no patient."
 HIDDEN = "The models' answers were kept hidden in this examination and are not part of this report."
 LARGE, SMALL = 206.0, 158.0  # points of a picture's longer side
+LEFT_OUT = " Grey stripes: it looks unsuitable, and was left out."
 UNREAD = "This examination has not been read by a pathologist."
 
 Facts = tuple[tuple[str, str], ...]  # names and values
@@ -146,13 +147,19 @@ def _head(title: str, subtitle: str) -> Story:
 
 
 def _pictures(explanation: Explanation, side: float, cells: str = "") -> Story:
-    words = f"{wording.map_line(explanation.label)} {cells}".strip()
-    return [
-        Pictures(explanation, side),
-        gap(4),
-        text(words, 8, quiet=True),
-        text("The colours mean the same in every image.", 8, quiet=True),
-    ]
+    prediction = explanation.prediction
+    lines = (
+        []
+        if prediction.is_unsuitable
+        else [
+            f"{wording.map_line(explanation.label)} {cells}".strip(),
+            "The colours mean the same in every image."
+            + (LEFT_OUT if prediction.judged_tiles > prediction.tiles else ""),
+        ]
+    )
+    if measured := wording.findings_line(prediction):
+        lines.append(f"Measured: {measured}.")
+    return [Pictures(explanation, side), gap(4), *(text(one, 8, quiet=True) for one in lines)]
 
 
 def _reads(told: ReportedExamination) -> Story:

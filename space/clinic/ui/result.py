@@ -103,7 +103,7 @@ def result(explanation: Explanation, which: str = "") -> str:
 
 def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: str = "") -> str:
     """Return the same of pictures that lie elsewhere, with a heat map for the label explained."""
-    tiles = wording.tiles_line(prediction)
+    measured = wording.findings_line(prediction)
     return f"""
 <section class="bcd-card">
   <p class="bcd-quiet">{_which(which)}The model's answer</p>
@@ -112,16 +112,32 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
     {escape(wording.heading(prediction))}
   </h2>
   {"".join(f"<p>{escape(one)}</p>" for one in wording.reason_lines(prediction))}
+  {_refusal(pictures) if prediction.is_unsuitable else _answered(prediction, explained, pictures)}
+  <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
+    {escape(wording.scale_words(prediction))}; analysed by {escape(prediction.model)}
+    {escape(prediction.model_version)}{escape(f"; measured: {measured}" if measured else "")}</p>
+</section>
+"""
+
+
+def _answered(prediction: Prediction, explained: Label, pictures: Pictures) -> str:
+    tiles = wording.tiles_line(prediction)
+    return f"""
   {f"<p>{escape(prediction.missed_words)}</p>" if prediction.missed_words else ""}
   {_probability_bar(prediction)}
   <p class="bcd-quiet">{escape(wording.probability_line(prediction))}</p>
   {f"<p>{escape(tiles)}</p>" if tiles else ""}
   {viewer(pictures)}
   <p>{escape(wording.map_line(explained))}</p>
-  <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
-    {escape(wording.scale_words(prediction))}; analysed by {escape(prediction.model)}
-    {escape(prediction.model_version)}</p>
-</section>
+"""
+
+
+def _refusal(pictures: Pictures) -> str:
+    """Return the image alone, of which nothing is said."""
+    return f"""
+  <div class="{_picture(pictures.size)}" style="{_shape(pictures.size)}">
+    <img src="{escape(pictures.image)}" alt="The image">
+  </div>
 """
 
 
@@ -148,7 +164,8 @@ def details(explanation: Explanation, config: ModelConfig, when: datetime) -> st
   <p>Each place has the colour of one number. 0: an image that looked like this place all over
     would not be called so. 1: it would be called so with certainty. The colours mean the
     same in every image, so a map may stay dark all over. Where the image stays as it is, nothing
-    was looked at: too little tissue, or beyond the tiles.</p>
+    was looked at: too little tissue, or beyond the tiles. Grey stripes: it looks unsuitable, and
+    was left out.</p>
   <p>{escape(wording.cell_line(config))}</p>
 </details>
 <details class="bcd-details">
