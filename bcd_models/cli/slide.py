@@ -105,5 +105,7 @@ def _report(prediction: SlidePrediction, files: list[Path]) -> list[str]:
         ("counted", " all the same", prediction.ignored),
     ):
         looks = count_looks(tiles).items()
-        lines += [f"{what:12} {count:,} tiles{how}: {words}" for words, count in looks]
+        for words, count in looks:
+            which = "1 tile" if count == 1 else f"{count:,} tiles"
+            lines.append(f"{what:12} {which}{how}: {words}")
     return lines + [f"{'written':12} {path}" for path in files]

@@ -49,6 +49,7 @@ from bcd_models.images.open import (
 from bcd_models.images.scale import give_scale
 from bcd_models.images.suitability import find_unsuitable, summarise
 from bcd_models.prediction import (
+    IN_BAND,
     MAX_UNSUITABLE,
     Finding,
     Prediction,
@@ -661,7 +662,7 @@ class Predictor(ABC):
         label = choose_label(probability, decision)
         reasons = one.reasons
         if is_referred(probability, decision):
-            reasons = (*reasons, "the probability lies within the referral band")
+            reasons = (*reasons, IN_BAND)
         answers, tiles = iter(probabilities), one.shown.tolist()
         by_tile = tuple(tuple(next(answers) if shown else None for shown in row) for row in tiles)
         name = one.ask.point or decision.own_point

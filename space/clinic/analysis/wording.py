@@ -8,7 +8,7 @@ from bcd_models.config import Label, ModelConfig, PreprocessConfig
 from bcd_models.images.field import TRAINED
 from bcd_models.images.scale import Scale
 from bcd_models.models.backbones import count_cells
-from bcd_models.prediction import WORDS, Finding, Prediction, describe_unsuitable
+from bcd_models.prediction import IN_BAND, WORDS, Finding, Prediction, describe_unsuitable
 from clinic.analysis.models import OfferedModel
 
 PREDICTIVE_NOTE = (
@@ -91,13 +91,18 @@ def runtime_words(prediction: Prediction) -> str:
 
 def reason_lines(prediction: Prediction) -> list[str]:
     """Return why the answer should not be relied on, and what to do; mostly none."""
-    lines = [f"Because {reason}." for reason in prediction.reasons]
-    if prediction.ignored:
-        lines.append(f"{capitalise(_describe_ignored(prediction))}.")
-    elif prediction.findings and not prediction.is_unsuitable:
+    # Where no probability is told, none is the reason.
+    hidden = (IN_BAND,) if prediction.is_unsuitable else ()
+    lines = [f"Because {reason}." for reason in prediction.reasons if reason not in hidden]
+    if prediction.findings and not prediction.is_unsuitable:
         found = describe_unsuitable(prediction.findings, prediction.judged_tiles)
         lines.append(f"Left out: {found}.")
     return lines + _find_remedies(prediction.findings)
+
+
+def override_line(prediction: Prediction) -> str:
+    """Return what an answer was given in spite of, because the user asked for it; mostly ""."""
+    return f"{capitalise(_describe_ignored(prediction))}." if prediction.ignored else ""
 
 
 def suitability_warnings(answers: Iterable[Prediction]) -> tuple[str, ...]:
@@ -108,7 +113,7 @@ def suitability_warnings(answers: Iterable[Prediction]) -> tuple[str, ...]:
             told.append(_describe_ignored(one))
         elif one.findings:
             found = describe_unsuitable(one.findings, one.judged_tiles)
-            told.append(". ".join([found, *_find_remedies(one.findings)]).rstrip("."))
+            told.append(" ".join([f"{found}.", *_find_remedies(one.findings)]).rstrip("."))
     return tuple(dict.fromkeys(told))
 
 
@@ -122,7 +127,7 @@ def findings_line(prediction: Prediction) -> str:
 
 def _describe_ignored(prediction: Prediction) -> str:
     found = describe_unsuitable(prediction.ignored, prediction.judged_tiles)
-    return f"answered all the same, by the user's choice, although {found}"
+    return f"answered all the same, at the user's request, although {found}"
 
 
 def _find_remedies(findings: Iterable[Finding]) -> list[str]:
@@ -186,9 +191,11 @@ def predictive_line(model: OfferedModel, point: str, share: int) -> str:
     )
 
 
-def map_line(label: Label) -> str:
-    """Return what bright regions speak for."""
-    return f"Bright regions speak for “{WORDS[label]}”; dark regions do not."
+def map_line(prediction: Prediction, label: Label) -> str:
+    """Return what bright regions speak for, and what is striped."""
+    line = f"Bright regions speak for “{WORDS[label]}”; dark regions do not."
+    is_striped = prediction.judged_tiles > prediction.tiles
+    return f"{line} Grey stripes mark what is left out." if is_striped else line
 
 
 def cell_line(config: ModelConfig) -> str:

@@ -23,7 +23,6 @@ EXAMINATION = "Examination report"
 SYNTHETIC = "A synthetic record of a demonstration: images drawn by a program, of no patient."
 HIDDEN = "The models' answers were kept hidden in this examination and are not part of this report."
 LARGE, SMALL = 206.0, 158.0  # points of a picture's longer side
-LEFT_OUT = " Grey stripes: it looks unsuitable, and was left out."
 UNREAD = "This examination has not been read by a pathologist."
 
 Facts = tuple[tuple[str, str], ...]  # names and values
@@ -147,16 +146,10 @@ def _head(title: str, subtitle: str) -> Story:
 
 
 def _pictures(explanation: Explanation, side: float, cells: str = "") -> Story:
-    prediction = explanation.prediction
-    lines = (
-        []
-        if prediction.is_unsuitable
-        else [
-            f"{wording.map_line(explanation.label)} {cells}".strip(),
-            "The colours mean the same in every image."
-            + (LEFT_OUT if prediction.judged_tiles > prediction.tiles else ""),
-        ]
-    )
+    prediction, lines = explanation.prediction, []
+    if not prediction.is_unsuitable:
+        lines.append(f"{wording.map_line(prediction, explanation.label)} {cells}".strip())
+        lines.append("The colours mean the same in every image.")
     if measured := wording.findings_line(prediction):
         lines.append(f"Measured: {measured}.")
     return [Pictures(explanation, side), gap(4), *(text(one, 8, quiet=True) for one in lines)]

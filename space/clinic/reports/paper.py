@@ -110,6 +110,7 @@ def answer(prediction: Prediction) -> Story:
     said: Story = [
         text(wording.heading(prediction), 15, bold=True),
         gap(2),
+        *([text(override, bold=True)] if (override := wording.override_line(prediction)) else []),
         *map(text, wording.reason_lines(prediction)),
     ]
     if prediction.is_unsuitable:

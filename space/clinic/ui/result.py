@@ -21,6 +21,7 @@ from clinic.ui.frame import alert
 from clinic.ui.tables import facts
 
 OPACITY = 50  # per cent, at first
+MIND = '<p class="bcd-mind"><b aria-hidden="true">!</b>'
 MARKS = {"malignant": "▲", "benign": "○", "refer": "?"}  # so that colour is never alone
 
 
@@ -86,10 +87,7 @@ def show_failure(sentence: str, which: str = "") -> str:
 
 def show_warnings(warnings: Sequence[str]) -> str:
     """Return what speaks against the answers about an image; nothing where nothing does."""
-    return "".join(
-        f'<p class="bcd-mind"><b aria-hidden="true">!</b> Mind: {escape(one)}.</p>'
-        for one in warnings
-    )
+    return "".join(f"{MIND} Mind: {escape(one)}.</p>" for one in warnings)
 
 
 def result(explanation: Explanation, which: str = "") -> str:
@@ -111,6 +109,7 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
     <span class="bcd-mark" aria-hidden="true">{MARKS[prediction.decision]}</span>
     {escape(wording.heading(prediction))}
   </h2>
+  {_override(prediction)}
   {"".join(f"<p>{escape(one)}</p>" for one in wording.reason_lines(prediction))}
   {_refusal(pictures) if prediction.is_unsuitable else _answered(prediction, explained, pictures)}
   <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
@@ -118,6 +117,11 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
     {escape(prediction.model_version)}{escape(f"; measured: {measured}" if measured else "")}</p>
 </section>
 """
+
+
+def _override(prediction: Prediction) -> str:
+    line = wording.override_line(prediction)
+    return f"{MIND} {escape(line)}</p>" if line else ""
 
 
 def _answered(prediction: Prediction, explained: Label, pictures: Pictures) -> str:
@@ -128,7 +132,7 @@ def _answered(prediction: Prediction, explained: Label, pictures: Pictures) -> s
   <p class="bcd-quiet">{escape(wording.probability_line(prediction))}</p>
   {f"<p>{escape(tiles)}</p>" if tiles else ""}
   {viewer(pictures)}
-  <p>{escape(wording.map_line(explained))}</p>
+  <p>{escape(wording.map_line(prediction, explained))}</p>
 """
 
 
@@ -164,8 +168,7 @@ def details(explanation: Explanation, config: ModelConfig, when: datetime) -> st
   <p>Each place has the colour of one number. 0: an image that looked like this place all over
     would not be called so. 1: it would be called so with certainty. The colours mean the
     same in every image, so a map may stay dark all over. Where the image stays as it is, nothing
-    was looked at: too little tissue, or beyond the tiles. Grey stripes: it looks unsuitable, and
-    was left out.</p>
+    was looked at: too little tissue, or beyond the tiles.</p>
   <p>{escape(wording.cell_line(config))}</p>
 </details>
 <details class="bcd-details">

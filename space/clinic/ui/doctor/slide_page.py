@@ -241,15 +241,16 @@ def _warnings(found: SlidePrediction) -> list[str]:
     for how, tiles in (("left out", found.unsuitable), ("counted all the same", found.ignored)):
         if tiles:
             looks = ", ".join(f"{words}: {count:,}" for words, count in count_looks(tiles).items())
-            fields = "1 field looks" if len(tiles) == 1 else f"{len(tiles):,} fields look"
-            told.append(f"{fields} unsuitable, {how} ({looks})")
+            is_one = len(tiles) == 1
+            fields = "1 field looks" if is_one else f"{len(tiles):,} fields look"
+            told.append(f"{fields} unsuitable and {'is' if is_one else 'are'} {how} ({looks})")
     return told
 
 
 def _explain_marks(found: SlidePrediction) -> str:
     if found.unsuitable:
         return "Those struck through in grey look unsuitable and are left out."
-    framed = "Those framed in grey look unsuitable and are counted all the same, by your choice."
+    framed = "Those framed in grey look unsuitable and are counted all the same, as you asked."
     return framed if found.ignored else ""
 
 

@@ -85,7 +85,7 @@ def _add_own_point(app: gr.Blocks, clinic: Installation, models: Models) -> None
     called = next(label for label, name in models.point_choices if name == first)
     # A point's name is a name, and no number.
     choices: list[tuple[str, str | int | float]] = [
-        (f"this installation's, now {called}", -1),
+        (f"the administrator's choice, now {called}", -1),
         *models.point_choices,
     ]
     with gr.Column(elem_classes="bcd-narrow"):
