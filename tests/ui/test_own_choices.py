@@ -50,7 +50,6 @@ def page(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator
 
 
 def choose(page: Page, name: str) -> None:
-    page.wait_for_timeout(1000)  # until the page has asked for what is kept
     page.get_by_role("radio", name=name).check()
     page.get_by_role("button", name="Keep as my default").click()
     page.get_by_text("Kept.").wait_for()

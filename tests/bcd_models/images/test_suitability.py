@@ -152,7 +152,8 @@ def test_an_ensemble_refers_what_its_members_do(light_model: BCDClassifier) -> N
     without.config = light_model.config.model_copy(update={"suitability": None})
     pair = BCDEnsemble(config, [without, light_model])
     cat, tissue = pair.predict([CAT, TISSUE[1]])
-    assert (cat.decision, cat.findings) == ("refer", light_model.predict(CAT).findings)
+    alone, _ = light_model.predict([CAT, TISSUE[1]])
+    assert (cat.decision, cat.findings) == ("refer", alone.findings)
     assert tissue.findings == ()
 
 

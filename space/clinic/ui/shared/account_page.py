@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import gradio as gr
 
@@ -90,13 +91,13 @@ def _add_own_point(app: gr.Blocks, clinic: Installation, models: Models) -> None
     ]
     with gr.Column(elem_classes="bcd-narrow"):
         gr.HTML(POINT, elem_classes="bcd-heading")
-        chosen = gr.Radio(choices, value=-1, label="Begin with")
+        chosen = gr.Radio(choices, value=-1, label="Begin with", interactive=False)
         keep = gr.Button("Keep as my default", elem_classes="bcd-do")
         said = gr.HTML()
 
-    def begin(request: gr.Request) -> str | int:
+    def begin(request: gr.Request) -> dict[str, Any]:
         own = read_own_point(clinic, models, get_actor(request))
-        return -1 if own is None else own
+        return gr.update(value=-1 if own is None else own, interactive=True)
 
     def choose(point: str | int, request: gr.Request) -> str:
         own = None if isinstance(point, int) else point

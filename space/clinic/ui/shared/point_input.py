@@ -36,7 +36,10 @@ def add_point_input(
     """
     choices, first = models.point_choices, models.check_point(clinic.settings.point)
     shown = len(choices) > 1
-    point = gr.Radio(choices, value=first, label="Operating point", visible=shown)
+    # Not to be chosen from before it is known what it begins with: that would undo the choice.
+    point = gr.Radio(
+        choices, value=first, label="Operating point", visible=shown, interactive=False
+    )
     with gr.Accordion("What answers are worth here", open=False, visible=shown):
         share = gr.Slider(1, 99, value=_measured_share(models), step=1, label=SHARE)
         told = gr.HTML(_describe(models, models.names[:1], first, _measured_share(models)))
@@ -47,7 +50,7 @@ def add_point_input(
     def begin(request: gr.Request) -> dict[str, Any]:
         actor = get_actor(request)
         own = read_own_point(clinic, models, actor) if actor else None
-        return gr.skip() if own is None else gr.update(value=own, info=OWN)
+        return gr.update(interactive=True, **({} if own is None else {"value": own, "info": OWN}))
 
     if shown:
         app.load(begin, None, point, **QUICK)
