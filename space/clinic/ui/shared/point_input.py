@@ -50,7 +50,9 @@ def add_point_input(
     def begin(request: gr.Request) -> dict[str, Any]:
         actor = get_actor(request)
         own = read_own_point(clinic, models, actor) if actor else None
-        return gr.update(interactive=True, **({} if own is None else {"value": own, "info": OWN}))
+        if own is None:
+            return gr.update(interactive=True)
+        return gr.update(interactive=True, value=own, info=OWN)
 
     if shown:
         app.load(begin, None, point, **QUICK)
