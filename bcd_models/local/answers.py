@@ -13,8 +13,8 @@ import numpy as np
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images.image_list import LabelledImage
 from bcd_models.local.metrics import Bools, Floats
-from bcd_models.models.predictor import IN_BAND, Predictor
-from bcd_models.prediction import Prediction
+from bcd_models.models.predictor import Predictor
+from bcd_models.prediction import IN_BAND, Prediction
 from bcd_models.runtime.ahead import ahead
 
 FILES_AHEAD = 64
@@ -83,11 +83,7 @@ class Answers:
     @property
     def findings(self) -> dict[str, int]:
         """How many images are referred for what the gate found, by what it found most there."""
-        refused = (
-            one.findings[0].name
-            for one in self.predictions
-            if one.findings and any("unsuitable" in why for why in one.reasons)
-        )
+        refused = (one.findings[0].name for one in self.predictions if one.is_unsuitable)
         return dict(Counter(refused).most_common())
 
 

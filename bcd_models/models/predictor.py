@@ -74,7 +74,6 @@ AHEAD = 2  # batches of images that are opened ahead of those with the network
 AT_ONCE = 2  # batches with the network, so that one is prepared while another is computed
 
 
-IN_BAND = "the probability lies within the referral band"
 MAX_TILES_AT_ONCE = 64  # of a field; larger ones are answered for as they are opened
 
 Scales: TypeAlias = float | Iterable[float | None] | None
