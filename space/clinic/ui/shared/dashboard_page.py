@@ -13,6 +13,8 @@ import gradio as gr
 from bcd_models.config import DecisionConfig
 from bcd_models.errors import InputError
 from bcd_models.local.drift import MIN_RESULTS, Drift, measure_drift
+from bcd_models.local.page import share as show_share
+from bcd_models.local.page import show as show_estimate
 from bcd_models.prediction import WORDS
 from clinic.analysis.models import Models
 from clinic.dashboard import analytics, own_reads
@@ -47,7 +49,7 @@ OWN_READS = f"""
 <h2>Validation on your own reads</h2>
 <p class="bcd-quiet">Of all times: examinations first read before the model’s answers were shown,
   “{WORDS["malignant"]}” or none, against the largest probability of their images. Intervals are
-  95%, over patients. <code>python -m clinic export-reads FOLDER</code> writes these images as a list
+  95%, over patients. <code>python -m clinic export-reads FOLDER</code> writes the images as a list
   for <code>bcd validate</code> and <code>bcd calibrate</code>, which makes a new model folder.</p>
 """
 POINT_HEADS = ("Operating point", "Sensitivity", "Specificity")
