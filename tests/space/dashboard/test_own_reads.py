@@ -1,4 +1,4 @@
-"""A model beside the reads that were made without it: what counts, what it gives, who may see it."""
+"""A model beside the reads made without it: what counts, what it gives, who may see it."""
 
 from __future__ import annotations
 
