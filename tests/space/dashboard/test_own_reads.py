@@ -49,7 +49,7 @@ def read_examination(
 
 
 def make_patient(clinic: Installation, doctor: Actor, number: int, synthetic: bool = False) -> str:
-    form = PatientForm(f"AB-{number}", 1957, "")
+    form = PatientForm(f"AB-{number:04}", 1957, "")
     return patients.create(clinic, doctor, form, synthetic=synthetic)
 
 
