@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Select, func, select
 
@@ -106,7 +107,7 @@ def export_reads(clinic: Installation, folder: Path) -> int:
     return len(rows)
 
 
-def _select_blind_reads(*columns: object) -> Select[tuple[object, ...]]:
+def _select_blind_reads(*columns: Any) -> Select[Any]:
     return (
         select(Examination.id, Read.verdict, Patient.id, *columns)
         .join_from(Examination, Patient)

@@ -78,11 +78,11 @@ def test_blind_reads_alone_are_measured(
             assert point.sensitivity.value == pytest.approx(10 / 12)
 
     odd = make_patient(clinic, ada, 2000)
-    read_examination(odd, "none", 0.99, shown=True)  # may have followed the answer
     read_examination(odd, "indeterminate", 0.99)
     read_examination(make_patient(clinic, ada, 2001, synthetic=True), "none", 0.99)
     amended = read_examination(odd, "none", 0.2)
     reads.record(clinic, ada, amended, "invasive", "", "seen again")
+    read_examination(odd, "none", 0.99, shown=True)  # may have followed the answer
     after = own_reads.measure_reads(clinic, admin, keys[0], decision)
     assert after.counts.images == 25
     assert after.counts.malignant == 12  # the first read counts: the amendment came after answers

@@ -93,9 +93,9 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
             return {**nothing, head: alert(user_message(error)), below: ""}
         moved = measure_drift(found.probabilities, reference)
         drawn = bool(found.answered)
-        parts = _drift(reference, moved), _reads(found), _export(role, chosen, wanted)
+        parts = [_drift(reference, moved), _reads(found), _export(role, chosen, wanted)]
         if role == "admin" and offered:
-            parts = *parts, _validate(clinic, actor, chosen, offered.config.decision)
+            parts.append(_validate(clinic, actor, chosen, offered.config.decision))
         return {
             model: gr.update(choices=[(_title(one, models), one) for one in known], value=chosen),
             head: _head(found, wanted),
