@@ -25,7 +25,7 @@ from bcd_models.prediction import COLUMNS
 if TYPE_CHECKING:
     from bcd_models.config import DecisionConfig, SuitabilityConfig
     from bcd_models.models.predictor import Predictor
-    from bcd_models.prediction import Prediction
+    from bcd_models.prediction import Prediction, Unsuitable
 
     Scaled = tuple[Path, float | None]
 
@@ -75,6 +75,7 @@ def predict_into(
     images_per_file: int = IMAGES_PER_FILE,
     mpp: Sequence[float | None] | None = None,
     point: str | None = None,
+    suitability: Unsuitable = "refer",
 ) -> Outcome:
     """Answer for a share of some images, into Parquet files.
 
@@ -86,6 +87,7 @@ def predict_into(
         images_per_file: Images that one Parquet file holds answers about.
         mpp: Micrometres a pixel of each image, where it is given.
         point: The model's operating point; its own threshold by default.
+        suitability: As in ``predict``; answers of the two don't share a folder.
 
     Raises:
         InputError: ``pyarrow`` is missing, the folder holds answers of another model or of other
@@ -96,7 +98,8 @@ def predict_into(
     sha256 = model.weights_sha256
     given = list(zip(paths, mpp or repeat(None, len(paths)), strict=True))
     rules = [rule.at(point) for rule in (model.config.decision, model.config.for_tiles)]
-    files = _plan_files([*rules, model.suitability], sha256, given, folder, images_per_file)
+    asked = [*rules, model.suitability, suitability]
+    files = _plan_files(asked, sha256, given, folder, images_per_file)
     _refuse_others(folder, files)
     own = list(files.items())[share.rank :: share.world_size]
     left = [(file, images) for file, images in own if not file.exists()]
@@ -104,7 +107,10 @@ def predict_into(
     for file, images in left:
         rows = []
         stream = model.stream(
-            [path for path, _ in images], mpp=[scale for _, scale in images], point=point
+            [path for path, _ in images],
+            mpp=[scale for _, scale in images],
+            point=point,
+            suitability=suitability,
         )
         for (path, _), (_, said) in zip(images, stream, strict=True):
             rows.append(_row(path, said, model, sha256, rules[0].threshold))
@@ -121,7 +127,7 @@ def describe_failure(path: Path, error: ImageError) -> str:
 
 
 def _plan_files(
-    rules: list[DecisionConfig | SuitabilityConfig | None],
+    rules: Sequence[DecisionConfig | SuitabilityConfig | str | None],
     sha256: str,
     given: Sequence[Scaled],
     folder: Path,
@@ -146,8 +152,8 @@ def _refuse_others(folder: Path, files: Mapping[Path, Any]) -> None:
         raise InputError(f"{folder} can't be used: {error.strerror}") from None
     if other:
         raise InputError(
-            f"{folder} holds answers of another model, or about other images ({other[0].name}): "
-            "name another folder"
+            f"{folder} holds answers of another model, or about other images, or asked for "
+            f"otherwise ({other[0].name}): name another folder"
         )
 
 

@@ -10,7 +10,16 @@ import json
 import re
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from bcd_models.errors import InputError, ModelFolderError
 
@@ -192,6 +201,40 @@ class DecisionConfig(Strict):
         return self
 
 
+class LocalCalibration(Strict):
+    """What a model was calibrated on by ``bcd calibrate``, and which model that was.
+
+    Attributes:
+        date: Of the calibration, as in 2026-11-30.
+        fingerprint: SHA-256 of the images' files, labels, cases and scales.
+        images: How many there were.
+        cases: Of how many cases.
+        malignant: How many of the images are malignant.
+        larger_fields: Whether they show more than one field of the model's.
+        parent: Name of the model.
+        parent_version: Its version.
+        parent_weights_sha256: SHA-256 of its weights, which stay as they are.
+    """
+
+    date: str
+    fingerprint: str
+    images: int
+    cases: int
+    malignant: int
+    larger_fields: bool
+    parent: str
+    parent_version: str
+    parent_weights_sha256: str
+
+    @property
+    def words(self) -> str:
+        """When and on what, for people."""
+        return (
+            f"{self.date}, on {self.images:,} images ({self.malignant:,} malignant) of "
+            f"{self.cases:,} cases, data {self.fingerprint[:8]}"
+        )
+
+
 class Decides(Strict):
     """What a config says of the way from margins to answers.
 
@@ -199,10 +242,19 @@ class Decides(Strict):
         decision: How a margin becomes an answer about an image of one tile.
         tile_decision: How it becomes one about a tile of a slide or large field, for which there
             are fewer views; None: as ``decision`` says.
+        calibrated: On what it was calibrated locally; None, and left out of files: it was not.
     """
 
     decision: DecisionConfig = DecisionConfig()
     tile_decision: DecisionConfig | None = None
+    calibrated: LocalCalibration | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_none(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = write(self)
+        if document["calibrated"] is None:
+            del document["calibrated"]
+        return document
 
     @property
     def for_tiles(self) -> DecisionConfig:

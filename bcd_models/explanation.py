@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bcd_models.prediction import Prediction
 
 COLOURS = "inferno"
+LEFT_OUT = (120, 120, 120)  # grey, which neither a stain nor the scale is
+STRIPES = 128  # of a map's longer side; they are three times as far apart
 
 
 def apply_colours(values: ArrayLike) -> NDArray[np.uint8]:
@@ -33,6 +35,25 @@ def apply_colours(values: ArrayLike) -> NDArray[np.uint8]:
 
     rgba: NDArray[np.uint8] = colormaps[COLOURS](np.asarray(values), bytes=True)
     return np.ascontiguousarray(rgba[..., :3])
+
+
+def colour_map(
+    heat: ArrayLike, seen: NDArray[np.bool_], left_out: NDArray[np.bool_] | None = None
+) -> Image.Image:
+    """Return a heat map in colour, RGBA.
+
+    Args:
+        heat: H x W, as ``apply_colours`` takes it.
+        seen: H x W, which pixels were looked at; the others are clear.
+        left_out: H x W, which pixels look unsuitable; striped in grey.
+    """
+    rgb, alpha = apply_colours(heat), seen.astype(np.uint8) * 255
+    if left_out is not None:
+        down, across = np.indices(left_out.shape)
+        wide = max(1, max(left_out.shape) // STRIPES)
+        striped = left_out & ((down + across) % (4 * wide) < wide)
+        rgb[striped], alpha[striped] = LEFT_OUT, 255
+    return Image.fromarray(np.dstack((rgb, alpha)))
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,8 @@ class Explanation:
         prediction: The model's answer about the image.
         seen: H x W, which pixels of the map were looked at: all but tiles without enough tissue and
             what lies beyond the tiles.
+        left_out: H x W, which pixels lie in tiles that look unsuitable and were left out; None:
+            there are none.
     """
 
     image: Image.Image
@@ -64,12 +87,14 @@ class Explanation:
     heatmap: NDArray[np.float32]
     prediction: Prediction
     seen: NDArray[np.bool_]
+    left_out: NDArray[np.bool_] | None = None
 
     def coloured(self) -> Image.Image:
-        """The heat map alone, RGBA: dark is 0, bright yellow is 1, clear was not looked at."""
-        picture = Image.fromarray(apply_colours(self.heatmap))
-        picture.putalpha(Image.fromarray(self.seen).convert("L"))
-        return picture
+        """The heat map alone, RGBA: dark is 0, bright yellow is 1, clear was not looked at.
+
+        What is left out as unsuitable is striped in grey.
+        """
+        return colour_map(self.heatmap, self.seen, self.left_out)
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """Lay the coloured heat map over the image; what was not looked at stays as it is.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from bcd_models.config import Label
 from bcd_models.decision import Decision
@@ -18,6 +19,11 @@ WORDS = {
     "benign": "no invasive carcinoma pattern found",
     "refer": "unclear: refer to a pathologist",
 }
+
+Unsuitable: TypeAlias = Literal["refer", "ignore"]
+"""What an image leads to that doesn't look like what the model was trained on."""
+IN_BAND = "the probability lies within the referral band"  # the reason for a referral
+MAX_UNSUITABLE = 0.5  # share of a field's tiles; the answer about the rest would stand for little
 
 # What a table says of an answer, CSV and Parquet alike: each column's name and type.
 COLUMNS: dict[str, type] = {
@@ -128,6 +134,21 @@ class Prediction:
         return sum(p is not None for row in self.tile_probabilities for p in row) or 1
 
     @property
+    def judged_tiles(self) -> int:
+        """How many tiles were judged: those answered for, and those left out as unsuitable."""
+        left_out = (
+            p is None and name is not None
+            for pair in zip(self.tile_probabilities, self.tile_findings, strict=False)
+            for p, name in zip(*pair, strict=True)
+        )
+        return self.tiles + sum(left_out)
+
+    @property
+    def is_unsuitable(self) -> bool:
+        """Whether it is referred because the image, or most of its tiles, look unsuitable."""
+        return sum(one.tiles for one in self.findings) > MAX_UNSUITABLE * self.judged_tiles
+
+    @property
     def malignant_tiles(self) -> int:
         """How many of them are labelled malignant."""
         shown = [p for row in self.tile_probabilities for p in row if p is not None]
@@ -152,6 +173,13 @@ class Prediction:
     def to_json(self) -> str:
         """``to_dict`` on one line."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
+
+
+def describe_unsuitable(findings: Sequence[Finding], judged: int) -> str:
+    """Return what was found in an image, or in some of its ``judged`` tiles, to go on with."""
+    tiles, words = sum(one.tiles for one in findings), ", ".join(one.words for one in findings)
+    which = f"{tiles:,} of {judged:,} tiles look{'s' if tiles == 1 else ''}"
+    return f"{which if judged > 1 else 'the image looks'} unsuitable: {words}"
 
 
 def describe_missed(point: str, missed_of_100: int) -> str:

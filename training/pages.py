@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from bcd_models.errors import InputError
+
 
 def render(template: Path, **values: Any) -> str:
     """Return a template filled in; what it names and isn't given is an error.
@@ -25,3 +27,12 @@ def render(template: Path, **values: Any) -> str:
     )
     environment.filters["cell"] = lambda text: str(text).replace("|", "/")
     return environment.get_template(template.name).render(values)
+
+
+def put_between(page: str, begin: str, end: str, table: str) -> str:
+    """Replace what stands between two markers of a page; InputError without them."""
+    before, _, rest = page.partition(begin)
+    _, marker, after = rest.partition(end)
+    if not marker:
+        raise InputError(f"the page lacks the markers {begin!r} and {end!r}")
+    return f"{before}{begin}\n{table}\n{end}{after}"

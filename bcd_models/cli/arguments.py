@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 
 import typer
 
@@ -13,6 +13,7 @@ from bcd_models.errors import BCDError, InputError
 from bcd_models.images.image_list import read_list
 from bcd_models.images.open import image_paths
 from bcd_models.images.scale import compute_mpp, give_scale, parse_number
+from bcd_models.prediction import Unsuitable
 from bcd_models.runtime.device import choose_device
 
 if TYPE_CHECKING:
@@ -29,6 +30,14 @@ def read_number(text: str) -> float:
         raise BCDError(str(error)) from None
 
 
+def read_suitability(text: str) -> Unsuitable:
+    """Read what an unsuitable image leads to."""
+    for known in get_args(Unsuitable):
+        if text == known:
+            return known  # type: ignore[no-any-return]
+    raise BCDError(f"--suitability is refer or ignore, not {text!r}")
+
+
 Images = Annotated[
     list[str],
     typer.Argument(help="Image files, folders of them, patterns, or CSV lists with path and mpp."),
@@ -40,6 +49,15 @@ Device = Annotated[
 Point = Annotated[
     str | None,
     typer.Option(help="Operating point, such as screening; bcd info lists those of a model."),
+]
+Suitability = Annotated[
+    Unsuitable,
+    typer.Option(
+        help="What no H&E-stained tissue in focus leads to: refer; or ignore, which answers all "
+        "the same and records what was found.",
+        parser=read_suitability,
+        metavar="refer|ignore",
+    ),
 ]
 NUMBER: Any = {"parser": read_number, "metavar": "NUMBER"}
 Mpp = Annotated[

@@ -9,6 +9,7 @@ import warnings
 
 import typer
 
+from bcd_models.cli.calibrate import calibrate
 from bcd_models.cli.check_split import check_split
 from bcd_models.cli.doctor import doctor
 from bcd_models.cli.explain import explain
@@ -17,6 +18,7 @@ from bcd_models.cli.info import info
 from bcd_models.cli.output import print_error
 from bcd_models.cli.predict import predict
 from bcd_models.cli.slide import slide
+from bcd_models.cli.validate import validate
 from bcd_models.errors import BCDError
 
 app = typer.Typer(
@@ -25,7 +27,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Benign or malignant? Breast-histopathology patches, for research use only.",
 )
-for verb in (predict, explain, slide, export, info, doctor, check_split):
+for verb in (
+    predict,
+    explain,
+    slide,
+    export,
+    info,
+    doctor,
+    check_split,
+    validate,
+    calibrate,
+):
     app.command()(verb)
 
 

@@ -15,11 +15,13 @@ from bcd_models.cli.arguments import (
     Mpp,
     Objective,
     Point,
+    Suitability,
     choose_mpp,
     load_model,
 )
 from bcd_models.cli.output import (
     escape_controls,
+    print_ignored,
     print_missed,
     print_notice,
     print_reasons,
@@ -49,6 +51,7 @@ def explain(
     camera_pixel: CameraPixel = None,
     adapter: Adapter = None,
     point: Point = None,
+    suitability: Suitability = "refer",
     device: Device = "auto",
 ) -> None:
     """Show which regions of an image speak for a label."""
@@ -57,12 +60,15 @@ def explain(
     refuse_existing(out)
     given = choose_mpp(mpp, objective, camera_pixel, adapter)
     explained = load_model(model, device)
-    explanation = explained.explain(image, label=wanted, method=method, mpp=given, point=point)
+    explanation = explained.explain(
+        image, label=wanted, method=method, mpp=given, point=point, suitability=suitability
+    )
     write_png(explanation.overlay(opacity), out)
     print_table_head()
     prediction = explanation.prediction
     print_table_row(str(image), prediction)
     print_reasons(str(image), prediction.reasons)
+    print_ignored(str(image), prediction)
     print_missed([prediction.missed_words])
     print_notice()
     typer.echo(f"regions that speak for {explanation.label}: {escape_controls(str(out))}")

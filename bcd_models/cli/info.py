@@ -38,6 +38,7 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
         "model": f"{config.name} {config.version}",
         "parameters": f"{loaded.parameter_count:,}",
         "weights SHA-256": loaded.weights_sha256,
+        **({"calibrated locally": config.calibrated.words} if config.calibrated else {}),
         "threshold": f"{config.decision.threshold:.3f}",
         **{
             f"threshold, {name}": f"{point.threshold:.3f}"

@@ -45,6 +45,15 @@ def print_reasons(path: str, reasons: Iterable[str]) -> None:
         typer.echo(f"refer: {escape_controls(f'{path}: {why}')}", err=True)
 
 
+def print_ignored(path: str, answer: Prediction) -> None:
+    """Print on stderr what an image was answered in spite of; nothing where nothing was found."""
+    from bcd_models.prediction import describe_unsuitable
+
+    if answer.ignored:
+        why = describe_unsuitable(answer.ignored, answer.judged_tiles)
+        typer.echo(f"answered all the same: {escape_controls(f'{path}: {why}')}", err=True)
+
+
 def print_missed(sentences: Iterable[str]) -> None:
     """Print on stderr what the operating points of negative answers missed in testing."""
     for sentence in filter(None, sentences):

@@ -23,6 +23,7 @@ from bcd_models.cli.arguments import (
     Mpp,
     Objective,
     Point,
+    Suitability,
     choose_mpp,
     find_images,
     load_model,
@@ -30,6 +31,7 @@ from bcd_models.cli.arguments import (
 from bcd_models.cli.output import (
     escape_controls,
     print_error,
+    print_ignored,
     print_missed,
     print_notice,
     print_reasons,
@@ -44,6 +46,7 @@ from bcd_models.prediction import COLUMNS, Prediction
 
 if TYPE_CHECKING:
     from bcd_models.models.predictor import Predictor
+    from bcd_models.prediction import Unsuitable
 
     PrintAnswer = Callable[[str, Prediction], None]
 
@@ -65,6 +68,7 @@ def predict(
     camera_pixel: CameraPixel = None,
     adapter: Adapter = None,
     point: Point = None,
+    suitability: Suitability = "refer",
     device: Device = "auto",
 ) -> None:
     """Label images; exit code 1 where some could not be used, 2 where none could.
@@ -81,16 +85,17 @@ def predict(
     paths, scales = [one.path for one in found], [one.mpp or given for one in found]
     classifier = load_model(model, device)
     if parquet:
-        return _predict_into(parquet, classifier, paths, scales, point)
+        return _predict_into(parquet, classifier, paths, scales, point, suitability)
     if overlay and len(set(paths)) < len(set(zip(paths, scales, strict=True))):
         raise InputError("an image is listed at two scales, and has one overlay: list it once")
     targets = _overlay_files(paths, overlay, classifier.config.name) if overlay else {}
     print_answer = _choose_printer(json, csv)
     failures = []
-    referred = []
+    referred, ignored = [], []
     missed: dict[str, None] = {}  # sentences, each once
     answer_all = classifier.explanations if overlay else classifier.stream
-    stream = with_progress(answer_all(paths, mpp=scales, point=point), len(paths), "predicting")
+    answers = answer_all(paths, mpp=scales, point=point, suitability=suitability)
+    stream = with_progress(answers, len(paths), "predicting")
     for path, (_, answer) in zip(paths, stream, strict=True):
         if isinstance(answer, ImageError):
             # In words: the error itself would keep the file's bytes.
@@ -101,11 +106,15 @@ def predict(
         missed[prediction.missed_words] = None
         if prediction.reasons:
             referred.append((str(path), prediction.reasons))
+        if prediction.ignored:
+            ignored.append((str(path), prediction))
         if not isinstance(answer, Prediction):
             write_png(answer.overlay(), targets[path])
     if not (json or csv):
         for one, reasons in referred:
             print_reasons(one, reasons)
+        for one, prediction in ignored:
+            print_ignored(one, prediction)
         print_missed(missed)
     _finish(failures, len(paths), notice=not json)
     return None
@@ -117,10 +126,13 @@ def _predict_into(
     paths: list[Path],
     scales: list[float | None],
     point: str | None,
+    suitability: Unsuitable,
 ) -> None:
     """Answer for this process' share of the images, into Parquet parts."""
     share = Share.from_environment()
-    done = predict_into(classifier, paths, folder, share, mpp=scales, point=point)
+    done = predict_into(
+        classifier, paths, folder, share, mpp=scales, point=point, suitability=suitability
+    )
     of = f" (process {share.rank + 1} of {share.world_size})" if share.world_size > 1 else ""
     kept = f", {done.kept} were there" if done.kept else ""
     typer.echo(f"{escape_controls(str(folder))}: {done.answered} images{kept}{of}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bcd_models.cli.arguments import Device, Model, Mpp, Point, load_model
+from bcd_models.cli.arguments import Device, Model, Mpp, Point, Suitability, load_model
 from bcd_models.cli.output import escape_controls, print_error, print_notice
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ def slide(
     out: Annotated[Path, typer.Option(help="Folder for heat map, regions, tiles and summary.")],
     mpp: Mpp = None,
     point: Point = None,
+    suitability: Suitability = "refer",
     batch: Annotated[int, typer.Option(min=1, help="Tiles through the model at once.")] = 32,
     device: Device = "auto",
 ) -> None:
@@ -34,7 +34,13 @@ def slide(
     progress = ProgressLine()
     try:
         prediction = load_model(model, device).predict_slide(
-            slide, out=out, mpp=mpp, point=point, batch=batch, progress=progress
+            slide,
+            out=out,
+            mpp=mpp,
+            point=point,
+            suitability=suitability,
+            batch=batch,
+            progress=progress,
         )
     finally:
         progress.end()
@@ -81,6 +87,8 @@ class ProgressLine:
 
 def _report(prediction: SlidePrediction, files: list[Path]) -> list[str]:
     """Return the lines that say what was found, and where it is written."""
+    from bcd_models.slides.prediction import count_looks
+
     facts = prediction.facts
     pixel = f"{facts.mpp_x:g} x {facts.mpp_y:g} um a pixel"
     lines = [
@@ -92,6 +100,12 @@ def _report(prediction: SlidePrediction, files: list[Path]) -> list[str]:
     ]
     if prediction.missed_words:
         lines.append(f"{'tested':12} {prediction.missed_words}")
-    looks = Counter(tile.words for tile in prediction.unsuitable)
-    lines += [f"{'left out':12} {count:,} tiles: {words}" for words, count in looks.most_common()]
+    for what, how, tiles in (
+        ("left out", "", prediction.unsuitable),
+        ("counted", " all the same", prediction.ignored),
+    ):
+        looks = count_looks(tiles).items()
+        for words, count in looks:
+            which = "1 tile" if count == 1 else f"{count:,} tiles"
+            lines.append(f"{what:12} {which}{how}: {words}")
     return lines + [f"{'written':12} {path}" for path in files]

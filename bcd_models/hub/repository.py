@@ -17,10 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from bcd_models.config import SCHEMA_VERSION
 from bcd_models.errors import HubError
 
 T = TypeVar("T")
 
+SCHEMA_TAG = f"schema-{SCHEMA_VERSION}"
 REACH_SECONDS = 5
 LONGEST_WAIT = 300  # seconds: the window of the Hub's own rate limits
 PASSING = (408, 429, 500, 502, 503, 504)
@@ -28,7 +30,11 @@ PASSING = (408, 429, 500, 502, 503, 504)
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How files are fetched from the Hub; passed to huggingface_hub as they are."""
+    """How files are fetched from the Hub; passed to huggingface_hub as they are.
+
+    Without a revision it is what is tagged for the schema that this library reads, and the main
+    branch where nothing is.
+    """
 
     revision: str | None = None
     token: str | bool | None = None
@@ -62,7 +68,7 @@ def fetch(
     if options.force_download and options.local_files_only:
         raise HubError("force_download and local_files_only contradict each other: choose one")
     check_token(options.token)
-    folder = _file(repo_id, first, options).parent
+    folder = _fetch_first(repo_id, first, options).parent
     pinned = replace(options, revision=folder.name)
     for name in others(folder):
         _file(repo_id, name, pinned)
@@ -152,6 +158,17 @@ def reason(error: BaseException, repo_id: str) -> str:
     return f"the connection to the Hub failed ({type(error).__name__}): try again"
 
 
+class _NoRevisionError(HubError):
+    """A revision that the repository, or without the network the cache, doesn't hold."""
+
+
+def _fetch_first(repo_id: str, name: str, options: HubOptions) -> Path:
+    if options.revision is None:
+        with suppress(_NoRevisionError):
+            return _file(repo_id, name, replace(options, revision=SCHEMA_TAG))
+    return _file(repo_id, name, options)
+
+
 def _file(repo_id: str, name: str, options: HubOptions) -> Path:
     """A file's path in the cache, its bytes checked; what doesn't match is fetched once more."""
     for _ in range(2):
@@ -164,7 +181,11 @@ def _file(repo_id: str, name: str, options: HubOptions) -> Path:
 
 def _download(repo_id: str, name: str, options: HubOptions) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        LocalEntryNotFoundError,
+        RemoteEntryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     def call() -> Path:
         try:
@@ -174,8 +195,12 @@ def _download(repo_id: str, name: str, options: HubOptions) -> Path:
                 f"the Hub's {repo_id} has no {name}: not a model of bcd-models, whose weights are "
                 "always safetensors, never pickles"
             ) from None
+        except LocalEntryNotFoundError as error:
+            raise (_NoRevisionError if options.revision == SCHEMA_TAG else HubError)(
+                reason(error, repo_id)
+            ) from None
         except RevisionNotFoundError:
-            raise HubError(
+            raise _NoRevisionError(
                 f"the Hub's {repo_id} has no revision {options.revision}: name a branch, tag or "
                 "commit of it"
             ) from None

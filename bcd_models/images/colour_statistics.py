@@ -58,13 +58,3 @@ def score_by_colour(
     towards = fitted.T @ np.where(truth, weight, -weight)
     found: NDArray[np.float64] = scored @ np.linalg.solve(penalised, towards)
     return found
-
-
-def compute_auroc(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
-    """Return the chance that a malignant image scores above a benign one; both must occur.
-
-    Ties count half.
-    """
-    benign = np.sort(score[~truth])
-    below, upto = (np.searchsorted(benign, score[truth], side) for side in ("left", "right"))
-    return float((below + upto).mean() / 2 / len(benign))

@@ -97,8 +97,12 @@ class TissueField:
     @property
     def seen(self) -> NDArray[np.bool_]:
         """Which pixels of the image lie in a tile that is shown, H x W."""
+        return self.cover(self.shown)
+
+    def cover(self, cells: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which pixels of the image lie in some of its tiles, H x W."""
         whole = np.ones((self.layout.tile, self.layout.tile), np.float32)
-        return self.lay_out(repeat(whole, len(self.tiles))) >= 0.5
+        return replace(self, shown=cells).lay_out(repeat(whole, int(cells.sum()))) >= 0.5
 
     def lay_out(self, maps: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
         """Return the tiles' maps, each tile x tile, at their place in the image; 0 elsewhere."""

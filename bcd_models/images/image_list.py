@@ -84,6 +84,36 @@ def read_list(
         raise InputError(f"list {path} can't be read: {why}; save it as CSV, in UTF-8") from None
 
 
+def read_labelled(
+    path: Path, needed: Sequence[str] = COLUMNS
+) -> tuple[list[LabelledImage], list[str]]:
+    """Read a list of labelled images: path, label, case, perhaps mpp, source and split too.
+
+    Args:
+        path: A CSV file, as ``read_list`` reads.
+        needed: The columns that it must have, and fill in each line.
+
+    Returns:
+        The images of its good lines, and what is wrong with each of the others.
+
+    Raises:
+        InputError: The list can't be read, or lacks a column.
+
+    Example:
+        >>> images, faults = read_labelled(Path("my-images.csv"))  # doctest: +SKIP
+    """
+    images, faults = [], []
+    optional = [name for name in (*COLUMNS, *OPTIONAL) if name not in needed]
+    for where, cells in read_list(path, needed, optional):
+        try:
+            if "split" in needed and not cells["split"]:
+                raise InputError(f"{where}: no split: name one of {', '.join(PARTS)}")
+            images.append(parse_labelled(cells, path, where))
+        except InputError as error:
+            faults.append(str(error))
+    return images, faults
+
+
 def parse_labelled(cells: Mapping[str, str], path: Path, where: str) -> LabelledImage:
     """Parse a line of a list of labelled images.
 

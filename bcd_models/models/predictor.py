@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from operator import length_hint
@@ -48,7 +48,14 @@ from bcd_models.images.open import (
 )
 from bcd_models.images.scale import give_scale
 from bcd_models.images.suitability import find_unsuitable, summarise
-from bcd_models.prediction import Finding, Prediction
+from bcd_models.prediction import (
+    IN_BAND,
+    MAX_UNSUITABLE,
+    Finding,
+    Prediction,
+    Unsuitable,
+    describe_unsuitable,
+)
 from bcd_models.runtime.ahead import ahead
 from bcd_models.runtime.device import choose_device
 from bcd_models.slides.model import TileModelConfig
@@ -57,7 +64,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from bcd_models.config import DecisionConfig, SuitabilityConfig
+    from bcd_models.config import DecisionConfig, LocalCalibration, SuitabilityConfig
     from bcd_models.explanation import Explanation
     from bcd_models.runtime.choice import Runtime
     from bcd_models.slides.prediction import SlidePrediction
@@ -68,10 +75,8 @@ AT_ONCE = 2  # batches with the network, so that one is prepared while another i
 
 
 MAX_TILES_AT_ONCE = 64  # of a field; larger ones are answered for as they are opened
-MAX_UNSUITABLE = 0.5  # share of a field's tiles; the answer about the rest would stand for little
 
 Scales: TypeAlias = float | Iterable[float | None] | None
-Unsuitable: TypeAlias = Literal["refer", "ignore"]
 Cell: TypeAlias = tuple[int, int]
 
 
@@ -99,7 +104,7 @@ class _Opened:
         findings = {cell: one for cell, one in zip(cells, found, strict=True) if one}
         reasons = self.reasons
         if self.ask.suitability == "refer" and len(findings) > MAX_UNSUITABLE * len(found):
-            reasons = (*reasons, _explain_unsuitable(found))
+            reasons = (*reasons, describe_unsuitable(summarise(found), len(found)))
         return replace(self, findings=findings, reasons=reasons, unjudged=None)
 
 
@@ -137,6 +142,13 @@ class Config(TileModelConfig, Protocol):
     @property
     def decision(self) -> DecisionConfig:
         """The decision rule of images of one tile."""
+
+    @property
+    def calibrated(self) -> LocalCalibration | None:
+        """On what it was calibrated locally."""
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self:
+        """Return it with some values changed."""
 
     def model_dump(self, *, mode: str) -> dict[str, Any]:
         """All of it; with ``mode="json"``, as JSON knows it."""
@@ -435,12 +447,14 @@ class Predictor(ABC):
         *,
         mpp: Scales = None,
         point: str | None = None,
+        suitability: Unsuitable = "refer",
     ) -> Iterator[tuple[ImageSource, Explanation | ImageError]]:
         """Answer for each of any number of images and explain its label, as ``stream`` does.
 
         Each image is opened once more for its map, so that only a few are in memory at a time.
         """
-        for one, answer in self._stream(map(_rereadable, images), limits, mpp, _Ask(point=point)):
+        ask = _Ask(point=point, suitability=suitability)
+        for one, answer in self._stream(map(_rereadable, images), limits, mpp, ask):
             if isinstance(one, _Failed):
                 yield one.source, one.error
                 continue
@@ -452,7 +466,7 @@ class Predictor(ABC):
                 continue
             field = cut_field(np.asarray(image), one.layout, self.white_point)
             field = field.keep(one.shown[field.shown])
-            yield one.source, self.explain_opened(image, field, answer, answer.label, DEFAULT)
+            yield one.source, self._explain(image, field, answer, answer.label, DEFAULT)
 
     def predict_proba(
         self,
@@ -492,6 +506,7 @@ class Predictor(ABC):
         out: str | Path | None = None,
         mpp: float | None = None,
         point: str | None = None,
+        suitability: Unsuitable = "refer",
         batch: int = BATCH,
         progress: Callable[[int, int], None] | None = None,
     ) -> SlidePrediction:
@@ -502,13 +517,18 @@ class Predictor(ABC):
             out: Folder for heat map, regions, tiles and summary; a killed call goes on there.
             mpp: Micrometres a level-0 pixel, where the slide doesn't say or is wrong.
             point: Operating point, as in ``predict``.
+            suitability: Whether tiles are left out ("refer") that don't look like H&E-stained
+                tissue in focus, or answered for all the same ("ignore"): then they stand in
+                ``SlidePrediction.ignored``.
             batch: Tiles that go through the model at once.
             progress: Called with how many tiles are done, and how many there are.
 
         Raises:
             ImageError: The slide can't be used; the message says why.
-            InputError: OpenSlide is missing, ``out`` can't be written or is in use otherwise.
+            InputError: OpenSlide is missing, ``out`` can't be written or is in use otherwise, or
+                ``suitability`` is neither of the two.
         """
+        _check_suitability(suitability)
         from bcd_models.slides.predict import predict_slide
 
         return predict_slide(
@@ -519,6 +539,7 @@ class Predictor(ABC):
             point=point,
             white_point=self.white_point,
             suitability=self.suitability,
+            ignore_unsuitable=suitability == "ignore",
             batch=batch,
             progress=progress,
         )
@@ -532,6 +553,7 @@ class Predictor(ABC):
         limits: ImageLimits = ImageLimits(),
         mpp: float | None = None,
         point: str | None = None,
+        suitability: Unsuitable = "refer",
     ) -> Explanation:
         """Show which regions speak for a label, as a heat map.
 
@@ -542,16 +564,40 @@ class Predictor(ABC):
             limits: What is refused by size.
             mpp: Micrometres a pixel, as in ``predict``.
             point: Operating point, as in ``predict``; the map begins at its threshold.
+            suitability: As in ``predict``; what is left out has no map.
 
         Raises:
             ImageError: The image can't be used; the message says why.
-            InputError: No such method, label, scale or operating point.
+            InputError: No such method, label, scale, operating point or ``suitability``.
         """
         get_method(method)
         wanted = None if label is None else check_label(label)
-        one, opened, field = self._open(image, limits, mpp, _Ask(point=point))
+        ask = _Ask(point=point, suitability=suitability)
+        one, opened, field = self._open(image, limits, mpp, ask)
         prediction = self._answer_to(one)
-        return self.explain_opened(opened, field, prediction, wanted or prediction.label, method)
+        return self._explain(opened, field, prediction, wanted or prediction.label, method)
+
+    def _explain(
+        self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
+    ) -> Explanation:
+        """Explain an opened image, and say where tiles are left out as unsuitable."""
+        explanation = self.explain_opened(image, field, prediction, label, method)
+        if prediction.judged_tiles == prediction.tiles:
+            return explanation
+        named = [[name is not None for name in row] for row in prediction.tile_findings]
+        return replace(explanation, left_out=field.cover(np.array(named) & ~field.shown))
+
+    def open_field(self, source: ImageSource, mpp: float | None = None) -> TissueField:
+        """Open an image and cut what ``predict`` answers for: its tiles at the trained scale.
+
+        Args:
+            source: One image.
+            mpp: Micrometres a pixel, as in ``predict``.
+
+        Raises:
+            ImageError: The image can't be used; the message says why.
+        """
+        return self._open(source, ImageLimits(), mpp, _Ask())[2]
 
     def _open(
         self,
@@ -561,8 +607,7 @@ class Predictor(ABC):
         ask: _Ask,
     ) -> tuple[_Opened, Image, TissueField]:
         """Open an image, lay its tiles, judge and prepare them."""
-        if ask.suitability not in get_args(Unsuitable):
-            raise InputError(f"suitability is 'refer' or 'ignore', not {ask.suitability!r}")
+        _check_suitability(ask.suitability)
         if ask.views and self.tile_views != ask.views:
             raise InputError(f"{self.config.name} is calibrated for {self.tile_views} views alone")
         image, read = open_scaled(source, limits)
@@ -636,7 +681,7 @@ class Predictor(ABC):
         label = choose_label(probability, decision)
         reasons = one.reasons
         if is_referred(probability, decision):
-            reasons = (*reasons, "the probability lies within the referral band")
+            reasons = (*reasons, IN_BAND)
         answers, tiles = iter(probabilities), one.shown.tolist()
         by_tile = tuple(tuple(next(answers) if shown else None for shown in row) for row in tiles)
         name = one.ask.point or decision.own_point
@@ -672,14 +717,9 @@ def _is_unjudged(one: _Opened | _Failed) -> bool:
     return isinstance(one, _Opened) and one.unjudged is not None
 
 
-def _explain_unsuitable(findings: Sequence[Finding | None]) -> str:
-    """Return why an image is referred of whose tiles most are unsuitable."""
-    words = ", ".join(one.words for one in summarise(findings))
-    unsuitable = sum(one is not None for one in findings)
-    which = (
-        "the image looks" if len(findings) == 1 else f"{unsuitable} of {len(findings)} tiles look"
-    )
-    return f"{which} unsuitable: {words}"
+def _check_suitability(chosen: str) -> None:
+    if chosen not in get_args(Unsuitable):
+        raise InputError(f"suitability is 'refer' or 'ignore', not {chosen!r}")
 
 
 def _name_tiles(one: _Opened) -> tuple[tuple[str | None, ...], ...]:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from bcd_models.explanation import apply_colours
+from bcd_models.explanation import LEFT_OUT, apply_colours
 from bcd_models.prediction import NOTICE
+from bcd_models.slides.prediction import count_looks
 
 if TYPE_CHECKING:
-    from bcd_models.slides.prediction import SlidePrediction
+    from bcd_models.slides.prediction import SlidePrediction, UnsuitableTile
 
 OPACITY = 0.5
 MIN_SIDE = 600  # a small slide's map is enlarged to about this, by a whole number
 MARGIN, BAR_WIDTH, LINE, TEXT = 16, 24, 20, 13
 FAILED = (0, 190, 255)  # a colour neither stain nor scale has
-UNSUITABLE = (120, 120, 120)
 
 
 def draw_heat_map(prediction: SlidePrediction) -> Image.Image:
     """Draw P(malignant) of each tile over the thumbnail in colour: dark is 0, yellow is 1.
 
     Tiles without tissue are left as they are; those that failed are crossed out in blue,
-    unsuitable ones struck through in grey.
+    unsuitable ones struck through in grey, or framed where they are counted all the same.
     """
     picture = _draw_map(prediction)
     bar = max(picture.height, 240)
@@ -44,7 +44,29 @@ def draw_heat_map(prediction: SlidePrediction) -> Image.Image:
 
 
 def colours(prediction: SlidePrediction) -> Image.Image:
-    """Return P(malignant) in colour, RGBA of the thumbnail's size; clear where there is none."""
+    """Return P(malignant) in colour, RGBA of the thumbnail's size; clear where there is none.
+
+    Tiles that look unsuitable are marked.
+    """
+    picture = _colour_tiles(prediction)
+    mark_unsuitable(picture, prediction)
+    return picture
+
+
+def mark_unsuitable(picture: Image.Image, prediction: SlidePrediction) -> None:
+    """Strike unsuitable tiles of a slide's picture through in grey, and frame ignored ones."""
+    step, pen = picture.height // prediction.grid.rows, ImageDraw.Draw(picture)
+    for left, top in _find_corners(prediction.unsuitable, step):
+        pen.line((left, top + step - 1, left + step - 1, top), fill=LEFT_OUT, width=2)
+    for left, top in _find_corners(prediction.ignored, step):
+        pen.rectangle((left, top, left + step - 1, top + step - 1), outline=LEFT_OUT, width=2)
+
+
+def _find_corners(tiles: Iterable[UnsuitableTile], step: int) -> list[tuple[int, int]]:
+    return [(tile.column * step, tile.row * step) for tile in tiles]
+
+
+def _colour_tiles(prediction: SlidePrediction) -> Image.Image:
     shown = ~np.isnan(prediction.probabilities)
     picture = Image.fromarray(apply_colours(np.where(shown, prediction.probabilities, 0)))
     picture.putalpha(Image.fromarray(np.where(shown, 255, 0).astype(np.uint8)))
@@ -54,7 +76,7 @@ def colours(prediction: SlidePrediction) -> Image.Image:
 
 def _draw_map(prediction: SlidePrediction) -> Image.Image:
     picture = Image.fromarray(prediction.thumbnail)
-    over = colours(prediction)
+    over = _colour_tiles(prediction)
     picture.paste(over, mask=over.getchannel("A").point(lambda alpha: round(alpha * OPACITY)))
     side = picture.height // prediction.grid.rows
     factor = max(1, MIN_SIDE // max(picture.size))
@@ -67,9 +89,7 @@ def _draw_map(prediction: SlidePrediction) -> Image.Image:
         left, top = tile.column * step, tile.row * step
         pen.line((left, top, left + step - 1, top + step - 1), fill=FAILED, width=2)
         pen.line((left, top + step - 1, left + step - 1, top), fill=FAILED, width=2)
-    for left_out in prediction.unsuitable:
-        left, top = left_out.column * step, left_out.row * step
-        pen.line((left, top + step - 1, left + step - 1, top), fill=UNSUITABLE, width=2)
+    mark_unsuitable(picture, prediction)
     return picture
 
 
@@ -101,10 +121,12 @@ def _write_captions(prediction: SlidePrediction) -> list[str]:
     ]
     if prediction.failed:
         lines.append(f"{len(prediction.failed)} tiles could not be read: crossed out in blue")
-    if prediction.unsuitable:
-        looks = Counter(tile.words for tile in prediction.unsuitable)
-        said = ", ".join(f"{words}: {count}" for words, count in looks.most_common())
-        lines.append(f"tiles left out as unsuitable, struck through in grey: {said}")
+    for how, tiles in (
+        ("left out as unsuitable, struck through in grey", prediction.unsuitable),
+        ("that look unsuitable and are counted all the same, framed in grey", prediction.ignored),
+    ):
+        if said := ", ".join(f"{words}: {count}" for words, count in count_looks(tiles).items()):
+            lines.append(f"tiles {how}: {said}")
     if prediction.rule.refer:
         lines.append("line beside the bar: what is referred")
     return [*lines, NOTICE]

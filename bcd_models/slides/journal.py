@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from bcd_models.slides.grid import Block, Grid
     from bcd_models.slides.slide_file import SlideFacts
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
-Answer: TypeAlias = float | str
-"""A tile's margin, or the name of what makes it unsuitable."""
+Answer: TypeAlias = tuple[float, str | None]
+"""A tile's margin, and the name of what makes it look unsuitable; None: nothing does."""
 
 
 class Journal:
@@ -113,7 +113,8 @@ def _read_whole_lines(data: bytes) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _parse_block(line: dict[str, Any]) -> tuple[tuple[int, int, int, int], list[Answer]]:
-    return (line["row"], line["column"], line["rows"], line["columns"]), line["answers"]
+    answers = [(margin, name) for margin, name in line["answers"]]
+    return (line["row"], line["column"], line["rows"], line["columns"]), answers
 
 
 def _refuse_another(path: Path, kept: dict[str, Any], about: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.prediction import NOTICE, WORDS
 from bcd_models.slides.heatmap import draw_heat_map
+from bcd_models.slides.prediction import count_looks
 from bcd_models.slides.regions import Region, outline
 
 if TYPE_CHECKING:
@@ -95,7 +96,10 @@ def encode_parquet(prediction: SlidePrediction) -> bytes:
     labels = np.where(prediction.labelled, "malignant", "benign")[rows, columns]
     decisions = np.where(prediction.referred[rows, columns], "refer", labels)
     reasons = {(tile.row, tile.column): tile.reason for tile in prediction.failed}
-    looks = {(tile.row, tile.column): tile.words for tile in prediction.unsuitable}
+    looks, ignored = (
+        {(tile.row, tile.column): tile.words for tile in tiles}
+        for tiles in (prediction.unsuitable, prediction.ignored)
+    )
     table = pa.table(
         {
             "row": pa.array(rows, pa.int32()),
@@ -109,6 +113,7 @@ def encode_parquet(prediction: SlidePrediction) -> bytes:
             "decision": pa.array(decisions.astype(object), pa.string(), mask=none),
             "failed": pa.array([reasons.get(cell) for cell in cells], pa.string()),
             "unsuitable": pa.array([looks.get(cell) for cell in cells], pa.string()),
+            "ignored": pa.array([ignored.get(cell) for cell in cells], pa.string()),
         }
     )
     about = {
@@ -142,10 +147,18 @@ def _build_feature(
             "metadata": {
                 "Model": f"{prediction.model} {prediction.model_version}",
                 "Weights SHA-256": prediction.weights_sha256,
+                **_tell_ignored(prediction),
                 "Notice": NOTICE,
             },
         },
     }
+
+
+def _tell_ignored(prediction: SlidePrediction) -> dict[str, str]:
+    """Return what each region says of tiles that look unsuitable and are counted all the same."""
+    looks = count_looks(prediction.ignored).items()
+    said = ", ".join(f"{words}: {count}" for words, count in looks)
+    return {"Unsuitable tiles counted all the same": said} if said else {}
 
 
 def _build_coordinates(prediction: SlidePrediction, region: Region) -> list[list[list[int]]]:

@@ -70,8 +70,8 @@ class _BlockTiles:
 
     @property
     def answers(self) -> list[Answer]:
-        """What the journal keeps of each cell: a finding's name, or else the margin."""
-        return [name or margin for name, margin in zip(self.unsuitable, self.margins, strict=True)]
+        """What the journal keeps of each cell."""
+        return list(zip(self.margins, self.unsuitable, strict=True))
 
 
 def predict_slide(
@@ -83,6 +83,7 @@ def predict_slide(
     point: str | None = None,
     white_point: bool = False,
     suitability: SuitabilityConfig | None = None,
+    ignore_unsuitable: bool = False,
     batch: int = BATCH_TILES,
     progress: Progress | None = None,
 ) -> SlidePrediction:
@@ -108,6 +109,7 @@ def predict_slide(
             out of the tiles; tissue is looked for without it in any case.
         suitability: By what tiles are left out that don't look like H&E-stained tissue in focus;
             None: none is.
+        ignore_unsuitable: Whether they are counted as any other, and named in ``ignored``.
         batch: Tiles that go through the model at once.
         progress: Called with how many tiles are done, and how many there are.
 
@@ -130,7 +132,17 @@ def predict_slide(
         tissue = find_tissue(facts, grid)
         white = tissue.white if white_point else None
         prediction = _predict(
-            model, rule, facts, grid, tissue, white, suitability, journal, batch, progress
+            model,
+            rule,
+            facts,
+            grid,
+            tissue,
+            white,
+            suitability,
+            ignore_unsuitable,
+            journal,
+            batch,
+            progress,
         )
     if folder and path:
         write(prediction, folder)
@@ -147,6 +159,7 @@ def _predict(
     tissue: Tissue,
     white: NDArray[np.float64] | None,
     suitability: SuitabilityConfig | None,
+    ignore_unsuitable: bool,
     journal: Journal,
     batch: int,
     progress: Progress | None,
@@ -159,11 +172,11 @@ def _predict(
     rest = []
 
     def note(cells: list[Cell], answers: list[Answer]) -> None:
-        for cell, answer in zip(cells, answers, strict=True):
-            if isinstance(answer, str):
-                unsuitable[cell] = answer
-            else:
-                margins[cell] = answer
+        for cell, (margin, name) in zip(cells, answers, strict=True):
+            if name:
+                unsuitable[cell] = name
+            if ignore_unsuitable or not name:
+                margins[cell] = margin
 
     for block in split_into_blocks(grid, facts, level, tissue.tiles):
         wanted = tissue.tiles[block.cells]
@@ -188,8 +201,9 @@ def _predict(
         if progress:
             progress(done, total)
     for row, column in np.argwhere(tissue.tiles & np.isnan(margins)).tolist():
-        if (row, column) not in unsuitable:
+        if ignore_unsuitable or (row, column) not in unsuitable:
             failed.setdefault((row, column), "the model gave no number")
+    found = tuple(UnsuitableTile(*cell, WORDS[name]) for cell, name in sorted(unsuitable.items()))
     return SlidePrediction(
         facts=facts,
         grid=grid,
@@ -197,9 +211,8 @@ def _predict(
         probabilities=calibrate(smooth_margins(margins, rule.context), rule),
         tissue=tissue.tiles,
         failed=tuple(FailedTile(*cell, reason) for cell, reason in sorted(failed.items())),
-        unsuitable=tuple(
-            UnsuitableTile(*cell, WORDS[name]) for cell, name in sorted(unsuitable.items())
-        ),
+        unsuitable=() if ignore_unsuitable else found,
+        ignored=found if ignore_unsuitable else (),
         thumbnail=tissue.thumbnail,
         rule=rule,
         model=model.config.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bcd_models.decision import Decision
-from bcd_models.prediction import NOTICE, WORDS, describe_missed
+from bcd_models.prediction import MAX_UNSUITABLE, NOTICE, WORDS, describe_missed
 from bcd_models.slides.regions import Region, regions_of
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class FailedTile:
 
 @dataclass(frozen=True)
 class UnsuitableTile:
-    """A tile that doesn't look like H&E-stained tissue in focus: left out of all that is counted.
+    """A tile that doesn't look like H&E-stained tissue in focus.
 
     Attributes:
         row: Of the grid.
@@ -73,7 +74,8 @@ class SlidePrediction:
         model: The model's name.
         model_version: The model's version.
         weights_sha256: Which weights gave the answers.
-        unsuitable: The tiles that were left out.
+        unsuitable: The tiles that were left out of all that is counted.
+        ignored: Those that are counted all the same, because the caller asked for it.
     """
 
     facts: SlideFacts
@@ -88,6 +90,7 @@ class SlidePrediction:
     model_version: str
     weights_sha256: str
     unsuitable: tuple[UnsuitableTile, ...] = ()
+    ignored: tuple[UnsuitableTile, ...] = ()
 
     @cached_property
     def labelled(self) -> NDArray[np.bool_]:
@@ -151,7 +154,12 @@ class SlidePrediction:
             for decision in REPORTED
             if (tiles := self.tiles(decision))
         ]
-        return f"{' and '.join(shares)} of {tissue}" if shares else f"{WORDS['benign']} in {tissue}"
+        found = " and ".join(shares)
+        words = f"{found} of {tissue}" if shares else f"{WORDS['benign']} in {tissue}"
+        left_out, all_tiles = len(self.unsuitable), int(self.tissue.sum())
+        if left_out > MAX_UNSUITABLE * all_tiles:
+            words += f"; {left_out:,} of {all_tiles:,} tiles look unsuitable and are left out"
+        return words
 
     @property
     def point(self) -> str:
@@ -205,7 +213,8 @@ class SlidePrediction:
                 "predicted": self.predicted,
                 "share": self.share,
                 "failed": len(self.failed),
-                "unsuitable": dict(Counter(tile.words for tile in self.unsuitable)),
+                "unsuitable": count_looks(self.unsuitable),
+                "ignored": count_looks(self.ignored),
             },
             "tissue": {
                 "share_of_slide": float(self.tissue.mean()),
@@ -244,3 +253,8 @@ class SlidePrediction:
             "width": x_end - x,
             "height": y_end - y,
         }
+
+
+def count_looks(tiles: Sequence[UnsuitableTile]) -> dict[str, int]:
+    """Return how many tiles look how, the most frequent first."""
+    return dict(Counter(tile.words for tile in tiles).most_common())

@@ -1,4 +1,4 @@
-"""``python -m clinic verify | backup | restore``: what the administrator needs now and then.
+"""``python -m clinic verify | backup | restore | export-reads``: what the administrator needs.
 
 Works on the installation that the environment names (``BCD_DATA_FOLDER``, ``BCD_DATABASE_URL``).
 """
@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from bcd_models.errors import BCDError
+from clinic.dashboard import own_reads
 from clinic.installation import Installation, open_installation
 from clinic.settings import Settings
 from clinic.upkeep import backup as backups
@@ -57,6 +58,17 @@ def restore(
         typer.echo(f"the former data folder is now {aside}")
     typer.echo(f"restored into {settings.data}")
     verify()
+
+
+@app.command(name="export-reads")
+def export_own_reads(
+    folder: Annotated[Path, typer.Argument(help="New folder for a list and its images.")],
+) -> None:
+    """Write what was read before answers were shown, as a list for bcd validate and calibrate."""
+    count = own_reads.export_reads(_open_installation(), folder)
+    typer.echo(f"{folder / own_reads.LIST}: {count} images. Next, for a model folder MODEL:")
+    typer.echo(f"bcd validate {folder / own_reads.LIST} --model MODEL")
+    typer.echo(f"bcd calibrate {folder / own_reads.LIST} --model MODEL --out NEW-MODEL")
 
 
 def _open_installation() -> Installation:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+from skimage.data import chelsea
 
 from bcd_models import BCDClassifier, InputError
 from bcd_models.batch import FILE_PATTERN, Share, predict_into
@@ -107,6 +109,22 @@ def test_every_line_has_the_threshold_of_the_point_asked_for(model, paths, tmp_p
     assert [row["threshold"] for row in rows(tmp_path)] == [0.9] * 5  # one of no image
     with pytest.raises(InputError, match="another model, or about other images"):
         predict_into(asked, paths[10:15], tmp_path)
+
+
+def test_what_is_answered_all_the_same_is_recorded_and_not_mixed_in(
+    light_model, tmp_path, patch_file
+) -> None:
+    photograph = tmp_path / "cat.png"
+    Image.fromarray(chelsea()).resize((50, 50)).save(photograph)
+    both = [photograph, patch_file]
+    predict_into(light_model, both, tmp_path / "refer")
+    predict_into(light_model, both, tmp_path / "ignore", suitability="ignore")
+    refused, answered = rows(tmp_path / "refer"), rows(tmp_path / "ignore")
+    assert (refused[0]["decision"], refused[0]["ignored"]) == ("refer", "")
+    assert answered[0]["decision"] == answered[0]["label"]
+    assert [row["ignored"] for row in answered] == ["drawn or photographed, not tissue", ""]
+    with pytest.raises(InputError, match="asked for otherwise"):
+        predict_into(light_model, both, tmp_path / "refer", suitability="ignore")
 
 
 def test_a_folder_that_can_not_be_used_is_told(model, paths, tmp_path) -> None:

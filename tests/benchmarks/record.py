@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bcd_models.cli.output import write_file
-from training.card.write import put_between
+from training.pages import put_between
 
 RESULTS = Path(__file__).parents[2] / "bench.json"
 WANTED = "BCD_BENCH"

@@ -12,7 +12,10 @@ import timm
 import torch
 from PIL import Image
 
-from bcd_models import BCDClassifier
+from bcd_models import BCDClassifier, local
+from bcd_models.config import LABELS
+from bcd_models.images.image_list import SOURCE, LabelledImage
+from bcd_models.images.scale import give_scale
 from bcd_models.models.predictor import BATCH
 from tests.benchmarks.bare_session import bare
 from tests.benchmarks.record import record
@@ -141,6 +144,30 @@ def test_the_same_folder_in_a_loop(
         "a for loop: Pillow, timm's transform, eager torch, one by one",
         ratio(loop, ours) * FOLDER / LOOP,
         at_least=3,
+    )
+
+
+@pytest.mark.bench
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("two_threads")
+def test_validation_of_the_same_folder(name: str, model: BCDClassifier, folder: Path) -> None:
+    paths = sorted(folder.iterdir())
+    images = [
+        LabelledImage(
+            path.name, path.name, path, LABELS[i % 2], f"case {i // 40}", SOURCE, give_scale(4), ""
+        )
+        for i, path in enumerate(paths)
+    ]
+
+    def validated() -> None:
+        assert local.validate(model, images, ladder_images=0).figures.counts.images == FOLDER
+
+    ours, streaming = in_turn(validated, streamed(model, paths), runs=3)
+    record(
+        f"bcd validate without the ladder, folder of {FOLDER:,} patches, {name}",
+        "bcd predict of the same folder",
+        ratio(ours, streaming),
+        at_most=1.5,
     )
 
 

@@ -30,7 +30,7 @@ from tests.support.clinic import (
     empty_database,
     installation_at,
 )
-from tests.support.running_app import POINTS, save_small_model
+from tests.support.running_app import POINTS, read_suitability, save_small_model
 from tests.support.serving import Serving, serving_at
 
 
@@ -98,6 +98,14 @@ def pointed_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """One quick model with operating points."""
     folder = tmp_path_factory.mktemp("pointed")
     return Models([str(save_small_model(folder, "small-pointed", points=POINTS))])
+
+
+@pytest.fixture(scope="session")
+def judging_models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """One quick model with operating points that tells tissue from what is none."""
+    folder, suitability = tmp_path_factory.mktemp("judging"), read_suitability()
+    saved = save_small_model(folder, "small-judge", points=POINTS, suitability=suitability)
+    return Models([str(saved)])
 
 
 @pytest.fixture(scope="session")

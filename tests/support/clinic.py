@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 
 import psycopg
+from PIL import Image
 from psycopg import sql
+from skimage.data import chelsea
 from sqlalchemy import select
 
 from clinic.accounts import accounts, sign_ins
@@ -23,6 +27,25 @@ DATABASES = ("sqlite", "postgresql")
 PASSWORD = "correct horse battery"  # of every account that tests sign in as
 NAMES = ("small-one", "small-b2")  # of the models that tests offer
 PATCHES = sorted(EXAMPLES.glob("*.png"))
+
+
+def draw_photograph() -> bytes:
+    """A photograph of a patch's size, as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(chelsea()).resize((50, 50)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def draw_mixed_field() -> bytes:
+    """Three patches and the photograph, two by two, as PNG."""
+    photograph = Image.open(io.BytesIO(draw_photograph()))
+    parts = [*(Image.open(path).convert("RGB") for path in PATCHES[:3]), photograph]
+    field = Image.new("RGB", (100, 100))
+    for place, part in zip(product((0, 50), (0, 50)), parts, strict=True):
+        field.paste(part, place)
+    buffer = io.BytesIO()
+    field.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 class Clock:

@@ -131,6 +131,14 @@ def add_ref(ask: Handler, repo: Repo, what: str, name: str) -> None:
     ask.send_json({})
 
 
+@route("DELETE", REPO + "/tag/(?P<name>[^/]+)")
+def remove_tag(ask: Handler, repo: Repo, name: str) -> None:
+    ask.writer()
+    if repo.tags.pop(name, None) is None:
+        raise Refusal(404, f"there is no tag {name}")
+    ask.send_json({})
+
+
 @route("GET", REPO + "/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?")
 def tree(ask: Handler, repo: Repo, revision: str, path: str) -> None:
     commit = ask.commit_at(repo, revision)

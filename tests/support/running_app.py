@@ -22,7 +22,9 @@ from bcd_models.config import (
     ModelConfig,
     OperatingPoint,
     PreprocessConfig,
+    SuitabilityConfig,
 )
+from bcd_models.hub.folder import read_config
 from tests.support.processes import running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,11 +86,17 @@ POINTS = {
 }
 
 
+def read_suitability() -> SuitabilityConfig | None:
+    """What the bundled models tell tissue by."""
+    return read_config(ROOT / "cards" / "bcd-mobilenetv2").suitability
+
+
 def save_small_model(
     folder: Path,
     name: str,
     backbone: str = "mobilenetv2",
     points: Mapping[str, OperatingPoint] = MappingProxyType({}),
+    suitability: SuitabilityConfig | None = None,
 ) -> Path:
     """Save a real, quick model with random weights that tells the examples apart."""
     torch.manual_seed(0)
@@ -98,6 +106,7 @@ def save_small_model(
         version="1.2.3",
         backbone=backbone,
         preprocess=PreprocessConfig(input_size=64, mean=half, std=half),
+        suitability=suitability,
     )
     path = folder / name
     BCDClassifier(config).save_pretrained(path)

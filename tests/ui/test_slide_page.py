@@ -7,15 +7,25 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from skimage.data import chelsea
 
 from bcd_models import BCDClassifier
 from clinic.analysis.slide_jobs import FILE_NAME
 from clinic.ui.doctor.slide_page import describe_answer
 from tests.support.clinic import PASSWORD, installation_with
-from tests.support.running_app import running_app
-from tests.support.slides import small_slides, write_repeated
+from tests.support.running_app import read_suitability, running_app
+from tests.support.slides import (
+    SMALL_MPP,
+    draw_layout,
+    drawn_layout,
+    small_slides,
+    write_repeated,
+    write_slide,
+)
 from tests.ui.browsing import DESK, LEAVING, PHONE, fits, sign_in, watched_page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -35,11 +45,22 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(telling: Path, data: Path) -> Iterator[str]:
+def judging(telling: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model, telling tissue from what is none."""
+    folder = tmp_path_factory.mktemp("models") / "judging"
+    model = BCDClassifier.from_pretrained(telling)
+    changes = {"name": "judging", "suitability": read_suitability()}
+    model.config = model.config.model_copy(update=changes)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(telling: Path, judging: Path, data: Path) -> Iterator[str]:
     with installation_with(data, "ada"):
         pass
     settings = {"BCD_DATA_FOLDER": str(data), "BCD_RUNTIME": "torch", "TMPDIR": str(data)}
-    with running_app([telling], settings) as address:
+    with running_app([telling, judging], settings) as address:
         yield address.rstrip("/")
 
 
@@ -99,6 +120,24 @@ def test_a_slide_is_mapped(
     page.get_by_role("button", name="Clear").click()
     page.get_by_text("The map appears here").wait_for()
     expect(page.get_by_role("button", name="Download map")).to_have_count(0)
+
+
+def test_fields_that_look_unsuitable_are_marked_and_counted_only_where_asked(
+    page: Page, tmp_path: Path
+) -> None:
+    glued = draw_layout(drawn_layout(), SMALL_MPP, seed=3).copy()
+    glued[200:250, 250:300] = np.asarray(Image.fromarray(chelsea()).resize((50, 50)))
+    page.get_by_role("radio", name="MobileNetV2").nth(1).check()
+    hand_in(page, write_slide(tmp_path / "glued.tif", glued, SMALL_MPP))
+    page.get_by_text(READY).wait_for()
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.locator(".bcd-mind")).to_contain_text("left out (drawn or photographed")
+    expect(page.get_by_text("struck through in grey look unsuitable")).to_be_visible()
+    page.get_by_role("button", name="Answer all the same").click()
+    expect(page.locator(".bcd-mind")).to_contain_text("counted all the same (drawn")
+    expect(page.get_by_text("framed in grey look unsuitable")).to_be_visible()
+    expect(page.get_by_role("button", name="Answer all the same")).to_be_hidden()
+    assert fits(page)
 
 
 def test_an_analysis_that_nobody_waits_for_ends(page: Page, data: Path, tmp_path: Path) -> None:

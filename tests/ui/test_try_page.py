@@ -15,8 +15,15 @@ from pypdf import PdfReader
 from bcd_models import BCDClassifier
 from bcd_models.prediction import NOTICE
 from clinic.analysis.analyse import MAX_IMAGES
-from clinic.analysis.wording import figure, heading
-from tests.support.running_app import EXAMPLES, POINTS, running_app, save_small_model
+from clinic.analysis.wording import NO_ANSWER, REMEDIES, figure, heading
+from tests.support.clinic import draw_photograph
+from tests.support.running_app import (
+    EXAMPLES,
+    POINTS,
+    read_suitability,
+    running_app,
+    save_small_model,
+)
 from tests.ui.browsing import (
     DESK,
     PHONE,
@@ -39,7 +46,7 @@ def folders(tmp_path_factory) -> list[Path]:
     root = tmp_path_factory.mktemp("models")
     return [
         save_small_model(root, "small-one", points=POINTS),
-        save_small_model(root, "small-b2", "efficientnet_b2"),
+        save_small_model(root, "small-b2", "efficientnet_b2", suitability=read_suitability()),
     ]
 
 
@@ -190,6 +197,31 @@ def test_the_operating_point_decides_and_what_its_answers_are_worth_is_told(page
     expect(page.get_by_text("“invasive carcinoma pattern”, 53 show it")).to_be_visible()
     expect(page.get_by_text("never of patients")).to_be_visible()
     assert fits(page)
+
+
+def test_a_photograph_has_no_answer_until_one_is_asked_for_all_the_same(page, tmp_path):
+    page.get_by_role("radio", name="EfficientNet-B2").check()
+    upload(page, "cat.png", draw_photograph())
+    page.get_by_text("Ready to analyse").wait_for()
+    anyway = page.get_by_role("button", name="Answer all the same")
+    expect(anyway).to_be_hidden()
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_role("heading", level=2)).to_contain_text(NO_ANSWER)
+    expect(page.get_by_text("the image looks unsuitable: drawn or photographed")).to_be_visible()
+    expect(page.get_by_text(REMEDIES["picture"])).to_be_visible()
+    expect(page.get_by_text("Estimated probability")).to_have_count(0)
+    expect(page.get_by_role("slider", name="Heat map opacity")).to_have_count(0)
+    assert fits(page)
+    anyway.click()
+    told = "Answered all the same, at the user's request, although the image looks unsuitable"
+    expect(page.get_by_text(told)).to_be_visible()
+    expect(page.get_by_text("Estimated probability")).to_be_visible()
+    expect(anyway).to_be_hidden()
+    download_report(page, tmp_path / "report.pdf")
+    (sheet,) = PdfReader(tmp_path / "report.pdf").pages
+    assert told in " ".join(sheet.extract_text().split())
+    page.get_by_role("button", name="Analyse").click()
+    expect(page.get_by_role("heading", level=2)).to_contain_text(NO_ANSWER)
 
 
 def test_another_model_takes_the_answer_away(page):

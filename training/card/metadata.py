@@ -6,8 +6,8 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from bcd_models.config import ModelConfig
+from bcd_models.local.metrics import METRICS
 from training.card.provenance import find_start_on_hub, list_sources, name_source
-from training.evaluate.metrics import METRICS
 from training.evaluate.schema import Metrics, Within
 
 TASK = "image-classification"

@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
+from bcd_models.local.metrics import HEADLINE, METRICS
 from bcd_models.models.backbones import count_cells, get_backbone
 from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
@@ -23,8 +24,8 @@ from training.card import provenance as card_provenance
 from training.card.metadata import make_metadata, render_eval_results
 from training.evaluate import decide
 from training.evaluate import schema as measured
-from training.evaluate.metrics import HEADLINE, METRICS
 from training.evaluate.suitability import page as suitability
+from training.pages import put_between
 from training.run_folder import short_commit
 
 METRICS_FILE = "metrics.json"
@@ -211,15 +212,6 @@ def _tabulate_referral(folders: list[Path]) -> list[str]:
 def put_results(readme: str, table: str) -> str:
     """Return the README's text with the results between its two markers replaced."""
     return put_between(readme, RESULTS_BEGIN, RESULTS_END, table)
-
-
-def put_between(page: str, begin: str, end: str, table: str) -> str:
-    """Replace what stands between two markers of a page; InputError without them."""
-    before, _, rest = page.partition(begin)
-    _, marker, after = rest.partition(end)
-    if not marker:
-        raise InputError(f"the README lacks the markers {begin!r} and {end!r}")
-    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 def _identify_images(metrics: measured.Metrics) -> tuple[Any, ...]:

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from bcd_models.config import first_error
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
+from bcd_models.local.metrics import METRICS
 from training import command, pages
 from training.card.write import FLOOR_WORDS
 from training.compare import schema
-from training.evaluate.metrics import METRICS
 from training.run_folder import short_commit
 
 REPORT, PAGE = "report.json", "report.md"
@@ -25,16 +25,14 @@ TEMPLATE = Path(__file__).with_name(PAGE)
 PICTURES = {
     "tested": "test-auroc.png",
     "out_of_fold": "out-of-fold-differences.png",
-    "shares": "auroc-by-share.png",
 }
 TITLES = {
     "on_same_terms": "The original's table, and ours on the same definitions",
     "tested": "Test figures",
     "pairs": "EfficientNet-B2 minus MobileNetV2",
     "out_of_fold": "Out-of-fold figures by arm",
-    "square": "Backbone by plain and tuned",
-    "neighbours": "Neighbouring case ids in one fold",
-    "learning_curves": "By the share of the cases learnt from",
+    "asked": "The same weights, asked in other ways",
+    "random_split": "What a random split flatters",
 }
 
 

@@ -18,14 +18,15 @@ from bcd_models.config import Estimate
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.hub.folder import WEIGHTS
+from bcd_models.local import metrics
 from bcd_models.prediction import NOTICE
 from training import command, run_folder
 from training.card import write as card
-from training.compare import folds, page, schema, tested
+from training.compare import folds, goals, groups, page, schema, tested, ways
 from training.compare.runs import Missing, Run, read_all
-from training.corpus import build as corpus
 from training.corpus import predictions, splits
-from training.evaluate import cost, figures, metrics
+from training.corpus.selection import open_corpus
+from training.evaluate import answers, cost, figures
 
 ORIGINAL = (
     schema.Claim(
@@ -40,38 +41,47 @@ Row = tuple[str, float, float, float]
 
 
 def compare(
-    folders: list[Path], corpus_folder: Path | None = None, floor_folder: Path | None = None
+    folders: list[Path],
+    corpus_folder: Path | None = None,
+    floor_folder: Path | None = None,
+    published: Path = groups.PUBLISHED,
 ) -> schema.Report:
     """Make every section that the runs allow.
 
     Args:
         folders: Run folders written by ``training.train``.
-        corpus_folder: The corpus they were trained on; with it, image passes are counted.
+        corpus_folder: The corpus they were trained on; with it, recorded answers are measured.
         floor_folder: As written by ``training.evaluate.floors``: a floor to set arms beside.
+        published: Table of the margins of the models published before, by runs of their folds.
 
     Raises:
         InputError: A folder holds no finished run, or the runs don't belong together.
     """
     runs = read_all(folders)
     provenance = runs[0].provenance
-    if corpus_folder:
-        _, about = corpus.load(corpus_folder)
-        ours, theirs = about["fingerprint"], provenance.corpus_fingerprint
-        if ours != theirs:
-            raise InputError(
-                f"the runs were trained on corpus {theirs[:16]}, {corpus_folder} is {ours[:16]}"
-            )
+    opened = open_corpus(corpus_folder, "grouped") if corpus_folder else None
+    if opened and opened.about["fingerprint"] != provenance.corpus_fingerprint:
+        trained_on, this = provenance.corpus_fingerprint[:16], opened.about["fingerprint"][:16]
+        raise InputError(f"the runs were trained on corpus {trained_on}, {corpus_folder} is {this}")
+    earlier = predictions.read(published, answers=())
     floor = predictions.read(floor_folder / run_folder.PREDICTIONS) if floor_folder else None
     larger = _find_larger_source(runs)
     missing: dict[str, str] = {}
 
-    def section(name: str, make: Callable[..., Any], *given: Any, empty: Any = ()) -> Any:
+    def section(name: str, make: Callable[..., Any], *given: Any) -> Any:
         try:
-            return make(runs, *given)
+            return make(*given)
         except Missing as reason:
             missing[name] = str(reason)
-            return empty
+            return ()
 
+    arms = section("asked", ways.read_arms, runs, opened)
+    asked = tuple(
+        ways.measure_arm(arm, answers.read_patches(opened, arm.larger["row"]), earlier)
+        for arm in arms
+        if opened
+    )
+    ensembles = ways.compare_ensembles(arms)
     return schema.Report(
         corpus=provenance.corpus,
         corpus_fingerprint=provenance.corpus_fingerprint,
@@ -81,13 +91,14 @@ def compare(
         runs=tuple(map(_line, runs)),
         hours=sum(run.seconds for run in runs) / 3600,
         original=ORIGINAL,
-        on_same_terms=section("on_same_terms", tested.compare_on_same_terms, larger),
-        tested=section("tested", tested.list_tested),
-        pairs=section("pairs", tested.compare_backbones, larger),
-        out_of_fold=section("out_of_fold", folds.compare_arms, larger, floor),
-        square=section("square", folds.compare_square, larger, corpus_folder, empty=None),
-        neighbours=section("neighbours", folds.compare_neighbours, larger),
-        learning_curves=section("learning_curves", folds.compare_shares, larger),
+        on_same_terms=section("on_same_terms", tested.compare_on_same_terms, runs, larger),
+        tested=section("tested", tested.list_tested, runs),
+        pairs=section("pairs", tested.compare_backbones, runs, larger),
+        out_of_fold=section("out_of_fold", folds.compare_arms, runs, larger, floor),
+        asked=asked,
+        goals=goals.list_goals(asked, ensembles),
+        ensembles=ensembles,
+        random_split=section("random_split", groups.compare_random, earlier, larger),
         costs=_measure_costs(runs),
         machine=cost.describe_machine(),
         missing=missing,
@@ -144,14 +155,6 @@ def draw(report: schema.Report) -> dict[str, bytes]:
     if arms := _list_arms(report):
         words = f"AUROC minus plain on the same images, {within}"
         drawn["out_of_fold"] = figures.draw_forest(arms, words, differences=True)
-    if report.learning_curves:
-        series = {
-            f"{curve.backbone}, {curve.arm}": [
-                (point.learnt_share, *_place(point.auroc)) for point in curve.points
-            ]
-            for curve in report.learning_curves
-        }
-        drawn["shares"] = figures.draw_shares(series)
     return {page.PICTURES[name]: data for name, data in drawn.items()}
 
 
@@ -200,7 +203,7 @@ def main(
     run: Annotated[list[Path], typer.Argument(help="Run folders of training.train.")],
     out: Annotated[Path, typer.Option(help="Folder of the report.")],
     corpus: Annotated[
-        Path | None, typer.Option(help="Their corpus: image passes are then counted.")
+        Path | None, typer.Option(help="Their corpus: recorded answers are then measured.")
     ] = None,
     floor: Annotated[
         Path | None, typer.Option(help="Folder written by training.evaluate.floors.")

@@ -9,8 +9,8 @@ import pandas as pd
 
 from bcd_models.config import Estimate
 from bcd_models.errors import InputError
-from training.evaluate import metrics
-from training.evaluate.metrics import is_malignant
+from bcd_models.local import metrics
+from bcd_models.local.metrics import is_malignant
 from training.evaluate.schema import Counts
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pydantic import model_validator
+from typing import Literal
 
 from bcd_models.config import Estimate, Strict
+from bcd_models.local.robustness import KeyFigures
 from training.evaluate.cost import Cost, Machine
-from training.evaluate.schema import Counts, Figures, Neighbours, Within
+from training.evaluate.reliability import Reliability
+from training.evaluate.schema import Counts, Figures, MacroOverCases, Within
 
-SCHEMA_VERSION: Literal[2] = 2
-DROPPED_SECTIONS = {"leaks", "leave_one_out", "warnings"}  # of schema 1
+SCHEMA_VERSION: Literal[3] = 3
 
 
 class RunLine(Strict):
@@ -114,43 +113,150 @@ class OutOfFold(Strict):
     minus_floor: Estimate | None = None
 
 
-class Budget(Strict):
-    """What an arm was given, summed over the folds compared.
+class Clean(Strict):
+    """An arm's out-of-fold figures on clean images of the larger source.
 
-    ``image_passes`` (training images times epochs) is none where no corpus was named.
+    Attributes:
+        images: Which: those that the published models were measured on too, or all.
+        counts: How many.
+        auroc: Of the recipe's views, cross-fitted.
+        figures: At the prevalence as threshold.
+        over_cases: Mean AUROC within a case.
+        minus_published: Of AUROC, paired, by views: one and eight.
     """
 
-    phases: str
-    epochs: int
-    image_passes: int | None
-    seconds: float
-
-
-class Corner(Strict):
-    """One of the four of the 2x2; balanced accuracy is the largest over all thresholds."""
-
-    backbone: str
-    arm: str
-    auroc: Estimate
-    balanced_accuracy: Estimate
-    budget: Budget
-
-
-class Square(Strict):
-    """Backbone x (plain, tuned), over the images that all four scored."""
-
-    folds: tuple[int, ...]
+    images: Literal["first sample", "all"]
     counts: Counts
-    corners: tuple[Corner, ...]
-    unequal: tuple[str, ...]
+    auroc: Estimate
+    figures: Figures
+    over_cases: MacroOverCases
+    minus_published: dict[str, Estimate]
 
 
-class LearningCurve(Strict):
-    """Out-of-fold AUROC of one recipe by the share of the cases learnt from."""
+class Group(Strict):
+    """A quarter of the images, from dark to bright or from little tissue to much.
 
-    backbone: str
+    Attributes:
+        by: "brightness", the mean of all channels, or "tissue", the share of its pixels.
+        low: Of the quarter.
+        high: Of the quarter.
+        counts: How many.
+        recall: At the prevalence of all quarters as threshold.
+        specificity: At the same.
+    """
+
+    by: Literal["brightness", "tissue"]
+    low: float
+    high: float
+    counts: Counts
+    recall: Estimate
+    specificity: Estimate
+
+
+class TileFigures(Strict):
+    """Of a case's tiles, at the threshold that finds 95% of all out-of-fold carcinoma alone."""
+
+    auroc: float
+    recall: float
+    specificity: float
+
+
+class WholeCase(Strict):
+    """A whole case, alone and smoothed by the width ``sigma``, in tiles, best in the others."""
+
+    case: str
+    tiles: int
+    sigma: float
+    alone: TileFigures
+    with_neighbours: TileFigures
+
+
+class Context(Strict):
+    """What neighbouring tiles add; ``sigma`` is the width that is best over all whole cases."""
+
+    sigma: float
+    cases: tuple[WholeCase, ...]
+
+
+class OtherSource(Strict):
+    """Another source than the larger one: the mean log-odds of tiles, images and cases.
+
+    Attributes:
+        source: Which.
+        learnt: Whether its other cases were learnt from; else this is zero-shot.
+        counts: Tiles.
+        auroc: By "tile", "image" and "case".
+        called: By subtype, the number of images, and the share called malignant at the prevalence
+            of the larger source as threshold.
+    """
+
+    source: str
+    learnt: bool
+    counts: Counts
+    auroc: dict[str, Estimate]
+    called: dict[str, tuple[int, float]]
+
+
+class Asked(Strict):
+    """What the fold models of an arm and seed answered, asked once and measured in many ways.
+
+    Attributes:
+        arm: As "backbone/arm, seed".
+        folds: Which of the five.
+        views: Of the recipe: of all figures but those that say otherwise.
+        clean: Figures on clean images.
+        calibration: How far cross-fitted probabilities can be believed.
+        one_view: AUROC of a single view.
+        gains: What other ways of asking add to that, by way.
+        rungs: The robustness ladder: figures by rung, less those of "clean".
+        groups: By brightness and by tissue.
+        context: Of whole cases; None without two of them.
+        others: Sources besides the larger one.
+    """
+
     arm: str
-    points: tuple[OutOfFold, ...]
+    folds: tuple[int, ...]
+    views: int
+    clean: tuple[Clean, ...]
+    calibration: Reliability
+    one_view: Estimate
+    gains: dict[str, Estimate]
+    rungs: dict[str, KeyFigures]
+    groups: tuple[Group, ...]
+    context: Context | None
+    others: tuple[OtherSource, ...]
+
+
+class Ensemble(Strict):
+    """The mean calibrated log-odds of two or more arms, on the images that all answered."""
+
+    members: tuple[str, ...]
+    auroc: Estimate
+    minus_best: Estimate
+
+
+class Split(Strict):
+    """A published recipe learnt from a random split, on what that holds out of the larger source.
+
+    ``grouped`` is the same recipe's fold models, on the same images.
+    """
+
+    arm: str
+    counts: Counts
+    random: Estimate
+    grouped: Estimate
+    difference: Estimate
+
+
+class Goal(Strict):
+    """What was asked of an arm, said before it was trained: at least, or at most, ``bound``."""
+
+    arm: str
+    words: str
+    at: Literal["least", "most"]
+    bound: float
+    found: float
+    met: bool
 
 
 class CostLine(Strict):
@@ -164,10 +270,10 @@ class CostLine(Strict):
 class Report(Strict):
     """A ``report.json``; a section that could not be made is empty, and ``missing`` says why.
 
-    ``hours`` are those of all epochs of all runs. Schema 1 is read without the sections dropped.
+    ``hours`` are those of all epochs of all runs.
     """
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     corpus: str
     corpus_fingerprint: str
     larger_source: str
@@ -179,20 +285,11 @@ class Report(Strict):
     tested: tuple[Tested, ...]
     pairs: tuple[Pair, ...]
     out_of_fold: tuple[OutOfFold, ...]
-    square: Square | None
-    neighbours: tuple[Neighbours, ...]
-    learning_curves: tuple[LearningCurve, ...]
+    asked: tuple[Asked, ...]
+    goals: tuple[Goal, ...]
+    ensembles: tuple[Ensemble, ...]
+    random_split: tuple[Split, ...]
     costs: tuple[CostLine, ...]
     machine: Machine
     missing: dict[str, str]
     notice: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_sections(cls, document: Any) -> Any:
-        if not isinstance(document, dict) or document.get("schema_version") != 1:
-            return document
-        known = {key: value for key, value in document.items() if key not in DROPPED_SECTIONS}
-        return known | {
-            "missing": {k: v for k, v in known["missing"].items() if k not in DROPPED_SECTIONS}
-        }

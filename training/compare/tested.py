@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 
 from bcd_models.config import HeldOut
+from bcd_models.local import metrics
+from bcd_models.local.metrics import is_malignant
 from training.compare import schema
 from training.compare.rows import (
     align_frames,
@@ -15,8 +17,6 @@ from training.compare.rows import (
     select_source,
 )
 from training.compare.runs import Missing, Run, Test
-from training.evaluate import metrics
-from training.evaluate.metrics import is_malignant
 from training.evaluate.schema import Figures
 
 

@@ -1,39 +1,36 @@
-"""Compare ways of asking the same weights: views, fields, degraded, ensembles, neighbours.
+"""What fold models answered, measured in every way of asking: views, fields, degraded, together.
 
-python -m training.compare.ways RUN... --corpus CORPUS --out WAYS.json
-
-Runs are those of folds, of one arm or several, whose answers were recorded. Each image is scored by
-the run that held its case out; differences are paired over whole cases. Nothing is trained, and
-the test part is not read.
+Each image is scored by the run that held its case out, as ``training.evaluate.answers`` recorded
+it; differences are paired over whole cases. Nothing is trained or scored again, and the test part
+is not read.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import typer
 from numpy.typing import NDArray
 
+from bcd_models.config import Estimate
 from bcd_models.decision import log_odds, smooth_margins
-from bcd_models.errors import InputError
-from bcd_models.hub.atomic import write_files
-from bcd_models.prediction import NOTICE
-from training import command, run_folder
+from bcd_models.local import metrics, robustness
+from bcd_models.local.calibration import cross_fit, fit_line, fit_lines
+from bcd_models.local.degradations import Pixels
+from bcd_models.local.ladder import LADDER
+from bcd_models.local.points import keep_sensitivity
+from training.compare import groups, schema
+from training.compare.rows import align_frames, resample_cases, select_source
+from training.compare.runs import Missing, Run
 from training.corpus import splits
-from training.corpus.selection import Corpus, check_corpus, find_unlearnt_rows, open_corpus
-from training.evaluate import answers, metrics, robustness
-from training.evaluate.calibration import keep_sensitivity
-from training.evaluate.ladder import LADDER
-from training.evaluate.reliability import cross_fit
-from training.recipes import schema as recipe
+from training.corpus.selection import Corpus, find_unlearnt_rows
+from training.evaluate import answers
+from training.evaluate.reliability import measure_reliability
 
 BASE = "views_1"
 ALONE = ("views_4", "views_8", "size_128", "size_160")
@@ -45,72 +42,145 @@ PLACE = re.compile(r"_x(\d+)_y(\d+)_class")
 Floats = NDArray[np.float64]
 
 
-def read_arms(runs: list[Path], opened: Corpus) -> dict[str, pd.DataFrame]:
-    """Return each arm's answers about rows of the larger source that its folds held out.
+@dataclass(frozen=True)
+class Arm:
+    """The recorded answers of an arm and seed.
+
+    Attributes:
+        name: As "backbone/arm, seed".
+        folds: Which there are.
+        views: Of the recipe.
+        larger: Rows of the larger source that were held out, with all columns of ``answers``.
+        others: By source, whether it was learnt from, and its rows with a ``margin``.
+    """
+
+    name: str
+    folds: tuple[int, ...]
+    views: int
+    larger: pd.DataFrame
+    others: dict[str, tuple[bool, pd.DataFrame]]
+
+
+def read_arms(runs: list[Run], opened: Corpus | None) -> list[Arm]:
+    """Return what the fold runs of each arm and seed answered about rows of a corpus.
 
     Arms of one fold are left out: there is no other fold to calibrate them on.
 
-    Args:
-        runs: Folders of fold runs.
-        opened: Their corpus.
-
     Raises:
-        InputError: A run is of another corpus, holds out no fold, or has no answers.
+        Missing: There are none.
     """
-    larger = splits.find_larger_source(opened.table)
-    parts = defaultdict(list)
+    of_name: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        plan, provenance = recipe.read(run / run_folder.RECIPE), run_folder.read_provenance(run)
-        check_corpus(provenance, opened)
-        if provenance.held_out.fold is None:
-            raise InputError(f"{run} holds out no fold")
-        rows = find_unlearnt_rows(opened, provenance.held_out)
-        rows &= (opened.table["source"] == larger).to_numpy()
-        said = answers.read(run)[rows].astype(np.float64)
-        name = f"{plan.backbone}/{plan.arm}, seed {plan.seed}"
-        parts[name].append(opened.table[rows].join(said).assign(views=plan.views))
-    return {name: pd.concat(some).sort_index() for name, some in parts.items() if len(some) > 1}
+        recorded = run.kind == "grouped" and (run.folder / answers.ANSWERS).is_file()
+        if recorded and run.held.fold is not None:
+            name = f"{run.plan.backbone}/{run.plan.arm}, seed {run.plan.seed}"
+            of_name[name].append(run)
+    whole = {name: of_arm for name, of_arm in of_name.items() if len(of_arm) > 1}
+    if opened is None or not whole:
+        raise Missing("it takes the corpus and the recorded answers of an arm's folds")
+    return [_read_arm(name, of_arm, opened) for name, of_arm in whole.items()]
 
 
-def compare_ways(frame: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Return the AUROC of one view, and of each other way what it adds, with its interval."""
-    truth, drawn = _truth_and_resamples(frame)
+def _read_arm(name: str, runs: list[Run], opened: Corpus) -> Arm:
+    larger, plan = splits.find_larger_source(opened.table), runs[0].plan
+    table = opened.table.assign(row=opened.table.index)
+    held_out, left_out = [], []
+    for run in runs:
+        rows = find_unlearnt_rows(opened, run.held)
+        said = answers.read(run.folder).astype(np.float64)
+        held_out.append(table[rows].join(said[rows]))
+        left_out.append(said["other"].where(~rows, said[BASE]))
+    frame = pd.concat(held_out).sort_index()
+    mean = pd.concat(left_out, axis=1).mean(axis=1)
+    others = {}
+    for source in sorted(set(opened.table["source"]) - {larger}):
+        learnt = not plan.sources or source in plan.sources
+        own = select_source(frame, source)
+        if not learnt:
+            own = table[table["source"] == source].assign(margin=mean)
+        else:
+            own = own.assign(margin=own[f"views_{plan.views}"])
+        others[source] = learnt, own.reset_index(drop=True)
+    folds = tuple(sorted(run.held.fold for run in runs if run.held.fold is not None))
+    return Arm(name, folds, plan.views, select_source(frame, larger), others)
+
+
+def measure_arm(arm: Arm, patches: Iterable[Pixels], published: pd.DataFrame) -> schema.Asked:
+    """Measure an arm's answers in all ways.
+
+    Args:
+        arm: Of several folds.
+        patches: Pixels of its rows of the larger source.
+        published: The table of the published models' margins.
+    """
+    frame = arm.larger
+    margins = frame[f"views_{arm.views}"].to_numpy()
+    truth, folds = metrics.is_malignant(frame), frame["fold"].to_numpy()
+    frame = frame.assign(margin=margins, log_odds=cross_fit(margins, truth, folds))
+    line = fit_line(margins, truth)
+    threshold = float(log_odds(truth.mean()))
+    gains = compare_ways(frame)
+    return schema.Asked(
+        arm=arm.name,
+        folds=arm.folds,
+        views=arm.views,
+        clean=groups.measure_clean(frame, arm.name.partition("/")[0], published),
+        calibration=measure_reliability(frame),
+        one_view=gains.pop(BASE),
+        gains=gains,
+        rungs=compare_rungs(frame, arm.views),
+        groups=groups.measure_groups(frame, patches),
+        context=compare_context(frame),
+        others=tuple(
+            groups.measure_other(source, learnt, own, line, threshold)
+            for source, (learnt, own) in arm.others.items()
+        ),
+    )
+
+
+def compare_ways(frame: pd.DataFrame) -> dict[str, Estimate]:
+    """Return the AUROC of one view, and of each other way what it adds."""
+    truth, drawn = metrics.is_malignant(frame), resample_cases(frame)
     base = frame[BASE].to_numpy()
     ways = {name: frame[name].to_numpy() for name in ALONE if name in frame}
     ways["three fields"] = frame[list(FIELDS)].mean(axis=1).to_numpy()
     found = {BASE: metrics.measure_interval(metrics.auroc, truth, base, drawn)}
     for name, margins in ways.items():
         found[name] = metrics.measure_difference(metrics.auroc, truth, margins, base, drawn)
-    return found
+    return {name: Estimate(**one) for name, one in found.items()}
 
 
-def compare_ensembles(arms: dict[str, pd.DataFrame]) -> dict[str, dict[str, Any]]:
+def compare_ensembles(arms: list[Arm]) -> tuple[schema.Ensemble, ...]:
     """Return what the mean log-odds of two or more arms adds to its best member.
 
     All are asked with four views and calibrated on the folds that they don't answer for.
     """
-    found = {}
+    found = []
     for size in range(2, len(arms) + 1):
-        for names in itertools.combinations(arms, size):
-            shared = list(set.intersection(*(set(arms[name].index) for name in names)))
-            frames = [arms[name].loc[sorted(shared)] for name in names]
-            if len({name.split("/")[0] for name in names}) < size or not shared:
+        for members in itertools.combinations(arms, size):
+            if len({one.name.partition("/")[0] for one in members}) < size:
                 continue  # seeds of one network are not an ensemble that ships
-            truth, drawn = _truth_and_resamples(frames[0])
-            members = [
+            frames = align_frames([one.larger for one in members])
+            truth, drawn = metrics.is_malignant(frames[0]), resample_cases(frames[0])
+            each = [
                 cross_fit(one["views_4"].to_numpy(), truth, one["fold"].to_numpy())
                 for one in frames
             ]
-            best = max(members, key=lambda one: metrics.auroc(truth, one))
-            mean = np.mean(members, axis=0)
-            found[" + ".join(names)] = {
-                "auroc": metrics.measure_interval(metrics.auroc, truth, mean, drawn),
-                "minus_best": metrics.measure_difference(metrics.auroc, truth, mean, best, drawn),
-            }
-    return found
+            best = max(each, key=lambda one: metrics.auroc(truth, one))
+            mean = np.mean(each, axis=0)
+            auroc = metrics.measure_interval(metrics.auroc, truth, mean, drawn)
+            gain = metrics.measure_difference(metrics.auroc, truth, mean, best, drawn)
+            found.append(
+                schema.Ensemble(
+                    members=tuple(one.name for one in members),
+                    auroc=Estimate(**auroc),
+                    minus_best=Estimate(**gain),
+                )
+            )
+    return tuple(found)
 
 
-def compare_rungs(frame: pd.DataFrame, views: int) -> dict[str, dict[str, Any]]:
+def compare_rungs(frame: pd.DataFrame, views: int) -> dict[str, robustness.KeyFigures]:
     """Return the robustness ladder of an arm: its clean figures, and each rung's less these.
 
     Calibration and threshold, the prevalence, are those that clean images give, of the folds that a
@@ -120,23 +190,24 @@ def compare_rungs(frame: pd.DataFrame, views: int) -> dict[str, dict[str, Any]]:
     clean = frame[f"views_{views}"].to_numpy()
     names = [rung.name for rung in LADDER]
     shown = frame[names].notna().all(axis=1).to_numpy()
-    resamples = metrics.draw_resamples(frame["case_id"][shown], frame["source"][shown])
+    resamples = resample_cases(frame[shown])
     threshold = log_odds(truth.mean())
 
+    slope, intercept = fit_lines(clean, truth, folds)
+
     def answer(margins: Floats) -> robustness.Answers:
-        said = cross_fit(clean, truth, folds, margins)[shown]
+        said = (slope * margins + intercept)[shown]
         return said, (said >= threshold).astype(np.float64)
 
     beside, drawn = answer(clean), truth[shown]
-    found = {"clean": robustness.estimate_figures(drawn, beside, resamples).model_dump()}
+    found = {"clean": robustness.estimate_figures(drawn, beside, resamples)}
     for name in names:
         ours = answer(frame[name].to_numpy())
-        gap = robustness.estimate_differences(drawn, ours, beside, resamples)
-        found[name] = gap.model_dump()
+        found[name] = robustness.estimate_differences(drawn, ours, beside, resamples)
     return found
 
 
-def compare_context(frame: pd.DataFrame) -> dict[str, Any] | None:
+def compare_context(frame: pd.DataFrame) -> schema.Context | None:
     """Return what a tile's neighbours add in whole cases; None without two of these.
 
     The width of the Gaussian that a case is smoothed by is the one that is best, on average, in the
@@ -159,21 +230,30 @@ def compare_context(frame: pd.DataFrame) -> dict[str, Any] | None:
         for case in cases
         for sigma in SIGMAS
     }
+
+    def measure(case: str, sigma: float) -> schema.TileFigures:
+        called, truth = smooth(case, sigma) >= threshold, truths[case]
+        recall, specificity = called[truth].mean(), (~called[~truth]).mean()
+        return schema.TileFigures(
+            auroc=area[case, sigma], recall=float(recall), specificity=float(specificity)
+        )
+
+    def choose_width(among: Iterable[str]) -> float:
+        return max(SIGMAS, key=lambda sigma: np.mean([area[case, sigma] for case in among]))
+
     lines = []
     for case in cases:
-        others = [other for other in cases if other != case]
-        sigma = max(SIGMAS, key=lambda one: np.mean([area[other, one] for other in others]))
-        line: dict[str, Any] = {"case": case, "tiles": len(truths[case]), "sigma": sigma}
-        for name, width in (("alone", 0.0), ("with_neighbours", sigma)):
-            called, truth = smooth(case, width) >= threshold, truths[case]
-            line[name] = {
-                "auroc": area[case, width],
-                "recall": float(called[truth].mean()),
-                "specificity": float((~called[~truth]).mean()),
-            }
-        lines.append(line)
-    chosen = max(SIGMAS, key=lambda one: np.mean([area[case, one] for case in cases]))
-    return {"cases": lines, "sigma_of_all": chosen}
+        sigma = choose_width([other for other in cases if other != case])
+        lines.append(
+            schema.WholeCase(
+                case=case,
+                tiles=len(truths[case]),
+                sigma=sigma,
+                alone=measure(case, 0.0),
+                with_neighbours=measure(case, sigma),
+            )
+        )
+    return schema.Context(sigma=choose_width(cases), cases=tuple(lines))
 
 
 def find_whole_cases(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -197,35 +277,3 @@ def lay_out(own: pd.DataFrame) -> tuple[Floats, tuple[NDArray[np.int64], NDArray
     grid = np.full((rows.max() + 1, columns.max() + 1), np.nan)
     grid[rows, columns] = own[BASE]
     return grid, (rows, columns)
-
-
-def _truth_and_resamples(
-    frame: pd.DataFrame,
-) -> tuple[NDArray[np.bool_], metrics.Resamples]:
-    return metrics.is_malignant(frame), metrics.draw_resamples(frame["case_id"], frame["source"])
-
-
-def main(
-    runs: Annotated[list[Path], typer.Argument(help="Runs of folds, whose answers are recorded.")],
-    corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
-    out: Annotated[Path, typer.Option(help="JSON file to write.")],
-) -> None:
-    """Compare ways of asking the same weights."""
-    opened = open_corpus(corpus, "grouped")
-    arms = read_arms(runs, opened)
-    document = {
-        "corpus_fingerprint": opened.about["fingerprint"],
-        "ways": {name: compare_ways(frame) for name, frame in arms.items()},
-        "ladder": {
-            name: compare_rungs(frame, int(frame["views"].iloc[0])) for name, frame in arms.items()
-        },
-        "context": {name: compare_context(frame) for name, frame in arms.items()},
-        "ensembles": compare_ensembles(arms),
-        "notice": NOTICE,
-    }
-    write_files({out: f"{json.dumps(document, indent=1)}\n".encode()})
-    typer.echo(json.dumps(document, indent=1))
-
-
-if __name__ == "__main__":
-    command.run(main)

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from training.corpus import degradations as d
-from training.corpus.degradations import Pixels
+from bcd_models.local import degradations as d
+from bcd_models.local.degradations import Pixels
 from training.corpus.device import to_uint8
 from training.corpus.pixels import StoredPixels
 from training.recipes.schema import HIGHEST_JPEG_QUALITY, Degrade

@@ -41,13 +41,13 @@ def write(
         raise InputError(f"{path} can't be written: {error}") from None
 
 
-def read(path: Path) -> pd.DataFrame:
+def read(path: Path, answers: tuple[str, ...] = ("margin", "probability")) -> pd.DataFrame:
     """Read the lines again; InputError where there is no such file or it is another one."""
     try:
         table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
-    missing = {*COLUMNS, "margin", "probability"} - set(table.columns)
+    missing = {*COLUMNS, *answers} - set(table.columns)
     if missing:
         raise InputError(f"{path} holds no predictions: it lacks {', '.join(sorted(missing))}")
     return table

@@ -9,7 +9,7 @@ after it needs none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
+from bcd_models.local.degradations import Pixels, zoom
+from bcd_models.local.ladder import LADDER
+from bcd_models.local.robustness import degrade
 from bcd_models.models.classifier import BCDClassifier
 from training import command
-from training.corpus.degradations import Pixels, zoom
 from training.corpus.pixels import select_rows
 from training.corpus.selection import Corpus, check_corpus, find_unlearnt_rows, open_corpus
 from training.evaluate import robustness, scoring
-from training.evaluate.ladder import LADDER
 from training.recipes import schema as recipe
 from training.run_folder import MODEL
 
@@ -59,15 +60,15 @@ def record(model: BCDClassifier, opened: Corpus) -> pd.DataFrame:
         is_usable = is_usable | ~opened.table["source"].isin(plan.sources).to_numpy()
     of_fold, others = np.flatnonzero(is_held_out), np.flatnonzero(is_usable & ~is_held_out)
     answers = pd.DataFrame(index=pd.RangeIndex(len(opened.table), name="row"))
-    margins = scoring.score_patches(model, _read_patches(opened, others), views=1)
+    margins = scoring.score_patches(model, read_patches(opened, others), views=1)
     coarse = {"other": pd.Series(margins, others)}
     if len(of_fold):
         for views in VIEWS:  # read anew each time: whole images of a fold would fill the memory
-            patches = _read_patches(opened, of_fold)
+            patches = read_patches(opened, of_fold)
             answers.loc[of_fold, f"views_{views}"] = scoring.score_patches(model, patches, views)
         coarse |= _climb(model, opened, held, of_fold, plan.views)
         for share in FIELDS:
-            zoomed = (zoom(patch, 1 / share) for patch in _read_patches(opened, of_fold))
+            zoomed = (zoom(patch, 1 / share) for patch in read_patches(opened, of_fold))
             margins = scoring.score_patches(model, zoomed, views=1)
             coarse[f"field_{share:g}"] = pd.Series(margins, of_fold)
         cell = model.backbone.cell_pixels  # of which a transformer takes whole ones alone
@@ -85,15 +86,16 @@ def _climb(
 ) -> dict[str, pd.Series]:
     """Return the margins of the ladder's patches among some rows, by rung."""
     drawn = robustness.draw_rows(opened, held).index.intersection(rows).to_numpy()
-    patches = list(_read_patches(opened, drawn))
+    patches = list(read_patches(opened, drawn))
     margins = {}
     for rung in LADDER:
-        degraded = robustness.degrade(rung, patches, drawn)
+        degraded = degrade(rung, patches, drawn)
         margins[rung.name] = pd.Series(scoring.score_patches(model, degraded, views), drawn)
     return margins
 
 
-def _read_patches(opened: Corpus, rows: NDArray[np.int64]) -> Iterator[Pixels]:
+def read_patches(opened: Corpus, rows: Iterable[int]) -> Iterator[Pixels]:
+    """Yield the pixels of some rows of a corpus."""
     for image in opened.rows.select(rows)["image"]:
         yield np.asarray(image.convert("RGB"))
 

@@ -24,12 +24,13 @@ from bcd_models.decision import calibrate, log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
+from bcd_models.local import metrics
+from bcd_models.local.points import band_around, choose_points, measure_point
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
 from training import command
 from training.corpus import splits
-from training.evaluate import metrics, referral
-from training.evaluate.calibration import band_around, choose_points
+from training.evaluate import referral
 from training.evaluate.figures import draw_risk_coverage
 from training.evaluate.reliability import Reliability, measure_reliability
 from training.evaluate.schema import Counts
@@ -41,12 +42,12 @@ CAUTION = (
     "promise nothing for another hospital until `bcd validate` has been run there.**"
 )
 DECIDED = (100, 90, 80, 70, 60, 50)  # percent, in the table of the risk-coverage curve
-FIGURES = {
-    "sensitivity": "recall",
-    "specificity": "specificity",
-    "positive_predictive_value": "precision",
-}
-PREDICTED = (*FIGURES, "negative_predictive_value")
+PREDICTED = (
+    "sensitivity",
+    "specificity",
+    "positive_predictive_value",
+    "negative_predictive_value",
+)
 
 
 class Promise(Strict):
@@ -140,11 +141,6 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
     first = next(iter(points))
     points[first] = OperatingPoint(threshold=decision.threshold, refer=decision.refer)
     for name, point in points.items():
-        figures = metrics.measure_intervals(
-            truth, probability, point.threshold, drawn, FIGURES.values()
-        )
-        spared = (probability < point.threshold).astype(np.float64)
-        of_spared = metrics.measure_intervals(~truth, spared, 0.5, drawn, ("precision",))
         answers = referral.Answers(
             np.abs(calibrated - log_odds(point.threshold)),
             (probability >= point.threshold) != truth,
@@ -152,8 +148,7 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
         )
         promises = _measure_promises(answers, frame["fold"].to_numpy(), point.threshold)
         headline = [one.refer for one in promises if one.alpha == referral.HEADLINE]
-        measured = {key: Estimate(**figures[metric]) for key, metric in FIGURES.items()}
-        measured["negative_predictive_value"] = Estimate(**of_spared["precision"])
+        measured = measure_point(truth, probability, point.threshold, drawn)
         band = point.refer or (headline[0] if headline else None)
         more = {"refer": band, "prevalence": float(truth.mean())}
         found[name] = PointFigures(

@@ -129,35 +129,6 @@ def draw_forest(
     return encode(figure)
 
 
-def draw_shares(series: dict[str, list[tuple[float, float, float, float]]]) -> bytes:
-    """Draw AUROC over the share of the cases learnt from, a line a series.
-
-    Args:
-        series: By name, points of share, value, low and high end.
-    """
-    figure, (axes,) = _make_panels(1)
-    colours, marks = (INK, ACCENT, PALE), "Dos^"
-    for number, (name, points) in enumerate(series.items()):
-        shares, values, lows, highs = (np.array(column) for column in zip(*points, strict=True))
-        aside = shares * (1 + 0.012 * (number - (len(series) - 1) / 2))  # intervals side by side
-        axes.errorbar(
-            aside,
-            values,
-            (values - lows, highs - values),
-            color=colours[number % 3],
-            marker=marks[number % 4],
-            capsize=3,
-            label=name,
-        )
-    shares = np.unique([point[0] for points in series.values() for point in points])
-    axes.set_xscale("log")
-    axes.set_xticks(shares, [f"{100 * share:g}%" for share in shares])
-    axes.set_xticks([], minor=True)
-    axes.set(xlabel="share of the training cases", ylabel="out-of-fold AUROC, 95% interval")
-    axes.legend(frameon=False, loc="lower right")
-    return encode(figure)
-
-
 def draw_risk_coverage(series: dict[str, list[tuple[float, float, float, float]]]) -> bytes:
     """Draw the error among the decided over the share that is decided, a panel a series.
 

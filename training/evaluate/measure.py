@@ -17,13 +17,15 @@ from bcd_models.config import DecisionConfig, HeldOut
 from bcd_models.decision import PROBABILITY_BINS, calibrate
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
+from bcd_models.local import metrics
+from bcd_models.local.calibration import measure_calibration
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
 from training import command
 from training.corpus import predictions, splits
 from training.corpus.pixels import Rows, select_rows
 from training.corpus.selection import check_corpus, open_corpus, select_data
-from training.evaluate import figures, floors, metrics, scoring
+from training.evaluate import figures, floors, scoring
 from training.evaluate import schema as measured
 from training.recipes import schema as recipe
 
@@ -121,7 +123,7 @@ def _measure(scored: pd.DataFrame, decision: DecisionConfig, name: str) -> dict[
     truth, probability = metrics.is_malignant(scored), scored["probability"].to_numpy()
     return {
         name: metrics.measure_intervals(truth, probability, decision.threshold, drawn),
-        "calibration": metrics.measure_calibration(truth, probability),
+        "calibration": measure_calibration(truth, probability),
         "referral": _referral(truth, probability, decision),
         "macro_over_cases": metrics.average_over_cases(scored, probability),
         "floors": {

@@ -19,7 +19,7 @@ from mapie.risk_control import BinaryClassificationController, BinaryRisk
 from numpy.typing import NDArray
 
 from bcd_models.config import Estimate, Strict
-from training.evaluate.metrics import Resamples
+from bcd_models.local.metrics import Resamples
 
 ALPHAS = (0.02, 0.05, 0.10)
 HEADLINE = 0.05

@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from bcd_models.config import Estimate, Strict
-from training.evaluate import metrics
-from training.evaluate.calibration import fit_line
+from bcd_models.local import metrics
+from bcd_models.local.calibration import cross_fit, measure_line
 
 RESAMPLES = 500
 DRAWS = 500
-STEPS = 6
 PERCENTILE = 95
 _OF_PROBIT = 16 * np.sqrt(3) / (15 * np.pi)  # brings a logistic's scale to a normal's
 
@@ -42,26 +41,6 @@ class Reliability(Strict):
     case_spread: float
 
 
-def cross_fit(
-    margins: Floats, truth: Bools, folds: NDArray[np.int64], asked: Floats | None = None
-) -> Floats:
-    """Return calibrated log-odds, each fold's by the line that the others' margins give.
-
-    Args:
-        margins: Out of fold, shape (N,).
-        truth: Whether each row is malignant.
-        folds: Which fold each row was held out with.
-        asked: Other margins of the same rows, to be calibrated by these lines in their place.
-    """
-    asked = margins if asked is None else asked
-    log_odds = np.empty_like(margins)
-    for fold in np.unique(folds):
-        here = folds == fold
-        slope, intercept = fit_line(margins[~here], truth[~here])
-        log_odds[here] = slope * asked[here] + intercept
-    return log_odds
-
-
 def measure_reliability(frame: pd.DataFrame, seed: int = 0) -> Reliability:
     """Measure the calibration of out-of-fold margins.
 
@@ -74,20 +53,11 @@ def measure_reliability(frame: pd.DataFrame, seed: int = 0) -> Reliability:
     log_odds = cross_fit(margins, truth, frame["fold"].to_numpy())
     drawn = metrics.draw_resamples(frame["case_id"], frame["source"], RESAMPLES, seed)
     case = drawn.case
-    values = _fit(log_odds, truth, np.ones((1, len(truth))))
-    fits = [_fit(log_odds, truth, times) for times in drawn.blocks(truth)]
-    spreads = (np.concatenate(parts) for parts in zip(*fits, strict=True))
-    slope, shift = (
-        Estimate(value=float(value[0]), low=float(low), high=float(high))
-        for value, (low, high) in zip(
-            values, (np.quantile(spread, (0.025, 0.975)) for spread in spreads), strict=True
-        )
-    )
+    line = measure_line(log_odds, truth, drawn)
     spread = estimate_case_spread(log_odds, truth, case)
     rng = np.random.default_rng(seed)
     return Reliability(
-        slope=slope,
-        in_the_large=shift,
+        **{name: Estimate(**one) for name, one in line.items()},
         ece=metrics.expected_calibration_error(truth, expit(log_odds)),
         ece_if_calibrated=_draw_null(log_odds, case, 0.0, rng),
         ece_if_calibrated_over_cases=_draw_null(log_odds, case, spread, rng),
@@ -122,33 +92,3 @@ def _draw_null(
         labels = rng.random(len(log_odds)) < expit(steeper + shift)
         errors.append(metrics.expected_calibration_error(labels, probability))
     return float(np.percentile(errors, PERCENTILE))
-
-
-def _fit(log_odds: Floats, truth: Bools, times: Floats) -> tuple[Floats, Floats]:
-    """Fit resamples by Newton's steps.
-
-    Args:
-        log_odds: Shape (N,).
-        truth: Whether each row is malignant.
-        times: How often each resample drew each row, shape (B, N).
-
-    Returns:
-        The slope of each, and the shift that makes its mean probability true at slope 1.
-    """
-    slope, intercept, shift = np.ones(len(times)), np.zeros(len(times)), np.zeros(len(times))
-    for _ in range(STEPS):
-        gap, weight = _compare(np.outer(slope, log_odds) + intercept[:, None], truth, times)
-        moments = [(weight * log_odds**power).sum(1) for power in range(3)]
-        pulls = gap.sum(1), gap @ log_odds
-        determinant = moments[0] * moments[2] - moments[1] ** 2
-        slope += (moments[0] * pulls[1] - moments[1] * pulls[0]) / determinant
-        intercept += (moments[2] * pulls[0] - moments[1] * pulls[1]) / determinant
-        gap, weight = _compare(log_odds + shift[:, None], truth, times)
-        shift += gap.sum(1) / weight.sum(1)
-    return slope, shift
-
-
-def _compare(log_odds: Floats, truth: Bools, times: Floats) -> tuple[Floats, Floats]:
-    """Return what truth lies above the probability, and the weight of each row."""
-    probability = expit(log_odds)
-    return times * (truth - probability), times * probability * (1 - probability)

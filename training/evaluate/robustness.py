@@ -8,8 +8,7 @@ threshold and calibration, which clean out-of-fold images have fixed; their answ
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,14 +23,26 @@ from bcd_models.config import Estimate, HeldOut, Provenance, Strict, first_error
 from bcd_models.decision import log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
+from bcd_models.local import metrics
+from bcd_models.local.degradations import Pixels
+from bcd_models.local.ladder import LADDER, Rung
+from bcd_models.local.robustness import (
+    MAX_RECALL_LOSS,
+    MAX_SPECIFICITY_LOSS,
+    SEED,
+    Answers,
+    Climb,
+    KeyFigures,
+    degrade,
+    draw_evenly,
+    measure_climb,
+)
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
 from training import command
 from training.corpus import splits
-from training.corpus.degradations import Pixels
 from training.corpus.selection import Corpus, check_corpus, find_unlearnt_rows, open_corpus
-from training.evaluate import metrics, scoring
-from training.evaluate.ladder import LADDER, Rung
+from training.evaluate import scoring
 from training.evaluate.schema import Counts, Model
 from training.recipes import schema as recipe
 from training.recipes.schema import SplitKind
@@ -39,45 +50,6 @@ from training.recipes.schema import SplitKind
 SCHEMA_VERSION = 1
 MAX_PATCHES = 2_000
 MIN_CASES = 100  # that a draw should hold; where a corpus has fewer, the table says so
-MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS = 0.10, 0.15  # beyond either, a model is not usable any more
-SEED = 0
-
-
-class KeyFigures(Strict):
-    """The figures of a rung, or how far they lie above those of clean images."""
-
-    auroc: Estimate
-    recall: Estimate
-    specificity: Estimate
-
-
-class RungFigures(Strict):
-    """What was measured on a rung.
-
-    Attributes:
-        name: Of the rung.
-        kind: What grows stronger from rung to rung.
-        words: How strong it is here.
-        unseen: Whether training never degrades in this way.
-        figures: Of the degraded patches.
-        minus_clean: The same less those of the clean patches, paired.
-    """
-
-    name: str
-    kind: str
-    words: str
-    unseen: bool
-    figures: KeyFigures
-    minus_clean: KeyFigures
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether neither recall nor specificity falls by more than is bearable."""
-        gained = self.minus_clean
-        return (
-            gained.recall.value >= -MAX_RECALL_LOSS
-            and gained.specificity.value >= -MAX_SPECIFICITY_LOSS
-        )
 
 
 class Draw(Strict):
@@ -104,25 +76,19 @@ class Draw(Strict):
     counts: Counts
 
 
-class Robustness(Strict):
-    """A ``robustness.json``.
+class Robustness(Climb):
+    """A ``robustness.json``: the ladder, and what climbed it.
 
     Attributes:
         models: Whose answers are pooled.
         draw: The patches.
         intervals: How they were made.
-        clean: Figures of the patches as they are.
-        rungs: In the ladder's order.
-        stops_at: For each kind the first rung at which the model is not usable any more, or None.
     """
 
     schema_version: Literal[1]
     models: tuple[Model, ...] = Field(min_length=1)
     draw: Draw
     intervals: str
-    clean: KeyFigures
-    rungs: tuple[RungFigures, ...]
-    stops_at: dict[str, str | None]
     notice: str
 
 
@@ -162,16 +128,14 @@ def climb(
         ),
         intervals=f"95%, bootstrap over whole cases, {metrics.RESAMPLES} resamples; differences "
         "are paired over the same resamples",
-        **_measure(panel, patches, drawn, ladder),
+        **dict(_measure(panel, patches, drawn, ladder)),
         notice=NOTICE,
     )
 
 
 def draw_patches(frame: pd.DataFrame, count: int = MAX_PATCHES, seed: int = SEED) -> pd.DataFrame:
     """Draw rows at random, as many from each case until it has no more."""
-    shuffled = frame.sample(frac=1, random_state=seed)
-    rank = shuffled.groupby("case_id").cumcount()
-    return shuffled.iloc[np.argsort(rank, kind="stable")[:count]].sort_index()
+    return frame.iloc[draw_evenly(frame["case_id"], count, seed)]
 
 
 def draw_rows(opened: Corpus, held: HeldOut) -> pd.DataFrame:
@@ -184,14 +148,6 @@ def draw_rows(opened: Corpus, held: HeldOut) -> pd.DataFrame:
     is_test = (opened.split.part == "test").to_numpy()
     of_part = is_test if held.nothing else ~is_test
     return draw_patches(table[of_part & (table["source"] == splits.find_larger_source(table))])
-
-
-def degrade(rung: Rung, patches: Iterable[Pixels], rows: Iterable[int]) -> list[Pixels]:
-    """Degrade patches by a rung, each with the seed of its row in the corpus."""
-    return [
-        rung.apply(patch, np.random.default_rng((SEED, row)))
-        for patch, row in zip(patches, rows, strict=True)
-    ]
 
 
 def _shared_provenance(models: Sequence[BCDClassifier]) -> Provenance:
@@ -233,35 +189,14 @@ Panel = list[tuple[BCDClassifier, NDArray[np.int64]]]
 
 def _measure(
     panel: Panel, patches: list[Pixels], drawn: pd.DataFrame, ladder: Sequence[Rung]
-) -> dict[str, object]:
+) -> Climb:
     truth = metrics.is_malignant(drawn)
     resamples = metrics.draw_resamples(drawn["case_id"], drawn["source"])
-    clean = _answer(panel, patches)
-    rungs = []
-    for rung in tqdm(ladder, "robustness ladder", disable=None):
-        answers = _answer(panel, degrade(rung, patches, drawn.index))
-        rungs.append(
-            RungFigures(
-                name=rung.name,
-                kind=rung.kind,
-                words=rung.words,
-                unseen=rung.unseen,
-                figures=estimate_figures(truth, answers, resamples),
-                minus_clean=estimate_differences(truth, answers, clean, resamples),
-            )
-        )
-    return {
-        "clean": estimate_figures(truth, clean, resamples),
-        "rungs": tuple(rungs),
-        "stops_at": {
-            kind: next((rung.name for rung in of_kind if not rung.is_usable), None)
-            for kind, of_kind in itertools.groupby(rungs, lambda rung: rung.kind)
-        },
-    }
-
-
-Answers = tuple[NDArray[np.float64], NDArray[np.float64]]
-"""Calibrated log-odds, and whether they reach the model's own threshold as 1 or 0."""
+    degraded = (
+        (rung, _answer(panel, degrade(rung, patches, drawn.index)))
+        for rung in tqdm(ladder, "robustness ladder", disable=None)
+    )
+    return measure_climb(truth, _answer(panel, patches), degraded, resamples)
 
 
 def _answer(panel: Panel, patches: list[Pixels]) -> Answers:
@@ -272,30 +207,6 @@ def _answer(panel: Panel, patches: list[Pixels]) -> Answers:
         answers[places] = decision.slope * margins + decision.intercept
         calls[places] = answers[places] >= log_odds(decision.threshold)
     return answers, calls
-
-
-_AT_THRESHOLD = ("recall", "specificity")
-
-
-def estimate_figures(
-    truth: NDArray[np.bool_], answers: Answers, drawn: metrics.Resamples
-) -> KeyFigures:
-    """Return the figures of some answers."""
-    scores, calls = answers
-    auroc = metrics.measure_interval(metrics.auroc, truth, scores, drawn)
-    found = metrics.measure_intervals(truth, calls, 0.5, drawn, _AT_THRESHOLD)
-    return KeyFigures.model_validate({"auroc": auroc, **found})
-
-
-def estimate_differences(
-    truth: NDArray[np.bool_], ours: Answers, clean: Answers, drawn: metrics.Resamples
-) -> KeyFigures:
-    """Return how far figures lie above those of the clean images, paired."""
-    auroc = metrics.measure_difference(metrics.auroc, truth, ours[0], clean[0], drawn)
-    found = metrics.measure_differences(
-        truth, (ours[1], 0.5), (clean[1], 0.5), drawn, _AT_THRESHOLD
-    )
-    return KeyFigures.model_validate({"auroc": auroc, **found})
 
 
 def tabulate(document: Robustness) -> str:

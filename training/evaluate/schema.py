@@ -23,8 +23,8 @@ from pydantic_core import CoreSchema, InitErrorDetails
 from bcd_models.config import Estimate, Strict, first_error
 from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
+from bcd_models.local.metrics import METRICS
 from training import command
-from training.evaluate.metrics import METRICS
 from training.recipes.schema import SplitKind
 
 SCHEMA_VERSION = 1

@@ -12,11 +12,11 @@ from torch import nn
 
 from bcd_models.config import PreprocessConfig
 from bcd_models.images.preprocess import normalise, resize
+from bcd_models.local import metrics
 from bcd_models.models.classifier import BCDClassifier
 from training.corpus import splits
 from training.corpus.device import symmetry
 from training.corpus.pixels import Rows, StoredPixels
-from training.evaluate import metrics
 
 BATCH = 128
 

@@ -153,6 +153,20 @@ class Repository:
 
         return patiently(attempt)
 
+    def tag(self, name: str, commit: str) -> None:
+        """Let a tag name a commit, whatever it named before."""
+
+        def attempt() -> None:
+            refs = HfApi().list_repo_refs(self.repo_id, repo_type=self.kind)
+            named = {tag.name: tag.target_commit for tag in refs.tags}
+            if named.get(name) == commit:
+                return
+            if name in named:
+                HfApi().delete_tag(self.repo_id, tag=name, repo_type=self.kind)
+            HfApi().create_tag(self.repo_id, tag=name, revision=commit, repo_type=self.kind)
+
+        patiently(attempt)
+
     @contextmanager
     def download(self, revision: str) -> Iterator[Path]:
         """Download everything of a commit into a cache that holds nothing else."""

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from bcd_models.errors import InputError
+from bcd_models.hub.repository import SCHEMA_TAG
 from training.publish.hub import (
     Change,
     Content,
@@ -57,6 +58,9 @@ def publish(content: Content, repo_id: str, *, private: bool, dry_run: bool, ver
             changes = repository.changes(content, info)  # a new one is not always empty
         commit = repository.send(content, changes, info) if changes else str(info.sha)
         typer.echo(f"{'published' if changes else 'nothing to send'}: {repo_id} at {commit}")
+        if content.kind == "model":
+            repository.tag(SCHEMA_TAG, commit)
+            typer.echo(f"tagged: {SCHEMA_TAG}, which a library of this schema loads by default")
         if verify:
             _verify(repository, content, commit)
 

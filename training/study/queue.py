@@ -25,11 +25,11 @@ from filelock import FileLock, Timeout
 from bcd_models.decision import log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
+from bcd_models.local import metrics
 from bcd_models.models.backbones import get_backbone
 from training.compare.rows import align_frames, select_source
 from training.compare.runs import METRICS
 from training.corpus import predictions, splits
-from training.evaluate import metrics
 from training.evaluate.answers import ANSWERS
 from training.recipes import schema as recipe
 from training.recipes.schema import Recipe

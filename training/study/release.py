@@ -6,7 +6,6 @@ python -m training.study.release RUN... --report REPORT --cards cards --readme R
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,6 @@ import typer
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
-from bcd_models.models.backbones import get_backbone
 from training import command
 from training.card import write as card
 from training.compare import page
@@ -34,17 +32,13 @@ REQUIRED_FILES = (
 )
 
 
-def release(
-    run: Path, cards: Path, dataset: str = "", near: Sequence[measured.Neighbours] = ()
-) -> Path:
+def release(run: Path, cards: Path, dataset: str = "") -> Path:
     """Put a run's model, figures and card into its folder; returns the folder.
 
     Args:
         run: A run's folder.
         cards: Folder of model folders.
         dataset: Hub id of the published corpus, or "".
-        near: What a comparison found of neighbouring cases; that of the run's own backbone goes
-            into its figures, or the first.
 
     Raises:
         InputError: The run was not finished or not tested.
@@ -57,10 +51,8 @@ def release(
     beside = cards / f".{folder.name}.new"
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(run / MODEL, beside)
-    title = get_backbone(config.backbone).title
-    own_first = sorted(near, key=lambda one: one.backbone != title)
-    known = {"training": sum_up_epochs(run), "neighbours": next(iter(own_first), None)}
-    metrics = measured.read(run / METRICS).model_copy(update=known)
+    metrics = measured.read(run / METRICS)
+    metrics = metrics.model_copy(update={"training": sum_up_epochs(run)})
     (beside / card.METRICS_FILE).write_text(metrics.model_dump_json(indent=1) + "\n", "utf-8")
     for name in FIGURES:
         if (run / name).is_file():
@@ -79,8 +71,9 @@ def main(
     dataset: Annotated[str, typer.Option(help="Hub id of the published corpus.")] = "",
 ) -> None:
     """Publish tested runs into a folder of model folders."""
-    near = page.read(report).neighbours if report else ()
-    folders = [release(run, cards, dataset, near) for run in runs]
+    if report:
+        page.read(report)
+    folders = [release(run, cards, dataset) for run in runs]
     for folder in folders:
         typer.echo(f"model: {folder}")
     if report:

@@ -24,15 +24,16 @@ from numpy.typing import NDArray
 from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
+from bcd_models.local import metrics
+from bcd_models.local.points import fit_decision
 from bcd_models.models.backbones import create_network
 from bcd_models.models.classifier import BCDClassifier
 from training import command, run_folder
 from training.corpus import predictions, splits
 from training.corpus.pixels import Rows
 from training.corpus.selection import Data, open_corpus, select_data
-from training.evaluate import metrics, scoring
+from training.evaluate import scoring
 from training.evaluate.answers import ANSWERS
-from training.evaluate.calibration import fit_decision
 from training.recipes import schema as recipe
 from training.run_folder import MODEL, PREDICTIONS
 from training.train import engine, start

@@ -14,7 +14,8 @@ from bcd_models.images.field import plan_layout
 from bcd_models.images.open import ImageLimits, open_image, open_scaled
 from bcd_models.images.scale import Scale, give_scale
 from bcd_models.models.classifier import BCDClassifier
-from bcd_models.prediction import Prediction
+from bcd_models.prediction import Prediction, Unsuitable
+from clinic.analysis import wording
 from clinic.analysis.display import reduce_heat_map
 from clinic.analysis.models import Models
 from clinic.storage.shown_images import encode_png
@@ -40,7 +41,7 @@ class Analysed:
     field_width_um: float | None  # how many micrometres wide its field is; None: not known
     # by model; a heat map is at most as large as it is shown
     explanations: dict[str, Explanation]
-    warnings: tuple[str, ...]  # why its scale makes the answers less to be relied on
+    warnings: tuple[str, ...]  # what makes the answers less to be relied on
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,11 @@ def hand_in(data: bytes, mpp: float | None = None, field_width_um: float | None 
 
 
 def analyse(
-    models: Models, handed_in: Sequence[HandedIn], names: Sequence[str], point: str = ""
+    models: Models,
+    handed_in: Sequence[HandedIn],
+    names: Sequence[str],
+    point: str = "",
+    suitability: Unsuitable = "refer",
 ) -> tuple[Analysed, ...]:
     """Let some models answer about some images; nothing is stored.
 
@@ -77,6 +82,7 @@ def analyse(
         handed_in: The images.
         names: Of the models that answer.
         point: Name of the operating point; "": each model's own.
+        suitability: Whether what looks unsuitable is referred, or answered all the same.
 
     Raises:
         InputError: No image or too many, no model of a name, or one without such a point.
@@ -87,24 +93,41 @@ def analyse(
     if not names or len(set(names)) < len(names):
         raise InputError("choose one or more models, each once")
     loaded = [models.load(name) for name in names]
-    return tuple(_analyse_one(models, loaded, point, *pair) for pair in enumerate(handed_in, 1))
+    return tuple(
+        _analyse_one(models, loaded, point, suitability, *pair) for pair in enumerate(handed_in, 1)
+    )
 
 
-def predict(model: BCDClassifier, one: HandedIn, point: str = "") -> Prediction:
+def predict(
+    model: BCDClassifier, one: HandedIn, point: str = "", suitability: Unsuitable = "refer"
+) -> Prediction:
     """Answer about an image at an operating point; "": the model's own.
 
     Raises:
         ImageError: It can't be used, or its field is too large.
         InputError: The model has no such point.
     """
-    return model.predict(one.data, LIMITS, mpp=one.mpp, point=point or None)
+    return model.predict(
+        one.data, LIMITS, mpp=one.mpp, point=point or None, suitability=suitability
+    )
 
 
 def explain(
-    model: BCDClassifier, one: HandedIn, label: Label | None = None, point: str = ""
+    model: BCDClassifier,
+    one: HandedIn,
+    label: Label | None = None,
+    point: str = "",
+    suitability: Unsuitable = "refer",
 ) -> Explanation:
     """Answer about an image and explain a label, by default the answer's own; raises alike."""
-    return model.explain(one.data, label=label, limits=LIMITS, mpp=one.mpp, point=point or None)
+    return model.explain(
+        one.data,
+        label=label,
+        limits=LIMITS,
+        mpp=one.mpp,
+        point=point or None,
+        suitability=suitability,
+    )
 
 
 def scale_warnings(
@@ -134,16 +157,26 @@ def _find_reasons(
 
 
 def _analyse_one(
-    models: Models, loaded: Sequence[BCDClassifier], point: str, number: int, one: HandedIn
+    models: Models,
+    loaded: Sequence[BCDClassifier],
+    point: str,
+    suitability: Unsuitable,
+    number: int,
+    one: HandedIn,
 ) -> Analysed:
     try:
         image, read = open_scaled(one.data)
-        said = {model.config.name: explain(model, one, point=point) for model in loaded}
+        said = {
+            model.config.name: explain(model, one, point=point, suitability=suitability)
+            for model in loaded
+        }
     except ImageError as error:
         raise ImageError(f"image {number}: {error}") from None
     scale = read if one.mpp is None else give_scale(one.mpp)
     width_um = scale.mpp_x * image.width if scale else None
     # One image in memory for all models, and no more of a heat map than is shown.
     kept = {name: replace(reduce_heat_map(answer), image=image) for name, answer in said.items()}
+    answers = [answer.prediction for answer in kept.values()]
     warnings = scale_warnings(models, kept, image.size, width_um)
+    warnings += wording.suitability_warnings(answers)
     return Analysed(image, encode_png(image), width_um, kept, warnings)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bcd_models.explanation import Explanation, apply_colours
+from bcd_models.explanation import Explanation, colour_map
 from clinic.storage.shown_images import encode_png
 
 MAX_SIDE = 800
+SEEN, LEFT_OUT = 255, 128  # alpha of a stored heat map; 0: not looked at
 
 
 def resize_for_display(explanation: Explanation, side: int = MAX_SIDE) -> Explanation:
@@ -50,34 +52,43 @@ def display_size(size: tuple[int, int], side: int = MAX_SIDE) -> tuple[int, int]
 
 
 def encode_heat_map(explanation: Explanation) -> bytes:
-    """Return a heat map as it is stored, a grey PNG; clear where nothing was looked at."""
+    """Return a heat map as it is stored, a grey PNG.
+
+    It is clear where nothing was looked at, and half clear where tiles are left out as unsuitable.
+    """
     height, width = explanation.heatmap.shape
     shown = _resize_map(explanation, display_size((width, height)))
     grey = Image.fromarray(np.rint(shown.heatmap * 255).astype(np.uint8))
     if not shown.seen.all():
-        grey.putalpha(Image.fromarray(shown.seen).convert("L"))
+        alpha = np.where(shown.seen, SEEN, 0)
+        if shown.left_out is not None:
+            alpha[shown.left_out] = LEFT_OUT
+        grey.putalpha(Image.fromarray(alpha.astype(np.uint8)))
     return encode_png(grey)
 
 
-def decode_heat_map(png: bytes) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Return a stored heat map, from 0 to 255, and which pixels of it were looked at."""
+def decode_heat_map(
+    png: bytes,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return a stored heat map, from 0 to 255, and its pixels looked at and left out."""
     with Image.open(io.BytesIO(png)) as stored:
-        grey, alpha = stored.convert("LA").split()
-    return np.asarray(grey), np.asarray(alpha) > 0
+        grey, alpha = map(np.asarray, stored.convert("LA").split())
+    return grey, alpha == SEEN, alpha == LEFT_OUT
 
 
 def _resize_map(explanation: Explanation, size: tuple[int, int]) -> Explanation:
-    heat, seen = (Image.fromarray(one) for one in (explanation.heatmap, explanation.seen))
+    def resize(values: NDArray[Any], way: Image.Resampling) -> NDArray[Any]:
+        return np.asarray(Image.fromarray(values).resize(size, way))
+
+    nearest, left_out = Image.Resampling.NEAREST, explanation.left_out
     return replace(
         explanation,
-        heatmap=np.asarray(heat.resize(size, Image.Resampling.BILINEAR)),
-        seen=np.asarray(seen.resize(size, Image.Resampling.NEAREST)),
+        heatmap=resize(explanation.heatmap, Image.Resampling.BILINEAR),
+        seen=resize(explanation.seen, nearest),
+        left_out=None if left_out is None else resize(left_out, nearest),
     )
 
 
 def colour_heat_map(grey: bytes) -> bytes:
     """Return a stored heat map, a grey PNG, in the colours that it is shown in, as PNG."""
-    values, seen = decode_heat_map(grey)
-    coloured = Image.fromarray(apply_colours(values))
-    coloured.putalpha(Image.fromarray(seen).convert("L"))
-    return encode_png(coloured)
+    return encode_png(colour_map(*decode_heat_map(grey)))

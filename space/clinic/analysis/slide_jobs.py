@@ -16,6 +16,7 @@ from PIL import Image
 from bcd_models.errors import ImageError
 from bcd_models.images.open import ImageLimits
 from bcd_models.models.predictor import Predictor
+from bcd_models.prediction import Unsuitable
 from bcd_models.slides.output import write
 from bcd_models.slides.prediction import UM2_IN_MM2, SlidePrediction
 from bcd_models.slides.slide_file import (
@@ -69,16 +70,20 @@ def map_slide(
     folder: Path,
     progress: Callable[[int, int], None] | None = None,
     point: str = "",
+    suitability: Unsuitable = "refer",
 ) -> SlideMap:
     """Let a model answer all over a slide; the rest is as in ``inspect_slide``.
 
     ``progress`` is called with how many tiles are done, and how many there are; ``point`` names the
-    operating point, "" is the model's own.
+    operating point, "" is the model's own; ``suitability`` says whether fields that look unsuitable
+    are left out, or counted all the same.
     """
     require_doctor(actor)
     with _place_slide(data, folder) as path:
         facts = _read_facts(path, mpp)
-        prediction = model.predict_slide(path, mpp=mpp, point=point or None, progress=progress)
+        prediction = model.predict_slide(
+            path, mpp=mpp, point=point or None, suitability=suitability, progress=progress
+        )
         written = {one.name: one.read_bytes() for one in write(prediction, path.parent)}
         return SlideMap(prediction, pack_zip(written), _read_picture(facts))
 

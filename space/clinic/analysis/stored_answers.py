@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from bcd_models.explanation import Explanation
-from bcd_models.prediction import Prediction
+from bcd_models.prediction import Finding, Prediction
 from clinic.analysis.display import decode_heat_map
 from clinic.storage.tables import ExaminedImage, Result
 
@@ -18,6 +20,13 @@ ANSWER_COLUMNS = (
     "label", "probability", "decision", "threshold", "point", "missed_of_100",
     "mpp", "scale",
 )  # fmt: skip
+LIST_COLUMNS = ("reasons", "tile_probabilities", "findings", "tile_findings", "ignored")
+
+
+def list_columns(answer: Prediction) -> dict[str, list[Any]]:
+    """Return what ``LIST_COLUMNS`` of a row keep of an answer."""
+    fields = asdict(answer)
+    return {name: [_thaw(one) for one in fields[name]] for name in LIST_COLUMNS}
 
 
 def prediction(image: ExaminedImage, result: Result) -> Prediction:
@@ -30,6 +39,9 @@ def prediction(image: ExaminedImage, result: Result) -> Prediction:
         reasons=tuple(result.reasons),
         refer=refer,
         tile_probabilities=tuple(map(tuple, result.tile_probabilities)),
+        findings=tuple(Finding(**one) for one in result.findings),
+        tile_findings=tuple(map(tuple, result.tile_findings)),
+        ignored=tuple(Finding(**one) for one in result.ignored),
         width=image.width,
         height=image.height,
         **{name: getattr(result, name) for name in ANSWER_COLUMNS},
@@ -43,7 +55,11 @@ def explanation(answer: Prediction, picture: bytes, heat: bytes) -> Explanation:
     """
     with Image.open(io.BytesIO(picture)) as stored:
         image = stored.convert("RGB")
-    values, seen = decode_heat_map(heat)
-    return Explanation(
-        image, answer.label, values.astype(np.float32) / np.float32(255), answer, seen
-    )
+    values, seen, left_out = decode_heat_map(heat)
+    heat_map = values.astype(np.float32) / np.float32(255)
+    return Explanation(image, answer.label, heat_map, answer, seen, left_out)
+
+
+def _thaw(one: Any) -> Any:
+    """Return a row of tiles as JSON gives it back; anything else as it is."""
+    return list(one) if isinstance(one, tuple) else one

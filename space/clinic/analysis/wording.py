@@ -8,7 +8,7 @@ from bcd_models.config import Label, ModelConfig, PreprocessConfig
 from bcd_models.images.field import TRAINED
 from bcd_models.images.scale import Scale
 from bcd_models.models.backbones import count_cells
-from bcd_models.prediction import WORDS, Prediction
+from bcd_models.prediction import IN_BAND, WORDS, Finding, Prediction, describe_unsuitable
 from clinic.analysis.models import OfferedModel
 
 PREDICTIVE_NOTE = (
@@ -19,6 +19,21 @@ RUNTIMES = {"onnx": "ONNX Runtime"}  # by their names in an answer; others are c
 SCALE_SOURCES = {"given": "as given", TRAINED: TRAINED}  # others are what a file says
 DARK = "nothing speaks for it"
 BRIGHT = "would be called so with certainty"
+# What to do about each finding of ``bcd_models.images.suitability``.
+REMEDIES = {
+    "flat": "Choose a field that shows tissue.",
+    "dark": "Turn up the light or the exposure, and take the image again.",
+    "noise": "Take the image again with more light.",
+    "glass": "Choose a field that tissue fills.",
+    "grey": "Hand in the image in colour.",
+    "focus": "Focus, and take the image again.",
+    "stain": (
+        "Hand in a field stained with haematoxylin and eosin. If this is one, check that the "
+        "colours are right: not inverted, and red and blue not swapped."
+    ),
+    "picture": "Hand in an image taken through the microscope or by a slide scanner.",
+}
+NO_ANSWER = "No answer: this image looks unsuitable"
 SEEN_BEFORE = (
     "Answers about one or more of these images have been shown to you before, so a read will be "
     "recorded as made after the models' answers."
@@ -36,7 +51,7 @@ def figure(probability: float) -> str:
 
 def heading(prediction: Prediction) -> str:
     """Return the result in words, as a heading."""
-    return capitalise(prediction.words)
+    return NO_ANSWER if prediction.is_unsuitable else capitalise(prediction.words)
 
 
 def capitalise(words: str) -> str:
@@ -76,7 +91,47 @@ def runtime_words(prediction: Prediction) -> str:
 
 def reason_lines(prediction: Prediction) -> list[str]:
     """Return why the answer should not be relied on, and what to do; mostly none."""
-    return [f"Because {reason}." for reason in prediction.reasons]
+    # Where no probability is told, none is the reason.
+    hidden = (IN_BAND,) if prediction.is_unsuitable else ()
+    lines = [f"Because {reason}." for reason in prediction.reasons if reason not in hidden]
+    if prediction.findings and not prediction.is_unsuitable:
+        found = describe_unsuitable(prediction.findings, prediction.judged_tiles)
+        lines.append(f"Left out: {found}.")
+    return lines + _find_remedies(prediction.findings)
+
+
+def override_line(prediction: Prediction) -> str:
+    """Return what an answer was given in spite of, because the user asked for it; mostly ""."""
+    return f"{capitalise(_describe_ignored(prediction))}." if prediction.ignored else ""
+
+
+def suitability_warnings(answers: Iterable[Prediction]) -> tuple[str, ...]:
+    """Return what was found in an image while its answers are hidden, and what to do."""
+    told = []
+    for one in answers:
+        if one.ignored:
+            told.append(_describe_ignored(one))
+        elif one.findings:
+            found = describe_unsuitable(one.findings, one.judged_tiles)
+            told.append(" ".join([f"{found}.", *_find_remedies(one.findings)]).rstrip("."))
+    return tuple(dict.fromkeys(told))
+
+
+def findings_line(prediction: Prediction) -> str:
+    """Return what was measured of each finding, with the limit; "" where nothing was found."""
+    return "; ".join(
+        f"{one.name} {one.value:.3g}, limit {one.threshold:.3g}"
+        for one in (*prediction.findings, *prediction.ignored)
+    )
+
+
+def _describe_ignored(prediction: Prediction) -> str:
+    found = describe_unsuitable(prediction.ignored, prediction.judged_tiles)
+    return f"answered all the same, at the user's request, although {found}"
+
+
+def _find_remedies(findings: Iterable[Finding]) -> list[str]:
+    return [REMEDIES[one.name] for one in findings if one.name in REMEDIES]
 
 
 def scale_words(prediction: Prediction) -> str:
@@ -136,9 +191,11 @@ def predictive_line(model: OfferedModel, point: str, share: int) -> str:
     )
 
 
-def map_line(label: Label) -> str:
-    """Return what bright regions speak for."""
-    return f"Bright regions speak for “{WORDS[label]}”; dark regions do not."
+def map_line(prediction: Prediction, label: Label) -> str:
+    """Return what bright regions speak for, and what is striped."""
+    line = f"Bright regions speak for “{WORDS[label]}”; dark regions do not."
+    is_striped = prediction.judged_tiles > prediction.tiles
+    return f"{line} Grey stripes mark what is left out." if is_striped else line
 
 
 def cell_line(config: ModelConfig) -> str:

@@ -19,6 +19,7 @@ COLUMNS = (
     "examination", "patient", "external_id", "saved_at", "image", "model", "model_version",
     "weights_sha256", "probability", "threshold", "decision", "read", "read_after_answer",
     "comment_on_read", "mpp", "scale", "reasons", "point",
+    "findings", "ignored",
 )  # fmt: skip
 
 
@@ -40,8 +41,16 @@ def export_answers(clinic: Installation, actor: Actor | None, model: str, period
     with clinic.database.transaction() as session:
         clinic.log.write(session, "answers_exported", actor=doctor, **about)
     return csv_file.write_csv(
-        COLUMNS, ((*row, "; ".join(reasons), point) for *row, reasons, point in rows)
+        COLUMNS,
+        (
+            (*row, "; ".join(reasons), point, _join_words(findings), _join_words(ignored))
+            for *row, reasons, point, findings, ignored in rows
+        ),
     )
+
+
+def _join_words(findings: list[dict[str, Any]]) -> str:
+    return "; ".join(one["words"] for one in findings)
 
 
 def _answers(doctor: Actor, model: str, period: Period) -> Select[*tuple[Any, ...]]:
@@ -76,6 +85,8 @@ def _answers(doctor: Actor, model: str, period: Period) -> Select[*tuple[Any, ..
             Result.scale,
             Result.reasons,
             Result.point,
+            Result.findings,
+            Result.ignored,
         )
         .join_from(Examination, Patient)
         .join(ExaminedImage)

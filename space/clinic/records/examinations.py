@@ -16,11 +16,12 @@ from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
 from bcd_models.explanation import Explanation
+from bcd_models.prediction import Unsuitable
 from clinic.accounts.permissions import require_doctor
 from clinic.analysis.analyse import Analysed, Analysis, HandedIn, analyse
 from clinic.analysis.display import encode_heat_map
 from clinic.analysis.models import Models
-from clinic.analysis.stored_answers import ANSWER_COLUMNS
+from clinic.analysis.stored_answers import ANSWER_COLUMNS, list_columns
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.records.texts import check_text
@@ -64,10 +65,11 @@ def analyse_for_patient(
     names: Sequence[str],
     shown: bool,
     point: str = "",
+    suitability: Unsuitable = "refer",
 ) -> Analysis:
     """Let some models answer about images of a patient; that they did is logged, saved or not.
 
-    Where the doctor sees what they say, ``shown``, that is kept before it is returned. ``point`` is
+    Where the doctor sees what they say, ``shown``, that is kept before it is returned. The rest is
     as in ``analyse``.
 
     Raises:
@@ -77,7 +79,7 @@ def analyse_for_patient(
     doctor = require_doctor(actor)
     with clinic.database.snapshot() as session:
         patients.get_own(session, doctor, patient_id)
-    found = analyse(models, handed_in, names, point)
+    found = analyse(models, handed_in, names, point, suitability)
     hashes = [hash_png(one.png) for one in found]
     said: dict[str, Any] = {
         "images": len(found),
@@ -85,6 +87,8 @@ def analyse_for_patient(
         "weights": [models.load(name).weights_sha256 for name in names],
         "point": point,
         "shown": shown,
+        "suitability": suitability,
+        "ignored": _list_ignored(found),
     }
     with clinic.database.transaction() as session:
         patients.get_own(session, doctor, patient_id)
@@ -132,7 +136,8 @@ def save(
             session.flush()
             counted = tallies.count_examinations(doctor.account_id, [examination])
             tallies.change(session, Counter(), counted)
-            log(clinic, session, "examined", doctor, examination, images=len(analysis.images))
+            made = {"images": len(analysis.images), "ignored": _list_ignored(analysis.images)}
+            log(clinic, session, "examined", doctor, examination, **made)
             if analysis.shown:
                 note_look(clinic, session, doctor, examination)
             return examination.id
@@ -289,13 +294,21 @@ def _result(put: Callable[[bytes], str], said: Explanation, now: datetime) -> Re
     low, high = answer.refer or (None, None)
     return Result(
         made_at=now,
-        reasons=list(answer.reasons),
         refer_low=low,
         refer_high=high,
         heat_sha256=put(encode_heat_map(said)),
-        tile_probabilities=[list(row) for row in answer.tile_probabilities],
+        **list_columns(answer),
         **{name: getattr(answer, name) for name in ANSWER_COLUMNS},
     )
+
+
+def _list_ignored(images: Sequence[Analysed]) -> list[int]:
+    """Return which images, from 1, were answered all the same although they look unsuitable."""
+    return [
+        position
+        for position, one in enumerate(images, 1)
+        if any(said.prediction.ignored for said in one.explanations.values())
+    ]
 
 
 def _check_details(details: Details) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bcd_models.prediction import NOTICE
 from clinic.accounts.permissions import require_doctor
-from clinic.analysis.stored_answers import ANSWER_COLUMNS
+from clinic.analysis.stored_answers import ANSWER_COLUMNS, LIST_COLUMNS
 from clinic.installation import Installation
 from clinic.records import patients
 from clinic.records.patient_fields import FIELDS
@@ -19,7 +19,8 @@ from clinic.storage.files import pack_zip
 from clinic.storage.tables import Base, Examination, ExaminedImage, Patient, Read, Result
 
 READ_ME = f"""patient.json holds the record; images, heatmaps and reports the files that it names.
-A heat map is grey: black is 0, white is 1; clear parts were not looked at.
+A heat map is grey: black is 0, white is 1; clear parts were not looked at, half-clear parts look
+unsuitable and were left out.
 
 {NOTICE}
 """
@@ -90,7 +91,7 @@ def _result(number: int, stem: str, result: Result, files: dict[str, str]) -> di
     refer = None if result.refer_low is None else [result.refer_low, result.refer_high]
     return {
         "heat_map": name,
-        **_take_columns(result, "made_at", "reasons", "tile_probabilities", *ANSWER_COLUMNS),
+        **_take_columns(result, "made_at", *LIST_COLUMNS, *ANSWER_COLUMNS),
         "refer": refer,
     }
 

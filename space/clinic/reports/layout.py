@@ -146,13 +146,13 @@ def _head(title: str, subtitle: str) -> Story:
 
 
 def _pictures(explanation: Explanation, side: float, cells: str = "") -> Story:
-    words = f"{wording.map_line(explanation.label)} {cells}".strip()
-    return [
-        Pictures(explanation, side),
-        gap(4),
-        text(words, 8, quiet=True),
-        text("The colours mean the same in every image.", 8, quiet=True),
-    ]
+    prediction, lines = explanation.prediction, []
+    if not prediction.is_unsuitable:
+        lines.append(f"{wording.map_line(prediction, explanation.label)} {cells}".strip())
+        lines.append("The colours mean the same in every image.")
+    if measured := wording.findings_line(prediction):
+        lines.append(f"Measured: {measured}.")
+    return [Pictures(explanation, side), gap(4), *(text(one, 8, quiet=True) for one in lines)]
 
 
 def _reads(told: ReportedExamination) -> Story:

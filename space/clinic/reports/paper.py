@@ -107,10 +107,16 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Story:
 def answer(prediction: Prediction) -> Story:
     """Return a model's answer in words, and where it lies."""
     tiles = wording.tiles_line(prediction)
-    return [
+    said: Story = [
         text(wording.heading(prediction), 15, bold=True),
         gap(2),
+        *([text(override, bold=True)] if (override := wording.override_line(prediction)) else []),
         *map(text, wording.reason_lines(prediction)),
+    ]
+    if prediction.is_unsuitable:
+        return [*said, gap(8)]
+    return [
+        *said,
         *([text(prediction.missed_words)] if prediction.missed_words else []),
         text(wording.probability_line(prediction)),
         *([text(tiles)] if tiles else []),
@@ -159,6 +165,8 @@ class ProbabilityBar(Flowable):
 class Pictures(Flowable):
     """An image, the same with its heat map over it, and what the colours mean.
 
+    Of an image that looks unsuitable it is the image alone.
+
     Args:
         explanation: Of the image.
         side: Of the longer side of each picture, in points.
@@ -167,10 +175,10 @@ class Pictures(Flowable):
     def __init__(self, explanation: Explanation, side: float) -> None:
         super().__init__()
         shown = resize_for_display(explanation)
-        self.images = (
-            ("Image", shown.image),
-            (f"Heat map over the image, {OPACITY:.0%} opaque", shown.overlay(OPACITY)),
-        )
+        self.images = [("Image", shown.image)]
+        if not explanation.prediction.is_unsuitable:
+            over = shown.overlay(OPACITY)
+            self.images.append((f"Heat map over the image, {OPACITY:.0%} opaque", over))
         self.side = side
         self.width, self.height = WIDTH, side + 14
 
@@ -182,7 +190,8 @@ class Pictures(Flowable):
             self.canv.setFillColor(INK)
             self.canv.drawString(left, self.side + 6, title)
             _draw_picture(self.canv, image, left, self.side)
-        _draw_colour_scale(self.canv, 2 * (self.side + 14), self.side)
+        if len(self.images) > 1:
+            _draw_colour_scale(self.canv, 2 * (self.side + 14), self.side)
 
 
 def _fact(name: str, value: str) -> Table:

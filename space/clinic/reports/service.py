@@ -162,7 +162,9 @@ def _image(
         position=image.position,
         size=size,
         scale="; ".join([*scales, *([f"the field is {width:g} µm wide"] if width else [])]),
-        warnings=wording.find_untold(warnings, answers if shown else ()),
+        warnings=wording.find_untold(warnings, answers)
+        if shown
+        else warnings + wording.suitability_warnings(answers),
         explanations=tuple(
             stored_answers.explanation(
                 answer,

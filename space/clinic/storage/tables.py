@@ -64,7 +64,12 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map: ClassVar = {datetime: Instant, dict[str, Any]: JSON, list[str]: JSON}
+    type_annotation_map: ClassVar = {
+        datetime: Instant,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
+        list[dict[str, Any]]: JSON,
+    }
 
 
 class Account(Base):
@@ -81,6 +86,8 @@ class Account(Base):
     active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime]
     password_changed_at: Mapped[datetime | None]
+    # a doctor's own operating point, "": each model's; None: the installation's
+    point: Mapped[str | None] = mapped_column(String(64))
 
 
 class SignIn(Base):
@@ -220,6 +227,10 @@ class Result(Base):
     scale: Mapped[str] = mapped_column(String(64), default="")  # "": before it was kept
     # row by row, None where there is no tissue; empty where there is one tile
     tile_probabilities: Mapped[list[list[float | None]]] = mapped_column(JSON, default=list)
+    # as in a ``Prediction``; empty too before they were kept
+    findings: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    tile_findings: Mapped[list[list[str | None]]] = mapped_column(JSON, default=list)
+    ignored: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
 
     image: Mapped[ExaminedImage] = relationship(back_populates="results")
 

@@ -44,7 +44,7 @@ def build_guests_app(clinic: Installation, models: Models) -> gr.Blocks:
     app = _create_blocks()
     with app:
         add_head(app, "guest", "/")
-        add_try_page(clinic, models)
+        add_try_page(app, clinic, models)
         add_endpoints(clinic, models)
     return app
 
@@ -71,10 +71,10 @@ def build_doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
         add_examination_page(app, clinic, models)
     with app.route("Try images", "/try"):
         add_head(app, "doctor", "/try")
-        add_try_page(clinic, models)
+        add_try_page(app, clinic, models)
     with app.route("Whole slide", "/slide"):
         add_head(app, "doctor", "/slide")
-        add_slide_page(clinic, models)
+        add_slide_page(app, clinic, models)
     _add_shared_pages(app, "doctor", clinic, models)
     return app
 
@@ -105,7 +105,7 @@ def _add_shared_pages(app: gr.Blocks, role: str, clinic: Installation, models: M
         add_check_page(clinic)
     with app.route("Account", "/account"):
         add_head(app, role, "/account")
-        add_account_page(clinic)
+        add_account_page(app, role, clinic, models)
 
 
 def _create_blocks() -> gr.Blocks:

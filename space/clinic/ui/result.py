@@ -21,6 +21,7 @@ from clinic.ui.frame import alert
 from clinic.ui.tables import facts
 
 OPACITY = 50  # per cent, at first
+MIND = '<p class="bcd-mind"><b aria-hidden="true">!</b>'
 MARKS = {"malignant": "▲", "benign": "○", "refer": "?"}  # so that colour is never alone
 
 
@@ -86,10 +87,7 @@ def show_failure(sentence: str, which: str = "") -> str:
 
 def show_warnings(warnings: Sequence[str]) -> str:
     """Return what speaks against the answers about an image; nothing where nothing does."""
-    return "".join(
-        f'<p class="bcd-mind"><b aria-hidden="true">!</b> Mind: {escape(one)}.</p>'
-        for one in warnings
-    )
+    return "".join(f"{MIND} Mind: {escape(one)}.</p>" for one in warnings)
 
 
 def result(explanation: Explanation, which: str = "") -> str:
@@ -103,7 +101,7 @@ def result(explanation: Explanation, which: str = "") -> str:
 
 def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: str = "") -> str:
     """Return the same of pictures that lie elsewhere, with a heat map for the label explained."""
-    tiles = wording.tiles_line(prediction)
+    measured = wording.findings_line(prediction)
     return f"""
 <section class="bcd-card">
   <p class="bcd-quiet">{_which(which)}The model's answer</p>
@@ -111,17 +109,39 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
     <span class="bcd-mark" aria-hidden="true">{MARKS[prediction.decision]}</span>
     {escape(wording.heading(prediction))}
   </h2>
+  {_override(prediction)}
   {"".join(f"<p>{escape(one)}</p>" for one in wording.reason_lines(prediction))}
+  {_refusal(pictures) if prediction.is_unsuitable else _answered(prediction, explained, pictures)}
+  <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
+    {escape(wording.scale_words(prediction))}; analysed by {escape(prediction.model)}
+    {escape(prediction.model_version)}{escape(f"; measured: {measured}" if measured else "")}</p>
+</section>
+"""
+
+
+def _override(prediction: Prediction) -> str:
+    line = wording.override_line(prediction)
+    return f"{MIND} {escape(line)}</p>" if line else ""
+
+
+def _answered(prediction: Prediction, explained: Label, pictures: Pictures) -> str:
+    tiles = wording.tiles_line(prediction)
+    return f"""
   {f"<p>{escape(prediction.missed_words)}</p>" if prediction.missed_words else ""}
   {_probability_bar(prediction)}
   <p class="bcd-quiet">{escape(wording.probability_line(prediction))}</p>
   {f"<p>{escape(tiles)}</p>" if tiles else ""}
   {viewer(pictures)}
-  <p>{escape(wording.map_line(explained))}</p>
-  <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
-    {escape(wording.scale_words(prediction))}; analysed by {escape(prediction.model)}
-    {escape(prediction.model_version)}</p>
-</section>
+  <p>{escape(wording.map_line(prediction, explained))}</p>
+"""
+
+
+def _refusal(pictures: Pictures) -> str:
+    """Return the image alone, of which nothing is said."""
+    return f"""
+  <div class="{_picture(pictures.size)}" style="{_shape(pictures.size)}">
+    <img src="{escape(pictures.image)}" alt="The image">
+  </div>
 """
 
 

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from skimage.data import chelsea
 
 from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.cli.arguments import Found, find_images
@@ -378,6 +380,36 @@ def test_info_says_where_a_model_comes_from(light_model: BCDClassifier) -> None:
     document = json.loads(bcd("info", MODEL, "--json").stdout)
     assert document["name"] == "bcd-mobilenetv2"
     assert document["provenance"]["split"] == light_model.config.provenance.split
+
+
+def test_what_is_answered_all_the_same_is_told_in_each_form(tmp_path: Path) -> None:
+    photograph = tmp_path / "cat.png"
+    Image.fromarray(chelsea()).resize((50, 50)).save(photograph)
+    found = "drawn or photographed, not tissue"
+    asked = ("predict", photograph, "--model", MODEL)
+    refused = bcd(*asked)
+    assert f"refer: {photograph}: the image looks unsuitable: {found}" in refused.stderr
+    ignoring = (*asked, "--suitability", "ignore")
+    table = bcd(*ignoring)
+    told = f"answered all the same: {photograph}: the image looks unsuitable: {found}"
+    assert told in table.stderr
+    assert "refer:" not in table.stderr
+    said = json.loads(bcd(*ignoring, "--json").stdout)
+    assert said["decision"] == said["label"]
+    assert [one["words"] for one in said["ignored"]] == [found]
+    (row,) = csv.DictReader(io.StringIO(bcd(*ignoring, "--csv").stdout))
+    assert row["ignored"] == found
+    drawn = bcd(*ignoring, "--overlay", tmp_path / "overlays")
+    assert told in drawn.stderr
+    parquet = bcd(*ignoring, "--parquet", tmp_path / "answers")
+    assert parquet.returncode == 0, parquet.stderr
+    (part,) = (tmp_path / "answers").iterdir()
+    assert [row["ignored"] for row in pq.read_table(part).to_pylist()] == [found]
+    explain = ("explain", photograph, "--model", MODEL, "--suitability", "ignore")
+    assert told in bcd(*explain, "--out", tmp_path / "map.png").stderr
+    slide = ("slide", photograph, "--model", MODEL, "--out", tmp_path)
+    for verb in (asked, (*explain[:-2], "--out", tmp_path / "other.png"), slide):
+        assert is_one_line(bcd(*verb, "--suitability", "never"))
 
 
 def test_info_says_whether_unsuitable_images_are_referred(

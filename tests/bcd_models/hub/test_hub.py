@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from bcd_models import BCDClassifier, HubError, ModelFolderError
-from bcd_models.hub.repository import check_token
+from bcd_models.hub.repository import SCHEMA_TAG, check_token
 from tests.conftest import CARDS
 from tests.support.hub import Hub, run_client, running_hub
 from tests.support.hub_client import Client, running_client
@@ -87,8 +87,28 @@ def test_a_model_comes_back_by_its_id(
         "config.json", "metrics.json", "model.onnx", "model.safetensors",
     }  # fmt: skip
     paths = [request.path for request in hub.asked("HEAD .*resolve")]
-    assert "/resolve/main/config.json" in paths[0]
-    assert all(commit in path for path in paths[1:])  # one commit for all that follows
+    assert f"/resolve/{SCHEMA_TAG}/config.json" in paths[0]  # nothing is tagged so
+    assert "/resolve/main/config.json" in paths[1]
+    assert all(commit in path for path in paths[2:])  # one commit for all that follows
+
+
+def test_a_library_asks_for_what_its_own_schema_reads(
+    hub: Hub,
+    client: Client,
+    repo: str,
+    files: dict[str, bytes],
+    answer: list[object],
+    tmp_path: Path,
+) -> None:
+    hub.tag(repo, SCHEMA_TAG)
+    newer = json.loads(files["config.json"])
+    newer["bcd"]["schema_version"] += 1
+    hub.add_repo(repo, {"config.json": json.dumps(newer).encode()})
+    options = f"{repo!r}, cache_dir={str(tmp_path)!r}"
+    assert client.run(f"value = load({options})") == answer
+    assert client.run(f"value = load({options}, local_files_only=True)") == answer
+    refused = client.fails(f"load({options}, revision='main')")
+    assert f"schema version {newer['bcd']['schema_version']}" in refused
 
 
 def test_revisions_by_branch_tag_and_commit(
@@ -165,6 +185,7 @@ def test_a_mistyped_folder_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_warm_cache_needs_no_network_and_force_asks_again(
     hub: Hub, client: Client, repo: str, answer: list[object], tmp_path: Path
 ) -> None:
+    hub.tag(repo, SCHEMA_TAG)
     options = f"{repo!r}, cache_dir={str(tmp_path)!r}"
     cold = client.fails(f"load({options}, local_files_only=True)")
     assert "not in the cache, and the network may not be used" in cold
@@ -175,7 +196,7 @@ def test_a_warm_cache_needs_no_network_and_force_asks_again(
     assert client.run(f"value = load({options}, local_files_only=True)") == answer
     assert hub.requests == []
     assert client.run(f"value = load({options})") == answer
-    assert [r.method for r in hub.asked(RESOLVE)] == ["HEAD"]  # is main still where it was?
+    assert [r.method for r in hub.asked(RESOLVE)] == ["HEAD"]  # is the tag still where it was?
     client.run(f"load({options}, force_download=True)")
     assert len(hub.asked("GET .*(config.json|metrics.json|model.safetensors)")) == 3
     both = client.fails(f"load({options}, force_download=True, local_files_only=True)")

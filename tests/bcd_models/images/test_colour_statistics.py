@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from skimage.color import rgb2hed
-from sklearn.metrics import roc_auc_score
 
-from bcd_models.images.colour_statistics import compute_auroc, measure_colour, score_by_colour
+from bcd_models.images.colour_statistics import measure_colour, score_by_colour
+from bcd_models.local.metrics import auroc
 
 
 def draw(number: int, redness: np.ndarray) -> np.ndarray:
@@ -32,17 +32,11 @@ def test_flat_images_have_finite_statistics() -> None:
     assert np.isfinite(measure_colour(np.full((1, 5, 5, 3), 128, np.float32))).all()
 
 
-def test_the_auroc_is_scikit_learn_s_with_ties_too() -> None:
-    rng = np.random.default_rng(1)
-    truth, score = rng.random(200) < 0.3, rng.integers(0, 6, 200).astype(np.float64)
-    assert compute_auroc(truth, score) == pytest.approx(roc_auc_score(truth, score), abs=1e-12)
-
-
 def test_a_colour_that_tells_the_label_is_found_and_one_that_does_not_is_not() -> None:
     truth = np.arange(400) % 2 == 1
     learnt = draw(2, np.where(truth, 0.8, 1.0))
     asked = draw(3, np.where(truth, 0.8, 1.0))
-    assert compute_auroc(truth, score_by_colour(learnt, truth, asked)) > 0.99
+    assert auroc(truth, score_by_colour(learnt, truth, asked)) > 0.99
     shuffled = np.random.default_rng(4).permutation(truth)
-    chance = compute_auroc(truth, score_by_colour(learnt, shuffled, asked))
+    chance = auroc(truth, score_by_colour(learnt, shuffled, asked))
     assert 0.2 < chance < 0.8

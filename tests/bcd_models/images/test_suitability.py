@@ -13,9 +13,9 @@ from skimage import data
 from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.errors import InputError
 from bcd_models.images.suitability import NUMBERS, WORDS, measure_tiles
+from bcd_models.local import degradations as d
 from bcd_models.models.ensemble import EnsembleConfig
 from tests.support import synthetic
-from training.corpus import degradations as d
 
 Pixels = NDArray[np.uint8]
 RNG = np.random.default_rng(0)
@@ -108,6 +108,7 @@ def test_what_is_ignored_is_recorded_and_changes_no_probability(light_model: BCD
     assert (answered.findings, answered.ignored) == ((), referred.findings)
     assert answered.to_dict()["ignored"][0]["words"] == WORDS["picture"]
     assert answered.to_row()["ignored"] == WORDS["picture"]
+    assert (referred.is_unsuitable, answered.is_unsuitable) == (True, False)
     (_, streamed), *_ = light_model.stream([CAT], suitability="ignore")
     assert streamed == answered
     with pytest.raises(InputError, match="'refer' or 'ignore', not 'never'"):
@@ -127,6 +128,18 @@ def test_unsuitable_tiles_of_a_field_are_left_out_and_shown(light_model: BCDClas
     assert not explained.seen[50:, 50:].any()
     ((_, streamed),) = light_model.explanations([field], mpp=4)
     np.testing.assert_array_equal(streamed.heatmap, explained.heatmap)
+    for one in (explained, streamed):
+        assert one.left_out is not None
+        assert np.argwhere(one.left_out).min(0).tolist() == [50, 50]
+        assert one.left_out.sum() == 50 * 50
+        alpha = np.asarray(one.coloured())[..., 3]
+        assert alpha[:50].all()
+        assert 0.2 < (alpha[50:, 50:] > 0).mean() < 0.3  # stripes
+    whole = light_model.explain(field, mpp=4, suitability="ignore")
+    assert (whole.left_out, whole.prediction) == (None, ignored)
+    assert whole.seen.all()
+    ((_, streamed),) = light_model.explanations([field], mpp=4, suitability="ignore")
+    np.testing.assert_array_equal(streamed.heatmap, whole.heatmap)
 
 
 def test_a_field_of_mostly_unsuitable_tiles_is_referred(light_model: BCDClassifier) -> None:
@@ -136,7 +149,10 @@ def test_a_field_of_mostly_unsuitable_tiles_is_referred(light_model: BCDClassifi
     assert answer.reasons[0].startswith("3 of 4 tiles look unsuitable: drawn or photographed")
     assert answer.tiles == 1
     whole = light_model.predict(np.tile(CAT, (2, 2, 1)), mpp=4)
-    assert (whole.decision, whole.tiles) == ("refer", 4)
+    assert (whole.decision, whole.tiles, whole.judged_tiles) == ("refer", 4, 4)
+    assert (answer.judged_tiles, answer.is_unsuitable, whole.is_unsuitable) == (4, True, True)
+    half = light_model.predict(np.hstack((TISSUE[1], CAT)), mpp=4)
+    assert (half.judged_tiles, half.is_unsuitable) == (2, False)
 
 
 def test_a_folder_without_statistics_refuses_nothing(light_model: BCDClassifier) -> None:
@@ -153,9 +169,8 @@ def test_an_ensemble_refers_what_its_members_do(light_model: BCDClassifier) -> N
     without.config = light_model.config.model_copy(update={"suitability": None})
     pair = BCDEnsemble(config, [without, light_model])
     cat, tissue = pair.predict([CAT, TISSUE[1]])
-    (finding,), (own,) = cat.findings, light_model.predict(CAT).findings
-    assert (cat.decision, finding.name) == ("refer", own.name)
-    assert finding.value == pytest.approx(own.value)
+    alone, _ = light_model.predict([CAT, TISSUE[1]])
+    assert (cat.decision, cat.findings) == ("refer", alone.findings)
     assert tissue.findings == ()
 
 

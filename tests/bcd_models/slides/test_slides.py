@@ -34,14 +34,16 @@ from bcd_models import BCDClassifier, BCDEnsemble, ImageError
 from bcd_models.cli.slide import ProgressLine
 from bcd_models.config import DecisionConfig
 from bcd_models.errors import InputError
+from bcd_models.explanation import LEFT_OUT
 from bcd_models.images.open import open_image
 from bcd_models.images.tissue import is_tissue
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE, WORDS
 from bcd_models.slides.grid import Block, choose_level, plan_grid
+from bcd_models.slides.heatmap import colours
 from bcd_models.slides.output import build_geojson, write
 from bcd_models.slides.predict import predict_slide
-from bcd_models.slides.prediction import SlidePrediction
+from bcd_models.slides.prediction import SlidePrediction, UnsuitableTile
 from bcd_models.slides.regions import outline, regions_of
 from bcd_models.slides.slide_file import SlideReader, read_facts
 from tests.bcd_models.slides.conftest import MPP, SIDE
@@ -419,6 +421,51 @@ def test_unsuitable_tiles_are_left_out_counted_and_kept(
     named = {(row["row"], row["column"]) for row in rows if row["unsuitable"]}
     assert named == left_out
     assert {row["decision"] for row in rows if row["unsuitable"]} == {None}
+    marks = np.asarray(colours(found))[4 * 8 : 5 * 8, 5 * 8 : 7 * 8]
+    assert (marks[marks[..., 3] > 0] == (*LEFT_OUT, 255)).all()  # struck through, nothing else
+    assert 0 < (marks[..., 3] > 0).mean() < 0.5
+
+
+def test_unsuitable_tiles_are_counted_all_the_same_where_asked_and_named(
+    model: BCDClassifier, light_model: BCDClassifier, picture: np.ndarray, tmp_path: Path
+) -> None:
+    """By the command; the journal of a run that left them out goes on all the same."""
+    glued = picture.copy()
+    photograph = Image.fromarray(chelsea()).resize((2 * SIDE, SIDE), Image.Resampling.BOX)
+    glued[4 * SIDE : 5 * SIDE, 5 * SIDE : 7 * SIDE] = np.asarray(photograph)
+    slide = write_slide(tmp_path / "glued.tif", glued, MPP)
+    judged = model.__copy__()
+    judged.config = model.config.model_copy(update={"suitability": light_model.suitability})
+    judged.save_pretrained(tmp_path / "telling")
+    with pytest.raises(Enough):
+        judged.predict_slide(slide, out=tmp_path, progress=stop_after(1))
+    command = ("slide", slide, "--model", tmp_path / "telling", "--out", tmp_path)
+    done = bcd(*command, "--suitability", "ignore")
+    assert done.returncode == 0, done.stderr
+    assert "all the same: drawn or photographed, not tissue" in done.stdout
+    summary = json.loads((tmp_path / "glued-telling.json").read_text())["tiles"]
+    assert summary["predicted"] == summary["tissue"]
+    assert summary["unsuitable"] == {}
+    assert sum(summary["ignored"].values()) >= 2
+    rows = pq.read_table(tmp_path / "glued-telling.parquet").to_pylist()
+    ignored = [row for row in rows if row["ignored"]]
+    assert {(4, 5), (4, 6)} <= {(row["row"], row["column"]) for row in ignored}
+    assert all(row["decision"] and not row["unsuitable"] for row in ignored)
+    regions = json.loads((tmp_path / "glued-telling.geojson").read_text())["features"]
+    told = "Unsuitable tiles counted all the same"
+    assert all("drawn or photographed" in one["properties"]["metadata"][told] for one in regions)
+    assert bcd(*command).returncode == 0
+    left_out = json.loads((tmp_path / "glued-telling.json").read_text())["tiles"]
+    assert left_out["unsuitable"] == summary["ignored"]
+    assert left_out["predicted"] == summary["predicted"] - sum(summary["ignored"].values())
+
+
+def test_a_slide_of_mostly_unsuitable_tissue_says_so(found: SlidePrediction) -> None:
+    cells = np.argwhere(found.tissue).tolist()
+    some = tuple(UnsuitableTile(*cell, "out of focus") for cell in cells[: len(cells) // 2 + 1])
+    blurred = replace(found, unsuitable=some)
+    assert f"{len(some)} of {len(cells)} tiles look unsuitable and are left out" in blurred.words
+    assert "unsuitable" not in replace(found, unsuitable=some[:2]).words
 
 
 def test_an_ensemble_answers_too(

@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
+from bcd_models.local.drift import MIN_RESULTS, measure_drift
 from clinic.dashboard.agreement import Agreement, Share
-from clinic.dashboard.drift import MIN_RESULTS, measure_drift
 
 TABLE = Agreement(both=40, missed=5, raised=8, neither=47, indeterminate=3)
 

@@ -316,6 +316,8 @@ def test_what_models_were_asked_is_logged_saved_or_not(
             "weights": [small_models.describe(name).weights_sha256 for name in NAMES],
             "point": "",
             "shown": False,
+            "suitability": "refer",
+            "ignored": [],
         }
         assert session.query(Examination).count() == 0
 

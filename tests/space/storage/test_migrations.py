@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, inspect
 
 from bcd_models.errors import InputError
+from bcd_models.prediction import Finding
 from clinic.analysis import stored_answers, wording
 from clinic.installation import open_installation
 from clinic.storage import clock, migrations
@@ -100,6 +101,29 @@ def test_the_operating_point_of_older_answers_is_not_told(database: Database) ->
         said = stored_answers.prediction(newer.image, newer)
         assert "(screening) the model missed 5 of 100" in said.missed_words
         assert "(operating point “screening”)" in wording.probability_line(said)
+
+
+def test_older_answers_have_no_findings_and_older_doctors_no_default(database: Database) -> None:
+    kept = {"scale": "given", "tile_probabilities": [], "point": ""}
+    _write_a_result(database, "0007", runtime="", **kept)
+    migrations.migrate(database)
+    found = {"name": "focus", "value": 0.3, "threshold": 0.5, "words": "out of focus", "tiles": 1}
+    with database.transaction() as session:
+        older = session.get_one(Result, 1)
+        said = stored_answers.prediction(older.image, older)
+        assert (said.findings, said.tile_findings, said.ignored) == ((), (), ())
+        assert not said.is_unsuitable
+        assert wording.override_line(said) == ""
+        older.ignored = [found]
+        account = session.get_one(Account, 1)
+        assert account.point is None
+        account.point = "screening"
+    with database.snapshot() as session:
+        newer = session.get_one(Result, 1)
+        said = stored_answers.prediction(newer.image, newer)
+        assert said.ignored == (Finding(**found),)
+        assert "although the image looks unsuitable: out of focus" in wording.override_line(said)
+        assert session.get_one(Account, 1).point == "screening"
 
 
 def _write_a_result(database: Database, revision: str, **more: Any) -> None:

@@ -14,11 +14,20 @@ from tests.support.serving import Serving, add_account, answer, in_json, upload
 
 REQUIRED = object()
 MODEL, MPP, POINT = ("model", NAMES[0]), ("mpp", 0), ("point", "")
+SUITABILITY = ("suitability", "refer")
 ARGUMENTS: dict[str, list[tuple[str, Any]]] = {
     "models": [],
-    "predict": [("image", REQUIRED), MODEL, MPP, POINT],
-    "explain": [("image", REQUIRED), MODEL, ("label", "predicted"), ("opacity", 0.5), MPP, POINT],
-    "report": [("image", REQUIRED), MODEL, MPP, POINT],
+    "predict": [("image", REQUIRED), MODEL, MPP, POINT, SUITABILITY],
+    "explain": [
+        ("image", REQUIRED),
+        MODEL,
+        ("label", "predicted"),
+        ("opacity", 0.5),
+        MPP,
+        POINT,
+        SUITABILITY,
+    ],
+    "report": [("image", REQUIRED), MODEL, MPP, POINT, SUITABILITY],
     "create_patient": [("external_id", ""), ("birth_year", 0), ("note", "")],
     "save_examination": [
         ("patient", REQUIRED),
@@ -32,6 +41,7 @@ ARGUMENTS: dict[str, list[tuple[str, Any]]] = {
         ("shown", True),
         MPP,
         POINT,
+        SUITABILITY,
     ],
     "record_read": [
         ("examination", REQUIRED),
@@ -44,7 +54,8 @@ ARGUMENTS: dict[str, list[tuple[str, Any]]] = {
 PREDICTION = {
     "name", "label", "probability", "decision", "reasons", "threshold", "refer", "model",
     "model_version", "weights_sha256", "width", "height", "words", "notice", "mpp", "scale",
-    "tile_probabilities", "tiles", "share", "point", "missed_of_100",
+    "tile_probabilities", "tiles", "share", "point", "missed_of_100", "findings", "tile_findings",
+    "ignored",
 }  # fmt: skip
 OF_GUESTS = ("models", "predict", "explain", "report")
 

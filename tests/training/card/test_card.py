@@ -27,6 +27,7 @@ from bcd_models.cli import command as command_line
 from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
+from bcd_models.local.metrics import HEADLINE, METRICS
 from bcd_models.models.backbones import count_cells, write_config
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, MODELS
@@ -37,7 +38,6 @@ from training.corpus import splits
 from training.corpus.sources import SOURCES
 from training.evaluate import decide, referral
 from training.evaluate import schema as measured
-from training.evaluate.metrics import HEADLINE, METRICS
 from training.evaluate.suitability import page as suitability
 from training.recipes.schema import Recipe
 

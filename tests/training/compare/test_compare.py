@@ -19,10 +19,11 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from bcd_models import BCDClassifier
-from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
+from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
+from bcd_models.local.metrics import METRICS, Metric
 from bcd_models.models import backbones
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, MODELS
@@ -32,11 +33,9 @@ from training.compare import page as report_page
 from training.compare import report as compare
 from training.compare import schema
 from training.corpus import predictions
-from training.corpus.selection import open_data
 from training.evaluate import cost
 from training.evaluate import measure as evaluate
 from training.evaluate import schema as measured
-from training.evaluate.metrics import METRICS, Metric
 from training.recipes import schema as recipe
 from training.train import run as train
 
@@ -209,13 +208,6 @@ def study(tmp_path_factory: pytest.TempPathFactory, models: dict[str, Path]) -> 
             study.run(
                 f"{backbone}/tuned-{fold}", where, held, **own, skill=1.3, arm="tuned", dropout=0.1
             )
-            study.run(
-                f"{backbone}/half-{fold}", where, held, **own, skill=0.6, arm="h", learnt_share=0.5
-            )
-        both = pd.concat(FOLDS[:2], ignore_index=True)
-        for fold in range(2):
-            held = both[both.index // 8 % 2 == fold].reset_index(drop=True)
-            study.run(f"{backbone}/near-{fold}", f"neighbours, fold {fold}", held, **own, skill=0.8)
         study.run(f"{backbone}/final", "grouped, train and validation", test=TEST, **own)
         study.run(f"{backbone}/grouped", "grouped", FOLDS[3], TEST, **own, skill=0.9 + gain)
         mixed = pd.concat([FOLDS[4], SMOKE], ignore_index=True)
@@ -237,7 +229,6 @@ def test_the_command_writes_report_page_and_figures(
     pictures = {
         "test-auroc.png",
         "out-of-fold-differences.png",
-        "auroc-by-share.png",
     }
     assert names == {"report.json", "report.md", *pictures}
     page = (tmp_path / "report" / "report.md").read_text()
@@ -311,34 +302,7 @@ def test_notice_words_and_claims(report: schema.Report) -> None:
     assert "invasive carcinoma" in page
     for claimed in ("87.78%", "85.91%", "14.09%", "92.15%", "91.28%", "8.72%"):
         assert claimed in page
-    assert report.missing == {}
-
-
-def test_neighbouring_ids_are_compared_on_the_same_images(report: schema.Report) -> None:
-    (light, _) = report.neighbours
-    assert (light.backbone, light.arm) == ("MobileNetV2", "plain")
-    both = pd.concat(FOLDS[:2], ignore_index=True)
-    truth = both["label"] == "malignant"
-    by_case, by_run = (roc_auc_score(truth, margins_of(both, skill, 0)) for skill in (0.9, 0.8))
-    assert light.counts.images == len(both)
-    assert light.by_case.value == pytest.approx(by_case)
-    assert light.by_run.value == pytest.approx(by_run)
-    assert light.difference.value == pytest.approx(by_run - by_case)
-    assert len(report.out_of_fold) == 4  # no neighbours among them
-
-
-def test_neighbours_of_fewer_folds_are_set_beside_the_same_images(bench: Bench) -> None:
-    for fold in (0, 1, 2):
-        bench.run(f"plain-{fold}", f"grouped, fold {fold}", FOLDS[fold], skill=1.2)
-    near = pd.concat([FOLDS[0][:40], FOLDS[2][40:], FOLDS[4][:8]], ignore_index=True)
-    bench.run("near-0", "neighbours, fold 0", near, skill=0.4)
-    (found,) = compare.compare(bench.runs).neighbours
-    shared = near[:80]
-    assert found.counts.images == len(shared)
-    values = [roc_auc_score(shared["label"], margins_of(shared, skill, 0)) for skill in (1.2, 0.4)]
-    assert found.by_case.value == pytest.approx(values[0])
-    assert found.by_run.value == pytest.approx(values[1])
-    assert found.difference.value == pytest.approx(values[1] - values[0])
+    assert set(report.missing) == {"asked"}  # no corpus was named
 
 
 def test_the_random_split_stands_on_the_page(bench: Bench) -> None:
@@ -416,37 +380,11 @@ def test_unequal_folds_are_compared_over_the_shared_ones(bench: Bench) -> None:
     values = [roc_auc_score(rows["label"], margins_of(rows, skill, 0)) for skill in (2, 1)]
     assert jitter.minus_plain.value == pytest.approx(values[0] - values[1])
     assert alone.minus_plain is None
-    assert found.square is None
-    assert "there are MobileNetV2 plain" in found.missing["square"]
     page = report_page.render(found)
-    assert f"Not made: {found.missing['square']}." in page
+    assert f"Not made: {found.missing['pairs']}." in page
     assert page.count("Some arms hold other folds than plain") == 1
     equal = compare.compare(bench.runs[:3])
     assert "other folds than plain" not in report_page.render(equal)
-
-
-def test_the_square_shows_budgets(report: schema.Report, bench: Bench) -> None:
-    square = report.square
-    assert square is not None
-    assert [(c.backbone, c.arm) for c in square.corners] == [
-        ("EfficientNet-B2", "plain"),
-        ("EfficientNet-B2", "tuned"),
-        ("MobileNetV2", "plain"),
-        ("MobileNetV2", "tuned"),
-    ]
-    assert square.unequal == ()
-    assert "Budgets are equal: epochs and input sizes." in report_page.render(report)
-    budget = square.corners[0].budget
-    assert (budget.epochs, budget.seconds, budget.image_passes) == (4, 10.0, None)
-    for number, (backbone, arm) in enumerate((b, a) for b in BACKBONES for a in ("plain", "tuned")):
-        epochs = 2 + (number == 3)
-        phases = [{"size": 32, "epochs": epochs}]
-        own: dict[str, Any] = {"backbone": backbone, "arm": arm, "phases": phases}
-        bench.run(f"{backbone}-{arm}", "grouped, fold 0", FOLDS[0], **own)
-    found = compare.compare(bench.runs).square
-    assert found is not None
-    assert len(found.unequal) == 1
-    assert "EfficientNet-B2 tuned 3 at 32 px" in found.unequal[0]
 
 
 def test_backbones_are_paired_by_arm_and_part(report: schema.Report) -> None:
@@ -459,37 +397,6 @@ def test_backbones_are_paired_by_arm_and_part(report: schema.Report) -> None:
     values = [roc_auc_score(TEST["label"], margins_of(TEST, s, 0)) for s in (0.9 + 0.2, 0.9)]
     assert grouped.differences["auroc"].value == pytest.approx(values[0] - values[1])
     assert grouped.counts.images == len(TEST)
-
-
-def test_a_learning_curve_ends_at_the_arm_of_the_same_recipe(report: schema.Report) -> None:
-    curves = {curve.backbone: curve for curve in report.learning_curves}
-    points = curves["MobileNetV2"].points
-    assert [point.learnt_share for point in points] == [0.5, 1]
-    assert [point.arm for point in points] == ["h", "plain"]
-    assert points[1].auroc == next(
-        one.auroc
-        for one in report.out_of_fold
-        if (one.backbone, one.arm) == ("MobileNetV2", "plain")
-    )
-
-
-def test_a_learning_curve_is_over_the_folds_that_all_its_shares_hold(bench: Bench) -> None:
-    for fold in (0, 1, 2):
-        bench.run(f"plain-{fold}", f"grouped, fold {fold}", FOLDS[fold], skill=1.2)
-    for share, folds in ((0.25, (1, 2)), (0.5, (0, 1))):
-        own: dict[str, Any] = {"arm": f"{share} of all", "learnt_share": share, "skill": share}
-        for fold in folds:
-            bench.run(f"{share}-{fold}", f"grouped, fold {fold}", FOLDS[fold], **own)
-    bench.run("same-0", "grouped, fold 0", FOLDS[0], arm="the same", skill=1.2)
-    found = compare.compare(bench.runs)
-    (curve,) = found.learning_curves
-    assert [point.folds for point in curve.points] == [(1,)] * 3
-    for point, skill in zip(curve.points, (0.25, 0.5, 1.2), strict=True):
-        by_hand = roc_auc_score(FOLDS[1]["label"], margins_of(FOLDS[1], skill, 0))
-        assert point.auroc.value == pytest.approx(by_hand)
-        assert point.counts.images == len(FOLDS[1])
-    fewer = compare.compare([run for run in bench.runs if run.name != "0.25-1"])
-    assert "of MobileNetV2 hold no fold in common" in fewer.missing["learning_curves"]
 
 
 def test_multiply_adds_by_hand() -> None:
@@ -506,30 +413,6 @@ def test_costs_are_of_the_model_folder(report: schema.Report, models) -> None:
     weights = models["mobilenetv2"] / "model.safetensors"
     assert found["MobileNetV2"].file_bytes == weights.stat().st_size
     assert all(one.latency_ms > 0 and one.throughput > 0 for one in found.values())
-
-
-def test_image_passes_are_counted_with_the_corpus(
-    bench: Bench, corpus_folder: Path, tmp_path: Path
-) -> None:
-    fingerprint = json.loads((corpus_folder / "corpus.json").read_text())["fingerprint"]
-    for backbone in BACKBONES:
-        for arm in ("plain", "tuned"):
-            bench.run(
-                f"{backbone}-{arm}",
-                "grouped, fold 0",
-                FOLDS[0],
-                backbone=backbone,
-                arm=arm,
-                provenance={"corpus_fingerprint": fingerprint},
-            )
-    square = compare.compare(bench.runs, corpus_folder).square
-    assert square is not None
-    plan = recipe.read(bench.runs[0] / run_folder.RECIPE)
-    learnt = open_data(corpus_folder, plan, HeldOut(fold=0)).training.frame
-    assert {c.budget.image_passes for c in square.corners} == {2 * len(learnt)}
-    other = bench.run("other", "grouped", FOLDS[0])
-    with pytest.raises(InputError, match="the runs were trained on corpus c0ffee"):
-        compare.compare([other], corpus_folder)
 
 
 def changed(run: Path, name: str, **changes: Any) -> None:
@@ -641,14 +524,6 @@ def test_a_name_never_ends_a_cell(bench: Bench) -> None:
     assert "x|y" not in page
 
 
-def test_the_published_page_is_made_of_the_published_report() -> None:
-    text = (CARDS / "report.json").read_text()
-    assert json.loads(text)["schema_version"] == 1
-    published = schema.Report.model_validate_json(text)
-    assert (CARDS / "report.md").read_text() == report_page.render(published)
-    assert published.missing == {}
-
-
 def test_the_page_is_made_again_by_a_command(report: schema.Report, tmp_path: Path) -> None:
     compare.write(report, tmp_path)
     (tmp_path / "report.md").unlink()
@@ -701,10 +576,4 @@ def test_a_study_of_real_runs(bench: Bench, corpus_folder: Path, tmp_path: Path)
         (split, part) for split in ("random", "grouped") for part in ("validation", "test")
     ]
     assert found.on_same_terms[-1].counts == found.tested[0].within.counts
-    assert set(found.missing) == {
-        "pairs",
-        "out_of_fold",
-        "square",
-        "neighbours",
-        "learning_curves",
-    }
+    assert set(found.missing) == {"pairs", "out_of_fold", "asked"}

@@ -10,8 +10,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from bcd_models.local import degradations as d
 from tests.support import synthetic
-from training.corpus import degradations as d
 from training.corpus import degrade as degrading
 from training.corpus.degrade import OPERATIONS, degrade, degrade_rows, work_ahead
 from training.corpus.device import to_uint8

@@ -17,12 +17,12 @@ from bcd_models.config import HeldOut, Provenance
 from bcd_models.decision import log_odds
 from bcd_models.errors import InputError
 from bcd_models.images.preprocess import normalise, resize
+from bcd_models.local.degradations import zoom
+from bcd_models.local.ladder import LADDER
 from tests.support.small_runs import RECIPE
 from training import command
-from training.corpus.degradations import zoom
 from training.corpus.selection import Corpus, open_corpus
 from training.evaluate import answers
-from training.evaluate.ladder import LADDER
 from training.run_folder import MODEL
 
 VIEWS = ["views_1", "views_4", "views_8"]

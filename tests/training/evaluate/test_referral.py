@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from training.evaluate.metrics import draw_resamples
+from bcd_models.local.metrics import draw_resamples
 from training.evaluate.referral import (
     COVERAGES,
     Answers,

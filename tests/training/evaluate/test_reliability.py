@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from scipy.special import expit
 
-from training.evaluate.calibration import fit_line
-from training.evaluate.reliability import cross_fit, estimate_case_spread, measure_reliability
+from bcd_models.local.calibration import cross_fit, fit_line
+from training.evaluate.reliability import estimate_case_spread, measure_reliability
 
 
 def drawn(spread: float = 0.0, cases: int = 200, each: int = 25) -> pd.DataFrame:

@@ -12,12 +12,13 @@ import pytest
 from bcd_models import BCDClassifier
 from bcd_models.config import HeldOut, Provenance
 from bcd_models.errors import InputError
+from bcd_models.local.ladder import LADDER, Rung
+from bcd_models.local.robustness import RungFigures, degrade
 from tests.support.small_runs import RECIPE
 from training import command
 from training.corpus import build as corpus
 from training.corpus.selection import find_unlearnt_rows, open_corpus
 from training.evaluate import robustness
-from training.evaluate.ladder import LADDER, Rung
 
 SHORT = tuple(r for r in LADDER if r.name in ("jpeg_80_420", "turn_180", "brightness_-30"))
 SAME = Rung("same", "the same", "as they are", lambda pixels, _: pixels)
@@ -51,7 +52,7 @@ def measured(make, corpus_folder: Path) -> robustness.Robustness:
     return robustness.climb(models, corpus_folder, (SAME, *SHORT, WHITE))
 
 
-def rung(document: robustness.Robustness, name: str) -> robustness.RungFigures:
+def rung(document: robustness.Robustness, name: str) -> RungFigures:
     return next(one for one in document.rungs if one.name == name)
 
 
@@ -150,8 +151,8 @@ def test_all_folds_are_measured_on_one_draw_and_refits_on_test(
 def test_what_is_drawn_for_a_patch_depends_on_its_row_alone() -> None:
     noise = next(rung for rung in LADDER if rung.kind == "noise")
     patches = [np.full((8, 8, 3), 128, np.uint8)] * 3
-    alone, *_ = robustness.degrade(noise, patches[:1], [7])
-    _, last, same = robustness.degrade(noise, patches, [3, 8, 7])
+    alone, *_ = degrade(noise, patches[:1], [7])
+    _, last, same = degrade(noise, patches, [3, 8, 7])
     assert np.array_equal(alone, same)
     assert not np.array_equal(last, same)
 

@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 
 from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.errors import InputError
+from bcd_models.hub.repository import SCHEMA_TAG
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, ROOT
@@ -154,6 +155,22 @@ def test_a_model_comes_back_whole(
         *model_facts(model_folder)
     )
     assert commit.oid in done.out
+    assert f"tagged: {SCHEMA_TAG}" in done.out
+
+
+def test_the_tag_of_a_schema_follows_what_is_published(
+    run: Publish, hub: Hub, model_folder: Path
+) -> None:
+    asked = ("--model", model_folder, "--repo-id", "org/tagged")
+    for text in (None, "another file"):
+        if text:
+            (model_folder / "NOTES.md").write_text(text)
+        assert run(*asked).code == 0
+        tags = hub.repo("org/tagged").tags
+        assert tags[SCHEMA_TAG].oid == hub.commits("org/tagged")[-1].oid
+    before = len(hub.asked("(POST|DELETE) .*org/tagged/tag/"))
+    assert run(*asked).code == 0  # nothing to send, nothing to tag
+    assert len(hub.asked("(POST|DELETE) .*org/tagged/tag/")) == before == 3
 
 
 def model_facts(folder: Path) -> tuple[str, str, str]:

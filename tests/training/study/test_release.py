@@ -53,36 +53,6 @@ def test_what_is_not_known_of_the_cost_is_said(run: Path, tmp_path: Path) -> Non
     assert "time, hardware and energy" in card.render(folder)
 
 
-def near(backbone: str, value: float) -> measured.Neighbours:
-    auroc, counts = {"low": 0.9, "value": 0.93, "high": 0.95}, {"cases": 70, "benign": 2000}
-    return measured.Neighbours.model_validate_json(
-        json.dumps(
-            {
-                "backbone": backbone,
-                "arm": "combined",
-                "counts": counts | {"images": 2900, "malignant": 900},
-                "by_case": auroc,
-                "by_run": auroc,
-                "difference": {"low": value - 0.01, "value": value, "high": value + 0.01},
-            }
-        )
-    )
-
-
-def test_what_neighbouring_cases_change_is_the_backbones_own_or_the_firsts(
-    run: Path, tmp_path: Path
-) -> None:
-    other, own = near("EfficientNet-B2", -0.005), near("MobileNetV2", -0.002)
-    folder = release.release(run, tmp_path / "both", near=[other, own])
-    assert measured.read(folder / "metrics.json").neighbours == own
-    text = (folder / "README.md").read_text()
-    assert "MobileNetV2\n  (combined) on 2,900 images changed by -0.002 (-0.012 to +0.008)." in text
-    folder = release.release(run, tmp_path / "one", near=[other])
-    assert measured.read(folder / "metrics.json").neighbours == other
-    folder = release.release(run, tmp_path / "none")
-    assert "was not measured here" in (folder / "README.md").read_text()
-
-
 def test_a_folder_without_a_report_is_refused(run: Path, tmp_path: Path) -> None:
     cards = tmp_path / "cards"
     with pytest.raises(InputError, match=r"report\.json is no report of training\.compare"):

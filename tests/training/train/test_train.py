@@ -18,6 +18,7 @@ import yaml
 from bcd_models import BCDClassifier
 from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
+from bcd_models.local.metrics import METRICS
 from tests.support import small_runs
 from tests.support.small_runs import RECIPE, arguments, assert_equal
 from training import command
@@ -26,7 +27,6 @@ from training.corpus import build as corpus
 from training.corpus import splits
 from training.corpus.selection import open_data
 from training.evaluate import measure as evaluate
-from training.evaluate.metrics import METRICS
 from training.recipes import schema as recipe
 from training.train import run as train
 

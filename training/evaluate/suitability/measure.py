@@ -29,14 +29,14 @@ from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
 from bcd_models.images import suitability as gate
+from bcd_models.local import degradations as d
+from bcd_models.local.degradations import Pixels
+from bcd_models.local.ladder import LADDER
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
-from training.corpus import degradations as d
 from training.corpus import splits
-from training.corpus.degradations import Pixels
 from training.corpus.degrade import degrade
 from training.corpus.selection import Corpus, open_corpus
-from training.evaluate.ladder import LADDER
 from training.evaluate.robustness import draw_patches
 from training.evaluate.suitability import negatives
 from training.evaluate.suitability.negatives import Learnt

@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from skimage.color import rgb_from_hed
 
-from training.corpus import degradations as d
-from training.corpus.degradations import Pixels
+from bcd_models.local import degradations as d
+from bcd_models.local.degradations import Pixels
 
 Rng = np.random.Generator
 Learnt = Literal["tissue", "stain", "picture", "pen"]

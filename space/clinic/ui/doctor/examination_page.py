@@ -113,6 +113,7 @@ def _image(image: ExaminedImage, models: Models, which: str, may_see: bool) -> s
     answers = [stored_answers.prediction(image, one) for one in image.results]
     warnings = scale_warnings(models, [one.model for one in answers], size, image.field_width_um)
     if not may_see:
+        warnings += wording.suitability_warnings(answers)
         picture = result.show_image(_address(image), size, which)
         return result.show_warnings(warnings) + picture
     mind = result.show_warnings(wording.find_untold(warnings, answers))

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from bcd_models.errors import InputError
+from bcd_models.prediction import Unsuitable
 from clinic.analysis.analyse import Analysis, HandedIn
 from clinic.analysis.display import enlarge
 from clinic.analysis.models import Models
@@ -20,6 +21,7 @@ from clinic.ui import result
 from clinic.ui.doctor.patient_page import ARCHIVED
 from clinic.ui.frame import PRIVATE, QUICK, alert, get_actor, go_to, read_query
 from clinic.ui.look import QUEUED
+from clinic.ui.shared.anyway import add_anyway_button, offer_anyway
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
 from clinic.ui.shared.point_input import add_point_input
 from clinic.ui.shared.scale_input import add_scale_input, parse_mpp
@@ -57,7 +59,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
                 value=models.names[:1],
                 label="Models",
             )
-            point = add_point_input(models, chosen, clinic.settings.point)
+            point = add_point_input(app, clinic, models, chosen)
             hide = gr.Checkbox(
                 True, label="Read first: keep the models' answers hidden until I ask"
             )
@@ -67,6 +69,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         with gr.Column(scale=8, min_width=320):
             save = gr.Button("Save examination", variant="primary", visible=False)
             shown = gr.HTML(NOTHING, js_on_load=result.LISTEN, elem_id="bcd-shown")
+            anyway = add_anyway_button()
 
     def begin(request: gr.Request) -> tuple[str, Any]:
         try:
@@ -82,23 +85,30 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         return words, gr.update(visible=not patient.archived_at)
 
     def show(kept: Images) -> tuple[Any, ...]:
-        some = gr.update(interactive=bool(kept))
-        return show_waiting(kept, NOTHING), some, some, gr.update(visible=False), None
+        some, gone = gr.update(interactive=bool(kept)), gr.update(visible=False)
+        return show_waiting(kept, NOTHING), some, some, gone, gone, None
 
     def show_again(kept: Images, found: Analysis | None) -> tuple[Any, ...]:
         """Take an analysis away; where there is none, nobody waits for pictures at each letter."""
-        return show(kept) if found else (gr.skip(),) * 5
+        return show(kept) if found else (gr.skip(),) * 6
 
     def analyse_images(
-        kept: Images, names: list[str], typed: str, at: str, hidden: bool, request: gr.Request
-    ) -> tuple[str, Any, Any]:
+        kept: Images,
+        names: list[str],
+        typed: str,
+        at: str,
+        hidden: bool,
+        how: Unsuitable,
+        request: gr.Request,
+    ) -> tuple[str, Any, Any, Any]:
         actor, patient_id = get_actor(request), read_query(request, "patient")
         mpp = parse_mpp(typed)
         handed_in = [HandedIn(data, mpp) for data in kept]
         found = examinations.analyse_for_patient(
-            clinic, actor, models, patient_id, handed_in, names, not hidden, at
+            clinic, actor, models, patient_id, handed_in, names, not hidden, at, how
         )
-        return _answers(found), gr.update(visible=True), found
+        said = (one.prediction for image in found.images for one in image.explanations.values())
+        return _answers(found), offer_anyway(said), gr.update(visible=True), found
 
     def save_examination(
         found: Analysis | None, stain: str, specimen: str, comment: str, request: gr.Request
@@ -110,20 +120,23 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         return examinations.save(clinic, get_actor(request), patient, found, details)
 
     app.load(begin, None, [heading, form], **PRIVATE)
-    run = analyse.click(
-        analyse_images,
-        [images, chosen, mpp, point, hide],
-        [shown, save, analysis],
-        show_progress_on=shown,
-        scroll_to_output=True,
-        **PRIVATE,
-        **QUEUED,
-    )
+    run: list[dict[str, Any]] = [
+        button.click(
+            analyse_images,
+            [images, chosen, mpp, point, hide, how],
+            [shown, anyway, save, analysis],
+            show_progress_on=shown,
+            scroll_to_output=True,
+            **PRIVATE,
+            **QUEUED,
+        )
+        for button, how in ((analyse, gr.State("refer")), (anyway, gr.State("ignore")))
+    ]
     changes = [
         file.upload(add, [file, images], [images, file], cancels=run, **QUICK),
         clear.click(list, None, images, cancels=run, **QUICK),
     ]
-    outputs = [shown, analyse, clear, save, analysis]
+    outputs = [shown, analyse, clear, anyway, save, analysis]
     for change in changes:
         change.then(show, images, outputs, **QUICK)
     for one in (chosen, mpp, point, hide):

@@ -11,7 +11,8 @@ from typing import Any
 import gradio as gr
 
 from bcd_models.errors import InputError
-from clinic.analysis import stored_answers
+from bcd_models.prediction import Unsuitable
+from clinic.analysis import stored_answers, wording
 from clinic.analysis.analyse import hand_in, scale_warnings
 from clinic.analysis.models import Models
 from clinic.installation import Installation
@@ -24,6 +25,7 @@ from clinic.storage.tables import ExaminedImage
 from clinic.ui.files import add_upload
 from clinic.ui.frame import get_actor
 from clinic.ui.look import QUEUED
+from clinic.ui.shared.endpoints import add_suitability
 
 
 def add_record_endpoints(clinic: Installation, models: Models) -> None:
@@ -43,6 +45,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         verdict = gr.Dropdown(list(VERDICTS), value="none", label="Verdict")
         mpp = gr.Number(0, label="Micrometres a pixel; 0: what the files say")
         point = gr.Textbox("", label="Operating point, such as screening; empty: each model's own")
+        suitability = add_suitability()
         reason = gr.Textbox("", label="Why an earlier read is amended, or empty")
         answer = gr.JSON(label="Answer")
 
@@ -65,6 +68,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         shown: bool,
         mpp: float | None,
         point: str,
+        suitability: Unsuitable,
         request: gr.Request,
     ) -> dict[str, Any]:
         """Analyse images of a patient and save them with the models' answers. Research use only.
@@ -79,7 +83,7 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
         scale = mpp or um_per_pixel or None, field_width_um or None
         handed_in = [hand_in(data, *scale) for data in images or ()]
         analysis = examinations.analyse_for_patient(
-            clinic, actor, models, patient, handed_in, names, shown, point or ""
+            clinic, actor, models, patient, handed_in, names, shown, point or "", suitability
         )
         details = Details(stain, specimen, comment or "")
         number = examinations.save(clinic, actor, patient, analysis, details)
@@ -108,7 +112,10 @@ def add_record_endpoints(clinic: Installation, models: Models) -> None:
     gr.on(
         [],
         save_examination,
-        [patient, images, names, field, pixel, stain, specimen, text, shown, mpp, point],
+        [
+            *(patient, images, names, field, pixel, stain, specimen, text, shown, mpp, point),
+            suitability,
+        ],
         answer,
         api_name="save_examination",
         **QUEUED,
@@ -137,16 +144,13 @@ def _describe_image(
     models: Models, image: ExaminedImage, names: list[str], may_see: bool
 ) -> dict[str, Any]:
     """Return what is told of one image: its scale, what speaks against the answers, and these."""
-    size = image.width, image.height
-    said = (
-        [stored_answers.prediction(image, one).to_dict() for one in image.results]
-        if may_see
-        else []
-    )
+    size, width = (image.width, image.height), image.field_width_um
+    answers = [stored_answers.prediction(image, one) for one in image.results]
+    warnings = scale_warnings(models, names, size, width) + wording.suitability_warnings(answers)
     return {
         "position": image.position,
         "sha256": image.sha256,
         "field_width_um": image.field_width_um,
-        "warnings": list(scale_warnings(models, names, size, image.field_width_um)),
-        "answers": said,
+        "warnings": list(warnings),
+        "answers": [one.to_dict() for one in answers] if may_see else [],
     }

@@ -13,9 +13,9 @@ from PIL import Image
 
 from bcd_models.errors import ImageError
 from bcd_models.images.open import open_image
-from bcd_models.prediction import WORDS
+from bcd_models.prediction import WORDS, Unsuitable
 from bcd_models.slides.heatmap import colours
-from bcd_models.slides.prediction import TOP_REGIONS, SlidePrediction
+from bcd_models.slides.prediction import TOP_REGIONS, SlidePrediction, count_looks
 from bcd_models.slides.slide_file import SlideFacts
 from clinic.analysis import slide_jobs as slides
 from clinic.analysis import wording
@@ -26,6 +26,7 @@ from clinic.storage import shown_images
 from clinic.ui import result
 from clinic.ui.files import add_upload, find_own_folder, require_file, write_file
 from clinic.ui.frame import PRIVATE, QUICK, get_actor
+from clinic.ui.shared.anyway import add_anyway_button
 from clinic.ui.shared.point_input import add_point_input
 from clinic.ui.shared.scale_input import add_number, parse_mpp
 from clinic.ui.tables import cell, facts, table
@@ -54,7 +55,7 @@ class _Cancelled(Exception):
     """Nobody waits for the map any more."""
 
 
-def add_slide_page(clinic: Installation, models: Models) -> None:
+def add_slide_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
     """Add the page to the Blocks being built."""
     # Set where an analysis shall end: what Gradio cancels runs on, with nobody waiting.
     ends: dict[str | None, Event] = {}
@@ -68,12 +69,13 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
                 placeholder="as the slide says",
             )
             model = gr.Radio(models.choices, value=models.names[0], label="Model")
-            point = add_point_input(models, model, clinic.settings.point)
+            point = add_point_input(app, clinic, models, model)
             with gr.Row():
                 analyse = gr.Button("Analyse", variant="primary", interactive=False)
                 clear = gr.Button("Clear", interactive=False)
         with gr.Column(scale=8, min_width=320):
             shown = gr.HTML(NOTHING, js_on_load=result.LISTEN, elem_id="bcd-shown")
+            anyway = add_anyway_button()
             download = gr.DownloadButton("Download map, regions and tiles (ZIP)", visible=False)
 
     def show(kept: bytes | None, um: str, request: gr.Request) -> tuple[Any, ...]:
@@ -88,16 +90,19 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
             except Exception as error:
                 ready, words = False, result.show_failure(user_message(error))
         some, any_ = gr.update(interactive=ready), gr.update(interactive=kept is not None)
-        return words, some, any_, gr.update(visible=False)
+        gone = gr.update(visible=False)
+        return words, some, any_, gone, gone
 
     def analyse_slide(
         kept: bytes | None,
         um: str,
         name: str,
         at: str,
+        how: Unsuitable,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),
-    ) -> tuple[str, dict[str, Any]]:
+    ) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        gone = gr.update(visible=False)
         end = ends[request.session_hash] = Event()
 
         def report(done: int, total: int) -> None:
@@ -109,31 +114,35 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
             progress(0, desc="Looking for tissue")
             data, loaded = require_file(kept), models.load(name)
             found = slides.map_slide(
-                get_actor(request), loaded, data, parse_mpp(um), find_own_folder(), report, at
+                get_actor(request), loaded, data, parse_mpp(um), find_own_folder(), report, at, how
             )
             shown_images.note_shown_to(
                 clinic.database, get_actor(request), _list_images(data, found.picture)
             )
         except _Cancelled:
-            return NOTHING, gr.update(visible=False)
+            return NOTHING, gone, gone
         except Exception as error:
-            return result.show_failure(user_message(error)), gr.update(visible=False)
+            return result.show_failure(user_message(error)), gone, gone
         finally:
             if ends.get(request.session_hash) is end:
                 del ends[request.session_hash]
         sha256 = hashlib.sha256(data).hexdigest()
         path = write_file(found.files, f"bcd-slide-{sha256[:8]}.zip")
-        return _answer(found.prediction), gr.update(value=path, visible=True)
+        offered = gr.update(visible=bool(found.prediction.unsuitable))
+        return _answer(found.prediction), offered, gr.update(value=path, visible=True)
 
-    run = analyse.click(
-        analyse_slide,
-        [slide, mpp, model, point],
-        [shown, download],
-        show_progress_on=shown,
-        scroll_to_output=True,
-        **PRIVATE,
-        **ALONE,
-    )
+    run: list[dict[str, Any]] = [
+        button.click(
+            analyse_slide,
+            [slide, mpp, model, point, how],
+            [shown, anyway, download],
+            show_progress_on=shown,
+            scroll_to_output=True,
+            **PRIVATE,
+            **ALONE,
+        )
+        for button, how in ((analyse, gr.State("refer")), (anyway, gr.State("ignore")))
+    ]
     # A late answer must not land beside another slide.
     changes = [
         file.upload(lambda data: (data, None), file, [slide, file], cancels=run, **QUICK),
@@ -141,7 +150,7 @@ def add_slide_page(clinic: Installation, models: Models) -> None:
         *(one.change(None, None, None, cancels=run, **PRIVATE) for one in (mpp, model, point)),
     ]
     for change in changes:
-        change.then(show, [slide, mpp], [shown, analyse, clear, download], **QUICK)
+        change.then(show, [slide, mpp], [shown, analyse, clear, anyway, download], **QUICK)
 
 
 def _list_images(slide: bytes, picture: Image.Image | None) -> Iterator[Image.Image]:
@@ -188,7 +197,7 @@ def _answer(found: SlidePrediction) -> str:
   {f"<p>{cell(found.missed_words)}</p>" if found.missed_words else ""}
   {result.viewer(pictures)}
   <p>The brighter a field, the higher the estimated probability of an {WORDS["malignant"]} in it.
-    Fields without colour show no tissue.</p>
+    Fields without colour show no tissue. {_explain_marks(found)}</p>
   <p class="bcd-quiet">Of thousands of fields a few are answered wrongly at any threshold: look at
     each region yourself. A share of fields is not a tumour's size.</p>
 </section>
@@ -224,9 +233,25 @@ def _regions(found: SlidePrediction) -> str:
 
 
 def _warnings(found: SlidePrediction) -> list[str]:
-    if not found.failed:
-        return []
-    return [f"{len(found.failed):,} fields with tissue could not be read and have no answer"]
+    told = []
+    if found.failed:
+        told.append(
+            f"{len(found.failed):,} fields with tissue could not be read and have no answer"
+        )
+    for how, tiles in (("left out", found.unsuitable), ("counted all the same", found.ignored)):
+        if tiles:
+            looks = ", ".join(f"{words}: {count:,}" for words, count in count_looks(tiles).items())
+            is_one = len(tiles) == 1
+            fields = "1 field looks" if is_one else f"{len(tiles):,} fields look"
+            told.append(f"{fields} unsuitable and {'is' if is_one else 'are'} {how} ({looks})")
+    return told
+
+
+def _explain_marks(found: SlidePrediction) -> str:
+    if found.unsuitable:
+        return "Those struck through in grey look unsuitable and are left out."
+    framed = "Those framed in grey look unsuitable and are counted all the same, as you asked."
+    return framed if found.ignored else ""
 
 
 def _slide_facts(seen: SlideFacts) -> dict[str, str]:

@@ -10,13 +10,16 @@ from urllib.parse import quote, urlencode
 
 import gradio as gr
 
+from bcd_models.config import DecisionConfig
 from bcd_models.errors import InputError
+from bcd_models.local.drift import MIN_RESULTS, Drift, measure_drift
+from bcd_models.local.page import share as show_share
+from bcd_models.local.page import show as show_estimate
 from bcd_models.prediction import WORDS
 from clinic.analysis.models import Models
-from clinic.dashboard import analytics
+from clinic.dashboard import analytics, own_reads
 from clinic.dashboard.agreement import Agreement, Kappa, Share
 from clinic.dashboard.analytics import Overview, Period
-from clinic.dashboard.drift import MIN_RESULTS, Drift, measure_drift
 from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.storage import clock
@@ -42,6 +45,14 @@ AGREEMENT = f"""
   being positive. A read is no ground truth, and one made after the answers were shown may have
   followed them: so the two stand apart. In brackets 95% intervals.</p>
 """
+OWN_READS = f"""
+<h2>Validation on your own reads</h2>
+<p class="bcd-quiet">Of all times: examinations first read before the model’s answers were shown,
+  “{WORDS["malignant"]}” or none, against the largest probability of their images. Intervals are
+  95%, over patients. <code>python -m clinic export-reads FOLDER</code> writes the images as a list
+  for <code>bcd validate</code> and <code>bcd calibrate</code>, which makes a new model folder.</p>
+"""
+POINT_HEADS = ("Operating point", "Sensitivity", "Specificity")
 READ = {BEFORE: "before the answers were shown", AFTER: "after they were shown"}
 
 Update = dict[Any, Any]  # by component
@@ -82,7 +93,9 @@ def add_dashboard_page(app: gr.Blocks, role: str, clinic: Installation, models: 
             return {**nothing, head: alert(user_message(error)), below: ""}
         moved = measure_drift(found.probabilities, reference)
         drawn = bool(found.answered)
-        parts = _drift(reference, moved), _reads(found), _export(role, chosen, wanted)
+        parts = [_drift(reference, moved), _reads(found), _export(role, chosen, wanted)]
+        if role == "admin" and offered:
+            parts.append(_validate(clinic, actor, chosen, offered.config.decision))
         return {
             model: gr.update(choices=[(_title(one, models), one) for one in known], value=chosen),
             head: _head(found, wanted),
@@ -179,6 +192,36 @@ def _reads(found: Overview) -> str:
         return AGREEMENT + empty("No reads yet", words)
     rows = [(escape(name), *_agreement(found.agreement[shown])) for shown, name in READ.items()]
     return AGREEMENT + table(HEADS, rows, "Answers and reads")
+
+
+def _validate(
+    clinic: Installation, actor: Actor | None, model: str, decision: DecisionConfig
+) -> str:
+    """Return what the model is worth on the clinic's own reads, whenever they were made."""
+    try:
+        found = own_reads.measure_reads(clinic, actor, model, decision)
+    except InputError as error:
+        return OWN_READS + empty("Too few reads", f"{str(error)[:1].upper()}{str(error)[1:]}.")
+    counts = found.counts
+    known = {
+        "Examinations": f"{counts.images:,} of {counts.cases:,} patients, {counts.malignant:,} of "
+        f"them read as {WORDS['malignant']}",
+        "AUROC": show_estimate(found.auroc),
+        "Calibration slope (1 if perfect)": show_estimate(found.slope, 2),
+        "Calibration in the large (0 if perfect)": show_estimate(found.in_the_large, 2),
+    }
+    rows = [
+        (escape(name), *(show_share(one) for one in (point.sensitivity, point.specificity)))
+        for name, point in found.points.items()
+    ]
+    needed = ", ".join(
+        f"{one.figure} {one.needed:,} ({one.cases:,} now)" for one in found.needed if one.needed
+    )
+    return f"""{OWN_READS}
+<dl class="bcd-facts">{facts({name: escape(text) for name, text in known.items()})}</dl>
+{table(POINT_HEADS, rows, "Operating points on own reads")}
+<p class="bcd-quiet">Patients needed to tell a difference of {found.difference:g}: {needed}.</p>
+"""
 
 
 def _drift(reference: Sequence[int], moved: Drift | None) -> str:

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 from html import escape
+from typing import Any
 
 import gradio as gr
 
 from clinic.analysis import wording
 from clinic.analysis.models import Models
-from clinic.ui.frame import QUICK
+from clinic.analysis.points import read_own_point
+from clinic.installation import Installation
+from clinic.ui.frame import QUICK, get_actor
 
 SHARE = "Of 100 such fields read here, how many show invasive carcinoma?"
 COMMON = 28  # of 100: where nothing is known of the fields that a model was measured on
+OWN = "At first your own default, which is chosen under “Account”"
 
 
-def add_point_input(models: Models, chosen: gr.Radio | gr.CheckboxGroup, first: str) -> gr.Radio:
+def add_point_input(
+    app: gr.Blocks, clinic: Installation, models: Models, chosen: gr.Radio | gr.CheckboxGroup
+) -> gr.Radio:
     """Add the choice of an operating point and, folded up, predictive values at a prevalence.
 
+    At first it is the doctor's own default, or else the installation's.
+
     Args:
+        app: The Blocks, at the page.
+        clinic: Whose settings name a point.
         models: On offer; where none has operating points, nothing is shown.
         chosen: Where the name or names of the models that answer are chosen.
-        first: Name of the point that is chosen at first; "": each model's own.
 
     Raises:
-        InputError: No model has that point.
+        InputError: No model has the point that the settings name.
     """
-    choices, first = models.point_choices, models.check_point(first)
+    choices, first = models.point_choices, models.check_point(clinic.settings.point)
     shown = len(choices) > 1
-    point = gr.Radio(choices, value=first, label="Operating point", visible=shown)
+    # Not to be chosen from before it is known what it begins with: that would undo the choice.
+    point = gr.Radio(
+        choices, value=first, label="Operating point", visible=shown, interactive=False
+    )
     with gr.Accordion("What answers are worth here", open=False, visible=shown):
         share = gr.Slider(1, 99, value=_measured_share(models), step=1, label=SHARE)
         told = gr.HTML(_describe(models, models.names[:1], first, _measured_share(models)))
@@ -35,6 +47,15 @@ def add_point_input(models: Models, chosen: gr.Radio | gr.CheckboxGroup, first: 
     def describe(names: str | list[str], point: str, share: float) -> str:
         return _describe(models, [names] if isinstance(names, str) else names, point, share)
 
+    def begin(request: gr.Request) -> dict[str, Any]:
+        actor = get_actor(request)
+        own = read_own_point(clinic, models, actor) if actor else None
+        if own is None:
+            return gr.update(interactive=True)
+        return gr.update(interactive=True, value=own, info=OWN)
+
+    if shown:
+        app.load(begin, None, point, **QUICK)
     changes = [one.change for one in (chosen, point, share)]
     gr.on(changes, describe, [chosen, point, share], told, trigger_mode="always_last", **QUICK)
     return point

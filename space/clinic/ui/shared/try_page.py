@@ -10,6 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from bcd_models.errors import ImageError
+from bcd_models.prediction import Unsuitable
 from clinic.analysis.analyse import HandedIn, explain
 from clinic.analysis.display import resize_for_display
 from clinic.analysis.models import Models
@@ -21,6 +22,7 @@ from clinic.ui import result
 from clinic.ui.files import require_file, write_report
 from clinic.ui.frame import PRIVATE, QUICK, get_actor
 from clinic.ui.look import QUEUED
+from clinic.ui.shared.anyway import add_anyway_button, offer_anyway
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
 from clinic.ui.shared.point_input import add_point_input
 from clinic.ui.shared.scale_input import add_scale_input, parse_mpp
@@ -47,7 +49,7 @@ element.addEventListener('click', (event) => {
 Update = dict[str, Any]
 
 
-def add_try_page(clinic: Installation, models: Models) -> None:
+def add_try_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
     """Add the page to the Blocks being built."""
     examples = {path.stem: path for path in sorted(EXAMPLES.glob("*.png"))}
     images = gr.State([], time_to_live=MAX_IDLE)
@@ -59,46 +61,51 @@ def add_try_page(clinic: Installation, models: Models) -> None:
             model = gr.Radio(
                 models.choices, value=models.names[0], label="Model", elem_id="bcd-model"
             )
-            point = add_point_input(models, model, clinic.settings.point)
+            point = add_point_input(app, clinic, models, model)
             with gr.Row():
                 analyse = gr.Button("Analyse", variant="primary", interactive=False)
                 clear = gr.Button("Clear", interactive=False)
             gr.HTML(KEPT)
         with gr.Column(scale=8, min_width=320):
             shown = gr.HTML(result.EMPTY, js_on_load=result.LISTEN, elem_id="bcd-shown")
+            anyway = add_anyway_button()
             download = gr.DownloadButton("Download report (PDF)", visible=False)
             details = gr.HTML()
 
     def pick(event: gr.EventData) -> Images:
         return [examples[event.example].read_bytes()]
 
-    def show(kept: Images) -> tuple[str, Update, Update, Update, str]:
-        some = gr.update(interactive=bool(kept))
-        return show_waiting(kept, result.EMPTY), some, some, gr.update(visible=False), ""
+    def show(kept: Images) -> tuple[str, Update, Update, Update, Update, str]:
+        some, gone = gr.update(interactive=bool(kept)), gr.update(visible=False)
+        return show_waiting(kept, result.EMPTY), some, some, gone, gone, ""
 
     def show_again(kept: Images, told: str) -> tuple[Any, ...]:
         """Take an answer away; where there is none, nobody waits for pictures at each letter."""
-        return show(kept) if told else (gr.skip(),) * 5
+        return show(kept) if told else (gr.skip(),) * 6
 
     def analyse_images(
-        kept: Images, typed: str, name: str, at: str, request: gr.Request
-    ) -> tuple[str, Update, str]:
+        kept: Images, typed: str, name: str, at: str, how: Unsuitable, request: gr.Request
+    ) -> tuple[str, Update, Update, str]:
         try:
             given = parse_mpp(typed)
-            return _analyse(clinic, get_actor(request), models, kept, given, name, at)
+            return _analyse(clinic, get_actor(request), models, kept, given, name, at, how)
         except Exception as error:
-            return result.show_failure(user_message(error)), gr.update(visible=False), ""
+            gone = gr.update(visible=False)
+            return result.show_failure(user_message(error)), gone, gone, ""
 
-    outputs = [shown, analyse, clear, download, details]
-    run = analyse.click(
-        analyse_images,
-        [images, mpp, model, point],
-        [shown, download, details],
-        show_progress_on=shown,
-        scroll_to_output=True,
-        **PRIVATE,
-        **QUEUED,
-    )
+    outputs = [shown, analyse, clear, anyway, download, details]
+    run: list[dict[str, Any]] = [
+        button.click(
+            analyse_images,
+            [images, mpp, model, point, how],
+            [shown, anyway, download, details],
+            show_progress_on=shown,
+            scroll_to_output=True,
+            **PRIVATE,
+            **QUEUED,
+        )
+        for button, how in ((analyse, gr.State("refer")), (anyway, gr.State("ignore")))
+    ]
     # A late answer must not land beside other images.
     changed = [
         file.upload(add, [file, images], [images, file], cancels=run, **QUICK, **QUEUED),
@@ -120,13 +127,14 @@ def _analyse(
     mpp: float | None,
     name: str,
     point: str,
-) -> tuple[str, Update, str]:
-    """Return answers, report and details; a bad image costs itself only."""
+    suitability: Unsuitable,
+) -> tuple[str, Update, Update, str]:
+    """Return answers, whether more could be answered, report, details; a bad image costs itself."""
     model, when = models.load(name), datetime.now(UTC)
     cards, explanations = [], []
     for which, data in zip(numbers(require_file(images)), images, strict=True):
         try:
-            answer = explain(model, HandedIn(data, mpp), point=point)
+            answer = explain(model, HandedIn(data, mpp), point=point, suitability=suitability)
         except ImageError as error:
             cards.append(result.show_failure(user_message(error), which))
             continue
@@ -134,10 +142,11 @@ def _analyse(
         explanations.append(resize_for_display(answer))  # large fields don't stay in memory
         cards.append(result.result(explanations[-1], which))
     if not explanations:
-        return "".join(cards), gr.update(visible=False), ""
+        return "".join(cards), gr.update(visible=False), gr.update(visible=False), ""
     pdf = write_report(images, explanations, model, when)
     return (
         "".join(cards),
+        offer_anyway(one.prediction for one in explanations),
         gr.update(value=pdf, visible=True),
         result.details(explanations[0], model.config, when),
     )

@@ -10,19 +10,23 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
-from bcd_models.config import DecisionConfig, OperatingPoint
+from bcd_models.config import DecisionConfig, Estimate, OperatingPoint
 from bcd_models.decision import calibrate, log_odds, sigmoid
+from bcd_models.local import metrics
+from bcd_models.local.calibration import fit_line
+from bcd_models.local.metrics import Bools, Floats, Resamples
 
 LEAST_SHARE = 0.95  # of the carcinoma found by screening, and of the rest that confirm leaves alone
 _EDGE = 1e-6
+_FIGURES = {
+    "sensitivity": "recall",
+    "specificity": "specificity",
+    "positive_predictive_value": "precision",
+}
 
 
-def fit_decision(
-    margins: NDArray[np.float64], truth: NDArray[np.bool_], refer_share: float
-) -> DecisionConfig:
+def fit_decision(margins: Floats, truth: Bools, refer_share: float) -> DecisionConfig:
     """Fit calibration, then thresholds, then the referral band.
 
     Args:
@@ -45,9 +49,7 @@ def fit_decision(
     return line.model_copy(update=own)
 
 
-def choose_points(
-    probability: NDArray[np.float64], truth: NDArray[np.bool_]
-) -> dict[str, OperatingPoint]:
+def choose_points(probability: Floats, truth: Bools) -> dict[str, OperatingPoint]:
     """Return the operating points, by name, with their thresholds of calibrated probabilities."""
     return {
         name: OperatingPoint(threshold=float(np.clip(choose(probability, truth), _EDGE, 1 - _EDGE)))
@@ -61,24 +63,39 @@ def band_around(threshold: float, reach: float) -> tuple[float, float]:
     return min(float(low), threshold), max(float(high), threshold)  # rounding leaves it inside
 
 
-def fit_line(log_odds: NDArray[np.float64], truth: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return slope and intercept of an unpenalised logistic regression on one number."""
-    fitted = LogisticRegression(C=np.inf, max_iter=1000).fit(log_odds.reshape(-1, 1), truth)
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+def measure_point(
+    truth: Bools, probability: Floats, threshold: float | Floats, drawn: Resamples
+) -> dict[str, Estimate]:
+    """Measure what an operating point does.
+
+    Args:
+        truth: Whether each image is malignant, shape (N,); both must occur.
+        probability: Calibrated P(malignant) of each.
+        threshold: From which an image is called malignant; one, or each image's own.
+        drawn: Resamples of these images.
+
+    Returns:
+        ``sensitivity``, ``specificity`` and both predictive values, with 95% intervals.
+    """
+    calls = (probability >= threshold).astype(np.float64)
+    found = metrics.measure_intervals(truth, calls, 0.5, drawn, _FIGURES.values())
+    of_spared = metrics.measure_intervals(~truth, 1 - calls, 0.5, drawn, ("precision",))
+    measured = {name: Estimate(**found[metric]) for name, metric in _FIGURES.items()}
+    return measured | {"negative_predictive_value": Estimate(**of_spared["precision"])}
 
 
-def use_prevalence(_probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+def use_prevalence(_probability: Floats, truth: Bools) -> float:
     """Return the share of malignant images: from there on carcinoma is likelier than before."""
     return float(truth.mean())
 
 
-def keep_sensitivity(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+def keep_sensitivity(probability: Floats, truth: Bools) -> float:
     """Return the highest threshold that finds at least ``LEAST_SHARE`` of the malignant images."""
     falling = np.sort(probability[truth])[::-1]
     return float(falling[_count_share(len(falling)) - 1])
 
 
-def keep_specificity(probability: NDArray[np.float64], truth: NDArray[np.bool_]) -> float:
+def keep_specificity(probability: Floats, truth: Bools) -> float:
     """Return the lowest threshold that leaves at least ``LEAST_SHARE`` of the others alone."""
     rising = np.sort(probability[~truth])
     return float(np.nextafter(rising[_count_share(len(rising)) - 1], 1))
@@ -88,7 +105,7 @@ def _count_share(images: int) -> int:
     return math.ceil(LEAST_SHARE * images - 1e-9)
 
 
-OPERATING_POINTS: dict[str, Callable[[NDArray[np.float64], NDArray[np.bool_]], float]] = {
+OPERATING_POINTS: dict[str, Callable[[Floats, Bools], float]] = {
     "balanced": use_prevalence,
     "screening": keep_sensitivity,
     "confirm": keep_specificity,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.corpus import degradations as d
-from training.corpus.degradations import Pixels
+from bcd_models.local import degradations as d
+from bcd_models.local.degradations import Pixels
 
 Apply = Callable[[Pixels, np.random.Generator], Pixels]
 

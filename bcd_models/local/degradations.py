@@ -1,7 +1,7 @@
 """What real images have been through, as plain functions of pixels.
 
-Training degrades what it learns from with them (``training.corpus.degrade``), and the robustness
-ladder what it scores (``training.evaluate.robustness``), so that both mean the same by "JPEG 80".
+Training degrades what it learns from with them, and the robustness ladder what it scores
+(``bcd_models.local.ladder``), so that both mean the same by "JPEG 80".
 Each takes an image of H x W x 3, uint8, and returns a new one of the same shape and type.
 """
 
@@ -11,12 +11,11 @@ import io
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from skimage.color import hed_from_rgb, rgb_from_hed
-from torchvision.transforms.v2 import functional
+
+from bcd_models.images.colour_statistics import DARKEST, STAINS
 
 Pixels = NDArray[np.uint8]
 Kernel = Image.Resampling
@@ -26,8 +25,8 @@ KERNELS = (Kernel.BOX, Kernel.BILINEAR, Kernel.HAMMING, Kernel.BICUBIC, Kernel.L
 _SIDE_BY_SIDE = (0, 1)  # axes of an image; its colours are never mixed
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 _LEVELS = np.arange(256)
-_DARKEST = 1e-6  # scikit-image's own floor, so that black has a logarithm
-_LOGARITHMS = np.log(np.maximum(_LEVELS / 255, _DARKEST)).astype(np.float32)
+_LOGARITHMS = np.log(np.maximum(_LEVELS / 255, DARKEST)).astype(np.float32)
+_AMOUNTS = np.linalg.inv(STAINS)  # of the stains in an optical density
 
 
 def compress_as_jpeg(pixels: Pixels, quality: int, subsampling: Subsampling) -> Pixels:
@@ -95,12 +94,12 @@ def scale_stains(
 ) -> Pixels:
     """Multiply each stain's amount (Ruifrok and Johnston 2001); the rest is their DAB."""
     # To stains and back is one matrix, for amounts below zero are kept.
-    turned = hed_from_rgb @ np.diag((haematoxylin, eosin, rest)) @ rgb_from_hed
+    turned = _AMOUNTS @ np.diag((haematoxylin, eosin, rest)) @ STAINS
     return _round(255 * np.exp(_LOGARITHMS[pixels] @ turned.astype(np.float32)))
 
 
 def stain_brown(
-    pixels: Pixels, haematoxylin: float, dab: float, colour: NDArray[np.float64] = rgb_from_hed[2]
+    pixels: Pixels, haematoxylin: float, dab: float, colour: NDArray[np.float64] = STAINS[2]
 ) -> Pixels:
     """Put DAB where there was eosin, as immunohistochemistry looks.
 
@@ -110,15 +109,26 @@ def stain_brown(
         dab: What the amount of eosin is multiplied by.
         colour: Optical densities of the DAB in red, green and blue.
     """
-    amounts = hed_from_rgb[:, :2] * (haematoxylin, dab)
-    turned = amounts @ np.stack((rgb_from_hed[0], colour))
+    amounts = _AMOUNTS[:, :2] * (haematoxylin, dab)
+    turned = amounts @ np.stack((STAINS[0], colour))
     return _round(255 * np.exp(_LOGARITHMS[pixels] @ turned.astype(np.float32)))
 
 
 def shift_hue(pixels: Pixels, turns: float) -> Pixels:
     """Turn the hue of HSV by a share of the colour circle, from -0.5 to 0.5."""
-    shifted = functional.adjust_hue(torch.tensor(pixels).permute(2, 0, 1), turns)
-    return np.ascontiguousarray(shifted.permute(1, 2, 0).numpy())
+    values = pixels.astype(np.float32) / np.float32(255)
+    largest = values.max(-1)
+    spread = largest - values.min(-1)
+    red, green, blue = np.moveaxis(
+        (largest[..., None] - values) / np.where(spread == 0, 1, spread)[..., None], -1, 0
+    )
+    of_red, of_green = largest == values[..., 0], largest == values[..., 1]
+    sixths = np.where(of_red, blue - green, np.where(of_green, 2 + red - blue, 4 + green - red))
+    away = (np.array((5, 3, 1), np.float32) + (sixths + np.float32(6 * turns))[..., None]) % 6
+    lacking = np.minimum(away, 4 - away).clip(0, 1)
+    turned = largest[..., None] - spread[..., None] * lacking
+    whole: Pixels = (turned * np.float32(255.999)).astype(np.uint8)  # as torchvision rounds
+    return whole
 
 
 def scale_brightness(pixels: Pixels, factor: float) -> Pixels:

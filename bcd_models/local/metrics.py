@@ -5,31 +5,34 @@ results and reports have a figure for each of its rows.
 
 An interval needs a figure some thousand times over: the rows are sorted once, and a resample is no
 more than how often it drew each row. The figures are scikit-learn's, which the tests hold them to.
+
+Example:
+    >>> import numpy as np
+    >>> truth, probability = np.array([True, False, True]), np.array([0.9, 0.4, 0.3])
+    >>> compute_figures(truth, probability, threshold=0.5)["recall"]
+    0.5
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-from sklearn import metrics as sk
-
-from bcd_models.decision import log_odds
-from training.evaluate.calibration import fit_line
+from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2_000
 MIN_CASES = 10
 BINS = 10
-_MIN_PROBABILITY = 1e-6
 _BLOCK = 1_000_000  # numbers held at once while resampling
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Table: TypeAlias = Any
+"""Columns by name: a data frame, or a dict of arrays."""
 Figure = Callable[[Bools, Floats], float]
 
 
@@ -114,14 +117,16 @@ def compute_figures(truth: Bools, probability: Floats, threshold: float) -> dict
 
 
 def auroc(truth: Bools, scores: Floats) -> float:
-    """Return the area under the ROC curve."""
-    return float(sk.roc_auc_score(truth, scores))
+    """Return the area under the ROC curve, ties counting half; both labels must occur."""
+    benign = np.sort(scores[~truth])
+    below, upto = (np.searchsorted(benign, scores[truth], side) for side in ("left", "right"))
+    return float((below + upto).mean() / 2 / len(benign))
 
 
 def best_balanced_accuracy(truth: Bools, scores: Floats) -> float:
     """Return balanced accuracy at the threshold where it is largest on these very rows."""
-    falls, rises, _ = sk.roc_curve(truth, scores, drop_intermediate=False)
-    return float((1 + rises - falls).max() / 2)
+    once = Resamples(np.arange(len(truth)), np.ones((1, len(truth)), np.int64))
+    return float(_resample_one_figure(best_balanced_accuracy, truth, scores, once)[0])
 
 
 def expected_calibration_error(truth: Bools, probability: Floats) -> float:
@@ -136,18 +141,6 @@ def ece_if_perfect(probability: Floats, seed: int = 0, draws: int = 200) -> floa
     rng = np.random.default_rng(seed)
     drawn = (rng.random(len(probability)) < probability for _ in range(draws))
     return float(np.mean([expected_calibration_error(labels, probability) for labels in drawn]))
-
-
-def measure_calibration(truth: Bools, probability: Floats) -> dict[str, float]:
-    """Return slope and intercept of truth on log-odds (perfect: 1 and 0), and the ECE's floor."""
-    slope, intercept = fit_line(
-        log_odds(np.clip(probability, _MIN_PROBABILITY, 1 - _MIN_PROBABILITY)), truth
-    )
-    return {
-        "slope": slope,
-        "intercept": intercept,
-        "ece_if_perfectly_calibrated": ece_if_perfect(probability),
-    }
 
 
 @dataclass(frozen=True)
@@ -181,13 +174,21 @@ class Resamples:
 
 
 def draw_resamples(
-    cases: pd.Series, sources: pd.Series, count: int = RESAMPLES, seed: int = 0
+    cases: ArrayLike, sources: ArrayLike, count: int = RESAMPLES, seed: int = 0
 ) -> Resamples:
-    """Draw bootstrap resamples of whole cases, within each source as many as it has."""
+    """Draw bootstrap resamples of whole cases, within each source as many as it has.
+
+    Args:
+        cases: Of which case each row is, shape (N,).
+        sources: Of which source.
+        count: Resamples.
+        seed: Of the draw.
+    """
     rng = np.random.default_rng(seed)
-    frame = pd.DataFrame({"source": sources.to_numpy(), "case": cases.to_numpy()})
-    numbers = frame.groupby(["source", "case"]).ngroup().to_numpy(np.int64)
-    sizes = frame.groupby("source")["case"].nunique()
+    pairs = list(zip(np.asarray(sources).tolist(), np.asarray(cases).tolist(), strict=True))
+    number = {pair: place for place, pair in enumerate(sorted(set(pairs)))}
+    numbers = np.array([number[pair] for pair in pairs], np.int64)
+    sizes = Counter(source for source, _ in number).values()  # in the order of the numbers
     drawn = [
         np.concatenate([np.bincount(rng.integers(0, n, n), minlength=n) for n in sizes])
         for _ in range(count)
@@ -205,7 +206,7 @@ def measure_intervals(
     """Return each figure, or those named, as value, low and high end of its 95% interval."""
     point = compute_figures(truth, probability, threshold)
     spread = _resample_figures(truth, probability, threshold, drawn, names)
-    return {name: _estimate_interval(point[name], values) for name, values in spread.items()}
+    return {name: estimate_interval(point[name], values) for name, values in spread.items()}
 
 
 def measure_differences(
@@ -227,7 +228,7 @@ def measure_differences(
     point, other = compute_figures(truth, *ours), compute_figures(truth, *theirs)
     spread, others = (_resample_figures(truth, *one, drawn, names) for one in (ours, theirs))
     return {
-        name: _estimate_interval(point[name] - other[name], spread[name] - others[name])
+        name: estimate_interval(point[name] - other[name], spread[name] - others[name])
         for name in spread
     }
 
@@ -236,7 +237,7 @@ def measure_interval(
     figure: Figure, truth: Bools, scores: Floats, drawn: Resamples
 ) -> dict[str, float]:
     """Return ``auroc`` or ``best_balanced_accuracy`` as value and ends of its 95% interval."""
-    return _estimate_interval(
+    return estimate_interval(
         figure(truth, scores), _resample_one_figure(figure, truth, scores, drawn)
     )
 
@@ -246,26 +247,27 @@ def measure_difference(
 ) -> dict[str, float]:
     """Return such a figure's paired difference, ours minus theirs, on the same resamples."""
     spread = [_resample_one_figure(figure, truth, scores, drawn) for scores in (ours, theirs)]
-    return _estimate_interval(figure(truth, ours) - figure(truth, theirs), spread[0] - spread[1])
+    return estimate_interval(figure(truth, ours) - figure(truth, theirs), spread[0] - spread[1])
 
 
-def is_malignant(frame: pd.DataFrame) -> Bools:
+def is_malignant(table: Table) -> Bools:
     """Return whether each row is malignant."""
-    return np.asarray(frame["label"] == "malignant")
+    return np.asarray(np.asarray(table["label"]) == "malignant", bool)
 
 
-def is_estimable(frame: pd.DataFrame) -> bool:
+def is_estimable(table: Table) -> bool:
     """Return whether a subgroup has both labels and at least ten cases."""
-    return bool(frame["label"].nunique() == 2 and frame["case_id"].nunique() >= MIN_CASES)
+    return len(set(table["label"])) == 2 and len(set(table["case_id"])) >= MIN_CASES
 
 
-def count_images(frame: pd.DataFrame) -> dict[str, int]:
+def count_images(table: Table) -> dict[str, int]:
     """Count images, cases and images of each label."""
-    malignant = int(is_malignant(frame).sum())
+    truth = is_malignant(table)
+    malignant = int(truth.sum())
     return {
-        "images": len(frame),
-        "cases": int(frame["case_id"].nunique()),
-        "benign": len(frame) - malignant,
+        "images": len(truth),
+        "cases": len(set(table["case_id"])),
+        "benign": len(truth) - malignant,
         "malignant": malignant,
     }
 
@@ -276,10 +278,11 @@ def count_in_bins(probability: Floats, bins: int) -> list[int]:
     return [int(number) for number in counted]
 
 
-def average_over_cases(frame: pd.DataFrame, probability: Floats) -> dict[str, Any]:
+def average_over_cases(table: Table, probability: Floats) -> dict[str, Any]:
     """Return the mean AUROC of the cases that hold both labels."""
-    truth = is_malignant(frame)
-    groups = frame.reset_index(drop=True).groupby("case_id").indices.values()
+    truth = is_malignant(table)
+    case = np.unique(np.asarray(table["case_id"]), return_inverse=True)[1]
+    groups = (np.flatnonzero(case == one) for one in range(case.max(initial=-1) + 1))
     both = [rows for rows in groups if 0 < truth[rows].sum() < len(rows)]
     if len(both) < MIN_CASES:
         return {"cases": len(both), "auroc": None}
@@ -395,7 +398,8 @@ def _calibration_errors(block: Block) -> Floats:
     return np.asarray(np.abs(np.diff(at)).sum(1) / total[:, 0])
 
 
-def _estimate_interval(value: float, spread: Floats) -> dict[str, float]:
+def estimate_interval(value: float, spread: Floats) -> dict[str, float]:
+    """Return a figure with the ends of its 95% interval, which its resamples' values give."""
     low, high = np.quantile(spread, (0.025, 0.975))
     return {"value": value, "low": float(low), "high": float(high)}
 

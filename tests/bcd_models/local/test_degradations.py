@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from skimage.color import hsv2rgb, rgb2hed, rgb2hsv
+from torchvision.transforms.v2 import functional
 
+from bcd_models.local import degradations as d
+from bcd_models.local.degradations import Pixels
+from bcd_models.local.ladder import LADDER
 from tests.support import synthetic
-from training.corpus import degradations as d
-from training.corpus.degradations import Pixels
-from training.evaluate.ladder import LADDER
 
 PATCH = synthetic.patch("malignant", seed=1)
 
@@ -110,6 +112,17 @@ def test_hue_turns_as_in_hsv() -> None:
     turned = rgb2hsv(PATCH)
     turned[..., 0] = (turned[..., 0] + 0.03) % 1
     assert furthest(d.shift_hue(PATCH, 0.03), np.rint(255 * hsv2rgb(turned)).astype(int)) <= 1
+
+
+@pytest.mark.parametrize("turns", [-0.5, -0.05, -0.02, 0.03, 0.3])
+def test_hue_is_torchvision_s(turns: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    noise[:8] = noise[:8, :, :1]  # grey, of which no hue is known
+    for pixels in (PATCH, noise):
+        theirs = functional.adjust_hue(torch.from_numpy(pixels).permute(2, 0, 1), turns)
+        ours = d.shift_hue(pixels, turns)
+        assert (ours == theirs.permute(1, 2, 0).numpy()).mean() > 0.999
+        assert furthest(ours, theirs.permute(1, 2, 0).numpy()) <= 1
 
 
 def test_light_and_colour_by_hand() -> None:

@@ -15,26 +15,23 @@ from PIL import Image
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images.colour_statistics import (
     SIZE,
-    compute_auroc,
     measure_colour,
     score_by_colour,
 )
 from bcd_models.images.image_list import (
     COLUMNS,
-    OPTIONAL,
     PARTS,
     LabelledImage,
-    parse_labelled,
-    read_list,
+    read_labelled,
 )
 from bcd_models.images.open import open_image
+from bcd_models.local.metrics import MIN_CASES, auroc
 from bcd_models.runtime.ahead import ahead
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TRAIN = PARTS[0]
-MIN_CASES = 10  # of a part whose floor is estimated
 IMAGES_AHEAD = 64
 
 Floor = dict[str, float | None]
@@ -86,16 +83,7 @@ def read_split(path: Path) -> tuple[list[LabelledImage], list[str]]:
     Raises:
         InputError: The list can't be read, or lacks a column.
     """
-    images, faults = [], []
-    needed, optional = (*COLUMNS, "split"), [name for name in OPTIONAL if name != "split"]
-    for where, cells in read_list(path, needed, optional):
-        try:
-            if not cells["split"]:
-                raise InputError(f"{where}: no split: name one of {', '.join(PARTS)}")
-            images.append(parse_labelled(cells, path, where))
-        except InputError as error:
-            faults.append(str(error))
-    return images, faults
+    return read_labelled(path, (*COLUMNS, "split"))
 
 
 def measure_images(images: Iterable[LabelledImage]) -> Iterator[Measured | str]:
@@ -175,7 +163,7 @@ def _measure_floor(
             at = part == name
             cases = {image.case_id for image in images if image.part == name}
             if len(cases) >= MIN_CASES and _has_both(truth[at]):
-                floor[name] = compute_auroc(truth[at], scores[at])
+                floor[name] = auroc(truth[at], scores[at])
     return floor
 
 

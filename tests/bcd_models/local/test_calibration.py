@@ -15,9 +15,10 @@ from bcd_models.cli.info import info
 from bcd_models.config import DecisionConfig
 from bcd_models.decision import calibrate, sigmoid
 from bcd_models.errors import InputError
+from bcd_models.local import metrics
+from bcd_models.local.calibration import measure_calibration
+from bcd_models.local.points import OPERATING_POINTS, band_around, fit_decision
 from tests.support import synthetic
-from training.evaluate import metrics
-from training.evaluate.calibration import OPERATING_POINTS, band_around, fit_decision
 
 FRAME = pd.DataFrame(
     {
@@ -130,7 +131,7 @@ def test_calibration_of_a_calibrated_score() -> None:
     rng = np.random.default_rng(2)
     probability = rng.random(30_000)
     truth = rng.random(30_000) < probability
-    found = metrics.measure_calibration(truth, probability)
+    found = measure_calibration(truth, probability)
     assert found["slope"] == pytest.approx(1, abs=0.05)
     assert found["intercept"] == pytest.approx(0, abs=0.05)
     floor = found["ece_if_perfectly_calibrated"]

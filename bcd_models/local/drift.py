@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd_models.config import Strict
+
 MIN_RESULTS = 50  # results; of fewer nothing is said
 RESAMPLES, SEED = 1000, 0
 
 
-@dataclass(frozen=True)
-class Drift:
-    """Population stability index: 0 where both distributions are alike."""
+class Drift(Strict):
+    """Population stability index: 0 where both distributions are alike.
 
-    index: float  # its value
-    by_chance: float  # what 95 in 100 samples of this size from the reference itself stay below
+    Attributes:
+        index: Its value.
+        by_chance: What 95 in 100 samples of this size from the reference itself stay below.
+    """
+
+    index: float
+    by_chance: float
 
     @property
     def is_beyond_chance(self) -> bool:
@@ -36,7 +41,8 @@ def measure_drift(seen: Sequence[int], reference: Sequence[int]) -> Drift | None
     base = np.asarray(reference, float)
     drawn = np.random.default_rng(SEED).multinomial(sum(seen), base / base.sum(), RESAMPLES)
     (index,) = _indices(np.asarray(seen, float)[None], base)
-    return Drift(float(index), float(np.quantile(_indices(drawn, base), 0.95)))
+    by_chance = float(np.quantile(_indices(drawn, base), 0.95))
+    return Drift(index=float(index), by_chance=by_chance)
 
 
 def _indices(seen: NDArray[Any], base: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,72 @@
+"""``bcd validate``: what a model is worth on a user's own labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bcd_models.cli.arguments import NUMBER, Device, Model, Point, load_model
+from bcd_models.cli.output import print_error, print_notice, with_progress, write_file
+from bcd_models.errors import InputError
+
+Listed = Annotated[
+    Path, typer.Argument(help="CSV list with path, label, case; also mpp and source.")
+]
+
+
+def validate(
+    images: Listed,
+    model: Model,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report: validation.html and .json.")
+    ] = None,
+    point: Point = None,
+    ladder_images: Annotated[
+        int, typer.Option(min=0, help="Images that climb the robustness ladder; 0: none.")
+    ] = 200,
+    difference: Annotated[
+        float, typer.Option(help="Difference that the cases needed could tell.", **NUMBER)
+    ] = 0.05,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Measure a model on your own labelled images.
+
+    Exit code 1 where a figure is worse than stated, or some lines could not be used; 2 where
+    nothing could be measured.
+    """
+    from bcd_models import local
+    from bcd_models.hub import folder as model_folder
+    from bcd_models.local import page
+
+    if not 0 < difference < 1:
+        raise InputError(f"--difference {difference:g} must be between 0 and 1")
+    listed, faults = local.read_labelled(images)
+    if not listed:
+        raise InputError(f"list {images} names no image that can be used")
+    found = local.validate(
+        load_model(model, device),
+        listed,
+        folder=model_folder.locate(model),
+        point=point,
+        ladder_images=ladder_images,
+        difference=difference,
+        progress=with_progress,
+    )
+    found = found.model_copy(update={"not_used": (*faults, *found.not_used)})
+    for fault in found.not_used:
+        print_error(fault)
+    text = f"{found.model_dump_json(indent=1)}\n"
+    if out:
+        write_file(out / "validation.json", text.encode())
+        write_file(out / "validation.html", page.render(found).encode())
+    if json:
+        typer.echo(text, nl=False)
+    else:
+        for line in page.summarise(found):
+            typer.echo(line)
+        print_notice()
+    if found.not_used or found.worse:
+        raise typer.Exit(1)

@@ -1,0 +1,313 @@
+"""Calibrate a model on one's own labelled images, into a new model folder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bcd_models.config import DecisionConfig, Estimate, LocalCalibration, Strict
+from bcd_models.decision import log_odds, sigmoid
+from bcd_models.errors import InputError
+from bcd_models.hub import folder as model_folder
+from bcd_models.images.image_list import LabelledImage
+from bcd_models.local import metrics
+from bcd_models.local.answers import Progress, answer, pass_on
+from bcd_models.local.calibration import fit_line, measure_line
+from bcd_models.local.figures import Counts, Figures, PointHere, measure, to_log_odds
+from bcd_models.local.metrics import Bools, Floats
+from bcd_models.local.page import share
+from bcd_models.local.points import band_around, choose_points, fit_decision, measure_point
+from bcd_models.local.validation import choose_rule
+from bcd_models.models.predictor import Predictor
+from bcd_models.prediction import NOTICE
+
+FOLDS = 5
+MIN_CASES = 2 * FOLDS  # that hold images of a label: two a fold
+REFER_SHARE = 0.1  # of the images, those nearest a point's threshold
+SEED = 0
+DOCUMENT, CARD = "calibration.json", "README.md"
+
+Model = TypeVar("Model", bound=Predictor)
+
+
+class After(Strict):
+    """What can be expected of a calibrated model: each fold of cases by what the others give.
+
+    Attributes:
+        slope: Of truth on log-odds; 1 if perfect.
+        in_the_large: Log-odds by which all answers together are too low; 0 if perfect.
+        points: The operating points; their thresholds are those fitted on all cases.
+    """
+
+    slope: Estimate
+    in_the_large: Estimate
+    points: dict[str, PointHere]
+
+
+class Calibration(Strict):
+    """What ``bcd calibrate`` found; its JSON.
+
+    Attributes:
+        before: The figures of the model as it was.
+        after: Those that can be expected now.
+        decision: The new rule, fitted on all cases.
+        notice: For research use only.
+    """
+
+    schema_version: Literal[1] = 1
+    before: Figures
+    after: After
+    decision: DecisionConfig
+    notice: str = NOTICE
+
+
+def calibrate(
+    probability: ArrayLike,
+    labels: Sequence[str] | ArrayLike,
+    cases: ArrayLike,
+    decision: DecisionConfig,
+    *,
+    sources: ArrayLike | None = None,
+) -> Calibration:
+    """Fit slope, intercept and operating points anew, on answers that are already there.
+
+    Every figure of what comes after is of cases that line, thresholds and referral bands were not
+    fitted on: five folds of whole cases, each by what the other four give. What is kept is fitted
+    on all of them.
+
+    Args:
+        probability: Calibrated P(malignant) of each image, shape (N,), by ``decision``.
+        labels: "benign" or "malignant".
+        cases: What images belong together by, such as the patient.
+        decision: The rule that gave the answers; views and context are kept.
+        sources: Where each image comes from; one by default.
+
+    Raises:
+        InputError: Fewer than ten cases that hold images of a label, with the number needed; or the
+            answers don't rise with the labels, so that no line makes them better.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> probability = rng.random(400)
+        >>> labels = np.where(rng.random(400) < probability / 2, "malignant", "benign")
+        >>> found = calibrate(probability, labels, np.arange(400) // 10, DecisionConfig())
+        >>> found.before.in_the_large.high < 0 < found.after.in_the_large.high
+        True
+    """
+    before = measure(probability, labels, cases, decision, sources=sources)
+    _check_enough(before.counts)
+    table = {"label": np.asarray(labels), "case_id": np.asarray(cases)}
+    truth = metrics.is_malignant(table)
+    margins = to_log_odds(np.asarray(probability, np.float64)) - decision.intercept
+    margins /= decision.slope
+    folds = assign_folds(truth, table["case_id"])
+    if min(fit_line(margins[chosen], truth[chosen])[0] for chosen in _leave_one_out(folds)) <= 0:
+        raise InputError(
+            "the model's answers don't rise with the labels of these images, so no calibration "
+            "makes them better: check the labels, and see what bcd validate says"
+        )
+    rule = fit_decision(margins, truth, REFER_SHARE)
+    places = np.zeros(len(truth), int) if sources is None else np.asarray(sources)
+    drawn = metrics.draw_resamples(table["case_id"], places)
+    odds, thresholds, referred = _cross_fit(margins, truth, folds)
+    here = {
+        name: PointHere(
+            threshold=point.threshold,
+            referred=float(referred[name].mean()),
+            **measure_point(truth, sigmoid(odds), thresholds[name], drawn),
+        )
+        for name, point in rule.points.items()
+    }
+    whole = rule.slope * margins + rule.intercept
+    points = {
+        name: point.model_copy(
+            update={
+                "refer": band_around(point.threshold, _find_reach(whole, point.threshold)),
+                "prevalence": float(truth.mean()),
+                **{key: getattr(here[name], key) for key in _MEASURED},
+            }
+        )
+        for name, point in rule.points.items()
+    }
+    kept = {"views": decision.views, "context": decision.context, "points": points}
+    return Calibration(
+        before=before,
+        after=After.model_validate(measure_line(odds, truth, drawn) | {"points": here}),
+        decision=rule.model_copy(update=kept),
+    )
+
+
+def assign_folds(truth: Bools, cases: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Deal whole cases to five folds, alike in how many cases hold either label, shape (N,)."""
+    names, case = np.unique(cases, return_inverse=True)
+    malignant = np.bincount(case, truth, len(names)) / np.bincount(case, minlength=len(names))
+    kind = (malignant > 0).astype(int) + (malignant == 1)
+    shuffled = np.random.default_rng(SEED).permutation(len(names))
+    dealt = np.empty(len(names), np.int64)
+    dealt[shuffled[np.argsort(kind[shuffled], kind="stable")]] = np.arange(len(names)) % FOLDS
+    return dealt[case]
+
+
+def recalibrate(
+    model: Model, images: Sequence[LabelledImage], progress: Progress = pass_on
+) -> tuple[Model, Calibration, tuple[str, ...]]:
+    """Calibrate a model on labelled images.
+
+    Args:
+        model: Stays as it is.
+        images: As ``read_labelled`` reads a list; all of one field of the model's, or all larger.
+        progress: Shows how far it is.
+
+    Returns:
+        A copy that decides by the new calibration, what was found, and why images were not used.
+
+    Raises:
+        InputError: As ``calibrate``; no image can be used, or some show one field and others more.
+
+    Example:
+        >>> from bcd_models import BCDClassifier
+        >>> from bcd_models.images.image_list import read_labelled
+        >>> model = BCDClassifier.from_pretrained("cards/bcd-mobilenetv2")
+        >>> images, faults = read_labelled(Path("my-images.csv"))  # doctest: +SKIP
+        >>> ours, found, _ = recalibrate(model, images)  # doctest: +SKIP
+        >>> write_folder(ours, found, Path("our-model"))  # doctest: +SKIP
+    """
+    said = answer(model, images, progress=progress)
+    fields, config = int(said.is_field.sum()), model.config
+    if 0 < fields < len(said.images):
+        raise InputError(
+            f"{len(said.images) - fields} images show one field of the model's and {fields} show "
+            "more, which are decided by their most suspicious tile: calibrate on either alone"
+        )
+    rule = choose_rule(model, said)
+    found = calibrate(said.probability, said.labels, said.cases, rule, sources=said.sources)
+    counts = found.before.counts
+    local = LocalCalibration(
+        date=datetime.now(UTC).date().isoformat(),
+        fingerprint=said.fingerprint,
+        images=counts.images,
+        cases=counts.cases,
+        malignant=counts.malignant,
+        larger_fields=fields > 0,
+        parent=config.name,
+        parent_version=config.version,
+        parent_weights_sha256=model.weights_sha256,
+    )
+    calibrated = copy.copy(model)
+    calibrated.config = config.model_copy(
+        update={
+            "version": f"{config.version}+local.{said.fingerprint[:8]}",
+            "decision": config.decision if fields else found.decision,
+            "tile_decision": found.decision if fields else config.for_tiles,
+            "calibrated": local,
+        }
+    )
+    return calibrated, found, said.faults
+
+
+def write_folder(model: Predictor, found: Calibration, folder: Path) -> None:
+    """Write a calibrated model into a new folder, with its card and the figures.
+
+    Raises:
+        InputError: Something is there already: a folder is never written over.
+        ModelFolderError: It can't be written.
+    """
+    refuse_existing(folder)
+    files = model.files() | {
+        DOCUMENT: f"{found.model_dump_json(indent=1)}\n".encode(),
+        CARD: render_card(model, found).encode(),
+    }
+    model_folder.write(folder, files)
+
+
+def refuse_existing(folder: Path) -> None:
+    """InputError where something is in a new folder's place."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there already: name a new folder for the calibrated model")
+
+
+def render_card(model: Predictor, found: Calibration) -> str:
+    """Return the card of a calibrated model, in Markdown."""
+    local = model.config.calibrated
+    assert local is not None
+    after, before = found.after, found.before
+    rows = [
+        [name, f"{one.threshold:.3f}", *map(share, (one.sensitivity, one.specificity))]
+        for name, one in after.points.items()
+    ]
+    for row, one in zip(rows, after.points.values(), strict=True):
+        row.append(f"{one.referred:.1%}")
+    head = ["point", "threshold", "sensitivity", "specificity", "referred"]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+    return f"""# {model.config.name} {model.config.version}
+
+**Calibrated locally**: {local.words}. Weights are those of {local.parent} {local.parent_version},
+whose card says what they were trained on; slope, intercept, operating points and referral bands are
+new, and hold for images like those they were fitted on{_LIMITS[local.larger_fields]}.
+
+{table}
+
+Each figure is of cases that its line and threshold were not fitted on (five folds of whole cases),
+with its 95% interval over cases. Calibration slope {after.slope.value:.2f}
+({after.slope.low:.2f} to {after.slope.high:.2f}), before {before.slope.value:.2f}; in the large
+{after.in_the_large.value:+.2f} ({after.in_the_large.low:+.2f} to {after.in_the_large.high:+.2f}) in
+log-odds, before {before.in_the_large.value:+.2f}. All figures: `{DOCUMENT}`.
+
+{NOTICE}
+"""
+
+
+_MEASURED = (
+    "sensitivity",
+    "specificity",
+    "positive_predictive_value",
+    "negative_predictive_value",
+)
+_LIMITS = {
+    False: ": images of one field of the model's. Larger fields and slides are decided as before",
+    True: ": larger fields, by their most suspicious tile. Slides are decided by this rule too, "
+    "which was not measured on them; images of one field as before",
+}
+
+
+def _check_enough(counts: Counts) -> None:
+    for label, cases in (("benign", counts.benign_cases), ("malignant", counts.malignant_cases)):
+        if cases < MIN_CASES:
+            raise InputError(
+                f"{cases} cases hold {label} images, and calibration needs at least {MIN_CASES}: "
+                f"{MIN_CASES - cases} more cases with {label} images are needed"
+            )
+
+
+def _leave_one_out(folds: NDArray[np.int64]) -> list[Bools]:
+    return [folds != fold for fold in range(FOLDS)]
+
+
+def _find_reach(odds: Floats, threshold: float) -> float:
+    """Return how far from a threshold the images to refer lie, in log-odds."""
+    return float(np.quantile(np.abs(odds - log_odds(threshold)), REFER_SHARE))
+
+
+def _cross_fit(
+    margins: Floats, truth: Bools, folds: NDArray[np.int64]
+) -> tuple[Floats, dict[str, Floats], dict[str, Bools]]:
+    """Return each fold by what the others give: log-odds, and thresholds and referrals by point."""
+    odds = np.empty_like(margins)
+    thresholds: dict[str, Floats] = {}
+    referred: dict[str, Bools] = {}
+    for others in _leave_one_out(folds):
+        slope, intercept = fit_line(margins[others], truth[others])
+        every = slope * margins + intercept
+        odds[~others] = every[~others]
+        for name, point in choose_points(sigmoid(every[others]), truth[others]).items():
+            away = np.abs(every - log_odds(point.threshold))
+            reach = _find_reach(every[others], point.threshold)
+            thresholds.setdefault(name, np.empty_like(odds))[~others] = point.threshold
+            referred.setdefault(name, np.empty(len(odds), bool))[~others] = away[~others] <= reach
+    return odds, thresholds, referred

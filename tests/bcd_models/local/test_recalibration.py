@@ -1,0 +1,192 @@
+"""A model is calibrated on a user's own labelled images, into a new folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+
+from bcd_models import BCDClassifier, BCDEnsemble, local
+from bcd_models.config import DecisionConfig
+from bcd_models.decision import log_odds, sigmoid
+from bcd_models.errors import InputError
+from bcd_models.local.recalibration import FOLDS, assign_folds
+from bcd_models.models.ensemble import EnsembleConfig
+from bcd_models.prediction import NOTICE
+from tests.conftest import CARDS
+from tests.support import synthetic
+from tests.support.command_line import bcd
+from tests.support.labelled import Row, write_list
+
+CARD = CARDS / "bcd-mobilenetv2"
+
+
+def sample(cases: int = 60, each: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Answers twice as sure as they may be, and too high, of cases that differ a little."""
+    rng = np.random.default_rng(0)
+    case = np.repeat(np.arange(cases), each)
+    odds = rng.normal(-1, 1.5, len(case))
+    truth = rng.random(len(case)) < sigmoid(odds + rng.normal(0, 0.3, cases)[case])
+    return sigmoid(2 * odds + 1), np.where(truth, "malignant", "benign"), case
+
+
+def test_a_line_off_is_put_right() -> None:
+    found = local.calibrate(*sample(200), DecisionConfig())
+    before, after = found.before, found.after
+    assert before.slope.high < 0.7
+    assert after.slope.low < 1 < after.slope.high
+    assert after.in_the_large.low < 0 < after.in_the_large.high
+    assert found.decision.slope == pytest.approx(0.5, abs=0.1)
+    assert found.decision.intercept == pytest.approx(-0.5, abs=0.3)
+    assert list(found.decision.points) == ["balanced", "screening", "confirm"]
+    assert found.decision.threshold == found.decision.points["balanced"].threshold
+    for name, point in found.decision.points.items():
+        assert point.sensitivity == after.points[name].sensitivity
+        assert point.refer is not None
+        assert after.points[name].referred == pytest.approx(0.1, abs=0.03)
+
+
+def test_views_and_context_are_the_models_own() -> None:
+    rule = DecisionConfig(slope=2.0, intercept=0.5, views=4, context=0.75)
+    found = local.calibrate(*sample(), rule)
+    assert (found.decision.views, found.decision.context) == (4, 0.75)
+    plain = local.calibrate(*sample(), DecisionConfig())
+    # The margins that the probabilities come from are others, and so is the line of them.
+    assert found.decision.slope == pytest.approx(2 * plain.decision.slope)
+
+
+def test_figures_are_of_cases_that_nothing_was_fitted_on() -> None:
+    probability, labels, case = sample(24)
+    truth, margins = labels == "malignant", log_odds(probability)
+    folds = assign_folds(truth, case)
+    called = np.empty(len(truth), bool)
+    for fold in range(FOLDS):
+        here = folds == fold
+        line = LogisticRegression(C=np.inf, tol=1e-9).fit(margins[~here, None], truth[~here])
+        answers = line.predict_proba(margins[:, None])[:, 1]
+        falling = np.sort(answers[~here & truth])[::-1]
+        called[here] = answers[here] >= falling[int(np.ceil(0.95 * len(falling))) - 1] - 1e-9
+    found = local.calibrate(probability, labels, case, DecisionConfig())
+    screening = found.after.points["screening"]
+    assert screening.sensitivity.value == pytest.approx(called[truth].mean())
+    assert screening.specificity.value == pytest.approx((~called[~truth]).mean())
+
+
+def test_folds_are_of_whole_cases_of_both_kinds() -> None:
+    case = np.repeat(np.arange(25), 4)
+    truth = case < 10
+    folds = assign_folds(truth, case)
+    assert all(len(set(folds[case == one])) == 1 for one in range(25))
+    for fold in range(FOLDS):
+        assert len(set(case[(folds == fold) & truth])) == 2
+        assert len(set(case[(folds == fold) & ~truth])) == 3
+
+
+def test_too_few_cases_are_refused_with_the_number_needed() -> None:
+    probability, labels, case = sample()
+    benign = np.where(case < 7, labels, "malignant")
+    with pytest.raises(InputError, match=r"7 cases hold benign .* at least 10: 3 more cases"):
+        local.calibrate(probability, benign, case, DecisionConfig())
+
+
+def test_answers_that_fall_with_the_labels_are_refused() -> None:
+    probability, labels, case = sample()
+    with pytest.raises(InputError, match="don't rise with the labels"):
+        local.calibrate(1 - probability, labels, case, DecisionConfig())
+
+
+def test_a_new_folder_holds_the_calibrated_model(
+    drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path
+) -> None:
+    kept = {path.name: path.read_bytes() for path in telling.iterdir()}
+    out = tmp_path / "ours"
+    done = bcd("calibrate", drawn[0] / "list.csv", "--model", telling, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in telling.iterdir()} == kept
+    old, new = (BCDClassifier.from_pretrained(folder) for folder in (telling, out))
+    assert new.weights_sha256 == old.weights_sha256
+    told = local.Calibration.model_validate_json((out / "calibration.json").read_bytes())
+    assert new.config.decision == told.decision
+    assert new.config.for_tiles == old.config.for_tiles
+    patch = Image.open(drawn[0] / "7.png")
+    margin = (log_odds(old.predict(patch).probability) - old.config.decision.intercept) / (
+        old.config.decision.slope
+    )
+    answer = new.predict(patch, point="screening")
+    expected = sigmoid(told.decision.slope * margin + told.decision.intercept)
+    assert answer.probability == pytest.approx(float(expected), abs=1e-6)
+    assert answer.threshold == told.after.points["screening"].threshold
+    where = new.config.calibrated
+    assert where is not None
+    assert (where.images, where.cases, where.malignant) == (60, 20, told.before.counts.malignant)
+    assert (where.parent, where.parent_version) == (old.config.name, "1.2.3")
+    assert where.parent_weights_sha256 == old.weights_sha256
+    assert new.config.version == f"1.2.3+local.{where.fingerprint[:8]}"
+    info = bcd("info", out).stdout
+    assert "calibrated locally" in info
+    assert where.words in info
+    assert "calibrated" not in json.loads(bcd("info", telling, "--json").stdout)
+    card = (out / "README.md").read_text()
+    for text in (where.words, NOTICE, "| screening |"):
+        assert text in card
+    again = bcd("calibrate", drawn[0] / "list.csv", "--model", telling, "--out", out)
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+    over = bcd("calibrate", drawn[0] / "list.csv", "--model", telling, "--out", telling)
+    assert over.returncode == 2
+    assert {path.name: path.read_bytes() for path in telling.iterdir()} == kept
+
+
+def test_other_images_or_labels_have_another_fingerprint(
+    drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path
+) -> None:
+    model = BCDClassifier.from_pretrained(telling)
+    images, _ = local.read_labelled(drawn[0] / "list.csv")
+    first, second = (
+        local.recalibrate(model, some)[0].config.calibrated for some in (images, images[::-1])
+    )
+    assert first == second  # in any order
+    fewer = local.recalibrate(model, images[:-1])[0].config.calibrated
+    assert fewer is not None
+    assert first is not None
+    assert fewer.fingerprint != first.fingerprint
+    assert model.config.calibrated is None
+
+
+def test_larger_fields_calibrate_the_rule_of_tiles(telling: Path, tmp_path: Path) -> None:
+    rows: list[Row] = []
+    for number in range(24):
+        kind = synthetic.KINDS[number % 2]
+        pixels = synthetic.patch(kind, number, pixels=(110, 60), width_um=440)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        label = synthetic.KINDS[(number + (number % 7 == 0)) % 2]
+        rows.append((f"{number}.png", label, f"c{number}", "4"))
+    images, _ = local.read_labelled(write_list(tmp_path, rows))
+    model = BCDClassifier.from_pretrained(telling)
+    ours, found, _ = local.recalibrate(model, images)
+    assert ours.config.decision == model.config.decision
+    assert ours.config.for_tiles == found.decision
+    assert ours.config.calibrated is not None
+    assert ours.config.calibrated.larger_fields
+    Image.fromarray(synthetic.patch("benign", 1)).save(tmp_path / "0.png")
+    with pytest.raises(InputError, match="1 images show one field of the model's and 23 show more"):
+        local.recalibrate(model, images)
+
+
+def test_an_ensemble_is_calibrated_too(
+    drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path
+) -> None:
+    members = [BCDClassifier.from_pretrained(telling) for _ in range(2)]
+    config = EnsembleConfig(name="both", version="1.0.0", members=("one", "two"))
+    ensemble = BCDEnsemble(config, members)
+    images, _ = local.read_labelled(drawn[0] / "list.csv")
+    ours, found, _ = local.recalibrate(ensemble, images)
+    local.write_folder(ours, found, tmp_path / "ours")
+    again = BCDEnsemble.from_pretrained(tmp_path / "ours")
+    assert again.config == ours.config
+    assert again.config.decision == found.decision
+    assert ensemble.config == config

@@ -1,0 +1,234 @@
+"""A model is measured on a user's own labelled images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from bcd_models import BCDClassifier, local
+from bcd_models.config import DecisionConfig
+from bcd_models.errors import InputError
+from bcd_models.images.image_list import LabelledImage
+from bcd_models.local import ladder, page, validation
+from bcd_models.local.ladder import LADDER
+from bcd_models.prediction import NOTICE
+from tests.conftest import CARDS
+from tests.support import synthetic
+from tests.support.command_line import bcd
+from tests.support.labelled import Row, write_list
+
+CARD = CARDS / "bcd-mobilenetv2"
+
+
+@pytest.fixture(scope="module")
+def images(drawn: tuple[Path, list[Row]]) -> list[LabelledImage]:
+    return local.read_labelled(drawn[0] / "list.csv")[0]
+
+
+@pytest.fixture(scope="module")
+def found(telling: Path, images: list[LabelledImage]) -> local.Validation:
+    model = BCDClassifier.from_pretrained(telling)
+    return local.validate(model, images, folder=CARD, ladder_images=60)
+
+
+def test_figures_are_those_of_the_models_answers(
+    found: local.Validation, telling: Path, images: list[LabelledImage]
+) -> None:
+    model = BCDClassifier.from_pretrained(telling)
+    answers = model.predict([one.file for one in images], mpp=4)
+    probability = np.array([one.probability for one in answers])
+    truth = np.array([one.label == "malignant" for one in images])
+    figures = found.figures
+    assert figures.auroc.value == pytest.approx(roc_auc_score(truth, probability), abs=1e-9)
+    assert figures.auroc.low < figures.auroc.value < figures.auroc.high
+    here = figures.points[figures.point]
+    called = probability >= model.config.decision.threshold
+    assert here.sensitivity.value == pytest.approx(called[truth].mean())
+    assert here.specificity.value == pytest.approx((~called[~truth]).mean())
+    referred = [one.decision == "refer" for one in answers]
+    assert here.referred == pytest.approx(np.mean(referred))
+    assert (figures.counts.images, figures.counts.cases) == (60, 20)
+    assert sum(figures.probabilities) == 60
+
+
+def test_the_ladder_begins_with_the_images_as_they_are(found: local.Validation) -> None:
+    climb = found.ladder
+    assert climb is not None
+    assert [rung.name for rung in climb.rungs] == [rung.name for rung in LADDER]
+    figures, here = found.figures, found.figures.points[found.figures.point]
+    assert climb.clean.auroc == figures.auroc  # of all 60, by the other way round
+    assert climb.clean.recall == here.sensitivity
+    assert climb.clean.specificity == here.specificity
+    lost = {rung.name: -rung.minus_clean.auroc.value for rung in climb.rungs}
+    assert lost["blur_1.5"] != 0
+    assert (found.sample.images, found.sample.cases, found.sample.tiles) == (60, 20, 60)
+
+
+def test_what_is_stated_stands_beside_and_worse_is_told(found: local.Validation) -> None:
+    stated = json.loads((CARD / "metrics.json").read_text())["within"]["figures"]["auroc"]
+    assert found.stated is not None
+    assert found.stated.value == stated["value"]
+    assert found.worse == ("auroc",) if found.figures.auroc.high < stated["value"] else ()
+    assert found.probabilities is not None  # 60 images against the test part's 1,601
+    assert found.probabilities.is_beyond_chance
+
+
+def test_a_model_that_fails_here_ends_the_command_with_1(
+    drawn: tuple[Path, list[Row]], tmp_path: Path
+) -> None:
+    folder, rows = drawn
+    other = {"benign": "malignant", "malignant": "benign"}
+    flipped = [(path, other[label], case, mpp) for path, label, case, mpp in rows]
+    for one in rows:
+        shutil.copy(folder / one[0], tmp_path)
+    listed = write_list(tmp_path, flipped)
+    done = bcd("validate", listed, "--model", CARD, "--ladder-images", "0", "--json")
+    told = json.loads(done.stdout)
+    assert "auroc" in told["worse"]
+    assert (done.returncode, told["ladder"], told["not_used"]) == (1, None, [])
+
+
+def test_the_command_writes_both_reports_and_names_what_it_could_not_use(
+    drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path
+) -> None:
+    folder, rows = drawn
+    for one in rows:
+        shutil.copy(folder / one[0], tmp_path)
+    Image.new("RGB", (50, 50), (255, 0, 0)).save(tmp_path / "flat.png")
+    more = [("flat.png", "benign", "c0", "4"), ("none.png", "benign", "c0", "4")]
+    listed = write_list(tmp_path, [*rows, *more, ("1.png", "cyst", "c0", "4")])
+    out = tmp_path / "report"
+    done = bcd("validate", listed, "--model", CARD, "--out", out, "--ladder-images", "0")
+    assert done.returncode == 1
+    assert "'cyst' is neither benign nor malignant" in done.stderr
+    assert done.stdout.startswith("AUROC ")
+    told = local.Validation.model_validate_json((out / "validation.json").read_bytes())
+    assert told.figures.counts.images == 61
+    assert [line.split(":")[0].rpartition(", ")[2] for line in told.not_used] == [
+        "line 64",
+        "line 63",
+    ]
+    assert told.unsuitable["flat"] == 1
+    html = (out / "validation.html").read_text()
+    assert html == page.render(told)
+    for text in (NOTICE, "nearly one colour", "screening", "calibration slope", "none.png"):
+        assert text in html
+    assert set(told.figures.points) == {"balanced", "screening", "confirm"}
+    assert told.figures.points["screening"].sensitivity_stated is not None
+    assert told.colours.keys() == validation.COLOURS.keys()
+    same = bcd("validate", listed, "--model", CARD, "--json", "--ladder-images", "0")
+    assert json.loads(same.stdout) == json.loads((out / "validation.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--point", "none"], "no operating point 'none'"),
+        (["--difference", "0"], "must be between 0 and 1"),
+        (["--ladder-images", "9"], "draw more with --ladder-images"),
+    ],
+)
+def test_what_cannot_be_measured_ends_with_2(
+    drawn: tuple[Path, list[Row]], arguments: list[str], reason: str
+) -> None:
+    done = bcd("validate", drawn[0] / "list.csv", "--model", CARD, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert reason in done.stderr
+
+
+def test_larger_fields_count_by_their_most_suspicious_tile(
+    telling: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder, "LADDER", LADDER[:2])
+    images = []
+    for number in range(12):
+        kind = synthetic.KINDS[number % 2]
+        pixels = synthetic.patch(kind, number, pixels=(150, 100), width_um=600)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        images.append((f"{number}.png", kind, f"c{number}", "4"))
+    images += [(images[0][0], "malignant", "c0", "4")]
+    listed, _ = local.read_labelled(write_list(tmp_path, images))
+    model = BCDClassifier.from_pretrained(telling)
+    found = local.validate(model, listed, ladder_images=13)
+    assert found.larger_fields == 13
+    assert found.sample.tiles == 13 * 6
+    assert found.ladder is not None
+    assert found.ladder.clean.auroc == found.figures.auroc
+    own = DecisionConfig(threshold=0.4)
+    model.config = model.config.model_copy(update={"tile_decision": own})
+    Image.fromarray(synthetic.patch("benign", 1)).save(tmp_path / "small.png")
+    small = replace(listed[0], file=tmp_path / "small.png")
+    with pytest.raises(InputError, match="1 images show one field of the model's and 13 show more"):
+        local.validate(model, [*listed, small], ladder_images=0)
+
+
+def sample(images: int = 400, each: int = 10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    probability = rng.random(images)
+    labels = np.where(rng.random(images) < probability, "malignant", "benign")
+    return probability, labels, np.arange(images) // each
+
+
+def test_arrays_alone_are_measured() -> None:
+    found = local.measure(*sample(), DecisionConfig(threshold=0.5, refer=(0.4, 0.6)))
+    assert found.slope.low < 1 < found.slope.high
+    assert found.in_the_large.low < 0 < found.in_the_large.high
+    assert found.point == "own"
+    assert found.points["own"].referred == pytest.approx(0.2, abs=0.05)
+    referred = np.arange(400) < 100
+    also = local.measure(*sample(), DecisionConfig(), referred=referred)
+    assert also.points["own"].referred == 0.25
+
+
+def test_a_quarter_of_the_difference_takes_sixteen_times_the_cases() -> None:
+    coarse, fine = (
+        {one.figure: one for one in local.measure(*sample(), DecisionConfig(), difference=d).needed}
+        for d in (0.08, 0.02)
+    )
+    for name, one in fine.items():
+        assert coarse[name].needed is not None
+        assert one.needed == pytest.approx(16 * coarse[name].needed, rel=0.2)
+    # Of 40 cases the interval is w wide: its standard error is w / 3.92.
+    found = local.measure(*sample(), DecisionConfig(), difference=0.02)
+    error = (found.auroc.high - found.auroc.low) / 3.92
+    assert fine["auroc"].needed == pytest.approx(40 * (2.8 * error / 0.02) ** 2, abs=1)
+
+
+def test_arrays_that_say_nothing_are_refused() -> None:
+    probability, labels, cases = sample()
+    with pytest.raises(InputError, match="images of both labels are needed"):
+        local.measure(probability, ["benign"] * 400, cases, DecisionConfig())
+    with pytest.raises(InputError, match="at least 10 are needed, 6 more"):
+        local.measure(probability, labels, cases // 10, DecisionConfig())
+    with pytest.raises(InputError, match="one value for each image"):
+        local.measure(probability[1:], labels, cases, DecisionConfig())
+    with pytest.raises(InputError, match="between 0 and 1"):
+        local.measure(probability + 1, labels, cases, DecisionConfig())
+
+
+def test_figures_need_neither_torch_nor_scipy_nor_pandas() -> None:
+    code = (
+        "import sys; from bcd_models import local, BCDClassifier;"
+        "print(*sorted({'torch', 'scipy', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_ladder_names_what_it_needs(
+    telling: Path, images: list[LabelledImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "find_spec", lambda _name: None)
+    model = BCDClassifier.from_pretrained(telling)
+    with pytest.raises(InputError, match=r"pip install 'bcd-models\[validate\]'"):
+        local.validate(model, images)
+    assert local.validate(model, images, ladder_images=0).ladder is None
