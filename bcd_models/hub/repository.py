@@ -15,10 +15,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bcd_models.config import SCHEMA_VERSION
 from bcd_models.errors import HubError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 T = TypeVar("T")
 
@@ -102,10 +105,22 @@ def push(
     def upload() -> str:
         repo = api.create_repo(repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(folder_path=folder, repo_id=repo.repo_id, commit_message=message)
+        tag_schema(api, repo.repo_id, str(commit.oid))
         return str(commit.commit_url)
 
     # As a whole it can be repeated: what has arrived is not sent again, nor committed twice.
     return _call_hub(upload, repo_id, tries=5)
+
+
+def tag_schema(api: HfApi, repo_id: str, commit: str) -> None:
+    """Let the tag of this library's schema name a commit, whatever it named before."""
+    refs = api.list_repo_refs(repo_id)
+    named = {tag.name: tag.target_commit for tag in refs.tags}
+    if named.get(SCHEMA_TAG) == commit:
+        return
+    if SCHEMA_TAG in named:
+        api.delete_tag(repo_id, tag=SCHEMA_TAG)
+    api.create_tag(repo_id, tag=SCHEMA_TAG, revision=commit)
 
 
 def reach() -> None:

@@ -24,7 +24,7 @@ from huggingface_hub.hf_api import DatasetInfo, RepoFile, SpaceInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from bcd_models.errors import BCDError, HubError, InputError
-from bcd_models.hub.repository import patiently, reason
+from bcd_models.hub.repository import patiently, reason, tag_schema
 
 Kind = Literal["model", "dataset", "space"]
 Info = ModelInfo | DatasetInfo | SpaceInfo
@@ -153,19 +153,9 @@ class Repository:
 
         return patiently(attempt)
 
-    def tag(self, name: str, commit: str) -> None:
-        """Let a tag name a commit, whatever it named before."""
-
-        def attempt() -> None:
-            refs = HfApi().list_repo_refs(self.repo_id, repo_type=self.kind)
-            named = {tag.name: tag.target_commit for tag in refs.tags}
-            if named.get(name) == commit:
-                return
-            if name in named:
-                HfApi().delete_tag(self.repo_id, tag=name, repo_type=self.kind)
-            HfApi().create_tag(self.repo_id, tag=name, revision=commit, repo_type=self.kind)
-
-        patiently(attempt)
+    def tag(self, commit: str) -> None:
+        """Let the tag of this library's schema name a commit."""
+        patiently(lambda: tag_schema(HfApi(), self.repo_id, commit))
 
     @contextmanager
     def download(self, revision: str) -> Iterator[Path]:

@@ -59,7 +59,7 @@ def publish(content: Content, repo_id: str, *, private: bool, dry_run: bool, ver
         commit = repository.send(content, changes, info) if changes else str(info.sha)
         typer.echo(f"{'published' if changes else 'nothing to send'}: {repo_id} at {commit}")
         if content.kind == "model":
-            repository.tag(SCHEMA_TAG, commit)
+            repository.tag(commit)
             typer.echo(f"tagged: {SCHEMA_TAG}, which a library of this schema loads by default")
         if verify:
             _verify(repository, content, commit)

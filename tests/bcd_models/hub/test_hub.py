@@ -235,6 +235,7 @@ def test_push_makes_one_commit_or_none(
     version = json.loads(files["config.json"])["bcd"]["version"]
     assert commit.title == f"bcd-mobilenetv2 {version}, weights {answer[1]}"
     assert hub.repo("org/pushed").private
+    assert hub.repo("org/pushed").tags[SCHEMA_TAG].oid == commit.oid
     stored = hub.files("org/pushed")
     assert stored.keys() == {"config.json", "model.onnx", "model.safetensors"}
     assert stored["model.safetensors"] == files["model.safetensors"]
