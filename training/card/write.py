@@ -59,7 +59,10 @@ def render(folder: Path, dataset: str = "") -> str:
     config, metrics = model_folder.read_config(folder), _read_metrics(folder)
     within, backbone = pick_headline(metrics), get_backbone(config.backbone)
     layer = backbone.cam_layer
-    decisions = decide.read(folder, metrics.model.weights_sha256)
+    decisions, tiles = (
+        decide.read(folder, metrics.model.weights_sha256, name)
+        for name in (decide.DECISIONS, decide.TILE_DECISIONS)
+    )
     gate = suitability.read(folder.parent / suitability.FILE, config.suitability)
     plots = {f"{name}-{metrics.data.part}.png": words for name, words in PLOTS.items()}
     card = ModelCard.from_template(
@@ -88,6 +91,7 @@ def render(folder: Path, dataset: str = "") -> str:
         curves=CURVES if (folder / CURVES).is_file() else "",
         decisions=decisions,
         points=decide.tabulate(decisions).strip() if decisions else "",
+        tile_points=decide.tabulate(tiles).strip() if tiles else "",
         curve=decide.CURVE if (folder / decide.CURVE).is_file() else "",
         gate=suitability.summarise(gate) if gate else "",
         missed=list(suitability.find_missed(gate)) if gate else [],

@@ -28,7 +28,7 @@ from training.compare import groups, schema
 from training.compare.rows import align_frames, resample_cases, select_source
 from training.compare.runs import Missing, Run
 from training.corpus import splits
-from training.corpus.selection import Corpus, find_unlearnt_rows
+from training.corpus.selection import Corpus
 from training.evaluate import answers
 from training.evaluate.reliability import measure_reliability
 
@@ -84,13 +84,11 @@ def read_arms(runs: list[Run], opened: Corpus | None) -> list[Arm]:
 def _read_arm(name: str, runs: list[Run], opened: Corpus) -> Arm:
     larger, plan = splits.find_larger_source(opened.table), runs[0].plan
     table = opened.table.assign(row=opened.table.index)
-    held_out, left_out = [], []
+    frame = answers.pool_folds([run.folder for run in runs], opened)
+    left_out = []
     for run in runs:
-        rows = find_unlearnt_rows(opened, run.held)
         said = answers.read(run.folder).astype(np.float64)
-        held_out.append(table[rows].join(said[rows]))
-        left_out.append(said["other"].where(~rows, said[BASE]))
-    frame = pd.concat(held_out).sort_index()
+        left_out.append(said["other"].fillna(said[BASE]))
     mean = pd.concat(left_out, axis=1).mean(axis=1)
     others = {}
     for source in sorted(set(opened.table["source"]) - {larger}):

@@ -30,7 +30,7 @@ from training.corpus.pixels import select_rows
 from training.corpus.selection import Corpus, check_corpus, find_unlearnt_rows, open_corpus
 from training.evaluate import robustness, scoring
 from training.recipes import schema as recipe
-from training.run_folder import MODEL
+from training.run_folder import MODEL, read_provenance
 
 ANSWERS = "answers.parquet"
 VIEWS = (1, 4, 8)
@@ -106,6 +106,22 @@ def read(run: Path) -> pd.DataFrame:
         return pd.read_parquet(run / ANSWERS)
     except (OSError, ValueError) as error:
         raise InputError(f"{run / ANSWERS} can't be read: {error}") from None
+
+
+def pool_folds(runs: Iterable[Path], opened: Corpus) -> pd.DataFrame:
+    """Return the rows that fold runs held out: the corpus' columns, ``row``, and the answers'.
+
+    Raises:
+        InputError: A run is of another corpus, or has no answers.
+    """
+    table = opened.table.assign(row=opened.table.index)
+    parts = []
+    for run in runs:
+        provenance = read_provenance(run)
+        check_corpus(provenance, opened)
+        held_out = find_unlearnt_rows(opened, provenance.held_out)
+        parts.append(table[held_out].join(read(run)[held_out].astype(np.float64)))
+    return pd.concat(parts).sort_index()
 
 
 def main(

@@ -15,15 +15,19 @@ import pytest
 from scipy.special import expit
 
 from bcd_models import BCDClassifier
-from bcd_models.config import DecisionConfig
+from bcd_models.config import DecisionConfig, HeldOut, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.local import metrics
 from tests.conftest import ROOT
 from training import command
-from training.evaluate import decide
+from training.card import write as card
+from training.corpus.selection import open_corpus
+from training.evaluate import answers, decide
+from training.evaluate.answers import ANSWERS
 from training.evaluate.reliability import measure_reliability
 from training.evaluate.schema import Counts
+from training.run_folder import RUN_FILE
 
 CARDS = ROOT / "cards"
 MARGINS = CARDS / "study" / "0.2.0" / "predictions.parquet"
@@ -143,3 +147,62 @@ def test_margins_that_decide_nothing_are_refused() -> None:
             decide.fit_points(wrong, DecisionConfig())
     with pytest.raises(InputError, match="holds 1 fold of efficientnet_b2"):
         decide.read_margins(MARGINS, "efficientnet_b2/3-epochs-MixUp-0.2")
+
+
+@pytest.fixture(scope="module")
+def fold_runs(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Runs of all folds of a miniature corpus, of which the answers alone were kept."""
+    opened = open_corpus(corpus_folder, "grouped")
+    rng, above = np.random.default_rng(0), tmp_path_factory.mktemp("runs")
+    truth = metrics.is_malignant(opened.table)
+    margins = rng.normal(2 * truth - 1, 1.5)
+    for fold in range(5):
+        held = (opened.split.fold == fold).to_numpy()
+        said = {"views_1": margins, "views_4": margins + truth - 0.5}
+        (above / str(fold)).mkdir()
+        frame = pd.DataFrame({name: np.where(held, one, np.nan) for name, one in said.items()})
+        frame.to_parquet(above / str(fold) / ANSWERS)
+        provenance = Provenance(
+            split="grouped",
+            split_sha256=opened.split.sha256,
+            corpus_fingerprint=opened.about["fingerprint"],
+            held_out=HeldOut(fold=fold),
+        )
+        (above / str(fold) / RUN_FILE).write_text(provenance.model_dump_json())
+    return sorted(above.iterdir())
+
+
+def test_recorded_answers_give_a_rule_for_images_and_one_for_tiles(
+    fold_runs: list[Path], corpus_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(CARDS / "bcd-mobilenetv2", folder)
+    model = BCDClassifier.from_pretrained(folder)
+    several = model.config.decision.model_copy(update={"views": 4, "slope": 1.0, "intercept": 0.0})
+    model.config = model.config.model_copy(update={"decision": several})
+    (folder / "config.json").write_bytes(model.files()["config.json"])
+    runs = [word for run in fold_runs for word in ("--run", str(run))]
+    asked = ["--model", str(folder), "--corpus", str(corpus_folder), *runs, "--context", "1.5"]
+    with pytest.raises(SystemExit) as end:
+        command.run(decide.main, asked)
+    assert end.value.code == 0
+    model = BCDClassifier.from_pretrained(folder)
+    rule, tiles = model.config.decision, model.config.for_tiles
+    assert (rule.views, rule.slope) == (4, 1.0)
+    assert (tiles.views, tiles.context) == (1, 1.5)
+    assert rule.points.keys() == tiles.points.keys()
+    frame = answers.pool_folds(fold_runs, open_corpus(corpus_folder, "grouped"))
+    frame = frame[frame["source"] == "idc"]
+    truth = metrics.is_malignant(frame)
+    for one, column in ((rule, "views_4"), (tiles, "views_1")):
+        point = one.points["screening"]
+        called = calibrate(frame[column].to_numpy(), one) >= point.threshold
+        assert point.sensitivity is not None
+        assert point.sensitivity.value == pytest.approx(called[truth].mean())
+        assert called[truth].mean() >= 0.95
+    by_tile = decide.read(folder, model.weights_sha256, decide.TILE_DECISIONS)
+    assert by_tile is not None
+    assert by_tile.counts.images == len(frame)
+    assert "looked at once and averaged" in card.render(folder)
+    with pytest.raises(SystemExit):
+        command.run(decide.main, ["--model", str(folder)])
