@@ -75,7 +75,8 @@ def test_the_whole_study_of_a_miniature_corpus(corpus_folder: Path, tmp_path: Pa
 
     again = run(command(corpus_folder, out, "--cards", cards))
     assert [line for line in again if line.startswith("==")] == [
-        "== the comparison",
+        "== the comparison",  # of the folds, which points and neighbours rest on
+        "== the comparison",  # with the test part
         "== the model folders",
     ]
     assert run(command(corpus_folder, out, "--next", "--records", records)) == [

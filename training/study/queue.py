@@ -27,9 +27,12 @@ from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.local import metrics
 from bcd_models.models.backbones import get_backbone
+from training.compare import page
 from training.compare.rows import align_frames, select_source
 from training.compare.runs import METRICS
+from training.compare.schema import Report
 from training.corpus import predictions, splits
+from training.evaluate import decide
 from training.evaluate.answers import ANSWERS
 from training.recipes import schema as recipe
 from training.recipes.schema import Recipe
@@ -124,11 +127,10 @@ def plan_trainings(study: Study) -> Iterator[list[Step]]:
 
 def plan_release(study: Study, cards: Path | None, readme: Path | None) -> Iterator[list[Step]]:
     """Plan what is made of finished trainings: test figures, the comparison, the model folders."""
-    refitted = [
-        study.read_recipe(arm, arm.seeds[0])
-        for arm in study.plan.arms
-        if arm.refit and goes_on(study, arm)
-    ]
+    arms = [arm for arm in study.plan.arms if arm.refit and goes_on(study, arm)]
+    refitted = [study.read_recipe(arm, arm.seeds[0]) for arm in arms]
+    yield [_compare(study)]
+    yield [_decide(study, arm) for arm in arms if len(arm.folds) > 1]
     yield [_measure_floor(study), *(_test(study, trained) for trained in refitted)]
     yield [_compare(study)]
     if cards:
@@ -237,6 +239,30 @@ def _train(study: Study, trained: Recipe, name: str, run: Path, holding: list[st
         start=study.find_start(trained),
     )
     return Step(name, "train", [*options, *holding, "--resume"], run / MODEL)
+
+
+def _decide(study: Study, arm: Arm) -> Step:
+    """Give a refit its operating points; the comparison of the folds has to be there."""
+    trained = study.read_recipe(arm, arm.seeds[0])
+    run = study.run_folder(trained, REFIT)
+    folds = [study.run_folder(trained, f"seed-{trained.seed}-fold-{fold}") for fold in arm.folds]
+    name = f"{trained.backbone}/{trained.arm}, seed {trained.seed}"
+    options = _options(
+        model=run / MODEL,
+        corpus=study.corpus,
+        context=choose_context(page.read(study.out / REPORT), name),
+    )
+    named = [word for fold in folds for word in ("--run", str(fold))]
+    title = f"{_name_refit(trained)}: operating points"
+    return Step(title, "evaluate.decide", [*options, *named], run / MODEL / decide.DECISIONS)
+
+
+def choose_context(report: Report, arm: str) -> float:
+    """Return the width that tiles are averaged over: 0 unless it lifts every whole case."""
+    context = next((one.context for one in report.asked if one.arm == arm), None)
+    if context and all(one.with_neighbours.auroc > one.alone.auroc for one in context.cases):
+        return context.sigma
+    return 0.0
 
 
 def _measure_floor(study: Study) -> Step:

@@ -12,11 +12,11 @@ from sklearn.metrics import roc_auc_score
 
 from bcd_models.config import Estimate, HeldOut, Provenance
 from bcd_models.local.ladder import LADDER
-from bcd_models.prediction import NOTICE
+from tests.support.reports import make_report
 from training.compare import goals, groups, page, schema, ways
 from training.compare.runs import Missing, Run
 from training.corpus.selection import open_corpus
-from training.evaluate import answers, cost
+from training.evaluate import answers
 from training.recipes import schema as recipe
 
 SIDE = 12
@@ -227,29 +227,7 @@ def test_goals_say_what_is_met_and_what_is_not(asked: schema.Asked) -> None:
 
 
 def test_the_page_shows_every_way(asked: schema.Asked) -> None:
-    report = schema.Report.model_validate(
-        {
-            "corpus": "idc: 1",
-            "corpus_fingerprint": "c0ffee",
-            "larger_source": "idc",
-            "intervals": "95%",
-            "runs": (),
-            "hours": 0.0,
-            "original": (),
-            "on_same_terms": (),
-            "tested": (),
-            "pairs": (),
-            "out_of_fold": (),
-            "asked": (asked,),
-            "goals": goals.list_goals((asked,), ()),
-            "ensembles": (),
-            "random_split": (),
-            "costs": (),
-            "machine": cost.describe_machine(),
-            "missing": dict.fromkeys(("on_same_terms", "tested", "pairs", "out_of_fold"), "none"),
-            "notice": NOTICE,
-        }
-    )
+    report = make_report(asked=(asked,), goals=goals.list_goals((asked,), ()))
     text = page.render(report)
     for rung in LADDER:
         assert f"| {rung.name} |" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from bcd_models.errors import BCDError, InputError
 from tests.conftest import ROOT
 from tests.support.predicted import predicted
 from tests.support.processes import running
+from tests.support.reports import make_report
+from training.compare import page
+from training.compare.schema import Asked, Context, Report
 from training.recipes import schema as recipe
 from training.study import queue, steps
 from training.study.plan import read_plan
@@ -94,6 +98,13 @@ def find(study: Study, name: str) -> Step:
 
 def get_option(step: Step, name: str) -> str:
     return step.arguments[step.arguments.index(f"--{name}") + 1]
+
+
+def write_report(study: Study, **sections: Any) -> None:
+    """Leave what a comparison writes."""
+    folder = study.out / queue.REPORT
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / page.REPORT).write_text(make_report(**sections).model_dump_json())
 
 
 # What is trained, in order, and by what.
@@ -203,7 +214,16 @@ def test_refits_are_tested_once_and_all_runs_compared(tmp_path: Path) -> None:
     run = study.out / "runs" / "mobilenetv2" / "degraded-twice"
     for name in ("all", "seed-3-fold-0"):
         (run / name / "model").mkdir(parents=True)
-    tests, comparison = plan_release(study, None, None)
+    stages = plan_release(study, None, None)
+    assert next(stages)[0].module == "compare"  # of the folds, for what the points rest on
+    write_report(study)
+    ((points,), tests, comparison) = stages
+    assert points.module == "evaluate.decide"
+    assert points.arguments[-4:] == [
+        *("--run", str(run / "seed-3-fold-1")),
+        *("--run", str(run / "seed-3-fold-0")),
+    ]
+    assert points.result == run / "all" / "model" / "decisions.json"
     assert [step.name for step in tests] == [
         "colour statistics alone",
         "mobilenetv2, degraded, twice, all: test part",
@@ -278,7 +298,9 @@ def test_an_arm_goes_on_where_its_first_fold_lifts_the_ensemble(tmp_path: Path, 
     assert stages[0] == [first]
     rest = [[first, second], [], ["mobilenetv2, dark horse, all"]]
     assert stages[1:] == (rest if said == "better" else [])
-    tested, *_ = plan_release(study, None, None)
+    write_report(study)
+    _, decided, tested, *_ = plan_release(study, None, None)
+    assert len(decided) == (said == "better")
     of_refits = ["mobilenetv2, dark horse, all: test part"] if said == "better" else []
     assert [step.name for step in tested] == ["colour statistics alone", *of_refits]
 
@@ -462,3 +484,26 @@ def test_every_arm_of_the_project_makes_a_recipe_of_its_own() -> None:
     (recommended, *_) = plan.arms
     assert recommended.refit
     assert (len(recommended.folds), len(recommended.seeds)) == (5, 3)
+
+
+def test_tiles_are_averaged_where_that_lifts_every_whole_case() -> None:
+    def say(*gains: float) -> Report:
+        alone = {"auroc": 0.9, "recall": 0.5, "specificity": 0.5}
+        cases = [
+            {
+                "case": f"idc/{number}",
+                "tiles": 9,
+                "sigma": 1.0,
+                "alone": alone,
+                "with_neighbours": alone | {"auroc": 0.9 + gain},
+            }
+            for number, gain in enumerate(gains)
+        ]
+        context = Context.model_validate_json(json.dumps({"sigma": 1.5, "cases": cases}))
+        asked = Asked.model_construct(arm="mobilenetv2/degraded, seed 0", context=context)
+        return Report.model_construct(asked=(asked,))
+
+    name = "mobilenetv2/degraded, seed 0"
+    assert queue.choose_context(say(0.01, 0.02), name) == 1.5
+    assert queue.choose_context(say(0.01, -0.001), name) == 0
+    assert queue.choose_context(say(0.01), "another, seed 0") == 0
