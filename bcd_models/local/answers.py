@@ -76,9 +76,9 @@ class Answers:
         return np.array([any(why != IN_BAND for why in one.reasons) for one in self.predictions])
 
     @property
-    def is_field(self) -> Bools:
-        """Whether each shows more than one field of the model's."""
-        return np.array([bool(one.tile_probabilities) for one in self.predictions])
+    def larger_fields(self) -> int:
+        """How many show more than one field of the model's."""
+        return sum(bool(one.tile_probabilities) for one in self.predictions)
 
     @property
     def findings(self) -> dict[str, int]:

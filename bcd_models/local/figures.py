@@ -160,10 +160,9 @@ def measure(
     odds = to_log_odds(given)
     name = point or decision.own_point or OWN
     points = {
-        key: _measure_here(truth, given, decision.at(None if key == OWN else key), drawn, others)
+        key: _measure_here(truth, given, decision, key, drawn, others)
         for key in dict.fromkeys((name, *decision.points))
     }
-    stated = {key: _state(one, decision, key) for key, one in points.items()}
     brier = metrics.measure_intervals(truth, given, rule.threshold, drawn, ("brier",))["brier"]
     fewer = Resamples(drawn.case, drawn.drawn[:LINE_RESAMPLES])  # each takes several steps
     line = measure_line(odds, truth, fewer)
@@ -175,9 +174,9 @@ def measure(
         slope=Estimate(**line["slope"]),
         in_the_large=Estimate(**line["in_the_large"]),
         point=name,
-        points=stated,
+        points=points,
         difference=difference,
-        needed=_count_needed(auroc, stated[name], counts, difference),
+        needed=_count_needed(auroc, points[name], counts, difference),
         probabilities=tuple(metrics.count_in_bins(given, PROBABILITY_BINS)),
     )
 
@@ -209,27 +208,23 @@ def _check_enough(counts: Counts) -> None:
 
 
 def _measure_here(
-    truth: Bools, probability: Floats, rule: DecisionConfig, drawn: Resamples, others: Bools
+    truth: Bools,
+    probability: Floats,
+    decision: DecisionConfig,
+    name: str,
+    drawn: Resamples,
+    others: Bools,
 ) -> PointHere:
+    rule, stated = decision.at(None if name == OWN else name), decision.points.get(name)
     low, high = rule.refer or (1.0, 0.0)
     in_band = (probability >= low) & (probability <= high)
     return PointHere(
         threshold=rule.threshold,
         referred=float((in_band | others).mean()),
+        sensitivity_stated=stated.sensitivity if stated else None,
+        specificity_stated=stated.specificity if stated else None,
         **measure_point(truth, probability, rule.threshold, drawn),
     )
-
-
-def _state(here: PointHere, decision: DecisionConfig, name: str) -> PointHere:
-    """Return a point beside what the config says of it."""
-    point = decision.points.get(name)
-    if point is None:
-        return here
-    stated = {
-        "sensitivity_stated": point.sensitivity,
-        "specificity_stated": point.specificity,
-    }
-    return here.model_copy(update=stated)
 
 
 def _count_needed(

@@ -10,11 +10,7 @@ from bcd_models.config import Estimate
 from bcd_models.images.suitability import WORDS
 from bcd_models.local.figures import LINE_RESAMPLES, PointHere
 from bcd_models.local.metrics import RESAMPLES
-from bcd_models.local.robustness import (
-    MAX_RECALL_LOSS,
-    MAX_SPECIFICITY_LOSS,
-    KeyFigures,
-)
+from bcd_models.local.robustness import MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS, KeyFigures
 from bcd_models.local.validation import COLOURS, Validation
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from bcd_models.local.answers import Progress, answer, pass_on
 from bcd_models.local.calibration import fit_line, measure_line
 from bcd_models.local.figures import Counts, Figures, PointHere, measure, to_log_odds
 from bcd_models.local.metrics import Bools, Floats
-from bcd_models.local.page import share
+from bcd_models.local.page import share, show
 from bcd_models.local.points import band_around, choose_points, fit_decision, measure_point
 from bcd_models.local.validation import choose_rule
 from bcd_models.models.predictor import Predictor
@@ -116,11 +116,12 @@ def calibrate(
     places = np.zeros(len(truth), int) if sources is None else np.asarray(sources)
     drawn = metrics.draw_resamples(table["case_id"], places)
     odds, thresholds, referred = _cross_fit(margins, truth, folds)
+    measured = {
+        name: measure_point(truth, sigmoid(odds), own, drawn) for name, own in thresholds.items()
+    }
     here = {
         name: PointHere(
-            threshold=point.threshold,
-            referred=float(referred[name].mean()),
-            **measure_point(truth, sigmoid(odds), thresholds[name], drawn),
+            threshold=point.threshold, referred=float(referred[name].mean()), **measured[name]
         )
         for name, point in rule.points.items()
     }
@@ -130,7 +131,7 @@ def calibrate(
             update={
                 "refer": band_around(point.threshold, _find_reach(whole, point.threshold)),
                 "prevalence": float(truth.mean()),
-                **{key: getattr(here[name], key) for key in _MEASURED},
+                **measured[name],
             }
         )
         for name, point in rule.points.items()
@@ -179,10 +180,10 @@ def recalibrate(
         >>> write_folder(ours, found, Path("our-model"))  # doctest: +SKIP
     """
     said = answer(model, images, progress=progress)
-    fields, config = int(said.is_field.sum()), model.config
-    if 0 < fields < len(said.images):
+    larger, config = said.larger_fields, model.config
+    if 0 < larger < len(said.images):
         raise InputError(
-            f"{len(said.images) - fields} images show one field of the model's and {fields} show "
+            f"{len(said.images) - larger} images show one field of the model's and {larger} show "
             "more, which are decided by their most suspicious tile: calibrate on either alone"
         )
     rule = choose_rule(model, said)
@@ -194,7 +195,7 @@ def recalibrate(
         images=counts.images,
         cases=counts.cases,
         malignant=counts.malignant,
-        larger_fields=fields > 0,
+        larger_fields=larger > 0,
         parent=config.name,
         parent_version=config.version,
         parent_weights_sha256=model.weights_sha256,
@@ -203,8 +204,8 @@ def recalibrate(
     calibrated.config = config.model_copy(
         update={
             "version": f"{config.version}+local.{said.fingerprint[:8]}",
-            "decision": config.decision if fields else found.decision,
-            "tile_decision": found.decision if fields else config.for_tiles,
+            "decision": config.decision if larger else found.decision,
+            "tile_decision": found.decision if larger else config.for_tiles,
             "calibrated": local,
         }
     )
@@ -229,7 +230,7 @@ def write_folder(model: Predictor, found: Calibration, folder: Path) -> None:
 def refuse_existing(folder: Path) -> None:
     """InputError where something is in a new folder's place."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there already: name a new folder for the calibrated model")
+        raise InputError(f"{folder} is there already: name a new folder")
 
 
 def render_card(model: Predictor, found: Calibration) -> str:
@@ -238,11 +239,12 @@ def render_card(model: Predictor, found: Calibration) -> str:
     assert local is not None
     after, before = found.after, found.before
     rows = [
-        [name, f"{one.threshold:.3f}", *map(share, (one.sensitivity, one.specificity))]
+        [
+            *(name, f"{one.threshold:.3f}", share(one.sensitivity), share(one.specificity)),
+            f"{one.referred:.1%}",
+        ]
         for name, one in after.points.items()
     ]
-    for row, one in zip(rows, after.points.values(), strict=True):
-        row.append(f"{one.referred:.1%}")
     head = ["point", "threshold", "sensitivity", "specificity", "referred"]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
     return f"""# {model.config.name} {model.config.version}
@@ -254,8 +256,8 @@ new, and hold for images like those they were fitted on{_LIMITS[local.larger_fie
 {table}
 
 Each figure is of cases that its line and threshold were not fitted on (five folds of whole cases),
-with its 95% interval over cases. Calibration slope {after.slope.value:.2f}
-({after.slope.low:.2f} to {after.slope.high:.2f}), before {before.slope.value:.2f}; in the large
+with its 95% interval over cases. Calibration slope {show(after.slope, 2)},
+before {before.slope.value:.2f}; in the large
 {after.in_the_large.value:+.2f} ({after.in_the_large.low:+.2f} to {after.in_the_large.high:+.2f}) in
 log-odds, before {before.in_the_large.value:+.2f}. All figures: `{DOCUMENT}`.
 
@@ -263,12 +265,6 @@ log-odds, before {before.in_the_large.value:+.2f}. All figures: `{DOCUMENT}`.
 """
 
 
-_MEASURED = (
-    "sensitivity",
-    "specificity",
-    "positive_predictive_value",
-    "negative_predictive_value",
-)
 _LIMITS = {
     False: ": images of one field of the model's. Larger fields and slides are decided as before",
     True: ": larger fields, by their most suspicious tile. Slides are decided by this rule too, "

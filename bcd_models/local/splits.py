@@ -13,17 +13,8 @@ import numpy as np
 from PIL import Image
 
 from bcd_models.errors import ImageError, InputError
-from bcd_models.images.colour_statistics import (
-    SIZE,
-    measure_colour,
-    score_by_colour,
-)
-from bcd_models.images.image_list import (
-    COLUMNS,
-    PARTS,
-    LabelledImage,
-    read_labelled,
-)
+from bcd_models.images.colour_statistics import SIZE, measure_colour, score_by_colour
+from bcd_models.images.image_list import COLUMNS, PARTS, LabelledImage, read_labelled
 from bcd_models.images.open import open_image
 from bcd_models.local.metrics import MIN_CASES, auroc
 from bcd_models.runtime.ahead import ahead

@@ -21,7 +21,7 @@ from bcd_models.local import metrics
 from bcd_models.local.answers import Answers, Progress, answer, find_mpp, pass_on
 from bcd_models.local.drift import Drift, measure_drift
 from bcd_models.local.figures import DIFFERENCE, Figures, measure
-from bcd_models.local.robustness import Climb, degrade, draw_evenly, measure_climb
+from bcd_models.local.robustness import SEED, Climb, degrade, draw_evenly, measure_climb
 from bcd_models.models.predictor import BATCH, Predictor
 from bcd_models.prediction import NOTICE
 from bcd_models.runtime.ahead import ahead
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     Opened = list[tuple[LabelledImage, TissueField]]
 
 SAMPLE = 200  # images that are opened once more, for their colours and the ladder
-SEED = 0
 FIELDS_AHEAD = 64
 COLOURS = {
     "density": "depth of staining (optical density)",
@@ -153,7 +152,7 @@ def validate(
         referred=said.referred,
         difference=difference,
     )
-    drawn = draw_evenly(said.cases, ladder_images or SAMPLE, SEED)
+    drawn = draw_evenly(said.cases, ladder_images or SAMPLE)
     opened = _open(model, [said.images[place] for place in drawn], progress)
     stated, reference = _read_stated(folder)
     return Validation(
@@ -163,7 +162,7 @@ def validate(
             weights_sha256=model.weights_sha256,
         ),
         fingerprint=said.fingerprint,
-        larger_fields=int(said.is_field.sum()),
+        larger_fields=said.larger_fields,
         figures=figures,
         unsuitable=said.findings,
         stated=stated,
@@ -186,7 +185,7 @@ def choose_rule(model: Predictor, said: Answers) -> DecisionConfig:
     Raises:
         InputError: Some images are of one tile and some of several, which have a rule each.
     """
-    config, larger = model.config, int(said.is_field.sum())
+    config, larger = model.config, said.larger_fields
     if 0 < larger < len(said.images) and config.for_tiles != config.decision:
         raise InputError(
             f"{len(said.images) - larger} images show one field of the model's and {larger} show "

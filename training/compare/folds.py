@@ -7,11 +7,7 @@ from typing import Any
 import pandas as pd
 
 from training.compare import schema
-from training.compare.rows import (
-    measure_frame,
-    select_source,
-    subtract_auroc,
-)
+from training.compare.rows import measure_frame, select_source, subtract_auroc
 from training.compare.runs import Missing, Pool, Run, pool_arms
 from training.corpus import splits
 

@@ -30,7 +30,6 @@ PUBLISHED = Path(__file__).parents[2] / "cards" / "study" / "0.2.0" / "predictio
 PUBLISHED_ARMS = {"1": "tuned", "8": "tuned-8-views"}  # by views
 PUBLISHED_RECIPE = "mobilenetv2/tuned"  # beside which other networks stand, too
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
-AT_THRESHOLD = ("recall", "specificity")
 
 
 def measure_clean(
@@ -127,7 +126,7 @@ def measure_groups(frame: pd.DataFrame, patches: Iterable[Pixels]) -> tuple[sche
                 expit(own["log_odds"].to_numpy()),
                 threshold,
                 resample_cases(own),
-                AT_THRESHOLD,
+                ("recall", "specificity"),
             )
             ranges = {"by": by, "low": ends[number], "high": ends[number + 1]}
             found.append(schema.Group(**ranges, counts=count_rows(own), **figures))

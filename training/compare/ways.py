@@ -23,6 +23,7 @@ from bcd_models.local import metrics, robustness
 from bcd_models.local.calibration import cross_fit, fit_line, fit_lines
 from bcd_models.local.degradations import Pixels
 from bcd_models.local.ladder import LADDER
+from bcd_models.local.metrics import Floats
 from bcd_models.local.points import keep_sensitivity
 from training.compare import groups, schema
 from training.compare.rows import align_frames, resample_cases, select_source
@@ -38,8 +39,6 @@ FIELDS = (BASE, "field_0.8", "field_1.25")
 SIGMAS = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # tiles
 MIN_NEIGHBOURS = 6.0  # of eight, on average, from which a case's patches are the whole of it
 PLACE = re.compile(r"_x(\d+)_y(\d+)_class")
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,13 @@ import pandas as pd
 import typer
 from pydantic import ValidationError
 
-from bcd_models.config import DecisionConfig, Estimate, OperatingPoint, Strict, first_error
+from bcd_models.config import DecisionConfig, OperatingPoint, Strict, first_error
 from bcd_models.decision import calibrate, log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
 from bcd_models.local import metrics
+from bcd_models.local.page import share
 from bcd_models.local.points import band_around, choose_points, fit_decision, measure_point
 from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
@@ -205,7 +206,7 @@ def tabulate(decisions: Decisions) -> str:
     ]
     for name, figures in decisions.points.items():
         point = figures.point
-        cells = [_write(getattr(point, key)) for key in PREDICTED]
+        cells = [share(getattr(point, key)) for key in PREDICTED]
         lines.append([name, f"{point.threshold:.3f}", *cells])
     counts = decisions.counts
     second = _list_promises(
@@ -275,11 +276,6 @@ def _write_table(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells + [''] * (width - len(cells)))} |" for cells in lines)
 
 
-def _write(estimate: Estimate) -> str:
-    low, value, high = (100 * end for end in (estimate.low, estimate.value, estimate.high))
-    return f"{value:.1f}% ({low:.1f} to {high:.1f})"
-
-
 def _write_realised(one: referral.Realised, cases: int) -> list[str]:
     shares = (one.referred, one.loss, one.error_among_decided)
     counted = f"{one.cases_of_large_error} of {cases}"
@@ -287,7 +283,7 @@ def _write_realised(one: referral.Realised, cases: int) -> list[str]:
 
 
 def _write_coverage(one: referral.Coverage) -> str:
-    return f"{_write(one.error)}, {one.cases_of_large_error} cases"
+    return f"{share(one.error)}, {one.cases_of_large_error} cases"
 
 
 def decide(

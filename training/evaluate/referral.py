@@ -19,7 +19,7 @@ from mapie.risk_control import BinaryClassificationController, BinaryRisk
 from numpy.typing import NDArray
 
 from bcd_models.config import Estimate, Strict
-from bcd_models.local.metrics import Resamples
+from bcd_models.local.metrics import Bools, Floats, Resamples
 
 ALPHAS = (0.02, 0.05, 0.10)
 HEADLINE = 0.05
@@ -27,9 +27,6 @@ LARGE_ERROR = 0.20  # of the decided patches of a case, from which the case is c
 CONFIDENCE = 0.9  # of MAPIE's promise: its own default
 BANDS = 200  # that MAPIE is asked about, from all referred to none
 COVERAGES = tuple(round(0.05 * step, 2) for step in range(1, 21))
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,12 @@ from scipy.special import expit
 from bcd_models.config import Estimate, Strict
 from bcd_models.local import metrics
 from bcd_models.local.calibration import cross_fit, measure_line
+from bcd_models.local.metrics import Bools, Floats
 
 RESAMPLES = 500
 DRAWS = 500
 PERCENTILE = 95
 _OF_PROBIT = 16 * np.sqrt(3) / (15 * np.pi)  # brings a logistic's scale to a normal's
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 class Reliability(Strict):

@@ -30,6 +30,7 @@ from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
 from bcd_models.images import suitability as gate
 from bcd_models.local import degradations as d
+from bcd_models.local import robustness
 from bcd_models.local.degradations import Pixels
 from bcd_models.local.ladder import LADDER
 from bcd_models.models.classifier import BCDClassifier
@@ -249,14 +250,10 @@ def _climb(
 ) -> list[Refused]:
     """Count what is refused on each rung of the robustness ladder."""
     some = np.random.default_rng(SEED).permutation(len(patches))[:MAX_RUNG_PATCHES]
-    rungs = []
+    shown, rows = [patches[place] for place in some], drawn.index[some]
+    folds, rungs = drawn["fold"].to_numpy()[some], []
     for rung in tqdm(LADDER, "robustness ladder", disable=None):
-        rows = drawn.index[some]
-        degraded = [
-            rung.apply(patches[place], np.random.default_rng((SEED, row)))
-            for place, row in zip(some, rows, strict=True)
-        ]
-        folds = drawn["fold"].to_numpy()[some]
+        degraded = robustness.degrade(rung, shown, rows)
         group = Group(rung.kind, rung.words, _measure(degraded), folds, None)
         rungs.append(_count(rung.kind, rung.words, _judge(group, judges)))
     return rungs

@@ -17,6 +17,7 @@ from bcd_models.local.page import share as show_share
 from bcd_models.local.page import show as show_estimate
 from bcd_models.prediction import WORDS
 from clinic.analysis.models import Models
+from clinic.analysis.wording import capitalise
 from clinic.dashboard import analytics, own_reads
 from clinic.dashboard.agreement import Agreement, Kappa, Share
 from clinic.dashboard.analytics import Overview, Period
@@ -201,7 +202,7 @@ def _validate(
     try:
         found = own_reads.measure_reads(clinic, actor, model, decision)
     except InputError as error:
-        return OWN_READS + empty("Too few reads", f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        return OWN_READS + empty("Too few reads", f"{capitalise(str(error))}.")
     counts = found.counts
     known = {
         "Examinations": f"{counts.images:,} of {counts.cases:,} patients, {counts.malignant:,} of "
