@@ -69,7 +69,6 @@ def _measure_images(
         {
             "images": images,
             "counts": count_rows(frame),
-            "auroc": figures["auroc"],
             "figures": Figures.model_validate(figures),
             "over_cases": MacroOverCases(**metrics.average_over_cases(frame, said)),
             "minus_published": minus,

@@ -10,8 +10,6 @@ from training.evaluate.cost import Cost, Machine
 from training.evaluate.reliability import Reliability
 from training.evaluate.schema import Counts, Figures, MacroOverCases, Within
 
-SCHEMA_VERSION: Literal[3] = 3
-
 
 class RunLine(Strict):
     """One run that was compared.
@@ -119,15 +117,13 @@ class Clean(Strict):
     Attributes:
         images: Which: those that the published models were measured on too, or all.
         counts: How many.
-        auroc: Of the recipe's views, cross-fitted.
-        figures: At the prevalence as threshold.
+        figures: Of the recipe's views, cross-fitted; at the prevalence as threshold.
         over_cases: Mean AUROC within a case.
         minus_published: Of AUROC, paired, by views: one and eight.
     """
 
     images: Literal["first sample", "all"]
     counts: Counts
-    auroc: Estimate
     figures: Figures
     over_cases: MacroOverCases
     minus_published: dict[str, Estimate]
@@ -273,7 +269,7 @@ class Report(Strict):
     ``hours`` are those of all epochs of all runs.
     """
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[3] = 3
     corpus: str
     corpus_fingerprint: str
     larger_source: str

@@ -92,12 +92,9 @@ def _read_arm(name: str, runs: list[Run], opened: Corpus) -> Arm:
     others = {}
     for source in sorted(set(opened.table["source"]) - {larger}):
         learnt = not plan.sources or source in plan.sources
-        own = select_source(frame, source)
-        if not learnt:
-            own = table[table["source"] == source].assign(margin=mean)
-        else:
-            own = own.assign(margin=own[f"views_{plan.views}"])
-        others[source] = learnt, own.reset_index(drop=True)
+        margin = frame[f"views_{plan.views}"] if learnt else mean
+        own = (frame if learnt else table).assign(margin=margin)
+        others[source] = learnt, select_source(own, source)
     folds = tuple(sorted(run.held.fold for run in runs if run.held.fold is not None))
     return Arm(name, folds, plan.views, select_source(frame, larger), others)
 

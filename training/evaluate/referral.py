@@ -19,7 +19,7 @@ from mapie.risk_control import BinaryClassificationController, BinaryRisk
 from numpy.typing import NDArray
 
 from bcd_models.config import Estimate, Strict
-from bcd_models.local.metrics import Bools, Floats, Resamples
+from bcd_models.local.metrics import Bools, Floats, Resamples, estimate_interval
 
 ALPHAS = (0.02, 0.05, 0.10)
 HEADLINE = 0.05
@@ -198,9 +198,8 @@ def trace_coverage(answers: Answers, drawn: Resamples) -> tuple[Coverage, ...]:
             drawn.drawn @ np.bincount(drawn.case[one], minlength=drawn.drawn.shape[1])
             for one in (wrong, decided)
         )
-        errors = wrongs / np.maximum(decisions, 1)
-        low, high = np.percentile(errors, (2.5, 97.5))
-        error = Estimate(value=wrong.sum() / max(decided.sum(), 1), low=low, high=high)
+        value, errors = wrong.sum() / max(decided.sum(), 1), wrongs / np.maximum(decisions, 1)
+        error = Estimate(**estimate_interval(value, errors))
         frame = pd.DataFrame({"case": answers.case, "decided": decided, "wrong": wrong})
         large = _count_large_errors(frame.groupby("case").sum())
         curve.append(Coverage(coverage=coverage, error=error, cases_of_large_error=large))

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
-from skimage.color import rgb_from_hed
 
+from bcd_models.images.colour_statistics import STAINS
 from bcd_models.local import degradations as d
 from bcd_models.local.degradations import Pixels
 
@@ -27,35 +27,20 @@ Learnt = Literal["tissue", "stain", "picture", "pen"]
 SIDE = 50
 CROPS = 150  # of a photograph or document, of many sizes
 DRAWN = 200  # of a kind that is drawn
-# By package; a letter in front of those that show the same: they stay together.
 SHIPPED = {
     "skimage": (
-        *(
-            "astronaut.png",
-            "brick.png",
-            "camera.png",
-            "cell.png",
-            "chelsea.png",
-            "clock_motion.png",
-        ),
-        *(
-            "coffee.png",
-            "coins.png",
-            "color.png",
-            "grass.png",
-            "gravel.png",
-            "hubble_deep_field.jpg",
-        ),
-        *("logo.png", "moon.png", "motorcycle_left.png", "page.png", "retina.jpg", "rocket.jpg"),
+        "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png",
+        "coffee.png", "coins.png", "color.png", "grass.png", "gravel.png", "hubble_deep_field.jpg",
+        "logo.png", "moon.png", "motorcycle_left.png", "page.png", "retina.jpg", "rocket.jpg",
         "text.png",
     ),
     "sklearn": ("china.jpg", "flower.jpg"),
     "matplotlib": ("grace_hopper.jpg", "Minduka_Present_Blue_Pack.png", "logo2.png"),
     "gradio": (
-        *("avatar.png", "bus.png", "cheetah.jpg", "cheetah1.jpg", "groot.jpeg", "lion.jpg"),
-        *("hf-logo_transpng.png", "tower.jpg"),
+        "avatar.png", "bus.png", "cheetah.jpg", "cheetah1.jpg", "groot.jpeg", "lion.jpg",
+        "hf-logo_transpng.png", "tower.jpg",
     ),
-}
+}  # fmt: skip
 FOLDERS = {
     "skimage": "data",
     "sklearn": "datasets/images",
@@ -63,7 +48,7 @@ FOLDERS = {
     "gradio": "media_assets/images",
 }
 DOCUMENTS = {"page.png", "text.png", "logo.png", "logo2.png", "avatar.png", "bus.png", "color.png"}
-TOGETHER = {"cheetah1.jpg": "cheetah.jpg"}
+TOGETHER = {"cheetah1.jpg": "cheetah.jpg"}  # show the same, so are one source
 REAL_STAIN = "ihc.png"  # of scikit-image: DAB and haematoxylin; measured on, never fitted on
 
 
@@ -90,7 +75,7 @@ def draw_all(rng: Rng) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
 
 def stain_brown(pixels: Pixels, rng: Rng) -> Pixels:
     """Return tissue with DAB in place of eosin, in amounts and a shade that are drawn."""
-    shade = rgb_from_hed[2] + rng.normal(0, 0.03, 3)
+    shade = STAINS[2] + rng.normal(0, 0.03, 3)
     return d.stain_brown(pixels, rng.uniform(0.4, 1.1), rng.uniform(0.5, 1.6), shade)
 
 

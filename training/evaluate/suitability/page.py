@@ -161,7 +161,7 @@ def _pool(some: Sequence[Refused]) -> Refused:
 
 def _write(one: Refused) -> str:
     found = sorted(one.by_finding.items(), key=lambda item: -item[1])
-    words = ", ".join(f"{name} {share:.1%}" for name, share in found if name)
+    words = ", ".join(f"{name} {share:.1%}" for name, share in found)
     return f"| {one.kind}, {one.source} | {one.images:,} | {one.refused:.1%} | {words} |"
 
 
