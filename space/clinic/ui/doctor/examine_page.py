@@ -21,7 +21,7 @@ from clinic.ui import result
 from clinic.ui.doctor.patient_page import ARCHIVED
 from clinic.ui.frame import PRIVATE, QUICK, alert, get_actor, go_to, read_query
 from clinic.ui.look import QUEUED
-from clinic.ui.shared.anyway import add_anyway_button, offer_anyway
+from clinic.ui.shared.anyway import add_anyway_button, connect, offer_anyway
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
 from clinic.ui.shared.point_input import add_point_input
 from clinic.ui.shared.scale_input import add_scale_input, parse_mpp
@@ -120,18 +120,8 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         return examinations.save(clinic, get_actor(request), patient, found, details)
 
     app.load(begin, None, [heading, form], **PRIVATE)
-    run: list[dict[str, Any]] = [
-        button.click(
-            analyse_images,
-            [images, chosen, mpp, point, hide, how],
-            [shown, anyway, save, analysis],
-            show_progress_on=shown,
-            scroll_to_output=True,
-            **PRIVATE,
-            **QUEUED,
-        )
-        for button, how in ((analyse, gr.State("refer")), (anyway, gr.State("ignore")))
-    ]
+    inputs, answers = [images, chosen, mpp, point, hide], [shown, anyway, save, analysis]
+    run = connect(analyse, anyway, analyse_images, inputs, answers, **QUEUED)
     changes = [
         file.upload(add, [file, images], [images, file], cancels=run, **QUICK),
         clear.click(list, None, images, cancels=run, **QUICK),

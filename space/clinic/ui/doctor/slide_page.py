@@ -26,7 +26,7 @@ from clinic.storage import shown_images
 from clinic.ui import result
 from clinic.ui.files import add_upload, find_own_folder, require_file, write_file
 from clinic.ui.frame import PRIVATE, QUICK, get_actor
-from clinic.ui.shared.anyway import add_anyway_button
+from clinic.ui.shared.anyway import add_anyway_button, connect
 from clinic.ui.shared.point_input import add_point_input
 from clinic.ui.shared.scale_input import add_number, parse_mpp
 from clinic.ui.tables import cell, facts, table
@@ -131,18 +131,8 @@ def add_slide_page(app: gr.Blocks, clinic: Installation, models: Models) -> None
         offered = gr.update(visible=bool(found.prediction.unsuitable))
         return _answer(found.prediction), offered, gr.update(value=path, visible=True)
 
-    run: list[dict[str, Any]] = [
-        button.click(
-            analyse_slide,
-            [slide, mpp, model, point, how],
-            [shown, anyway, download],
-            show_progress_on=shown,
-            scroll_to_output=True,
-            **PRIVATE,
-            **ALONE,
-        )
-        for button, how in ((analyse, gr.State("refer")), (anyway, gr.State("ignore")))
-    ]
+    inputs, answers = [slide, mpp, model, point], [shown, anyway, download]
+    run = connect(analyse, anyway, analyse_slide, inputs, answers, **ALONE)
     # A late answer must not land beside another slide.
     changes = [
         file.upload(lambda data: (data, None), file, [slide, file], cancels=run, **QUICK),

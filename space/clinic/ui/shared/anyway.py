@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import gradio as gr
 
 from bcd_models.prediction import Prediction
+from clinic.ui.frame import PRIVATE
 
 ANYWAY = "Answer all the same"
 
@@ -20,3 +21,26 @@ def add_anyway_button() -> gr.Button:
 def offer_anyway(answers: Iterable[Prediction]) -> dict[str, Any]:
     """Return the button's update: seen where something was found and not ignored."""
     return gr.update(visible=any(one.findings for one in answers))
+
+
+def connect(
+    analyse: gr.Button,
+    anyway: gr.Button,
+    answer: Callable[..., Any],
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    **queue: Any,
+) -> list[dict[str, Any]]:
+    """Let both buttons answer; what each does with what looks unsuitable is the last input."""
+    return [
+        button.click(
+            answer,
+            [*inputs, gr.State(how)],
+            outputs,
+            show_progress_on=outputs[0],
+            scroll_to_output=True,
+            **PRIVATE,
+            **queue,
+        )
+        for button, how in ((analyse, "refer"), (anyway, "ignore"))
+    ]

@@ -22,7 +22,7 @@ from clinic.ui import result
 from clinic.ui.files import require_file, write_report
 from clinic.ui.frame import PRIVATE, QUICK, get_actor
 from clinic.ui.look import QUEUED
-from clinic.ui.shared.anyway import add_anyway_button, offer_anyway
+from clinic.ui.shared.anyway import add_anyway_button, connect, offer_anyway
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
 from clinic.ui.shared.point_input import add_point_input
 from clinic.ui.shared.scale_input import add_scale_input, parse_mpp
@@ -94,18 +94,8 @@ def add_try_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
             return result.show_failure(user_message(error)), gone, gone, ""
 
     outputs = [shown, analyse, clear, anyway, download, details]
-    run: list[dict[str, Any]] = [
-        button.click(
-            analyse_images,
-            [images, mpp, model, point, how],
-            [shown, anyway, download, details],
-            show_progress_on=shown,
-            scroll_to_output=True,
-            **PRIVATE,
-            **QUEUED,
-        )
-        for button, how in ((analyse, gr.State("refer")), (anyway, gr.State("ignore")))
-    ]
+    inputs, answers = [images, mpp, model, point], [shown, anyway, download, details]
+    run = connect(analyse, anyway, analyse_images, inputs, answers, **QUEUED)
     # A late answer must not land beside other images.
     changed = [
         file.upload(add, [file, images], [images, file], cancels=run, **QUICK, **QUEUED),
