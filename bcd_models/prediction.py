@@ -21,7 +21,7 @@ WORDS = {
 }
 
 Unsuitable: TypeAlias = Literal["refer", "ignore"]
-"""What an image leads to that doesn't look like what the model was trained on."""
+"""What to do with an image that doesn't look like what the model was trained on."""
 IN_BAND = "the probability lies within the referral band"  # the reason for a referral
 MAX_UNSUITABLE = 0.5  # share of a field's tiles; the answer about the rest would stand for little
 

@@ -31,7 +31,7 @@ def read_number(text: str) -> float:
 
 
 def read_suitability(text: str) -> Unsuitable:
-    """Read what an unsuitable image leads to."""
+    """Read what to do with an unsuitable image."""
     for known in get_args(Unsuitable):
         if text == known:
             return known  # type: ignore[no-any-return]
@@ -53,8 +53,8 @@ Point = Annotated[
 Suitability = Annotated[
     Unsuitable,
     typer.Option(
-        help="What no H&E-stained tissue in focus leads to: refer; or ignore, which answers all "
-        "the same and records what was found.",
+        help="What to do with what is not H&E-stained tissue in focus: refer; or ignore, which "
+        "answers all the same and records what was found.",
         parser=read_suitability,
         metavar="refer|ignore",
     ),

@@ -27,7 +27,7 @@ def validate(
         int, typer.Option(min=0, help="Images that climb the robustness ladder; 0: none.")
     ] = 200,
     difference: Annotated[
-        float, typer.Option(help="Difference that the cases needed could tell.", **NUMBER)
+        float, typer.Option(help="Difference that the cases needed are to detect.", **NUMBER)
     ] = 0.05,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     device: Device = "auto",

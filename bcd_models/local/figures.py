@@ -61,7 +61,7 @@ class PointHere(Strict):
 
 
 class CasesNeeded(Strict):
-    """How many cases could tell a difference in a figure, with 80% power at a level of 5%.
+    """How many cases it takes to detect a difference in a figure, at the 5% level with 80% power.
 
     The standard error comes from the interval over these cases, and falls with the root of their
     number, the mix of cases staying as it is.
@@ -90,7 +90,7 @@ class Figures(Strict):
         in_the_large: Log-odds by which all answers together are too low; 0 if perfect.
         point: The operating point that is asked about.
         points: All of them, by name.
-        difference: That ``needed`` could tell.
+        difference: That ``needed`` cases detect.
         needed: Cases needed, a figure a line; sensitivity and specificity at ``point``.
         probabilities: Images in each of 20 equally wide bins of probability.
     """
@@ -128,7 +128,7 @@ def measure(
         point: Operating point asked about; the rule's own threshold by default.
         sources: Where each image comes from: cases are drawn within it. One by default.
         referred: Whether each image is referred for another reason than the referral band.
-        difference: In AUROC, sensitivity or specificity, that is to be told.
+        difference: In AUROC, sensitivity or specificity, that is to be detected.
 
     Raises:
         InputError: One label only, too few cases, arrays of several lengths, probabilities that are

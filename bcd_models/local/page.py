@@ -58,8 +58,8 @@ def render(found: Validation) -> str:
         _paragraph(
             f"In brackets: 95% intervals, by bootstrap over whole cases ({RESAMPLES:,} resamples, "
             f"{LINE_RESAMPLES} of calibration). Stated: "
-            "on the test part, from the model's metrics.json. A slope below 1 means answers too "
-            "sure of themselves; in the large above 0 means probabilities too low."
+            "on the test part, from the model's metrics.json. A slope below 1 means "
+            "overconfident probabilities; in the large above 0 means probabilities too low."
         ),
         "<h2>Operating points</h2>",
         _table(
@@ -76,7 +76,7 @@ def render(found: Validation) -> str:
         ),
         "<h2>How many cases it takes</h2>",
         _table(
-            ("figure", "cases here", f"cases to tell {figures.difference:g}"),
+            ("figure", "cases here", f"cases to detect {figures.difference:g}"),
             [
                 (
                     one.figure + ("" if one.kind == "any" else f", cases with {one.kind} images"),
@@ -87,8 +87,8 @@ def render(found: Validation) -> str:
             ],
         ),
         _paragraph(
-            f"To tell a difference of {figures.difference:g} from a fixed value with 95% "
-            "certainty, in 80 of 100 attempts: the standard error over these cases falls with the "
+            f"To detect a difference of {figures.difference:g} from a fixed value at the 5% "
+            "level with 80% power: the standard error over these cases falls with the "
             "root of their number, so it takes cases × (2.8 × standard error ÷ difference)². "
             f"Sensitivity and specificity at {figures.point}."
         ),
@@ -124,7 +124,7 @@ def summarise(found: Validation) -> list[str]:
     if found.worse:
         lines.append(f"Worse here than stated: {', '.join(found.worse)}.")
     else:
-        lines.append("No figure is told to be worse here than stated.")
+        lines.append("No figure is shown to be worse here than stated.")
     if found.ladder:
         stops = [kind for kind, rung in found.ladder.stops_at.items() if rung]
         lines.append(f"Stops being usable under: {', '.join(stops) or 'nothing on the ladder'}.")

@@ -49,7 +49,7 @@ COLOURS = {
 }
 
 
-class Measured(Strict):
+class MeasuredModel(Strict):
     """Which model was measured."""
 
     name: str
@@ -86,7 +86,7 @@ class Validation(Strict):
     """
 
     schema_version: Literal[1] = 1
-    model: Measured
+    model: MeasuredModel
     fingerprint: str
     larger_fields: int
     figures: Figures
@@ -120,7 +120,7 @@ def validate(
         point: Operating point; the model's own threshold by default.
         ladder_images: Images that climb the ladder, drawn evenly from the cases with a fixed seed;
             0 leaves it out.
-        difference: In AUROC, sensitivity or specificity, that is to be told.
+        difference: In AUROC, sensitivity or specificity, that is to be detected.
         progress: Shows how far it is.
 
     Raises:
@@ -156,7 +156,7 @@ def validate(
     opened = _open(model, [said.images[place] for place in drawn], progress)
     stated, reference = _read_stated(folder)
     return Validation(
-        model=Measured(
+        model=MeasuredModel(
             name=model.config.name,
             version=model.config.version,
             weights_sha256=model.weights_sha256,

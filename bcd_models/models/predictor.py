@@ -347,9 +347,10 @@ class Predictor(ABC):
             point: The operating point that decides label and referral, such as "screening";
                 ``model.config.decision.points`` has them all with what they were measured to do.
                 The model's own threshold by default.
-            suitability: What an image leads to that doesn't look like H&E-stained tissue in focus:
-                "refer", or "ignore", which answers all the same. Then what was found stands in
-                ``Prediction.ignored``. A larger field's unsuitable tiles are left out, or ignored.
+            suitability: What to do with an image that doesn't look like H&E-stained tissue in
+                focus: "refer", or "ignore", which answers all the same. Then what was found stands
+                in ``Prediction.ignored``. A larger field's unsuitable tiles are left out, or
+                ignored.
 
         Raises:
             ImageError: An image can't be used; the message says which and why.

@@ -76,7 +76,7 @@ def tabulate(found: Validation, refusal: str) -> str:
         ("calibration in the large", show(figures.in_the_large, 2), ""),
     ]
     rows += [
-        (f"cases needed to tell {figures.difference:g} in {one.figure}", f"{one.needed}", "")
+        (f"cases needed to detect {figures.difference:g} in {one.figure}", f"{one.needed}", "")
         for one in figures.needed
     ]
     here = (

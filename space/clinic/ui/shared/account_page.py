@@ -84,7 +84,7 @@ def add_account_page(app: gr.Blocks, role: str, clinic: Installation, models: Mo
 def _add_own_point(app: gr.Blocks, clinic: Installation, models: Models) -> None:
     first = models.check_point(clinic.settings.point)
     called = next(label for label, name in models.point_choices if name == first)
-    # A point's name is a name, and no number.
+    # A number, which no point is named.
     choices: list[tuple[str, str | int | float]] = [
         (f"the administrator's choice, now {called}", -1),
         *models.point_choices,

@@ -48,10 +48,11 @@ AGREEMENT = f"""
 """
 OWN_READS = f"""
 <h2>Validation on your own reads</h2>
-<p class="bcd-quiet">Of all times: examinations first read before the model’s answers were shown,
-  “{WORDS["malignant"]}” or none, against the largest probability of their images. Intervals are
-  95%, over patients. <code>python -m clinic export-reads FOLDER</code> writes the images as a list
-  for <code>bcd validate</code> and <code>bcd calibrate</code>, which makes a new model folder.</p>
+<p class="bcd-quiet">Whatever the period: examinations first read before the model’s answers were
+  shown, as “{WORDS["malignant"]}” or none, against the largest probability of their images.
+  Intervals are 95%, over patients. <code>python -m clinic export-reads FOLDER</code> writes the
+  images as a list for <code>bcd validate</code> and <code>bcd calibrate</code>, which makes a new
+  model folder.</p>
 """
 POINT_HEADS = ("Operating point", "Sensitivity", "Specificity")
 READ = {BEFORE: "before the answers were shown", AFTER: "after they were shown"}
@@ -221,7 +222,7 @@ def _validate(
     return f"""{OWN_READS}
 <dl class="bcd-facts">{facts({name: escape(text) for name, text in known.items()})}</dl>
 {table(POINT_HEADS, rows, "Operating points on own reads")}
-<p class="bcd-quiet">Patients needed to tell a difference of {found.difference:g}: {needed}.</p>
+<p class="bcd-quiet">Patients needed to detect a difference of {found.difference:g}: {needed}.</p>
 """
 
 

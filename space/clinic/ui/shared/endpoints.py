@@ -107,8 +107,8 @@ def add_endpoints(clinic: Installation, models: Models) -> None:
 
 
 def add_suitability() -> gr.Dropdown:
-    """Add what a script says of images that look unsuitable."""
-    label = "What an image leads to that looks unsuitable: refer, or ignore, which answers anyway"
+    """Add the argument that says what to do with images that look unsuitable."""
+    label = "What to do with an image that looks unsuitable: refer, or ignore, which answers anyway"
     return gr.Dropdown(list(get_args(Unsuitable)), value="refer", label=label)
 
 

@@ -36,7 +36,7 @@ def add_point_input(
     """
     choices, first = models.point_choices, models.check_point(clinic.settings.point)
     shown = len(choices) > 1
-    # Not to be chosen from before it is known what it begins with: that would undo the choice.
+    # Closed until what it begins with has loaded, which would undo a choice made before.
     point = gr.Radio(
         choices, value=first, label="Operating point", visible=shown, interactive=False
     )
