@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -153,10 +153,14 @@ def measure(
     if not ((given >= 0) & (given <= 1)).all():
         raise InputError("probabilities must be between 0 and 1")
     rule = decision.at(point)
-    counts = count_cases(table)
+    truth, case = metrics.is_malignant(table), table["case_id"]
+    counts = Counts(
+        **metrics.count_images(table),
+        benign_cases=len(set(case[~truth])),
+        malignant_cases=len(set(case[truth])),
+    )
     _check_enough(counts)
-    truth = metrics.is_malignant(table)
-    drawn = metrics.draw_resamples(table["case_id"], places)
+    drawn = metrics.draw_resamples(case, places)
     odds = to_log_odds(given)
     name = point or decision.own_point or OWN
     points = {
@@ -184,16 +188,6 @@ def measure(
 def to_log_odds(probability: Floats) -> Floats:
     """Return log-odds of probabilities from 0 to 1, whose very ends have none of their own."""
     return log_odds(probability.clip(MIN_PROBABILITY, 1 - MIN_PROBABILITY))
-
-
-def count_cases(table: Mapping[str, ArrayLike]) -> Counts:
-    """Count images and cases of a table with ``label`` and ``case_id``."""
-    case, malignant = np.asarray(table["case_id"]), metrics.is_malignant(table)
-    return Counts(
-        **metrics.count_images(table),
-        benign_cases=len(set(case[~malignant])),
-        malignant_cases=len(set(case[malignant])),
-    )
 
 
 def _check_enough(counts: Counts) -> None:
