@@ -16,7 +16,7 @@ from bcd_models.decision import log_odds, smooth_margins
 from bcd_models.errors import ImageError, InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.images.image_list import LabelledImage
-from bcd_models.images.suitability import NUMBERS, measure_tiles
+from bcd_models.images.suitability import NUMBERS, SEEN, measure_tiles
 from bcd_models.local import metrics
 from bcd_models.local.answers import Answers, Progress, answer, find_mpp, pass_on
 from bcd_models.local.drift import Drift, measure_drift
@@ -235,7 +235,7 @@ def _find_worse(figures: Figures, stated: Estimate | None) -> tuple[str, ...]:
 def _measure_colours(opened: Opened, suitability: SuitabilityConfig | None) -> dict[str, float]:
     if suitability is None or not opened:
         return {}
-    numbers = np.concatenate([measure_tiles(field.tiles) for _, field in opened])
+    numbers = np.concatenate([measure_tiles(field.tiles)[:, :SEEN] for _, field in opened])
     away = (numbers.mean(0) - suitability.mean) / suitability.deviation
     return {name: float(away[NUMBERS.index(name)]) for name in COLOURS}
 
