@@ -186,7 +186,8 @@ def recalibrate(
             "more, which are decided by their most suspicious tile: calibrate on either alone"
         )
     rule = choose_rule(model, said)
-    found = calibrate(said.probability, said.labels, said.cases, rule, sources=said.sources)
+    with said.telling_faults():
+        found = calibrate(said.probability, said.labels, said.cases, rule, sources=said.sources)
     counts = found.before.counts
     local = LocalCalibration(
         date=datetime.now(UTC).date().isoformat(),
