@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bcd_models import BCDClassifier, BCDEnsemble, local
 from bcd_models.config import DecisionConfig
 from bcd_models.decision import log_odds, sigmoid
 from bcd_models.errors import InputError
+from bcd_models.images.scale import give_scale
 from bcd_models.local.recalibration import FOLDS, assign_folds
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE
@@ -139,6 +141,17 @@ def test_a_new_folder_holds_the_calibrated_model(
     over = bcd("calibrate", drawn[0] / "list.csv", "--model", telling, "--out", telling)
     assert over.returncode == 2
     assert {path.name: path.read_bytes() for path in telling.iterdir()} == kept
+
+
+def test_what_else_is_referred_counts(drawn: tuple[Path, list[Row]], telling: Path) -> None:
+    images, _ = local.read_labelled(drawn[0] / "list.csv")
+    model = BCDClassifier.from_pretrained(telling)
+    far = [replace(one, scale=give_scale(0.5)) for one in images]  # a field far too small
+    ours, found, _ = local.recalibrate(model, far)
+    assert {one.referred for one in found.before.points.values()} == {1.0}
+    assert {one.referred for one in found.after.points.values()} == {1.0}
+    again, _, _ = local.recalibrate(ours, images)
+    assert again.config.version.count("+") == 1
 
 
 def test_other_images_or_labels_have_another_fingerprint(
