@@ -60,15 +60,15 @@ def validate(
         print_error(fault)
     found = found.model_copy(update={"not_used": (*faults, *found.not_used)})
     text = f"{found.model_dump_json(indent=1)}\n"
-    if out:
-        write_file(out / "validation.json", text.encode())
-        write_file(out / "validation.html", page.render(found).encode())
     if json:
         typer.echo(text, nl=False)
     else:
         for line in page.summarise(found):
             typer.echo(line)
         print_notice()
+    if out:  # last: where it can't be written, what took minutes has been told
+        write_file(out / "validation.json", text.encode())
+        write_file(out / "validation.html", page.render(found).encode())
     if found.not_used or found.worse:
         raise typer.Exit(1)
 

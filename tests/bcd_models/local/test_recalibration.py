@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,7 +131,12 @@ def test_a_new_folder_holds_the_calibrated_model(
     assert new.config.version == f"1.2.3+local.{where.fingerprint[:8]}"
     info = bcd("info", out).stdout
     assert "calibrated locally" in info
-    assert where.words in info
+    assert f"{where.words}\n" in info
+    settings = json.loads((out / "config.json").read_text())
+    settings["bcd"]["calibrated"]["parent_weights_sha256"] = "0" * 64
+    other = shutil.copytree(out, tmp_path / "other")
+    (other / "config.json").write_text(json.dumps(settings))
+    assert f"{where.words}; doesn't hold: the weights are others" in bcd("info", other).stdout
     assert "calibrated" not in json.loads(bcd("info", telling, "--json").stdout)
     card = (out / "README.md").read_text()
     for text in (where.words, NOTICE, "| screening |"):

@@ -126,8 +126,14 @@ def test_the_command_writes_both_reports_and_names_what_it_could_not_use(
     assert set(told.figures.points) == {"balanced", "screening", "confirm"}
     assert told.figures.points["screening"].sensitivity_stated is not None
     assert told.colours.keys() == validation.COLOURS.keys()
-    same = bcd("validate", listed, "--model", CARD, "--json", "--ladder-images", "0")
+    file = tmp_path / "none.txt"
+    file.touch()
+    same = bcd(
+        *("validate", listed, "--model", CARD, "--json", "--ladder-images", "0", "--out", file)
+    )
     assert json.loads(same.stdout) == json.loads((out / "validation.json").read_text())
+    assert same.returncode == 2
+    assert "can't be written" in same.stderr
 
 
 def test_an_image_counts_once(drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path) -> None:
