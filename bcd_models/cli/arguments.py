@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
 import typer
 
 from bcd_models.errors import BCDError, InputError
-from bcd_models.images.image_list import read_list
+from bcd_models.images.image_list import find_listed, read_list
 from bcd_models.images.open import image_paths
 from bcd_models.images.scale import compute_mpp, give_scale, parse_number
 from bcd_models.prediction import Unsuitable
@@ -166,9 +166,8 @@ def _read_list(path: Path) -> list[Found]:
 
 def _parse_line(cells: dict[str, str], path: Path, where: str) -> Found:
     name, mpp = cells["path"], cells["mpp"]
-    if not name:
-        raise InputError(f"{where}: no path")
+    file = find_listed(name, path, where)
     try:
-        return Found(path.parent / name, give_scale(parse_number(mpp)).mpp_x if mpp else None)
+        return Found(file, give_scale(parse_number(mpp)).mpp_x if mpp else None)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

@@ -9,8 +9,7 @@ import typer
 
 from bcd_models.cli.arguments import Device, Model, load_model
 from bcd_models.cli.output import print_error, print_notice, with_progress
-from bcd_models.cli.validate import Listed
-from bcd_models.errors import InputError
+from bcd_models.cli.validate import Listed, read_images
 
 
 def calibrate(
@@ -29,12 +28,10 @@ def calibrate(
     from bcd_models.local.page import describe_after
 
     local.refuse_existing(out)
-    listed, faults = local.read_labelled(images)
-    if not listed:
-        raise InputError(f"list {images} names no image that can be used")
+    listed, faults = read_images(images)
     loaded = load_model(model, device)
     calibrated, found, unusable = local.recalibrate(loaded, listed, with_progress)
-    for fault in (*faults, *unusable):
+    for fault in unusable:
         print_error(fault)
     local.write_folder(calibrated, found, out)
     if json:

@@ -38,7 +38,7 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
         "model": f"{config.name} {config.version}",
         "parameters": f"{loaded.parameter_count:,}",
         "weights SHA-256": loaded.weights_sha256,
-        **({"calibrated locally": config.calibrated.words} if config.calibrated else {}),
+        **({"calibrated locally": _describe_calibration(loaded)} if config.calibrated else {}),
         "threshold": f"{config.decision.threshold:.3f}",
         **{
             f"threshold, {name}": f"{point.threshold:.3f}"
@@ -49,6 +49,14 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
         if loaded.suitability
         else "not judged: the folder holds no statistics for it, so any image is answered for",
     }
+
+
+def _describe_calibration(loaded: Predictor) -> str:
+    """Return when and on what a model was calibrated, and whether its weights are still those."""
+    local = loaded.config.calibrated
+    assert local is not None
+    changed = local.parent_weights_sha256 != loaded.weights_sha256
+    return local.words + ("; doesn't hold: the weights are others since" if changed else "")
 
 
 def _own_facts(loaded: Predictor) -> dict[str, str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bcd_models.cli.arguments import NUMBER, Device, Model, Point, load_model
 from bcd_models.cli.output import print_error, print_notice, with_progress, write_file
 from bcd_models.errors import InputError
+
+if TYPE_CHECKING:
+    from bcd_models.images.image_list import LabelledImage
 
 Listed = Annotated[
     Path, typer.Argument(help="CSV list with path, label, case; also mpp and source.")
@@ -43,9 +46,7 @@ def validate(
 
     if not 0 < difference < 1:
         raise InputError(f"--difference {difference:g} must be between 0 and 1")
-    listed, faults = local.read_labelled(images)
-    if not listed:
-        raise InputError(f"list {images} names no image that can be used")
+    listed, faults = read_images(images)
     found = local.validate(
         load_model(model, device),
         listed,
@@ -55,18 +56,30 @@ def validate(
         difference=difference,
         progress=with_progress,
     )
-    found = found.model_copy(update={"not_used": (*faults, *found.not_used)})
     for fault in found.not_used:
         print_error(fault)
+    found = found.model_copy(update={"not_used": (*faults, *found.not_used)})
     text = f"{found.model_dump_json(indent=1)}\n"
-    if out:
-        write_file(out / "validation.json", text.encode())
-        write_file(out / "validation.html", page.render(found).encode())
     if json:
         typer.echo(text, nl=False)
     else:
         for line in page.summarise(found):
             typer.echo(line)
         print_notice()
+    if out:  # last: where it can't be written, what took minutes has been told
+        write_file(out / "validation.json", text.encode())
+        write_file(out / "validation.html", page.render(found).encode())
     if found.not_used or found.worse:
         raise typer.Exit(1)
+
+
+def read_images(path: Path) -> tuple[list[LabelledImage], list[str]]:
+    """Read a list of labelled images; what is wrong with other lines is printed as well."""
+    from bcd_models import local
+
+    listed, faults = local.read_labelled(path)
+    for fault in faults:
+        print_error(fault)
+    if not listed:
+        raise InputError(f"list {path} names no image that can be used")
+    return listed, faults

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,9 @@ def read_list(
                     f"list {path}, line 1: no column {missing[0]}; a list has {', '.join(needed)} "
                     f"and may have {', '.join(optional)}: {REMEDY}"
                 )
+            known = [name for name in reader.fieldnames if name in (*needed, *optional)]
+            if twice := sorted({name for name in known if known.count(name) > 1}):
+                raise InputError(f"list {path}, line 1: two columns {twice[0]}: keep one")
             for row in reader:
                 where = f"list {path}, line {reader.line_num}"
                 if _SURPLUS in row:
@@ -114,6 +118,20 @@ def read_labelled(
     return images, faults
 
 
+def find_listed(name: str, path: Path, where: str) -> Path:
+    """Return the file that a line names, relative to its list.
+
+    Raises:
+        InputError: It names none; or a pipe or device, which may never end.
+    """
+    if not name:
+        raise InputError(f"{where}: no path")
+    file = path.parent / name
+    if os.path.exists(file) and not (os.path.isfile(file) or os.path.isdir(file)):
+        raise InputError(f"{where}: {file} is a pipe or device, not an image")
+    return file
+
+
 def parse_labelled(cells: Mapping[str, str], path: Path, where: str) -> LabelledImage:
     """Parse a line of a list of labelled images.
 
@@ -126,8 +144,7 @@ def parse_labelled(cells: Mapping[str, str], path: Path, where: str) -> Labelled
         InputError: The line says what it may not.
     """
     name, label, case, source, mpp, part = (cells[column] for column in (*COLUMNS, *OPTIONAL))
-    if not name:
-        raise InputError(f"{where}: no path")
+    file = find_listed(name, path, where)
     if label not in LABELS:
         raise InputError(f"{where}: label {label!r} is neither {' nor '.join(LABELS)}")
     if not case:
@@ -144,7 +161,6 @@ def parse_labelled(cells: Mapping[str, str], path: Path, where: str) -> Labelled
         scale = give_scale(parse_number(mpp)) if mpp else None
     except InputError as error:
         raise InputError(f"{where}: mpp {mpp!r}: {error}") from None
-    file = path.parent / name
     if Path(name).is_absolute():  # where it lies on this machine is nobody's to publish
         name = f"{case}/{file.name}"
     return LabelledImage(where, name, file, label, f"{source}/{case}", source, scale, part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -50,6 +51,17 @@ class Answers:
     faults: tuple[str, ...]
     fingerprint: str
 
+    @contextmanager
+    def telling_faults(self) -> Iterator[None]:
+        """Add to an InputError the images that could not be used, which may be why."""
+        try:
+            yield
+        except InputError as error:
+            if not self.faults:
+                raise
+            many = f"{len(self.faults)} of the listed could not be used, as {self.faults[0]}"
+            raise InputError(f"{error} ({many})") from None
+
     @property
     def probability(self) -> Floats:
         """Calibrated P(malignant) of each, of several tiles the largest, shape (N,)."""
@@ -93,7 +105,7 @@ def answer(
     point: str | None = None,
     progress: Progress = pass_on,
 ) -> Answers:
-    """Answer about labelled images, in batches, opened in threads ahead.
+    """Answer about labelled images, in batches, opened in threads ahead; each file counts once.
 
     Raises:
         InputError: None of the images can be used, or the model has no such operating point.
@@ -110,7 +122,15 @@ def answer(
             predictions.append(said)
     if not used:
         raise InputError("none of the listed images can be used: " + "; ".join(faults[:1]))
-    return Answers(tuple(used), tuple(predictions), tuple(faults), _fingerprint(used))
+    digests = list(ahead(_digest, used, FILES_AHEAD))
+    first = {digest: place for place, digest in reversed(list(enumerate(digests)))}
+    for place, digest in enumerate(digests):
+        if first[digest] != place:
+            faults.append(f"{used[place].where}: the same image as in {used[first[digest]].where}")
+    once = sorted(first.values())
+    images = tuple(used[place] for place in once)
+    fingerprint = _fingerprint([digests[place] for place in once], images)
+    return Answers(images, tuple(predictions[place] for place in once), tuple(faults), fingerprint)
 
 
 def find_mpp(image: LabelledImage) -> float | None:
@@ -118,11 +138,13 @@ def find_mpp(image: LabelledImage) -> float | None:
     return image.scale.mpp_x if image.scale else None
 
 
-def _fingerprint(images: Sequence[LabelledImage]) -> str:
-    lines = sorted(ahead(_describe, images, FILES_AHEAD))
+def _fingerprint(digests: Sequence[str], images: Sequence[LabelledImage]) -> str:
+    lines = sorted(
+        f"{digest} {one.label} {one.case_id} {find_mpp(one)}"
+        for digest, one in zip(digests, images, strict=True)
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _describe(image: LabelledImage) -> str:
-    digest = hashlib.sha256(image.file.read_bytes()).hexdigest()
-    return f"{digest} {image.label} {image.case_id} {find_mpp(image)}"
+def _digest(image: LabelledImage) -> str:
+    return hashlib.sha256(image.file.read_bytes()).hexdigest()

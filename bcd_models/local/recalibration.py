@@ -74,6 +74,7 @@ def calibrate(
     decision: DecisionConfig,
     *,
     sources: ArrayLike | None = None,
+    referred: ArrayLike | None = None,
 ) -> Calibration:
     """Fit slope, intercept and operating points anew, on answers that are already there.
 
@@ -87,6 +88,7 @@ def calibrate(
         cases: What images belong together by, such as the patient.
         decision: The rule that gave the answers; views and context are kept.
         sources: Where each image comes from; one by default.
+        referred: Whether each image is referred for another reason than the referral band.
 
     Raises:
         InputError: Fewer than ten cases that hold images of a label, with the number needed; or the
@@ -100,7 +102,7 @@ def calibrate(
         >>> found.before.in_the_large.high < 0 < found.after.in_the_large.high
         True
     """
-    before = measure(probability, labels, cases, decision, sources=sources)
+    before = measure(probability, labels, cases, decision, sources=sources, referred=referred)
     _check_enough(before.counts)
     table = {"label": np.asarray(labels), "case_id": np.asarray(cases)}
     truth = metrics.is_malignant(table)
@@ -115,13 +117,16 @@ def calibrate(
     rule = fit_decision(margins, truth, REFER_SHARE)
     places = np.zeros(len(truth), int) if sources is None else np.asarray(sources)
     drawn = metrics.draw_resamples(table["case_id"], places)
-    odds, thresholds, referred = _cross_fit(margins, truth, folds)
+    others = np.zeros(len(truth), bool) if referred is None else np.asarray(referred, bool)
+    odds, thresholds, in_band = _cross_fit(margins, truth, folds)
     measured = {
         name: measure_point(truth, sigmoid(odds), own, drawn) for name, own in thresholds.items()
     }
     here = {
         name: PointHere(
-            threshold=point.threshold, referred=float(referred[name].mean()), **measured[name]
+            threshold=point.threshold,
+            referred=float((in_band[name] | others).mean()),
+            **measured[name],
         )
         for name, point in rule.points.items()
     }
@@ -187,7 +192,15 @@ def recalibrate(
             "more, which are decided by their most suspicious tile: calibrate on either alone"
         )
     rule = choose_rule(model, said)
-    found = calibrate(said.probability, said.labels, said.cases, rule, sources=said.sources)
+    with said.telling_faults():
+        found = calibrate(
+            said.probability,
+            said.labels,
+            said.cases,
+            rule,
+            sources=said.sources,
+            referred=said.referred,
+        )
     counts = found.before.counts
     local = LocalCalibration(
         date=datetime.now(UTC).date().isoformat(),
@@ -203,7 +216,7 @@ def recalibrate(
     calibrated = copy.copy(model)
     calibrated.config = config.model_copy(
         update={
-            "version": f"{config.version}+local.{said.fingerprint[:8]}",
+            "version": f"{config.version.partition('+local.')[0]}+local.{said.fingerprint[:8]}",
             "decision": config.decision if larger else found.decision,
             "tile_decision": found.decision if larger else config.for_tiles,
             "calibrated": local,

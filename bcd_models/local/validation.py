@@ -142,16 +142,17 @@ def validate(
         )
     said = answer(model, images, point, progress)
     rule = choose_rule(model, said)
-    figures = measure(
-        said.probability,
-        said.labels,
-        said.cases,
-        rule,
-        point=point,
-        sources=said.sources,
-        referred=said.referred,
-        difference=difference,
-    )
+    with said.telling_faults():
+        figures = measure(
+            said.probability,
+            said.labels,
+            said.cases,
+            rule,
+            point=point,
+            sources=said.sources,
+            referred=said.referred,
+            difference=difference,
+        )
     drawn = draw_evenly(said.cases, ladder_images or SAMPLE)
     opened = _open(model, [said.images[place] for place in drawn], progress)
     stated, reference = _read_stated(folder)

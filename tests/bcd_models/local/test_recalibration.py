@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from bcd_models import BCDClassifier, BCDEnsemble, local
 from bcd_models.config import DecisionConfig
 from bcd_models.decision import log_odds, sigmoid
 from bcd_models.errors import InputError
+from bcd_models.images.scale import give_scale
 from bcd_models.local.recalibration import FOLDS, assign_folds
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE
@@ -128,7 +131,12 @@ def test_a_new_folder_holds_the_calibrated_model(
     assert new.config.version == f"1.2.3+local.{where.fingerprint[:8]}"
     info = bcd("info", out).stdout
     assert "calibrated locally" in info
-    assert where.words in info
+    assert f"{where.words}\n" in info
+    settings = json.loads((out / "config.json").read_text())
+    settings["bcd"]["calibrated"]["parent_weights_sha256"] = "0" * 64
+    other = shutil.copytree(out, tmp_path / "other")
+    (other / "config.json").write_text(json.dumps(settings))
+    assert f"{where.words}; doesn't hold: the weights are others" in bcd("info", other).stdout
     assert "calibrated" not in json.loads(bcd("info", telling, "--json").stdout)
     card = (out / "README.md").read_text()
     for text in (where.words, NOTICE, "| screening |"):
@@ -139,6 +147,17 @@ def test_a_new_folder_holds_the_calibrated_model(
     over = bcd("calibrate", drawn[0] / "list.csv", "--model", telling, "--out", telling)
     assert over.returncode == 2
     assert {path.name: path.read_bytes() for path in telling.iterdir()} == kept
+
+
+def test_what_else_is_referred_counts(drawn: tuple[Path, list[Row]], telling: Path) -> None:
+    images, _ = local.read_labelled(drawn[0] / "list.csv")
+    model = BCDClassifier.from_pretrained(telling)
+    far = [replace(one, scale=give_scale(0.5)) for one in images]  # a field far too small
+    ours, found, _ = local.recalibrate(model, far)
+    assert {one.referred for one in found.before.points.values()} == {1.0}
+    assert {one.referred for one in found.after.points.values()} == {1.0}
+    again, _, _ = local.recalibrate(ours, images)
+    assert again.config.version.count("+") == 1
 
 
 def test_other_images_or_labels_have_another_fingerprint(

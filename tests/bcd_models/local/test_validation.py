@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -125,8 +126,63 @@ def test_the_command_writes_both_reports_and_names_what_it_could_not_use(
     assert set(told.figures.points) == {"balanced", "screening", "confirm"}
     assert told.figures.points["screening"].sensitivity_stated is not None
     assert told.colours.keys() == validation.COLOURS.keys()
-    same = bcd("validate", listed, "--model", CARD, "--json", "--ladder-images", "0")
+    file = tmp_path / "none.txt"
+    file.touch()
+    same = bcd(
+        *("validate", listed, "--model", CARD, "--json", "--ladder-images", "0", "--out", file)
+    )
     assert json.loads(same.stdout) == json.loads((out / "validation.json").read_text())
+    assert same.returncode == 2
+    assert "can't be written" in same.stderr
+
+
+def test_an_image_counts_once(drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path) -> None:
+    folder, rows = drawn
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    shutil.copy(tmp_path / "3.png", tmp_path / "copy.png")
+    more = [(rows[0][0], rows[0][1], "another", "4"), ("copy.png", "benign", "c1", "4")]
+    listed, _ = local.read_labelled(write_list(tmp_path, [*rows, *more]))
+    model = BCDClassifier.from_pretrained(telling)
+    found = local.validate(model, listed, ladder_images=0)
+    assert (found.figures.counts.images, found.figures.counts.cases) == (60, 20)
+    lines = [one.replace(f"list {tmp_path / 'list.csv'}, ", "") for one in found.not_used]
+    assert lines == [
+        "line 62: the same image as in line 2",
+        "line 63: the same image as in line 5",
+    ]
+    again = local.validate(model, listed[:60], ladder_images=0)
+    assert found.fingerprint == again.fingerprint
+
+
+def test_images_that_could_not_be_used_are_told_where_too_few_are_left(
+    drawn: tuple[Path, list[Row]], tmp_path: Path
+) -> None:
+    folder, rows = drawn
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for path, label, *_ in rows:
+        if label == "malignant":
+            (tmp_path / path).unlink()
+    done = bcd("validate", tmp_path / "list.csv", "--model", CARD, "--ladder-images", "0")
+    assert done.returncode == 2
+    assert "images are benign" in done.stderr
+    assert "30 of the listed could not be used, as" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [["validate"], ["calibrate", "--out", "none"]])
+def test_every_line_s_fault_is_told_where_no_line_is_good(tmp_path: Path, verb: list[str]) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    rows = [("0.png", "Malignant", "a", "4"), ("0.png", "benign", "b", "4,0")]
+    listed = write_list(tmp_path, [*rows, ("pipe.png", "benign", "c", "4")])
+    done = bcd(verb[0], listed, "--model", CARD, *verb[1:])
+    assert done.returncode == 2
+    for reason in ("'Malignant' is neither", "mpp '4,0'", "is a pipe or device"):
+        assert reason in done.stderr
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label,case,Case\n0.png,benign,a,b\n")
+    with pytest.raises(InputError, match="two columns case"):
+        local.read_labelled(tmp_path / "list.csv")
 
 
 @pytest.mark.parametrize(
@@ -150,12 +206,12 @@ def test_larger_fields_count_by_their_most_suspicious_tile(
 ) -> None:
     monkeypatch.setattr(ladder, "LADDER", LADDER[:2])
     images = []
-    for number in range(12):
+    for number in range(13):
         kind = synthetic.KINDS[number % 2]
         pixels = synthetic.patch(kind, number, pixels=(150, 100), width_um=600)
         Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-        images.append((f"{number}.png", kind, f"c{number}", "4"))
-    images += [(images[0][0], "malignant", "c0", "4")]
+        label = "malignant" if number == 12 else kind
+        images.append((f"{number}.png", label, f"c{number % 12}", "4"))
     listed, _ = local.read_labelled(write_list(tmp_path, images))
     model = BCDClassifier.from_pretrained(telling)
     found = local.validate(model, listed, ladder_images=13)
