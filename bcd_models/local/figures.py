@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bcd_models.config import DecisionConfig, Estimate, Strict
-from bcd_models.decision import PROBABILITY_BINS, log_odds
+from bcd_models.decision import PROBABILITY_BINS, check_label, log_odds
 from bcd_models.errors import InputError
 from bcd_models.local import metrics
 from bcd_models.local.calibration import measure_line
@@ -145,6 +145,8 @@ def measure(
         (25, True)
     """
     given = np.asarray(probability, np.float64)
+    for label in np.unique(np.asarray(labels)):
+        check_label(label.item())
     table = {"label": np.asarray(labels), "case_id": np.asarray(cases)}
     others = np.zeros(len(given), bool) if referred is None else np.asarray(referred, bool)
     places = np.zeros(len(given), int) if sources is None else np.asarray(sources)

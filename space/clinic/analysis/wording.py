@@ -31,6 +31,7 @@ REMEDIES = {
         "Hand in a field stained with haematoxylin and eosin. If this is one, check that the "
         "colours are right: not inverted, and red and blue not swapped."
     ),
+    "pen": "Choose a field without pen marks, or wipe the slide and take the image again.",
     "picture": "Hand in an image taken through the microscope or by a slide scanner.",
 }
 NO_ANSWER = "No answer: this image looks unsuitable"

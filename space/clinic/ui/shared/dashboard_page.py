@@ -217,7 +217,8 @@ def _validate(
         for name, point in found.points.items()
     ]
     needed = ", ".join(
-        f"{one.figure} {one.needed:,} ({one.cases:,} now)" for one in found.needed if one.needed
+        f"{one.figure} {f'{one.needed:,}' if one.needed else 'not known'} ({one.cases:,} now)"
+        for one in found.needed
     )
     return f"""{OWN_READS}
 <dl class="bcd-facts">{facts({name: escape(text) for name, text in known.items()})}</dl>
