@@ -263,6 +263,10 @@ def test_arrays_that_say_nothing_are_refused() -> None:
     probability, labels, cases = sample()
     with pytest.raises(InputError, match="images of both labels are needed"):
         local.measure(probability, ["benign"] * 400, cases, DecisionConfig())
+    with pytest.raises(InputError, match="no label 'tumour'"):
+        local.measure(
+            probability, np.where(labels == "benign", "benign", "tumour"), cases, DecisionConfig()
+        )
     with pytest.raises(InputError, match="at least 10 are needed, 6 more"):
         local.measure(probability, labels, cases // 10, DecisionConfig())
     with pytest.raises(InputError, match="one value for each image"):
