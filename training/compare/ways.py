@@ -50,7 +50,8 @@ class Arm:
         folds: Which there are.
         views: Of the recipe.
         larger: Rows of the larger source that were held out, with all columns of ``answers``.
-        others: By source, whether it was learnt from, and its rows with a ``margin``.
+        others: By source that holds both labels, whether it was learnt from, and its rows with a
+            ``margin``.
     """
 
     name: str
@@ -93,8 +94,9 @@ def _read_arm(name: str, runs: list[Run], opened: Corpus) -> Arm:
     for source in sorted(set(opened.table["source"]) - {larger}):
         learnt = not plan.sources or source in plan.sources
         margin = frame[f"views_{plan.views}"] if learnt else mean
-        own = (frame if learnt else table).assign(margin=margin)
-        others[source] = learnt, select_source(own, source)
+        own = select_source((frame if learnt else table).assign(margin=margin), source)
+        if own["label"].nunique() == 2:
+            others[source] = learnt, own
     folds = tuple(sorted(run.held.fold for run in runs if run.held.fold is not None))
     return Arm(name, folds, plan.views, select_source(frame, larger), others)
 

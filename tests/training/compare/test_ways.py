@@ -18,6 +18,7 @@ from training.compare.runs import Missing, Run
 from training.corpus.selection import open_corpus
 from training.evaluate import answers
 from training.recipes import schema as recipe
+from training.run_folder import RUN_FILE
 
 SIDE = 12
 COLUMNS = [*(f"views_{n}" for n in answers.VIEWS), *(rung.name for rung in LADDER)]
@@ -267,7 +268,13 @@ def test_answers_are_read_with_their_folds_and_left_out_sources(
                 "sources": ["idc"],
             }
         )
-        about = Provenance.model_validate({"split": "grouped", "held_out": HeldOut(fold=fold)})
+        about = Provenance(
+            split="grouped",
+            split_sha256=opened.split.sha256,
+            corpus_fingerprint=opened.about["fingerprint"],
+            held_out=HeldOut(fold=fold),
+        )
+        (folder / RUN_FILE).write_text(about.model_dump_json())
         runs.append(Run(str(fold), folder, plan, about, 0.5, 1.0, None, None))
     (arm,) = ways.read_arms(runs, opened)
     assert arm.folds == (0, 1)
