@@ -129,9 +129,10 @@ def plan_release(study: Study, cards: Path | None, readme: Path | None) -> Itera
     """Plan what is made of finished trainings: test figures, the comparison, the model folders."""
     arms = [arm for arm in study.plan.arms if arm.refit and goes_on(study, arm)]
     refitted = [study.read_recipe(arm, arm.seeds[0]) for arm in arms]
+    yield [_measure_floor(study)]
     yield [_compare(study)]
     yield [_decide(study, arm) for arm in arms if len(arm.folds) > 1]
-    yield [_measure_floor(study), *(_test(study, trained) for trained in refitted)]
+    yield [_test(study, trained) for trained in refitted]
     yield [_compare(study)]
     if cards:
         runs = [str(study.run_folder(trained, REFIT)) for trained in refitted]
