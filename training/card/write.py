@@ -22,8 +22,9 @@ from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
 from training.card.metadata import make_metadata, render_eval_results
-from training.evaluate import decide
 from training.evaluate import schema as measured
+from training.evaluate.decide import decisions as recorded
+from training.evaluate.decide import page as points
 from training.evaluate.suitability import page as suitability
 from training.pages import put_between
 from training.run_folder import short_commit
@@ -60,8 +61,8 @@ def render(folder: Path, dataset: str = "") -> str:
     within, backbone = pick_headline(metrics), get_backbone(config.backbone)
     layer = backbone.cam_layer
     decisions, tiles = (
-        decide.read(folder, metrics.model.weights_sha256, name)
-        for name in (decide.DECISIONS, decide.TILE_DECISIONS)
+        recorded.read(folder, metrics.model.weights_sha256, name)
+        for name in (recorded.DECISIONS, recorded.TILE_DECISIONS)
     )
     gate = suitability.read(folder.parent / suitability.FILE, config.suitability)
     plots = {f"{name}-{metrics.data.part}.png": words for name, words in PLOTS.items()}
@@ -90,9 +91,9 @@ def render(folder: Path, dataset: str = "") -> str:
         plots={file: words for file, words in plots.items() if (folder / file).is_file()},
         curves=CURVES if (folder / CURVES).is_file() else "",
         decisions=decisions,
-        points=decide.tabulate(decisions).strip() if decisions else "",
-        tile_points=decide.tabulate(tiles).strip() if tiles else "",
-        curve=decide.CURVE if (folder / decide.CURVE).is_file() else "",
+        points=points.tabulate(decisions).strip() if decisions else "",
+        tile_points=points.tabulate(tiles).strip() if tiles else "",
+        curve=recorded.CURVE if (folder / recorded.CURVE).is_file() else "",
         gate=suitability.summarise(gate) if gate else "",
         missed=list(suitability.find_missed(gate)) if gate else [],
         notice=NOTICE,
@@ -202,14 +203,14 @@ def _tabulate_referral(folders: list[Path]) -> list[str]:
     decisions = {
         get_backbone(config.backbone).title: decided
         for folder, config in configs.items()
-        if (decided := decide.read(folder, model_folder.read_weights(folder)[1]))
+        if (decided := recorded.read(folder, model_folder.read_weights(folder)[1]))
     }
     gates = (
         suitability.read(folder.parent / suitability.FILE, config.suitability)
         for folder, config in configs.items()
     )
     gate = next((gate for gate in gates if gate), None)
-    promises = [decide.tabulate_promises(decisions), decide.CAUTION] if decisions else []
+    promises = [points.tabulate_promises(decisions), points.CAUTION] if decisions else []
     return promises + ([suitability.summarise(gate)] if gate else [])
 
 

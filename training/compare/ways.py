@@ -84,7 +84,7 @@ def read_arms(runs: list[Run], opened: Corpus | None) -> list[Arm]:
 def _read_arm(name: str, runs: list[Run], opened: Corpus) -> Arm:
     larger, plan = splits.find_larger_source(opened.table), runs[0].plan
     table = opened.table.assign(row=opened.table.index)
-    frame = answers.pool_folds([run.folder for run in runs], opened)
+    frame = answers.read_folds([run.folder for run in runs], opened)
     left_out = []
     for run in runs:
         said = answers.read(run.folder).astype(np.float64)

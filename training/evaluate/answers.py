@@ -108,8 +108,8 @@ def read(run: Path) -> pd.DataFrame:
         raise InputError(f"{run / ANSWERS} can't be read: {error}") from None
 
 
-def pool_folds(runs: Iterable[Path], opened: Corpus) -> pd.DataFrame:
-    """Return the rows that fold runs held out: the corpus' columns, ``row``, and the answers'.
+def read_folds(runs: Iterable[Path], opened: Corpus) -> pd.DataFrame:
+    """Read the rows that fold runs held out: the corpus' columns, ``row``, and the answers'.
 
     Raises:
         InputError: A run is of another corpus, or has no answers.

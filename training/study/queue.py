@@ -32,8 +32,8 @@ from training.compare.rows import align_frames, select_source
 from training.compare.runs import METRICS
 from training.compare.schema import Report
 from training.corpus import predictions, splits
-from training.evaluate import decide
 from training.evaluate.answers import ANSWERS
+from training.evaluate.decide.decisions import DECISIONS
 from training.recipes import schema as recipe
 from training.recipes.schema import Recipe
 from training.run_folder import MODEL, PREDICTIONS
@@ -255,7 +255,7 @@ def _decide(study: Study, arm: Arm) -> Step:
     )
     named = [word for fold in folds for word in ("--run", str(fold))]
     title = f"{_name_refit(trained)}: operating points"
-    return Step(title, "evaluate.decide", [*options, *named], run / MODEL / decide.DECISIONS)
+    return Step(title, "evaluate.decide", [*options, *named], run / MODEL / DECISIONS)
 
 
 def choose_context(report: Report, arm: str) -> float:
