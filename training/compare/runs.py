@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -199,11 +198,9 @@ def pool_arms(runs: list[Run], kind: str = "grouped") -> list[Pool]:
             raise InputError(
                 f"{other.name} and {run.name} are the same arm, seed and fold: name one of them"
             )
-    return [pool_folds(group, sorted(group)) for group in groups.values()]
-
-
-def pool_folds(runs: Mapping[int, Run], folds: Iterable[int]) -> Pool:
-    """Return some of an arm's folds as one."""
-    chosen = {fold: runs[fold] for fold in folds}
-    frames = [run.held_out for run in chosen.values()]
-    return Pool(chosen, pd.concat(frames, ignore_index=True))
+    pools = []
+    for group in groups.values():
+        of_fold = {fold: group[fold] for fold in sorted(group)}
+        frames = [run.held_out for run in of_fold.values()]
+        pools.append(Pool(of_fold, pd.concat(frames, ignore_index=True)))
+    return pools
