@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd_models.config import Estimate
 from bcd_models.decision import log_odds, sigmoid
 from bcd_models.local import metrics
 from bcd_models.local.metrics import Bools, Floats, Resamples
@@ -77,7 +78,7 @@ def fit_shifts(log_odds: Floats, truth: Bools, times: Floats) -> Floats:
     return shift
 
 
-def measure_line(log_odds: Floats, truth: Bools, drawn: Resamples) -> dict[str, dict[str, float]]:
+def measure_line(log_odds: Floats, truth: Bools, drawn: Resamples) -> dict[str, Estimate]:
     """Measure calibrated log-odds.
 
     Returns:

@@ -172,13 +172,13 @@ def measure(
     brier = metrics.measure_intervals(truth, given, rule.threshold, drawn, ("brier",))["brier"]
     fewer = Resamples(drawn.case, drawn.drawn[:LINE_RESAMPLES])  # each takes several steps
     line = measure_line(odds, truth, fewer)
-    auroc = Estimate(**metrics.measure_interval(metrics.auroc, truth, odds, drawn))
+    auroc = metrics.measure_interval(metrics.auroc, truth, odds, drawn)
     return Figures(
         counts=counts,
         auroc=auroc,
-        brier=Estimate(**brier),
-        slope=Estimate(**line["slope"]),
-        in_the_large=Estimate(**line["in_the_large"]),
+        brier=brier,
+        slope=line["slope"],
+        in_the_large=line["in_the_large"],
         point=name,
         points=points,
         difference=difference,

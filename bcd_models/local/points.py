@@ -80,8 +80,8 @@ def measure_point(
     calls = (probability >= threshold).astype(np.float64)
     found = metrics.measure_intervals(truth, calls, 0.5, drawn, _FIGURES.values())
     of_spared = metrics.measure_intervals(~truth, 1 - calls, 0.5, drawn, ("precision",))
-    measured = {name: Estimate(**found[metric]) for name, metric in _FIGURES.items()}
-    return measured | {"negative_predictive_value": Estimate(**of_spared["precision"])}
+    measured = {name: found[metric] for name, metric in _FIGURES.items()}
+    return measured | {"negative_predictive_value": of_spared["precision"]}
 
 
 def use_prevalence(_probability: Floats, truth: Bools) -> float:

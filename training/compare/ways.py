@@ -143,7 +143,7 @@ def compare_ways(frame: pd.DataFrame) -> dict[str, Estimate]:
     found = {BASE: metrics.measure_interval(metrics.auroc, truth, base, drawn)}
     for name, margins in ways.items():
         found[name] = metrics.measure_difference(metrics.auroc, truth, margins, base, drawn)
-    return {name: Estimate(**one) for name, one in found.items()}
+    return found
 
 
 def compare_ensembles(arms: list[Arm]) -> tuple[schema.Ensemble, ...]:
@@ -164,8 +164,6 @@ def compare_ensembles(arms: list[Arm]) -> tuple[schema.Ensemble, ...]:
             ]
             best = max(each, key=lambda one: metrics.auroc(truth, one))
             mean = np.mean(each, axis=0)
-            auroc = metrics.measure_interval(metrics.auroc, truth, mean, drawn)
-            gain = metrics.measure_difference(metrics.auroc, truth, mean, best, drawn)
             found.append(
                 schema.Ensemble(
                     members=tuple(one.name for one in members),
@@ -192,12 +190,9 @@ def climb_ladder(frame: pd.DataFrame, views: int) -> robustness.Climb:
         said = (slope * margins + intercept)[shown]
         return said, (said >= threshold).astype(np.float64)
 
-    beside, drawn = answer(clean), truth[shown]
-    found = {"clean": robustness.estimate_figures(drawn, beside, resamples)}
-    for name in names:
-        ours = answer(frame[name].to_numpy())
-        found[name] = robustness.estimate_differences(drawn, ours, beside, resamples)
-    return found
+    degraded = ((rung, answer(frame[rung.name].to_numpy())) for rung in LADDER)
+    drawn = resample_cases(frame[shown])
+    return robustness.measure_climb(truth[shown], answer(clean), degraded, drawn)
 
 
 def compare_context(frame: pd.DataFrame) -> schema.Context | None:

@@ -121,10 +121,10 @@ def test_intervals_hold_the_value_and_pairs_are_tighter() -> None:
     cases, sources = pd.Series(np.arange(600) // 10), pd.Series(["idc"] * 600)
     drawn = metrics.draw_resamples(cases, sources, count=200)
     auroc = metrics.measure_interval(metrics.auroc, truth, scores, drawn)
-    assert auroc["low"] < auroc["value"] < auroc["high"]
+    assert auroc.low < auroc.value < auroc.high
     noisy = scores + np.random.default_rng(1).normal(0, 0.01, 600)
     gap = metrics.measure_difference(metrics.auroc, truth, scores, noisy, drawn)
-    assert gap["high"] - gap["low"] < auroc["high"] - auroc["low"]
+    assert gap.high - gap.low < auroc.high - auroc.low
 
 
 def test_calibration_of_a_calibrated_score() -> None:
