@@ -167,8 +167,6 @@ def unpack(weights: bytes, where: str) -> dict[str, Tensor]:
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder's files, named relative to it: all, or none."""
     try:
-        for name in files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_files({folder / name: data for name, data in files.items()})
     except OSError as error:
         raise ModelFolderError(f"{folder} can't be written: {error.strerror}") from None

@@ -188,13 +188,9 @@ def write(report: schema.Report, folder: Path) -> None:
     gone = set(page.PICTURES.values()) - contents.keys()
     contents[page.REPORT] = f"{report.model_dump_json(indent=1)}\n".encode()
     contents[page.PAGE] = page.render(report).encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_files({folder / name: data for name, data in contents.items()})
-        for name in gone:
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} can't be written: {error}") from None
+    write_files({folder / name: data for name, data in contents.items()})
+    for name in gone:
+        (folder / name).unlink(missing_ok=True)
 
 
 def main(

@@ -35,11 +35,8 @@ def write(
     probability: NDArray[np.float64],
     path: Path,
 ) -> None:
-    """Write such a file, whole or not at all; InputError where the disk refuses."""
-    try:
-        write_files({path: encode(frame, margins, probability)})
-    except OSError as error:
-        raise InputError(f"{path} can't be written: {error}") from None
+    """Write such a file, whole or not at all."""
+    write_files({path: encode(frame, margins, probability)})
 
 
 def read(path: Path, answers: tuple[str, ...] = ("margin", "probability")) -> pd.DataFrame:

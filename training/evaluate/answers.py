@@ -133,10 +133,7 @@ def main(
     model = BCDClassifier.from_pretrained(run / MODEL)
     answers = record(model, open_corpus(corpus, model.config.provenance.split))
     data = answers.to_parquet(compression="zstd", use_dictionary=False, use_byte_stream_split=True)
-    try:
-        write_files({run / ANSWERS: bytes(data)})
-    except OSError as error:
-        raise InputError(f"{run / ANSWERS} can't be written: {error}") from None
+    write_files({run / ANSWERS: bytes(data)})
     typer.echo(f"{run / ANSWERS}: {answers.shape[1]} ways")
 
 
