@@ -26,7 +26,7 @@ from training.evaluate import schema as measured
 from training.evaluate.decide import decisions as recorded
 from training.evaluate.decide import page as points
 from training.evaluate.suitability import page as suitability
-from training.pages import put_between
+from training.pages import put_between, write_table
 from training.run_folder import short_commit
 
 METRICS_FILE = "metrics.json"
@@ -114,7 +114,6 @@ def write(folder: Path, dataset: str = "") -> list[Path]:
     contents = {folder / "README.md": render(folder, dataset).encode()}
     if dataset and not model_folder.read_member_names(folder):
         metrics, path = _read_metrics(folder), folder / EVAL_RESULTS
-        path.parent.mkdir(exist_ok=True)
         contents[path] = render_eval_results(metrics, pick_headline(metrics), dataset).encode()
     write_files(contents)
     return list(contents)
@@ -180,21 +179,20 @@ def tabulate_results(folders: list[Path]) -> str:
     first = documents[folders[0]]
     if {_identify_images(one) for one in documents.values()} != {_identify_images(first)}:
         raise InputError("the models were measured on different images: no table can hold them")
-    rows = [("", *(METRICS[name].words for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
+    rows = []
     floors: dict[str, None] = {}  # each once, in order
     for folder, metrics in documents.items():
         shown = pick_headline(metrics).model_dump()
         title = get_backbone(model_folder.read_config(folder).backbone).title
         rows.append((title, *(_format_figure(name, shown["figures"][name]) for name in HEADLINE)))
         floors[_format_figure("auroc", shown["floors"]["colour_statistics"]["auroc"])] = None
-    empty = ("",) * (len(HEADLINE) - 1)
-    rows += [("colour statistics alone", floor, *empty) for floor in floors]
+    rows += [("colour statistics alone", floor) for floor in floors]
+    table = write_table(["", *(METRICS[name].words for name in HEADLINE)], rows)
     within = pick_headline(first)
     source = card_provenance.name_source(within.source)
-    lines = [f"| {' | '.join(row)} |" for row in rows]
     part = f"{first.data.part} part of the {first.data.split} split, within {source}"
     said = f"On the {part}: {describe_counts(within.counts.model_dump())}."
-    return "\n\n".join(["\n".join(lines), said, *_tabulate_referral(folders)])
+    return "\n\n".join([table, said, *_tabulate_referral(folders)])
 
 
 def _tabulate_referral(folders: list[Path]) -> list[str]:

@@ -9,6 +9,7 @@ from training.corpus import splits
 from training.evaluate.decide import referral
 from training.evaluate.decide.decisions import Decisions, PointFigures
 from training.evaluate.schema import Counts
+from training.pages import write_table
 
 CAUTION = (
     "**Scores were out of fold, so the refitted model gets no formal guarantee from them. They "
@@ -25,25 +26,26 @@ PREDICTED = (
 
 def tabulate(decisions: Decisions) -> str:
     """Return the points and their promises as Markdown."""
-    lines = [
-        ["point", "threshold", *(name.replace("_", " ") for name in PREDICTED)],
-        ["---"] * (2 + len(PREDICTED)),
-    ]
-    for name, figures in decisions.points.items():
-        point = figures.point
-        cells = [share(getattr(point, key)) for key in PREDICTED]
-        lines.append([name, f"{point.threshold:.3f}", *cells])
-    counts = decisions.counts
-    second = _list_promises(
-        "point", {name: (one, counts) for name, one in decisions.points.items()}
-    )
-    coverages = [one.coverage for one in next(iter(decisions.points.values())).curve]
+    points, counts = decisions.points, decisions.counts
+    coverages = [one.coverage for one in next(iter(points.values())).curve]
     shown = [place for place, share in enumerate(coverages) if round(100 * share) in DECIDED]
-    third = [["point", *(f"{coverages[place]:.0%} decided" for place in shown)]]
-    third.append(["---"] * len(third[0]))
-    for name, figures in decisions.points.items():
-        third.append([name, *(_write_coverage(figures.curve[place]) for place in shown)])
-    tables = [_write_table(lines) for lines in (lines, second, third)]
+    tables = (
+        write_table(
+            ["point", "threshold", *(name.replace("_", " ") for name in PREDICTED)],
+            (
+                [name, f"{one.threshold:.3f}", *(share(getattr(one, key)) for key in PREDICTED)]
+                for name, one in ((name, figures.point) for name, figures in points.items())
+            ),
+        ),
+        _tabulate_bands("point", {name: (one, counts) for name, one in points.items()}),
+        write_table(
+            ["point", *(f"{coverages[place]:.0%} decided" for place in shown)],
+            (
+                [name, *(_write_coverage(figures.curve[place]) for place in shown)]
+                for name, figures in points.items()
+            ),
+        ),
+    )
     below = (
         f"{counts.images:,} images of {counts.cases} cases of {decisions.source}, each scored by "
         f"the model of {decisions.arm} that had not learnt from its case. Intervals: 95%, "
@@ -69,15 +71,13 @@ def tabulate_promises(models: Mapping[str, Decisions]) -> str:
         title: (next(iter(decisions.points.values())), decisions.counts)
         for title, decisions in models.items()
     }
-    return _write_table(_list_promises("model", own))
+    return _tabulate_bands("model", own)
 
 
-def _list_promises(
-    what: str, figures: Mapping[str, tuple[PointFigures, Counts]]
-) -> list[list[str]]:
-    header = [what, "at most wrong", "referred", "wrong, of a case", "wrong, of the decided"]
-    header += ["cases above 20%", "folds above", "MAPIE, over images"]
-    lines = [header, ["---"] * len(header)]
+def _tabulate_bands(what: str, figures: Mapping[str, tuple[PointFigures, Counts]]) -> str:
+    head = [what, "at most wrong", "referred", "wrong, of a case", "wrong, of the decided"]
+    head += ["cases above 20%", "folds above", "MAPIE, over images"]
+    lines = []
     for name, (one, counts) in figures.items():
         kept = {promise.alpha: promise for promise in one.promises}
         for alpha in referral.ALPHAS:
@@ -93,12 +93,7 @@ def _list_promises(
                     else "too few images"
                 )
             lines.append([name, f"{alpha:.0%}", *cells])
-    return lines
-
-
-def _write_table(lines: list[list[str]]) -> str:
-    width = len(lines[0])
-    return "\n".join(f"| {' | '.join(cells + [''] * (width - len(cells)))} |" for cells in lines)
+    return write_table(head, lines)
 
 
 def _write_realised(one: referral.Realised, cases: int) -> list[str]:
