@@ -100,9 +100,10 @@ class Run:
             "learnt": self.learnt,
         }
 
-    def decided(self, *apart_from: str) -> dict[str, Any]:
-        """Return what decided its weights, but for some keys of the recipe."""
-        left_out = {"name", "version", *apart_from}
+    @property
+    def decided(self) -> dict[str, Any]:
+        """What decided its weights, but for the seed."""
+        left_out = {"name", "version", "seed"}
         return {key: value for key, value in self.plan.decides().items() if key not in left_out}
 
 
@@ -177,7 +178,7 @@ def _check_together(runs: list[Run]) -> None:
             raise InputError(f"{run.name} and {other.name} are of two {run.kind} splits")
         key = (run.plan.backbone, run.plan.arm, run.kind, run.plan.learnt_share)
         other = of_arm.setdefault(key, run)
-        ours, theirs = (r.decided("seed") for r in (run, other))
+        ours, theirs = run.decided, other.decided
         changed = [name for name in ours if ours[name] != theirs[name]]
         if changed:
             raise InputError(
@@ -186,11 +187,11 @@ def _check_together(runs: list[Run]) -> None:
             )
 
 
-def pool_arms(runs: list[Run], kind: str = "grouped") -> list[Pool]:
-    """Return the fold runs of a split by backbone, arm, seed and share of the cases learnt from."""
+def pool_arms(runs: list[Run]) -> list[Pool]:
+    """Return the grouped split's fold runs by backbone, arm, seed and share of the cases."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for run in runs:
-        if run.kind != kind or run.held.fold is None:
+        if run.kind != "grouped" or run.held.fold is None:
             continue
         key = (run.plan.backbone, run.plan.arm, run.plan.seed, run.plan.learnt_share)
         other = groups.setdefault(key, {}).setdefault(run.held.fold, run)

@@ -87,7 +87,6 @@ class OutOfFold(Strict):
         backbone: What people call it.
         arm: Of the recipes.
         seed: Of the trainings.
-        learnt_share: Share of the training cases learnt from.
         folds: Which of the five.
         counts: Images of the larger source.
         auroc: Within the larger source.
@@ -101,7 +100,6 @@ class OutOfFold(Strict):
     backbone: str
     arm: str
     seed: int = 0
-    learnt_share: float
     folds: tuple[int, ...]
     counts: Counts
     auroc: Estimate
