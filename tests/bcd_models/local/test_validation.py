@@ -186,6 +186,33 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,case,mpp\n0.png;benign;a;4\n",
+        "path,label,case,mpp\n0.png,benign,a,4\n1.png;benign;a;4,5\n",
+        "path,label,case\n0.png\tbenign\ta\n",
+        "path,label,case\n0.png|benign|a\n",
+        "path;label;case\n0.png,benign,a\n",
+        "path\tlabel\tcase\n0.png\tbenign\ta\n",
+    ],
+)
+def test_a_list_that_is_separated_otherwise_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    line = text.count("\n") if text.startswith("path,") else 1
+    with pytest.raises(InputError, match=rf"line {line}: .*separate columns by commas"):
+        local.read_labelled(tmp_path / "list.csv")
+    done = bcd("predict", tmp_path / "list.csv", "--model", CARD)
+    assert done.returncode == 2
+    assert "separate columns by commas" in done.stderr
+
+
+def test_a_name_with_a_semicolon_is_a_name(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label,case,mpp\na;b.png,benign,a\n")
+    images, faults = local.read_labelled(tmp_path / "list.csv")
+    assert ([one.name for one in images], faults) == (["a;b.png"], [])
+
+
+@pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["--point", "none"], "no operating point 'none'"),
