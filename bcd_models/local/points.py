@@ -113,7 +113,7 @@ def _count_share(images: int) -> int:
     return math.ceil(LEAST_SHARE * images - 1e-9)
 
 
-# Where answers separate the labels well, ``balanced`` finds more than 95% as it is, and spares more:
+# Where answers separate the labels well, ``balanced`` alone finds and spares more than 95%:
 # screening never finds less than it, nor does confirm spare less.
 OPERATING_POINTS: dict[str, Callable[[Floats, Bools, float], float]] = {
     "balanced": lambda _probability, _truth, balanced: balanced,

@@ -91,8 +91,9 @@ def calibrate(
         referred: Whether each image is referred for another reason than the referral band.
 
     Raises:
-        InputError: Fewer than ten cases that hold images of a label, with the number needed; or the
-            answers don't rise with the labels, so that no line makes them better.
+        InputError: As ``measure``; fewer than ten cases that hold images of a label, with the
+            number needed; or answers that aren't shown to rise with the labels (the interval of the
+            calibration slope holds 0), so that no line makes them better.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -104,16 +105,12 @@ def calibrate(
     """
     before = measure(probability, labels, cases, decision, sources=sources, referred=referred)
     _check_enough(before.counts)
+    _check_rising(before.slope)
     table = {"label": np.asarray(labels), "case_id": np.asarray(cases)}
     truth = metrics.is_malignant(table)
     margins = to_log_odds(np.asarray(probability, np.float64)) - decision.intercept
     margins /= decision.slope
     folds = assign_folds(truth, table["case_id"])
-    if min(fit_line(margins[chosen], truth[chosen])[0] for chosen in _leave_one_out(folds)) <= 0:
-        raise InputError(
-            "the model's answers don't rise with the labels of these images, so no calibration "
-            "makes them better: check the labels, and see what bcd validate says"
-        )
     rule = fit_decision(margins, truth, REFER_SHARE)
     places = np.zeros(len(truth), int) if sources is None else np.asarray(sources)
     drawn = metrics.draw_resamples(table["case_id"], places)
@@ -292,6 +289,15 @@ def _check_enough(counts: Counts) -> None:
                 f"{cases} cases hold {label} images, and calibration needs at least {MIN_CASES}: "
                 f"{MIN_CASES - cases} more cases with {label} images are needed"
             )
+
+
+def _check_rising(slope: Estimate) -> None:
+    if slope.low <= 0:
+        raise InputError(
+            f"the answers aren't shown to rise with the labels of these images (calibration slope "
+            f"{show(slope, 2)}), so no calibration makes them better: check labels and scale, see "
+            "what bcd validate says, or list more cases"
+        )
 
 
 def _leave_one_out(folds: NDArray[np.int64]) -> list[Bools]:

@@ -16,7 +16,7 @@ from bcd_models.config import DecisionConfig
 from bcd_models.decision import calibrate, sigmoid
 from bcd_models.errors import InputError
 from bcd_models.local import metrics
-from bcd_models.local.calibration import measure_calibration
+from bcd_models.local.calibration import fit_line, measure_calibration
 from bcd_models.local.points import OPERATING_POINTS, band_around, choose_points, fit_decision
 from tests.support import synthetic
 
@@ -152,6 +152,14 @@ def test_calibration_of_a_calibrated_score() -> None:
     assert found["intercept"] == pytest.approx(0, abs=0.05)
     floor = found["ece_if_perfectly_calibrated"]
     assert metrics.expected_calibration_error(truth, probability) < 3 * floor
+
+
+@pytest.mark.parametrize("number", [0.1, 27.631, 1e6])
+def test_a_number_that_is_always_the_same_has_no_slope(number: float) -> None:
+    truth = np.arange(300) % 3 == 0
+    slope, intercept = fit_line(np.full(300, number), truth)
+    assert abs(slope * number) < 1e-6
+    assert sigmoid(intercept + slope * number) == pytest.approx(truth.mean(), abs=1e-6)
 
 
 def test_small_subgroups_are_not_estimable() -> None:

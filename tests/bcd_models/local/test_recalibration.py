@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -96,10 +97,16 @@ def test_too_few_cases_are_refused_with_the_number_needed() -> None:
         local.calibrate(probability, benign, case, DecisionConfig())
 
 
-def test_answers_that_fall_with_the_labels_are_refused() -> None:
+def test_answers_that_are_not_shown_to_rise_with_the_labels_are_refused() -> None:
     probability, labels, case = sample()
-    with pytest.raises(InputError, match="don't rise with the labels"):
+    with pytest.raises(InputError, match=r"rise with the labels .*slope -0\.\d"):
         local.calibrate(1 - probability, labels, case, DecisionConfig())
+    chance = np.random.default_rng(1).permutation(probability)
+    slope = local.measure(chance, labels, case, DecisionConfig()).slope
+    assert slope.low < 0 < slope.high
+    shown = f"{slope.value:.2f} ({slope.low:.2f} to {slope.high:.2f})"
+    with pytest.raises(InputError, match=re.escape(shown)):
+        local.calibrate(chance, labels, case, DecisionConfig())
 
 
 def test_a_new_folder_holds_the_calibrated_model(
