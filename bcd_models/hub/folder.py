@@ -39,13 +39,19 @@ def locate(folder_or_id: str | Path, options: HubOptions = HubOptions()) -> Path
     Raises:
         ModelFolderError: Neither a folder nor a repository that can be fetched.
     """
-    folder = Path(folder_or_id)
+    folder, name = Path(folder_or_id), str(folder_or_id)
+    is_id = not folder.is_absolute() and name.count("/") == 1 and not name.startswith((".", "~"))
     if folder.is_dir():
+        if is_id and not (folder / CONFIG).is_file():
+            raise ModelFolderError(
+                f"the folder {name} here wins over the Hub's {name}, and has no {CONFIG}: save a "
+                "model into it, or rename it or work in another folder to have the Hub's"
+            )
         return folder
-    name = str(folder_or_id)
     if near := _find_similar(folder):
-        raise ModelFolderError(f"no model folder {name}: did you mean {near}?")
-    if folder.is_absolute() or name.count("/") != 1 or name.startswith((".", "~")):
+        hub = f" Work in another folder to have the Hub's {name}" if is_id else ""
+        raise ModelFolderError(f"no model folder {name}: did you mean {near}?{hub}")
+    if not is_id:
         raise ModelFolderError(f"no model folder {name}, and it is no Hub id (owner/name) either")
     try:
         return fetch(name, CONFIG, _needed_files, _optional_files, options)
