@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bcd_models.config import ModelConfig
-from bcd_models.errors import HubError, ModelFolderError
+from bcd_models.config import Decides, ModelConfig
+from bcd_models.errors import HubError, InputError, ModelFolderError
 from bcd_models.hub.atomic import write_files
 from bcd_models.hub.repository import HubOptions, fetch
 
@@ -67,6 +67,25 @@ def _find_similar(folder: Path) -> Path | None:
         return None
     close = difflib.get_close_matches(folder.name, beside, n=1)
     return folder.with_name(close[0]) if close else None
+
+
+def refuse_inside(path: Path) -> None:
+    """InputError where a path is a model folder or lies in one, whatever links lead there."""
+    found = path.resolve()
+    for folder in (found, *found.parents):
+        if _holds_model(folder):
+            raise InputError(
+                f"{path} would be written into the model folder {folder}, which stays as it is: "
+                "write somewhere else"
+            )
+
+
+def _holds_model(folder: Path) -> bool:
+    try:
+        document = read_document(folder)
+    except ModelFolderError:
+        return False
+    return isinstance(document, dict) and bool({"bcd", ENSEMBLE} & document.keys())
 
 
 def read_member_names(folder: Path) -> list[str]:
@@ -130,6 +149,16 @@ def read_graph(folder: Path, config: ModelConfig, weights_sha256: str) -> bytes 
             "write it again with bcd export"
         )
     return graph
+
+
+def check_calibrated(folder: Path, config: Decides, weights_sha256: str) -> None:
+    """Refuse a folder whose local calibration was fitted with other weights than it holds."""
+    if any(one.parent_weights_sha256 != weights_sha256 for one in config.calibrated):
+        raise ModelFolderError(
+            f"{folder} was calibrated locally with other weights than it holds, which its "
+            "thresholds say nothing of: put those back, or calibrate the model that these are of "
+            "with bcd calibrate"
+        )
 
 
 def count_parameters(weights: bytes) -> int:

@@ -169,6 +169,8 @@ def recalibrate(
 
     Returns:
         A copy that decides by the new calibration, what was found, and why images were not used.
+        A calibrated model is fitted anew, from the same margins: an earlier calibration of single
+        fields stays in force beside one of larger fields, and the other way round.
 
     Raises:
         InputError: As ``calibrate``; no image can be used, or some show one field and others more.
@@ -210,13 +212,14 @@ def recalibrate(
         parent_version=config.version,
         parent_weights_sha256=model.weights_sha256,
     )
+    others = (one for one in config.calibrated if one.larger_fields != local.larger_fields)
     calibrated = copy.copy(model)
     calibrated.config = config.model_copy(
         update={
             "version": f"{config.version.partition('+local.')[0]}+local.{said.fingerprint[:8]}",
             "decision": config.decision if larger else found.decision,
             "tile_decision": found.decision if larger else config.for_tiles,
-            "calibrated": local,
+            "calibrated": (*others, local),
         }
     )
     return calibrated, found, said.faults
@@ -226,7 +229,8 @@ def write_folder(model: Predictor, found: Calibration, folder: Path) -> None:
     """Write a calibrated model into a new folder, with its card and the figures.
 
     Raises:
-        InputError: Something is there already: a folder is never written over.
+        InputError: Something is there already, or it is in a model's folder: neither is ever
+            written over.
         ModelFolderError: It can't be written.
     """
     refuse_existing(folder)
@@ -238,15 +242,15 @@ def write_folder(model: Predictor, found: Calibration, folder: Path) -> None:
 
 
 def refuse_existing(folder: Path) -> None:
-    """InputError where something is in a new folder's place."""
+    """InputError where something is in a new folder's place, or it would lie in a model's."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already: name a new folder")
+    model_folder.refuse_inside(folder)
 
 
 def render_card(model: Predictor, found: Calibration) -> str:
     """Return the card of a calibrated model, in Markdown."""
-    local = model.config.calibrated
-    assert local is not None
+    *earlier, local = model.config.calibrated
     after, before = found.after, found.before
     rows = [
         [
@@ -257,11 +261,12 @@ def render_card(model: Predictor, found: Calibration) -> str:
     ]
     head = ["point", "threshold", "sensitivity", "specificity", "referred"]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+    beside = "".join(f"\n\nStill in force beside it: {one.words}." for one in earlier)
     return f"""# {model.config.name} {model.config.version}
 
 **Calibrated locally**: {local.words}. Weights are those of {local.parent} {local.parent_version},
 whose card says what they were trained on; slope, intercept, operating points and referral bands are
-new, and hold for images like those they were fitted on{_LIMITS[local.larger_fields]}.
+new, and hold for images like those they were fitted on{_LIMITS[local.larger_fields]}.{beside}
 
 {table}
 
