@@ -26,8 +26,10 @@ def info(
         document = loaded.config.model_dump(mode="json") | {"weights_sha256": loaded.weights_sha256}
         typer.echo(dumps(document, indent=2))
         return
-    for name, value in (_shared_facts(loaded) | _own_facts(loaded)).items():
-        typer.echo(f"{name:20} {value}")
+    facts = _shared_facts(loaded) | _own_facts(loaded)
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        typer.echo(f"{name:{width}} {value}")
     print_notice()
 
 
