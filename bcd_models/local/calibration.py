@@ -45,7 +45,9 @@ def fit_resamples(log_odds: Floats, truth: Bools, times: Floats) -> tuple[Floats
     Returns:
         Slopes and intercepts, each of shape (B,).
     """
-    middle, spread = log_odds.mean(), log_odds.std() or 1.0
+    middle, spread = log_odds.mean(), log_odds.std()
+    if not np.ptp(log_odds):  # all the same: but for rounding their deviation is 0
+        spread = 1.0
     given = (log_odds - middle) / spread
     slope, intercept = np.zeros((2, len(times)))
     for _ in range(MAX_STEPS):

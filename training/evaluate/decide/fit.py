@@ -80,7 +80,7 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
     calibrated = decision.slope * margins + decision.intercept  # a probability may round to 1
     drawn = metrics.draw_resamples(frame["case_id"], frame["source"])
     found = {}
-    points = choose_points(probability, truth)
+    points = choose_points(probability, truth, decision.threshold)
     first = next(iter(points))
     points[first] = OperatingPoint(threshold=decision.threshold, refer=decision.refer)
     for name, point in points.items():
