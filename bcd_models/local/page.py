@@ -24,12 +24,14 @@ th:first-child, td:first-child { text-align: left; }
 .worse { font-weight: bold; }
 .quiet { color: #555; }
 """
+REFERRAL = ("wrong of a case", "wrong of the decided")
 Row = Sequence[str]
 
 
 def render(found: Validation) -> str:
     """Return the report as HTML."""
     figures, counts = found.figures, found.figures.counts
+    points = figures.points.items()
     title = f"{found.model.name} {found.model.version} on your images"
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -63,15 +65,25 @@ def render(found: Validation) -> str:
         ),
         "<h2>Operating points</h2>",
         _table(
-            ("point", "threshold", "sensitivity", "stated", "specificity", "stated", "referred"),
-            [_describe_point(name, one) for name, one in figures.points.items()],
+            ("point", "threshold", "sensitivity", "stated", "specificity", "stated"),
+            [_describe_point(name, one) for name, one in points],
+        ),
+        _table(
+            ("point", "referred", *REFERRAL, f"of {counts.cases:,} cases above 20%"),
+            [(name, f"{one.referred:.1%}", *describe_referral(one)) for name, one in points],
+        ),
+        _paragraph(
+            "Wrong of a case: the share of a case's images that are decided, and wrongly, on "
+            "average over the cases; it is what a referral band promises (see the model's card), "
+            "and what to hold that promise against here. Above 20% lie cases of which more than a "
+            "fifth of the decided is wrong."
         ),
         _paragraph("Predictive values hold for the share of malignant images in this list alone."),
         _table(
             ("point", "positive predictive value", "negative predictive value"),
             [
                 (name, share(one.positive_predictive_value), share(one.negative_predictive_value))
-                for name, one in figures.points.items()
+                for name, one in points
             ],
         ),
         "<h2>How many cases it takes</h2>",
@@ -118,6 +130,8 @@ def summarise(found: Validation) -> list[str]:
         f"At {figures.point} (threshold {here.threshold:.3f}): sensitivity "
         f"{share(here.sensitivity)}, specificity {share(here.specificity)}, "
         f"{here.referred:.1%} referred.",
+        f"Wrong of a case: {share(here.loss)} on average; more than a fifth of the decided in "
+        f"{here.cases_of_large_error:,} of {figures.counts.cases:,} cases.",
         f"Calibration: slope {show(figures.slope, 2)}, in the large "
         f"{show(figures.in_the_large, 2)}.",
     ]
@@ -129,6 +143,13 @@ def summarise(found: Validation) -> list[str]:
         stops = [kind for kind, rung in found.ladder.stops_at.items() if rung]
         lines.append(f"Stops being usable under: {', '.join(stops) or 'nothing on the ladder'}.")
     return lines
+
+
+def describe_referral(one: PointHere) -> Row:
+    """Return what referral leaves of the errors, by ``REFERRAL``, and how many cases lie above."""
+    of_decided = one.error_among_decided
+    wrong = share(of_decided) if of_decided else "nothing is decided"
+    return (share(one.loss), wrong, f"{one.cases_of_large_error:,}")
 
 
 def describe_after(found: Calibration) -> list[str]:
@@ -184,7 +205,6 @@ def _describe_point(name: str, one: PointHere) -> Row:
         stated[0],
         share(one.specificity),
         stated[1],
-        f"{one.referred:.1%}",
     )
 
 

@@ -31,6 +31,7 @@ from bcd_models.local.figures import (
 from bcd_models.local.metrics import Bools, Floats
 from bcd_models.local.page import share, show
 from bcd_models.local.points import band_around, choose_points, fit_decision, measure_point
+from bcd_models.local.referral import measure_referral
 from bcd_models.local.validation import choose_rule
 from bcd_models.models.predictor import Predictor
 from bcd_models.prediction import NOTICE
@@ -128,7 +129,9 @@ def calibrate(
     here = {
         name: PointHere(
             threshold=point.threshold,
-            referred=float((in_band[name] | others).mean()),
+            **measure_referral(
+                ~(in_band[name] | others), (sigmoid(odds) >= thresholds[name]) != truth, drawn
+            ),
             **measured[name],
         )
         for name, point in rule.points.items()

@@ -19,7 +19,7 @@ import typer
 from bcd_models import local
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
-from bcd_models.local.page import describe_after, share, show, summarise
+from bcd_models.local.page import describe_after, describe_referral, share, show, summarise
 from bcd_models.local.validation import Validation
 from bcd_models.models.classifier import BCDClassifier
 from training import command
@@ -71,6 +71,10 @@ def tabulate(found: Validation, refusal: str) -> str:
             own = share(getattr(one, figure))
             rows.append((f"{figure}, {name}", own, share(stated) if stated else ""))
         rows.append((f"referred, {name}", f"{one.referred:.1%}", ""))
+        wrong, of_decided, large = describe_referral(one)
+        rows.append((f"wrong of a case, {name}", wrong, ""))
+        rows.append((f"wrong of the decided, {name}", of_decided, ""))
+        rows.append((f"cases above 20%, {name}", f"{large} of {counts.cases}", ""))
     rows += [
         ("calibration slope", show(figures.slope, 2), ""),
         ("calibration in the large", show(figures.in_the_large, 2), ""),

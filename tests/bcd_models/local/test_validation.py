@@ -57,6 +57,17 @@ def test_figures_are_those_of_the_models_answers(
     assert here.specificity.value == pytest.approx((~called[~truth]).mean())
     referred = [one.decision == "refer" for one in answers]
     assert here.referred == pytest.approx(np.mean(referred))
+    wrong = [
+        one.decision not in ("refer", own.label) for one, own in zip(answers, images, strict=True)
+    ]
+    by_case: dict[str, list[bool]] = {}
+    for own, is_wrong in zip(images, wrong, strict=True):
+        by_case.setdefault(own.case_id, []).append(is_wrong)
+    assert here.loss.value == pytest.approx(np.mean([np.mean(case) for case in by_case.values()]))
+    assert here.loss.low <= here.loss.value <= here.loss.high
+    assert here.error_among_decided is not None
+    decided = len(images) - sum(referred)
+    assert here.error_among_decided.value == pytest.approx(sum(wrong) / decided)
     assert (figures.counts.images, figures.counts.cases) == (60, 20)
     assert sum(figures.probabilities) == 60
 
@@ -121,7 +132,15 @@ def test_the_command_writes_both_reports_and_names_what_it_could_not_use(
     assert told.unsuitable["flat"] == 1
     html = (out / "validation.html").read_text()
     assert html == page.render(told)
-    for text in (NOTICE, "nearly one colour", "screening", "calibration slope", "none.png"):
+    for text in (
+        NOTICE,
+        "nearly one colour",
+        "screening",
+        "wrong of a case",
+        "cases above 20%",
+        "calibration slope",
+        "none.png",
+    ):
         assert text in html
     assert set(told.figures.points) == {"balanced", "screening", "confirm"}
     assert told.figures.points["screening"].sensitivity_stated is not None
@@ -268,8 +287,14 @@ def test_arrays_alone_are_measured() -> None:
     assert found.point == "own"
     assert found.points["own"].referred == pytest.approx(0.2, abs=0.05)
     referred = np.arange(400) < 100
-    also = local.measure(*sample(), DecisionConfig(), referred=referred)
-    assert also.points["own"].referred == 0.25
+    also = local.measure(*sample(), DecisionConfig(), referred=referred).points["own"]
+    assert also.referred == 0.25
+    plain = local.measure(*sample(), DecisionConfig()).points["own"]
+    assert also.sensitivity == plain.sensitivity  # referred images count by their probability
+    assert also.loss.value < plain.loss.value  # and are not decided
+    whole = DecisionConfig(threshold=0.5, refer=(0, 1))
+    nothing = local.measure(*sample(), whole).points["own"]
+    assert (nothing.loss.value, nothing.error_among_decided) == (0, None)
 
 
 def test_a_quarter_of_the_difference_takes_sixteen_times_the_cases() -> None:
