@@ -10,6 +10,7 @@ from bcd_models.config import Estimate
 from bcd_models.images.suitability import WORDS
 from bcd_models.local.figures import LINE_RESAMPLES, PointHere
 from bcd_models.local.metrics import RESAMPLES
+from bcd_models.local.referral import HEADLINE
 from bcd_models.local.robustness import MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS, KeyFigures
 from bcd_models.local.validation import COLOURS, Validation
 
@@ -25,6 +26,8 @@ th:first-child, td:first-child { text-align: left; }
 .quiet { color: #555; }
 """
 REFERRAL = ("wrong of a case", "wrong of the decided")
+COMPARED = ("point", "calibration", "threshold", "sensitivity", "specificity", "referred")
+COMPARED += (*REFERRAL, "cases above 20%")
 Row = Sequence[str]
 
 
@@ -156,16 +159,48 @@ def describe_after(found: Calibration) -> list[str]:
     """Return the sentences that say what calibration makes of a model."""
     before, after = found.before, found.after
     points = (
-        f"{name}: threshold {one.threshold:.3f}, sensitivity {share(one.sensitivity)}, "
-        f"specificity {share(one.specificity)}, {one.referred:.1%} referred."
-        for name, one in after.points.items()
+        f"{name}, {when}: "
+        + ", ".join(f"{what} {cell}" for what, cell in zip(COMPARED[2:], cells, strict=True))
+        + "."
+        for name, when, *cells in compare_points(found)
     )
     return [
         f"Slope {show(after.slope, 2)}, before {show(before.slope, 2)}.",
         f"In the large {show(after.in_the_large, 2)}, before {show(before.in_the_large, 2)}.",
         *points,
-        "Each figure is of cases that line and thresholds were not fitted on.",
+        describe_promise(found),
+        "Each figure after is of cases that line, thresholds and bands were not fitted on.",
     ]
+
+
+def compare_points(found: Calibration) -> list[Row]:
+    """Return each operating point before and after calibration, by ``COMPARED``."""
+    before, after = found.before.points, found.after.points
+    return [
+        (
+            *(name, when, f"{one.threshold:.3f}", share(one.sensitivity), share(one.specificity)),
+            *(f"{one.referred:.1%}", *describe_referral(one)),
+        )
+        for name in dict.fromkeys((*before, *after))
+        for when, points in (("before", before), ("after", after))
+        if (one := points.get(name))
+    ]
+
+
+def describe_promise(found: Calibration) -> str:
+    """Say what the new referral bands promise, or that they promise nothing and what it takes."""
+    cases = found.before.counts.cases
+    if found.promise is None:
+        return (
+            "No promise holds of referral any more: the bands refer the tenth of the images "
+            f"nearest a threshold, as {cases} cases are too few to promise "
+            f"{HEADLINE:.0%}, which takes {found.cases_for_promise}."
+        )
+    return (
+        f"Referral bands promise that of a further case like these {found.promise:.0%} of the "
+        "images at most are decided wrongly on average (conformal risk control over "
+        f"{cases} cases)."
+    )
 
 
 def show(estimate: Estimate, digits: int = 3) -> str:
