@@ -234,14 +234,10 @@ class LocalCalibration(Strict):
     def words(self) -> str:
         """When and on what, for people."""
         kind = "larger fields" if self.larger_fields else "single fields"
+        kept = f"referral promises {self.promise:.0%}" if self.promise else "no promise of referral"
         return (
             f"{kind}, {self.date}, on {self.images:,} images ({self.malignant:,} malignant) of "
-            f"{self.cases:,} cases, data {self.fingerprint[:8]}; "
-            + (
-                f"referral promises {self.promise:.0%}"
-                if self.promise
-                else "no promise of referral"
-            )
+            f"{self.cases:,} cases, data {self.fingerprint[:8]}; {kept}"
         )
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from bcd_models.config import Estimate
 from bcd_models.images.suitability import WORDS
-from bcd_models.local.figures import LINE_RESAMPLES, PointHere
+from bcd_models.local.figures import LINE_RESAMPLES, OWN, PointHere
 from bcd_models.local.metrics import RESAMPLES
 from bcd_models.local.referral import HEADLINE
-from bcd_models.local.robustness import MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS, KeyFigures
-from bcd_models.local.validation import COLOURS, Validation
+from bcd_models.local.robustness import MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS, Climb, KeyFigures
+from bcd_models.local.validation import COLOURS, Sample, Validation
 
 if TYPE_CHECKING:
     from bcd_models.local.recalibration import Calibration
@@ -26,6 +26,19 @@ th:first-child, td:first-child { text-align: left; }
 .quiet { color: #555; }
 """
 REFERRAL = ("wrong of a case", "wrong of the decided")
+MEANINGS = {
+    "balanced": "the default: malignant where carcinoma is likelier than among all the images that "
+    "the point was fitted on",
+    "screening": "finds at least 95% of the malignant images it was fitted on, with more alarms",
+    "confirm": "leaves at least 95% of the benign images it was fitted on alone, and misses more",
+    OWN: "the model's own threshold",
+}
+COUNTED = (
+    "Referred images, unsuitable ones and those without a scale too, count in the share referred, "
+    "as not wrong in wrong of a case, and not in wrong of the decided. In every other figure of "
+    "this report they count like the others, by their probability."
+)
+MIN_MALIGNANT = 30  # images on the ladder: of fewer, three images are the loss that ends it
 COMPARED = ("point", "calibration", "threshold", "sensitivity", "specificity", "referred")
 COMPARED += (*REFERRAL, "cases above 20%")
 Row = Sequence[str]
@@ -39,7 +52,20 @@ def render(found: Validation) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         f"<p><strong>{escape(found.notice)}</strong></p>",
+        *(f"<p class=worse>Warning: {escape(warning)}.</p>" for warning in found.warnings),
         _paragraph(*summarise(found)),
+        "<h2>What was measured</h2>",
+        _table(
+            ("", ""),
+            [
+                ("model", f"{found.model.name} {found.model.version}"),
+                ("SHA-256 of its weights", found.model.weights_sha256),
+                *(("calibrated locally", words) for words in found.model.calibrated),
+                ("list", found.list_name or "none"),
+                ("date", found.date),
+                ("software", f"bcd-models {found.software}"),
+            ],
+        ),
         "<h2>Images</h2>",
         _table(
             ("", "images", "cases that hold some"),
@@ -67,6 +93,7 @@ def render(found: Validation) -> str:
             "overconfident probabilities; in the large above 0 means probabilities too low."
         ),
         "<h2>Operating points</h2>",
+        _list(f"{name}: {MEANINGS[name]}." for name in figures.points if name in MEANINGS),
         _table(
             ("point", "threshold", "sensitivity", "stated", "specificity", "stated"),
             [_describe_point(name, one) for name, one in points],
@@ -79,7 +106,8 @@ def render(found: Validation) -> str:
             "Wrong of a case: the share of a case's images that are decided, and wrongly, on "
             "average over the cases; it is what a referral band promises (see the model's card), "
             "and what to hold that promise against here. Above 20% lie cases of which more than a "
-            "fifth of the decided is wrong."
+            "fifth of the decided is wrong.",
+            COUNTED,
         ),
         _paragraph("Predictive values hold for the share of malignant images in this list alone."),
         _table(
@@ -94,7 +122,8 @@ def render(found: Validation) -> str:
             ("figure", "cases here", f"cases to detect {figures.difference:g}"),
             [
                 (
-                    one.figure + ("" if one.kind == "any" else f", cases with {one.kind} images"),
+                    name_figure(one.figure)
+                    + ("" if one.kind == "any" else f", cases with {one.kind} images"),
                     f"{one.cases:,}",
                     "not estimable" if one.needed is None else f"{one.needed:,}",
                 )
@@ -107,8 +136,8 @@ def render(found: Validation) -> str:
             "root of their number, so it takes cases × (2.8 × standard error ÷ difference)². "
             f"Sensitivity and specificity at {figures.point}."
         ),
-        "<h2>What the gate refers</h2>",
-        _describe_gate(found),
+        "<h2>What is referred, and why</h2>",
+        *_describe_referred(found),
         "<h2>Drift</h2>",
         *_describe_drift(found),
         "<h2>Robustness ladder</h2>",
@@ -139,13 +168,25 @@ def summarise(found: Validation) -> list[str]:
         f"{show(figures.in_the_large, 2)}.",
     ]
     if found.worse:
-        lines.append(f"Worse here than stated: {', '.join(found.worse)}.")
+        lines.append(f"Worse here than stated: {', '.join(map(name_figure, found.worse))}.")
     else:
         lines.append("No figure is shown to be worse here than stated.")
     if found.ladder:
-        stops = [kind for kind, rung in found.ladder.stops_at.items() if rung]
-        lines.append(f"Stops being usable under: {', '.join(stops) or 'nothing on the ladder'}.")
+        lines.append(_describe_stops(found.sample, found.ladder))
     return lines
+
+
+def _describe_stops(sample: Sample, climb: Climb) -> str:
+    """Say what the model stops being usable under, where enough of the images are malignant."""
+    malignant = f"{sample.malignant:,} malignant of {sample.images:,} images"
+    if sample.malignant < MIN_MALIGNANT:
+        return (
+            f"Robustness: the ladder's {malignant} are too few to say where the model stops being "
+            f"usable, which takes {MIN_MALIGNANT}."
+        )
+    stops = [kind for kind, rung in climb.stops_at.items() if rung]
+    named = "; ".join(stops) or "nothing on the ladder"
+    return f"Stops being usable under ({malignant}): {named}."
 
 
 def describe_referral(one: PointHere) -> Row:
@@ -169,6 +210,7 @@ def describe_after(found: Calibration) -> list[str]:
         f"In the large {show(after.in_the_large, 2)}, before {show(before.in_the_large, 2)}.",
         *points,
         describe_promise(found),
+        *(f"{line}." for line in describe_left_out(found)),
         "Each figure after is of cases that line, thresholds and bands were not fitted on.",
     ]
 
@@ -185,6 +227,14 @@ def compare_points(found: Calibration) -> list[Row]:
         for when, points in (("before", before), ("after", after))
         if (one := points.get(name))
     ]
+
+
+def describe_left_out(found: Calibration) -> list[str]:
+    """Say which images calibration left out, and why; nothing where it took all."""
+    if not found.left_out:
+        return []
+    left_out = f"{found.left_out:,} images were left out of the fit and of each figure"
+    return [left_out, *found.warnings]
 
 
 def describe_promise(found: Calibration) -> str:
@@ -243,11 +293,18 @@ def _describe_point(name: str, one: PointHere) -> Row:
     )
 
 
-def _describe_gate(found: Validation) -> str:
-    if not found.unsuitable:
-        return _paragraph("Nothing: no image looks unsuitable.")
-    rows = [(WORDS[name], f"{images:,}") for name, images in found.unsuitable.items()]
-    return _table(("finding", "images"), rows)
+def _describe_referred(found: Validation) -> Iterable[str]:
+    yield _paragraph(
+        "A pathologist decides on what is referred: images whose probability lies in the band "
+        "round a point's threshold (the first table says how many in all), and images of which no "
+        "answer should be relied on, at any point:"
+    )
+    rows = [("unknown scale", f"{found.unscaled:,}")] if found.unscaled else []
+    rows += [(WORDS[name], f"{images:,}") for name, images in found.unsuitable.items()]
+    if rows:
+        yield _table(("reason", "images"), rows)
+    else:
+        yield _paragraph("None: every scale is known, and no image looks unsuitable.")
 
 
 def _describe_drift(found: Validation) -> Iterable[str]:
@@ -278,15 +335,16 @@ def _describe_ladder(found: Validation) -> Iterable[str]:
     yield _paragraph(
         f"{sample.images:,} images of {sample.cases:,} cases, drawn evenly from the cases (seed "
         f"{sample.seed}), each tile degraded at the model's own scale, at {found.figures.point}. "
-        "In brackets: the 95% interval of the difference to the same images as they are. Bold: "
-        f"sensitivity falls by more than {100 * MAX_RECALL_LOSS:.0f} points or specificity by more "
-        f"than {100 * MAX_SPECIFICITY_LOSS:.0f}."
+        "Difference: the 95% interval of the figure less that of the same images as they are. "
+        f"Bold: sensitivity falls by more than {100 * MAX_RECALL_LOSS:.0f} points or specificity "
+        f"by more than {100 * MAX_SPECIFICITY_LOSS:.0f}."
     )
     rows = [("as they are", *_describe_rung(climb.clean, None))]
     rows += [
         (f"{rung.kind}, {rung.words}", *_describe_rung(rung.figures, rung.minus_clean))
         for rung in climb.rungs
     ]
+    yield _paragraph(_describe_stops(sample, climb))
     worse = [place for place, rung in enumerate(climb.rungs, 1) if not rung.is_usable]
     yield _table(("images", "AUROC", "sensitivity", "specificity"), rows, worse)
 
@@ -298,9 +356,18 @@ def _describe_rung(figures: KeyFigures, gained: KeyFigures | None) -> Row:
         text = f"{value:.3f}" if name == "auroc" else f"{value:.1%}"
         if gained:
             within: Estimate = getattr(gained, name)
-            text += f" ({within.low:+.3f} to {within.high:+.3f})"
+            text += (
+                f" (difference {within.low:+.3f} to {within.high:+.3f})"
+                if name == "auroc"
+                else f" (difference {100 * within.low:+.1f} to {100 * within.high:+.1f} points)"
+            )
         cells.append(text)
     return cells
+
+
+def name_figure(figure: str) -> str:
+    """Return what people call a figure."""
+    return "AUROC" if figure == "auroc" else figure
 
 
 def _table(head: Row, rows: Iterable[Row], bold: Iterable[int] = ()) -> str:

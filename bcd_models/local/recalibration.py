@@ -30,7 +30,13 @@ from bcd_models.local.figures import (
     to_log_odds,
 )
 from bcd_models.local.metrics import Bools, Floats
-from bcd_models.local.page import COMPARED, compare_points, describe_promise, show
+from bcd_models.local.page import (
+    COMPARED,
+    compare_points,
+    describe_left_out,
+    describe_promise,
+    show,
+)
 from bcd_models.local.points import band_around, choose_points, fit_decision, measure_point
 from bcd_models.local.referral import (
     HEADLINE,
@@ -48,6 +54,7 @@ MIN_CASES = 2 * FOLDS  # that hold images of a label: two a fold
 REFER_SHARE = 0.1  # of the images, those nearest a threshold, where a promise takes more cases
 # Of all, so that those of four folds promise something, too.
 CASES_FOR_PROMISE = math.ceil(count_cases_needed(HEADLINE) * FOLDS / (FOLDS - 1))
+MAX_UNSCALED = 0.1  # share of the images, above which a list is refused
 SEED = 0
 DOCUMENT, CARD = "calibration.json", "README.md"
 
@@ -78,6 +85,9 @@ class Calibration(Strict):
             wrongly at most, on average; None: too few cases for a promise, and the bands refer the
             tenth of the images nearest a threshold.
         cases_for_promise: How many cases a promise takes.
+        left_out: Images that were not fitted on, nor count in any figure, as they are referred for
+            another reason than a referral band.
+        warnings: What these are, and what to do.
         decision: The new rule, fitted on all cases.
         notice: For research use only.
     """
@@ -87,6 +97,8 @@ class Calibration(Strict):
     after: After
     promise: float | None
     cases_for_promise: int = CASES_FOR_PROMISE
+    left_out: int = 0
+    warnings: tuple[str, ...] = ()
     decision: DecisionConfig
     notice: str = NOTICE
 
@@ -188,11 +200,13 @@ def recalibrate(
 
     Returns:
         A copy that decides by the new calibration, what was found, and why images were not used.
-        A calibrated model is fitted anew, from the same margins: an earlier calibration of single
+        Images that are referred for another reason than the band are left out, and counted. A
+        calibrated model is fitted anew, from the same margins: an earlier calibration of single
         fields stays in force beside one of larger fields, and the other way round.
 
     Raises:
-        InputError: As ``calibrate``; no image can be used, or some show one field and others more.
+        InputError: As ``calibrate``; no image can be used, more than a tenth have no known scale,
+            or some show one field and others more.
 
     Example:
         >>> from bcd_models import BCDClassifier
@@ -202,7 +216,17 @@ def recalibrate(
         >>> ours, found, _ = recalibrate(model, images)  # doctest: +SKIP
         >>> write_folder(ours, found, Path("our-model"))  # doctest: +SKIP
     """
-    said = answer(model, images, progress=progress)
+    listed = answer(model, images, progress=progress)
+    warnings = tuple(listed.describe_referred())
+    if listed.unscaled > MAX_UNSCALED * len(listed.images):
+        raise InputError(
+            f"{listed.unscaled} of {len(listed.images)} images have no known scale, more than a "
+            "tenth: calibration on the others would not be that of the list. Give the micrometres "
+            "a pixel in a column mpp"
+        )
+    if listed.referred.all():
+        raise InputError(f"no image can be calibrated on: {'; '.join(warnings)}")
+    said = listed.keep(~listed.referred)
     larger, config = said.larger_fields, model.config
     if 0 < larger < len(said.images):
         raise InputError(
@@ -210,7 +234,7 @@ def recalibrate(
             "more, which are decided by their most suspicious tile: calibrate on either alone"
         )
     rule = choose_rule(model, said)
-    with said.telling_faults():
+    with listed.telling_faults():
         found = calibrate(
             said.probability,
             said.labels,
@@ -218,6 +242,7 @@ def recalibrate(
             rule,
             sources=said.sources,
         )
+    found = found.model_copy(update={"left_out": int(listed.referred.sum()), "warnings": warnings})
     counts = found.before.counts
     local = LocalCalibration(
         date=datetime.now(UTC).date().isoformat(),
@@ -273,6 +298,7 @@ def render_card(model: Predictor, found: Calibration) -> str:
     after, before = found.after, found.before
     rows = [COMPARED, ["---"] * len(COMPARED), *compare_points(found)]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    left_out = "".join(f"\n\n{line}." for line in describe_left_out(found))
     beside = "".join(f"\n\nStill in force beside it: {one.words}." for one in earlier)
     return f"""# {model.config.name} {model.config.version}
 
@@ -282,10 +308,10 @@ new, and hold for images like those they were fitted on{_LIMITS[local.larger_fie
 
 {table}
 
-{describe_promise(found)}
+{describe_promise(found)}{left_out}
 
-Each figure after is of cases that its line, threshold and band were not fitted on (five folds of whole cases),
-with its 95% interval over cases. Calibration slope {show(after.slope, 2)},
+Each figure after is of cases that its line, threshold and band were not fitted on (five folds of
+whole cases), with its 95% interval over cases. Calibration slope {show(after.slope, 2)},
 before {before.slope.value:.2f}; in the large
 {after.in_the_large.value:+.2f} ({after.in_the_large.low:+.2f} to {after.in_the_large.high:+.2f}) in
 log-odds, before {before.in_the_large.value:+.2f}. All figures: `{DOCUMENT}`.

@@ -19,7 +19,14 @@ import typer
 from bcd_models import local
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
-from bcd_models.local.page import describe_after, describe_referral, share, show, summarise
+from bcd_models.local.page import (
+    describe_after,
+    describe_referral,
+    name_figure,
+    share,
+    show,
+    summarise,
+)
 from bcd_models.local.validation import Validation
 from bcd_models.models.classifier import BCDClassifier
 from training import command
@@ -80,7 +87,11 @@ def tabulate(found: Validation, refusal: str) -> str:
         ("calibration in the large", show(figures.in_the_large, 2), ""),
     ]
     rows += [
-        (f"cases needed to detect {figures.difference:g} in {one.figure}", f"{one.needed}", "")
+        (
+            f"cases needed to detect {figures.difference:g} in {name_figure(one.figure)}",
+            f"{one.needed}",
+            "",
+        )
         for one in figures.needed
     ]
     here = (

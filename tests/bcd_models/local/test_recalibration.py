@@ -180,7 +180,13 @@ def test_a_new_folder_holds_the_calibrated_model(
     assert f"{where.words}\n" in info
     assert "calibrated" not in json.loads(bcd("info", telling, "--json").stdout)
     card = (out / "README.md").read_text()
-    for text in (where.words, NOTICE, "| screening | before |", "No promise holds of referral"):
+    for text in (
+        where.words,
+        NOTICE,
+        "| own | before |",
+        "| screening | after |",
+        "No promise holds of referral",
+    ):
         assert text in card
     again = bcd("calibrate", drawn[0] / "list.csv", "--model", telling, "--out", out)
     assert again.returncode == 2
@@ -264,13 +270,23 @@ def test_a_second_calibration_stands_beside_that_of_the_other_kind(
     assert (fitted.slope, fitted.intercept) == pytest.approx((expected.slope, expected.intercept))
 
 
-def test_what_else_is_referred_counts(drawn: tuple[Path, list[Row]], telling: Path) -> None:
+def test_what_else_is_referred_is_left_out(
+    drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path
+) -> None:
     images, _ = local.read_labelled(drawn[0] / "list.csv")
     model = BCDClassifier.from_pretrained(telling)
     far = [replace(one, scale=give_scale(0.5)) for one in images]  # a field far too small
-    ours, found, _ = local.recalibrate(model, far)
-    assert {one.referred for one in found.before.points.values()} == {1.0}
-    assert {one.referred for one in found.after.points.values()} == {1.0}
+    with pytest.raises(InputError, match=r"no image can be .* 60 of 60 .* hand in a larger field"):
+        local.recalibrate(model, far)
+    some = [*far[:3], *images[3:]]
+    ours, found, _ = local.recalibrate(model, some)
+    assert (found.left_out, found.before.counts.images) == (3, 57)
+    local.write_folder(ours, found, tmp_path / "ours")
+    card = " ".join((tmp_path / "ours" / "README.md").read_text().split())
+    assert "3 images were left out of the fit and of each figure. 3 of 60 images are" in card
+    alone, _, _ = local.recalibrate(model, images[3:])
+    assert ours.config.decision == alone.config.decision
+    assert ours.config.calibrated[0].fingerprint != alone.config.calibrated[0].fingerprint
     again, _, _ = local.recalibrate(ours, images)
     assert again.config.version.count("+") == 1
 
