@@ -26,14 +26,16 @@ def info(
         document = loaded.config.model_dump(mode="json") | {"weights_sha256": loaded.weights_sha256}
         typer.echo(dumps(document, indent=2))
         return
-    for name, value in (_shared_facts(loaded) | _own_facts(loaded)).items():
-        typer.echo(f"{name:20} {value}")
+    facts = _shared_facts(loaded) | _own_facts(loaded)
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        typer.echo(f"{name:{width}} {value}")
     print_notice()
 
 
 def _shared_facts(loaded: Predictor) -> dict[str, str]:
     """What is said of a model and of an ensemble alike."""
-    config = loaded.config
+    config, tiles = loaded.config, loaded.config.for_tiles
     fits = [one.words for one in config.calibrated]
     return {
         "model": f"{config.name} {config.version}",
@@ -41,7 +43,7 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
         "weights SHA-256": loaded.weights_sha256,
         **({"calibrated locally": "; ".join(fits)} if fits else {}),
         **_describe_rule(config.decision),
-        **(_describe_rule(config.for_tiles, "tiles, ") if config.tile_decision else {}),
+        **(_describe_rule(tiles, "tiles, ") if tiles != config.decision else {}),
         "suitability": "refers what is no H&E-stained tissue"
         if loaded.suitability
         else "not judged: the folder holds no statistics for it, so any image is answered for",

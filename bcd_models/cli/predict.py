@@ -84,6 +84,8 @@ def predict(
     found = find_images(images)
     paths, scales = [one.path for one in found], [one.mpp or given for one in found]
     classifier = load_model(model, device)
+    for rule in (classifier.config.decision, classifier.config.for_tiles):
+        rule.at(point)  # there is such a point, before anything is printed or written
     if parquet:
         return _predict_into(parquet, classifier, paths, scales, point, suitability)
     if overlay and len(set(paths)) < len(set(zip(paths, scales, strict=True))):

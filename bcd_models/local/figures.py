@@ -144,29 +144,11 @@ def measure(
         >>> found.counts.cases, found.slope.low < 1 < found.slope.high
         (25, True)
     """
-    try:
-        given = np.asarray(probability, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"probabilities must be numbers: {error}") from None
-    label, case, shape = np.asarray(labels), np.asarray(cases), given.shape
-    others = np.zeros(shape, bool) if referred is None else np.asarray(referred, bool)
-    places = np.zeros(shape, int) if sources is None else np.asarray(sources)
-    _check_shapes(probabilities=given, labels=label, cases=case, sources=places, referred=others)
-    for one in set(label.tolist()):
-        check_label(one)
-    for place, one in enumerate(case.tolist()):
-        if one is None or one != one:  # NaN, as tables have where nothing is
-            raise InputError(f"image {place} has no case: name what images belong together by")
-    if not ((given >= 0) & (given <= 1)).all():
-        raise InputError("probabilities must be between 0 and 1")
+    given, label, case, places, others = check_arrays(probability, labels, cases, sources, referred)
     rule = decision.at(point)
     table = {"label": label, "case_id": case}
     truth = metrics.is_malignant(table)
-    counts = Counts(
-        **metrics.count_images(table),
-        benign_cases=len(set(case[~truth])),
-        malignant_cases=len(set(case[truth])),
-    )
+    counts = count_cases(table)
     _check_enough(counts)
     odds = to_log_odds(given)
     if not np.ptp(odds):
@@ -201,6 +183,42 @@ def measure(
 def to_log_odds(probability: Floats) -> Floats:
     """Return log-odds of probabilities from 0 to 1, whose very ends have none of their own."""
     return log_odds(probability.clip(MIN_PROBABILITY, 1 - MIN_PROBABILITY))
+
+
+def check_arrays(
+    probability: ArrayLike,
+    labels: Sequence[str] | ArrayLike,
+    cases: ArrayLike,
+    sources: ArrayLike | None,
+    referred: ArrayLike | None,
+) -> tuple[Floats, NDArray[Any], NDArray[Any], NDArray[Any], Bools]:
+    """Return what ``measure`` takes as arrays of one shape (N,), or say what is wrong with it."""
+    try:
+        given = np.asarray(probability, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"probabilities must be numbers: {error}") from None
+    label, case, shape = np.asarray(labels), np.asarray(cases), given.shape
+    others = np.zeros(shape, bool) if referred is None else np.asarray(referred, bool)
+    places = np.zeros(shape, int) if sources is None else np.asarray(sources)
+    _check_shapes(probabilities=given, labels=label, cases=case, sources=places, referred=others)
+    for one in set(label.tolist()):
+        check_label(one)
+    for place, one in enumerate(case.tolist()):
+        if one is None or one != one:  # NaN, as tables have where nothing is
+            raise InputError(f"image {place} has no case: name what images belong together by")
+    if not ((given >= 0) & (given <= 1)).all():
+        raise InputError("probabilities must be between 0 and 1")
+    return given, label, case, places, others
+
+
+def count_cases(table: metrics.Table) -> Counts:
+    """Count images and cases of a table with ``label`` and ``case_id``."""
+    truth, case = metrics.is_malignant(table), table["case_id"]
+    return Counts(
+        **metrics.count_images(table),
+        benign_cases=len(set(case[~truth])),
+        malignant_cases=len(set(case[truth])),
+    )
 
 
 def _check_shapes(**arrays: NDArray[Any]) -> None:

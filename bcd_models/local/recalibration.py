@@ -19,7 +19,15 @@ from bcd_models.images.image_list import LabelledImage
 from bcd_models.local import metrics
 from bcd_models.local.answers import Progress, answer, pass_on
 from bcd_models.local.calibration import fit_line, measure_line
-from bcd_models.local.figures import Counts, Figures, PointHere, measure, to_log_odds
+from bcd_models.local.figures import (
+    Counts,
+    Figures,
+    PointHere,
+    check_arrays,
+    count_cases,
+    measure,
+    to_log_odds,
+)
 from bcd_models.local.metrics import Bools, Floats
 from bcd_models.local.page import share, show
 from bcd_models.local.points import band_around, choose_points, fit_decision, measure_point
@@ -103,18 +111,16 @@ def calibrate(
         >>> found.before.in_the_large.high < 0 < found.after.in_the_large.high
         True
     """
-    before = measure(probability, labels, cases, decision, sources=sources, referred=referred)
-    _check_enough(before.counts)
+    given, label, case, places, others = check_arrays(probability, labels, cases, sources, referred)
+    table = {"label": label, "case_id": case}
+    _check_enough(count_cases(table))
+    before = measure(given, label, case, decision, sources=places, referred=others)
     _check_rising(before.slope)
-    table = {"label": np.asarray(labels), "case_id": np.asarray(cases)}
     truth = metrics.is_malignant(table)
-    margins = to_log_odds(np.asarray(probability, np.float64)) - decision.intercept
-    margins /= decision.slope
-    folds = assign_folds(truth, table["case_id"])
+    margins = (to_log_odds(given) - decision.intercept) / decision.slope
+    folds = assign_folds(truth, case)
     rule = fit_decision(margins, truth, REFER_SHARE)
-    places = np.zeros(len(truth), int) if sources is None else np.asarray(sources)
-    drawn = metrics.draw_resamples(table["case_id"], places)
-    others = np.zeros(len(truth), bool) if referred is None else np.asarray(referred, bool)
+    drawn = metrics.draw_resamples(case, places)
     odds, thresholds, in_band = _cross_fit(margins, truth, folds)
     measured = {
         name: measure_point(truth, sigmoid(odds), own, drawn) for name, own in thresholds.items()
@@ -288,12 +294,14 @@ _LIMITS = {
 
 
 def _check_enough(counts: Counts) -> None:
-    for label, cases in (("benign", counts.benign_cases), ("malignant", counts.malignant_cases)):
-        if cases < MIN_CASES:
-            raise InputError(
-                f"{cases} cases hold {label} images, and calibration needs at least {MIN_CASES}: "
-                f"{MIN_CASES - cases} more cases with {label} images are needed"
-            )
+    lacking = [
+        f"{cases} cases hold {label} images, and calibration needs at least {MIN_CASES}: "
+        f"{MIN_CASES - cases} more cases with {label} images are needed"
+        for label, cases in (("benign", counts.benign_cases), ("malignant", counts.malignant_cases))
+        if cases < MIN_CASES
+    ]
+    if lacking:
+        raise InputError("; ".join(lacking))
 
 
 def _check_rising(slope: Estimate) -> None:

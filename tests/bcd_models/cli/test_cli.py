@@ -347,6 +347,7 @@ def test_odd_names_come_out_readable(tmp_path: Path, patches: list[Image.Image])
         (["predict", "{patch}", "--model", MODEL, "--mpp", "353"], "353 micrometres a pixel"),
         (["predict", "{patch}", "--model", MODEL, "--mpp", "0,5"], "as in 0.5"),
         (["predict", "{patch}", "--model", "{empty}y"], "did you mean"),
+        (["predict", "{patch}", "--model", MODEL, "--point", "all"], "no operating point 'all'"),
         (["predict", "{patch}", "--model", MODEL, "--device", "tpu"], "no device 'tpu'"),
     ],
 )

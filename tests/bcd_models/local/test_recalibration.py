@@ -95,6 +95,12 @@ def test_too_few_cases_are_refused_with_the_number_needed() -> None:
     benign = np.where(case < 7, labels, "malignant")
     with pytest.raises(InputError, match=r"7 cases hold benign .* at least 10: 3 more cases"):
         local.calibrate(probability, benign, case, DecisionConfig())
+    few = slice(0, 80)  # of eight cases: figures would take two more, calibration these
+    both = np.where(case < 3, "malignant", "benign")
+    with pytest.raises(
+        InputError, match=r"5 cases hold benign .* 3 cases hold malignant .* 7 more"
+    ):
+        local.calibrate(probability[few], both[few], case[few], DecisionConfig())
 
 
 def test_answers_that_are_not_shown_to_rise_with_the_labels_are_refused() -> None:
