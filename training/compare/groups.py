@@ -24,7 +24,7 @@ from training.compare.rows import (
 )
 from training.compare.runs import Missing
 from training.corpus import splits
-from training.evaluate.schema import Figures, MacroOverCases
+from training.evaluate.schema import Figures, Group, MacroOverCases, OtherSource
 
 PUBLISHED = Path(__file__).parents[2] / "cards" / "study" / "0.2.0" / "predictions.parquet"
 PUBLISHED_ARMS = {"1": "tuned", "8": "tuned-8-views"}  # by views
@@ -103,7 +103,7 @@ def compare_random(published: pd.DataFrame, larger: str) -> tuple[schema.Split, 
     )
 
 
-def measure_groups(frame: pd.DataFrame, patches: Iterable[Pixels]) -> tuple[schema.Group, ...]:
+def measure_groups(frame: pd.DataFrame, patches: Iterable[Pixels]) -> tuple[Group, ...]:
     """Measure the quarters of images by brightness, and by the share that is tissue.
 
     Args:
@@ -128,7 +128,7 @@ def measure_groups(frame: pd.DataFrame, patches: Iterable[Pixels]) -> tuple[sche
                 ("recall", "specificity"),
             )
             ranges = {"by": by, "low": ends[number], "high": ends[number + 1]}
-            found.append(schema.Group(**ranges, counts=count_rows(own), **figures))
+            found.append(Group(**ranges, counts=count_rows(own), **figures))
     return tuple(found)
 
 
@@ -138,7 +138,7 @@ def measure_other(
     frame: pd.DataFrame,
     line: tuple[float, float],
     threshold: float,
-) -> schema.OtherSource:
+) -> OtherSource:
     """Measure another source by tile, image and case: the mean log-odds of what each shows.
 
     Args:
@@ -156,7 +156,7 @@ def measure_other(
     images = tiles.groupby([*alike, "subtype", "image"], as_index=False)["margin"].mean()
     cases = images.groupby(alike, as_index=False)["margin"].mean()
     called = (images["margin"] >= threshold).groupby(images["subtype"])
-    return schema.OtherSource(
+    return OtherSource(
         source=source,
         learnt=learnt,
         counts=count_rows(tiles),
