@@ -211,7 +211,8 @@ class LocalCalibration(Strict):
         images: How many there were.
         cases: Of how many cases.
         malignant: How many of the images are malignant.
-        larger_fields: Whether they show more than one field of the model's.
+        larger_fields: Whether they show more than one field of the model's, and the rule of tiles
+            was calibrated; else that of single images.
         parent: Name of the model.
         parent_version: Its version.
         parent_weights_sha256: SHA-256 of its weights, which stay as they are.
@@ -230,8 +231,9 @@ class LocalCalibration(Strict):
     @property
     def words(self) -> str:
         """When and on what, for people."""
+        kind = "larger fields" if self.larger_fields else "single fields"
         return (
-            f"{self.date}, on {self.images:,} images ({self.malignant:,} malignant) of "
+            f"{kind}, {self.date}, on {self.images:,} images ({self.malignant:,} malignant) of "
             f"{self.cases:,} cases, data {self.fingerprint[:8]}"
         )
 
@@ -243,19 +245,25 @@ class Decides(Strict):
         decision: How a margin becomes an answer about an image of one tile.
         tile_decision: How it becomes one about a tile of a slide or large field, for which there
             are fewer views; None: as ``decision`` says.
-        calibrated: On what it was calibrated locally; None, and left out of files: it was not.
+        calibrated: On what the rules in force were calibrated locally, that of single images and
+            that of tiles each at most once; left out of files where there is nothing.
     """
 
     decision: DecisionConfig = DecisionConfig()
     tile_decision: DecisionConfig | None = None
-    calibrated: LocalCalibration | None = None
+    calibrated: tuple[LocalCalibration, ...] = ()
 
     @model_serializer(mode="wrap")
-    def _leave_out_none(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _leave_out_nothing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = write(self)
-        if document["calibrated"] is None:
+        if not document["calibrated"]:
             del document["calibrated"]
         return document
+
+    def drop_other_weights(self, weights_sha256: str) -> Self:
+        """Return it without the calibrations of other weights, such as those before a training."""
+        kept = [one for one in self.calibrated if one.parent_weights_sha256 == weights_sha256]
+        return self.model_copy(update={"calibrated": tuple(kept)})
 
     @property
     def for_tiles(self) -> DecisionConfig:

@@ -1,4 +1,4 @@
-"""How the commands of this package start: one line for an error of ours, never a traceback."""
+"""How the commands of this package start: one line for an error, never a traceback."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def run(main: Callable[..., Any], arguments: list[str] | None = None) -> None:
-    """Run a typer function as a command; errors of ours end it with exit code 2."""
+    """Run a typer function as a command; errors of ours or the disk's end it with exit code 2."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(main)
     try:
         app(arguments)
-    except BCDError as error:
-        typer.echo(f"error: {error}", err=True)
+    except (BCDError, OSError) as error:
+        said = str(error)
+        if isinstance(error, OSError) and error.filename:
+            said = f"{error.filename}: {error.strerror}"
+        typer.echo(f"error: {said}", err=True)
         raise SystemExit(2) from None
 
 

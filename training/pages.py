@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ def render(template: Path, **values: Any) -> str:
     )
     environment.filters["cell"] = lambda text: str(text).replace("|", "/")
     return environment.get_template(template.name).render(values)
+
+
+def write_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table; a row's missing cells at its end are empty."""
+    width = len(head)
+    lines = (head, ["---"] * width, *rows)
+    return "\n".join(f"| {' | '.join([*line, *[''] * (width - len(line))])} |" for line in lines)
 
 
 def put_between(page: str, begin: str, end: str, table: str) -> str:

@@ -39,16 +39,13 @@ def hold(
     """Hold a run's folder: written by one run at a time, resumed only as it was begun.
 
     Raises:
-        InputError: Another run holds it, it was begun with something else, or it can't be written.
+        InputError: Another run holds it, or it was begun with something else.
     """
     if not state.is_main_process:
         state.wait_for_everyone()
         yield
         return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"run folder {out} can't be made: {error}") from None
+    out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / LOCK, timeout=0):
             _record(out, plan, provenance)
@@ -72,10 +69,7 @@ def _record(out: Path, plan: recipe.Recipe, provenance: Provenance) -> None:
         return
     text = yaml.safe_dump(plan.as_trained(), sort_keys=False)
     described = provenance.model_dump_json(indent=1) + "\n"
-    try:
-        write_files({out / RECIPE: text.encode(), record: described.encode()})
-    except OSError as error:
-        raise InputError(f"{out} can't be written: {error}") from None
+    write_files({out / RECIPE: text.encode(), record: described.encode()})
 
 
 def read_provenance(run: Path) -> Provenance:

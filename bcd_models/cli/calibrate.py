@@ -22,7 +22,7 @@ def calibrate(
     """Fit calibration and operating points on your own images, into a new model folder.
 
     The model itself stays as it is. Exit code 1 where some lines could not be used, 2 where there
-    are too few cases or nothing could be written.
+    are too few cases, answers aren't shown to rise with the labels, or nothing could be written.
     """
     from bcd_models import local
     from bcd_models.local.page import describe_after
@@ -38,6 +38,8 @@ def calibrate(
         typer.echo(found.model_dump_json(indent=1))
     else:
         typer.echo(f"{calibrated.config.name} {calibrated.config.version} in {out}")
+        for one in calibrated.config.calibrated:
+            typer.echo(f"Calibrated on {one.words}.")
         for line in describe_after(found):
             typer.echo(line)
         print_notice()

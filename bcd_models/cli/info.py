@@ -10,6 +10,7 @@ from bcd_models.cli.arguments import MODEL_HELP, load_model
 from bcd_models.cli.output import print_notice
 
 if TYPE_CHECKING:
+    from bcd_models.config import DecisionConfig, OperatingPoint
     from bcd_models.models.predictor import Predictor
 
 
@@ -33,18 +34,14 @@ def info(
 def _shared_facts(loaded: Predictor) -> dict[str, str]:
     """What is said of a model and of an ensemble alike."""
     config = loaded.config
-    band = config.decision.refer
+    fits = [one.words for one in config.calibrated]
     return {
         "model": f"{config.name} {config.version}",
         "parameters": f"{loaded.parameter_count:,}",
         "weights SHA-256": loaded.weights_sha256,
-        **({"calibrated locally": _describe_calibration(loaded)} if config.calibrated else {}),
-        "threshold": f"{config.decision.threshold:.3f}",
-        **{
-            f"threshold, {name}": f"{point.threshold:.3f}"
-            for name, point in config.decision.points.items()
-        },
-        "referral band": f"{band[0]:.3f} to {band[1]:.3f}" if band else "none",
+        **({"calibrated locally": "; ".join(fits)} if fits else {}),
+        **_describe_rule(config.decision),
+        **(_describe_rule(config.for_tiles, "tiles, ") if config.tile_decision else {}),
         "suitability": "refers what is no H&E-stained tissue"
         if loaded.suitability
         else "not judged: the folder holds no statistics for it, so any image is answered for",
@@ -67,12 +64,24 @@ def _describe_cameras(loaded: Predictor) -> str:
     return f"answered for: {measured}" if cameras.is_enough else f"referred: {measured}"
 
 
-def _describe_calibration(loaded: Predictor) -> str:
-    """Return when and on what a model was calibrated, and whether its weights are still those."""
-    local = loaded.config.calibrated
-    assert local is not None
-    changed = local.parent_weights_sha256 != loaded.weights_sha256
-    return local.words + ("; doesn't hold: the weights are others since" if changed else "")
+def _describe_rule(rule: DecisionConfig, of: str = "") -> dict[str, str]:
+    """Return what a rule decides by, and what its operating points were measured to do."""
+    shown = {
+        "threshold": f"{rule.threshold:.3f}",
+        **{f"threshold, {name}": _describe_point(point) for name, point in rule.points.items()},
+        "referral band": f"{rule.refer[0]:.3f} to {rule.refer[1]:.3f}" if rule.refer else "none",
+    }
+    return {f"{of}{name}": words for name, words in shown.items()}
+
+
+def _describe_point(point: OperatingPoint) -> str:
+    from bcd_models.local.page import share
+
+    said = [f"{point.threshold:.3f}"]
+    for name in ("sensitivity", "specificity"):
+        measured = getattr(point, name)
+        said += [f"{name} {share(measured)}"] if measured else []
+    return ", ".join(said)
 
 
 def _own_facts(loaded: Predictor) -> dict[str, str]:

@@ -114,7 +114,6 @@ def write_file(path: Path, data: bytes) -> None:
     from bcd_models.hub.atomic import write_files
 
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_files({path: data})
     except OSError as error:
         raise InputError(f"{path} can't be written: {error.strerror}") from None

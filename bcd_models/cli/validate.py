@@ -46,11 +46,14 @@ def validate(
 
     if not 0 < difference < 1:
         raise InputError(f"--difference {difference:g} must be between 0 and 1")
+    if out:
+        model_folder.refuse_inside(out)
     listed, faults = read_images(images)
+    folder = model_folder.locate(model)
     found = local.validate(
-        load_model(model, device),
+        load_model(str(folder), device),
         listed,
-        folder=model_folder.locate(model),
+        folder=folder,
         point=point,
         ladder_images=ladder_images,
         difference=difference,

@@ -12,7 +12,7 @@ UNFINISHED = ".unfinished-"  # begins the names of files that are being written
 
 
 def write_files(contents: Mapping[Path, bytes], mode: int = 0o666) -> None:
-    """Write files into existing folders: all of them, or none.
+    """Write files, and the folders they lie in where these are missing: all of them, or none.
 
     Each is written beside its place under a name of its own and made durable before the first takes
     its place, so that on a full disk all old files stay.
@@ -22,7 +22,8 @@ def write_files(contents: Mapping[Path, bytes], mode: int = 0o666) -> None:
         mode: Permissions of new files, less the process' umask.
 
     Raises:
-        OSError: The disk's refusal, or something other than a file is in a file's place.
+        OSError: The disk's refusal, or something other than a file is in a file's place; its
+            ``filename`` is one of these files, or a folder that can't be made.
 
     Example:
         >>> write_files({Path("/tmp/answers.csv"): b"name,label"})
@@ -33,11 +34,12 @@ def write_files(contents: Mapping[Path, bytes], mode: int = 0o666) -> None:
     beside = {path: path.with_name(f"{UNFINISHED}{uuid4().hex}") for path in contents}
     try:
         for path, data in contents.items():
-            descriptor = os.open(beside[path], os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _write(beside[path], data, mode)
+            except OSError as error:
+                error.filename = str(path)
+                raise
         for path, temporary in beside.items():
             os.replace(temporary, path)
         if os.name == "posix":  # elsewhere a folder can't be opened
@@ -46,6 +48,15 @@ def write_files(contents: Mapping[Path, bytes], mode: int = 0o666) -> None:
     finally:
         for temporary in beside.values():
             temporary.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Write a new file to the disk itself."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _fsync_folder(folder: Path) -> None:

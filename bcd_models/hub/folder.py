@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bcd_models.config import ModelConfig
-from bcd_models.errors import HubError, ModelFolderError
+from bcd_models.config import Decides, ModelConfig
+from bcd_models.errors import HubError, InputError, ModelFolderError
 from bcd_models.hub.atomic import write_files
 from bcd_models.hub.repository import HubOptions, fetch
 
@@ -39,13 +39,19 @@ def locate(folder_or_id: str | Path, options: HubOptions = HubOptions()) -> Path
     Raises:
         ModelFolderError: Neither a folder nor a repository that can be fetched.
     """
-    folder = Path(folder_or_id)
+    folder, name = Path(folder_or_id), str(folder_or_id)
+    is_id = not folder.is_absolute() and name.count("/") == 1 and not name.startswith((".", "~"))
     if folder.is_dir():
+        if is_id and not (folder / CONFIG).is_file():
+            raise ModelFolderError(
+                f"the folder {name} here wins over the Hub's {name}, and has no {CONFIG}: save a "
+                "model into it, or rename it or work in another folder to have the Hub's"
+            )
         return folder
-    name = str(folder_or_id)
     if near := _find_similar(folder):
-        raise ModelFolderError(f"no model folder {name}: did you mean {near}?")
-    if folder.is_absolute() or name.count("/") != 1 or name.startswith((".", "~")):
+        hub = f" Work in another folder to have the Hub's {name}" if is_id else ""
+        raise ModelFolderError(f"no model folder {name}: did you mean {near}?{hub}")
+    if not is_id:
         raise ModelFolderError(f"no model folder {name}, and it is no Hub id (owner/name) either")
     try:
         return fetch(name, CONFIG, _needed_files, _optional_files, options)
@@ -61,6 +67,25 @@ def _find_similar(folder: Path) -> Path | None:
         return None
     close = difflib.get_close_matches(folder.name, beside, n=1)
     return folder.with_name(close[0]) if close else None
+
+
+def refuse_inside(path: Path) -> None:
+    """InputError where a path is a model folder or lies in one, whatever links lead there."""
+    found = path.resolve()
+    for folder in (found, *found.parents):
+        if _holds_model(folder):
+            raise InputError(
+                f"{path} would be written into the model folder {folder}, which stays as it is: "
+                "write somewhere else"
+            )
+
+
+def _holds_model(folder: Path) -> bool:
+    try:
+        document = read_document(folder)
+    except ModelFolderError:
+        return False
+    return isinstance(document, dict) and bool({"bcd", ENSEMBLE} & document.keys())
 
 
 def read_member_names(folder: Path) -> list[str]:
@@ -126,6 +151,16 @@ def read_graph(folder: Path, config: ModelConfig, weights_sha256: str) -> bytes 
     return graph
 
 
+def check_calibrated(folder: Path, config: Decides, weights_sha256: str) -> None:
+    """Refuse a folder whose local calibration was fitted with other weights than it holds."""
+    if any(one.parent_weights_sha256 != weights_sha256 for one in config.calibrated):
+        raise ModelFolderError(
+            f"{folder} was calibrated locally with other weights than it holds, which its "
+            "thresholds say nothing of: put those back, or calibrate the model that these are of "
+            "with bcd calibrate"
+        )
+
+
 def count_parameters(weights: bytes) -> int:
     """Return how many learnt numbers a weights file holds: all but batch norms' statistics."""
     length = int.from_bytes(weights[:8], "little")
@@ -167,8 +202,6 @@ def unpack(weights: bytes, where: str) -> dict[str, Tensor]:
 def write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder's files, named relative to it: all, or none."""
     try:
-        for name in files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_files({folder / name: data for name, data in files.items()})
     except OSError as error:
         raise ModelFolderError(f"{folder} can't be written: {error.strerror}") from None

@@ -317,7 +317,7 @@ def _may_pass(error: Exception) -> bool:
 
 def _asked_to_wait(error: Exception) -> int:
     """Seconds the Hub asks to wait before the next attempt, 0 where it doesn't say."""
-    from huggingface_hub.utils._http import parse_ratelimit_headers
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
 
     response = getattr(_root(error), "response", None)
     if response is None:

@@ -14,6 +14,7 @@ from bcd_models.errors import InputError
 from bcd_models.images.scale import Scale, give_scale, parse_number
 
 REMEDY = "separate columns by commas, and write decimals with a point"
+_OTHER_SEPARATORS = (";", "\t", "|")
 _SURPLUS = "cells beyond the last column"
 
 COLUMNS, OPTIONAL = ("path", "label", "case"), ("source", "mpp", "split")  # of labelled images
@@ -59,13 +60,14 @@ def read_list(
         optional: Those that it may have; others are passed over.
 
     Raises:
-        InputError: The list can't be read, lacks a column, or a line has more cells than columns.
+        InputError: The list can't be read, lacks a column, or a line has more cells than columns or
+            separates them otherwise than the first.
     """
     if not path.is_file():  # to open a pipe would be to wait
         raise InputError(f"list {path} can't be read: there is no file of that name")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restkey=_SURPLUS, restval="", strict=True)
+            reader = csv.DictReader(file, restkey=_SURPLUS, strict=True)
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             if missing := [name for name in needed if name not in reader.fieldnames]:
                 raise InputError(
@@ -82,10 +84,18 @@ def read_list(
                         f"{where}: more cells than columns: {REMEDY}; put text with commas in "
                         "quotes"
                     )
-                yield where, {name: row.get(name, "").strip() for name in (*needed, *optional)}
+                written = [cell for cell in row.values() if cell is not None]
+                if len(written) < len(row) and _is_separated_otherwise(written, len(row)):
+                    raise InputError(f"{where}: its columns aren't separated as line 1's: {REMEDY}")
+                yield where, {name: (row.get(name) or "").strip() for name in (*needed, *optional)}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"list {path} can't be read: {why}; save it as CSV, in UTF-8") from None
+
+
+def _is_separated_otherwise(cells: Sequence[str], columns: int) -> bool:
+    """Whether a line that is short of cells has them all where another character separates."""
+    return any(",".join(cells).count(other) >= columns - 1 for other in _OTHER_SEPARATORS)
 
 
 def read_labelled(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd_models.config import Estimate
 from bcd_models.decision import log_odds, sigmoid
 from bcd_models.local import metrics
 from bcd_models.local.metrics import Bools, Floats, Resamples
@@ -44,7 +45,9 @@ def fit_resamples(log_odds: Floats, truth: Bools, times: Floats) -> tuple[Floats
     Returns:
         Slopes and intercepts, each of shape (B,).
     """
-    middle, spread = log_odds.mean(), log_odds.std() or 1.0
+    middle, spread = log_odds.mean(), log_odds.std()
+    if not np.ptp(log_odds):  # all the same: but for rounding their deviation is 0
+        spread = 1.0
     given = (log_odds - middle) / spread
     slope, intercept = np.zeros((2, len(times)))
     for _ in range(MAX_STEPS):
@@ -77,7 +80,7 @@ def fit_shifts(log_odds: Floats, truth: Bools, times: Floats) -> Floats:
     return shift
 
 
-def measure_line(log_odds: Floats, truth: Bools, drawn: Resamples) -> dict[str, dict[str, float]]:
+def measure_line(log_odds: Floats, truth: Bools, drawn: Resamples) -> dict[str, Estimate]:
     """Measure calibrated log-odds.
 
     Returns:

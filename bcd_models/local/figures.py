@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bcd_models.config import DecisionConfig, Estimate, Strict
 from bcd_models.decision import PROBABILITY_BINS, check_label, log_odds
@@ -131,8 +131,8 @@ def measure(
         difference: In AUROC, sensitivity or specificity, that is to be detected.
 
     Raises:
-        InputError: One label only, too few cases, arrays of several lengths, probabilities that are
-            none, or no such operating point.
+        InputError: One label only, too few cases, arrays of other shapes, probabilities that are
+            none or all the same, or no such operating point.
 
     Example:
         >>> import numpy as np
@@ -144,26 +144,37 @@ def measure(
         >>> found.counts.cases, found.slope.low < 1 < found.slope.high
         (25, True)
     """
-    given = np.asarray(probability, np.float64)
-    for label in np.unique(np.asarray(labels)):
-        check_label(label.item())
-    table = {"label": np.asarray(labels), "case_id": np.asarray(cases)}
-    others = np.zeros(len(given), bool) if referred is None else np.asarray(referred, bool)
-    places = np.zeros(len(given), int) if sources is None else np.asarray(sources)
-    if len({len(one) for one in (given, others, places, *table.values())}) > 1:
-        raise InputError("probabilities, labels and cases must have one value for each image")
+    try:
+        given = np.asarray(probability, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"probabilities must be numbers: {error}") from None
+    label, case, shape = np.asarray(labels), np.asarray(cases), given.shape
+    others = np.zeros(shape, bool) if referred is None else np.asarray(referred, bool)
+    places = np.zeros(shape, int) if sources is None else np.asarray(sources)
+    _check_shapes(probabilities=given, labels=label, cases=case, sources=places, referred=others)
+    for one in set(label.tolist()):
+        check_label(one)
+    for place, one in enumerate(case.tolist()):
+        if one is None or one != one:  # NaN, as tables have where nothing is
+            raise InputError(f"image {place} has no case: name what images belong together by")
     if not ((given >= 0) & (given <= 1)).all():
         raise InputError("probabilities must be between 0 and 1")
     rule = decision.at(point)
-    truth, case = metrics.is_malignant(table), table["case_id"]
+    table = {"label": label, "case_id": case}
+    truth = metrics.is_malignant(table)
     counts = Counts(
         **metrics.count_images(table),
         benign_cases=len(set(case[~truth])),
         malignant_cases=len(set(case[truth])),
     )
     _check_enough(counts)
-    drawn = metrics.draw_resamples(case, places)
     odds = to_log_odds(given)
+    if not np.ptp(odds):
+        raise InputError(
+            f"all {counts.images} answers are {given[0]:g}: they tell no image from another, so "
+            "there is nothing to measure"
+        )
+    drawn = metrics.draw_resamples(case, places)
     name = point or decision.own_point or OWN
     points = {
         key: _measure_here(truth, given, decision, key, drawn, others)
@@ -172,13 +183,13 @@ def measure(
     brier = metrics.measure_intervals(truth, given, rule.threshold, drawn, ("brier",))["brier"]
     fewer = Resamples(drawn.case, drawn.drawn[:LINE_RESAMPLES])  # each takes several steps
     line = measure_line(odds, truth, fewer)
-    auroc = Estimate(**metrics.measure_interval(metrics.auroc, truth, odds, drawn))
+    auroc = metrics.measure_interval(metrics.auroc, truth, odds, drawn)
     return Figures(
         counts=counts,
         auroc=auroc,
-        brier=Estimate(**brier),
-        slope=Estimate(**line["slope"]),
-        in_the_large=Estimate(**line["in_the_large"]),
+        brier=brier,
+        slope=line["slope"],
+        in_the_large=line["in_the_large"],
         point=name,
         points=points,
         difference=difference,
@@ -192,7 +203,17 @@ def to_log_odds(probability: Floats) -> Floats:
     return log_odds(probability.clip(MIN_PROBABILITY, 1 - MIN_PROBABILITY))
 
 
+def _check_shapes(**arrays: NDArray[Any]) -> None:
+    """Refuse arrays that don't have one value for each image."""
+    shapes = {name: one.shape for name, one in arrays.items()}
+    if len(set(shapes.values())) > 1 or arrays["labels"].ndim != 1:
+        described = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise InputError(f"arrays must have one value for each image, shape (N,), not {described}")
+
+
 def _check_enough(counts: Counts) -> None:
+    if not counts.images:
+        raise InputError("there are no images to measure on")
     if not counts.benign or not counts.malignant:
         only = "benign" if counts.benign else "malignant"
         raise InputError(f"all {counts.images} images are {only}: images of both labels are needed")

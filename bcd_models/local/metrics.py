@@ -24,9 +24,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bcd_models.config import Estimate
+
 RESAMPLES = 2_000
 MIN_CASES = 10
 BINS = 10
+_PERFECT_DRAWS = 200  # of labels, that perfect calibration is averaged over
 _BLOCK = 1_000_000  # numbers held at once while resampling
 
 Floats = NDArray[np.float64]
@@ -136,10 +139,10 @@ def expected_calibration_error(truth: Bools, probability: Floats) -> float:
     return float(_calibration_errors(Block(truth[order], probability[order], 0.5, once))[0])
 
 
-def ece_if_perfect(probability: Floats, seed: int = 0, draws: int = 200) -> float:
+def ece_if_perfect(probability: Floats) -> float:
     """Return the ECE that labels drawn from these very probabilities would show, on average."""
-    rng = np.random.default_rng(seed)
-    drawn = (rng.random(len(probability)) < probability for _ in range(draws))
+    rng = np.random.default_rng(0)
+    drawn = (rng.random(len(probability)) < probability for _ in range(_PERFECT_DRAWS))
     return float(np.mean([expected_calibration_error(labels, probability) for labels in drawn]))
 
 
@@ -202,8 +205,8 @@ def measure_intervals(
     threshold: float,
     drawn: Resamples,
     names: Iterable[str] | None = None,
-) -> dict[str, dict[str, float]]:
-    """Return each figure, or those named, as value, low and high end of its 95% interval."""
+) -> dict[str, Estimate]:
+    """Return each figure, or those named, with its 95% interval."""
     point = compute_figures(truth, probability, threshold)
     spread = _resample_figures(truth, probability, threshold, drawn, names)
     return {name: estimate_interval(point[name], values) for name, values in spread.items()}
@@ -215,7 +218,7 @@ def measure_differences(
     theirs: tuple[Floats, float],
     drawn: Resamples,
     names: Iterable[str] | None = None,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Estimate]:
     """Return the paired difference of each figure, ours minus theirs, on the same resamples.
 
     Args:
@@ -233,10 +236,8 @@ def measure_differences(
     }
 
 
-def measure_interval(
-    figure: Figure, truth: Bools, scores: Floats, drawn: Resamples
-) -> dict[str, float]:
-    """Return ``auroc`` or ``best_balanced_accuracy`` as value and ends of its 95% interval."""
+def measure_interval(figure: Figure, truth: Bools, scores: Floats, drawn: Resamples) -> Estimate:
+    """Return ``auroc`` or ``best_balanced_accuracy`` with its 95% interval."""
     return estimate_interval(
         figure(truth, scores), _resample_one_figure(figure, truth, scores, drawn)
     )
@@ -244,7 +245,7 @@ def measure_interval(
 
 def measure_difference(
     figure: Figure, truth: Bools, ours: Floats, theirs: Floats, drawn: Resamples
-) -> dict[str, float]:
+) -> Estimate:
     """Return such a figure's paired difference, ours minus theirs, on the same resamples."""
     spread = [_resample_one_figure(figure, truth, scores, drawn) for scores in (ours, theirs)]
     return estimate_interval(figure(truth, ours) - figure(truth, theirs), spread[0] - spread[1])
@@ -398,10 +399,10 @@ def _calibration_errors(block: Block) -> Floats:
     return np.asarray(np.abs(np.diff(at)).sum(1) / total[:, 0])
 
 
-def estimate_interval(value: float, spread: Floats) -> dict[str, float]:
+def estimate_interval(value: float, spread: Floats) -> Estimate:
     """Return a figure with the ends of its 95% interval, which its resamples' values give."""
     low, high = np.quantile(spread, (0.025, 0.975))
-    return {"value": value, "low": float(low), "high": float(high)}
+    return Estimate(value=value, low=float(low), high=float(high))
 
 
 METRICS = {

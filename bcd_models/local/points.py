@@ -49,11 +49,24 @@ def fit_decision(margins: Floats, truth: Bools, refer_share: float) -> DecisionC
     return line.model_copy(update=own)
 
 
-def choose_points(probability: Floats, truth: Bools) -> dict[str, OperatingPoint]:
-    """Return the operating points, by name, with their thresholds of calibrated probabilities."""
+def choose_points(
+    probability: Floats, truth: Bools, balanced: float | None = None
+) -> dict[str, OperatingPoint]:
+    """Return the operating points, by name, with their thresholds of calibrated probabilities.
+
+    Args:
+        probability: Calibrated P(malignant) of each image, shape (N,).
+        truth: Whether each is malignant; both must occur.
+        balanced: Threshold of ``balanced``; by default the share of malignant images, from where
+            on carcinoma is likelier than before.
+    """
+    middle = float(truth.mean()) if balanced is None else balanced
+    thresholds = {
+        name: choose(probability, truth, middle) for name, choose in OPERATING_POINTS.items()
+    }
     return {
-        name: OperatingPoint(threshold=float(np.clip(choose(probability, truth), _EDGE, 1 - _EDGE)))
-        for name, choose in OPERATING_POINTS.items()
+        name: OperatingPoint(threshold=float(np.clip(threshold, _EDGE, 1 - _EDGE)))
+        for name, threshold in thresholds.items()
     }
 
 
@@ -80,13 +93,8 @@ def measure_point(
     calls = (probability >= threshold).astype(np.float64)
     found = metrics.measure_intervals(truth, calls, 0.5, drawn, _FIGURES.values())
     of_spared = metrics.measure_intervals(~truth, 1 - calls, 0.5, drawn, ("precision",))
-    measured = {name: Estimate(**found[metric]) for name, metric in _FIGURES.items()}
-    return measured | {"negative_predictive_value": Estimate(**of_spared["precision"])}
-
-
-def use_prevalence(_probability: Floats, truth: Bools) -> float:
-    """Return the share of malignant images: from there on carcinoma is likelier than before."""
-    return float(truth.mean())
+    measured = {name: found[metric] for name, metric in _FIGURES.items()}
+    return measured | {"negative_predictive_value": of_spared["precision"]}
 
 
 def keep_sensitivity(probability: Floats, truth: Bools) -> float:
@@ -105,8 +113,14 @@ def _count_share(images: int) -> int:
     return math.ceil(LEAST_SHARE * images - 1e-9)
 
 
-OPERATING_POINTS: dict[str, Callable[[Floats, Bools], float]] = {
-    "balanced": use_prevalence,
-    "screening": keep_sensitivity,
-    "confirm": keep_specificity,
+# Where answers separate the labels well, ``balanced`` alone finds and spares more than 95%:
+# screening never finds less than it, nor does confirm spare less.
+OPERATING_POINTS: dict[str, Callable[[Floats, Bools, float], float]] = {
+    "balanced": lambda _probability, _truth, balanced: balanced,
+    "screening": lambda probability, truth, balanced: min(
+        keep_sensitivity(probability, truth), balanced
+    ),
+    "confirm": lambda probability, truth, balanced: max(
+        keep_specificity(probability, truth), balanced
+    ),
 }

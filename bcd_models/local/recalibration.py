@@ -91,8 +91,9 @@ def calibrate(
         referred: Whether each image is referred for another reason than the referral band.
 
     Raises:
-        InputError: Fewer than ten cases that hold images of a label, with the number needed; or the
-            answers don't rise with the labels, so that no line makes them better.
+        InputError: As ``measure``; fewer than ten cases that hold images of a label, with the
+            number needed; or answers that aren't shown to rise with the labels (the interval of the
+            calibration slope holds 0), so that no line makes them better.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -104,16 +105,12 @@ def calibrate(
     """
     before = measure(probability, labels, cases, decision, sources=sources, referred=referred)
     _check_enough(before.counts)
+    _check_rising(before.slope)
     table = {"label": np.asarray(labels), "case_id": np.asarray(cases)}
     truth = metrics.is_malignant(table)
     margins = to_log_odds(np.asarray(probability, np.float64)) - decision.intercept
     margins /= decision.slope
     folds = assign_folds(truth, table["case_id"])
-    if min(fit_line(margins[chosen], truth[chosen])[0] for chosen in _leave_one_out(folds)) <= 0:
-        raise InputError(
-            "the model's answers don't rise with the labels of these images, so no calibration "
-            "makes them better: check the labels, and see what bcd validate says"
-        )
     rule = fit_decision(margins, truth, REFER_SHARE)
     places = np.zeros(len(truth), int) if sources is None else np.asarray(sources)
     drawn = metrics.draw_resamples(table["case_id"], places)
@@ -172,6 +169,8 @@ def recalibrate(
 
     Returns:
         A copy that decides by the new calibration, what was found, and why images were not used.
+        A calibrated model is fitted anew, from the same margins: an earlier calibration of single
+        fields stays in force beside one of larger fields, and the other way round.
 
     Raises:
         InputError: As ``calibrate``; no image can be used, or some show one field and others more.
@@ -213,13 +212,14 @@ def recalibrate(
         parent_version=config.version,
         parent_weights_sha256=model.weights_sha256,
     )
+    others = (one for one in config.calibrated if one.larger_fields != local.larger_fields)
     calibrated = copy.copy(model)
     calibrated.config = config.model_copy(
         update={
             "version": f"{config.version.partition('+local.')[0]}+local.{said.fingerprint[:8]}",
             "decision": config.decision if larger else found.decision,
             "tile_decision": found.decision if larger else config.for_tiles,
-            "calibrated": local,
+            "calibrated": (*others, local),
         }
     )
     return calibrated, found, said.faults
@@ -229,7 +229,8 @@ def write_folder(model: Predictor, found: Calibration, folder: Path) -> None:
     """Write a calibrated model into a new folder, with its card and the figures.
 
     Raises:
-        InputError: Something is there already: a folder is never written over.
+        InputError: Something is there already, or it is in a model's folder: neither is ever
+            written over.
         ModelFolderError: It can't be written.
     """
     refuse_existing(folder)
@@ -241,15 +242,15 @@ def write_folder(model: Predictor, found: Calibration, folder: Path) -> None:
 
 
 def refuse_existing(folder: Path) -> None:
-    """InputError where something is in a new folder's place."""
+    """InputError where something is in a new folder's place, or it would lie in a model's."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already: name a new folder")
+    model_folder.refuse_inside(folder)
 
 
 def render_card(model: Predictor, found: Calibration) -> str:
     """Return the card of a calibrated model, in Markdown."""
-    local = model.config.calibrated
-    assert local is not None
+    *earlier, local = model.config.calibrated
     after, before = found.after, found.before
     rows = [
         [
@@ -260,11 +261,12 @@ def render_card(model: Predictor, found: Calibration) -> str:
     ]
     head = ["point", "threshold", "sensitivity", "specificity", "referred"]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+    beside = "".join(f"\n\nStill in force beside it: {one.words}." for one in earlier)
     return f"""# {model.config.name} {model.config.version}
 
 **Calibrated locally**: {local.words}. Weights are those of {local.parent} {local.parent_version},
 whose card says what they were trained on; slope, intercept, operating points and referral bands are
-new, and hold for images like those they were fitted on{_LIMITS[local.larger_fields]}.
+new, and hold for images like those they were fitted on{_LIMITS[local.larger_fields]}.{beside}
 
 {table}
 
@@ -292,6 +294,15 @@ def _check_enough(counts: Counts) -> None:
                 f"{cases} cases hold {label} images, and calibration needs at least {MIN_CASES}: "
                 f"{MIN_CASES - cases} more cases with {label} images are needed"
             )
+
+
+def _check_rising(slope: Estimate) -> None:
+    if slope.low <= 0:
+        raise InputError(
+            f"the answers aren't shown to rise with the labels of these images (calibration slope "
+            f"{show(slope, 2)}), so no calibration makes them better: check labels and scale, see "
+            "what bcd validate says, or list more cases"
+        )
 
 
 def _leave_one_out(folds: NDArray[np.int64]) -> list[Bools]:

@@ -121,13 +121,13 @@ def measure_climb(
             kind=rung.kind,
             words=rung.words,
             unseen=rung.unseen,
-            figures=estimate_figures(truth, answers, drawn),
-            minus_clean=estimate_differences(truth, answers, clean, drawn),
+            figures=_estimate_figures(truth, answers, drawn),
+            minus_clean=_estimate_differences(truth, answers, clean, drawn),
         )
         for rung, answers in degraded
     )
     return Climb(
-        clean=estimate_figures(truth, clean, drawn),
+        clean=_estimate_figures(truth, clean, drawn),
         rungs=rungs,
         stops_at={
             kind: next((rung.name for rung in of_kind if not rung.is_usable), None)
@@ -136,15 +136,15 @@ def measure_climb(
     )
 
 
-def estimate_figures(truth: Bools, answers: Answers, drawn: Resamples) -> KeyFigures:
+def _estimate_figures(truth: Bools, answers: Answers, drawn: Resamples) -> KeyFigures:
     """Return the figures of some answers."""
     scores, calls = answers
     auroc = metrics.measure_interval(metrics.auroc, truth, scores, drawn)
     found = metrics.measure_intervals(truth, calls, 0.5, drawn, _AT_THRESHOLD)
-    return KeyFigures.model_validate({"auroc": auroc, **found})
+    return KeyFigures(auroc=auroc, **found)
 
 
-def estimate_differences(
+def _estimate_differences(
     truth: Bools, ours: Answers, clean: Answers, drawn: Resamples
 ) -> KeyFigures:
     """Return how far figures lie above those of the clean images, paired."""
@@ -152,4 +152,4 @@ def estimate_differences(
     found = metrics.measure_differences(
         truth, (ours[1], 0.5), (clean[1], 0.5), drawn, _AT_THRESHOLD
     )
-    return KeyFigures.model_validate({"auroc": auroc, **found})
+    return KeyFigures(auroc=auroc, **found)

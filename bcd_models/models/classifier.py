@@ -104,6 +104,7 @@ class BCDClassifier(Predictor):
         _check_architecture(config, folder)
         weights, sha256 = model_folder.read_weights(folder)
         graph = model_folder.read_graph(folder, config, sha256)
+        model_folder.check_calibrated(folder, config, sha256)
         model = cls.__new__(cls)
         model._set_up(config, _Stored(weights, sha256, str(folder / model_folder.WEIGHTS), graph))
         if graph is None:
@@ -212,7 +213,8 @@ class BCDClassifier(Predictor):
     def files(self) -> dict[str, bytes]:
         """Return ``config.json``, ``model.safetensors`` and, where it can be made, ``model.onnx``.
 
-        Weights are float16. Where nobody has taken the network, they are those it came with.
+        Weights are float16. Where nobody has taken the network, they are those it came with. A
+        local calibration isn't written with other weights than it was fitted with.
         """
         if self._stored and not self._is_taken:
             weights, graph = self._stored.weights, self._stored.graph
@@ -221,12 +223,14 @@ class BCDClassifier(Predictor):
         if graph is None and can_export():  # of the weights as they are stored, in float16
             fresh = _load_network(self.config, weights, "the model")
             graph = export_graph(fresh, self.config.preprocess.input_size, weights)
+        weights_sha256 = hashlib.sha256(weights).hexdigest()
         files, graphs = {model_folder.WEIGHTS: weights}, {}
         if graph is not None:
-            sha256, weights_sha256 = (hashlib.sha256(data).hexdigest() for data in (graph, weights))
+            sha256 = hashlib.sha256(graph).hexdigest()
             graphs[model_folder.GRAPH] = Graph(sha256=sha256, weights_sha256=weights_sha256)
             files[model_folder.GRAPH] = graph
-        config = self.config.model_copy(update={"graphs": graphs})
+        config = self.config.drop_other_weights(weights_sha256)
+        config = config.model_copy(update={"graphs": graphs})
         return {**files, model_folder.CONFIG: write_config(config).encode()}
 
     def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -98,7 +98,9 @@ class BCDEnsemble(Predictor):
     def from_folder(cls, folder: Path) -> Self:
         """Load an ensemble's folder; ModelFolderError where it or a member can't be used."""
         config = read_config(folder)
-        return cls(config, [BCDClassifier.from_folder(folder / name) for name in config.members])
+        model = cls(config, [BCDClassifier.from_folder(folder / name) for name in config.members])
+        model_folder.check_calibrated(folder, config, model.weights_sha256)
+        return model
 
     @property
     def weights_sha256(self) -> str:
@@ -138,7 +140,8 @@ class BCDEnsemble(Predictor):
 
     def files(self) -> dict[str, bytes]:
         """``config.json``, and a model folder for each member."""
-        ours = {model_folder.ENSEMBLE: self.config.model_dump(mode="json")}
+        config = self.config.drop_other_weights(self.weights_sha256)
+        ours = {model_folder.ENSEMBLE: config.model_dump(mode="json")}
         files = {
             f"{name}/{path}": data
             for name, member in zip(self.config.members, self.members, strict=True)

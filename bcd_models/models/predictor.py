@@ -153,8 +153,8 @@ class Config(TileModelConfig, Protocol):
         """The decision rule of images of one tile."""
 
     @property
-    def calibrated(self) -> LocalCalibration | None:
-        """On what it was calibrated locally."""
+    def calibrated(self) -> tuple[LocalCalibration, ...]:
+        """On what its rules were calibrated locally."""
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self:
         """Return it with some values changed."""

@@ -46,7 +46,6 @@ def write(prediction: SlidePrediction, folder: Path) -> list[Path]:
         ) from None
     files = dict(zip(output_paths(prediction, folder), contents, strict=True))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_files(files)
     except OSError as error:
         raise InputError(f"{folder} can't be written: {error.strerror}") from None

@@ -23,10 +23,12 @@ from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
 from training.card.metadata import make_metadata, render_eval_results
-from training.evaluate import decide, robustness
+from training.evaluate import robustness
 from training.evaluate import schema as measured
+from training.evaluate.decide import decisions as recorded
+from training.evaluate.decide import page as points
 from training.evaluate.suitability import page as suitability
-from training.pages import put_between
+from training.pages import put_between, write_table
 from training.run_folder import short_commit
 
 METRICS_FILE = "metrics.json"
@@ -61,8 +63,8 @@ def render(folder: Path, dataset: str = "") -> str:
     within, backbone = pick_headline(metrics), get_backbone(config.backbone)
     layer = backbone.cam_layer
     decisions, tiles = (
-        decide.read(folder, metrics.model.weights_sha256, name)
-        for name in (decide.DECISIONS, decide.TILE_DECISIONS)
+        recorded.read(folder, metrics.model.weights_sha256, name)
+        for name in (recorded.DECISIONS, recorded.TILE_DECISIONS)
     )
     ladder = None
     if (folder / robustness.FILE).is_file():
@@ -94,9 +96,9 @@ def render(folder: Path, dataset: str = "") -> str:
         plots={file: words for file, words in plots.items() if (folder / file).is_file()},
         curves=CURVES if (folder / CURVES).is_file() else "",
         decisions=decisions,
-        points=decide.tabulate(decisions).strip() if decisions else "",
-        tile_points=decide.tabulate(tiles).strip() if tiles else "",
-        curve=decide.CURVE if (folder / decide.CURVE).is_file() else "",
+        points=points.tabulate(decisions).strip() if decisions else "",
+        tile_points=points.tabulate(tiles).strip() if tiles else "",
+        curve=recorded.CURVE if (folder / recorded.CURVE).is_file() else "",
         ladder=robustness.tabulate(ladder).strip() if ladder else "",
         min_camera_auroc=MIN_CAMERA_AUROC,
         gate=suitability.summarise(gate) if gate else "",
@@ -119,7 +121,6 @@ def write(folder: Path, dataset: str = "") -> list[Path]:
     contents = {folder / "README.md": render(folder, dataset).encode()}
     if dataset and not model_folder.read_member_names(folder):
         metrics, path = _read_metrics(folder), folder / EVAL_RESULTS
-        path.parent.mkdir(exist_ok=True)
         contents[path] = render_eval_results(metrics, pick_headline(metrics), dataset).encode()
     write_files(contents)
     return list(contents)
@@ -185,21 +186,20 @@ def tabulate_results(folders: list[Path]) -> str:
     first = documents[folders[0]]
     if {_identify_images(one) for one in documents.values()} != {_identify_images(first)}:
         raise InputError("the models were measured on different images: no table can hold them")
-    rows = [("", *(METRICS[name].words for name in HEADLINE)), ("---",) * (1 + len(HEADLINE))]
+    rows = []
     floors: dict[str, None] = {}  # each once, in order
     for folder, metrics in documents.items():
         shown = pick_headline(metrics).model_dump()
         title = get_backbone(model_folder.read_config(folder).backbone).title
         rows.append((title, *(_format_figure(name, shown["figures"][name]) for name in HEADLINE)))
         floors[_format_figure("auroc", shown["floors"]["colour_statistics"]["auroc"])] = None
-    empty = ("",) * (len(HEADLINE) - 1)
-    rows += [("colour statistics alone", floor, *empty) for floor in floors]
+    rows += [("colour statistics alone", floor) for floor in floors]
+    table = write_table(["", *(METRICS[name].words for name in HEADLINE)], rows)
     within = pick_headline(first)
     source = card_provenance.name_source(within.source)
-    lines = [f"| {' | '.join(row)} |" for row in rows]
     part = f"{first.data.part} part of the {first.data.split} split, within {source}"
     said = f"On the {part}: {describe_counts(within.counts.model_dump())}."
-    return "\n\n".join(["\n".join(lines), said, *_tabulate_referral(folders)])
+    return "\n\n".join([table, said, *_tabulate_referral(folders)])
 
 
 def _tabulate_referral(folders: list[Path]) -> list[str]:
@@ -208,14 +208,14 @@ def _tabulate_referral(folders: list[Path]) -> list[str]:
     decisions = {
         get_backbone(config.backbone).title: decided
         for folder, config in configs.items()
-        if (decided := decide.read(folder, model_folder.read_weights(folder)[1]))
+        if (decided := recorded.read(folder, model_folder.read_weights(folder)[1]))
     }
     gates = (
         suitability.read(folder.parent / suitability.FILE, config.suitability)
         for folder, config in configs.items()
     )
     gate = next((gate for gate in gates if gate), None)
-    promises = [decide.tabulate_promises(decisions), decide.CAUTION] if decisions else []
+    promises = [points.tabulate_promises(decisions), points.CAUTION] if decisions else []
     return promises + ([suitability.summarise(gate)] if gate else [])
 
 

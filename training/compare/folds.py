@@ -42,7 +42,6 @@ def compare_arms(
             schema.OutOfFold(
                 backbone=backbone,
                 arm=arm,
-                learnt_share=1,
                 folds=tuple(range(splits.FOLDS)),
                 **measure_frame(select_source(floor, larger)),
             )
@@ -62,7 +61,6 @@ def _measure_pool(pool: Pool, larger: str) -> schema.OutOfFold:
         backbone=pool.first.backbone,
         arm=pool.first.plan.arm,
         seed=pool.first.plan.seed,
-        learnt_share=pool.first.plan.learnt_share,
         folds=tuple(pool.runs),
         **measure_frame(select_source(pool.frame, larger)),
     )

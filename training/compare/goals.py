@@ -48,8 +48,9 @@ def _list_of_arm(one: schema.Asked) -> Iterator[schema.Goal]:
             yield _reach(one.arm, words, gain.low, MIN_AUROC_GAIN)
         accuracy = clean.figures["balanced_accuracy"].value
         yield _reach(one.arm, "balanced accuracy", accuracy, MIN_BALANCED_ACCURACY)
+    gains = {rung.name: rung.minus_clean for rung in one.climb.rungs}
     for rung, loss in MAX_RECALL_LOSS.items():
-        gained = one.rungs[rung]
+        gained = gains[rung]
         yield _reach(one.arm, f"{rung}: recall", gained.recall.value, -loss)
         yield _reach(
             one.arm, f"{rung}: specificity", gained.specificity.value, -MAX_SPECIFICITY_LOSS

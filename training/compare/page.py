@@ -15,6 +15,7 @@ from bcd_models.config import first_error
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.local.metrics import METRICS
+from bcd_models.local.robustness import MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS
 from training import command, pages
 from training.card.write import FLOOR_WORDS
 from training.compare import schema
@@ -61,6 +62,8 @@ def render(report: schema.Report) -> str:
         arm=name_arm,
         title=name_run,
         short_commit=short_commit,
+        max_recall_loss=MAX_RECALL_LOSS,
+        max_specificity_loss=MAX_SPECIFICITY_LOSS,
         unlike_plain=any(
             one.minus_plain and one.folds != plain[one.backbone, one.seed]
             for one in report.out_of_fold

@@ -22,7 +22,7 @@ from bcd_models.local import metrics
 from bcd_models.prediction import NOTICE
 from training import command, run_folder
 from training.card import write as card
-from training.compare import folds, goals, groups, page, schema, tested, ways
+from training.compare import folds, goals, page, published, schema, tested, ways
 from training.compare.runs import Missing, Run, read_all
 from training.corpus import predictions, splits
 from training.corpus.selection import open_corpus
@@ -44,7 +44,6 @@ def compare(
     folders: list[Path],
     corpus_folder: Path | None = None,
     floor_folder: Path | None = None,
-    published: Path = groups.PUBLISHED,
 ) -> schema.Report:
     """Make every section that the runs allow.
 
@@ -52,7 +51,6 @@ def compare(
         folders: Run folders written by ``training.train``.
         corpus_folder: The corpus they were trained on; with it, recorded answers are measured.
         floor_folder: As written by ``training.evaluate.floors``: a floor to set arms beside.
-        published: Table of the margins of the models published before, by runs of their folds.
 
     Raises:
         InputError: A folder holds no finished run, or the runs don't belong together.
@@ -63,7 +61,7 @@ def compare(
     if opened and opened.about["fingerprint"] != provenance.corpus_fingerprint:
         trained_on, this = provenance.corpus_fingerprint[:16], opened.about["fingerprint"][:16]
         raise InputError(f"the runs were trained on corpus {trained_on}, {corpus_folder} is {this}")
-    earlier = predictions.read(published, answers=())
+    earlier = predictions.read(published.TABLE, answers=())
     floor = predictions.read(floor_folder / run_folder.PREDICTIONS) if floor_folder else None
     larger = _find_larger_source(runs)
     missing: dict[str, str] = {}
@@ -98,7 +96,7 @@ def compare(
         asked=asked,
         goals=goals.list_goals(asked, ensembles),
         ensembles=ensembles,
-        random_split=section("random_split", groups.compare_random, earlier, larger),
+        random_split=section("random_split", published.compare_random, earlier, larger),
         costs=_measure_costs(runs),
         machine=cost.describe_machine(),
         missing=missing,
@@ -190,13 +188,9 @@ def write(report: schema.Report, folder: Path) -> None:
     gone = set(page.PICTURES.values()) - contents.keys()
     contents[page.REPORT] = f"{report.model_dump_json(indent=1)}\n".encode()
     contents[page.PAGE] = page.render(report).encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_files({folder / name: data for name, data in contents.items()})
-        for name in gone:
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} can't be written: {error}") from None
+    write_files({folder / name: data for name, data in contents.items()})
+    for name in gone:
+        (folder / name).unlink(missing_ok=True)
 
 
 def main(

@@ -53,10 +53,9 @@ def get_margins(frame: pd.DataFrame) -> metrics.Floats:
 
 def measure_auroc(frame: pd.DataFrame) -> Estimate:
     """Return the AUROC of the margins."""
-    estimate = metrics.measure_interval(
+    return metrics.measure_interval(
         metrics.auroc, is_malignant(frame), get_margins(frame), resample_cases(frame)
     )
-    return Estimate(**estimate)
 
 
 def measure_frame(frame: pd.DataFrame) -> dict[str, Any]:
@@ -65,13 +64,12 @@ def measure_frame(frame: pd.DataFrame) -> dict[str, Any]:
     The latter is at the threshold where it is largest on these very images.
     """
     best = metrics.best_balanced_accuracy
-    estimate = metrics.measure_interval(
-        best, is_malignant(frame), get_margins(frame), resample_cases(frame)
-    )
     return {
         "counts": count_rows(frame),
         "auroc": measure_auroc(frame),
-        "balanced_accuracy": Estimate(**estimate),
+        "balanced_accuracy": metrics.measure_interval(
+            best, is_malignant(frame), get_margins(frame), resample_cases(frame)
+        ),
     }
 
 
@@ -81,4 +79,4 @@ def subtract_auroc(ours: pd.DataFrame, theirs: pd.DataFrame, source: str) -> tup
     gap = metrics.measure_difference(
         metrics.auroc, is_malignant(one), get_margins(one), get_margins(other), resample_cases(one)
     )
-    return Estimate(**gap), len(one)
+    return gap, len(one)

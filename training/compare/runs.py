@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,9 +100,10 @@ class Run:
             "learnt": self.learnt,
         }
 
-    def decided(self, *apart_from: str) -> dict[str, Any]:
-        """Return what decided its weights, but for some keys of the recipe."""
-        left_out = {"name", "version", *apart_from}
+    @property
+    def decided(self) -> dict[str, Any]:
+        """What decided its weights, but for the seed."""
+        left_out = {"name", "version", "seed"}
         return {key: value for key, value in self.plan.decides().items() if key not in left_out}
 
 
@@ -178,7 +178,7 @@ def _check_together(runs: list[Run]) -> None:
             raise InputError(f"{run.name} and {other.name} are of two {run.kind} splits")
         key = (run.plan.backbone, run.plan.arm, run.kind, run.plan.learnt_share)
         other = of_arm.setdefault(key, run)
-        ours, theirs = (r.decided("seed") for r in (run, other))
+        ours, theirs = run.decided, other.decided
         changed = [name for name in ours if ours[name] != theirs[name]]
         if changed:
             raise InputError(
@@ -187,11 +187,11 @@ def _check_together(runs: list[Run]) -> None:
             )
 
 
-def pool_arms(runs: list[Run], kind: str = "grouped") -> list[Pool]:
-    """Return the fold runs of a split by backbone, arm, seed and share of the cases learnt from."""
+def pool_arms(runs: list[Run]) -> list[Pool]:
+    """Return the grouped split's fold runs by backbone, arm, seed and share of the cases."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for run in runs:
-        if run.kind != kind or run.held.fold is None:
+        if run.kind != "grouped" or run.held.fold is None:
             continue
         key = (run.plan.backbone, run.plan.arm, run.plan.seed, run.plan.learnt_share)
         other = groups.setdefault(key, {}).setdefault(run.held.fold, run)
@@ -199,11 +199,9 @@ def pool_arms(runs: list[Run], kind: str = "grouped") -> list[Pool]:
             raise InputError(
                 f"{other.name} and {run.name} are the same arm, seed and fold: name one of them"
             )
-    return [pool_folds(group, sorted(group)) for group in groups.values()]
-
-
-def pool_folds(runs: Mapping[int, Run], folds: Iterable[int]) -> Pool:
-    """Return some of an arm's folds as one."""
-    chosen = {fold: runs[fold] for fold in folds}
-    frames = [run.held_out for run in chosen.values()]
-    return Pool(chosen, pd.concat(frames, ignore_index=True))
+    pools = []
+    for group in groups.values():
+        of_fold = {fold: group[fold] for fold in sorted(group)}
+        frames = [run.held_out for run in of_fold.values()]
+        pools.append(Pool(of_fold, pd.concat(frames, ignore_index=True)))
+    return pools

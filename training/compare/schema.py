@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from bcd_models.config import Estimate, Strict
-from bcd_models.local.robustness import KeyFigures
+from bcd_models.local.robustness import Climb
 from training.evaluate.cost import Cost, Machine
 from training.evaluate.reliability import Reliability
 from training.evaluate.schema import (
@@ -95,7 +95,6 @@ class OutOfFold(Strict):
         backbone: What people call it.
         arm: Of the recipes.
         seed: Of the trainings.
-        learnt_share: Share of the training cases learnt from.
         folds: Which of the five.
         counts: Images of the larger source.
         auroc: Within the larger source.
@@ -109,7 +108,6 @@ class OutOfFold(Strict):
     backbone: str
     arm: str
     seed: int = 0
-    learnt_share: float
     folds: tuple[int, ...]
     counts: Counts
     auroc: Estimate
@@ -173,7 +171,7 @@ class Asked(Strict):
         calibration: How far cross-fitted probabilities can be believed.
         one_view: AUROC of a single view.
         gains: What other ways of asking add to that, by way.
-        rungs: The robustness ladder: figures by rung, less those of "clean".
+        climb: The robustness ladder.
         groups: By brightness and by tissue.
         context: Of whole cases; None without two of them.
         others: Sources besides the larger one.
@@ -186,7 +184,7 @@ class Asked(Strict):
     calibration: Reliability
     one_view: Estimate
     gains: dict[str, Estimate]
-    rungs: dict[str, KeyFigures]
+    climb: Climb
     groups: tuple[Group, ...]
     context: Context | None
     others: tuple[OtherSource, ...]

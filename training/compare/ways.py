@@ -25,7 +25,7 @@ from bcd_models.local.degradations import Pixels
 from bcd_models.local.ladder import LADDER
 from bcd_models.local.metrics import Floats
 from bcd_models.local.points import keep_sensitivity
-from training.compare import groups, schema
+from training.compare import groups, published, schema
 from training.compare.rows import align_frames, resample_cases, select_source
 from training.compare.runs import Missing, Run
 from training.corpus import splits
@@ -84,7 +84,7 @@ def read_arms(runs: list[Run], opened: Corpus | None) -> list[Arm]:
 def _read_arm(name: str, runs: list[Run], opened: Corpus) -> Arm:
     larger, plan = splits.find_larger_source(opened.table), runs[0].plan
     table = opened.table.assign(row=opened.table.index)
-    frame = answers.pool_folds([run.folder for run in runs], opened)
+    frame = answers.read_folds([run.folder for run in runs], opened)
     left_out = []
     for run in runs:
         said = answers.read(run.folder).astype(np.float64)
@@ -101,13 +101,13 @@ def _read_arm(name: str, runs: list[Run], opened: Corpus) -> Arm:
     return Arm(name, folds, plan.views, select_source(frame, larger), others)
 
 
-def measure_arm(arm: Arm, patches: Iterable[Pixels], published: pd.DataFrame) -> schema.Asked:
+def measure_arm(arm: Arm, patches: Iterable[Pixels], earlier: pd.DataFrame) -> schema.Asked:
     """Measure an arm's answers in all ways.
 
     Args:
         arm: Of several folds.
         patches: Pixels of its rows of the larger source.
-        published: The table of the published models' margins.
+        earlier: The table of the published models' margins.
     """
     frame = arm.larger
     margins = frame[f"views_{arm.views}"].to_numpy()
@@ -120,11 +120,11 @@ def measure_arm(arm: Arm, patches: Iterable[Pixels], published: pd.DataFrame) ->
         arm=arm.name,
         folds=arm.folds,
         views=arm.views,
-        clean=groups.measure_clean(frame, arm.name.partition("/")[0], published),
+        clean=published.measure_clean(frame, arm.name.partition("/")[0], earlier),
         calibration=measure_reliability(frame),
         one_view=gains.pop(BASE),
         gains=gains,
-        rungs=compare_rungs(frame, arm.views),
+        climb=climb_ladder(frame, arm.views),
         groups=groups.measure_groups(frame, patches),
         context=compare_context(frame),
         others=tuple(
@@ -143,7 +143,7 @@ def compare_ways(frame: pd.DataFrame) -> dict[str, Estimate]:
     found = {BASE: metrics.measure_interval(metrics.auroc, truth, base, drawn)}
     for name, margins in ways.items():
         found[name] = metrics.measure_difference(metrics.auroc, truth, margins, base, drawn)
-    return {name: Estimate(**one) for name, one in found.items()}
+    return found
 
 
 def compare_ensembles(arms: list[Arm]) -> tuple[schema.Ensemble, ...]:
@@ -164,43 +164,35 @@ def compare_ensembles(arms: list[Arm]) -> tuple[schema.Ensemble, ...]:
             ]
             best = max(each, key=lambda one: metrics.auroc(truth, one))
             mean = np.mean(each, axis=0)
-            auroc = metrics.measure_interval(metrics.auroc, truth, mean, drawn)
-            gain = metrics.measure_difference(metrics.auroc, truth, mean, best, drawn)
             found.append(
                 schema.Ensemble(
                     members=tuple(one.name for one in members),
-                    auroc=Estimate(**auroc),
-                    minus_best=Estimate(**gain),
+                    auroc=metrics.measure_interval(metrics.auroc, truth, mean, drawn),
+                    minus_best=metrics.measure_difference(metrics.auroc, truth, mean, best, drawn),
                 )
             )
     return tuple(found)
 
 
-def compare_rungs(frame: pd.DataFrame, views: int) -> dict[str, robustness.KeyFigures]:
-    """Return the robustness ladder of an arm: its clean figures, and each rung's less these.
+def climb_ladder(frame: pd.DataFrame, views: int) -> robustness.Climb:
+    """Climb the robustness ladder with an arm's answers.
 
     Calibration and threshold, the prevalence, are those that clean images give, of the folds that a
     row was not held out with.
     """
     truth, folds = metrics.is_malignant(frame), frame["fold"].to_numpy()
     clean = frame[f"views_{views}"].to_numpy()
-    names = [rung.name for rung in LADDER]
-    shown = frame[names].notna().all(axis=1).to_numpy()
-    resamples = resample_cases(frame[shown])
-    threshold = log_odds(truth.mean())
-
     slope, intercept = fit_lines(clean, truth, folds)
+    threshold = log_odds(truth.mean())
+    shown = frame[[rung.name for rung in LADDER]].notna().all(axis=1).to_numpy()
 
     def answer(margins: Floats) -> robustness.Answers:
         said = (slope * margins + intercept)[shown]
         return said, (said >= threshold).astype(np.float64)
 
-    beside, drawn = answer(clean), truth[shown]
-    found = {"clean": robustness.estimate_figures(drawn, beside, resamples)}
-    for name in names:
-        ours = answer(frame[name].to_numpy())
-        found[name] = robustness.estimate_differences(drawn, ours, beside, resamples)
-    return found
+    degraded = ((rung, answer(frame[rung.name].to_numpy())) for rung in LADDER)
+    drawn = resample_cases(frame[shown])
+    return robustness.measure_climb(truth[shown], answer(clean), degraded, drawn)
 
 
 def compare_context(frame: pd.DataFrame) -> schema.Context | None:

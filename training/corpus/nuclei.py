@@ -33,6 +33,7 @@ from training import command
 from training.corpus.sources.breakhis import BREAKHIS
 from training.corpus.sources.files import check
 from training.corpus.sources.source import Image
+from training.pages import write_table
 
 MAGNIFICATIONS = ("100X", "200X", "400X")
 # Pixels at 400X: wide enough apart to hold every nucleus at any scale from 0.15 to 0.3 micrometres.
@@ -101,35 +102,33 @@ def measure_images(images: Iterable[Image]) -> pd.DataFrame:
 
 def tabulate_nuclei(nuclei: pd.DataFrame) -> str:
     """Return a table of what ``measure_images`` gave: each magnification and label, then labels."""
-    lines = [
-        "| | images | patients | nuclei | quartiles, pixels | median of patients' medians (95%) "
-        "| micrometres a pixel |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+    head = ["", "images", "patients", "nuclei", "quartiles, pixels"]
+    head += ["median of patients' medians (95%)", "micrometres a pixel"]
+    rows = [
+        _measure_group(f"{zoom} {kind}", group, "pixels", str(kind))
+        for (zoom, kind), group in nuclei.groupby(["magnification", "label"])
     ]
-    for (zoom, kind), group in nuclei.groupby(["magnification", "label"]):
-        lines.append(_format_line(f"{zoom} {kind}", group, "pixels", str(kind)))
-    for kind, group in nuclei.groupby("label"):
-        lines.append(_format_line(f"all as at 400X, {kind}", group, "at_400x", str(kind)))
-    return "\n".join(lines)
+    rows += [
+        _measure_group(f"all as at 400X, {kind}", group, "at_400x", str(kind))
+        for kind, group in nuclei.groupby("label")
+    ]
+    return write_table(head, rows)
 
 
-def _format_line(title: str, group: pd.DataFrame, column: str, kind: str) -> str:
+def _measure_group(title: str, group: pd.DataFrame, column: str, kind: str) -> list[str]:
     quartiles = " / ".join(f"{q:.1f}" for q in group[column].quantile([0.25, 0.5, 0.75]))
     of_patients = group.groupby("patient")[column].agg(["size", "median"])
     medians = of_patients["median"][of_patients["size"] >= MIN_NUCLEI].to_numpy()
-    counts = f"{group['image'].nunique()} | {group['patient'].nunique()} | {len(group):,}"
+    counts = [str(group[name].nunique()) for name in ("image", "patient")]
+    cells = [title, *counts, f"{len(group):,}", quartiles]
     if not len(medians):
-        few = f"no patient with {MIN_NUCLEI} nuclei"
-        return f"| {title} | {counts} | {quartiles} | {few} | |"
+        return [*cells, f"no patient with {MIN_NUCLEI} nuclei"]
     drawn = np.random.default_rng(SEED).choice(medians, (RESAMPLES, len(medians)))
     low, high = np.quantile(np.median(drawn, axis=1), (0.025, 0.975))
     middle = np.median(medians)
     least, likely, most = (um / middle for um in NUCLEUS_UM[kind])
-    scale = f"{likely:.3f} ({least:.3f} to {most:.3f})"
-    return (
-        f"| {title} | {counts} | {quartiles} | {middle:.1f} ({low:.1f} to {high:.1f}), of "
-        f"{len(medians)} | {scale} |"
-    )
+    across = f"{middle:.1f} ({low:.1f} to {high:.1f}), of {len(medians)}"
+    return [*cells, across, f"{likely:.3f} ({least:.3f} to {most:.3f})"]
 
 
 def _read(paths: Iterable[Path]) -> Iterator[Image]:

@@ -60,11 +60,6 @@ def open_corpus(folder: Path, kind: str) -> Corpus:
     return Corpus(rows, about, split, splits.read_table(rows).assign(fold=split.fold.to_numpy()))
 
 
-def open_data(corpus_folder: Path, plan: recipe.Recipe, held: HeldOut = HeldOut()) -> Data:
-    """Open a corpus and select the rows of a run; raises as ``open_corpus`` and ``select_data``."""
-    return select_data(open_corpus(corpus_folder, plan.split), plan, held)
-
-
 def select_data(opened: Corpus, plan: recipe.Recipe, held: HeldOut = HeldOut()) -> Data:
     """Select the rows of a run.
 

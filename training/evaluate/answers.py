@@ -108,8 +108,8 @@ def read(run: Path) -> pd.DataFrame:
         raise InputError(f"{run / ANSWERS} can't be read: {error}") from None
 
 
-def pool_folds(runs: Iterable[Path], opened: Corpus) -> pd.DataFrame:
-    """Return the rows that fold runs held out: the corpus' columns, ``row``, and the answers'.
+def read_folds(runs: Iterable[Path], opened: Corpus) -> pd.DataFrame:
+    """Read the rows that fold runs held out: the corpus' columns, ``row``, and the answers'.
 
     Raises:
         InputError: A run is of another corpus, or has no answers.
@@ -133,10 +133,7 @@ def main(
     model = BCDClassifier.from_pretrained(run / MODEL)
     answers = record(model, open_corpus(corpus, model.config.provenance.split))
     data = answers.to_parquet(compression="zstd", use_dictionary=False, use_byte_stream_split=True)
-    try:
-        write_files({run / ANSWERS: bytes(data)})
-    except OSError as error:
-        raise InputError(f"{run / ANSWERS} can't be written: {error}") from None
+    write_files({run / ANSWERS: bytes(data)})
     typer.echo(f"{run / ANSWERS}: {answers.shape[1]} ways")
 
 

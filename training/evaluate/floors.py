@@ -20,37 +20,34 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from bcd_models.decision import log_odds
 from bcd_models.images.colour_statistics import SIZE, measure_colour
 from training import command
-from training.corpus import build as corpus
-from training.corpus import predictions, splits
+from training.corpus import predictions
 from training.corpus.pixels import Pixels, Rows, select_rows
+from training.corpus.selection import open_corpus
 from training.run_folder import PREDICTIONS
 
 CHUNK = 256
 
 
-def predict_by_colour(train: Rows, scored: Rows, size: int = SIZE) -> NDArray[np.float64]:
+def predict_by_colour(train: Rows, scored: Rows) -> NDArray[np.float64]:
     """Return P(malignant) by gradient boosting on colour moments, fitted on ``train``.
 
     The features are mean, standard deviation, skewness and kurtosis of each channel in RGB and in
     HED (haematoxylin, eosin, DAB: Ruifrok and Johnston 2001): nothing of shape or texture.
     """
-    learnt, asked = (_measure(rows.pixels, size) for rows in (train, scored))
+    learnt, asked = (_measure(rows.pixels) for rows in (train, scored))
     return _boost(learnt, train.truth, asked)
 
 
-def predict_out_of_fold(
-    corpus_folder: Path, size: int = SIZE
-) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+def predict_out_of_fold(corpus_folder: Path) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """Return the rows of all grouped folds, and the colour floor of each fitted on the others.
 
     Images that are only ever trained on go into every fit.
     """
-    rows, about = corpus.load(corpus_folder)
-    split = splits.read(corpus_folder, rows, "grouped", about["fingerprint"])
-    usable = (split.part != "test").to_numpy()
-    known = select_rows(rows, splits.read_table(rows), np.flatnonzero(usable), size)
-    fold = split.fold.to_numpy()[usable]
-    moments = _measure(known.pixels, size)
+    opened = open_corpus(corpus_folder, "grouped")
+    usable = np.flatnonzero(opened.split.part != "test")
+    known = select_rows(opened.rows, opened.table, usable, SIZE)
+    fold = known.frame["fold"].to_numpy()
+    moments = _measure(known.pixels)
     probability = np.full(len(fold), np.nan)
     for held in np.unique(fold[fold >= 0]):
         out = fold == held
@@ -72,13 +69,13 @@ def predict_by_source(train: pd.DataFrame, scored: pd.DataFrame) -> NDArray[np.f
     return np.asarray(scored["source"].map(malignant), np.float64)
 
 
-def _measure(pixels: Pixels, size: int) -> NDArray[np.float64]:
-    """Return the colour statistics, shape (N, 24), of images squashed to ``size``."""
+def _measure(pixels: Pixels) -> NDArray[np.float64]:
+    """Return the colour statistics, shape (N, 24), of images squashed to ``SIZE``."""
     import torch
 
     features = []
     for positions in torch.split(torch.arange(len(pixels)), CHUNK):
-        batch = pixels.batch(positions, size, torch.device("cpu"))
+        batch = pixels.batch(positions, SIZE, torch.device("cpu"))
         features.append(measure_colour(batch.permute(0, 2, 3, 1).numpy()))
     return np.concatenate(features)
 
@@ -89,7 +86,6 @@ def main(
 ) -> None:
     """Predict every fold's images by colour statistics alone."""
     frame, probability = predict_out_of_fold(corpus)
-    out.mkdir(parents=True, exist_ok=True)
     predictions.write(frame, log_odds(probability), probability, out / PREDICTIONS)
     typer.echo(f"colour floor: {out / PREDICTIONS}")
 

@@ -39,23 +39,22 @@ class Reliability(Strict):
     case_spread: float
 
 
-def measure_reliability(frame: pd.DataFrame, seed: int = 0) -> Reliability:
+def measure_reliability(frame: pd.DataFrame) -> Reliability:
     """Measure the calibration of out-of-fold margins.
 
     Args:
         frame: Rows of one source: ``margin``, ``label``, ``case_id``, ``source`` and ``fold``.
-        seed: Of what is drawn.
     """
     truth = metrics.is_malignant(frame)
     margins = frame["margin"].to_numpy(np.float64)
     log_odds = cross_fit(margins, truth, frame["fold"].to_numpy())
-    drawn = metrics.draw_resamples(frame["case_id"], frame["source"], RESAMPLES, seed)
+    drawn = metrics.draw_resamples(frame["case_id"], frame["source"], RESAMPLES)
     case = drawn.case
     line = measure_line(log_odds, truth, drawn)
     spread = estimate_case_spread(log_odds, truth, case)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     return Reliability(
-        **{name: Estimate(**one) for name, one in line.items()},
+        **line,
         ece=metrics.expected_calibration_error(truth, expit(log_odds)),
         ece_if_calibrated=_draw_null(log_odds, case, 0.0, rng),
         ece_if_calibrated_over_cases=_draw_null(log_odds, case, spread, rng),

@@ -291,11 +291,7 @@ def main(
     """Measure a model, or the fold models of a recipe, on the robustness ladder."""
     command.keep_freed_memory()
     document = climb([BCDClassifier.from_pretrained(folder) for folder in model], corpus)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_files({out: f"{document.model_dump_json(indent=1)}\n".encode()})
-    except OSError as error:
-        raise InputError(f"{out} can't be written: {error}") from None
+    write_files({out: f"{document.model_dump_json(indent=1)}\n".encode()})
     typer.echo(tabulate(document), nl=False)
 
 

@@ -27,7 +27,7 @@ from bcd_models.models.classifier import BCDClassifier
 from training import command
 from training.corpus.sources import breakhis
 from training.corpus.sources.source import Image
-from training.pages import put_between
+from training.pages import put_between, write_table
 from training.run_folder import change_config
 
 MAGNIFICATIONS = ("100X", "200X")  # fields of 620 and 310 micrometres, of which tiles can be cut
@@ -86,8 +86,7 @@ def tabulate(found: Validation, refusal: str) -> str:
         f"{counts.images} images of {counts.cases} patients ({counts.benign_cases} benign, "
         f"{counts.malignant_cases} malignant)"
     )
-    head = [("figure", here, "stated"), ("---", "---", "---")]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (*head, *rows))
+    table = write_table(("figure", here, "stated"), rows)
     return f"{table}\n\n{' '.join(summarise(found))}\n\n`bcd calibrate`: {refusal}\n"
 
 

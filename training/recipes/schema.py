@@ -207,7 +207,7 @@ class Recipe(Strict):
         case_weight: A case weighs as much as it has rows, or as the root of that.
         case_share: The largest share of an epoch's draws that one case may have.
         sources: The sources learnt from; none named: all of them.
-        learnt_share: Share of the cases learnt from, of each source and label, for learning curves.
+        learnt_share: Share of the cases learnt from, of each source and label.
         phases: Low resolution first; the last one's size is the model's own input size.
         epoch_steps: Steps of an epoch, whatever the number of rows; 0: one pass over them.
         batch_size: Images a step, over all processes and accumulated micro-batches together.
@@ -281,10 +281,6 @@ class Recipe(Strict):
     def epochs(self) -> int:
         """Epochs of all phases together."""
         return sum(phase.epochs for phase in self.phases)
-
-    def count_draws(self, rows: int) -> int:
-        """Return how many images all epochs draw from so many rows."""
-        return self.epochs * (self.epoch_steps * self.batch_size or rows)
 
     @property
     def largest(self) -> int:

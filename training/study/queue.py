@@ -35,8 +35,9 @@ from training.compare.rows import align_frames, select_source
 from training.compare.runs import METRICS, TESTED
 from training.compare.schema import Report
 from training.corpus import predictions, splits
-from training.evaluate import decide, robustness
+from training.evaluate import robustness
 from training.evaluate.answers import ANSWERS
+from training.evaluate.decide.decisions import DECISIONS, TILE_DECISIONS
 from training.evaluate.suitability import page as suitability
 from training.recipes import schema as recipe
 from training.recipes.schema import Recipe
@@ -271,7 +272,7 @@ def _decide(study: Study, arm: Arm) -> Step:
     context = choose_context(page.read(study.out / REPORT), name)
     options = _options(model=model, corpus=study.corpus, context=context)
     title = f"{_name_refit(trained)}: operating points"
-    made = [model / name for name in (decide.DECISIONS, decide.TILE_DECISIONS)]
+    made = [model / name for name in (DECISIONS, TILE_DECISIONS)]
     return _keep(study, title, "evaluate.decide", options, folds, [model / WEIGHTS, *made])
 
 
@@ -289,7 +290,7 @@ def _map_slides(study: Study, arm: Arm) -> Step:
     _, folds, model = _find_folds(study, arm)
     out = study.out / slides.FILE
     options = _options(model=model, corpus=study.corpus, out=out)
-    files = [*(model / name for name in (WEIGHTS, decide.TILE_DECISIONS)), out]
+    files = [*(model / name for name in (WEIGHTS, TILE_DECISIONS)), out]
     return _keep(study, "whole cases as slides", "study.slides", options, folds, files)
 
 

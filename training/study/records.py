@@ -24,7 +24,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from bcd_models.decision import calibrate
-from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
 from training import command, run_folder
@@ -45,11 +44,7 @@ TUNED_TEXTS = (".yaml", ".json", ".md")
 
 
 def gather(study: Path, out: Path) -> list[str]:
-    """Add to the records of a study what it has come to since; returns the names of all its runs.
-
-    Raises:
-        InputError: The records can't be written.
-    """
+    """Add what a study has come to since to its records; returns the names of all its runs."""
     asked = sorted(path.parent for path in (study / "runs").glob(f"*/*/*/{ANSWERS}"))
     runs = [run for run in asked if not run_folder.read_provenance(run).held_out.nothing]
     files = {run / name for run in runs for name in RUN_FILES}
@@ -58,15 +53,11 @@ def gather(study: Path, out: Path) -> list[str]:
     for tuning in sorted((study / "tune").glob("*")):
         if not (tuning / BEST).exists() and (journal := _journal(tuning)):
             contents[out / "tune" / tuning.name / JOURNAL] = journal.encode()
-    try:
-        for path, data in contents.items():
-            if not path.exists() or path.read_bytes() != data:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_files({path: data})
-        for best in (out / "tune").glob(f"*/{BEST}"):
-            best.with_name(JOURNAL).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{out} can't be written: {error}") from None
+    for path, data in contents.items():
+        if not path.exists() or path.read_bytes() != data:
+            write_files({path: data})
+    for best in (out / "tune").glob(f"*/{BEST}"):
+        best.with_name(JOURNAL).unlink(missing_ok=True)
     return [run.relative_to(study / "runs").as_posix() for run in runs]
 
 
@@ -95,7 +86,6 @@ def restore(records: Path, study: Path, corpus: Path) -> list[str]:
             if path.name == JOURNAL:
                 _restore_tuning(tuning, path.read_text("utf-8"))
             elif not (tuning / path.name).exists():
-                tuning.mkdir(parents=True, exist_ok=True)
                 write_files({tuning / path.name: path.read_bytes()})
     return restored
 

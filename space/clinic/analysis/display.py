@@ -17,13 +17,13 @@ MAX_SIDE = 800
 SEEN, LEFT_OUT = 255, 128  # alpha of a stored heat map; 0: not looked at
 
 
-def resize_for_display(explanation: Explanation, side: int = MAX_SIDE) -> Explanation:
-    """Return the same image and heat map with a longer side of at most ``side`` pixels.
+def resize_for_display(explanation: Explanation) -> Explanation:
+    """Return the same image and heat map with a longer side of at most ``MAX_SIDE`` pixels.
 
     Small images grow by a whole factor, so that their pixels stay what they are.
     """
-    size = display_size(explanation.image.size, side)
-    return replace(_resize_map(explanation, size), image=enlarge(explanation.image, side))
+    size = display_size(explanation.image.size)
+    return replace(_resize_map(explanation, size), image=enlarge(explanation.image))
 
 
 def reduce_heat_map(explanation: Explanation) -> Explanation:
@@ -34,21 +34,21 @@ def reduce_heat_map(explanation: Explanation) -> Explanation:
     return _resize_map(explanation, display_size((width, height)))
 
 
-def enlarge(image: Image.Image, side: int = MAX_SIDE) -> Image.Image:
-    """Return an image with a longer side of at most ``side`` pixels; small ones are enlarged."""
-    grows = max(image.size) <= side
+def enlarge(image: Image.Image) -> Image.Image:
+    """Return an image enlarged, or reduced, to a longer side of at most ``MAX_SIDE`` pixels."""
+    grows = max(image.size) <= MAX_SIDE
     way = Image.Resampling.NEAREST if grows else Image.Resampling.LANCZOS
-    return image.resize(display_size(image.size, side), way)
+    return image.resize(display_size(image.size), way)
 
 
-def display_size(size: tuple[int, int], side: int = MAX_SIDE) -> tuple[int, int]:
+def display_size(size: tuple[int, int]) -> tuple[int, int]:
     """Return width and height of an image as ``enlarge`` makes it."""
     width, height = size
     longer = max(size)
-    if longer <= side:
-        factor = side // longer
+    if longer <= MAX_SIDE:
+        factor = MAX_SIDE // longer
         return width * factor, height * factor
-    return max(1, round(width * side / longer)), max(1, round(height * side / longer))
+    return max(1, round(width * MAX_SIDE / longer)), max(1, round(height * MAX_SIDE / longer))
 
 
 def encode_heat_map(explanation: Explanation) -> bytes:

@@ -170,6 +170,21 @@ def test_an_existing_folder_wins(
     assert loaded.weights_sha256 == light_model.weights_sha256
 
 
+@pytest.mark.parametrize("holds", [[], ["notes.txt"]])
+def test_a_folder_that_is_no_model_but_named_like_one_says_both_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holds: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "light").mkdir(parents=True)
+    for name in holds:
+        (tmp_path / "org" / "light" / name).touch()
+    for asked in ("org/light", "org/lights"):
+        with pytest.raises(ModelFolderError) as told:
+            BCDClassifier.from_pretrained(asked)
+        for words in ("org/light", f"the Hub's {asked}", "another folder"):
+            assert words in str(told.value)
+
+
 def test_a_mistyped_folder_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cards" / "bcd-mobilenetv2").mkdir(parents=True)

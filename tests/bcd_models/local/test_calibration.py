@@ -16,8 +16,8 @@ from bcd_models.config import DecisionConfig
 from bcd_models.decision import calibrate, sigmoid
 from bcd_models.errors import InputError
 from bcd_models.local import metrics
-from bcd_models.local.calibration import measure_calibration
-from bcd_models.local.points import OPERATING_POINTS, band_around, fit_decision
+from bcd_models.local.calibration import fit_line, measure_calibration
+from bcd_models.local.points import OPERATING_POINTS, band_around, choose_points, fit_decision
 from tests.support import synthetic
 
 FRAME = pd.DataFrame(
@@ -57,7 +57,7 @@ def test_a_point_added_as_one_entry_is_found_where_a_user_looks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def call_everything(probability: np.ndarray, _truth: np.ndarray) -> float:
+    def call_everything(probability: np.ndarray, _truth: np.ndarray, _balanced: float) -> float:
         return float(probability.min())
 
     monkeypatch.setitem(OPERATING_POINTS, "everything", call_everything)
@@ -93,6 +93,22 @@ def test_points_keep_what_they_are_named_for() -> None:
     assert (probability[~truth] < below).mean() < 0.95
 
 
+@pytest.mark.parametrize("balanced", [None, 0.3])
+@pytest.mark.parametrize("gap", [0.5, 2, 4, 50])
+def test_screening_finds_and_confirm_spares_no_less_than_balanced(
+    gap: float, balanced: float | None
+) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random(600) < 0.3
+    margins = rng.normal(0, 1, 600) + gap * truth
+    rule = fit_decision(margins, truth, refer_share=0)
+    points = choose_points(calibrate(margins, rule), truth, balanced)
+    thresholds = {name: point.threshold for name, point in points.items()}
+    assert thresholds["screening"] <= thresholds["balanced"] <= thresholds["confirm"]
+    assert thresholds["balanced"] == (balanced or pytest.approx(truth.mean()))
+    assert rule.own_point == "balanced"
+
+
 def test_figures_by_hand() -> None:
     truth = np.array([1, 1, 1, 0, 0, 0, 0], bool)
     probability = np.array([0.9, 0.6, 0.2, 0.7, 0.1, 0.1, 0.3])
@@ -121,10 +137,10 @@ def test_intervals_hold_the_value_and_pairs_are_tighter() -> None:
     cases, sources = pd.Series(np.arange(600) // 10), pd.Series(["idc"] * 600)
     drawn = metrics.draw_resamples(cases, sources, count=200)
     auroc = metrics.measure_interval(metrics.auroc, truth, scores, drawn)
-    assert auroc["low"] < auroc["value"] < auroc["high"]
+    assert auroc.low < auroc.value < auroc.high
     noisy = scores + np.random.default_rng(1).normal(0, 0.01, 600)
     gap = metrics.measure_difference(metrics.auroc, truth, scores, noisy, drawn)
-    assert gap["high"] - gap["low"] < auroc["high"] - auroc["low"]
+    assert gap.high - gap.low < auroc.high - auroc.low
 
 
 def test_calibration_of_a_calibrated_score() -> None:
@@ -136,6 +152,14 @@ def test_calibration_of_a_calibrated_score() -> None:
     assert found["intercept"] == pytest.approx(0, abs=0.05)
     floor = found["ece_if_perfectly_calibrated"]
     assert metrics.expected_calibration_error(truth, probability) < 3 * floor
+
+
+@pytest.mark.parametrize("number", [0.1, 27.631, 1e6])
+def test_a_number_that_is_always_the_same_has_no_slope(number: float) -> None:
+    truth = np.arange(300) % 3 == 0
+    slope, intercept = fit_line(np.full(300, number), truth)
+    assert abs(slope * number) < 1e-6
+    assert sigmoid(intercept + slope * number) == pytest.approx(truth.mean(), abs=1e-6)
 
 
 def test_small_subgroups_are_not_estimable() -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
+from bcd_models.config import Estimate
 from bcd_models.decision import sigmoid
 from bcd_models.local import metrics
 
@@ -82,12 +83,13 @@ def test_intervals_and_differences_are_quantiles_of_the_plain_bootstrap(scored, 
     ours = [figure(truth[rows], probability[rows]) for rows in drawn]
     theirs = [figure(truth[rows], other[rows]) for rows in drawn]
     low, high = np.quantile(ours, (0.025, 0.975))
-    assert metrics.measure_interval(figure, truth, probability, drawn) == pytest.approx(
+    found = metrics.measure_interval(figure, truth, probability, drawn)
+    assert found.model_dump() == pytest.approx(
         {"value": figure(truth, probability), "low": low, "high": high}, abs=1e-12
     )
     low, high = np.quantile(np.subtract(ours, theirs), (0.025, 0.975))
     gap = metrics.measure_difference(figure, truth, probability, other, drawn)
-    assert (gap["low"], gap["high"]) == pytest.approx((low, high), abs=1e-12)
+    assert (gap.low, gap.high) == pytest.approx((low, high), abs=1e-12)
 
 
 def test_best_balanced_accuracy_is_the_largest_of_all_thresholds(scored) -> None:
@@ -100,10 +102,10 @@ def test_best_balanced_accuracy_is_the_largest_of_all_thresholds(scored) -> None
 def test_differences_are_of_each_models_own_threshold(scored) -> None:
     truth, probability, drawn = scored
     found = metrics.measure_differences(truth, (probability, 0.4), (probability, 0.7), drawn)
-    assert found["auroc"] == {"value": 0, "low": 0, "high": 0}
+    assert found["auroc"] == Estimate(value=0, low=0, high=0)
     recalls = [sk.recall_score(truth, probability >= t) for t in (0.4, 0.7)]
-    assert found["recall"]["value"] == pytest.approx(recalls[0] - recalls[1])
-    assert found["recall"]["low"] <= found["recall"]["value"] <= found["recall"]["high"]
+    assert found["recall"].value == pytest.approx(recalls[0] - recalls[1])
+    assert found["recall"].low <= found["recall"].value <= found["recall"].high
 
 
 def test_many_rows_are_taken_in_blocks(scored, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +114,9 @@ def test_many_rows_are_taken_in_blocks(scored, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(metrics, "_BLOCK", 7 * len(truth))
     assert len(list(drawn.blocks(truth))) == 4
     parts = metrics.measure_intervals(truth, probability, THRESHOLD, drawn)
-    assert all(parts[name] == pytest.approx(whole[name], abs=1e-12) for name in whole)
+    assert parts.keys() == whole.keys()
+    for name, one in parts.items():
+        assert one.model_dump() == pytest.approx(whole[name].model_dump(), abs=1e-12)
 
 
 def test_resamples_of_one_label_are_left_out() -> None:

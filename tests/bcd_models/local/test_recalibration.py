@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -96,10 +97,16 @@ def test_too_few_cases_are_refused_with_the_number_needed() -> None:
         local.calibrate(probability, benign, case, DecisionConfig())
 
 
-def test_answers_that_fall_with_the_labels_are_refused() -> None:
+def test_answers_that_are_not_shown_to_rise_with_the_labels_are_refused() -> None:
     probability, labels, case = sample()
-    with pytest.raises(InputError, match="don't rise with the labels"):
+    with pytest.raises(InputError, match=r"rise with the labels .*slope -0\.\d"):
         local.calibrate(1 - probability, labels, case, DecisionConfig())
+    chance = np.random.default_rng(1).permutation(probability)
+    slope = local.measure(chance, labels, case, DecisionConfig()).slope
+    assert slope.low < 0 < slope.high
+    shown = f"{slope.value:.2f} ({slope.low:.2f} to {slope.high:.2f})"
+    with pytest.raises(InputError, match=re.escape(shown)):
+        local.calibrate(chance, labels, case, DecisionConfig())
 
 
 def test_a_new_folder_holds_the_calibrated_model(
@@ -123,8 +130,7 @@ def test_a_new_folder_holds_the_calibrated_model(
     expected = sigmoid(told.decision.slope * margin + told.decision.intercept)
     assert answer.probability == pytest.approx(float(expected), abs=1e-6)
     assert answer.threshold == told.after.points["screening"].threshold
-    where = new.config.calibrated
-    assert where is not None
+    (where,) = new.config.calibrated
     assert (where.images, where.cases, where.malignant) == (60, 20, told.before.counts.malignant)
     assert (where.parent, where.parent_version) == (old.config.name, "1.2.3")
     assert where.parent_weights_sha256 == old.weights_sha256
@@ -132,11 +138,6 @@ def test_a_new_folder_holds_the_calibrated_model(
     info = bcd("info", out).stdout
     assert "calibrated locally" in info
     assert f"{where.words}\n" in info
-    settings = json.loads((out / "config.json").read_text())
-    settings["bcd"]["calibrated"]["parent_weights_sha256"] = "0" * 64
-    other = shutil.copytree(out, tmp_path / "other")
-    (other / "config.json").write_text(json.dumps(settings))
-    assert f"{where.words}; doesn't hold: the weights are others" in bcd("info", other).stdout
     assert "calibrated" not in json.loads(bcd("info", telling, "--json").stdout)
     card = (out / "README.md").read_text()
     for text in (where.words, NOTICE, "| screening |"):
@@ -144,9 +145,83 @@ def test_a_new_folder_holds_the_calibrated_model(
     again = bcd("calibrate", drawn[0] / "list.csv", "--model", telling, "--out", out)
     assert again.returncode == 2
     assert "is there already" in again.stderr
-    over = bcd("calibrate", drawn[0] / "list.csv", "--model", telling, "--out", telling)
-    assert over.returncode == 2
-    assert {path.name: path.read_bytes() for path in telling.iterdir()} == kept
+
+
+@pytest.mark.parametrize("out", ["model", "model/ours", "model/one/../ours", "link/ours", "."])
+def test_a_model_s_folder_stays_as_it_is(
+    drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path, out: str
+) -> None:
+    model = shutil.copytree(telling, tmp_path / "model")
+    (tmp_path / "link").symlink_to(model, target_is_directory=True)
+    before = sorted(tmp_path.rglob("*"))
+    asked = drawn[0] / "list.csv", "--model", model, "--out", tmp_path / out
+    reasons = {"calibrate": "is there already" if out in (".", "model") else "the model folder"}
+    if out != ".":  # a report may lie beside the model
+        reasons["validate"] = "the model folder"
+    for verb, reason in reasons.items():
+        done = bcd(verb, *asked)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert reason in done.stderr
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_calibration_of_other_weights_is_an_error(
+    drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path
+) -> None:
+    images, _ = local.read_labelled(drawn[0] / "list.csv")
+    ours, found, _ = local.recalibrate(BCDClassifier.from_pretrained(telling), images)
+    local.write_folder(ours, found, tmp_path / "ours")
+    trained = BCDClassifier.from_pretrained(tmp_path / "ours")
+    trained.network.get_classifier().bias.data += 1
+    trained.save_pretrained(tmp_path / "trained")
+    again = BCDClassifier.from_pretrained(tmp_path / "trained")
+    assert again.config.calibrated == ()
+    assert again.config.decision == ours.config.decision
+    for name in ("model.safetensors", "model.onnx"):  # the weights are exchanged, and the graph
+        shutil.copy(tmp_path / "trained" / name, tmp_path / "ours")
+    settings = json.loads((tmp_path / "ours" / "config.json").read_text())
+    settings["bcd"]["graphs"] = json.loads((tmp_path / "trained" / "config.json").read_text())[
+        "bcd"
+    ]["graphs"]
+    (tmp_path / "ours" / "config.json").write_text(json.dumps(settings))
+    listed = drawn[0] / "list.csv"
+    for asked in (
+        ["info"],
+        ["predict", drawn[0] / "7.png", "--model"],
+        ["validate", listed, "--ladder-images", "0", "--model"],
+        ["calibrate", listed, "--out", tmp_path / "more", "--model"],
+    ):
+        done = bcd(*asked, tmp_path / "ours")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "calibrated locally with other weights" in done.stderr
+
+
+def test_a_second_calibration_stands_beside_that_of_the_other_kind(
+    drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path
+) -> None:
+    single, _ = local.read_labelled(drawn[0] / "list.csv")
+    larger, _ = local.read_labelled(draw_larger_fields(tmp_path))
+    model = BCDClassifier.from_pretrained(telling)
+    first, _, _ = local.recalibrate(model, single)
+    both, found, _ = local.recalibrate(first, larger)
+    local.write_folder(both, found, tmp_path / "both")
+    both = BCDClassifier.from_pretrained(tmp_path / "both")
+    alone, _, _ = local.recalibrate(model, larger)
+    assert both.config.decision == first.config.decision
+    assert both.config.for_tiles == alone.config.for_tiles  # of the same margins, not of answers
+    assert [one.larger_fields for one in both.config.calibrated] == [False, True]
+    assert both.config.calibrated[1].parent_version == first.config.version
+    info, card = bcd("info", tmp_path / "both").stdout, (tmp_path / "both/README.md").read_text()
+    for one in both.config.calibrated:
+        assert one.words in info
+        assert one.words in card
+    tiles = both.config.for_tiles.points["screening"].threshold
+    assert f"tiles, threshold, screening {tiles:.3f}" in " ".join(info.split())
+    anew, _, _ = local.recalibrate(both, single[3:])
+    assert [one.larger_fields for one in anew.config.calibrated] == [True, False]
+    straight, _, _ = local.recalibrate(model, single[3:])
+    fitted, expected = anew.config.decision, straight.config.decision
+    assert (fitted.slope, fitted.intercept) == pytest.approx((expected.slope, expected.intercept))
 
 
 def test_what_else_is_referred_counts(drawn: tuple[Path, list[Row]], telling: Path) -> None:
@@ -169,28 +244,30 @@ def test_other_images_or_labels_have_another_fingerprint(
         local.recalibrate(model, some)[0].config.calibrated for some in (images, images[::-1])
     )
     assert first == second  # in any order
-    fewer = local.recalibrate(model, images[:-1])[0].config.calibrated
-    assert fewer is not None
-    assert first is not None
-    assert fewer.fingerprint != first.fingerprint
-    assert model.config.calibrated is None
+    (fewer,) = local.recalibrate(model, images[:-1])[0].config.calibrated
+    assert fewer.fingerprint != first[0].fingerprint
+    assert model.config.calibrated == ()
 
 
-def test_larger_fields_calibrate_the_rule_of_tiles(telling: Path, tmp_path: Path) -> None:
+def draw_larger_fields(folder: Path) -> Path:
+    """Draw fields of two tiles, of 24 cases; one in seven is labelled the other way round."""
     rows: list[Row] = []
     for number in range(24):
         kind = synthetic.KINDS[number % 2]
         pixels = synthetic.patch(kind, number, pixels=(110, 60), width_um=440)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        Image.fromarray(pixels).save(folder / f"{number}.png")
         label = synthetic.KINDS[(number + (number % 7 == 0)) % 2]
         rows.append((f"{number}.png", label, f"c{number}", "4"))
-    images, _ = local.read_labelled(write_list(tmp_path, rows))
+    return write_list(folder, rows)
+
+
+def test_larger_fields_calibrate_the_rule_of_tiles(telling: Path, tmp_path: Path) -> None:
+    images, _ = local.read_labelled(draw_larger_fields(tmp_path))
     model = BCDClassifier.from_pretrained(telling)
     ours, found, _ = local.recalibrate(model, images)
     assert ours.config.decision == model.config.decision
     assert ours.config.for_tiles == found.decision
-    assert ours.config.calibrated is not None
-    assert ours.config.calibrated.larger_fields
+    assert ours.config.calibrated[0].larger_fields
     Image.fromarray(synthetic.patch("benign", 1)).save(tmp_path / "0.png")
     with pytest.raises(InputError, match="1 images show one field of the model's and 23 show more"):
         local.recalibrate(model, images)

@@ -186,6 +186,33 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,case,mpp\n0.png;benign;a;4\n",
+        "path,label,case,mpp\n0.png,benign,a,4\n1.png;benign;a;4,5\n",
+        "path,label,case\n0.png\tbenign\ta\n",
+        "path,label,case\n0.png|benign|a\n",
+        "path;label;case\n0.png,benign,a\n",
+        "path\tlabel\tcase\n0.png\tbenign\ta\n",
+    ],
+)
+def test_a_list_that_is_separated_otherwise_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    line = text.count("\n") if text.startswith("path,") else 1
+    with pytest.raises(InputError, match=rf"line {line}: .*separate columns by commas"):
+        local.read_labelled(tmp_path / "list.csv")
+    done = bcd("predict", tmp_path / "list.csv", "--model", CARD)
+    assert done.returncode == 2
+    assert "separate columns by commas" in done.stderr
+
+
+def test_a_name_with_a_semicolon_is_a_name(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path,label,case,mpp\na;b.png,benign,a\n")
+    images, faults = local.read_labelled(tmp_path / "list.csv")
+    assert ([one.name for one in images], faults) == (["a;b.png"], [])
+
+
+@pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["--point", "none"], "no operating point 'none'"),
@@ -273,6 +300,24 @@ def test_arrays_that_say_nothing_are_refused() -> None:
         local.measure(probability[1:], labels, cases, DecisionConfig())
     with pytest.raises(InputError, match="between 0 and 1"):
         local.measure(probability + 1, labels, cases, DecisionConfig())
+    with pytest.raises(InputError, match="must be numbers"):
+        local.measure(["0.5", "high"], labels[:2], cases[:2], DecisionConfig())
+    with pytest.raises(InputError, match="image 3 has no case"):
+        local.measure(probability, labels, [0.0] * 3 + [np.nan] * 397, DecisionConfig())
+    for same in (0.0, 0.3, 1.0):
+        with pytest.raises(InputError, match=rf"all 400 answers are {same:g}: they tell no image"):
+            local.measure(np.full(400, same), labels, cases, DecisionConfig())
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_arrays_with_another_axis_are_refused(which: int) -> None:
+    arrays = [one[:, None] if place == which else one for place, one in enumerate(sample())]
+    for ask in (local.measure, local.calibrate):
+        with pytest.raises(InputError, match=r"one value for each image, shape \(N,\)"):
+            ask(*arrays, DecisionConfig())
+    columns = [one[:, None] for one in sample()]
+    with pytest.raises(InputError, match="one value for each image"):
+        local.measure(*columns, DecisionConfig())
 
 
 def test_figures_need_neither_torch_nor_scipy_nor_pandas() -> None:

@@ -396,14 +396,19 @@ def test_a_slide_that_cannot_be_read_at_all(
     assert found.words.startswith("no tile of the tissue found could be read")
 
 
-def test_unsuitable_tiles_are_left_out_counted_and_kept(
-    model: BCDClassifier, light_model: BCDClassifier, picture: np.ndarray, tmp_path: Path
-) -> None:
-    """A photograph glued over two tiles of tumour; a second run takes both from the journal."""
+def glue_photograph(picture: np.ndarray, folder: Path) -> Path:
+    """A slide of the picture, with a photograph over two tiles of tumour."""
     glued = picture.copy()
     photograph = Image.fromarray(chelsea()).resize((2 * SIDE, SIDE), Image.Resampling.BOX)
     glued[4 * SIDE : 5 * SIDE, 5 * SIDE : 7 * SIDE] = np.asarray(photograph)
-    slide = write_slide(tmp_path / "glued.tif", glued, MPP)
+    return write_slide(folder / "glued.tif", glued, MPP)
+
+
+def test_unsuitable_tiles_are_left_out_counted_and_kept(
+    model: BCDClassifier, light_model: BCDClassifier, picture: np.ndarray, tmp_path: Path
+) -> None:
+    """A second run takes both from the journal."""
+    slide = glue_photograph(picture, tmp_path)
     judged = model.__copy__()
     judged.config = model.config.model_copy(update={"suitability": light_model.suitability})
     with pytest.raises(Enough):
@@ -430,10 +435,7 @@ def test_unsuitable_tiles_are_counted_all_the_same_where_asked_and_named(
     model: BCDClassifier, light_model: BCDClassifier, picture: np.ndarray, tmp_path: Path
 ) -> None:
     """By the command; the journal of a run that left them out goes on all the same."""
-    glued = picture.copy()
-    photograph = Image.fromarray(chelsea()).resize((2 * SIDE, SIDE), Image.Resampling.BOX)
-    glued[4 * SIDE : 5 * SIDE, 5 * SIDE : 7 * SIDE] = np.asarray(photograph)
-    slide = write_slide(tmp_path / "glued.tif", glued, MPP)
+    slide = glue_photograph(picture, tmp_path)
     judged = model.__copy__()
     judged.config = model.config.model_copy(update={"suitability": light_model.suitability})
     judged.save_pretrained(tmp_path / "telling")

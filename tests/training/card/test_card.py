@@ -43,8 +43,10 @@ from training.card import provenance as card_provenance
 from training.card import write as card
 from training.corpus import splits
 from training.corpus.sources import SOURCES
-from training.evaluate import decide, referral, robustness
+from training.evaluate import robustness
 from training.evaluate import schema as measured
+from training.evaluate.decide import referral
+from training.evaluate.decide.decisions import DECISIONS
 from training.evaluate.suitability import page as suitability
 from training.recipes.schema import Recipe
 
@@ -260,7 +262,7 @@ def read_gate(folder: Path) -> suitability.Suitability | None:
 def test_every_section_is_there_and_says_something(folder: Path) -> None:
     text = body(folder)
     missing = set()
-    if not (folder / decide.DECISIONS).is_file():
+    if not (folder / DECISIONS).is_file():
         missing.add("Operating points")
     if not (folder / robustness.FILE).is_file():
         missing.add("When images grow worse")
@@ -315,8 +317,8 @@ def test_every_number_is_one_of_the_two_files(folder: Path) -> None:
     for source in SOURCES.values():
         allowed |= found_in(f"{source.licence} {source.citation} {source.expected_cases}")
         allowed.add(f"{sum(source.expected.values()):,}")
-    if (folder / decide.DECISIONS).is_file():
-        allowed |= stated(json.loads((folder / decide.DECISIONS).read_text()))
+    if (folder / DECISIONS).is_file():
+        allowed |= stated(json.loads((folder / DECISIONS).read_text()))
         shares = (*referral.ALPHAS, *referral.COVERAGES, referral.CONFIDENCE, referral.LARGE_ERROR)
         allowed |= {f"{100 * share:g}" for share in shares} | {str(splits.FOLDS)}
     if gate := read_gate(folder):

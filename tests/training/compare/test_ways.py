@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from bcd_models.config import Estimate, HeldOut, Provenance
 from bcd_models.local.ladder import LADDER
 from tests.support.reports import make_report
-from training.compare import goals, groups, page, schema, ways
+from training.compare import goals, page, published, schema, ways
 from training.compare.runs import Missing, Run
 from training.corpus.selection import open_corpus
 from training.evaluate import answers
@@ -113,7 +113,7 @@ def test_what_is_asked_for_is_what_is_recorded() -> None:
 
 
 @pytest.fixture(scope="module")
-def published(frame: pd.DataFrame) -> pd.DataFrame:
+def earlier(frame: pd.DataFrame) -> pd.DataFrame:
     """Margins of an earlier release: of half the images, worse than ours with eight views."""
     half = frame[frame.index % 2 == 0]
     table = half[["sha256", "source", "case_id", "label"]].copy()
@@ -124,7 +124,7 @@ def published(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def asked(frame: pd.DataFrame, published: pd.DataFrame) -> schema.Asked:
+def asked(frame: pd.DataFrame, earlier: pd.DataFrame) -> schema.Asked:
     """An arm that blur and noise mislead, and another source, turned over."""
     rungs = {rung.name: frame["views_4"] for rung in LADDER}
     rungs |= {"blur_1": frame["views_4"] - 2, "noise_5": -frame["views_4"]}
@@ -143,13 +143,13 @@ def asked(frame: pd.DataFrame, published: pd.DataFrame) -> schema.Asked:
         {"breakhis": (False, other)},
     )
     grey = [np.full((50, 50, 3), 60 + 40 * (i % 4), np.uint8) for i in range(len(frame))]
-    return ways.measure_arm(arm, grey, published)
+    return ways.measure_arm(arm, grey, earlier)
 
 
 def test_a_rung_is_measured_at_the_clean_threshold(
     asked: schema.Asked, frame: pd.DataFrame
 ) -> None:
-    found = asked.rungs
+    found = {rung.name: rung.minus_clean for rung in asked.climb.rungs}
     assert found["turn_90"].recall.value == 0
     assert found["blur_1"].recall.high < -0.2
     assert found["blur_1"].specificity.low > 0
@@ -157,7 +157,9 @@ def test_a_rung_is_measured_at_the_clean_threshold(
     assert found["noise_5"].auroc.high < -0.2
     drawn = frame[frame.index % 3 != 0]
     by_hand = roc_auc_score(drawn["label"] == "malignant", drawn["views_4"])
-    assert found["clean"].auroc.value == pytest.approx(by_hand, abs=0.02)
+    assert asked.climb.clean.auroc.value == pytest.approx(by_hand, abs=0.02)
+    assert asked.climb.stops_at["blur"] == "blur_1"
+    assert asked.climb.stops_at["turned"] is None
 
 
 def test_ours_stand_beside_the_published_on_the_same_images(
@@ -194,27 +196,30 @@ def test_another_source_is_measured_by_tile_image_and_case(
     assert other.called["adenosis"][1] > other.called["ductal carcinoma"][1]
 
 
-def test_a_random_split_is_set_beside_the_folds(
-    published: pd.DataFrame, frame: pd.DataFrame
-) -> None:
-    (found,) = groups.compare_random(published, "idc")
+def test_a_random_split_is_set_beside_the_folds(earlier: pd.DataFrame, frame: pd.DataFrame) -> None:
+    (found,) = published.compare_random(earlier, "idc")
     assert found.counts.images == len(frame[frame.index % 6 == 0])
     assert found.difference.value == pytest.approx(found.random.value - found.grouped.value)
     assert found.difference.low > 0
     with pytest.raises(Missing, match="no run on the random split"):
-        groups.compare_random(published.drop(columns="mobilenetv2/tuned/random"), "idc")
+        published.compare_random(earlier.drop(columns="mobilenetv2/tuned/random"), "idc")
 
 
 def test_goals_say_what_is_met_and_what_is_not(asked: schema.Asked) -> None:
     found = {goal.words: goal for goal in goals.list_goals((asked,), ())}
     assert found["jpeg_80_420: recall"].met
     assert not found["blur_1: recall"].met
-    spoilt = asked.rungs | {
-        "jpeg_80_420": asked.rungs["clean"].model_copy(
-            update={"recall": Estimate(value=-0.06, low=-0.1, high=0)}
+    lost = Estimate(value=-0.06, low=-0.1, high=0)
+    spoilt = [
+        rung.model_copy(
+            update={"minus_clean": rung.minus_clean.model_copy(update={"recall": lost})}
         )
-    }
-    changed = asked.model_copy(update={"rungs": spoilt})
+        if rung.name == "jpeg_80_420"
+        else rung
+        for rung in asked.climb.rungs
+    ]
+    climb = asked.climb.model_copy(update={"rungs": tuple(spoilt)})
+    changed = asked.model_copy(update={"climb": climb})
     again = {goal.words: goal for goal in goals.list_goals((changed,), ())}
     assert not again["jpeg_80_420: recall"].met
     assert again["jpeg_80_420: recall"].bound == -0.05
@@ -230,8 +235,10 @@ def test_goals_say_what_is_met_and_what_is_not(asked: schema.Asked) -> None:
 def test_the_page_shows_every_way(asked: schema.Asked) -> None:
     report = make_report(asked=(asked,), goals=goals.list_goals((asked,), ()))
     text = page.render(report)
+    lines = text.splitlines()
     for rung in LADDER:
-        assert f"| {rung.name} |" in text
+        (line,) = [one for one in lines if one.startswith(f"| {rung.kind}, {rung.words}")]
+        assert ("**" in line) == (rung.name in asked.climb.stops_at.values())
     for words in ("first sample", "zero-shot", "three fields", "idc/0", "brightness", "**no**"):
         assert words in text
     tables = [line.count("|") for line in text.splitlines() if line.startswith("|")]

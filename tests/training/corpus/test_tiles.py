@@ -15,7 +15,7 @@ from bcd_models.errors import InputError
 from tests.support import small_runs, synthetic
 from training.corpus import build as corpus
 from training.corpus import splits
-from training.corpus.selection import open_data
+from training.corpus.selection import open_corpus, select_data
 from training.corpus.sources.breakhis import BREAKHIS
 from training.corpus.tiles import BLANK, TOO_SMALL
 from training.recipes import schema as recipe
@@ -131,7 +131,7 @@ def test_an_older_corpus_opens(older_corpus: Path, tmp_path: Path) -> None:
         assert set(split.part) == set(splits.SHARES)
     folder = shutil.copytree(older_corpus, tmp_path / "corpus")
     plan = recipe.read(small_runs.write(tmp_path / "recipe.yaml"))
-    data = open_data(folder, plan, HeldOut())
+    data = select_data(open_corpus(folder, plan.split), plan, HeldOut())
     assert len(data.training.frame) + len(data.held_out.frame) < len(rows)
     assert list(folder.glob(".pixels-*"))
 

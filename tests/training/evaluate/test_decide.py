@@ -23,8 +23,9 @@ from tests.conftest import ROOT
 from training import command
 from training.card import write as card
 from training.corpus.selection import open_corpus
-from training.evaluate import answers, decide
+from training.evaluate import answers
 from training.evaluate.answers import ANSWERS
+from training.evaluate.decide import decisions, fit, page
 from training.evaluate.reliability import measure_reliability
 from training.evaluate.schema import Counts
 from training.run_folder import RUN_FILE
@@ -43,16 +44,16 @@ def test_the_cards_hold_what_the_records_give(name: str, tmp_path: Path) -> None
     shutil.copytree(CARDS / name, folder)
     asked = ["--model", str(folder), "--margins", str(MARGINS), "--arm", ARMS[name]]
     with pytest.raises(SystemExit) as end:
-        command.run(decide.main, asked)
+        command.run(fit.main, asked)
     assert end.value.code == 0
-    for file in (decide.DECISIONS, "config.json"):  # processors differ in the last digit
+    for file in (decisions.DECISIONS, "config.json"):  # processors differ in the last digit
         found, published = (read_leaves(one / file) for one in (folder, CARDS / name))
         assert found.keys() == published.keys()
         for place, value in published.items():
             near = pytest.approx(value, rel=1e-9) if isinstance(value, float) else value
             assert found[place] == near, place
-    assert (folder / decide.CURVE).read_bytes().startswith(b"\x89PNG")
-    assert (CARDS / name / decide.CURVE).is_file()
+    assert (folder / decisions.CURVE).read_bytes().startswith(b"\x89PNG")
+    assert (CARDS / name / decisions.CURVE).is_file()
 
 
 def read_leaves(path: Path) -> dict[str, Any]:
@@ -69,12 +70,12 @@ def read_leaves(path: Path) -> dict[str, Any]:
 
 
 def test_figures_are_those_of_the_margins() -> None:
-    frame = decide.read_margins(MARGINS, "mobilenetv2/tuned")
+    frame = fit.read_margins(MARGINS, "mobilenetv2/tuned")
     within = frame[frame["source"] == "idc"].reset_index(drop=True)
     rule = BCDClassifier.from_pretrained(CARDS / "bcd-mobilenetv2").config.decision
     truth = metrics.is_malignant(within)
     probability = calibrate(within["margin"].to_numpy(), rule)
-    for name, figures in decide.fit_points(within, rule).items():
+    for name, figures in fit.fit_points(within, rule).items():
         point = figures.point
         called = probability >= point.threshold
         assert point.sensitivity is not None
@@ -95,7 +96,7 @@ def test_figures_are_those_of_the_margins() -> None:
 
 def test_an_unknown_arm_is_refused() -> None:
     with pytest.raises(InputError, match="holds no fold of resnet/plain"):
-        decide.read_margins(MARGINS, "resnet/plain")
+        fit.read_margins(MARGINS, "resnet/plain")
 
 
 def drawn(cases: int, scale: float = 1.0) -> pd.DataFrame:
@@ -116,14 +117,14 @@ def drawn(cases: int, scale: float = 1.0) -> pd.DataFrame:
 
 
 def test_probabilities_that_round_to_one_are_told_apart() -> None:
-    for figures in decide.fit_points(drawn(60, scale=100), DecisionConfig()).values():
+    for figures in fit.fit_points(drawn(60, scale=100), DecisionConfig()).values():
         assert all(0 < one.realised.loss <= one.alpha for one in figures.promises)
 
 
 def test_a_promise_of_too_few_cases_leaves_its_place_empty() -> None:
     frame = drawn(30)
-    points = decide.fit_points(frame, DecisionConfig())
-    decisions = decide.Decisions(
+    points = fit.fit_points(frame, DecisionConfig())
+    document = decisions.Decisions(
         weights_sha256="",
         arm="a/b",
         source="idc",
@@ -131,12 +132,12 @@ def test_a_promise_of_too_few_cases_leaves_its_place_empty() -> None:
         calibration=measure_reliability(frame),
         points=points,
     )
-    page = decide.tabulate(decisions)
-    assert page.count("| 2% | too few cases |") == 3  # which takes 49
-    assert page.count("| 5% | too few cases |") == 0
-    assert page.count(" cases above 20%, ") == 6  # MAPIE's, beside the two that hold
-    assert decide.CAUTION in page
-    brief = decide.tabulate_promises({"A model": decisions})
+    text = page.tabulate(document)
+    assert text.count("| 2% | too few cases |") == 3  # which takes 49
+    assert text.count("| 5% | too few cases |") == 0
+    assert text.count(" cases above 20%, ") == 6  # MAPIE's, beside the two that hold
+    assert page.CAUTION in text
+    brief = page.tabulate_promises({"A model": document})
     assert "| A model | 2% | too few cases |" in brief
     assert re.search(r"\| A model \| 5% \| \d+\.\d% \| [0-4]\.\d% \|", brief)
 
@@ -144,9 +145,9 @@ def test_a_promise_of_too_few_cases_leaves_its_place_empty() -> None:
 def test_margins_that_decide_nothing_are_refused() -> None:
     for wrong in (drawn(9), drawn(60).assign(label="benign")):
         with pytest.raises(InputError, match="of one label, or of fewer than 10 cases"):
-            decide.fit_points(wrong, DecisionConfig())
+            fit.fit_points(wrong, DecisionConfig())
     with pytest.raises(InputError, match="holds 1 fold of efficientnet_b2"):
-        decide.read_margins(MARGINS, "efficientnet_b2/3-epochs-MixUp-0.2")
+        fit.read_margins(MARGINS, "efficientnet_b2/3-epochs-MixUp-0.2")
 
 
 @pytest.fixture(scope="module")
@@ -184,14 +185,14 @@ def test_recorded_answers_give_a_rule_for_images_and_one_for_tiles(
     runs = [word for run in fold_runs for word in ("--run", str(run))]
     asked = ["--model", str(folder), "--corpus", str(corpus_folder), *runs, "--context", "1.5"]
     with pytest.raises(SystemExit) as end:
-        command.run(decide.main, asked)
+        command.run(fit.main, asked)
     assert end.value.code == 0
     model = BCDClassifier.from_pretrained(folder)
     rule, tiles = model.config.decision, model.config.for_tiles
     assert (rule.views, rule.slope) == (4, 1.0)
     assert (tiles.views, tiles.context) == (1, 1.5)
     assert rule.points.keys() == tiles.points.keys()
-    frame = answers.pool_folds(fold_runs, open_corpus(corpus_folder, "grouped"))
+    frame = answers.read_folds(fold_runs, open_corpus(corpus_folder, "grouped"))
     frame = frame[frame["source"] == "idc"]
     truth = metrics.is_malignant(frame)
     for one, column in ((rule, "views_4"), (tiles, "views_1")):
@@ -200,9 +201,9 @@ def test_recorded_answers_give_a_rule_for_images_and_one_for_tiles(
         assert point.sensitivity is not None
         assert point.sensitivity.value == pytest.approx(called[truth].mean())
         assert called[truth].mean() >= 0.95
-    by_tile = decide.read(folder, model.weights_sha256, decide.TILE_DECISIONS)
+    by_tile = decisions.read(folder, model.weights_sha256, decisions.TILE_DECISIONS)
     assert by_tile is not None
     assert by_tile.counts.images == len(frame)
     assert "looked at once and averaged" in card.render(folder)
     with pytest.raises(SystemExit):
-        command.run(decide.main, ["--model", str(folder)])
+        command.run(fit.main, ["--model", str(folder)])

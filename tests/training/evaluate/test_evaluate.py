@@ -253,12 +253,15 @@ def test_everything_referred_leaves_no_accuracy() -> None:
     assert referral == {"referred_share": 1.0, "accuracy_of_the_rest": None}
 
 
-def test_figures_are_written_whole_or_said_to_be_impossible(
-    make, corpus_folder: Path, tmp_path: Path
+def test_a_place_that_cannot_be_written_is_told_in_a_line(
+    make, corpus_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can't be written"):
-        evaluate.main(make(), corpus_folder, tmp_path / "file" / "metrics.json")
+    asked = ["--model", str(make()), "--corpus", str(corpus_folder)]
+    with pytest.raises(SystemExit) as end:
+        command.run(evaluate.main, [*asked, "--out", str(tmp_path / "file" / "metrics.json")])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'file'}: File exists\n"
 
 
 @pytest.mark.parametrize("cases", [36, 300])

@@ -34,7 +34,7 @@ def test_each_fold_is_predicted_from_the_others(floor: Path, corpus_folder: Path
     held = np.flatnonzero(split.fold == 1)
     others = np.flatnonzero((split.part != "test") & (split.fold != 1))
     learnt, asked = (select_rows(rows, table, part, floors.SIZE) for part in (others, held))
-    by_hand = floors.predict_by_colour(learnt, asked, floors.SIZE)
+    by_hand = floors.predict_by_colour(learnt, asked)
     assert said.loc[asked.frame["sha256"], "probability"].to_numpy() == pytest.approx(by_hand)
 
 

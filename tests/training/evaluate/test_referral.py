@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bcd_models.local.metrics import draw_resamples
-from training.evaluate.referral import (
+from training.evaluate.decide.referral import (
     COVERAGES,
     Answers,
     choose_reach,

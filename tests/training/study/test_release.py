@@ -18,8 +18,8 @@ from tests.conftest import CARDS
 from tests.support.reports import make_report
 from training.card import write as card
 from training.compare.schema import Report
-from training.evaluate import decide
 from training.evaluate import schema as measured
+from training.evaluate.decide import decisions
 from training.evaluate.robustness import Robustness
 from training.run_folder import change_config
 from training.study import release
@@ -158,7 +158,7 @@ def make_report_of(run: Path, auroc: Estimate) -> Report:
         "arm": "mobilenetv2/tuned, seed 0",
         "folds": (0, 1),
         "views": 1,
-        "calibration": decide.read(MODEL, metrics.model.weights_sha256).calibration,  # type: ignore[union-attr]
+        "calibration": decisions.read(MODEL, metrics.model.weights_sha256).calibration,  # type: ignore[union-attr]
         "one_view": auroc,
         "groups": (
             {**group, "by": "brightness", "low": 0, "high": 99, "recall": dark},

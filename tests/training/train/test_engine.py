@@ -21,7 +21,7 @@ from tests.support.small_runs import RECIPE, arguments, assert_equal, furthest, 
 from training import command
 from training.corpus import degrade
 from training.corpus.pixels import Rows
-from training.corpus.selection import Data, open_data
+from training.corpus.selection import Data, open_corpus, select_data
 from training.evaluate import scoring
 from training.recipes.schema import Recipe
 from training.train import engine
@@ -37,7 +37,7 @@ def planned(**changes: Any) -> Recipe:
 
 @pytest.fixture(scope="module")
 def data(corpus_folder: Path) -> Data:
-    return open_data(corpus_folder, planned())
+    return select_data(open_corpus(corpus_folder, "grouped"), planned())
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_accelerate_launches_processes(corpus_folder: Path, tmp_path: Path) -> N
     pair, single = (parameters(tmp_path / name) for name in ("pair", "single"))
     assert furthest(pair, single) < SUMMED_OTHERWISE
 
-    data = open_data(corpus_folder, planned())
+    data = select_data(open_corpus(corpus_folder, "grouped"), planned())
     kept = train.build_network(planned(), None)[0]
     kept.load_state_dict(small_runs.load_file(tmp_path / "pair/checkpoint/model.safetensors"))
     margins = scoring.score(

@@ -287,17 +287,13 @@ def main(
     for folder in model or []:
         model_folder.read_config(folder)  # before minutes of work
     document = measure(corpus)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        table = tabulate(document)
-        write_files(
-            {
-                out: f"{document.model_dump_json(indent=1)}\n".encode(),
-                out.with_suffix(".md"): f"# What the gate refuses\n\n{table}".encode(),
-            }
-        )
-        for folder in model or []:
-            change_config(folder, {"suitability": document.gate})
-    except OSError as error:
-        raise InputError(f"{error.filename or out} can't be written: {error}") from None
+    table = tabulate(document)
+    write_files(
+        {
+            out: f"{document.model_dump_json(indent=1)}\n".encode(),
+            out.with_suffix(".md"): f"# What the gate refuses\n\n{table}".encode(),
+        }
+    )
+    for folder in model or []:
+        change_config(folder, {"suitability": document.gate})
     typer.echo(table, nl=False)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from bcd_models.config import Strict, SuitabilityConfig, first_error
 from bcd_models.errors import InputError
+from training.pages import write_table
 
 FILE = "suitability.json"  # beside the model folders whose gate it measures
 REFUSED = 0.005  # of unseen real patches, by the network alone: what the threshold is chosen for
@@ -88,14 +89,12 @@ def read(path: Path, gate: SuitabilityConfig | None) -> Suitability | None:
 
 def tabulate(document: Suitability) -> str:
     """Return what is refused as a Markdown table, with what was aimed at and missed below it."""
-    lines = ["| images | number | refused | of them as |", "| --- | --- | --- | --- |"]
-    lines += map(_write, document.tissue)
+    shown = list(document.tissue)
     for some in _group_by_kind(document.others):
-        lines.append(_write(_pool(some)))
+        shown.append(_pool(some))
         if len(some) > 1:
-            lines += [
-                _write(one) for one in some if one.refused < some[0].refused or one.refused < 1
-            ]
+            shown += [one for one in some if one.refused < some[0].refused or one.refused < 1]
+    table = write_table(("images", "number", "refused", "of them as"), map(_write, shown))
     refused = sorted((one.refused for one in document.cases), reverse=True)
     above = sum(share > MAX_REFUSED_OF_CASE for share in refused)
     below = (
@@ -111,7 +110,7 @@ def tabulate(document: Suitability) -> str:
         )
     missed = list(find_missed(document))
     aims = f"Aimed at and missed: {'; '.join(missed)}." if missed else "All aims are met."
-    return "\n".join([*lines, "", below, "", aims, ""])
+    return "\n\n".join([table, below, aims]) + "\n"
 
 
 def summarise(document: Suitability) -> str:
@@ -126,14 +125,15 @@ def summarise(document: Suitability) -> str:
         )
         if some
     }
-    rows = [(f"real patches of unseen cases, {whole.images:,}", whole.refused)]
-    rows += [(f"{words}{_name(one)}", one.refused) for words, one in worst.items()]
-    rows += [
-        (f"{one.kind}, {one.images:,} unseen", one.refused)
+    rows = {f"real patches of unseen cases, {whole.images:,}": whole.refused}
+    rows |= {f"{words}{_name(one)}": one.refused for words, one in worst.items()}
+    rows |= {
+        f"{one.kind}, {one.images:,} unseen": one.refused
         for one in map(_pool, _group_by_kind(document.others))
-    ]
-    lines = ["| what | refused |", "| --- | --- |"]
-    return "\n".join([*lines, *(f"| {words} | {share:.2%} |" for words, share in rows)])
+    }
+    return write_table(
+        ("what", "refused"), ((words, f"{share:.2%}") for words, share in rows.items())
+    )
 
 
 def find_missed(document: Suitability) -> Iterable[str]:
@@ -165,10 +165,10 @@ def _pool(some: Sequence[Refused]) -> Refused:
     )
 
 
-def _write(one: Refused) -> str:
+def _write(one: Refused) -> Sequence[str]:
     found = sorted(one.by_finding.items(), key=lambda item: -item[1])
     words = ", ".join(f"{name} {share:.1%}" for name, share in found)
-    return f"| {one.kind}, {one.source} | {one.images:,} | {one.refused:.1%} | {words} |"
+    return f"{one.kind}, {one.source}", f"{one.images:,}", f"{one.refused:.1%}", words
 
 
 def _group_by_kind(some: Iterable[Refused]) -> list[list[Refused]]:

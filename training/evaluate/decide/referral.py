@@ -199,7 +199,7 @@ def trace_coverage(answers: Answers, drawn: Resamples) -> tuple[Coverage, ...]:
             for one in (wrong, decided)
         )
         value, errors = wrong.sum() / max(decided.sum(), 1), wrongs / np.maximum(decisions, 1)
-        error = Estimate(**estimate_interval(value, errors))
+        error = estimate_interval(value, errors)
         frame = pd.DataFrame({"case": answers.case, "decided": decided, "wrong": wrong})
         large = _count_large_errors(frame.groupby("case").sum())
         curve.append(Coverage(coverage=coverage, error=error, cases_of_large_error=large))
