@@ -153,7 +153,8 @@ def make_report_of(run: Path, auroc: Estimate) -> Report:
     levels = dict.fromkeys(("tile", "image", "case"), auroc)
     group = {"counts": counts, "specificity": auroc}
     dark, bright = (Estimate(value=value, low=0.1, high=0.99) for value in (0.97, 0.48))
-    empty: dict[str, Any] = {"clean": (), "gains": {}, "rungs": {}, "context": None}
+    ladder = make_ladder().model_dump(include={"clean", "rungs", "stops_at"})
+    empty: dict[str, Any] = {"clean": (), "gains": {}, "climb": ladder, "context": None}
     asked = {
         "arm": "mobilenetv2/tuned, seed 0",
         "folds": (0, 1),
