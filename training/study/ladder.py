@@ -39,7 +39,7 @@ def climb(model: BCDClassifier, runs: list[Path], corpus: Path) -> robustness.Ro
         InputError: A run is of another corpus or has no answers, or they hold one label only.
     """
     opened = open_corpus(corpus, model.config.provenance.split)
-    pooled = answers.pool_folds(runs, opened)
+    pooled = answers.read_folds(runs, opened)
     drawn = pooled[pooled[[rung.name for rung in LADDER]].notna().all(axis=1)]
     if drawn["label"].nunique() < 2:
         raise InputError("the answers on the robustness ladder are of one label: add folds")

@@ -99,7 +99,7 @@ def measure(model: BCDClassifier, runs: list[Path], corpus: Path) -> Slides:
         InputError: A run is of another corpus, or lacks its answers or its weights.
     """
     opened = open_corpus(corpus, model.config.provenance.split)
-    pooled = answers.pool_folds(runs, opened)
+    pooled = answers.read_folds(runs, opened)
     of_fold = {read_provenance(run).held_out.fold: run for run in runs}
     cases = list(find_whole_cases(select_source(pooled, splits.find_larger_source(opened.table))))
     judges = [_load_judge(of_fold[own["fold"].iloc[0]], model) for _, own in cases]
