@@ -28,13 +28,15 @@ def write_files(contents: Mapping[Path, bytes], mode: int = 0o666) -> None:
     Example:
         >>> write_files({Path("/tmp/answers.csv"): b"name,label"})
     """
+    folders = {path.parent for path in contents}
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
     for path in contents:
         if path.exists() and not path.is_file():
             raise FileExistsError(errno.EEXIST, "something other than a file is there", str(path))
     beside = {path: path.with_name(f"{UNFINISHED}{uuid4().hex}") for path in contents}
     try:
         for path, data in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 _write(beside[path], data, mode)
             except OSError as error:
@@ -43,7 +45,7 @@ def write_files(contents: Mapping[Path, bytes], mode: int = 0o666) -> None:
         for path, temporary in beside.items():
             os.replace(temporary, path)
         if os.name == "posix":  # elsewhere a folder can't be opened
-            for folder in {path.parent for path in contents}:
+            for folder in folders:
                 _fsync_folder(folder)
     finally:
         for temporary in beside.values():

@@ -153,6 +153,10 @@ class Config(TileModelConfig, Protocol):
         """The decision rule of images of one tile."""
 
     @property
+    def tile_decision(self) -> DecisionConfig | None:
+        """The decision rule of tiles where it is another."""
+
+    @property
     def calibrated(self) -> tuple[LocalCalibration, ...]:
         """On what its rules were calibrated locally."""
 

@@ -10,7 +10,7 @@ from itertools import islice
 from operator import length_hint
 from typing import TypeVar
 
-MOST_THREADS = 8
+MAX_THREADS = 8
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
@@ -27,7 +27,7 @@ def ahead(function: Callable[[Item], Done], items: Iterable[Item], depth: int) -
     if length_hint(items, 2) < 2:  # nothing to overlap with
         yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
     try:
         begun = (pool.submit(function, item) for item in items)
         waiting = deque(islice(begun, depth))

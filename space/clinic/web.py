@@ -43,10 +43,8 @@ from clinic.ui.apps import build_admins_app, build_doctors_app, build_guests_app
 from clinic.ui.files import delete_old_files
 from clinic.upkeep import demo, system
 
-SWEEP_SECONDS, MAX_AGE_SECONDS = (
-    300,
-    1800,
-)  # seconds: how often Gradio's folder is looked at, how long a file stays
+SWEEP_SECONDS = 300  # between two looks at Gradio's folder
+MAX_AGE_SECONDS = 1800  # of a file in it
 MAX_UPLOADED_FILES = 64  # of one upload
 DISK_FULL = "the server's disk is full: contact the administrator"
 # An exception that isn't named here has the status of its nearest base.

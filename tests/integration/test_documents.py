@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
@@ -35,3 +37,12 @@ def test_every_module_and_function_named_in_the_architecture_exists() -> None:
     assert len(named) > 45
     for name in named:
         resolve_name(name)
+
+
+@pytest.mark.parametrize("package", ["bcd_models", "training", "space"])
+def test_no_folder_holds_more_than_fourteen_modules_and_packages(package: str) -> None:
+    modules = [path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py")]
+    entries = {place for module in modules for place in (module, *module.parents)}
+    held = Counter(place.parent for place in entries if place.name != "__init__.py")
+    assert held[Path(package)] > 1
+    assert {folder: count for folder, count in held.items() if count > 14} == {}

@@ -18,7 +18,7 @@ from clinic.storage.tables import Failures
 
 FREE_ATTEMPTS = {"account": 4, "address": 20}  # attempts without a wait
 MAX_WAIT_SECONDS = 900  # seconds
-KEEP_ATTEMPTS = timedelta(days=1)  # after the last attempt
+MAX_AGE_OF_ATTEMPTS = timedelta(days=1)  # after the last attempt
 
 
 @dataclass
@@ -80,7 +80,7 @@ def _find_lock_end(counter: Failures, now: datetime) -> datetime:
 
 
 def _count_up(counter: Failures, free: int, now: datetime) -> None:
-    if now - counter.last_at > KEEP_ATTEMPTS:
+    if now - counter.last_at > MAX_AGE_OF_ATTEMPTS:
         counter.count = 0
     counter.count, counter.last_at = counter.count + 1, now
     beyond = counter.count - free

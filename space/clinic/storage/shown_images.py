@@ -20,7 +20,7 @@ from clinic.storage.actor import Actor
 from clinic.storage.database import Database, build_insert
 from clinic.storage.tables import ExaminedImage, ShownImage
 
-KEEP_UNSAVED = timedelta(days=90)  # far beyond the weeks after which readers forget an image
+MAX_AGE_UNSAVED = timedelta(days=90)  # far beyond the weeks after which readers forget an image
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -73,8 +73,8 @@ def forget_deleted(session: Session, hashes: Iterable[str]) -> None:
 
 
 def forget_old(session: Session) -> None:
-    """Delete rows older than ``KEEP_UNSAVED`` whose images no examination names."""
-    before = clock.now() - KEEP_UNSAVED
+    """Delete rows older than ``MAX_AGE_UNSAVED`` whose images no examination names."""
+    before = clock.now() - MAX_AGE_UNSAVED
     session.execute(delete(ShownImage).where(ShownImage.at < before, _is_unsaved()))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
@@ -57,23 +59,17 @@ def build_doctors_app(clinic: Installation, models: Models) -> gr.Blocks:
         add_worklist_page(app, clinic)
         add_endpoints(clinic, models)
         add_record_endpoints(clinic, models)
-    with app.route("Patients", "/patients"):
-        add_head(app, "doctor", "/patients")
+    with _begin_page(app, "doctor", "Patients", "/patients"):
         add_patients_page(app, clinic)
-    with app.route("Patient", "/patient"):
-        add_head(app, "doctor", "/patients")
+    with _begin_page(app, "doctor", "Patient", "/patient", "/patients"):
         add_patient_page(app, clinic)
-    with app.route("New examination", "/examine"):
-        add_head(app, "doctor", "/patients")
+    with _begin_page(app, "doctor", "New examination", "/examine", "/patients"):
         add_examine_page(app, clinic, models)
-    with app.route("Examination", "/examination"):
-        add_head(app, "doctor", "/")
+    with _begin_page(app, "doctor", "Examination", "/examination", "/"):
         add_examination_page(app, clinic, models)
-    with app.route("Try images", "/try"):
-        add_head(app, "doctor", "/try")
+    with _begin_page(app, "doctor", "Try images", "/try"):
         add_try_page(app, clinic, models)
-    with app.route("Whole slide", "/slide"):
-        add_head(app, "doctor", "/slide")
+    with _begin_page(app, "doctor", "Whole slide", "/slide"):
         add_slide_page(app, clinic, models)
     _add_shared_pages(app, "doctor", clinic, models)
     return app
@@ -85,11 +81,9 @@ def build_admins_app(clinic: Installation, models: Models) -> gr.Blocks:
     with app:
         add_head(app, "admin", "/")
         add_accounts_page(app, clinic)
-    with app.route("Audit log", "/audit"):
-        add_head(app, "admin", "/audit")
+    with _begin_page(app, "admin", "Audit log", "/audit"):
         add_audit_page(app, clinic)
-    with app.route("Settings", "/settings"):
-        add_head(app, "admin", "/settings")
+    with _begin_page(app, "admin", "Settings", "/settings"):
         add_settings_page(app, clinic, models)
     _add_shared_pages(app, "admin", clinic, models)
     return app
@@ -97,15 +91,20 @@ def build_admins_app(clinic: Installation, models: Models) -> gr.Blocks:
 
 def _add_shared_pages(app: gr.Blocks, role: str, clinic: Installation, models: Models) -> None:
     """Add the pages that doctors and admins both have."""
-    with app.route("Dashboard", "/dashboard"):
-        add_head(app, role, "/dashboard")
+    with _begin_page(app, role, "Dashboard", "/dashboard"):
         add_dashboard_page(app, role, clinic, models)
-    with app.route("Check a report", "/check"):
-        add_head(app, role, "/check")
+    with _begin_page(app, role, "Check a report", "/check"):
         add_check_page(clinic)
-    with app.route("Account", "/account"):
-        add_head(app, role, "/account")
+    with _begin_page(app, role, "Account", "/account"):
         add_account_page(app, role, clinic, models)
+
+
+@contextmanager
+def _begin_page(app: gr.Blocks, role: str, title: str, path: str, link: str = "") -> Iterator[None]:
+    """Begin a page of an app; ``link`` is the one in the head that it belongs to, or its own."""
+    with app.route(title, path):
+        add_head(app, role, link or path)
+        yield
 
 
 def _create_blocks() -> gr.Blocks:

@@ -21,8 +21,8 @@ HEADS = (
     "Of these unread",
     "Last changed",
 )
-*_MOST, _LAST = ("id", *(one.label.lower() for one in FIELDS if one.is_searched))
-SEARCHED = f"{', '.join(_MOST)} or {_LAST}"
+*_ALL_BUT_LAST, _LAST = ("id", *(one.label.lower() for one in FIELDS if one.is_searched))
+SEARCHED = f"{', '.join(_ALL_BUT_LAST)} or {_LAST}"
 SYNTHETIC = '<span class="bcd-badge">synthetic</span>'
 
 
