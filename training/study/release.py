@@ -130,13 +130,13 @@ def main(
 ) -> None:
     """Publish tested runs into a folder of model folders."""
     compared = page.read(report) if report else None
-    fitted = suitability.load(gate) if gate else None
+    fitted = suitability.load(gate).gate if gate else None
     stored = whole_cases.read(slides) if slides else None
     check_weights(runs, compared, stored)
     cards.mkdir(parents=True, exist_ok=True)
     for file in (gate, gate.with_suffix(".md")) if gate else ():  # which cards are made of
         write_files({cards / file.name: file.read_bytes()})
-    folders = [release(run, cards, dataset, compared, fitted and fitted.gate) for run in runs]
+    folders = [release(run, cards, dataset, compared, fitted) for run in runs]
     for folder in folders:
         typer.echo(f"model: {folder}")
     for file in sorted(report.glob("*.*")) if report else ():
