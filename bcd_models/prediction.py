@@ -23,6 +23,8 @@ WORDS = {
 Unsuitable: TypeAlias = Literal["refer", "ignore"]
 """What to do with an image that doesn't look like what the model was trained on."""
 IN_BAND = "the probability lies within the referral band"  # the reason for a referral
+CAMERA = "camera"  # the finding about a whole image that a microscope's camera took
+CAMERA_WORDS = "not validated for microscope cameras"
 MAX_UNSUITABLE = 0.5  # share of a field's tiles; the answer about the rest would stand for little
 
 # What a table says of an answer, CSV and Parquet alike: each column's name and type.
@@ -145,7 +147,7 @@ class Prediction:
 
     @property
     def is_unsuitable(self) -> bool:
-        """Whether it is referred because the image, or most of its tiles, look unsuitable."""
+        """Whether it is referred because of what was found in it, or in most of its tiles."""
         return sum(one.tiles for one in self.findings) > MAX_UNSUITABLE * self.judged_tiles
 
     @property
@@ -177,9 +179,13 @@ class Prediction:
 
 def describe_unsuitable(findings: Sequence[Finding], judged: int) -> str:
     """Return what was found in an image, or in some of its ``judged`` tiles, to go on with."""
-    tiles, words = sum(one.tiles for one in findings), ", ".join(one.words for one in findings)
-    which = f"{tiles:,} of {judged:,} tiles look{'s' if tiles == 1 else ''}"
-    return f"{which if judged > 1 else 'the image looks'} unsuitable: {words}"
+    looks = [one for one in findings if one.name != CAMERA]
+    told = [f"the model is {one.words}" for one in findings if one.name == CAMERA]
+    if looks:
+        tiles, words = sum(one.tiles for one in looks), ", ".join(one.words for one in looks)
+        which = f"{tiles:,} of {judged:,} tiles look{'s' if tiles == 1 else ''}"
+        told.append(f"{which if judged > 1 else 'the image looks'} unsuitable: {words}")
+    return "; ".join(told)
 
 
 def describe_missed(point: str, missed_of_100: int) -> str:

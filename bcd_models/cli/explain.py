@@ -16,7 +16,7 @@ from bcd_models.cli.arguments import (
     Objective,
     Point,
     Suitability,
-    choose_mpp,
+    choose_scale,
     load_model,
 )
 from bcd_models.cli.output import (
@@ -58,7 +58,7 @@ def explain(
     wanted = None if label is None else check_label(label)
     refuse_to_overwrite([image], [out])
     refuse_existing(out)
-    given = choose_mpp(mpp, objective, camera_pixel, adapter)
+    given = choose_scale(mpp, objective, camera_pixel, adapter)
     explained = load_model(model, device)
     explanation = explained.explain(
         image, label=wanted, method=method, mpp=given, point=point, suitability=suitability

@@ -47,7 +47,23 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
         "suitability": "refers what is no H&E-stained tissue"
         if loaded.suitability
         else "not judged: the folder holds no statistics for it, so any image is answered for",
+        "microscope cameras": _describe_cameras(loaded),
     }
+
+
+def _describe_cameras(loaded: Predictor) -> str:
+    """Return whether microscope cameras' fields are answered for, and by what figure."""
+    cameras = loaded.cameras
+    if cameras is None:
+        return "answered for: the folder says nothing of them"
+    found = cameras.auroc
+    if found is None:
+        return "referred: not measured"
+    measured = (
+        f"AUROC {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) over {cameras.cases} "
+        f"patients of {cameras.source}"
+    )
+    return f"answered for: {measured}" if cameras.is_enough else f"referred: {measured}"
 
 
 def _describe_rule(rule: DecisionConfig, of: str = "") -> dict[str, str]:

@@ -31,7 +31,10 @@ def print_table_row(path: str, answer: Prediction) -> None:
     """Print an answer as a row of the table, a large field's with how many tiles are malignant."""
     scale = answer.scale if answer.mpp is None else f"{answer.mpp:.4g}, {answer.scale}"
     tiles = f"{answer.malignant_tiles:,} of {answer.tiles:,} tiles malignant, {answer.share:.0%}"
-    if left_out := sum(finding.tiles for finding in answer.findings):
+    from bcd_models.prediction import CAMERA
+
+    looks = (finding for finding in answer.findings if finding.name != CAMERA)
+    if left_out := sum(finding.tiles for finding in looks):
         tiles += f", {left_out:,} unsuitable"
     typer.echo(
         f"{answer.probability:12.4f}  {answer.decision:9}  {scale:{SCALE_WIDTH}}  "

@@ -24,7 +24,7 @@ from bcd_models.cli.arguments import (
     Objective,
     Point,
     Suitability,
-    choose_mpp,
+    choose_scale,
     find_images,
     load_model,
 )
@@ -45,6 +45,7 @@ from bcd_models.errors import ImageError, InputError
 from bcd_models.prediction import COLUMNS, Prediction
 
 if TYPE_CHECKING:
+    from bcd_models.images.scale import Scale
     from bcd_models.models.predictor import Predictor
     from bcd_models.prediction import Unsuitable
 
@@ -80,9 +81,9 @@ def predict(
         raise InputError("choose one of --json, --csv and --parquet")
     if parquet and overlay:
         raise InputError("--overlay doesn't go with --parquet")
-    given = choose_mpp(mpp, objective, camera_pixel, adapter)
+    given = choose_scale(mpp, objective, camera_pixel, adapter)
     found = find_images(images)
-    paths, scales = [one.path for one in found], [one.mpp or given for one in found]
+    paths, scales = [one.path for one in found], [one.scale or given for one in found]
     classifier = load_model(model, device)
     for rule in (classifier.config.decision, classifier.config.for_tiles):
         rule.at(point)  # there is such a point, before anything is printed or written
@@ -126,7 +127,7 @@ def _predict_into(
     folder: Path,
     classifier: Predictor,
     paths: list[Path],
-    scales: list[float | None],
+    scales: list[Scale | None],
     point: str | None,
     suitability: Unsuitable,
 ) -> None:

@@ -12,6 +12,7 @@ from bcd_models.local.figures import LINE_RESAMPLES, PointHere
 from bcd_models.local.metrics import RESAMPLES
 from bcd_models.local.robustness import MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS, KeyFigures
 from bcd_models.local.validation import COLOURS, Validation
+from bcd_models.prediction import CAMERA, CAMERA_WORDS
 
 if TYPE_CHECKING:
     from bcd_models.local.recalibration import Calibration
@@ -191,7 +192,8 @@ def _describe_point(name: str, one: PointHere) -> Row:
 def _describe_gate(found: Validation) -> str:
     if not found.unsuitable:
         return _paragraph("Nothing: no image looks unsuitable.")
-    rows = [(WORDS[name], f"{images:,}") for name, images in found.unsuitable.items()]
+    words = {**WORDS, CAMERA: CAMERA_WORDS}
+    rows = [(words[name], f"{images:,}") for name, images in found.unsuitable.items()]
     return _table(("finding", "images"), rows)
 
 

@@ -156,7 +156,7 @@ def test_a_large_field_needs_its_scale_which_the_microscope_s_numbers_give(page)
     expect(mpp).to_have_value("1.725")
     expect(page.get_by_text("Ready to analyse")).to_be_visible()
     analyse(page)
-    expect(page.get_by_text("1.73 µm a pixel, as given")).to_be_visible()
+    expect(page.get_by_text("1.73 µm a pixel, from objective and camera")).to_be_visible()
     expect(page.get_by_text("Tiles labelled")).to_contain_text("of 77")
     assert fits(page)
 

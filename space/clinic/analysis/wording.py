@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from bcd_models.config import Label, ModelConfig, PreprocessConfig
 from bcd_models.images.field import TRAINED
-from bcd_models.images.scale import Scale
+from bcd_models.images.scale import OPTICS, Scale
 from bcd_models.models.backbones import count_cells
 from bcd_models.prediction import IN_BAND, WORDS, Finding, Prediction, describe_unsuitable
 from clinic.analysis.models import OfferedModel
@@ -16,10 +16,11 @@ PREDICTIVE_NOTE = (
     "pathologist count by the threshold. Of such fields read here, never of patients."
 )
 RUNTIMES = {"onnx": "ONNX Runtime"}  # by their names in an answer; others are called the same
-SCALE_SOURCES = {"given": "as given", TRAINED: TRAINED}  # others are what a file says
+# Others are what a file says.
+SCALE_SOURCES = {"given": "as given", OPTICS: f"from {OPTICS}", TRAINED: TRAINED}
 DARK = "nothing speaks for it"
 BRIGHT = "would be called so with certainty"
-# What to do about each finding of ``bcd_models.images.suitability``.
+# What to do about each finding of ``bcd_models.images.suitability``, and about a camera's image.
 REMEDIES = {
     "flat": "Choose a field that shows tissue.",
     "dark": "Turn up the light or the exposure, and take the image again.",
@@ -33,6 +34,7 @@ REMEDIES = {
     ),
     "pen": "Choose a field without pen marks, or wipe the slide and take the image again.",
     "picture": "Hand in an image taken through the microscope or by a slide scanner.",
+    "camera": "Hand in the slide, or a field of it, from a slide scanner.",
 }
 NO_ANSWER = "No answer: this image looks unsuitable"
 SEEN_BEFORE = (

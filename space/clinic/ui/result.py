@@ -165,10 +165,11 @@ def details(explanation: Explanation, config: ModelConfig, when: datetime) -> st
 </details>
 <details class="bcd-details">
   <summary>What the heat map means</summary>
-  <p>Each place has the colour of one number. 0: an image that looked like this place all over
-    would not be called so. 1: it would be called so with certainty. The colours mean the
-    same in every image, so a map may stay dark all over. Where the image stays as it is, nothing
-    was looked at: too little tissue, or beyond the tiles.</p>
+  <p>Each place has the colour of one number. 0: if the model saw everywhere what it sees in this
+    place, the image would not be called so. 1: it would be called so with certainty. What it sees
+    in a place depends on the tissue around it. The colours mean the same in every image, so a map
+    may stay dark all over. Where the image stays as it is, nothing was looked at: too little
+    tissue, or beyond the tiles.</p>
   <p>{escape(wording.cell_line(config))}</p>
 </details>
 <details class="bcd-details">

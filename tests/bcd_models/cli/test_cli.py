@@ -211,9 +211,15 @@ def test_a_scale_is_given_computed_or_listed(tmp_path: Path, patches: list[Image
     assert unknown["decision"] == "refer"
     assert unknown["mpp"] is None
     optics = ("--objective", "20", "--camera-pixel", "10", "--adapter", "0.5")
-    for same in (answer(large, "--mpp", "1"), answer(large, *optics), answer(images)[1:]):
-        assert (same[0]["mpp"], same[0]["scale"]) == (1, "given")
-        assert same[0]["probability"] == pytest.approx(expected["probability"], abs=1e-6)
+    by_camera = answer(large, *optics)[0]
+    for same, source in (
+        (answer(large, "--mpp", "1")[0], "given"),
+        (answer(images)[1], "given"),
+        (by_camera, "objective and camera"),
+    ):
+        assert (same["mpp"], same["scale"]) == (1, source)
+        assert same["probability"] == pytest.approx(expected["probability"], abs=1e-6)
+    assert "not validated for microscope cameras" in by_camera["reasons"]
     in_words = bcd("predict", small, large, "--model", MODEL)
     assert "scale is unknown" in in_words.stderr
     done = bcd("explain", large, "--model", MODEL, "--mpp", "1", "--out", tmp_path / "map.png")
