@@ -383,6 +383,18 @@ def test_info_says_where_a_model_comes_from(light_model: BCDClassifier) -> None:
     assert document["provenance"]["split"] == light_model.config.provenance.split
 
 
+def test_info_lists_each_operating_point(light_model: BCDClassifier) -> None:
+    lines = bcd("info", MODEL).stdout.splitlines()
+    for name, point in light_model.config.decision.points.items():
+        (line,) = [one for one in lines if one.startswith(f"point {name} ")]
+        for number in (point.threshold, *(point.refer or ())):
+            assert f"{number:.3f}" in line
+        for measured in (point.sensitivity, point.specificity):
+            assert measured
+            value, low, high = (100 * one for one in (measured.value, measured.low, measured.high))
+            assert f"{value:.1f}% ({low:.1f} to {high:.1f})" in line
+
+
 def test_what_is_answered_all_the_same_is_told_in_each_form(tmp_path: Path) -> None:
     photograph = tmp_path / "cat.png"
     Image.fromarray(chelsea()).resize((50, 50)).save(photograph)
