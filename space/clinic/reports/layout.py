@@ -20,7 +20,10 @@ from clinic.reports.paper import Pictures, Story, answer, facts, gap, notice, te
 TITLE = "Image analysis report"
 SUBTITLE = "One H&E image of breast tissue and what a classification model says of it"
 EXAMINATION = "Examination report"
-SYNTHETIC = "A synthetic record of a demonstration: images drawn by a program, of no patient."
+SYNTHETIC = (
+    "A synthetic record of a demonstration: the patient is made up. The images are what was handed "
+    "in for it."
+)
 HIDDEN = "The models' answers were kept hidden in this examination and are not part of this report."
 LARGE, SMALL = 206.0, 158.0  # points of a picture's longer side
 UNREAD = "This examination has not been read by a pathologist."
