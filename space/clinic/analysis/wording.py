@@ -120,12 +120,13 @@ def suitability_warnings(answers: Iterable[Prediction]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(told))
 
 
-def findings_line(prediction: Prediction) -> str:
-    """Return what was measured of each finding, with the limit; "" where nothing was found."""
-    return "; ".join(
-        f"{one.name} {one.value:.3g}, limit {one.threshold:.3g}"
+def findings_lines(prediction: Prediction) -> list[str]:
+    """Return what each finding was measured by, in words first; mostly none."""
+    return [
+        f"{capitalise(one.words)}: beyond the limit (measured {one.value:.3g}, limit "
+        f"{one.threshold:.3g})."
         for one in (*prediction.findings, *prediction.ignored)
-    )
+    ]
 
 
 def _describe_ignored(prediction: Prediction) -> str:

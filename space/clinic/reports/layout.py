@@ -153,8 +153,7 @@ def _pictures(explanation: Explanation, side: float, cells: str = "") -> Story:
     if not prediction.is_unsuitable:
         lines.append(f"{wording.map_line(prediction, explanation.label)} {cells}".strip())
         lines.append("The colours mean the same in every image.")
-    if measured := wording.findings_line(prediction):
-        lines.append(f"Measured: {measured}.")
+    lines += wording.findings_lines(prediction)
     return [Pictures(explanation, side), gap(4), *(text(one, 8, quiet=True) for one in lines)]
 
 
