@@ -42,6 +42,8 @@ COLUMNS: dict[str, type] = {
     "share": float,
     "reasons": str,
     "ignored": str,
+    "point": str,
+    "findings": str,
 }
 
 
@@ -70,8 +72,10 @@ class Prediction:
 
     Attributes:
         name: The image's file name, or "image" where it has none.
-        label: The calibrated probability against the threshold.
-        probability: Calibrated P(malignant), 0 to 1; of several tiles the largest.
+        label: The calibrated probability against the threshold, even where the decision is "refer".
+            Where ``is_unsuitable``, it says nothing of the image: a network labels a cat, too.
+        probability: Calibrated P(malignant), 0 to 1; of several tiles the largest. Where
+            ``is_unsuitable``, it is no probability of anything.
         decision: The label, or "refer" where the answer should not be relied on.
         reasons: Why the decision is "refer"; empty otherwise.
         threshold: The probability from which the label is "malignant".
@@ -151,6 +155,11 @@ class Prediction:
         return sum(one.tiles for one in self.findings) > MAX_UNSUITABLE * self.judged_tiles
 
     @property
+    def unsuitable_words(self) -> str:
+        """What was found, where it is referred as unsuitable; "" where it isn't."""
+        return describe_unsuitable(self.findings, self.judged_tiles) if self.is_unsuitable else ""
+
+    @property
     def malignant_tiles(self) -> int:
         """How many of them are labelled malignant."""
         shown = [p for row in self.tile_probabilities for p in row if p is not None]
@@ -162,10 +171,17 @@ class Prediction:
         return self.malignant_tiles / self.tiles
 
     def to_row(self) -> dict[str, Any]:
-        """What a table says, by ``COLUMNS``; reasons and ignored findings joined by semicolons."""
+        """What a table says, by ``COLUMNS``; reasons and findings joined by semicolons.
+
+        Label, probability and share are None where ``is_unsuitable``: beside answers, they would
+        be taken for one.
+        """
         values = {name: getattr(self, name) for name in COLUMNS}
-        ignored = "; ".join(finding.words for finding in self.ignored)
-        return values | {"reasons": "; ".join(self.reasons), "ignored": ignored}
+        if self.is_unsuitable:
+            values |= dict.fromkeys(("label", "probability", "share"))
+        for name in ("findings", "ignored"):
+            values[name] = "; ".join(one.words for one in getattr(self, name))
+        return values | {"reasons": "; ".join(self.reasons)}
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, what follows from them, and the research-use notice, ready for JSON."""

@@ -20,10 +20,13 @@ from bcd_models.cli.arguments import (
     load_model,
 )
 from bcd_models.cli.output import (
+    describe_point,
     escape_controls,
+    find_reasons,
+    print_error,
     print_ignored,
-    print_missed,
     print_notice,
+    print_points,
     print_reasons,
     print_table_head,
     print_table_row,
@@ -54,7 +57,7 @@ def explain(
     suitability: Suitability = "refer",
     device: Device = "auto",
 ) -> None:
-    """Show which regions of an image speak for a label."""
+    """Show which regions of an image speak for a label; exit code 1 where it looks unsuitable."""
     wanted = None if label is None else check_label(label)
     refuse_to_overwrite([image], [out])
     refuse_existing(out)
@@ -63,12 +66,15 @@ def explain(
     explanation = explained.explain(
         image, label=wanted, method=method, mpp=given, point=point, suitability=suitability
     )
+    prediction = explanation.prediction
+    if why := prediction.unsuitable_words:
+        print_error(f"{image}: {why}; --suitability ignore explains it all the same")
+        raise typer.Exit(1)
     write_png(explanation.overlay(opacity), out)
     print_table_head()
-    prediction = explanation.prediction
     print_table_row(str(image), prediction)
-    print_reasons(str(image), prediction.reasons)
+    print_reasons([(str(image), find_reasons(prediction))])
     print_ignored(str(image), prediction)
-    print_missed([prediction.missed_words])
+    print_points(describe_point(prediction))
     print_notice()
     typer.echo(f"regions that speak for {explanation.label}: {escape_controls(str(out))}")

@@ -70,8 +70,8 @@ def _describe_rule(rule: DecisionConfig, of: str = "") -> dict[str, str]:
     """Return what a rule decides by, and what its operating points were measured to do."""
     shown = {
         "threshold": f"{rule.threshold:.3f}",
-        **{f"threshold, {name}": _describe_point(point) for name, point in rule.points.items()},
-        "referral band": f"{rule.refer[0]:.3f} to {rule.refer[1]:.3f}" if rule.refer else "none",
+        "referral band": _describe_band(rule.refer),
+        **{f"point {name}": _describe_point(point) for name, point in rule.points.items()},
     }
     return {f"{of}{name}": words for name, words in shown.items()}
 
@@ -79,11 +79,15 @@ def _describe_rule(rule: DecisionConfig, of: str = "") -> dict[str, str]:
 def _describe_point(point: OperatingPoint) -> str:
     from bcd_models.local.page import share
 
-    said = [f"{point.threshold:.3f}"]
+    said = [f"threshold {point.threshold:.3f}", f"referral band {_describe_band(point.refer)}"]
     for name in ("sensitivity", "specificity"):
         measured = getattr(point, name)
         said += [f"{name} {share(measured)}"] if measured else []
     return ", ".join(said)
+
+
+def _describe_band(band: tuple[float, float] | None) -> str:
+    return f"{band[0]:.3f} to {band[1]:.3f}" if band else "none"
 
 
 def _own_facts(loaded: Predictor) -> dict[str, str]:

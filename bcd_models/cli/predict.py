@@ -29,11 +29,13 @@ from bcd_models.cli.arguments import (
     load_model,
 )
 from bcd_models.cli.output import (
+    describe_point,
     escape_controls,
+    find_reasons,
     print_error,
     print_ignored,
-    print_missed,
     print_notice,
+    print_points,
     print_reasons,
     print_table_head,
     print_table_row,
@@ -95,7 +97,7 @@ def predict(
     print_answer = _choose_printer(json, csv)
     failures = []
     referred, ignored = [], []
-    missed: dict[str, None] = {}  # sentences, each once
+    points: dict[str, None] = {}  # sentences, each once
     answer_all = classifier.explanations if overlay else classifier.stream
     answers = answer_all(paths, mpp=scales, point=point, suitability=suitability)
     stream = with_progress(answers, len(paths), "predicting")
@@ -106,19 +108,18 @@ def predict(
             continue
         prediction = answer if isinstance(answer, Prediction) else answer.prediction
         print_answer(str(path), prediction)
-        missed[prediction.missed_words] = None
-        if prediction.reasons:
-            referred.append((str(path), prediction.reasons))
+        points |= dict.fromkeys(describe_point(prediction))
+        if reasons := find_reasons(prediction):
+            referred.append((str(path), reasons))
         if prediction.ignored:
             ignored.append((str(path), prediction))
         if not isinstance(answer, Prediction):
             write_png(answer.overlay(), targets[path])
     if not (json or csv):
-        for one, reasons in referred:
-            print_reasons(one, reasons)
+        print_reasons(referred)
         for one, prediction in ignored:
             print_ignored(one, prediction)
-        print_missed(missed)
+        print_points(points)
     _finish(failures, len(paths), notice=not json)
     return None
 

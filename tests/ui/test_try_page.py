@@ -196,6 +196,11 @@ def test_the_operating_point_decides_and_what_its_answers_are_worth_is_told(page
     share.press("Enter")
     expect(page.get_by_text("“invasive carcinoma pattern”, 53 show it")).to_be_visible()
     expect(page.get_by_text("never of patients")).to_be_visible()
+    share.fill("0")
+    expect(page.get_by_text("a number from 1 to 99")).to_be_visible()
+    expect(page.get_by_text("show it")).to_have_count(0)
+    share.fill("50")
+    expect(page.get_by_text("“invasive carcinoma pattern”, 82 show it")).to_be_visible()
     assert fits(page)
 
 

@@ -95,7 +95,11 @@ def test_it_is_refused_with_the_reason_and_what_to_do(
         assert f"Because the image looks unsuitable: {FOUND}." in shown
         assert wording.REMEDIES["picture"] in shown
         assert "all the same" not in shown
-        assert f"picture {refused.findings[0].value:.3g}, limit" in shown
+        (line,) = wording.findings_lines(refused)
+        assert line.startswith("Drawn or photographed, not tissue: beyond the limit (measured ")
+        assert line in shown
+        assert f"picture {refused.findings[0].value:.3g}" not in shown  # a name for scripts
+    assert f"<summary>What was measured</summary><p>{line}" in page  # folded up
     assert "heat" not in page  # nothing that the model says of it
     assert "Estimated probability" not in page
     assert paper.count("Estimated probability") == 1  # of the other image

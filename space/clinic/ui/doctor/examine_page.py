@@ -108,7 +108,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         found = examinations.analyse_for_patient(
             clinic, actor, models, patient_id, handed_in, names, not hidden, at, how
         )
-        said = (one.prediction for image in found.images for one in image.explanations.values())
+        said = [[one.prediction for one in image.explanations.values()] for image in found.images]
         return _answers(found), offer_anyway(said), gr.update(visible=True), found
 
     def save_examination(

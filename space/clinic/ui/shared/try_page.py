@@ -11,7 +11,7 @@ from PIL import Image
 
 from bcd_models.errors import ImageError
 from bcd_models.images.scale import Scale
-from bcd_models.prediction import Unsuitable
+from bcd_models.prediction import Prediction, Unsuitable
 from clinic.analysis.analyse import HandedIn, explain
 from clinic.analysis.display import resize_for_display
 from clinic.analysis.models import Models
@@ -129,21 +129,24 @@ def _analyse(
     """Return answers, whether more could be answered, report, details; a bad image costs itself."""
     model, when = models.load(name), datetime.now(UTC)
     cards, explanations = [], []
+    found: list[list[Prediction]] = []  # of each image
     for which, data in zip(numbers(require_file(images)), images, strict=True):
         try:
             answer = explain(model, HandedIn(data, mpp), point=point, suitability=suitability)
         except ImageError as error:
             cards.append(result.show_failure(user_message(error), which))
+            found.append([])
             continue
         shown_images.note_shown_to(clinic.database, actor, [answer.image])
         explanations.append(resize_for_display(answer))  # large fields don't stay in memory
         cards.append(result.result(explanations[-1], which))
+        found.append([answer.prediction])
     if not explanations:
         return "".join(cards), gr.update(visible=False), gr.update(visible=False), ""
     pdf = write_report(images, explanations, model, when)
     return (
         "".join(cards),
-        offer_anyway(one.prediction for one in explanations),
+        offer_anyway(found),
         gr.update(value=pdf, visible=True),
         result.details(explanations[0], model.config, when),
     )
