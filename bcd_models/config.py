@@ -213,6 +213,8 @@ class LocalCalibration(Strict):
         malignant: How many of the images are malignant.
         larger_fields: Whether they show more than one field of the model's, and the rule of tiles
             was calibrated; else that of single images.
+        promise: How much of a further case's images its referral bands promise to be decided
+            wrongly at most, on average; None: nothing.
         parent: Name of the model.
         parent_version: Its version.
         parent_weights_sha256: SHA-256 of its weights, which stay as they are.
@@ -224,6 +226,7 @@ class LocalCalibration(Strict):
     cases: int
     malignant: int
     larger_fields: bool
+    promise: float | None = None
     parent: str
     parent_version: str
     parent_weights_sha256: str
@@ -232,9 +235,10 @@ class LocalCalibration(Strict):
     def words(self) -> str:
         """When and on what, for people."""
         kind = "larger fields" if self.larger_fields else "single fields"
+        kept = f"referral promises {self.promise:.0%}" if self.promise else "no promise of referral"
         return (
             f"{kind}, {self.date}, on {self.images:,} images ({self.malignant:,} malignant) of "
-            f"{self.cases:,} cases, data {self.fingerprint[:8]}"
+            f"{self.cases:,} cases, data {self.fingerprint[:8]}; {kept}"
         )
 
 

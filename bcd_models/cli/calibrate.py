@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bcd_models.cli.arguments import Device, Model, load_model
-from bcd_models.cli.output import print_error, print_notice, with_progress
+from bcd_models.cli.output import print_error, print_notice, print_warning, with_progress
 from bcd_models.cli.validate import Listed, read_images
 
 
@@ -22,10 +22,11 @@ def calibrate(
     """Fit calibration and operating points on your own images, into a new model folder.
 
     The model itself stays as it is. Exit code 1 where some lines could not be used, 2 where there
-    are too few cases, answers aren't shown to rise with the labels, or nothing could be written.
+    are too few cases, more than a tenth of the images have no scale, answers aren't shown to rise
+    with the labels, or nothing could be written.
     """
     from bcd_models import local
-    from bcd_models.local.page import describe_after
+    from bcd_models.local.page import describe_after, describe_left_out
 
     local.refuse_existing(out)
     listed, faults = read_images(images)
@@ -33,6 +34,8 @@ def calibrate(
     calibrated, found, unusable = local.recalibrate(loaded, listed, with_progress)
     for fault in unusable:
         print_error(fault)
+    for line in describe_left_out(found):
+        print_warning(line)
     local.write_folder(calibrated, found, out)
     if json:
         typer.echo(found.model_dump_json(indent=1))

@@ -99,6 +99,11 @@ def print_error(reason: str) -> None:
     typer.echo(f"error: {escape_controls(reason)}", err=True)
 
 
+def print_warning(what: str) -> None:
+    """Print on one line of stderr what to know before figures are read."""
+    typer.echo(f"warning: {escape_controls(what)}", err=True)
+
+
 def print_notice() -> None:
     """Print the research-use notice on stderr."""
     from bcd_models.prediction import NOTICE

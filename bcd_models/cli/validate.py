@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bcd_models.cli.arguments import NUMBER, Device, Model, Point, load_model
-from bcd_models.cli.output import print_error, print_notice, with_progress, write_file
+from bcd_models.cli.output import (
+    print_error,
+    print_notice,
+    print_warning,
+    with_progress,
+    write_file,
+)
 from bcd_models.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,7 +67,10 @@ def validate(
     )
     for fault in found.not_used:
         print_error(fault)
-    found = found.model_copy(update={"not_used": (*faults, *found.not_used)})
+    for warning in found.warnings:
+        print_warning(warning)
+    told = {"not_used": (*faults, *found.not_used), "list_name": images.name}
+    found = found.model_copy(update=told)
     text = f"{found.model_dump_json(indent=1)}\n"
     if json:
         typer.echo(text, nl=False)

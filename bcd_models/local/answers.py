@@ -6,13 +6,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
 
 from bcd_models.errors import ImageError, InputError
+from bcd_models.images.field import UNKNOWN
 from bcd_models.images.image_list import LabelledImage
+from bcd_models.images.suitability import WORDS
 from bcd_models.local.metrics import Bools, Floats
 from bcd_models.models.predictor import Predictor
 from bcd_models.prediction import IN_BAND, Prediction
@@ -53,14 +55,18 @@ class Answers:
 
     @contextmanager
     def telling_faults(self) -> Iterator[None]:
-        """Add to an InputError the images that could not be used, which may be why."""
+        """Add to an InputError which images are referred or could not be used: it may be why."""
         try:
             yield
         except InputError as error:
-            if not self.faults:
+            told = list(self.describe_referred())
+            if self.faults:
+                told.append(
+                    f"{len(self.faults)} of the listed could not be used, as {self.faults[0]}"
+                )
+            if not told:
                 raise
-            many = f"{len(self.faults)} of the listed could not be used, as {self.faults[0]}"
-            raise InputError(f"{error} ({many})") from None
+            raise InputError(f"{error} ({'; '.join(told)})") from None
 
     @property
     def probability(self) -> Floats:
@@ -86,6 +92,40 @@ class Answers:
     def referred(self) -> Bools:
         """Whether each is referred for another reason than the referral band."""
         return np.array([any(why != IN_BAND for why in one.reasons) for one in self.predictions])
+
+    @property
+    def unscaled(self) -> int:
+        """How many images are referred because nobody knows their scale."""
+        return sum(one.scale == UNKNOWN for one in self.predictions)
+
+    def describe_referred(self) -> Iterator[str]:
+        """Say how many images are referred for another reason than the band, and what to do."""
+        of = f"of {len(self.images):,} images"
+        if self.unscaled:
+            yield (
+                f"{self.unscaled:,} {of} have no known scale and are referred: give the "
+                "micrometres a pixel in a column mpp of the list"
+            )
+        if found := self.findings:
+            named = ", ".join(f"{WORDS[name]} {images:,}" for name, images in found.items())
+            yield f"{sum(found.values()):,} {of} look unsuitable and are referred: {named}"
+        others = [
+            one.reasons[0]
+            for one, is_referred in zip(self.predictions, self.referred, strict=True)
+            if is_referred and one.scale != UNKNOWN and not one.is_unsuitable
+        ]
+        if others:
+            yield f"{len(others):,} {of} are referred for another reason, such as: {others[0]}"
+
+    def keep(self, mask: Bools) -> Answers:
+        """Return some of the answers, of the same list: fingerprint and faults stay."""
+        places = np.flatnonzero(mask)
+        images, predictions = self.images, self.predictions
+        return replace(
+            self,
+            images=tuple(images[place] for place in places),
+            predictions=tuple(predictions[place] for place in places),
+        )
 
     @property
     def larger_fields(self) -> int:

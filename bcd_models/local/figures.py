@@ -16,6 +16,7 @@ from bcd_models.local import metrics
 from bcd_models.local.calibration import measure_line
 from bcd_models.local.metrics import Bools, Floats, Resamples
 from bcd_models.local.points import measure_point
+from bcd_models.local.referral import measure_referral
 
 DIFFERENCE = 0.05
 OWN = "own"  # names the threshold of a rule that has no operating points
@@ -45,7 +46,13 @@ class PointHere(Strict):
         specificity: Share of the others that are not.
         positive_predictive_value: Share of those called malignant that are, among these images.
         negative_predictive_value: Share of the others that are not.
-        referred: Share of the images whose decision is "refer".
+        referred: Share of the images whose decision is "refer", for whatever reason. They count in
+            sensitivity, specificity and predictive values, by their probability.
+        loss: Mean over cases of the share of a case's images that are decided, and wrongly; what a
+            referral band promises to keep low.
+        error_among_decided: Share of the images not referred that are labelled wrongly; None: all
+            are referred.
+        cases_of_large_error: Cases of which more than a fifth of the decided is wrong.
         sensitivity_stated: What the model's config says of it; None: nothing.
         specificity_stated: What the model's config says of it.
     """
@@ -56,6 +63,9 @@ class PointHere(Strict):
     positive_predictive_value: Estimate
     negative_predictive_value: Estimate
     referred: float
+    loss: Estimate
+    error_among_decided: Estimate | None
+    cases_of_large_error: int
     sensitivity_stated: Estimate | None = None
     specificity_stated: Estimate | None = None
 
@@ -255,7 +265,7 @@ def _measure_here(
     in_band = (probability >= low) & (probability <= high)
     return PointHere(
         threshold=rule.threshold,
-        referred=float((in_band | others).mean()),
+        **measure_referral(~(in_band | others), (probability >= rule.threshold) != truth, drawn),
         sensitivity_stated=stated.sensitivity if stated else None,
         specificity_stated=stated.specificity if stated else None,
         **measure_point(truth, probability, rule.threshold, drawn),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,15 +30,31 @@ from bcd_models.local.figures import (
     to_log_odds,
 )
 from bcd_models.local.metrics import Bools, Floats
-from bcd_models.local.page import share, show
+from bcd_models.local.page import (
+    COMPARED,
+    compare_points,
+    describe_left_out,
+    describe_promise,
+    show,
+)
 from bcd_models.local.points import band_around, choose_points, fit_decision, measure_point
+from bcd_models.local.referral import (
+    HEADLINE,
+    Judged,
+    choose_reach,
+    count_cases_needed,
+    measure_referral,
+)
 from bcd_models.local.validation import choose_rule
 from bcd_models.models.predictor import Predictor
 from bcd_models.prediction import NOTICE
 
 FOLDS = 5
 MIN_CASES = 2 * FOLDS  # that hold images of a label: two a fold
-REFER_SHARE = 0.1  # of the images, those nearest a point's threshold
+REFER_SHARE = 0.1  # of the images, those nearest a threshold, where a promise takes more cases
+# Of all, so that those of four folds promise something, too.
+CASES_FOR_PROMISE = math.ceil(count_cases_needed(HEADLINE) * FOLDS / (FOLDS - 1))
+MAX_UNSCALED = 0.1  # share of the images, above which a list is refused
 SEED = 0
 DOCUMENT, CARD = "calibration.json", "README.md"
 
@@ -64,6 +81,13 @@ class Calibration(Strict):
     Attributes:
         before: The figures of the model as it was.
         after: Those that can be expected now.
+        promise: How much of a further case's images the new referral bands promise to be decided
+            wrongly at most, on average; None: too few cases for a promise, and the bands refer the
+            tenth of the images nearest a threshold.
+        cases_for_promise: How many cases a promise takes.
+        left_out: Images that were not fitted on, nor count in any figure, as they are referred for
+            another reason than a referral band.
+        warnings: What these are, and what to do.
         decision: The new rule, fitted on all cases.
         notice: For research use only.
     """
@@ -71,6 +95,10 @@ class Calibration(Strict):
     schema_version: Literal[1] = 1
     before: Figures
     after: After
+    promise: float | None
+    cases_for_promise: int = CASES_FOR_PROMISE
+    left_out: int = 0
+    warnings: tuple[str, ...] = ()
     decision: DecisionConfig
     notice: str = NOTICE
 
@@ -82,13 +110,13 @@ def calibrate(
     decision: DecisionConfig,
     *,
     sources: ArrayLike | None = None,
-    referred: ArrayLike | None = None,
 ) -> Calibration:
-    """Fit slope, intercept and operating points anew, on answers that are already there.
+    """Fit slope, intercept, operating points and referral anew, on answers that are already there.
 
     Every figure of what comes after is of cases that line, thresholds and referral bands were not
     fitted on: five folds of whole cases, each by what the other four give. What is kept is fitted
-    on all of them.
+    on all of them. Bands are chosen by risk control over cases, as those of published models, where
+    there are enough of them.
 
     Args:
         probability: Calibrated P(malignant) of each image, shape (N,), by ``decision``.
@@ -96,7 +124,6 @@ def calibrate(
         cases: What images belong together by, such as the patient.
         decision: The rule that gave the answers; views and context are kept.
         sources: Where each image comes from; one by default.
-        referred: Whether each image is referred for another reason than the referral band.
 
     Raises:
         InputError: As ``measure``; fewer than ten cases that hold images of a label, with the
@@ -111,44 +138,42 @@ def calibrate(
         >>> found.before.in_the_large.high < 0 < found.after.in_the_large.high
         True
     """
-    given, label, case, places, others = check_arrays(probability, labels, cases, sources, referred)
+    given, label, case, places, _ = check_arrays(probability, labels, cases, sources, None)
     table = {"label": label, "case_id": case}
     _check_enough(count_cases(table))
-    before = measure(given, label, case, decision, sources=places, referred=others)
+    before = measure(given, label, case, decision, sources=places)
     _check_rising(before.slope)
     truth = metrics.is_malignant(table)
     margins = (to_log_odds(given) - decision.intercept) / decision.slope
     folds = assign_folds(truth, case)
-    rule = fit_decision(margins, truth, REFER_SHARE)
+    rule = fit_decision(margins, truth, refer_share=0)
     drawn = metrics.draw_resamples(case, places)
-    odds, thresholds, in_band = _cross_fit(margins, truth, folds)
+    alpha = HEADLINE if before.counts.cases >= CASES_FOR_PROMISE else None
+    odds, thresholds, in_band = _cross_fit(margins, truth, case, folds, alpha)
     measured = {
         name: measure_point(truth, sigmoid(odds), own, drawn) for name, own in thresholds.items()
     }
     here = {
         name: PointHere(
             threshold=point.threshold,
-            referred=float((in_band[name] | others).mean()),
+            **measure_referral(~in_band[name], (sigmoid(odds) >= thresholds[name]) != truth, drawn),
             **measured[name],
         )
         for name, point in rule.points.items()
     }
     whole = rule.slope * margins + rule.intercept
-    points = {
-        name: point.model_copy(
-            update={
-                "refer": band_around(point.threshold, _find_reach(whole, point.threshold)),
-                "prevalence": float(truth.mean()),
-                **measured[name],
-            }
-        )
-        for name, point in rule.points.items()
-    }
-    kept = {"views": decision.views, "context": decision.context, "points": points}
+    points = {}
+    for name, point in rule.points.items():
+        band = band_around(point.threshold, _find_reach(whole, truth, case, point.threshold, alpha))
+        more = {"refer": band, "prevalence": float(truth.mean())}
+        points[name] = point.model_copy(update=more | measured[name])
+    own = {"points": points, "refer": next(iter(points.values())).refer}
+    kept = {"views": decision.views, "context": decision.context}
     return Calibration(
         before=before,
+        promise=alpha,
         after=After.model_validate(measure_line(odds, truth, drawn) | {"points": here}),
-        decision=rule.model_copy(update=kept),
+        decision=rule.model_copy(update=own | kept),
     )
 
 
@@ -175,11 +200,13 @@ def recalibrate(
 
     Returns:
         A copy that decides by the new calibration, what was found, and why images were not used.
-        A calibrated model is fitted anew, from the same margins: an earlier calibration of single
+        Images that are referred for another reason than the band are left out, and counted. A
+        calibrated model is fitted anew, from the same margins: an earlier calibration of single
         fields stays in force beside one of larger fields, and the other way round.
 
     Raises:
-        InputError: As ``calibrate``; no image can be used, or some show one field and others more.
+        InputError: As ``calibrate``; no image can be used, more than a tenth have no known scale,
+            or some show one field and others more.
 
     Example:
         >>> from bcd_models import BCDClassifier
@@ -189,7 +216,17 @@ def recalibrate(
         >>> ours, found, _ = recalibrate(model, images)  # doctest: +SKIP
         >>> write_folder(ours, found, Path("our-model"))  # doctest: +SKIP
     """
-    said = answer(model, images, progress=progress)
+    listed = answer(model, images, progress=progress)
+    warnings = tuple(listed.describe_referred())
+    if listed.unscaled > MAX_UNSCALED * len(listed.images):
+        raise InputError(
+            f"{listed.unscaled} of {len(listed.images)} images have no known scale, more than a "
+            "tenth: calibration on the others would not be that of the list. Give the micrometres "
+            "a pixel in a column mpp"
+        )
+    if listed.referred.all():
+        raise InputError(f"no image can be calibrated on: {'; '.join(warnings)}")
+    said = listed.keep(~listed.referred)
     larger, config = said.larger_fields, model.config
     if 0 < larger < len(said.images):
         raise InputError(
@@ -197,15 +234,15 @@ def recalibrate(
             "more, which are decided by their most suspicious tile: calibrate on either alone"
         )
     rule = choose_rule(model, said)
-    with said.telling_faults():
+    with listed.telling_faults():
         found = calibrate(
             said.probability,
             said.labels,
             said.cases,
             rule,
             sources=said.sources,
-            referred=said.referred,
         )
+    found = found.model_copy(update={"left_out": int(listed.referred.sum()), "warnings": warnings})
     counts = found.before.counts
     local = LocalCalibration(
         date=datetime.now(UTC).date().isoformat(),
@@ -214,6 +251,7 @@ def recalibrate(
         cases=counts.cases,
         malignant=counts.malignant,
         larger_fields=larger > 0,
+        promise=found.promise,
         parent=config.name,
         parent_version=config.version,
         parent_weights_sha256=model.weights_sha256,
@@ -258,15 +296,9 @@ def render_card(model: Predictor, found: Calibration) -> str:
     """Return the card of a calibrated model, in Markdown."""
     *earlier, local = model.config.calibrated
     after, before = found.after, found.before
-    rows = [
-        [
-            *(name, f"{one.threshold:.3f}", share(one.sensitivity), share(one.specificity)),
-            f"{one.referred:.1%}",
-        ]
-        for name, one in after.points.items()
-    ]
-    head = ["point", "threshold", "sensitivity", "specificity", "referred"]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+    rows = [COMPARED, ["---"] * len(COMPARED), *compare_points(found)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    left_out = "".join(f"\n\n{line}." for line in describe_left_out(found))
     beside = "".join(f"\n\nStill in force beside it: {one.words}." for one in earlier)
     return f"""# {model.config.name} {model.config.version}
 
@@ -276,8 +308,10 @@ new, and hold for images like those they were fitted on{_LIMITS[local.larger_fie
 
 {table}
 
-Each figure is of cases that its line and threshold were not fitted on (five folds of whole cases),
-with its 95% interval over cases. Calibration slope {show(after.slope, 2)},
+{describe_promise(found)}{left_out}
+
+Each figure after is of cases that its line, threshold and band were not fitted on (five folds of
+whole cases), with its 95% interval over cases. Calibration slope {show(after.slope, 2)},
 before {before.slope.value:.2f}; in the large
 {after.in_the_large.value:+.2f} ({after.in_the_large.low:+.2f} to {after.in_the_large.high:+.2f}) in
 log-odds, before {before.in_the_large.value:+.2f}. All figures: `{DOCUMENT}`.
@@ -317,13 +351,30 @@ def _leave_one_out(folds: NDArray[np.int64]) -> list[Bools]:
     return [folds != fold for fold in range(FOLDS)]
 
 
-def _find_reach(odds: Floats, threshold: float) -> float:
-    """Return how far from a threshold the images to refer lie, in log-odds."""
-    return float(np.quantile(np.abs(odds - log_odds(threshold)), REFER_SHARE))
+def _find_reach(
+    odds: Floats, truth: Bools, case: NDArray[Any], threshold: float, alpha: float | None
+) -> float:
+    """Return how far from a threshold the images to refer lie, in log-odds.
+
+    Args:
+        odds: Calibrated log-odds, shape (N,).
+        truth: Whether each image is malignant.
+        case: Of which case each is.
+        threshold: Calibrated probability.
+        alpha: What is promised; None: nothing, of too few cases.
+    """
+    at = log_odds(threshold)
+    away = np.abs(odds - at)
+    reach = choose_reach(Judged(away, (odds >= at) != truth, case), alpha) if alpha else None
+    return float(np.quantile(away, REFER_SHARE)) if reach is None else reach
 
 
 def _cross_fit(
-    margins: Floats, truth: Bools, folds: NDArray[np.int64]
+    margins: Floats,
+    truth: Bools,
+    case: NDArray[Any],
+    folds: NDArray[np.int64],
+    alpha: float | None,
 ) -> tuple[Floats, dict[str, Floats], dict[str, Bools]]:
     """Return each fold by what the others give: log-odds, and thresholds and referrals by point."""
     odds = np.empty_like(margins)
@@ -335,7 +386,7 @@ def _cross_fit(
         odds[~others] = every[~others]
         for name, point in choose_points(sigmoid(every[others]), truth[others]).items():
             away = np.abs(every - log_odds(point.threshold))
-            reach = _find_reach(every[others], point.threshold)
+            reach = _find_reach(every[others], truth[others], case[others], point.threshold, alpha)
             thresholds.setdefault(name, np.empty_like(odds))[~others] = point.threshold
             referred.setdefault(name, np.empty(len(odds), bool))[~others] = away[~others] <= reach
     return odds, thresholds, referred

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from bcd_models import __version__
 from bcd_models.config import DecisionConfig, Estimate, Strict
 from bcd_models.decision import log_odds, smooth_margins
 from bcd_models.errors import ImageError, InputError
@@ -50,11 +52,12 @@ COLOURS = {
 
 
 class MeasuredModel(Strict):
-    """Which model was measured."""
+    """Which model was measured, and on what it was calibrated locally, in words."""
 
     name: str
     version: str
     weights_sha256: str
+    calibrated: tuple[str, ...] = ()
 
 
 class Sample(Strict):
@@ -63,6 +66,7 @@ class Sample(Strict):
     images: int
     cases: int
     tiles: int
+    malignant: int
     seed: int = SEED
 
 
@@ -71,9 +75,14 @@ class Validation(Strict):
 
     Attributes:
         model: Which was measured.
+        date: When, as in 2026-11-30.
+        software: Version of bcd-models.
+        list_name: File name of the list; "": images from elsewhere.
+        warnings: What to know before any figure is read.
         fingerprint: SHA-256 of the images' files, labels, cases and scales.
         larger_fields: Images of several tiles, whose probability is the largest of theirs.
         figures: Of all images that could be used.
+        unscaled: Images that are referred because nobody knows their scale.
         unsuitable: Images that the gate refers, by what it found.
         stated: AUROC of the model's test part, from its ``metrics.json``; None: not known.
         worse: Figures whose whole interval lies below what card or config state.
@@ -87,9 +96,14 @@ class Validation(Strict):
 
     schema_version: Literal[1] = 1
     model: MeasuredModel
+    date: str
+    software: str = __version__
+    list_name: str = ""
+    warnings: tuple[str, ...]
     fingerprint: str
     larger_fields: int
     figures: Figures
+    unscaled: int
     unsuitable: dict[str, int]
     stated: Estimate | None
     worse: tuple[str, ...]
@@ -141,8 +155,8 @@ def validate(
             "out with --ladder-images 0"
         )
     said = answer(model, images, point, progress)
-    rule = choose_rule(model, said)
     with said.telling_faults():
+        rule = choose_rule(model, said)
         figures = measure(
             said.probability,
             said.labels,
@@ -161,10 +175,14 @@ def validate(
             name=model.config.name,
             version=model.config.version,
             weights_sha256=model.weights_sha256,
+            calibrated=tuple(one.words for one in model.config.calibrated),
         ),
+        date=datetime.now(UTC).date().isoformat(),
+        warnings=(*_find_own_images(model, said), *said.describe_referred()),
         fingerprint=said.fingerprint,
         larger_fields=said.larger_fields,
         figures=figures,
+        unscaled=said.unscaled,
         unsuitable=said.findings,
         stated=stated,
         worse=_find_worse(figures, stated),
@@ -174,10 +192,21 @@ def validate(
             images=len(opened),
             cases=len({one.case_id for one, _ in opened}),
             tiles=sum(len(field.tiles) for _, field in opened),
+            malignant=sum(one.label == "malignant" for one, _ in opened),
         ),
         ladder=_climb(model, opened, rule.at(point), progress) if ladder_images else None,
         not_used=said.faults,
     )
+
+
+def _find_own_images(model: Predictor, said: Answers) -> Iterator[str]:
+    """Warn where a model was calibrated on the very images that it is measured on."""
+    for one in model.config.calibrated:
+        if one.fingerprint == said.fingerprint:
+            yield (
+                f"The model was calibrated on these very images ({one.date}): figures here are "
+                "better than on others. Validate it on images of other cases"
+            )
 
 
 def choose_rule(model: Predictor, said: Answers) -> DecisionConfig:

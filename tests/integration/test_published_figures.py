@@ -34,6 +34,13 @@ def test_card_is_what_its_figures_make(name: str) -> None:
     assert config["suitability"] == gate["gate"]
     points = config["decision"]["points"]
     assert points == {key: one["point"] for key, one in decisions["points"].items()}
+    # What model, card and README do is what the headline promises, by default and at each point.
+    bands = {
+        key: next(promise["refer"] for promise in one["promises"] if promise["alpha"] == 0.05)
+        for key, one in decisions["points"].items()
+    }
+    assert {key: point["refer"] for key, point in points.items()} == bands
+    assert config["decision"]["refer"] == bands["balanced"]
     for page in (text, README):
         assert (
             f"| real patches of unseen cases, 10,000 | {gate['tissue'][0]['refused']:.2%} |" in page
@@ -41,7 +48,8 @@ def test_card_is_what_its_figures_make(name: str) -> None:
         (headline,) = (
             one for one in decisions["points"]["balanced"]["promises"] if one["alpha"] == 0.05
         )
-        assert f"| 5% | {headline['realised']['referred']:.1%} |" in page
+        band = "{:.3f} to {:.3f}".format(*headline["refer"])
+        assert f"| 5% | {band} | {headline['realised']['referred']:.1%} |" in page
         assert "nothing for another hospital until `bcd validate`" in page
     assert (
         "![Share wrong of the decided, over the share that is decided](risk-coverage.png)" in text

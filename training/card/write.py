@@ -96,6 +96,7 @@ def render(folder: Path, dataset: str = "") -> str:
         plots={file: words for file, words in plots.items() if (folder / file).is_file()},
         curves=CURVES if (folder / CURVES).is_file() else "",
         decisions=decisions,
+        promise=decisions.find_promise(config.decision.refer) if decisions else None,
         points=points.tabulate(decisions).strip() if decisions else "",
         tile_points=points.tabulate(tiles).strip() if tiles else "",
         curve=recorded.CURVE if (folder / recorded.CURVE).is_file() else "",

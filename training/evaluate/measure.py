@@ -73,6 +73,7 @@ def evaluate(
             "version": model.config.version,
             "weights_sha256": model.weights_sha256,
             "threshold": decision.threshold,
+            "refer": decision.refer,
         },
         "data": {
             "corpus_fingerprint": about["fingerprint"],

@@ -138,12 +138,13 @@ class Within(Strict):
 
 
 class Model(Strict):
-    """Which weights were measured, and the threshold they were measured at."""
+    """Which weights were measured, and by which threshold and referral band; none: not recorded."""
 
     name: str
     version: str
     weights_sha256: str
     threshold: float
+    refer: tuple[float, float] | None = None
 
 
 class Data(Strict):

@@ -21,8 +21,15 @@ from bcd_models import local
 from bcd_models.config import CameraValidation
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
-from bcd_models.local.page import describe_after, share, show, summarise
-from bcd_models.local.validation import SAMPLE, Validation
+from bcd_models.local.page import (
+    describe_after,
+    describe_referral,
+    name_figure,
+    share,
+    show,
+    summarise,
+)
+from bcd_models.local.validation import Validation
 from bcd_models.models.classifier import BCDClassifier
 from training import command
 from training.corpus.sources import breakhis
@@ -74,12 +81,20 @@ def tabulate(found: Validation, refusal: str) -> str:
             own = share(getattr(one, figure))
             rows.append((f"{figure}, {name}", own, share(stated) if stated else ""))
         rows.append((f"referred, {name}", f"{one.referred:.1%}", ""))
+        wrong, of_decided, large = describe_referral(one)
+        rows.append((f"wrong of a case, {name}", wrong, ""))
+        rows.append((f"wrong of the decided, {name}", of_decided, ""))
+        rows.append((f"cases above 20%, {name}", f"{large} of {counts.cases}", ""))
     rows += [
         ("calibration slope", show(figures.slope, 2), ""),
         ("calibration in the large", show(figures.in_the_large, 2), ""),
     ]
     rows += [
-        (f"cases needed to detect {figures.difference:g} in {one.figure}", f"{one.needed}", "")
+        (
+            f"cases needed to detect {figures.difference:g} in {name_figure(one.figure)}",
+            f"{one.needed}",
+            "",
+        )
         for one in figures.needed
     ]
     here = (

@@ -18,7 +18,9 @@ from bcd_models.config import DecisionConfig
 from bcd_models.decision import log_odds, sigmoid
 from bcd_models.errors import InputError
 from bcd_models.images.scale import give_scale
-from bcd_models.local.recalibration import FOLDS, assign_folds
+from bcd_models.local import page
+from bcd_models.local.recalibration import CASES_FOR_PROMISE, FOLDS, assign_folds
+from bcd_models.local.referral import HEADLINE
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS
@@ -51,7 +53,39 @@ def test_a_line_off_is_put_right() -> None:
     for name, point in found.decision.points.items():
         assert point.sensitivity == after.points[name].sensitivity
         assert point.refer is not None
-        assert after.points[name].referred == pytest.approx(0.1, abs=0.03)
+        assert point.refer[0] <= point.threshold <= point.refer[1]
+        assert after.points[name].loss.value <= found.promise
+    assert found.promise == HEADLINE
+
+
+def test_a_promise_takes_cases_and_without_it_none_is_given() -> None:
+    assert CASES_FOR_PROMISE == 24
+    enough, few = (
+        local.calibrate(*sample(cases), DecisionConfig())
+        for cases in (CASES_FOR_PROMISE, CASES_FOR_PROMISE - 1)
+    )
+    assert (enough.promise, few.promise) == (HEADLINE, None)
+    for one in few.after.points.values():
+        assert one.referred == pytest.approx(0.1, abs=0.04)
+    assert "23 cases are too few to promise 5%, which takes 24" in page.describe_promise(few)
+    assert "promise that of a further case like these 5%" in page.describe_promise(enough)
+
+
+def test_the_promise_holds_on_cases_that_nothing_was_fitted_on() -> None:
+    rng = np.random.default_rng(3)
+    losses = []
+    for _ in range(20):
+        case = np.repeat(np.arange(160), 10)
+        odds = rng.normal(-1, 1.5, len(case))
+        truth = rng.random(len(case)) < sigmoid(odds + rng.normal(0, 0.5, 160)[case])
+        probability, labels = sigmoid(2 * odds + 1), np.where(truth, "malignant", "benign")
+        own = case < 80
+        rule = local.calibrate(probability[own], labels[own], case[own], DecisionConfig()).decision
+        assert rule.refer is not None
+        answers = sigmoid(rule.slope * log_odds(probability) + rule.intercept)
+        decided = (answers < rule.refer[0]) | (answers > rule.refer[1])
+        losses.append((decided & ((answers >= rule.threshold) != truth))[~own].mean())
+    assert 0.03 < np.mean(losses) <= 0.05
 
 
 def test_views_and_context_are_the_models_own() -> None:
@@ -146,7 +180,13 @@ def test_a_new_folder_holds_the_calibrated_model(
     assert f"{where.words}\n" in info
     assert "calibrated" not in json.loads(bcd("info", telling, "--json").stdout)
     card = (out / "README.md").read_text()
-    for text in (where.words, NOTICE, "| screening |"):
+    for text in (
+        where.words,
+        NOTICE,
+        "| own | before |",
+        "| screening | after |",
+        "No promise holds of referral",
+    ):
         assert text in card
     again = bcd("calibrate", drawn[0] / "list.csv", "--model", telling, "--out", out)
     assert again.returncode == 2
@@ -230,13 +270,23 @@ def test_a_second_calibration_stands_beside_that_of_the_other_kind(
     assert (fitted.slope, fitted.intercept) == pytest.approx((expected.slope, expected.intercept))
 
 
-def test_what_else_is_referred_counts(drawn: tuple[Path, list[Row]], telling: Path) -> None:
+def test_what_else_is_referred_is_left_out(
+    drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path
+) -> None:
     images, _ = local.read_labelled(drawn[0] / "list.csv")
     model = BCDClassifier.from_pretrained(telling)
     far = [replace(one, scale=give_scale(0.5)) for one in images]  # a field far too small
-    ours, found, _ = local.recalibrate(model, far)
-    assert {one.referred for one in found.before.points.values()} == {1.0}
-    assert {one.referred for one in found.after.points.values()} == {1.0}
+    with pytest.raises(InputError, match=r"no image can be .* 60 of 60 .* hand in a larger field"):
+        local.recalibrate(model, far)
+    some = [*far[:3], *images[3:]]
+    ours, found, _ = local.recalibrate(model, some)
+    assert (found.left_out, found.before.counts.images) == (3, 57)
+    local.write_folder(ours, found, tmp_path / "ours")
+    card = " ".join((tmp_path / "ours" / "README.md").read_text().split())
+    assert "3 images were left out of the fit and of each figure. 3 of 60 images are" in card
+    alone, _, _ = local.recalibrate(model, images[3:])
+    assert ours.config.decision == alone.config.decision
+    assert ours.config.calibrated[0].fingerprint != alone.config.calibrated[0].fingerprint
     again, _, _ = local.recalibrate(ours, images)
     assert again.config.version.count("+") == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,17 @@ def test_figures_are_those_of_the_models_answers(
     assert here.specificity.value == pytest.approx((~called[~truth]).mean())
     referred = [one.decision == "refer" for one in answers]
     assert here.referred == pytest.approx(np.mean(referred))
+    wrong = [
+        one.decision not in ("refer", own.label) for one, own in zip(answers, images, strict=True)
+    ]
+    by_case: dict[str, list[bool]] = {}
+    for own, is_wrong in zip(images, wrong, strict=True):
+        by_case.setdefault(own.case_id, []).append(is_wrong)
+    assert here.loss.value == pytest.approx(np.mean([np.mean(case) for case in by_case.values()]))
+    assert here.loss.low <= here.loss.value <= here.loss.high
+    assert here.error_among_decided is not None
+    decided = len(images) - sum(referred)
+    assert here.error_among_decided.value == pytest.approx(sum(wrong) / decided)
     assert (figures.counts.images, figures.counts.cases) == (60, 20)
     assert sum(figures.probabilities) == 60
 
@@ -121,7 +133,24 @@ def test_the_command_writes_both_reports_and_names_what_it_could_not_use(
     assert told.unsuitable["flat"] == 1
     html = (out / "validation.html").read_text()
     assert html == page.render(told)
-    for text in (NOTICE, "nearly one colour", "screening", "calibration slope", "none.png"):
+    flat = "of 61 images look unsuitable and are referred: nearly one colour 1"
+    assert any(flat in line for line in told.warnings)
+    assert flat in done.stderr
+    assert html.index(flat) < html.index("<h2>")  # at its head
+    assert told.list_name == "list.csv"
+    for text in (
+        told.model.weights_sha256,
+        told.date,
+        "finds at least 95%",
+        "What is referred",
+        NOTICE,
+        "nearly one colour",
+        "screening",
+        "wrong of a case",
+        "cases above 20%",
+        "calibration slope",
+        "none.png",
+    ):
         assert text in html
     assert set(told.figures.points) == {"balanced", "screening", "confirm"}
     assert told.figures.points["screening"].sensitivity_stated is not None
@@ -134,6 +163,59 @@ def test_the_command_writes_both_reports_and_names_what_it_could_not_use(
     assert json.loads(same.stdout) == json.loads((out / "validation.json").read_text())
     assert same.returncode == 2
     assert "can't be written" in same.stderr
+
+
+@pytest.fixture
+def unscaled(drawn: tuple[Path, list[Row]], tmp_path: Path) -> Path:
+    """A list of which seven images of 60 are of no size that a patch has, and have no mpp."""
+    folder, rows = drawn
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    for path, *_ in rows[:7]:
+        Image.open(folder / path).resize((150, 150)).save(tmp_path / path)
+    return write_list(tmp_path, [(*row[:3], "" if n < 7 else "4") for n, row in enumerate(rows)])
+
+
+def test_images_without_a_scale_are_counted_at_the_head(unscaled: Path, telling: Path) -> None:
+    done = bcd("validate", unscaled, "--model", telling, "--ladder-images", "0", "--json")
+    told = local.Validation.model_validate_json(done.stdout)
+    said = "7 of 60 images have no known scale and are referred"
+    assert (told.unscaled, said in told.warnings[0]) == (7, True)
+    assert f"warning: {said}" in done.stderr
+    assert "column mpp" in done.stderr
+    html = page.render(told)
+    assert html.index(said) < html.index("<h2>")
+    assert "<td>unknown scale</td><td>7</td>" in html
+    refused = bcd("calibrate", unscaled, "--model", telling, "--out", unscaled.parent / "ours")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "7 of 60 images have no known scale, more than a tenth" in refused.stderr
+    assert not (unscaled.parent / "ours").exists()
+
+
+def test_a_model_measured_on_what_it_was_calibrated_on_is_told(
+    telling: Path, images: list[LabelledImage], tmp_path: Path
+) -> None:
+    ours, found, _ = local.recalibrate(BCDClassifier.from_pretrained(telling), images)
+    local.write_folder(ours, found, tmp_path / "ours")
+    listed = images[0].file.parent / "list.csv"
+    done = bcd("validate", listed, "--model", tmp_path / "ours", "--ladder-images", "0", "--json")
+    assert "warning: The model was calibrated on these very images" in done.stderr
+    told = local.Validation.model_validate_json(done.stdout)
+    assert told.model.calibrated == (ours.config.calibrated[0].words,)
+    assert "on these very images" in page.render(told).partition("<h2>")[0]
+    other = local.validate(ours, images[:-1], ladder_images=0)
+    assert not any("these very images" in line for line in other.warnings)
+
+
+def test_the_ladder_s_end_is_told_where_enough_is_malignant(found: local.Validation) -> None:
+    (line,) = [one for one in page.summarise(found) if "usable" in one]
+    assert found.sample.malignant == found.figures.counts.malignant == 30
+    assert line.startswith("Stops being usable under (30 malignant of 60 images): ")
+    few = found.model_copy(update={"sample": found.sample.model_copy(update={"malignant": 29})})
+    (line,) = [one for one in page.summarise(few) if "usable" in one]
+    assert "too few to say" in line
+    text = page.render(found)
+    assert re.search(r"\d% \(difference [+-]\d+\.\d to [+-]\d+\.\d points\)", text)
+    assert "auroc" not in text
 
 
 def test_an_image_counts_once(drawn: tuple[Path, list[Row]], telling: Path, tmp_path: Path) -> None:
@@ -268,8 +350,14 @@ def test_arrays_alone_are_measured() -> None:
     assert found.point == "own"
     assert found.points["own"].referred == pytest.approx(0.2, abs=0.05)
     referred = np.arange(400) < 100
-    also = local.measure(*sample(), DecisionConfig(), referred=referred)
-    assert also.points["own"].referred == 0.25
+    also = local.measure(*sample(), DecisionConfig(), referred=referred).points["own"]
+    assert also.referred == 0.25
+    plain = local.measure(*sample(), DecisionConfig()).points["own"]
+    assert also.sensitivity == plain.sensitivity  # referred images count by their probability
+    assert also.loss.value < plain.loss.value  # and are not decided
+    whole = DecisionConfig(threshold=0.5, refer=(0, 1))
+    nothing = local.measure(*sample(), whole).points["own"]
+    assert (nothing.loss.value, nothing.error_among_decided) == (0, None)
 
 
 def test_a_quarter_of_the_difference_takes_sixteen_times_the_cases() -> None:

@@ -35,6 +35,7 @@ from bcd_models.config import (
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.local.metrics import HEADLINE, METRICS
+from bcd_models.local.referral import LARGE_ERROR
 from bcd_models.models.backbones import count_cells, write_config
 from bcd_models.prediction import NOTICE
 from tests.conftest import CARDS, MODELS
@@ -304,6 +305,12 @@ def test_every_number_is_one_of_the_two_files(folder: Path) -> None:
     text = re.sub(r"```.*?```|\]\([^)]*\)", "", body(folder), flags=re.S)
     named = (
         "config.json",
+        "decisions.json",
+        "metrics.json",
+        "refer",
+        "referral",
+        "bcd.decision.points",
+        "bcd.decision.refer",
         "balance",
         "bn2",
         "bcd validate",
@@ -319,7 +326,7 @@ def test_every_number_is_one_of_the_two_files(folder: Path) -> None:
         allowed.add(f"{sum(source.expected.values()):,}")
     if (folder / DECISIONS).is_file():
         allowed |= stated(json.loads((folder / DECISIONS).read_text()))
-        shares = (*referral.ALPHAS, *referral.COVERAGES, referral.CONFIDENCE, referral.LARGE_ERROR)
+        shares = (*referral.ALPHAS, *referral.COVERAGES, referral.CONFIDENCE, LARGE_ERROR)
         allowed |= {f"{100 * share:g}" for share in shares} | {str(splits.FOLDS)}
     if gate := read_gate(folder):
         missed = " ".join(suitability.find_missed(gate))

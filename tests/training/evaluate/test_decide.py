@@ -19,6 +19,7 @@ from bcd_models.config import DecisionConfig, HeldOut, Provenance
 from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.local import metrics
+from bcd_models.local.referral import HEADLINE
 from tests.conftest import ROOT
 from training import command
 from training.card import write as card
@@ -121,6 +122,16 @@ def test_probabilities_that_round_to_one_are_told_apart() -> None:
         assert all(0 < one.realised.loss <= one.alpha for one in figures.promises)
 
 
+def test_the_headline_s_band_is_used_and_an_unpromised_one_where_cases_are_too_few() -> None:
+    rule = DecisionConfig(refer=(0.4, 0.6))
+    for cases, promised in ((60, True), (20, False)):
+        points = fit.fit_points(drawn(cases), rule)
+        for name, figures in points.items():
+            bands = [one.refer for one in figures.promises if one.alpha == HEADLINE]
+            kept = rule.refer if name == "balanced" else None
+            assert figures.point.refer == (bands[0] if promised else kept)
+
+
 def test_a_promise_of_too_few_cases_leaves_its_place_empty() -> None:
     frame = drawn(30)
     points = fit.fit_points(frame, DecisionConfig())
@@ -139,7 +150,9 @@ def test_a_promise_of_too_few_cases_leaves_its_place_empty() -> None:
     assert page.CAUTION in text
     brief = page.tabulate_promises({"A model": document})
     assert "| A model | 2% | too few cases |" in brief
-    assert re.search(r"\| A model \| 5% \| \d+\.\d% \| [0-4]\.\d% \|", brief)
+    number = r"\d\.\d{3}"
+    found = rf"\| A model \| 5% \| {number} to {number} \| \d+\.\d% \| [0-4]\.\d% \|"
+    assert re.search(found, brief)
 
 
 def test_margins_that_decide_nothing_are_refused() -> None:

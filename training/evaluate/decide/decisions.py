@@ -64,6 +64,11 @@ class Decisions(Strict):
     points: dict[str, PointFigures]
     notice: str = NOTICE
 
+    def find_promise(self, refer: tuple[float, float] | None) -> Promise | None:
+        """Return what a band promises at the point by default; None: nothing."""
+        promises = next(iter(self.points.values())).promises
+        return next((one for one in promises if one.refer == refer), None)
+
 
 def read(folder: Path, weights_sha256: str, name: str = DECISIONS) -> Decisions | None:
     """Read a model folder's ``decisions.json``, or that of its tiles; None where it has none.

@@ -6,9 +6,10 @@ python -m training.evaluate.decide --model FOLDER --margins TABLE --arm BACKBONE
 The margins are recorded answers of fold runs; or those of TABLE, a ``predictions.parquet`` as
 studies recorded up to release 0.2.0: a line an image, a column of margins a run,
 ``BACKBONE/ARM/fold-K``. The points go into the folder's ``config.json``, what they rest on into
-``decisions.json`` beside it; weights, calibration and the rule by default stay as they are. A model
-of several views gets a rule of its own for tiles, which are looked at once, from the answers of one
-view, and ``decisions-tiles.json``.
+``decisions.json`` beside it. Weights, calibration and the threshold by default stay as they are;
+the band by default is that of the headline promise, as at every point. A model of several views
+gets a rule of its own for tiles, which are looked at once, from the answers of one view, and
+``decisions-tiles.json``.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import numpy as np
 import pandas as pd
 import typer
 
-from bcd_models.config import DecisionConfig, OperatingPoint
+from bcd_models.config import DecisionConfig
 from bcd_models.decision import calibrate, log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
 from bcd_models.local import metrics
 from bcd_models.local.points import band_around, choose_points, fit_decision, measure_point
+from bcd_models.local.referral import HEADLINE, Judged, choose_reach
 from bcd_models.models.classifier import BCDClassifier
 from training.corpus import predictions, splits
 from training.corpus.selection import open_corpus
@@ -64,8 +66,8 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
 
     Args:
         frame: Rows of one source: ``margin``, ``label``, ``case_id``, ``source`` and ``fold``.
-        decision: The model's rule. Its calibration is kept, and its threshold and referral band,
-            with which the model was tested, are the first point's.
+        decision: The model's rule. Its calibration is kept, and its threshold, with which the model
+            was tested, is the first point's; so is its band where too few cases promise anything.
 
     Raises:
         InputError: The rows hold one label only, or too few cases.
@@ -80,19 +82,16 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
     calibrated = decision.slope * margins + decision.intercept  # a probability may round to 1
     drawn = metrics.draw_resamples(frame["case_id"], frame["source"])
     found = {}
-    points = choose_points(probability, truth, decision.threshold)
-    first = next(iter(points))
-    points[first] = OperatingPoint(threshold=decision.threshold, refer=decision.refer)
-    for name, point in points.items():
-        said = referral.Answers(
+    for name, point in choose_points(probability, truth, decision.threshold).items():
+        said = Judged(
             np.abs(calibrated - log_odds(point.threshold)),
             (probability >= point.threshold) != truth,
             frame["case_id"].to_numpy(),
         )
         promises = _measure_promises(said, frame["fold"].to_numpy(), point.threshold)
-        headline = [one.refer for one in promises if one.alpha == referral.HEADLINE]
+        unpromised = decision.refer if point.threshold == decision.threshold else None
+        band = next((one.refer for one in promises if one.alpha == HEADLINE), unpromised)
         measured = measure_point(truth, probability, point.threshold, drawn)
-        band = point.refer or (headline[0] if headline else None)
         more = {"refer": band, "prevalence": float(truth.mean())}
         found[name] = PointFigures(
             point=point.model_copy(update=measured | more),
@@ -102,12 +101,10 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
     return found
 
 
-def _measure_promises(
-    said: referral.Answers, folds: np.ndarray, threshold: float
-) -> tuple[Promise, ...]:
+def _measure_promises(said: Judged, folds: np.ndarray, threshold: float) -> tuple[Promise, ...]:
     promises = []
     for alpha in referral.ALPHAS:
-        reach = referral.choose_reach(said, alpha)
+        reach = choose_reach(said, alpha)
         realised = referral.realise(said, folds, alpha)
         if reach is not None and realised is not None:
             band = band_around(threshold, reach)
@@ -145,7 +142,8 @@ def decide(
         points=points,
     )
     named = {name: figures.point for name, figures in points.items()}
-    return decision.model_copy(update={"points": named}), decisions
+    band = next(iter(named.values())).refer
+    return decision.model_copy(update={"points": named, "refer": band}), decisions
 
 
 def fit_tile_rule(frame: pd.DataFrame, context: float) -> DecisionConfig:

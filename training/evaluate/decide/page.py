@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bcd_models.local.page import share
+from bcd_models.local.referral import HEADLINE
 from training.corpus import splits
 from training.evaluate.decide import referral
 from training.evaluate.decide.decisions import Decisions, PointFigures
@@ -55,9 +56,9 @@ def tabulate(decisions: Decisions) -> str:
         "binary risk control of the same share of all images, with "
         f"{referral.CONFIDENCE:.0%} confidence: it takes images for exchangeable, and those of one "
         "case are not. Each band is chosen on all folds but one and realised on that one, five "
-        "times; the model uses those over cases. Above 20% lie cases of which more than a fifth of "
-        "the decided is wrong; a fold is above where more of its images than promised were decided "
-        "wrongly.",
+        f"times; the model uses those over cases that promise {HEADLINE:.0%}. Above 20% lie cases "
+        "of which more than a fifth of the decided is wrong; a fold is above where more of its "
+        "images than promised were decided wrongly.",
         "The third is the risk-coverage curve: what is wrong of the decided, and how many cases "
         "lie above 20%, where so many images are decided, those farthest from the threshold.",
         CAUTION,
@@ -75,15 +76,17 @@ def tabulate_promises(models: Mapping[str, Decisions]) -> str:
 
 
 def _tabulate_bands(what: str, figures: Mapping[str, tuple[PointFigures, Counts]]) -> str:
-    head = [what, "at most wrong", "referred", "wrong, of a case", "wrong, of the decided"]
-    head += ["cases above 20%", "folds above", "MAPIE, over images"]
+    head = [what, "at most wrong", "band", "referred", "wrong, of a case"]
+    head += ["wrong, of the decided", "cases above 20%", "folds above", "MAPIE, over images"]
     lines = []
     for name, (one, counts) in figures.items():
         kept = {promise.alpha: promise for promise in one.promises}
         for alpha in referral.ALPHAS:
             cells = ["too few cases"]
             if promise := kept.get(alpha):
-                cells = _write_realised(promise.realised, counts.cases)
+                low, high = promise.refer
+                band = f"{low:.3f} to {high:.3f}"
+                cells = [band, *_write_realised(promise.realised, counts.cases)]
                 by_images = promise.by_images
                 cells.append(
                     "{} referred, {} of a case wrong, {} cases above 20%, {} folds above".format(
