@@ -40,8 +40,11 @@ COUNTED = (
     "this report they count like the others, by their probability."
 )
 MIN_MALIGNANT = 30  # images on the ladder: of fewer, three images are the loss that ends it
-COMPARED = ("point", "calibration", "threshold", "sensitivity", "specificity", "referred")
-COMPARED += (*REFERRAL, "cases above 20%")
+COMPARED = (
+    *("point", "calibration", "threshold", "sensitivity", "specificity", "referred"),
+    *REFERRAL,
+    "cases above 20%",
+)
 Row = Sequence[str]
 
 

@@ -29,7 +29,7 @@ from bcd_models.local.page import (
     show,
     summarise,
 )
-from bcd_models.local.validation import Validation
+from bcd_models.local.validation import SAMPLE, Validation
 from bcd_models.models.classifier import BCDClassifier
 from training import command
 from training.corpus.sources import breakhis
