@@ -50,7 +50,8 @@ bench: .venv/.dev
 study: .venv/.dev
 	@test -n "$(CORPUS)" || { echo "make study CORPUS=FOLDER, as written by training.corpus"; exit 2; }
 	$(BIN)/python -m training.study --corpus $(CORPUS) --out $(STUDY) --workers $(WORKERS) \
-	  $(if $(STARTS),--starts $(STARTS)) $(if $(RECORDS),--records $(RECORDS)) --cards cards --readme README.md
+	  $(if $(STARTS),--starts $(STARTS)) $(if $(RECORDS),--records $(RECORDS)) --cards cards --readme README.md \
+	  --slides-page docs/slides.md
 
 dist: .venv/.dev
 	rm -rf dist

@@ -23,11 +23,12 @@ from bcd_models.hub.atomic import write_files
 from bcd_models.prediction import COLUMNS
 
 if TYPE_CHECKING:
-    from bcd_models.config import DecisionConfig, SuitabilityConfig
+    from bcd_models.config import CameraValidation, DecisionConfig, SuitabilityConfig
+    from bcd_models.images.scale import Scale
     from bcd_models.models.predictor import Predictor
     from bcd_models.prediction import Prediction, Unsuitable
 
-    Scaled = tuple[Path, float | None]
+    Scaled = tuple[Path, float | Scale | None]
 
 IMAGES_PER_FILE = 512  # at most so many are computed again after a kill
 FILE_PATTERN = "part-*.parquet"
@@ -73,7 +74,7 @@ def predict_into(
     folder: Path,
     share: Share = Share(),
     images_per_file: int = IMAGES_PER_FILE,
-    mpp: Sequence[float | None] | None = None,
+    mpp: Sequence[float | Scale | None] | None = None,
     point: str | None = None,
     suitability: Unsuitable = "refer",
 ) -> Outcome:
@@ -98,7 +99,7 @@ def predict_into(
     sha256 = model.weights_sha256
     given = list(zip(paths, mpp or repeat(None, len(paths)), strict=True))
     rules = [rule.at(point) for rule in (model.config.decision, model.config.for_tiles)]
-    asked = [*rules, model.suitability, suitability]
+    asked = [*rules, model.suitability, model.cameras, suitability]
     files = _plan_files(asked, sha256, given, folder, images_per_file)
     _refuse_others(folder, files)
     own = list(files.items())[share.rank :: share.world_size]
@@ -127,7 +128,7 @@ def describe_failure(path: Path, error: ImageError) -> str:
 
 
 def _plan_files(
-    rules: Sequence[DecisionConfig | SuitabilityConfig | str | None],
+    rules: Sequence[DecisionConfig | SuitabilityConfig | CameraValidation | str | None],
     sha256: str,
     given: Sequence[Scaled],
     folder: Path,

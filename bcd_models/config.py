@@ -28,6 +28,7 @@ Label = Literal["benign", "malignant"]
 LABELS: tuple[Label, ...] = get_args(Label)
 
 RGB = tuple[float, float, float]
+MIN_CAMERA_AUROC = 0.80  # lower end, over patients, for answers about microscope cameras' fields
 # A list of numbers over several lines, which the config has in one.
 ROW = re.compile(r"\[\n([-+.e\d,\s]+)\]")
 
@@ -398,6 +399,27 @@ class SuitabilityConfig(Strict):
         return self
 
 
+class CameraValidation(Strict):
+    """How a model ranks fields of microscope cameras, of patients that it has not learnt from.
+
+    Attributes:
+        source: Of the images.
+        images: How many of them, or of their tiles, there were.
+        cases: Of how many patients.
+        auroc: With its 95% interval over patients; None: not measured.
+    """
+
+    source: str = ""
+    images: int = Field(0, ge=0)
+    cases: int = Field(0, ge=0)
+    auroc: Estimate | None = None
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether answers about such fields are to be relied on as any other."""
+        return self.auroc is not None and self.auroc.low >= MIN_CAMERA_AUROC
+
+
 class ModelConfig(Decides):
     """The ``bcd`` object of a model folder's ``config.json``; schema 1 is read as 2.
 
@@ -411,6 +433,8 @@ class ModelConfig(Decides):
         graphs: Graphs in the folder, by file name.
         suitability: What tells tissue from what the model knows nothing of; None: no tile is
             refused.
+        cameras: How it does on microscope cameras' fields, which are referred unless that is
+            enough; None: the folder doesn't say, and none is referred for it.
     """
 
     schema_version: Literal[1, 2] = SCHEMA_VERSION
@@ -421,6 +445,7 @@ class ModelConfig(Decides):
     provenance: Provenance = Provenance()
     graphs: dict[str, Graph] = {}
     suitability: SuitabilityConfig | None = None
+    cameras: CameraValidation | None = None
 
     @field_validator("schema_version")
     @classmethod

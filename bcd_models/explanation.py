@@ -60,10 +60,11 @@ def colour_map(
 class Explanation:
     """Which regions of an image speak for a label.
 
-    The heat map has the same scale for every image. 0 means: an image that looked like this region
-    all over would not be given the label. 1 means: it would be given the label with certainty.
-    Between them stands ``tanh(e / 2)``, where e is how far, in calibrated log-odds, the region lies
-    beyond the model's threshold. An image with nothing that speaks for the label stays at 0.
+    The heat map has the same scale for every image. 0 means: if the network saw in all regions what
+    it sees in this one, the label would not be given. 1 means: it would be given with certainty.
+    What it sees in a region depends on all that surrounds it. Between 0 and 1 stands
+    ``tanh(e / 2)``, where e is how far, in calibrated log-odds, the region lies beyond the model's
+    threshold. An image with nothing that speaks for the label stays at 0.
 
     Regions, not cells: the map has one value for each 32 x 32 pixels of the network's input,
     enlarged bilinearly; a model's card says how much tissue that is.

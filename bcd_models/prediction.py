@@ -23,6 +23,8 @@ WORDS = {
 Unsuitable: TypeAlias = Literal["refer", "ignore"]
 """What to do with an image that doesn't look like what the model was trained on."""
 IN_BAND = "the probability lies within the referral band"  # the reason for a referral
+CAMERA = "camera"  # the finding about a whole image that a microscope's camera took
+CAMERA_WORDS = "not validated for microscope cameras"
 MAX_UNSUITABLE = 0.5  # share of a field's tiles; the answer about the rest would stand for little
 
 # What a table says of an answer, CSV and Parquet alike: each column's name and type.
@@ -40,6 +42,8 @@ COLUMNS: dict[str, type] = {
     "share": float,
     "reasons": str,
     "ignored": str,
+    "point": str,
+    "findings": str,
 }
 
 
@@ -68,8 +72,10 @@ class Prediction:
 
     Attributes:
         name: The image's file name, or "image" where it has none.
-        label: The calibrated probability against the threshold.
-        probability: Calibrated P(malignant), 0 to 1; of several tiles the largest.
+        label: The calibrated probability against the threshold, even where the decision is "refer".
+            Where ``is_unsuitable``, it says nothing of the image: a network labels a cat, too.
+        probability: Calibrated P(malignant), 0 to 1; of several tiles the largest. Where
+            ``is_unsuitable``, it is no probability of anything.
         decision: The label, or "refer" where the answer should not be relied on.
         reasons: Why the decision is "refer"; empty otherwise.
         threshold: The probability from which the label is "malignant".
@@ -145,8 +151,13 @@ class Prediction:
 
     @property
     def is_unsuitable(self) -> bool:
-        """Whether it is referred because the image, or most of its tiles, look unsuitable."""
+        """Whether it is referred because of what was found in it, or in most of its tiles."""
         return sum(one.tiles for one in self.findings) > MAX_UNSUITABLE * self.judged_tiles
+
+    @property
+    def unsuitable_words(self) -> str:
+        """What was found, where it is referred as unsuitable; "" where it isn't."""
+        return describe_unsuitable(self.findings, self.judged_tiles) if self.is_unsuitable else ""
 
     @property
     def malignant_tiles(self) -> int:
@@ -160,10 +171,17 @@ class Prediction:
         return self.malignant_tiles / self.tiles
 
     def to_row(self) -> dict[str, Any]:
-        """What a table says, by ``COLUMNS``; reasons and ignored findings joined by semicolons."""
+        """What a table says, by ``COLUMNS``; reasons and findings joined by semicolons.
+
+        Label, probability and share are None where ``is_unsuitable``: beside answers, they would
+        be taken for one.
+        """
         values = {name: getattr(self, name) for name in COLUMNS}
-        ignored = "; ".join(finding.words for finding in self.ignored)
-        return values | {"reasons": "; ".join(self.reasons), "ignored": ignored}
+        if self.is_unsuitable:
+            values |= dict.fromkeys(("label", "probability", "share"))
+        for name in ("findings", "ignored"):
+            values[name] = "; ".join(one.words for one in getattr(self, name))
+        return values | {"reasons": "; ".join(self.reasons)}
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, what follows from them, and the research-use notice, ready for JSON."""
@@ -177,9 +195,13 @@ class Prediction:
 
 def describe_unsuitable(findings: Sequence[Finding], judged: int) -> str:
     """Return what was found in an image, or in some of its ``judged`` tiles, to go on with."""
-    tiles, words = sum(one.tiles for one in findings), ", ".join(one.words for one in findings)
-    which = f"{tiles:,} of {judged:,} tiles look{'s' if tiles == 1 else ''}"
-    return f"{which if judged > 1 else 'the image looks'} unsuitable: {words}"
+    looks = [one for one in findings if one.name != CAMERA]
+    told = [f"the model is {one.words}" for one in findings if one.name == CAMERA]
+    if looks:
+        tiles, words = sum(one.tiles for one in looks), ", ".join(one.words for one in looks)
+        which = f"{tiles:,} of {judged:,} tiles look{'s' if tiles == 1 else ''}"
+        told.append(f"{which if judged > 1 else 'the image looks'} unsuitable: {words}")
+    return "; ".join(told)
 
 
 def describe_missed(point: str, missed_of_100: int) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import yaml
 from accelerate import PartialState
@@ -17,7 +18,9 @@ from pydantic import ValidationError
 
 from bcd_models.config import Provenance, first_error
 from bcd_models.errors import InputError
+from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
+from bcd_models.models.backbones import write_config
 from training.recipes import schema as recipe
 
 RECIPE = "recipe.yaml"
@@ -84,6 +87,17 @@ def hash_file(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"{path} is missing: finish that run first")
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def change_config(folder: Path, changes: Mapping[str, Any]) -> None:
+    """Change values of a model folder's config, whose weights stay as they are.
+
+    Args:
+        folder: Of the model.
+        changes: New values by the names of ``ModelConfig``.
+    """
+    config = model_folder.read_config(folder).model_copy(update=changes)
+    write_files({folder / model_folder.CONFIG: write_config(config).encode()})
 
 
 def read_git_commit(checkout: Path = CHECKOUT) -> str:

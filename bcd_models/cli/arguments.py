@@ -12,7 +12,7 @@ import typer
 from bcd_models.errors import BCDError, InputError
 from bcd_models.images.image_list import find_listed, read_list
 from bcd_models.images.open import image_paths
-from bcd_models.images.scale import compute_mpp, give_scale, parse_number
+from bcd_models.images.scale import Scale, compute_scale, give_scale, parse_number
 from bcd_models.prediction import Unsuitable
 from bcd_models.runtime.device import choose_device
 
@@ -85,11 +85,11 @@ class Found(NamedTuple):
 
     Attributes:
         path: Its file.
-        mpp: Micrometres a pixel, where a list says so.
+        scale: Its scale, where a list says so.
     """
 
     path: Path
-    mpp: float | None = None
+    scale: Scale | None = None
 
 
 def find_images(arguments: list[str]) -> list[Found]:
@@ -116,21 +116,21 @@ def find_images(arguments: list[str]) -> list[Found]:
     return found
 
 
-def choose_mpp(
+def choose_scale(
     mpp: float | None, objective: float | None, camera_pixel: float | None, adapter: float | None
-) -> float | None:
-    """Return the micrometres a pixel that are given or follow from a microscope's optics.
+) -> Scale | None:
+    """Return the scale that is given or follows from a microscope's optics.
 
     Raises:
         InputError: Both are given, or an objective alone, which says nothing of a camera's image.
     """
     if objective is None and camera_pixel is None and adapter is None:
-        return None if mpp is None else give_scale(mpp).mpp_x
+        return None if mpp is None else give_scale(mpp)
     if objective is None or camera_pixel is None:
         raise InputError("--objective and --camera-pixel go together: one alone gives no scale")
     if mpp is not None:
         raise InputError("choose --mpp or --objective with --camera-pixel")
-    return compute_mpp(objective, camera_pixel, 1.0 if adapter is None else adapter)
+    return compute_scale(objective, camera_pixel, 1.0 if adapter is None else adapter)
 
 
 def load_model(name: str, device: str = "cpu") -> Predictor:
@@ -168,6 +168,6 @@ def _parse_line(cells: dict[str, str], path: Path, where: str) -> Found:
     name, mpp = cells["path"], cells["mpp"]
     file = find_listed(name, path, where)
     try:
-        return Found(file, give_scale(parse_number(mpp)).mpp_x if mpp else None)
+        return Found(file, give_scale(parse_number(mpp)) if mpp else None)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None

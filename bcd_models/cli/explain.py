@@ -16,14 +16,17 @@ from bcd_models.cli.arguments import (
     Objective,
     Point,
     Suitability,
-    choose_mpp,
+    choose_scale,
     load_model,
 )
 from bcd_models.cli.output import (
+    describe_point,
     escape_controls,
+    find_reasons,
+    print_error,
     print_ignored,
-    print_missed,
     print_notice,
+    print_points,
     print_reasons,
     print_table_head,
     print_table_row,
@@ -54,21 +57,24 @@ def explain(
     suitability: Suitability = "refer",
     device: Device = "auto",
 ) -> None:
-    """Show which regions of an image speak for a label."""
+    """Show which regions of an image speak for a label; exit code 1 where it looks unsuitable."""
     wanted = None if label is None else check_label(label)
     refuse_to_overwrite([image], [out])
     refuse_existing(out)
-    given = choose_mpp(mpp, objective, camera_pixel, adapter)
+    given = choose_scale(mpp, objective, camera_pixel, adapter)
     explained = load_model(model, device)
     explanation = explained.explain(
         image, label=wanted, method=method, mpp=given, point=point, suitability=suitability
     )
+    prediction = explanation.prediction
+    if why := prediction.unsuitable_words:
+        print_error(f"{image}: {why}; --suitability ignore explains it all the same")
+        raise typer.Exit(1)
     write_png(explanation.overlay(opacity), out)
     print_table_head()
-    prediction = explanation.prediction
     print_table_row(str(image), prediction)
-    print_reasons(str(image), prediction.reasons)
+    print_reasons([(str(image), find_reasons(prediction))])
     print_ignored(str(image), prediction)
-    print_missed([prediction.missed_words])
+    print_points(describe_point(prediction))
     print_notice()
     typer.echo(f"regions that speak for {explanation.label}: {escape_controls(str(out))}")

@@ -47,15 +47,31 @@ def _shared_facts(loaded: Predictor) -> dict[str, str]:
         "suitability": "refers what is no H&E-stained tissue"
         if loaded.suitability
         else "not judged: the folder holds no statistics for it, so any image is answered for",
+        "microscope cameras": _describe_cameras(loaded),
     }
+
+
+def _describe_cameras(loaded: Predictor) -> str:
+    """Return whether microscope cameras' fields are answered for, and by what figure."""
+    cameras = loaded.cameras
+    if cameras is None:
+        return "answered for: the folder says nothing of them"
+    found = cameras.auroc
+    if found is None:
+        return "referred: not measured"
+    measured = (
+        f"AUROC {found.value:.3f} ({found.low:.3f} to {found.high:.3f}) over {cameras.cases} "
+        f"patients of {cameras.source}"
+    )
+    return f"answered for: {measured}" if cameras.is_enough else f"referred: {measured}"
 
 
 def _describe_rule(rule: DecisionConfig, of: str = "") -> dict[str, str]:
     """Return what a rule decides by, and what its operating points were measured to do."""
     shown = {
         "threshold": f"{rule.threshold:.3f}",
-        **{f"threshold, {name}": _describe_point(point) for name, point in rule.points.items()},
-        "referral band": f"{rule.refer[0]:.3f} to {rule.refer[1]:.3f}" if rule.refer else "none",
+        "referral band": _describe_band(rule.refer),
+        **{f"point {name}": _describe_point(point) for name, point in rule.points.items()},
     }
     return {f"{of}{name}": words for name, words in shown.items()}
 
@@ -63,11 +79,15 @@ def _describe_rule(rule: DecisionConfig, of: str = "") -> dict[str, str]:
 def _describe_point(point: OperatingPoint) -> str:
     from bcd_models.local.page import share
 
-    said = [f"{point.threshold:.3f}"]
+    said = [f"threshold {point.threshold:.3f}", f"referral band {_describe_band(point.refer)}"]
     for name in ("sensitivity", "specificity"):
         measured = getattr(point, name)
         said += [f"{name} {share(measured)}"] if measured else []
     return ", ".join(said)
+
+
+def _describe_band(band: tuple[float, float] | None) -> str:
+    return f"{band[0]:.3f} to {band[1]:.3f}" if band else "none"
 
 
 def _own_facts(loaded: Predictor) -> dict[str, str]:

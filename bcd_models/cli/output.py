@@ -20,29 +20,53 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 SCALE_WIDTH = len("4, taken as the model's own")
+MAX_NAMED = 3  # images beside a reason that they share
 
 
 def print_table_head() -> None:
     """Print the names of the table's columns."""
-    typer.echo(f"{'P(malignant)':>12}  {'decision':9}  {'um a pixel':{SCALE_WIDTH}}  image")
+    typer.echo(f"{'decision':9}  {'P(malignant)':>12}  {'um a pixel':{SCALE_WIDTH}}  image")
 
 
 def print_table_row(path: str, answer: Prediction) -> None:
-    """Print an answer as a row of the table, a large field's with how many tiles are malignant."""
+    """Print an answer as a row of the table, a large field's with how many tiles are malignant.
+
+    Of an unsuitable image it is why there is no answer, and no probability.
+    """
     scale = answer.scale if answer.mpp is None else f"{answer.mpp:.4g}, {answer.scale}"
-    tiles = f"{answer.malignant_tiles:,} of {answer.tiles:,} tiles malignant, {answer.share:.0%}"
-    if left_out := sum(finding.tiles for finding in answer.findings):
-        tiles += f", {left_out:,} unsuitable"
+    probability, after = f"{answer.probability:.4f}", ""
+    if answer.is_unsuitable:
+        probability, after = "-", f": {answer.unsuitable_words}"
+    elif answer.tiles > 1:
+        malignant = f"{answer.malignant_tiles:,} of {answer.tiles:,} tiles malignant"
+        after = f"{malignant}, {answer.share:.0%}"
+        if left_out := sum(finding.tiles for finding in answer.findings):
+            after += f", {left_out:,} unsuitable"
+        after = f" ({after})"
     typer.echo(
-        f"{answer.probability:12.4f}  {answer.decision:9}  {scale:{SCALE_WIDTH}}  "
-        f"{escape_controls(path)}{f' ({tiles})' if answer.tiles > 1 else ''}"
+        f"{answer.decision:9}  {probability:>12}  {scale:{SCALE_WIDTH}}  "
+        f"{escape_controls(path)}{after}"
     )
 
 
-def print_reasons(path: str, reasons: Iterable[str]) -> None:
-    """Print on stderr why an image is referred; nothing where it isn't."""
-    if why := "; ".join(reasons):
-        typer.echo(f"refer: {escape_controls(f'{path}: {why}')}", err=True)
+def find_reasons(answer: Prediction) -> list[str]:
+    """Return why an answer is referred, but for what its row says."""
+    from bcd_models.prediction import IN_BAND
+
+    # Where no probability is told, none is the reason.
+    known = (answer.unsuitable_words, IN_BAND) if answer.is_unsuitable else ()
+    return [reason for reason in answer.reasons if reason not in known]
+
+
+def print_reasons(referred: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Print on stderr each reason for a referral once, with the images that it is about."""
+    paths: dict[str, list[str]] = {}
+    for path, reasons in referred:
+        for reason in reasons:
+            paths.setdefault(reason, []).append(escape_controls(path))
+    for reason, some in paths.items():
+        more = f" and {len(some) - MAX_NAMED:,} more" if len(some) > MAX_NAMED else ""
+        typer.echo(f"refer: {', '.join(some[:MAX_NAMED])}{more}: {reason}", err=True)
 
 
 def print_ignored(path: str, answer: Prediction) -> None:
@@ -54,9 +78,19 @@ def print_ignored(path: str, answer: Prediction) -> None:
         typer.echo(f"answered all the same: {escape_controls(f'{path}: {why}')}", err=True)
 
 
-def print_missed(sentences: Iterable[str]) -> None:
-    """Print on stderr what the operating points of negative answers missed in testing."""
-    for sentence in filter(None, sentences):
+def describe_point(answer: Prediction) -> list[str]:
+    """Return what decided an answer and, of a negative one, what that missed in testing."""
+    if answer.is_unsuitable:
+        return []
+    at = f"Operating point {answer.point}" if answer.point else "No operating point"
+    band = f", refer from {answer.refer[0]:.3f} to {answer.refer[1]:.3f}" if answer.refer else ""
+    missed = [answer.missed_words] if answer.missed_words else []
+    return [f"{at}: malignant from {answer.threshold:.3f}{band}.", *missed]
+
+
+def print_points(sentences: Iterable[str]) -> None:
+    """Print on stderr what ``describe_point`` says of some answers."""
+    for sentence in sentences:
         typer.echo(sentence, err=True)
 
 

@@ -24,16 +24,18 @@ from bcd_models.cli.arguments import (
     Objective,
     Point,
     Suitability,
-    choose_mpp,
+    choose_scale,
     find_images,
     load_model,
 )
 from bcd_models.cli.output import (
+    describe_point,
     escape_controls,
+    find_reasons,
     print_error,
     print_ignored,
-    print_missed,
     print_notice,
+    print_points,
     print_reasons,
     print_table_head,
     print_table_row,
@@ -45,6 +47,7 @@ from bcd_models.errors import ImageError, InputError
 from bcd_models.prediction import COLUMNS, Prediction
 
 if TYPE_CHECKING:
+    from bcd_models.images.scale import Scale
     from bcd_models.models.predictor import Predictor
     from bcd_models.prediction import Unsuitable
 
@@ -80,9 +83,9 @@ def predict(
         raise InputError("choose one of --json, --csv and --parquet")
     if parquet and overlay:
         raise InputError("--overlay doesn't go with --parquet")
-    given = choose_mpp(mpp, objective, camera_pixel, adapter)
+    given = choose_scale(mpp, objective, camera_pixel, adapter)
     found = find_images(images)
-    paths, scales = [one.path for one in found], [one.mpp or given for one in found]
+    paths, scales = [one.path for one in found], [one.scale or given for one in found]
     classifier = load_model(model, device)
     for rule in (classifier.config.decision, classifier.config.for_tiles):
         rule.at(point)  # there is such a point, before anything is printed or written
@@ -94,7 +97,7 @@ def predict(
     print_answer = _choose_printer(json, csv)
     failures = []
     referred, ignored = [], []
-    missed: dict[str, None] = {}  # sentences, each once
+    points: dict[str, None] = {}  # sentences, each once
     answer_all = classifier.explanations if overlay else classifier.stream
     answers = answer_all(paths, mpp=scales, point=point, suitability=suitability)
     stream = with_progress(answers, len(paths), "predicting")
@@ -105,19 +108,18 @@ def predict(
             continue
         prediction = answer if isinstance(answer, Prediction) else answer.prediction
         print_answer(str(path), prediction)
-        missed[prediction.missed_words] = None
-        if prediction.reasons:
-            referred.append((str(path), prediction.reasons))
+        points |= dict.fromkeys(describe_point(prediction))
+        if reasons := find_reasons(prediction):
+            referred.append((str(path), reasons))
         if prediction.ignored:
             ignored.append((str(path), prediction))
         if not isinstance(answer, Prediction):
             write_png(answer.overlay(), targets[path])
     if not (json or csv):
-        for one, reasons in referred:
-            print_reasons(one, reasons)
+        print_reasons(referred)
         for one, prediction in ignored:
             print_ignored(one, prediction)
-        print_missed(missed)
+        print_points(points)
     _finish(failures, len(paths), notice=not json)
     return None
 
@@ -126,7 +128,7 @@ def _predict_into(
     folder: Path,
     classifier: Predictor,
     paths: list[Path],
-    scales: list[float | None],
+    scales: list[Scale | None],
     point: str | None,
     suitability: Unsuitable,
 ) -> None:

@@ -37,7 +37,7 @@ def draw_gradcam(
 
     Where global average pooling and a linear layer follow the last feature map, Grad-CAM of the
     logit margin, before its rectification, adds up to the margin itself: each cell can be read as
-    the margin of an image that looked like this cell all over. It takes what an explainer takes.
+    the margin if all cells were like this one. It takes what an explainer takes.
     """
     calibrated = decision.slope * forward.cells(inputs)[0] + decision.intercept
     beyond = calibrated - float(log_odds(decision.threshold))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,10 @@ NAMED_UNITS = {
     "inch": INCH,
 }
 
+OPTICS = "objective and camera"  # the source of what is computed from these
+APERIO = "Aperio description"
+TILE_WIDTH = 322  # a TIFF's tag; of all programs, those of slide scanners write tiles
+
 SIDEWAYS = (5, 6, 7, 8)  # orientations of EXIF that swap an image's sides
 
 OME_PIXELS = re.compile(r"<(?:\w{1,20}:)?Pixels\s([^<>]{1,4000})")
@@ -57,22 +61,27 @@ class Scale:
         mpp_y: Micrometres a pixel down.
         source: Where it comes from, in words such as "given", "TIFF resolution", "OME-XML" or
             "PNG pHYs".
+        by_camera: Whether the image is a microscope camera's, as far as is known: its optics are
+            given, or the scale stands in a file that is no slide scanner's.
     """
 
     mpp_x: float
     mpp_y: float
     source: str
+    by_camera: bool = field(default=False, compare=False)
 
 
-def give_scale(mpp: float) -> Scale:
+def give_scale(mpp: float | Scale) -> Scale:
     """Return the scale that somebody states.
 
     Args:
-        mpp: Micrometres a pixel, across and down.
+        mpp: Micrometres a pixel, across and down; or a scale, such as ``compute_scale``'s.
 
     Raises:
         InputError: No microscope's image has it.
     """
+    if isinstance(mpp, Scale):
+        return mpp
     if isinstance(mpp, bool) or not isinstance(mpp, Real):
         raise InputError(f"mpp must be a number of micrometres a pixel, not {mpp!r}")
     if not MIN_MPP <= mpp <= MAX_MPP:
@@ -92,8 +101,8 @@ def parse_number(text: str) -> float:
         raise InputError(f"{text!r} is no number: write decimals with a point, as in 0.5") from None
 
 
-def compute_mpp(objective: float, camera_pixel_um: float, adapter: float = 1.0) -> float:
-    """Return the micrometres a pixel of a camera on a microscope.
+def compute_scale(objective: float, camera_pixel_um: float, adapter: float = 1.0) -> Scale:
+    """Return the scale of what a camera on a microscope takes.
 
     Args:
         objective: Magnification of the objective, such as 20.
@@ -105,7 +114,7 @@ def compute_mpp(objective: float, camera_pixel_um: float, adapter: float = 1.0) 
         InputError: One of them is no positive number, or no microscope's image has the result.
 
     Example:
-        >>> compute_mpp(objective=20, camera_pixel_um=3.45, adapter=0.5)
+        >>> compute_scale(objective=20, camera_pixel_um=3.45, adapter=0.5).mpp_x
         0.345
     """
     optics = {
@@ -123,7 +132,7 @@ def compute_mpp(objective: float, camera_pixel_um: float, adapter: float = 1.0) 
             f"{camera_pixel_um:g} micrometres give {mpp:g} micrometres a pixel, which is not "
             f"between {MIN_MPP:g} and {MAX_MPP:g}: check all three numbers"
         )
-    return mpp
+    return Scale(mpp, mpp, OPTICS, by_camera=True)
 
 
 def read_scale(image: Image.Image) -> Scale | None:
@@ -151,7 +160,7 @@ def _read_upright(image: Image.Image) -> Scale | None:
     if scale is None or scale.mpp_x == scale.mpp_y:
         return scale
     if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS:
-        return Scale(scale.mpp_y, scale.mpp_x, scale.source)
+        return replace(scale, mpp_x=scale.mpp_y, mpp_y=scale.mpp_x)
     return scale
 
 
@@ -159,7 +168,9 @@ def _read_stored(image: Image.Image) -> Scale | None:
     if image.format is None:  # its `info` is a copy of the file's, whatever became of the pixels
         return None
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return _read_tiff(image)
+        found = _read_tiff(image)
+        is_scanned = TILE_WIDTH in image.tag_v2 or (found and found.source == APERIO)
+        return replace(found, by_camera=False) if found and is_scanned else found
     info = image.info
     if image.format in ("JPEG", "MPO"):  # its "dpi" may be 72 for want of any, or EXIF's
         unit = JFIF_UNITS.get(info.get("jfif_unit", 0))
@@ -216,7 +227,7 @@ def _read_aperio(description: str) -> Scale | None:
         return None
     match = APERIO_MPP.search(description)
     mpp = _number(match[1]) if match else math.nan
-    return _plausible(mpp, mpp, "Aperio description")
+    return _plausible(mpp, mpp, APERIO)
 
 
 def _read_resolution(tags: Mapping[int, Any], source: str) -> Scale | None:
@@ -247,5 +258,5 @@ def _number(value: Any) -> float:
 
 def _plausible(mpp_x: float, mpp_y: float, source: str) -> Scale | None:
     if MIN_MPP <= mpp_x <= MAX_MPP and MIN_MPP <= mpp_y <= MAX_MPP:
-        return Scale(mpp_x, mpp_y, source)
+        return Scale(mpp_x, mpp_y, source, by_camera=True)
     return None

@@ -13,6 +13,7 @@ from bcd_models.local.metrics import RESAMPLES
 from bcd_models.local.referral import HEADLINE
 from bcd_models.local.robustness import MAX_RECALL_LOSS, MAX_SPECIFICITY_LOSS, Climb, KeyFigures
 from bcd_models.local.validation import COLOURS, Sample, Validation
+from bcd_models.prediction import CAMERA, CAMERA_WORDS
 
 if TYPE_CHECKING:
     from bcd_models.local.recalibration import Calibration
@@ -41,7 +42,8 @@ COUNTED = (
 MIN_MALIGNANT = 30  # images on the ladder: of fewer, three images are the loss that ends it
 COMPARED = (
     *("point", "calibration", "threshold", "sensitivity", "specificity", "referred"),
-    *(*REFERRAL, "cases above 20%"),
+    *REFERRAL,
+    "cases above 20%",
 )
 Row = Sequence[str]
 
@@ -302,7 +304,8 @@ def _describe_referred(found: Validation) -> Iterable[str]:
         "answer should be relied on, at any point:"
     )
     rows = [("unknown scale", f"{found.unscaled:,}")] if found.unscaled else []
-    rows += [(WORDS[name], f"{images:,}") for name, images in found.unsuitable.items()]
+    words = {**WORDS, CAMERA: CAMERA_WORDS}
+    rows += [(words[name], f"{images:,}") for name, images in found.unsuitable.items()]
     if rows:
         yield _table(("reason", "images"), rows)
     else:

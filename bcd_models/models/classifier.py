@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
-    from bcd_models.config import Label, SuitabilityConfig
+    from bcd_models.config import CameraValidation, Label, SuitabilityConfig
     from bcd_models.explanation import Explanation
     from bcd_models.images.field import TissueField
     from bcd_models.prediction import Prediction
@@ -270,6 +270,11 @@ class BCDClassifier(Predictor):
     def suitability(self) -> SuitabilityConfig | None:
         """What tells tissue from what the model knows nothing of; None: nothing is refused."""
         return self.config.suitability
+
+    @property
+    def cameras(self) -> CameraValidation | None:
+        """How it does on microscope cameras' fields; None: the folder doesn't say."""
+        return self.config.cameras
 
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the logit margins of N x H x W x 3 RGB tiles of one size, shape (N,)."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from bcd_models.config import Label, SuitabilityConfig
+    from bcd_models.config import CameraValidation, Label, SuitabilityConfig
     from bcd_models.explanation import Explanation
     from bcd_models.images.field import TissueField
     from bcd_models.images.open import ImageSource, Several
@@ -207,6 +207,12 @@ class BCDEnsemble(Predictor):
     def suitability(self) -> SuitabilityConfig | None:
         """The first member's that has one: members see the same tiles."""
         return next((m.suitability for m in self.members if m.suitability), None)
+
+    @property
+    def cameras(self) -> CameraValidation | None:
+        """Of a member for which it is not enough, if there is one; None: of none."""
+        known = (member.cameras for member in self.members)
+        return next((one for one in known if one and not one.is_enough), None)
 
     def _shared(self, what: str, unit: str, values: set[float]) -> float:
         if len(values) != 1:

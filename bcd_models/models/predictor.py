@@ -24,7 +24,7 @@ from typing import (
 
 import numpy as np
 
-from bcd_models.config import Label
+from bcd_models.config import MIN_CAMERA_AUROC, Label
 from bcd_models.decision import (
     calibrate,
     check_label,
@@ -46,9 +46,11 @@ from bcd_models.images.open import (
     open_scaled,
     read_open,
 )
-from bcd_models.images.scale import give_scale
+from bcd_models.images.scale import OPTICS, Scale, give_scale
 from bcd_models.images.suitability import find_unsuitable, summarise
 from bcd_models.prediction import (
+    CAMERA,
+    CAMERA_WORDS,
     IN_BAND,
     MAX_UNSUITABLE,
     Finding,
@@ -64,7 +66,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    from bcd_models.config import DecisionConfig, LocalCalibration, SuitabilityConfig
+    from bcd_models.config import (
+        CameraValidation,
+        DecisionConfig,
+        LocalCalibration,
+        SuitabilityConfig,
+    )
     from bcd_models.explanation import Explanation
     from bcd_models.runtime.choice import Runtime
     from bcd_models.slides.prediction import SlidePrediction
@@ -76,7 +83,8 @@ AT_ONCE = 2  # batches with the network, so that one is prepared while another i
 
 MAX_TILES_AT_ONCE = 64  # of a field; larger ones are answered for as they are opened
 
-Scales: TypeAlias = float | Iterable[float | None] | None
+Mpp: TypeAlias = float | Scale
+Scales: TypeAlias = Mpp | Iterable[Mpp | None] | None
 Cell: TypeAlias = tuple[int, int]
 
 
@@ -98,6 +106,7 @@ class _Opened:
     ask: _Ask
     unjudged: NDArray[np.uint8] | None
     findings: dict[Cell, Finding]
+    camera: Finding | None
 
     def note(self, found: Sequence[Finding | None], cells: Iterable[Cell]) -> _Opened:
         """Return it with what was found in its tiles, referred where most are unsuitable."""
@@ -239,6 +248,11 @@ class Predictor(ABC):
     def suitability(self) -> SuitabilityConfig | None:
         """What tells tissue from what the model knows nothing of; None: nothing is refused."""
 
+    @property
+    @abstractmethod
+    def cameras(self) -> CameraValidation | None:
+        """How it does on microscope cameras' fields; None: the folder doesn't say."""
+
     @abstractmethod
     def margins_of(self, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return what the model says of N x H x W x 3 RGB tiles of one size, shape (N,)."""
@@ -321,7 +335,7 @@ class Predictor(ABC):
         images: ImageSource,
         limits: ImageLimits = ...,
         *,
-        mpp: float | None = ...,
+        mpp: Mpp | None = ...,
         views: Literal[1] | None = ...,
         point: str | None = ...,
         suitability: Unsuitable = ...,
@@ -342,7 +356,8 @@ class Predictor(ABC):
         Args:
             images: One image, or a list or tuple of them.
             limits: What is refused by size.
-            mpp: Micrometres a pixel, of all images or of each; what the file says by default. Where
+            mpp: Micrometres a pixel, of all images or of each, or a ``compute_scale`` of a
+                microscope's objective and camera; what the file says by default. Where
                 neither is known, an image of the training patches' size in pixels is taken for one
                 of them, and the decision about any other is "refer".
             views: 1 looks at an image of one tile once, as at the tiles of slides and larger
@@ -352,9 +367,9 @@ class Predictor(ABC):
                 ``model.config.decision.points`` has them all with what they were measured to do.
                 The model's own threshold by default.
             suitability: What to do with an image that doesn't look like H&E-stained tissue in
-                focus: "refer", or "ignore", which answers all the same. Then what was found stands
-                in ``Prediction.ignored``. A larger field's unsuitable tiles are left out, or
-                ignored.
+                focus, or is a microscope camera's, for which the model is not validated: "refer",
+                or "ignore", which answers all the same. Then what was found stands in
+                ``Prediction.ignored``. A larger field's unsuitable tiles are left out, or ignored.
 
         Raises:
             ImageError: An image can't be used; the message says which and why.
@@ -406,7 +421,7 @@ class Predictor(ABC):
         mpp: Scales,
         ask: _Ask,
     ) -> Iterator[tuple[_Opened | _Failed, Prediction | ImageError]]:
-        def open_one(source: ImageSource, given: float | None) -> _Opened | _Failed:
+        def open_one(source: ImageSource, given: Mpp | None) -> _Opened | _Failed:
             try:
                 return self._open(source, limits, given, ask)[0]
             except ImageError as error:
@@ -556,7 +571,7 @@ class Predictor(ABC):
         method: str = DEFAULT,
         label: Label | None = None,
         limits: ImageLimits = ImageLimits(),
-        mpp: float | None = None,
+        mpp: Mpp | None = None,
         point: str | None = None,
         suitability: Unsuitable = "refer",
     ) -> Explanation:
@@ -592,7 +607,7 @@ class Predictor(ABC):
         named = [[name is not None for name in row] for row in prediction.tile_findings]
         return replace(explanation, left_out=field.cover(np.array(named) & ~field.shown))
 
-    def open_field(self, source: ImageSource, mpp: float | None = None) -> TissueField:
+    def open_field(self, source: ImageSource, mpp: Mpp | None = None) -> TissueField:
         """Open an image and cut what ``predict`` answers for: its tiles at the trained scale.
 
         Args:
@@ -608,7 +623,7 @@ class Predictor(ABC):
         self,
         source: ImageSource,
         limits: ImageLimits,
-        mpp: float | None,
+        mpp: Mpp | None,
         ask: _Ask,
     ) -> tuple[_Opened, Image, TissueField]:
         """Open an image, lay its tiles, judge and prepare them."""
@@ -623,6 +638,7 @@ class Predictor(ABC):
         rule = (config.for_tiles if as_tiles else config.decision).at(ask.point)
         field = cut_field(np.asarray(image), layout, self.white_point)
         is_single = field.shown.size == 1
+        camera = self._judge_camera(layout, len(field.tiles))
         found: list[Finding | None] = [None] * len(field.tiles)
         cells = [(row, column) for row, column in np.argwhere(field.shown).tolist()]
         if self.suitability and not is_single:
@@ -647,8 +663,19 @@ class Predictor(ABC):
             ask,
             unjudged,
             {},
+            camera,
         )
         return (one if is_single else one.note(found, cells)), image, field
+
+    def _judge_camera(self, layout: Layout, tiles: int) -> Finding | None:
+        """Return what speaks against a microscope camera's image, whose optics or file say so."""
+        measured, scale = self.cameras, layout.scale
+        if measured is None or measured.is_enough or scale is None or not scale.by_camera:
+            return None
+        if layout.rows * layout.columns == 1 and scale.source != OPTICS:  # a patch of any origin
+            return None
+        low = measured.auroc.low if measured.auroc else 0.0
+        return Finding(CAMERA, low, MIN_CAMERA_AUROC, CAMERA_WORDS, tiles)
 
     def _judge_single(self, some: Iterable[Any]) -> list[Any]:
         """Judge images of one tile together: alone, each would take three times as long."""
@@ -684,7 +711,9 @@ class Predictor(ABC):
         probabilities = calibrate(smoothed, decision).tolist()
         probability = max(probabilities)
         label = choose_label(probability, decision)
-        reasons = one.reasons
+        is_ignored, reasons = one.ask.suitability == "ignore", one.reasons
+        if one.camera and not is_ignored:
+            reasons = (*reasons, one.camera.words)
         if is_referred(probability, decision):
             reasons = (*reasons, IN_BAND)
         answers, tiles = iter(probabilities), one.shown.tolist()
@@ -692,7 +721,7 @@ class Predictor(ABC):
         name = one.ask.point or decision.own_point
         point = decision.points.get(name)
         is_field, found = one.shown.size > 1, summarise(list(one.findings.values()))
-        is_ignored = one.ask.suitability == "ignore"
+        found = (one.camera, *found) if one.camera else found
         return Prediction(
             name=_name_of(one.source),
             label=label,
@@ -713,7 +742,7 @@ class Predictor(ABC):
             scale=layout.source,
             tile_probabilities=by_tile if is_field else (),
             findings=() if is_ignored else found,
-            tile_findings=_name_tiles(one) if is_field and found else (),
+            tile_findings=_name_tiles(one) if is_field and one.findings else (),
             ignored=found if is_ignored else (),
         )
 

@@ -135,7 +135,13 @@ class _Environment(Settings, BaseSettings):
 
 
 def _find_checkout_models() -> tuple[str, ...]:
-    return tuple(str(config.parent) for config in sorted(CARDS.glob("bcd-*/config.json")))
+    """Return the checkout's model folders as the Space's card orders them, any others last."""
+    folders = [config.parent for config in sorted(CARDS.glob("bcd-*/config.json"))]
+    if not folders:
+        return ()
+    order = [name.rpartition("/")[2] for name in read_published_models()]
+    folders.sort(key=lambda one: order.index(one.name) if one.name in order else len(order))
+    return tuple(map(str, folders))
 
 
 def read_published_models(card: Path = SPACE_CARD) -> tuple[str, ...]:

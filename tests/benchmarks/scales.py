@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,7 @@ from PIL import Image
 from bcd_models import BCDClassifier
 from bcd_models.images.tissue import is_tissue
 from tests.benchmarks.record import show_table
-from tests.benchmarks.whole_cases import CASES, assemble_cases
-from training.corpus.sources import SOURCES, breakhis
+from training.corpus.sources import SOURCES, breakhis, idc
 from training.corpus.sources.source import Image as Found
 
 Field = tuple[Image.Image, bool]  # twice as wide as a tile, and whether its middle is malignant
@@ -50,7 +51,44 @@ REDUCING = {
 COARSER = (2.0, 4.0)  # micrometres a pixel
 SHARP_MPP = MPP * SIDE / 222  # of BreaKHis' files at 100X: 222 pixels are a trained field
 WRONG = (1.0, 0.5, 0.8, 1.25, 2.0)  # times the true micrometres a pixel
+CASES = ("8951", "8955", "9022", "10257")  # those of which every patch is in the shared files
+GLASS = (243, 243, 243)
 BEGIN, END = "<!-- scales: written by tests.benchmarks.scales -->", "<!-- end of scales -->"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A case put together: its picture, and which places of the grid hold carcinoma."""
+
+    picture: Image.Image
+    truth: dict[tuple[int, int], bool]
+
+
+def assemble_cases(archives: list[Path], names: tuple[str, ...]) -> dict[str, Case]:
+    """Put cases together from the patches of some archives."""
+    patches = defaultdict(list)
+    for archive in archives:
+        for patch in idc.read(archive):
+            if isinstance(patch, Found) and patch.case_id.removeprefix("idc/") in names:
+                patches[patch.case_id].append(patch)
+    return {case: _assemble(own) for case, own in patches.items()}
+
+
+def _assemble(patches: list[Found]) -> Case:
+    placed = {}
+    for patch in patches:
+        *_, x, y, _ = patch.name.split("_")
+        image = Image.open(io.BytesIO(patch.data))
+        if image.size == (SIDE, SIDE):
+            placed[int(y[1:]) // SIDE, int(x[1:]) // SIDE] = image, patch.label == "malignant"
+    top, left = (min(place[axis] for place in placed) for axis in (0, 1))
+    bottom, right = (max(place[axis] for place in placed) + 1 for axis in (0, 1))
+    picture = Image.new("RGB", ((right - left) * SIDE, (bottom - top) * SIDE), GLASS)
+    truth = {}
+    for (row, column), (image, is_malignant) in placed.items():
+        picture.paste(image.convert("RGB"), ((column - left) * SIDE, (row - top) * SIDE))
+        truth[row - top, column - left] = is_malignant
+    return Case(picture, truth)
 
 
 def draw_patches(archive: Path) -> list[Image.Image]:
@@ -95,7 +133,7 @@ def compare_patches(
             said = [one.label for one in model.predict(large, mpp=MPP / times)]
             rows.append((f"IDC patches, enlarged {times} times", name, _share(labels, said)))
     across = FIELD_PIXELS // SIDE
-    field = Image.new("RGB", (FIELD_PIXELS, FIELD_PIXELS), (243, 243, 243))
+    field = Image.new("RGB", (FIELD_PIXELS, FIELD_PIXELS), GLASS)
     places = np.random.default_rng(SEED).choice(across**2, len(patches), replace=False)
     for patch, place in zip(patches, places.tolist(), strict=True):
         field.paste(patch, (place % across * SIDE, place // across * SIDE))

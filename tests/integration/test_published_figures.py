@@ -82,10 +82,31 @@ def test_the_bench_table_is_what_was_measured() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_weights_are_the_ones_measured(name: str) -> None:
+def test_every_file_of_figures_names_the_weights_beside_it(name: str) -> None:
     _, sha256 = model_folder.read_weights(CARDS / name)
-    metrics = json.loads((CARDS / name / "metrics.json").read_text())
-    assert metrics["model"]["weights_sha256"] == sha256
+    files = sorted((CARDS / name).glob("*.json"))
+    assert len(files) > 2
+    for file in files:
+        named = re.findall(r'"weights_sha256": "([0-9a-f]+)"', file.read_text())
+        assert set(named) == {sha256}, file
+
+
+def test_validation_is_of_the_published_weights() -> None:
+    (found,) = re.findall(
+        r'"weights_sha256": "([0-9a-f]+)"', (ROOT / "docs" / "validation.json").read_text()
+    )
+    assert found in {model_folder.read_weights(CARDS / name)[1] for name in MODELS}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_a_model_says_of_microscope_cameras_stands_in_its_card(name: str) -> None:
+    cameras = model_folder.read_config(CARDS / name).cameras
+    assert cameras is not None
+    assert not cameras.is_enough
+    text = (CARDS / name / "README.md").read_text()
+    found = cameras.auroc and card.describe_estimate(cameras.auroc.model_dump())
+    assert (f"AUROC {found}" if found else "AUROC was not measured") in text
+    assert "**not validated for microscope cameras**" in text
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What the environment may say, and what it may not."""
 
 import os
+import re
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +9,7 @@ import pytest
 
 from bcd_models.errors import InputError
 from clinic.settings import Settings, read_published_models
+from tests.conftest import ROOT
 
 
 class Read(Protocol):
@@ -111,6 +113,17 @@ def test_without_models_those_at_hand_are_offered(
     found = settings(BCD_MODELS=" ").models
     assert found
     assert all(Path(one).is_dir() == checkout for one in found)
+
+
+def test_the_model_that_the_readme_recommends_comes_first(
+    settings: Read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (title,) = re.findall(r"\*\*(\w+) is the one to\s+take", (ROOT / "README.md").read_text())
+    checkout = settings(BCD_MODELS="").models
+    monkeypatch.setattr("clinic.settings.CARDS", tmp_path)
+    for names in (checkout, settings(BCD_MODELS="").models):
+        assert Path(names[0]).name == f"bcd-{title.lower()}"
+        assert len(names) > 1
 
 
 def test_a_card_that_names_no_models_is_told(

@@ -12,7 +12,7 @@ import tifffile
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage, generate_uid
 
-from .slides import TILE_PIXELS, encode_tiles, encoded, reduced, say_jpeg
+from training.study.pyramid import TILE_PIXELS, encode, encode_tiles, name_jpeg, reduce
 
 
 def write_svs(
@@ -32,7 +32,7 @@ def write_svs(
     about = f"Aperio Image Library v11.2.1\n{width}x{height}"
     with tifffile.TiffWriter(path) as file:
         for factor in downsamples:
-            level = reduced(image, factor)
+            level = reduce(image, factor)
             size = f"{level.shape[1]}x{level.shape[0]}"
             file.write(
                 encode_tiles(level, quality=quality, subsampling=0, keep_rgb=True)
@@ -60,7 +60,7 @@ def write_svs(
                 subfiletype=1 if name == "label" else 9,
             )
     if quality:
-        say_jpeg(path)
+        name_jpeg(path)
     return path
 
 
@@ -81,7 +81,7 @@ def write_dicom(
         kind = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
         if factor > 1:
             kind = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"]
-        _write_dicom_level(folder, series, kind, reduced(image, factor), mpp * factor, profile)
+        _write_dicom_level(folder, series, kind, reduce(image, factor), mpp * factor, profile)
     _write_dicom_level(folder, series, ["ORIGINAL", "PRIMARY", "OVERVIEW", "NONE"], _red(), 300.0)
     return sorted(folder.iterdir())[0]
 
@@ -132,12 +132,12 @@ def write_ndpi(path: Path, image: np.ndarray, mpp: float, downsamples: Sequence[
     The macro image is red all over. JPEGs are as good as they get, but not without loss.
     """
     format_flag, lens, focal_plane = 65420, 65421, 65424
-    levels = [(reduced(image, factor), factor, 20.0) for factor in downsamples]
+    levels = [(reduce(image, factor), factor, 20.0) for factor in downsamples]
     written = path.with_suffix(".tif")  # tifffile takes an .ndpi file for a longer one than this
     with tifffile.TiffWriter(written) as file:
         for pixels, factor, magnifies in [*levels, (_red(), 100, -1.0)]:
             file.write(
-                iter([encoded(pixels, "JPEG", quality=100, subsampling=0)]),
+                iter([encode(pixels, "JPEG", quality=100, subsampling=0)]),
                 shape=pixels.shape,
                 dtype=np.uint8,
                 rowsperstrip=len(pixels),
@@ -152,7 +152,7 @@ def write_ndpi(path: Path, image: np.ndarray, mpp: float, downsamples: Sequence[
                     (focal_plane, "i", 1, 0, True),
                 ],
             )
-    say_jpeg(written)
+    name_jpeg(written)
     return written.rename(path)
 
 
@@ -174,12 +174,12 @@ def write_mrxs(path: Path, image: np.ndarray, mpp: float, downsamples: Sequence[
 
     pages = [
         [
-            (row * factor * across + column * factor, *kept(encoded(tile, "PNG")))
-            for row, column, tile in _whole_tiles(reduced(image, factor))
+            (row * factor * across + column * factor, *kept(encode(tile, "PNG")))
+            for row, column, tile in _whole_tiles(reduce(image, factor))
         ]
         for factor in downsamples
     ]
-    macro = kept(encoded(_red(), "JPEG"))
+    macro = kept(encode(_red(), "JPEG"))
     (folder / "Data0000.dat").write_bytes(data)
     (folder / "Index.dat").write_bytes(_mirax_index(slide_id, pages, macro))
     (folder / "Slidedat.ini").write_text(_mirax_ini(slide_id, across, down, mpp, downsamples))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from PIL import Image
 
 from bcd_models import BCDClassifier
 from bcd_models.config import DecisionConfig, ModelConfig, PreprocessConfig
+from training.study.pyramid import TILE_PIXELS, encode, name_jpeg, write_slide
 
 from .drawing import Frame, develop, stain, stain_maps
 from .synthetic import patch
 
 TILE_UM = 200.0
-TILE_PIXELS = 256  # of the TIFF's own tiles
 REPEATED_PIXELS = 512  # of the tiles of a slide made of one
 GLASS, BENIGN, TUMOUR = 0, 1, 2
 SMALL_MPP = 4.0
@@ -51,81 +50,6 @@ def drawn_layout() -> np.ndarray:
     return layout
 
 
-def write_slide(
-    path: Path,
-    image: np.ndarray,
-    mpp: float | tuple[float, float] | None,
-    downsamples: Sequence[int] = (1, 4),
-    compression: str | None = "adobe_deflate",
-    profile: bytes | None = None,
-    jpeg: tuple[int, str] | None = None,
-) -> Path:
-    """Write a pyramidal tiled TIFF.
-
-    Args:
-        path: The file.
-        image: Level 0, H x W x 3 uint8.
-        mpp: Micrometres a pixel (across, down); None writes no resolution.
-        downsamples: How many level-0 pixels a pixel of each level spans; 1 first.
-        compression: Of the tiles.
-        profile: Of its colours; None embeds none.
-        jpeg: Quality and chroma subsampling ("4:4:4" or "4:2:0") of tiles stored as JPEG.
-    """
-    across, down = mpp if isinstance(mpp, tuple) else (mpp, mpp)
-    with tifffile.TiffWriter(path) as file:
-        for factor in downsamples:
-            resolution: dict[str, Any] = {} if across is None or down is None else {
-                "resolution": (1e4 / across / factor, 1e4 / down / factor),
-                "resolutionunit": "CENTIMETER",
-            }  # fmt: skip
-            level = reduced(image, factor)
-            file.write(
-                encode_tiles(level, quality=jpeg[0], subsampling=jpeg[1]) if jpeg else level,
-                shape=level.shape,
-                dtype=level.dtype,
-                tile=(TILE_PIXELS, TILE_PIXELS),
-                photometric="ycbcr" if jpeg else "rgb",
-                compression=compression,
-                metadata=None,
-                subfiletype=1 if factor > 1 else 0,
-                iccprofile=profile,
-                **resolution,
-            )
-    if jpeg:
-        say_jpeg(path)
-        with tifffile.TiffFile(path, mode="r+") as file:
-            for page in file.pages:
-                assert isinstance(page, tifffile.TiffPage)
-                page.tags["YCbCrSubSampling"].overwrite({"4:4:4": (1, 1), "4:2:0": (2, 2)}[jpeg[1]])
-    return path
-
-
-def encode_tiles(image: np.ndarray, **options: Any) -> Iterator[bytes]:
-    """The tiles as a scanner encodes them, each by itself; those at the edges filled with black."""
-    for top in range(0, image.shape[0], TILE_PIXELS):
-        for left in range(0, image.shape[1], TILE_PIXELS):
-            part = image[top : top + TILE_PIXELS, left : left + TILE_PIXELS]
-            tile = np.zeros((TILE_PIXELS, TILE_PIXELS, 3), np.uint8)
-            tile[: part.shape[0], : part.shape[1]] = part
-            yield encoded(tile, "JPEG", **options)
-
-
-def encoded(pixels: np.ndarray, kind: str, **options: Any) -> bytes:
-    """An image as bytes of a file."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def say_jpeg(path: Path) -> None:
-    """tifffile writes encoded images as they are, but knows no JPEG."""
-    with tifffile.TiffFile(path, mode="r+") as file:
-        for page in file.pages:
-            assert isinstance(page, tifffile.TiffPage)
-            if page.compression != tifffile.COMPRESSION.NONE:
-                page.tags["Compression"].overwrite(7)
-
-
 def leave_out_tile(path: Path, level: int, x: int, y: int) -> None:
     """Take out the TIFF tile that holds a pixel of a level, as scanners do with bare glass."""
     with tifffile.TiffFile(path, mode="r+") as file:
@@ -148,11 +72,6 @@ def small_slides(folder: Path) -> dict[str, Path]:
         "sized": write_slide(folder / "Miller.tif", picture, SMALL_MPP),
         "unsized": write_slide(folder / "unsized.tif", picture, None),
     }
-
-
-def reduced(image: np.ndarray, factor: int) -> np.ndarray:
-    """Means of factor x factor pixels; what is left over at the edges makes pixels of its own."""
-    return np.asarray(Image.fromarray(image).reduce(factor)) if factor > 1 else image
 
 
 def damage_tile(path: Path, level: int, x: int, y: int) -> None:
@@ -219,7 +138,7 @@ def write_repeated(path: Path, side: int, mpp: float, downsamples: Sequence[int]
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for factor in downsamples:
             drawn = draw_layout(kind, TILE_UM / REPEATED_PIXELS)
-            tile = encoded(drawn, "JPEG", quality=25, subsampling=0, keep_rgb=True)
+            tile = encode(drawn, "JPEG", quality=25, subsampling=0, keep_rgb=True)
             length = side // factor
             count = (-(-length // REPEATED_PIXELS)) ** 2
             file.write(
@@ -234,5 +153,5 @@ def write_repeated(path: Path, side: int, mpp: float, downsamples: Sequence[int]
                 resolution=(1e4 / mpp / factor,) * 2,
                 resolutionunit="CENTIMETER",
             )
-    say_jpeg(path)
+    name_jpeg(path)
     return path

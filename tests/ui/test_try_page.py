@@ -156,7 +156,7 @@ def test_a_large_field_needs_its_scale_which_the_microscope_s_numbers_give(page)
     expect(mpp).to_have_value("1.725")
     expect(page.get_by_text("Ready to analyse")).to_be_visible()
     analyse(page)
-    expect(page.get_by_text("1.73 µm a pixel, as given")).to_be_visible()
+    expect(page.get_by_text("1.73 µm a pixel, from objective and camera")).to_be_visible()
     expect(page.get_by_text("Tiles labelled")).to_contain_text("of 77")
     assert fits(page)
 
@@ -196,6 +196,11 @@ def test_the_operating_point_decides_and_what_its_answers_are_worth_is_told(page
     share.press("Enter")
     expect(page.get_by_text("“invasive carcinoma pattern”, 53 show it")).to_be_visible()
     expect(page.get_by_text("never of patients")).to_be_visible()
+    share.fill("0")
+    expect(page.get_by_text("a number from 1 to 99")).to_be_visible()
+    expect(page.get_by_text("show it")).to_have_count(0)
+    share.fill("50")
+    expect(page.get_by_text("“invasive carcinoma pattern”, 82 show it")).to_be_visible()
     assert fits(page)
 
 

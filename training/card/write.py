@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from huggingface_hub import ModelCard
 
+from bcd_models.config import MIN_CAMERA_AUROC
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
@@ -22,6 +23,7 @@ from bcd_models.prediction import NOTICE
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
 from training.card.metadata import make_metadata, render_eval_results
+from training.evaluate import robustness
 from training.evaluate import schema as measured
 from training.evaluate.decide import decisions as recorded
 from training.evaluate.decide import page as points
@@ -64,6 +66,9 @@ def render(folder: Path, dataset: str = "") -> str:
         recorded.read(folder, metrics.model.weights_sha256, name)
         for name in (recorded.DECISIONS, recorded.TILE_DECISIONS)
     )
+    ladder = None
+    if (folder / robustness.FILE).is_file():
+        ladder = robustness.read(folder / robustness.FILE, metrics.model.weights_sha256)
     gate = suitability.read(folder.parent / suitability.FILE, config.suitability)
     plots = {f"{name}-{metrics.data.part}.png": words for name, words in PLOTS.items()}
     card = ModelCard.from_template(
@@ -95,6 +100,8 @@ def render(folder: Path, dataset: str = "") -> str:
         points=points.tabulate(decisions).strip() if decisions else "",
         tile_points=points.tabulate(tiles).strip() if tiles else "",
         curve=recorded.CURVE if (folder / recorded.CURVE).is_file() else "",
+        ladder=robustness.tabulate(ladder).strip() if ladder else "",
+        min_camera_auroc=MIN_CAMERA_AUROC,
         gate=suitability.summarise(gate) if gate else "",
         missed=list(suitability.find_missed(gate)) if gate else [],
         notice=NOTICE,

@@ -11,13 +11,13 @@ from scipy.special import expit
 from bcd_models.images.tissue import is_tissue
 from bcd_models.local import metrics
 from bcd_models.local.degradations import Pixels
-from training.compare import schema
 from training.compare.rows import count_rows, measure_auroc, resample_cases
+from training.evaluate.schema import Group, OtherSource
 
 QUARTERS = (0, 0.25, 0.5, 0.75, 1)
 
 
-def measure_groups(frame: pd.DataFrame, patches: Iterable[Pixels]) -> tuple[schema.Group, ...]:
+def measure_groups(frame: pd.DataFrame, patches: Iterable[Pixels]) -> tuple[Group, ...]:
     """Measure the quarters of images by brightness, and by the share that is tissue.
 
     Args:
@@ -42,7 +42,7 @@ def measure_groups(frame: pd.DataFrame, patches: Iterable[Pixels]) -> tuple[sche
                 ("recall", "specificity"),
             )
             ranges = {"by": by, "low": ends[number], "high": ends[number + 1]}
-            found.append(schema.Group(**ranges, counts=count_rows(own), **figures))
+            found.append(Group(**ranges, counts=count_rows(own), **figures))
     return tuple(found)
 
 
@@ -52,7 +52,7 @@ def measure_other(
     frame: pd.DataFrame,
     line: tuple[float, float],
     threshold: float,
-) -> schema.OtherSource:
+) -> OtherSource:
     """Measure another source by tile, image and case: the mean log-odds of what each shows.
 
     Args:
@@ -70,7 +70,7 @@ def measure_other(
     images = tiles.groupby([*alike, "subtype", "image"], as_index=False)["margin"].mean()
     cases = images.groupby(alike, as_index=False)["margin"].mean()
     called = (images["margin"] >= threshold).groupby(images["subtype"])
-    return schema.OtherSource(
+    return OtherSource(
         source=source,
         learnt=learnt,
         counts=count_rows(tiles),

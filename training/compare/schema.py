@@ -8,7 +8,14 @@ from bcd_models.config import Estimate, Strict
 from bcd_models.local.robustness import Climb
 from training.evaluate.cost import Cost, Machine
 from training.evaluate.reliability import Reliability
-from training.evaluate.schema import Counts, Figures, MacroOverCases, Within
+from training.evaluate.schema import (
+    Counts,
+    Figures,
+    Group,
+    MacroOverCases,
+    OtherSource,
+    Within,
+)
 
 
 class RunLine(Strict):
@@ -68,6 +75,7 @@ class Tested(Strict):
     arm: str
     seed: int = 0
     learnt: str
+    weights_sha256: str
     within: Within
 
 
@@ -127,26 +135,6 @@ class Clean(Strict):
     minus_published: dict[str, Estimate]
 
 
-class Group(Strict):
-    """A quarter of the images, from dark to bright or from little tissue to much.
-
-    Attributes:
-        by: "brightness", the mean of all channels, or "tissue", the share of its pixels.
-        low: Of the quarter.
-        high: Of the quarter.
-        counts: How many.
-        recall: At the prevalence of all quarters as threshold.
-        specificity: At the same.
-    """
-
-    by: Literal["brightness", "tissue"]
-    low: float
-    high: float
-    counts: Counts
-    recall: Estimate
-    specificity: Estimate
-
-
 class TileFigures(Strict):
     """Of a case's tiles, at the threshold that finds 95% of all out-of-fold carcinoma alone."""
 
@@ -170,25 +158,6 @@ class Context(Strict):
 
     sigma: float
     cases: tuple[WholeCase, ...]
-
-
-class OtherSource(Strict):
-    """Another source than the larger one: the mean log-odds of tiles, images and cases.
-
-    Attributes:
-        source: Which.
-        learnt: Whether its other cases were learnt from; else this is zero-shot.
-        counts: Tiles.
-        auroc: By "tile", "image" and "case".
-        called: By subtype, the number of images, and the share called malignant at the prevalence
-            of the larger source as threshold.
-    """
-
-    source: str
-    learnt: bool
-    counts: Counts
-    auroc: dict[str, Estimate]
-    called: dict[str, tuple[int, float]]
 
 
 class Asked(Strict):

@@ -57,7 +57,10 @@ def compare_on_same_terms(runs: list[Run], larger: str) -> tuple[schema.OnSameTe
 def list_tested(runs: list[Run]) -> tuple[schema.Tested, ...]:
     """Return the test figures of the grouped runs."""
     lines = tuple(
-        schema.Tested(**run.names, within=test.within) for run, test in _list_evaluated(runs)
+        schema.Tested(
+            **run.names, weights_sha256=test.metrics.model.weights_sha256, within=test.within
+        )
+        for run, test in _list_evaluated(runs)
     )
     if not lines:
         raise Missing("no run on the grouped split was evaluated on test")

@@ -48,6 +48,7 @@ from training.recipes import schema as recipe
 from training.recipes.schema import SplitKind
 
 SCHEMA_VERSION = 1
+FILE = "robustness.json"  # in a model folder
 MAX_PATCHES = 2_000
 MIN_CASES = 100  # that a draw should hold; where a corpus has fewer, the table says so
 
@@ -80,13 +81,15 @@ class Robustness(Climb):
     """A ``robustness.json``: the ladder, and what climbed it.
 
     Attributes:
-        models: Whose answers are pooled.
+        models: Whose answers are pooled, or by whose decision rule an arm's were measured.
+        arm: Whose fold models gave the answers; "": the models themselves.
         draw: The patches.
         intervals: How they were made.
     """
 
     schema_version: Literal[1]
     models: tuple[Model, ...] = Field(min_length=1)
+    arm: str = ""
     draw: Draw
     intervals: str
     notice: str
@@ -113,14 +116,26 @@ def climb(
     images = opened.rows.select(drawn.index)["image"]
     patches = [np.asarray(image.convert("RGB")) for image in images]
     panel = [(model, np.flatnonzero(judges[drawn.index] == i)) for i, model in enumerate(models)]
+    return describe_climb(models, opened, drawn, _measure(panel, patches, drawn, ladder))
+
+
+def describe_climb(
+    models: Sequence[BCDClassifier],
+    opened: Corpus,
+    drawn: pd.DataFrame,
+    climbed: Climb,
+    arm: str = "",
+) -> Robustness:
+    """Return a climb with what was measured on; for the arguments see ``Robustness``."""
     return Robustness(
         schema_version=SCHEMA_VERSION,
         models=tuple(_describe(model) for model in models),
+        arm=arm,
         draw=Draw(
-            corpus_fingerprint=provenance.corpus_fingerprint,
+            corpus_fingerprint=opened.about["fingerprint"],
             split=opened.split.kind,
-            split_sha256=provenance.split_sha256,
-            source=larger,
+            split_sha256=opened.split.sha256,
+            source=splits.find_larger_source(opened.table),
             max_patches=MAX_PATCHES,
             min_cases=MIN_CASES,
             seed=SEED,
@@ -128,7 +143,7 @@ def climb(
         ),
         intervals=f"95%, bootstrap over whole cases, {metrics.RESAMPLES} resamples; differences "
         "are paired over the same resamples",
-        **dict(_measure(panel, patches, drawn, ladder)),
+        **dict(climbed),
         notice=NOTICE,
     )
 
@@ -226,9 +241,14 @@ def tabulate(document: Robustness) -> str:
     counts, draw = document.draw.counts, document.draw
     is_small = counts.images < draw.max_patches or counts.cases < draw.min_cases
     fewer = f" ({draw.max_patches} of {draw.min_cases} were asked for)" if is_small else ""
+    by = (
+        f"each scored by the model of {document.arm} that had not learnt from its case"
+        if document.arm
+        else "that the model has not learnt from"
+    )
     below = (
         f"{counts.images} patches ({counts.malignant} malignant) of {counts.cases} cases{fewer} "
-        f"within {draw.source} that the model has not learnt from. In brackets the 95% interval "
+        f"within {draw.source}, {by}. In brackets the 95% interval "
         "of the difference to the same images as they are; in the first line, of the figure. "
         "**Bold**: the first rung of a kind at which recall has fallen by more than "
         f"{100 * MAX_RECALL_LOSS:.0f} points or specificity by more than "
@@ -246,14 +266,21 @@ def _write(
     return f"{metric.text(getattr(figures, metric.name).value)} ({low} to {high})"
 
 
-def read(path: Path) -> Robustness:
-    """Read a ``robustness.json``; InputError names the key and what is wrong with it."""
+def read(path: Path, weights_sha256: str) -> Robustness:
+    """Read a ``robustness.json``.
+
+    Raises:
+        InputError: It can't be read, or is of other weights.
+    """
     try:
-        return Robustness.model_validate_json(path.read_bytes(), strict=True)
+        document = Robustness.model_validate_json(path.read_bytes(), strict=True)
     except ValidationError as error:
         raise InputError(first_error(error, str(path))) from None
     except OSError as error:
         raise InputError(f"{path} can't be read ({error}): run the robustness ladder") from None
+    if weights_sha256 not in {one.weights_sha256 for one in document.models}:
+        raise InputError(f"{path} is of other weights: run python -m training.study.ladder")
+    return document
 
 
 def main(

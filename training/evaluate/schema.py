@@ -193,12 +193,52 @@ class Neighbours(Strict):
     difference: Estimate
 
 
+class Group(Strict):
+    """A quarter of the images, from dark to bright or from little tissue to much.
+
+    Attributes:
+        by: "brightness", the mean of all channels, or "tissue", the share of its pixels.
+        low: Of the quarter.
+        high: Of the quarter.
+        counts: How many.
+        recall: At the prevalence of all quarters as threshold.
+        specificity: At the same.
+    """
+
+    by: Literal["brightness", "tissue"]
+    low: float
+    high: float
+    counts: Counts
+    recall: Estimate
+    specificity: Estimate
+
+
+class OtherSource(Strict):
+    """Another source than the larger one: the mean log-odds of tiles, images and cases.
+
+    Attributes:
+        source: Which.
+        learnt: Whether its other cases were learnt from; else this is zero-shot.
+        counts: Tiles.
+        auroc: By "tile", "image" and "case".
+        called: By subtype, the number of images, and the share called malignant at the prevalence
+            of the larger source as threshold.
+    """
+
+    source: str
+    learnt: bool
+    counts: Counts
+    auroc: dict[str, Estimate]
+    called: dict[str, tuple[int, float]]
+
+
 class Metrics(Strict):
     """A ``metrics.json``.
 
     ``within`` and ``probabilities`` are missing in files written before they were measured,
     ``training`` where the cost is not known: evaluation sees a model, its release its run,
-    and ``neighbours`` where no comparison measured it, of this backbone or another.
+    ``neighbours`` where no comparison measured it, of this backbone or another, and ``groups`` and
+    ``others``, which are out of fold, where no comparison of its folds did.
     """
 
     schema_version: Literal[1]
@@ -216,6 +256,8 @@ class Metrics(Strict):
     within: Within | None = None
     training: Training | None = None
     neighbours: Neighbours | None = None
+    groups: tuple[Group, ...] = ()
+    others: tuple[OtherSource, ...] = ()
     notice: str
 
 

@@ -3,8 +3,9 @@
 python -m training.evaluate.unseen_patients --breakhis MORE.tar.gz --known SAMPLE.tar.gz
     --model cards/bcd-mobilenetv2 --out OUT --page docs/validation.md
 
-OUT gets the images with their list, for ``bcd validate`` and ``bcd calibrate``; the page the table,
-and the figures beside it as JSON.
+OUT gets the images with their list, for ``bcd validate`` and ``bcd calibrate``; the model's config
+how it ranks these patients, by which it answers for microscope cameras' fields or refers them. A
+page gets the table, with the robustness ladder in words, and the figures beside it as JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated
 import typer
 
 from bcd_models import local
+from bcd_models.config import CameraValidation
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.local.page import (
@@ -27,12 +29,13 @@ from bcd_models.local.page import (
     show,
     summarise,
 )
-from bcd_models.local.validation import Validation
+from bcd_models.local.validation import SAMPLE, Validation
 from bcd_models.models.classifier import BCDClassifier
 from training import command
 from training.corpus.sources import breakhis
 from training.corpus.sources.source import Image
 from training.pages import put_between, write_table
+from training.run_folder import change_config
 
 MAGNIFICATIONS = ("100X", "200X")  # fields of 620 and 310 micrometres, of which tiles can be cut
 LIST = "list.csv"
@@ -107,13 +110,26 @@ def main(
     known: Annotated[Path, typer.Option(help="What of it the model was trained on.")],
     model: Annotated[Path, typer.Option(help="Model folder.")],
     out: Annotated[Path, typer.Option(help="New folder for images and list.")],
-    page: Annotated[Path, typer.Option(help="Page that gets the table between its marks.")],
+    page: Annotated[
+        Path | None, typer.Option(help="Page that gets the table between its marks.")
+    ] = None,
 ) -> None:
     """Validate a model on patients that it never saw, and try to calibrate it on them."""
     typer.echo(f"{write_list(archive, known, out)} images: {out / LIST}")
     images, _ = local.read_labelled(out / LIST)
     loaded = BCDClassifier.from_pretrained(model)
-    found = local.validate(loaded, images, folder=model)
+    ladder_images = SAMPLE if page else 0
+    found = local.validate(loaded, images, folder=model, ladder_images=ladder_images)
+    counts = found.figures.counts
+    cameras = CameraValidation(
+        source=breakhis.BREAKHIS.name,
+        images=counts.images,
+        cases=counts.cases,
+        auroc=found.figures.auroc,
+    )
+    change_config(model, {"cameras": cameras})
+    if page is None:
+        return
     try:
         refusal = "\n".join(describe_after(local.recalibrate(loaded, images)[1]))
     except InputError as error:

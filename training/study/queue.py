@@ -2,8 +2,10 @@
 
 python -m training.study --plan training/study/study.yaml --corpus CORPUS --out STUDY [--workers N]
 
-Each step is one of this package's commands; one whose result is there is passed over, one that was
-cut off is resumed. So the same command begins and goes on. With ``--next`` it takes the next
+Each step is one of this package's commands; one that is done is passed over, one that was cut off
+is resumed. So the same command begins and goes on, and a second time does nothing. After the
+trainings come what is made of them: the gate, the comparison, operating points, ladders, slides,
+the test part, and with ``--cards`` the model folders. With ``--next`` it takes the next
 training that is missing and no other process has in hand, adds what came of it to ``--records``,
 and ends.
 """
@@ -25,24 +27,30 @@ from filelock import FileLock, Timeout
 from bcd_models.decision import log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
+from bcd_models.hub.folder import CONFIG, WEIGHTS
 from bcd_models.local import metrics
 from bcd_models.models.backbones import get_backbone
 from training.compare import page
 from training.compare.rows import align_frames, select_source
-from training.compare.runs import METRICS
+from training.compare.runs import METRICS, TESTED
 from training.compare.schema import Report
 from training.corpus import predictions, splits
+from training.evaluate import robustness
 from training.evaluate.answers import ANSWERS
-from training.evaluate.decide.decisions import DECISIONS
+from training.evaluate.decide.decisions import DECISIONS, TILE_DECISIONS
+from training.evaluate.suitability import page as suitability
 from training.recipes import schema as recipe
 from training.recipes.schema import Recipe
-from training.run_folder import MODEL, PREDICTIONS
-from training.study import records, steps
+from training.run_folder import MODEL, PREDICTIONS, RECIPE, RUN_FILE
+from training.study import records, release, slides, steps
 from training.study.plan import Arm, Plan, apply_arm, make_file_name, read_plan
 from training.study.steps import Step
+from training.train.checkpoint import EPOCHS
 from training.tune.search import BEST
 
 REPORT, FLOOR, REFIT = "report", "floor", "all"
+DONE = "done"  # what steps' files held
+COMPARED = (RECIPE, RUN_FILE, EPOCHS, ANSWERS, PREDICTIONS, METRICS, TESTED)
 PLAN = Path(__file__).with_name("study.yaml")
 START_ENDINGS = ("imagenet", "init")
 
@@ -105,6 +113,21 @@ class Study:
         return found
 
 
+@dataclass(frozen=True)
+class Pages:
+    """Where a study's results go.
+
+    Attributes:
+        cards: Folder of model folders; None: nowhere.
+        readme: Gets the table of results.
+        slides: Gets the table of slides.
+    """
+
+    cards: Path | None = None
+    readme: Path | None = None
+    slides: Path | None = None
+
+
 def plan_trainings(study: Study) -> Iterator[list[Step]]:
     """Plan the trainings, by steps that wait for none of each other, once those before are done."""
     for arm in study.plan.arms:
@@ -125,19 +148,19 @@ def plan_trainings(study: Study) -> Iterator[list[Step]]:
             yield [_refit(study, arm)]
 
 
-def plan_release(study: Study, cards: Path | None, readme: Path | None) -> Iterator[list[Step]]:
-    """Plan what is made of finished trainings: test figures, the comparison, the model folders."""
+def plan_release(study: Study, pages: Pages) -> Iterator[list[Step]]:
+    """Plan what is made of finished trainings, up to the model folders where there are pages."""
     arms = [arm for arm in study.plan.arms if arm.refit and goes_on(study, arm)]
     refitted = [study.read_recipe(arm, arm.seeds[0]) for arm in arms]
-    yield [_measure_floor(study)]
+    yield [_measure_floor(study), _fit_gate(study)]
     yield [_compare(study)]
     yield [_decide(study, arm) for arm in arms if len(arm.folds) > 1]
+    yield [_climb(study, arm) for arm in arms]
+    yield [_map_slides(study, arm) for arm in arms[:1]]
     yield [_test(study, trained) for trained in refitted]
     yield [_compare(study)]
-    if cards:
-        runs = [str(study.run_folder(trained, REFIT)) for trained in refitted]
-        options = _options(report=study.out / REPORT, cards=cards, readme=readme)
-        yield [Step("the model folders", "study.release", [*runs, *options], None)]
+    if pages.cards:
+        yield [_release(study, refitted, pages)]
 
 
 def goes_on(study: Study, arm: Arm) -> bool:
@@ -186,7 +209,9 @@ def do_next(study: Study, launch: Sequence[str] = ()) -> str | None:
 def _options(**given: Any) -> list[str]:
     """Return a command's options by name, but for those of None."""
     named = {name: str(value) for name, value in given.items() if value is not None}
-    return [word for name, value in named.items() for word in (f"--{name}", value)]
+    return [
+        word for name, value in named.items() for word in (f"--{name.replace('_', '-')}", value)
+    ]
 
 
 def _tune(study: Study, arm: Arm) -> Step:
@@ -224,12 +249,10 @@ def _teach(study: Study, arm: Arm, held: str) -> list[str]:
 
 def _refit(study: Study, arm: Arm) -> Step:
     """Train on all but test; the folds of its seed decide its decision rule."""
-    trained = study.read_recipe(arm, arm.seeds[0])
-    held = [f"seed-{trained.seed}-fold-{fold}" for fold in arm.folds]
-    decided = [word for h in held for word in ("--decision-from", study.run_folder(trained, h))]
-    run = study.run_folder(trained, REFIT)
-    options = [*map(str, decided), *_teach(study, arm, REFIT)]
-    return _train(study, trained, _name_refit(trained), run, options)
+    trained, folds, model = _find_folds(study, arm)
+    options = [word for fold in folds for word in ("--decision-from", str(fold))]
+    options += _teach(study, arm, REFIT)
+    return _train(study, trained, _name_refit(trained), model.parent, options)
 
 
 def _train(study: Study, trained: Recipe, name: str, run: Path, holding: list[str]) -> Step:
@@ -244,18 +267,54 @@ def _train(study: Study, trained: Recipe, name: str, run: Path, holding: list[st
 
 def _decide(study: Study, arm: Arm) -> Step:
     """Give a refit its operating points; the comparison of the folds has to be there."""
-    trained = study.read_recipe(arm, arm.seeds[0])
-    run = study.run_folder(trained, REFIT)
-    folds = [study.run_folder(trained, f"seed-{trained.seed}-fold-{fold}") for fold in arm.folds]
+    trained, folds, model = _find_folds(study, arm)
     name = f"{trained.backbone}/{trained.arm}, seed {trained.seed}"
-    options = _options(
-        model=run / MODEL,
-        corpus=study.corpus,
-        context=choose_context(page.read(study.out / REPORT), name),
-    )
-    named = [word for fold in folds for word in ("--run", str(fold))]
+    context = choose_context(page.read(study.out / REPORT), name)
+    options = _options(model=model, corpus=study.corpus, context=context)
     title = f"{_name_refit(trained)}: operating points"
-    return Step(title, "evaluate.decide", [*options, *named], run / MODEL / DECISIONS)
+    made = [model / name for name in (DECISIONS, TILE_DECISIONS)]
+    return _keep(study, title, "evaluate.decide", options, folds, [model / WEIGHTS, *made])
+
+
+def _climb(study: Study, arm: Arm) -> Step:
+    """Measure a refit on the robustness ladder, by its folds' answers."""
+    trained, folds, model = _find_folds(study, arm)
+    options = _options(model=model, corpus=study.corpus)
+    title = f"{_name_refit(trained)}: robustness ladder"
+    files = [model / WEIGHTS, model / robustness.FILE]
+    return _keep(study, title, "study.ladder", options, folds, files)
+
+
+def _map_slides(study: Study, arm: Arm) -> Step:
+    """Map whole cases by an arm's fold models; its refit has to have its rule for tiles."""
+    _, folds, model = _find_folds(study, arm)
+    out = study.out / slides.FILE
+    options = _options(model=model, corpus=study.corpus, out=out)
+    files = [*(model / name for name in (WEIGHTS, TILE_DECISIONS)), out]
+    return _keep(study, "whole cases as slides", "study.slides", options, folds, files)
+
+
+def _find_folds(study: Study, arm: Arm) -> tuple[Recipe, list[Path], Path]:
+    """Return what an arm's refit is trained by, the fold runs of its seed, and its model."""
+    trained = study.read_recipe(arm, arm.seeds[0])
+    held = [f"seed-{trained.seed}-fold-{fold}" for fold in arm.folds]
+    model = study.run_folder(trained, REFIT) / MODEL
+    return trained, [study.run_folder(trained, one) for one in held], model
+
+
+def _keep(
+    study: Study,
+    name: str,
+    module: str,
+    options: list[str],
+    runs: Sequence[Path],
+    files: Sequence[Path],
+) -> Step:
+    """Return a step that is done again where runs' answers, or other files, are others since."""
+    named = [word for run in runs for word in ("--run", str(run))]
+    done = study.out / DONE / make_file_name(name)
+    asked = [run / ANSWERS for run in runs]
+    return Step(name, module, [*options, *named], done, files=(*asked, *files))
 
 
 def choose_context(report: Report, arm: str) -> float:
@@ -279,11 +338,36 @@ def _test(study: Study, trained: Recipe) -> Step:
     return Step(f"{_name_refit(trained)}: test part", "evaluate", options, run / METRICS)
 
 
+def _fit_gate(study: Study) -> Step:
+    out = study.out / suitability.FILE
+    options = _options(corpus=study.corpus, out=out)
+    return Step("the gate", "evaluate.suitability", options, out)
+
+
 def _compare(study: Study) -> Step:
-    """Compare all runs, every time: it is quick, and runs may have come since."""
-    runs = sorted(str(model.parent) for model in (study.out / "runs").glob(f"*/*/*/{MODEL}"))
-    options = _options(corpus=study.corpus, out=study.out / REPORT, floor=study.out / FLOOR)
-    return Step("the comparison", "compare", [*runs, *options], None)
+    """Compare all runs that there are now."""
+    models = sorted((study.out / "runs").glob(f"*/*/*/{MODEL}"))
+    report, floor = study.out / REPORT, study.out / FLOOR
+    named = [str(model.parent) for model in models]
+    options = _options(corpus=study.corpus, out=report, floor=floor)
+    files = [model.parent / name for model in models for name in COMPARED]
+    files += [*(model / CONFIG for model in models), floor, report]
+    return _keep(study, "the comparison", "compare", [*named, *options], (), files)
+
+
+def _release(study: Study, refitted: Sequence[Recipe], pages: Pages) -> Step:
+    """Put tested refits into the pages."""
+    assert pages.cards
+    runs = [study.run_folder(trained, REFIT) for trained in refitted]
+    report, gate, table = (study.out / name for name in (REPORT, suitability.FILE, slides.FILE))
+    options = _options(report=report, gate=gate, slides=table, cards=pages.cards)
+    options += _options(readme=pages.readme, slides_page=pages.slides)
+    files = [run / name for run in runs for name in (MODEL, *release.RUN_FILES)]
+    files += [report, gate, table, *(pages.cards / trained.name for trained in refitted)]
+    files += [pages.cards / path.name for path in (*sorted(report.glob("*.*")), gate)]
+    files += [page for page in (pages.readme, pages.slides) if page]
+    title = "the model folders"
+    return _keep(study, title, "study.release", [*map(str, runs), *options], (), files)
 
 
 def _name_refit(trained: Recipe) -> str:
@@ -301,6 +385,7 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="Steps done at a time.")] = 1,
     cards: Annotated[Path | None, typer.Option(help="Publish the models into here.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Put their results in here.")] = None,
+    slides_page: Annotated[Path | None, typer.Option(help="Put the slides' table here.")] = None,
     recorded: Annotated[
         Path | None,
         typer.Option("--records", help="Begin with the runs recorded here; --next adds to them."),
@@ -321,6 +406,7 @@ def main(
             records.gather(out, recorded)
         typer.echo(f"done: {done}" if done else "nothing is missing")
         return
-    for stage in chain(plan_trainings(study), plan_release(study, cards, readme)):
+    pages = Pages(cards, readme, slides_page)
+    for stage in chain(plan_trainings(study), plan_release(study, pages)):
         steps.do_steps(stage, shlex.split(launch), workers)
     typer.echo(f"report: {out / REPORT / 'report.md'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import typer
 
 from bcd_models.errors import BCDError
+from bcd_models.hub.atomic import write_files
 from training import command
 
 
@@ -25,20 +27,42 @@ class Step:
         name: What it does, in words.
         module: Below ``training``, as in ``python -m training.MODULE``.
         arguments: Of the command.
-        result: What is there once it is done; None: it is done every time.
+        result: What is there once it is done.
         before: A step whose result it reads and no other step does.
+        files: Files and folders that it reads and writes. Where there are any, ``result`` is a
+            record of what they held when it was done; it is done again where they hold anything
+            else.
     """
 
     name: str
     module: str
     arguments: list[str]
-    result: Path | None
+    result: Path
     before: Step | None = None
+    files: tuple[Path, ...] = ()
 
     @property
     def is_done(self) -> bool:
         """Whether it may be passed over."""
-        return self.result is not None and self.result.exists()
+        if not self.files or not self.result.exists():
+            return self.result.exists()
+        return self.result.read_text("utf-8") == self._describe_files()
+
+    def record(self) -> None:
+        """Record what its files hold, once it is done."""
+        if self.files:
+            self.result.parent.mkdir(parents=True, exist_ok=True)
+            write_files({self.result: self._describe_files().encode()})
+
+    def _describe_files(self) -> str:
+        """Return its arguments, and the SHA-256 of each of its files."""
+        found = [file for path in self.files for file in (path, *sorted(path.rglob("*")))]
+        hashed = (
+            f"{hashlib.sha256(file.read_bytes()).hexdigest()} {file}"
+            for file in found
+            if file.is_file()
+        )
+        return "\n".join([" ".join(self.arguments), *hashed, ""])
 
 
 def do_steps(stage: list[Step], launch: list[str], workers: int) -> None:
@@ -57,8 +81,12 @@ def do_steps(stage: list[Step], launch: list[str], workers: int) -> None:
     def attempt(step: Step) -> None:
         if step.before and not step.before.is_done:
             attempt(step.before)
-        if not failed and _do_step(step, launch, workers):
+        if failed:
+            return
+        if _do_step(step, launch, workers):
             failed.append(step)
+        else:
+            step.record()
 
     undone = [step for step in stage if not step.is_done]
     if workers == 1:

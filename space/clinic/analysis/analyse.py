@@ -29,7 +29,7 @@ class HandedIn:
     """One image to analyse."""
 
     data: bytes  # the file's bytes
-    mpp: float | None = None  # micrometres a pixel; None: what the file says
+    mpp: float | Scale | None = None  # micrometres a pixel; None: what the file says
 
 
 @dataclass(frozen=True)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bcd_models.config import Label, ModelConfig, PreprocessConfig
+from bcd_models.config import Label, ModelConfig, OperatingPoint, PreprocessConfig
 from bcd_models.images.field import TRAINED
-from bcd_models.images.scale import Scale
+from bcd_models.images.scale import OPTICS, Scale
+from bcd_models.local.page import share as show_share
 from bcd_models.models.backbones import count_cells
 from bcd_models.prediction import IN_BAND, WORDS, Finding, Prediction, describe_unsuitable
 from clinic.analysis.models import OfferedModel
 
 PREDICTIVE_NOTE = (
-    "By sensitivity and specificity in out-of-fold testing, where fields that would be left to a "
-    "pathologist count by the threshold. Of such fields read here, never of patients."
+    "Of such fields read here, never of patients, and of single fields: an image or a slide of "
+    "several tiles is not what was tested. Fields that would be left to a pathologist count by the "
+    "threshold, as if none were. In brackets 95% intervals, from out-of-fold testing."
 )
 RUNTIMES = {"onnx": "ONNX Runtime"}  # by their names in an answer; others are called the same
-SCALE_SOURCES = {"given": "as given", TRAINED: TRAINED}  # others are what a file says
+# Others are what a file says.
+SCALE_SOURCES = {"given": "as given", OPTICS: f"from {OPTICS}", TRAINED: TRAINED}
 DARK = "nothing speaks for it"
 BRIGHT = "would be called so with certainty"
-# What to do about each finding of ``bcd_models.images.suitability``.
+# What to do about each finding of ``bcd_models.images.suitability``, and about a camera's image.
 REMEDIES = {
     "flat": "Choose a field that shows tissue.",
     "dark": "Turn up the light or the exposure, and take the image again.",
@@ -33,6 +36,7 @@ REMEDIES = {
     ),
     "pen": "Choose a field without pen marks, or wipe the slide and take the image again.",
     "picture": "Hand in an image taken through the microscope or by a slide scanner.",
+    "camera": "Hand in the slide, or a field of it, from a slide scanner.",
 }
 NO_ANSWER = "No answer: this image looks unsuitable"
 SEEN_BEFORE = (
@@ -118,12 +122,13 @@ def suitability_warnings(answers: Iterable[Prediction]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(told))
 
 
-def findings_line(prediction: Prediction) -> str:
-    """Return what was measured of each finding, with the limit; "" where nothing was found."""
-    return "; ".join(
-        f"{one.name} {one.value:.3g}, limit {one.threshold:.3g}"
+def findings_lines(prediction: Prediction) -> list[str]:
+    """Return what each finding was measured by, in words first; mostly none."""
+    return [
+        f"{capitalise(one.words)}: beyond the limit (measured {one.value:.3g}, limit "
+        f"{one.threshold:.3g})."
         for one in (*prediction.findings, *prediction.ignored)
-    )
+    ]
 
 
 def _describe_ignored(prediction: Prediction) -> str:
@@ -161,7 +166,7 @@ def tiles_line(prediction: Prediction) -> str:
     return (
         f"The image is answered tile by tile. Tiles labelled “{WORDS['malignant']}”: "
         f"{prediction.malignant_tiles:,} of {prediction.tiles:,} ({prediction.share:.0%}). The "
-        "probability is the highest of any tile."
+        "probability is the highest of any tile; figures from testing are of single tiles."
     )
 
 
@@ -181,15 +186,29 @@ def predictive_line(model: OfferedModel, point: str, share: int) -> str:
     """
     rule = model.config.decision
     name = point or rule.own_point
-    values = rule.points[name].predictive_values(share / 100) if name in rule.points else None
-    if values is None:
+    measured = rule.points.get(name)
+    values = measured and measured.predictive_values(share / 100)
+    if not measured or values is None:
         return f"{model.title}: not measured at {f'“{name}”' if name else 'its threshold'}."
     positive, negative = values
     return (
-        f"{model.title} at “{name}”: of 100 fields answered “{WORDS['malignant']}”, "
-        f"{100 * positive:.0f} show it; of 100 answered “{WORDS['benign']}”, "
-        f"{100 * negative:.0f} show none."
+        f"{model.title} at “{name}”, if no field were left to a pathologist: of 100 answered "
+        f"“{WORDS['malignant']}”, {100 * positive:.0f} show it; of 100 answered "
+        f"“{WORDS['benign']}”, {100 * negative:.0f} show none. {_describe_test(measured)}"
     )
+
+
+def _describe_test(point: OperatingPoint) -> str:
+    """Return what an operating point was measured to do, as far as its config says."""
+    measured = {
+        "sensitivity": point.sensitivity,
+        "specificity": point.specificity,
+        "positive answers that were right": point.positive_predictive_value,
+        "negative answers that were right": point.negative_predictive_value,
+    }
+    shown = ", ".join(f"{name} {show_share(one)}" for name, one in measured.items() if one)
+    where = f", where {100 * point.prevalence:.0f} of 100 showed it" if point.prevalence else ""
+    return f"In testing{where}: {shown}."
 
 
 def map_line(prediction: Prediction, label: Label) -> str:

@@ -17,6 +17,8 @@ from bcd_models.config import DecisionConfig
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
 from bcd_models.local import Figures, measure, refuse_existing
+from bcd_models.local.metrics import MIN_CASES
+from bcd_models.prediction import WORDS
 from clinic.accounts.permissions import require_admin
 from clinic.installation import Installation
 from clinic.storage.actor import Actor
@@ -56,6 +58,12 @@ def measure_reads(
     probability = [float(largest) for _, _, _, largest in rows]
     labels = [LABELS[verdict] for _, verdict, _, _ in rows]
     cases = [str(patient) for _, _, patient, _ in rows]
+    if len(set(labels)) < 2 or len(set(cases)) < MIN_CASES:
+        raise InputError(
+            f"{len(labels)} examinations of {len(set(cases))} patients count so far, "
+            f"{labels.count('malignant')} of them read as {WORDS['malignant']}: at least "
+            f"{MIN_CASES} patients are needed, with reads of both kinds"
+        )
     return measure(probability, labels, cases, decision)
 
 

@@ -20,7 +20,10 @@ from clinic.reports.paper import Pictures, Story, answer, facts, gap, notice, te
 TITLE = "Image analysis report"
 SUBTITLE = "One H&E image of breast tissue and what a classification model says of it"
 EXAMINATION = "Examination report"
-SYNTHETIC = "A synthetic record of a demonstration: images drawn by a program, of no patient."
+SYNTHETIC = (
+    "A synthetic record of a demonstration: the patient is made up. The images are what was handed "
+    "in for it."
+)
 HIDDEN = "The models' answers were kept hidden in this examination and are not part of this report."
 LARGE, SMALL = 206.0, 158.0  # points of a picture's longer side
 UNREAD = "This examination has not been read by a pathologist."
@@ -150,8 +153,7 @@ def _pictures(explanation: Explanation, side: float, cells: str = "") -> Story:
     if not prediction.is_unsuitable:
         lines.append(f"{wording.map_line(prediction, explanation.label)} {cells}".strip())
         lines.append("The colours mean the same in every image.")
-    if measured := wording.findings_line(prediction):
-        lines.append(f"Measured: {measured}.")
+    lines += wording.findings_lines(prediction)
     return [Pictures(explanation, side), gap(4), *(text(one, 8, quiet=True) for one in lines)]
 
 

@@ -101,7 +101,6 @@ def result(explanation: Explanation, which: str = "") -> str:
 
 def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: str = "") -> str:
     """Return the same of pictures that lie elsewhere, with a heat map for the label explained."""
-    measured = wording.findings_line(prediction)
     return f"""
 <section class="bcd-card">
   <p class="bcd-quiet">{_which(which)}The model's answer</p>
@@ -114,9 +113,18 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
   {_refusal(pictures) if prediction.is_unsuitable else _answered(prediction, explained, pictures)}
   <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
     {escape(wording.scale_words(prediction))}; analysed by {escape(prediction.model)}
-    {escape(prediction.model_version)}{escape(f"; measured: {measured}" if measured else "")}</p>
+    {escape(prediction.model_version)}</p>
+  {_measured(prediction)}
 </section>
 """
+
+
+def _measured(prediction: Prediction) -> str:
+    """Return the numbers behind what was found, folded up; nothing where nothing was."""
+    lines = "".join(f"<p>{escape(one)}</p>" for one in wording.findings_lines(prediction))
+    if not lines:
+        return ""
+    return f'<details class="bcd-details"><summary>What was measured</summary>{lines}</details>'
 
 
 def _override(prediction: Prediction) -> str:
@@ -165,10 +173,11 @@ def details(explanation: Explanation, config: ModelConfig, when: datetime) -> st
 </details>
 <details class="bcd-details">
   <summary>What the heat map means</summary>
-  <p>Each place has the colour of one number. 0: an image that looked like this place all over
-    would not be called so. 1: it would be called so with certainty. The colours mean the
-    same in every image, so a map may stay dark all over. Where the image stays as it is, nothing
-    was looked at: too little tissue, or beyond the tiles.</p>
+  <p>Each place has the colour of one number. 0: if the model saw everywhere what it sees in this
+    place, the image would not be called so. 1: it would be called so with certainty. What it sees
+    in a place depends on the tissue around it. The colours mean the same in every image, so a map
+    may stay dark all over. Where the image stays as it is, nothing was looked at: too little
+    tissue, or beyond the tiles.</p>
   <p>{escape(wording.cell_line(config))}</p>
 </details>
 <details class="bcd-details">

@@ -211,9 +211,15 @@ def test_a_scale_is_given_computed_or_listed(tmp_path: Path, patches: list[Image
     assert unknown["decision"] == "refer"
     assert unknown["mpp"] is None
     optics = ("--objective", "20", "--camera-pixel", "10", "--adapter", "0.5")
-    for same in (answer(large, "--mpp", "1"), answer(large, *optics), answer(images)[1:]):
-        assert (same[0]["mpp"], same[0]["scale"]) == (1, "given")
-        assert same[0]["probability"] == pytest.approx(expected["probability"], abs=1e-6)
+    by_camera = answer(large, *optics)[0]
+    for same, source in (
+        (answer(large, "--mpp", "1")[0], "given"),
+        (answer(images)[1], "given"),
+        (by_camera, "objective and camera"),
+    ):
+        assert (same["mpp"], same["scale"]) == (1, source)
+        assert same["probability"] == pytest.approx(expected["probability"], abs=1e-6)
+    assert "not validated for microscope cameras" in by_camera["reasons"]
     in_words = bcd("predict", small, large, "--model", MODEL)
     assert "scale is unknown" in in_words.stderr
     done = bcd("explain", large, "--model", MODEL, "--mpp", "1", "--out", tmp_path / "map.png")
@@ -260,11 +266,43 @@ def test_the_table_says_scale_tiles_and_reasons(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     _, stated, unknown, patch = done.stdout.splitlines()
     assert re.search(r"4, given +\S+/field.png \(2 of 3 tiles malignant, 67%\)$", stated)
-    assert re.search(r"refer +unknown +\S+/field.png$", unknown)
+    assert re.search(r"^refer +0\.\d+ +unknown +\S+/field.png$", unknown)
     assert re.search(r"4, taken as the model's own +\S+/patch.png$", patch)
-    referred, notice = done.stderr.splitlines()
+    referred, point, notice = done.stderr.splitlines()
     assert referred.startswith(f"refer: {tmp_path}/field.png: the image's scale is unknown")
+    assert point == "Operating point balanced: malignant from 0.254, refer from 0.149 to 0.399."
     assert notice == NOTICE
+
+
+def test_a_reason_that_images_share_stands_once(tmp_path: Path, patches: list[Image.Image]) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(5)]
+    save(patches[0].resize((200, 200)), *paths)
+    done = bcd("predict", *paths, "--model", MODEL)
+    (told,) = [line for line in done.stderr.splitlines() if "scale is unknown" in line]
+    assert told.startswith(f"refer: {paths[0]}, {paths[1]}, {paths[2]} and 2 more: ")
+    assert done.stdout.count("unknown") == 5
+
+
+def test_an_unsuitable_image_is_no_answer(tmp_path: Path) -> None:
+    """No table gives it a label or a probability, and it has no map but where that is asked for."""
+    photograph, out = tmp_path / "cat.png", tmp_path / "map.png"
+    Image.fromarray(chelsea()).resize((50, 50)).save(photograph)
+    why = "the image looks unsuitable: drawn or photographed, not tissue"
+    asked = ("predict", photograph, "--model", MODEL)
+    table = bcd(*asked)
+    assert re.search(rf"\nrefer +- +4, .+{photograph}: {why}\n$", table.stdout)
+    assert table.stderr == f"{NOTICE}\n"
+    (row,) = csv.DictReader(io.StringIO(bcd(*asked, "--csv").stdout))
+    assert (row["decision"], row["reasons"]) == ("refer", why)
+    assert row["findings"] == "drawn or photographed, not tissue"
+    assert {row[name] for name in ("label", "probability", "share")} == {""}
+    assert json.loads(bcd(*asked, "--json").stdout)["label"] in ("benign", "malignant")
+    refused = bcd("explain", photograph, "--model", MODEL, "--out", out)
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        f"error: {photograph}: {why}; --suitability ignore explains it all the same\n"
+    )
+    assert not out.exists()
 
 
 def test_csv_has_the_columns_of_an_answer(patch_file: Path, light_model: BCDClassifier) -> None:
@@ -278,6 +316,8 @@ def test_csv_has_the_columns_of_an_answer(patch_file: Path, light_model: BCDClas
     assert told == {"path": str(patch_file)} | {
         name: str(value) for name, value in expected.items()
     }
+    assert head[-2:] == ["point", "findings"]
+    assert told["point"] == "balanced"
 
 
 def test_a_file_that_is_there_is_not_written_over(patch_file: Path, tmp_path: Path) -> None:
@@ -312,7 +352,7 @@ def test_odd_names_come_out_readable(tmp_path: Path, patches: list[Image.Image])
     out = {form: bcd("predict", tmp_path / "in", "--model", MODEL, *form) for form in FORMATS}
     assert {done.returncode for done in out.values()} == {1}
     told = [line for done in out.values() for line in done.stderr.splitlines()]
-    assert sum(not line.startswith("refer: ") for line in told) == 2 + 3 + 3
+    assert sum(not line.startswith("refer: ") for line in told) == 2 + 4 + 3
     answers = map(json.loads, out["--json",].stdout.splitlines())
     assert {Path(answer["path"]) for answer in answers} == set(paths)
     rows = list(csv.DictReader(io.StringIO(out["--csv",].stdout, newline="")))
@@ -383,13 +423,23 @@ def test_info_says_where_a_model_comes_from(light_model: BCDClassifier) -> None:
     assert document["provenance"]["split"] == light_model.config.provenance.split
 
 
+def test_info_lists_each_operating_point(light_model: BCDClassifier) -> None:
+    lines = bcd("info", MODEL).stdout.splitlines()
+    for name, point in light_model.config.decision.points.items():
+        (line,) = [one for one in lines if one.startswith(f"point {name} ")]
+        for number in (point.threshold, *(point.refer or ())):
+            assert f"{number:.3f}" in line
+        for measured in (point.sensitivity, point.specificity):
+            assert measured
+            value, low, high = (100 * one for one in (measured.value, measured.low, measured.high))
+            assert f"{value:.1f}% ({low:.1f} to {high:.1f})" in line
+
+
 def test_what_is_answered_all_the_same_is_told_in_each_form(tmp_path: Path) -> None:
     photograph = tmp_path / "cat.png"
     Image.fromarray(chelsea()).resize((50, 50)).save(photograph)
     found = "drawn or photographed, not tissue"
     asked = ("predict", photograph, "--model", MODEL)
-    refused = bcd(*asked)
-    assert f"refer: {photograph}: the image looks unsuitable: {found}" in refused.stderr
     ignoring = (*asked, "--suitability", "ignore")
     table = bcd(*ignoring)
     told = f"answered all the same: {photograph}: the image looks unsuitable: {found}"

@@ -22,7 +22,7 @@ from bcd_models.images.scale import (
     MAX_MPP,
     MIN_MPP,
     Scale,
-    compute_mpp,
+    compute_scale,
     give_scale,
     read_scale,
 )
@@ -305,11 +305,13 @@ def test_given_scales() -> None:
 
 
 def test_scales_of_optics() -> None:
-    assert compute_mpp(20, 3.45) == pytest.approx(0.1725)
-    assert compute_mpp(objective=20, camera_pixel_um=3.45, adapter=0.5) == pytest.approx(0.345)
+    assert compute_scale(20, 3.45).mpp_x == pytest.approx(0.1725)
+    assert compute_scale(objective=20, camera_pixel_um=3.45, adapter=0.5).mpp_x == pytest.approx(
+        0.345
+    )
     for optics in ((0, 3.45), (-20, 3.45), (20, math.nan), (math.inf, 3), (20, 3.45, 0)):
         with pytest.raises(InputError, match="above 0"):
-            compute_mpp(*optics)
+            compute_scale(*optics)
     for optics in ((100, 3.45), (1, 50), (1e300, 1e-300), (1e-300, 1e300)):
         with pytest.raises(InputError, match=r"not between 0\.05 and 20"):
-            compute_mpp(*optics)
+            compute_scale(*optics)

@@ -22,9 +22,9 @@ from tests.support.slides import (
     TUMOUR,
     draw_layout,
     leave_out_tile,
-    reduced,
     write_slide,
 )
+from training.study.pyramid import reduce
 
 LEVELS = (1, 2, 8)
 
@@ -138,7 +138,7 @@ def test_a_patch_with_the_slide_s_profile_is_answered_alike(
     model: BCDClassifier, picture: np.ndarray, found: SlidePrediction
 ) -> None:
     row, column = 4, 5
-    at_4_um = Image.fromarray(reduced(picture, 2)[..., [1, 0, 2]])
+    at_4_um = Image.fromarray(reduce(picture, 2)[..., [1, 0, 2]])
     patch = io.BytesIO()
     box = (column * 50, row * 50, column * 50 + 50, row * 50 + 50)
     at_4_um.crop(box).save(patch, "PNG", icc_profile=swapped_primaries())

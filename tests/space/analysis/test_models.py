@@ -87,8 +87,8 @@ def test_models_come_from_the_environment(monkeypatch):
 
 def test_where_nothing_is_set_the_spaces_card_names_the_models(tmp_path):
     assert read_published_models() == (
-        "bcd-models/bcd-efficientnet-b2",
         "bcd-models/bcd-mobilenetv2",
+        "bcd-models/bcd-efficientnet-b2",
     )
     card = tmp_path / "README.md"
     card.write_text("---\nmodels: [a/b]\n---\n")

@@ -62,9 +62,14 @@ def test_blind_reads_alone_are_measured(
 ) -> None:
     ada, admin = doctors["ada"], doctors["admin"]
     decision = small_models.describe(small_models.names[0]).config.decision
-    with pytest.raises(InputError):
+    drawn = make_patient(clinic, ada, 999, synthetic=True)
+    for verdict in VERDICTS:
+        read_examination(drawn, verdict, 0.9)
+    with pytest.raises(InputError, match=r"^0 examinations of 0 patients .* 10 patients"):
         own_reads.measure_reads(clinic, admin, keys[0], decision)
-    assert "Too few reads" in _validate(clinic, admin, keys[0], decision)
+    text = _validate(clinic, admin, keys[0], decision)
+    assert "Too few reads" in text
+    assert "synthetic patients are left out" in text
     for number in range(12):
         patient = make_patient(clinic, ada, 1000 + number)
         for step, verdict in enumerate(VERDICTS):  # right in all but the first two patients

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from clinic.records.examinations import Details
 from clinic.storage import references
 from clinic.storage.actor import Actor, NotAllowed, NotFound, NotSignedIn
 from clinic.storage.tables import AuditEntry, Examination
+from clinic.ui.doctor.examination_page import _facts
 from clinic.upkeep import verify
 from tests.support.clinic import NAMES, PATCHES
 
@@ -59,6 +61,8 @@ def test_an_examination_comes_back_whole(
     wanted = analysed[0].explanations[NAMES[0]].heatmap
     assert heat.max() == pytest.approx(wanted.max(), abs=0.01)
     assert verify.verify(clinic).problems == []
+    known = re.findall(r"Field of image \d</dt>\s*<dd>(.*?)</dd>", _facts(found))
+    assert known == ["200 µm wide", "200 µm wide, at 4 µm a pixel, taken as the model&#x27;s own"]
 
 
 @pytest.mark.parametrize("mpp", [2, None])

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import zipfile
+from dataclasses import replace
 from datetime import date
 
 import pytest
 from pypdf import PdfReader
 
+from bcd_models.config import Estimate
 from bcd_models.errors import InputError
 from clinic.analysis import stored_answers, wording
 from clinic.analysis.analyse import HandedIn
@@ -26,6 +28,7 @@ from clinic.storage.actor import Actor
 from clinic.storage.tallies import model_key
 from clinic.ui import result
 from tests.support.clinic import PATCHES
+from tests.support.running_app import POINTS
 
 IMAGE = HandedIn(PATCHES[0].read_bytes(), 4)
 FOREVER = Period(date(2000, 1, 1), date(2099, 1, 1))
@@ -95,6 +98,19 @@ def test_predictive_values_are_of_fields_and_told_only_where_measured(
     assert "at “balanced”" in line
     assert "“invasive carcinoma pattern”, 53 show it" in line  # 177.2 of 337.2
     assert "“no invasive carcinoma pattern found”, 97 show none" in line  # 640 of 662.8
+    assert "if no field were left to a pathologist" in line
+    assert "sensitivity 88.6% (85.0 to 91.0), specificity 80.0% (70.0 to 90.0)." in line
+    point = POINTS["balanced"].model_copy(
+        update={
+            "positive_predictive_value": Estimate(value=0.6, low=0.5, high=0.7),
+            "negative_predictive_value": Estimate(value=0.95, low=0.9, high=0.97),
+        }
+    )
+    rule = pointed.config.decision.model_copy(update={"points": {"balanced": point}})
+    config = pointed.config.model_copy(update={"decision": rule})
+    line = wording.predictive_line(replace(pointed, config=config), "", 20)
+    assert "where 25 of 100 showed it" in line
+    assert "positive answers that were right 60.0% (50.0 to 70.0), negative" in line
     assert "not measured at “all”" in wording.predictive_line(pointed, "all", 20)
     without = small_models.describe(small_models.names[0])
     assert "not measured at its threshold" in wording.predictive_line(without, "", 20)

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,11 @@ import pytest
 from PIL import Image
 from pypdf import PdfReader
 
+from bcd_models import BCDClassifier
+from bcd_models.config import CameraValidation, Estimate
+from bcd_models.images.scale import OPTICS, Scale, compute_scale
 from bcd_models.images.suitability import WORDS
-from bcd_models.prediction import Prediction, Unsuitable
+from bcd_models.prediction import CAMERA, CAMERA_WORDS, Prediction, Unsuitable
 from clinic.analysis import stored_answers, wording
 from clinic.analysis.analyse import HandedIn
 from clinic.analysis.models import Models
@@ -31,8 +35,10 @@ from clinic.storage.actor import Actor
 from clinic.storage.tables import AuditEntry
 from clinic.storage.tallies import model_key
 from clinic.ui import result
+from clinic.ui.shared.scale_input import parse_scale
 from tests.space.records.test_points import FOREVER
 from tests.support.clinic import PATCHES, draw_mixed_field, draw_photograph
+from tests.support.running_app import save_small_model
 
 FOUND = WORDS["picture"]
 IMAGES = [HandedIn(data, 4) for data in (draw_photograph(), PATCHES[0].read_bytes())]
@@ -73,7 +79,7 @@ def details_of(clinic: Installation, action: str) -> list[dict[str, Any]]:
 
 
 def test_each_finding_has_a_remedy() -> None:
-    assert wording.REMEDIES.keys() == WORDS.keys()
+    assert wording.REMEDIES.keys() == {*WORDS, CAMERA}
 
 
 def test_it_is_refused_with_the_reason_and_what_to_do(
@@ -89,10 +95,51 @@ def test_it_is_refused_with_the_reason_and_what_to_do(
         assert f"Because the image looks unsuitable: {FOUND}." in shown
         assert wording.REMEDIES["picture"] in shown
         assert "all the same" not in shown
-        assert f"picture {refused.findings[0].value:.3g}, limit" in shown
+        (line,) = wording.findings_lines(refused)
+        assert line.startswith("Drawn or photographed, not tissue: beyond the limit (measured ")
+        assert line in shown
+        assert f"picture {refused.findings[0].value:.3g}" not in shown  # a name for scripts
+    assert f"<summary>What was measured</summary><p>{line}" in page  # folded up
     assert "heat" not in page  # nothing that the model says of it
     assert "Estimated probability" not in page
     assert paper.count("Estimated probability") == 1  # of the other image
+
+
+def test_a_microscope_camera_s_image_is_refused_as_such(
+    clinic: Installation, ada: Actor, patient: str, tmp_path: Path
+) -> None:
+    folder = save_small_model(tmp_path, "small-scanner-s")
+    auroc = Estimate(value=0.46, low=0.22, high=0.83)
+    cameras = CameraValidation(source="breakhis", images=209, cases=17, auroc=auroc)
+    change_config(folder, cameras)
+    models, scale = Models([str(folder)]), compute_scale(10, 40)
+    images = [HandedIn(PATCHES[0].read_bytes(), mpp) for mpp in (scale, 4)]
+    analysis = examinations.analyse_for_patient(
+        clinic, ada, models, patient, images, models.names, True, ""
+    )
+    number = examinations.save(clinic, ada, patient, analysis, Details())
+    refused, answered = answers_of(clinic, ada, number)
+    assert (refused.decision, refused.is_unsuitable, refused.scale) == ("refer", True, OPTICS)
+    assert CAMERA not in [one.name for one in answered.findings]
+    for shown in (page_of(refused), paper_of(clinic, ada, models, number)):
+        assert f"Because {CAMERA_WORDS}." in shown
+        assert wording.REMEDIES[CAMERA] in shown
+        assert "from objective and camera" in shown
+
+
+def change_config(folder: Path, cameras: CameraValidation) -> None:
+    model = BCDClassifier.from_pretrained(folder)
+    model.config = model.config.model_copy(update={"cameras": cameras})
+    model.save_pretrained(folder)
+
+
+def test_a_scale_that_was_computed_stands_until_another_is_typed() -> None:
+    computed = "4", compute_scale(10, 40)
+    found = parse_scale(" 4 ", computed)
+    assert isinstance(found, Scale)
+    assert found.by_camera
+    assert [parse_scale(typed, computed) for typed in ("5", "")] == [5, None]
+    assert parse_scale("4", None) == 4
 
 
 def test_what_is_answered_all_the_same_is_kept_and_told_wherever_the_answer_is(

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from clinic.analysis.models import Models
-from tests.support.clinic import draw_photograph
+from clinic.ui.shared.anyway import ANYWAY, offer_anyway
+from tests.support.clinic import PATCHES, draw_photograph
 from tests.support.serving import (
     Serving,
     answer,
@@ -48,6 +49,20 @@ def test_a_guest_s_script_is_answered_all_the_same_where_it_asks(judging: Servin
     image = in_json(upload(client, draw_photograph()))
     event = begun(client, "predict", image, *AT, "never")
     assert "event: error" in client.get(f"/gradio_api/call/predict/{event}").text
+
+
+def test_the_button_names_the_images_that_it_is_about(judging_models: Models) -> None:
+    model = judging_models.load(AT[0])
+    refused = [model.predict(draw_photograph(), mpp=4)]
+    fine = [model.predict(PATCHES[0], mpp=4)]
+    for images, name in (
+        ([refused], ANYWAY),
+        ([refused, fine], f"{ANYWAY}: image 1"),
+        ([refused, [], refused, fine, refused], f"{ANYWAY}: images 1, 3 and 5"),
+    ):
+        offered = offer_anyway(images)
+        assert (offered["value"], offered["visible"]) == (name, True)
+    assert not offer_anyway([fine, []])["visible"]
 
 
 @pytest.mark.parametrize("shown", [True, False])

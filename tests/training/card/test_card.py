@@ -24,7 +24,14 @@ from typer.testing import CliRunner
 
 from bcd_models import BCDClassifier
 from bcd_models.cli import command as command_line
-from bcd_models.config import DecisionConfig, HeldOut, ModelConfig, PreprocessConfig, Provenance
+from bcd_models.config import (
+    MIN_CAMERA_AUROC,
+    DecisionConfig,
+    HeldOut,
+    ModelConfig,
+    PreprocessConfig,
+    Provenance,
+)
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.local.metrics import HEADLINE, METRICS
@@ -37,6 +44,7 @@ from training.card import provenance as card_provenance
 from training.card import write as card
 from training.corpus import splits
 from training.corpus.sources import SOURCES
+from training.evaluate import robustness
 from training.evaluate import schema as measured
 from training.evaluate.decide import referral
 from training.evaluate.decide.decisions import DECISIONS
@@ -53,7 +61,9 @@ SECTIONS = [
     "Subgroups",
     "Calibration and referral",
     "Operating points",
+    "When images grow worse",
     "What is refused",
+    "Microscope cameras",
     "Explanations",
     "Training",
     "Limitations and risks",
@@ -62,8 +72,8 @@ SECTIONS = [
     "Where TRIPOD+AI's topics are",
 ]
 # Numbers of the card's own words: the interval's level, what perfect calibration is, a figure's
-# name, three papers' years, one patient's images, Apache-2.0, SHA-256.
-OWN = {"95", "0", "1", "90", "2017", "2019", "2024", "68", "2.0", "256"}
+# name, three papers' years, one patient's images, Apache-2.0, SHA-256, what is asked of cameras.
+OWN = {"95", "0", "1", "90", "2017", "2019", "2024", "68", "2.0", "256", f"{MIN_CAMERA_AUROC:.2f}"}
 RECIPE = Recipe.model_validate(
     {
         "name": "bcd-mobilenetv2",
@@ -255,14 +265,18 @@ def test_every_section_is_there_and_says_something(folder: Path) -> None:
     missing = set()
     if not (folder / DECISIONS).is_file():
         missing.add("Operating points")
+    if not (folder / robustness.FILE).is_file():
+        missing.add("When images grow worse")
     if not read_gate(folder):
         missing.add("What is refused")
+    if not model_folder.read_config(folder).cameras:
+        missing.add("Microscope cameras")
     expected = [title for title in SECTIONS if title not in missing]
     assert re.findall(r"^##+ (.*)", text, re.M) == expected
     for title in expected:
         assert len(section(text, title).strip()) > 40, title
     assert text.count(NOTICE) == 2
-    assert len([line for line in text.splitlines() if line]) < 240
+    assert len([line for line in text.splitlines() if line]) < 260
     topics = rows(section(text, SECTIONS[-1]))
     named = [title for title in expected if any(title in where[0] for where in topics.values())]
     assert len(named) >= 8
@@ -300,6 +314,7 @@ def test_every_number_is_one_of_the_two_files(folder: Path) -> None:
         "balance",
         "bn2",
         "bcd validate",
+        'suitability="ignore"',
         card_provenance.find_start_on_hub(config),
     )
     for code in re.findall(r"`([^`]+)`", text):

@@ -40,10 +40,12 @@ BIOPSIES = Source(
     expected_cases=12,
     labels_mean="what was reported",
     case_is="a biopsy: a patient may have had several",
+    caution="",
     one_label_a_case=False,
     size=None,
     mpp={"": 4.0},
     jpeg_quality=None,
+    is_by_camera=False,
     read=read_biopsies,
 )
 

@@ -95,12 +95,15 @@ def test_the_table_says_what_it_was_measured_on(measured: robustness.Robustness)
 def test_a_record_is_read_strictly(measured: robustness.Robustness, tmp_path: Path) -> None:
     path = tmp_path / "robustness.json"
     path.write_text(measured.model_dump_json())
-    assert robustness.read(path) == measured
+    sha256 = measured.models[0].weights_sha256
+    assert robustness.read(path, sha256) == measured
+    with pytest.raises(InputError, match="of other weights"):
+        robustness.read(path, "0" * 64)
     path.write_text(measured.model_dump_json().replace('"clean"', '"dirty"', 1))
     with pytest.raises(InputError, match="clean"):
-        robustness.read(path)
+        robustness.read(path, sha256)
     with pytest.raises(InputError, match="can't be read"):
-        robustness.read(tmp_path / "none.json")
+        robustness.read(tmp_path / "none.json", sha256)
 
 
 def test_rows_learnt_from_are_never_scored(corpus_folder: Path) -> None:

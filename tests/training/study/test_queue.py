@@ -23,7 +23,7 @@ from training.compare.schema import Asked, Context, Report
 from training.recipes import schema as recipe
 from training.study import queue, steps
 from training.study.plan import read_plan
-from training.study.queue import Study, do_next, plan_release, plan_trainings
+from training.study.queue import Pages, Study, do_next, plan_release, plan_trainings
 from training.study.steps import Step
 from training.tune.space import read_parameters
 
@@ -208,33 +208,33 @@ def test_imagenets_weights_come_before_those_that_are_none(tmp_path: Path) -> No
     assert "--start" not in step.before.arguments  # the recipe begins with none
 
 
-def test_refits_are_tested_once_and_all_runs_compared(tmp_path: Path) -> None:
+def test_a_release_is_made_of_what_the_folds_answered(tmp_path: Path) -> None:
     study = begin(tmp_path)
     tune(study)
     run = study.out / "runs" / "mobilenetv2" / "degraded-twice"
     for name in ("all", "seed-3-fold-0"):
         (run / name / "model").mkdir(parents=True)
-    stages = plan_release(study, None, None)
-    assert [next(stages)[0].module for _ in range(2)] == ["evaluate.floors", "compare"]
+    stages = plan_release(study, Pages())
+    first = [[step.module for step in next(stages)] for _ in range(2)]
+    assert first == [["evaluate.floors", "evaluate.suitability"], ["compare"]]
     write_report(study)
-    ((points,), tests, comparison) = stages
-    assert points.module == "evaluate.decide"
-    assert points.arguments[-4:] == [
-        *("--run", str(run / "seed-3-fold-1")),
-        *("--run", str(run / "seed-3-fold-0")),
-    ]
-    assert points.result == run / "all" / "model" / "decisions.json"
-    (test,) = tests
+    ((points,), (ladder,), (slides,), (test,), (comparison,)) = stages
+    folds = [*("--run", str(run / "seed-3-fold-1")), *("--run", str(run / "seed-3-fold-0"))]
+    modules = ["evaluate.decide", "study.ladder", "study.slides"]
+    assert [step.module for step in (points, ladder, slides)] == modules
+    for step in (points, ladder, slides):
+        assert step.arguments[-4:] == folds
+        assert get_option(step, "model") == str(run / "all" / "model")
     assert (test.name, test.module) == ("mobilenetv2, degraded, twice, all: test part", "evaluate")
     assert get_option(test, "model") == str(run / "all" / "model")
     assert test.result == run / "all" / "metrics-test.json"
-    (compared,) = comparison
-    assert compared.arguments[:2] == [str(run / "all"), str(run / "seed-3-fold-0")]
-    assert not compared.is_done  # every time
-    *_, (folders,) = plan_release(study, Path("cards"), Path("README.md"))
+    assert comparison.arguments[:2] == [str(run / "all"), str(run / "seed-3-fold-0")]
+    pages = Pages(Path("cards"), Path("README.md"), Path("slides.md"))
+    *_, (folders,) = plan_release(study, pages)
     assert folders.module == "study.release"
     assert folders.arguments[0] == str(run / "all")
-    assert [get_option(folders, name) for name in ("cards", "readme")] == ["cards", "README.md"]
+    for name, page_ in (("cards", "cards"), ("readme", "README.md"), ("slides-page", "slides.md")):
+        assert get_option(folders, name) == page_
 
 
 # Arms that others before them decide about.
@@ -296,7 +296,7 @@ def test_an_arm_goes_on_where_its_first_fold_lifts_the_ensemble(tmp_path: Path, 
     rest = [[first, second], [], ["mobilenetv2, dark horse, all"]]
     assert stages[1:] == (rest if said == "better" else [])
     write_report(study)
-    _, _, decided, tested, *_ = plan_release(study, None, None)
+    _, _, decided, _, _, tested, *_ = plan_release(study, Pages())
     assert len(decided) == (said == "better")
     of_refits = ["mobilenetv2, dark horse, all: test part"] if said == "better" else []
     assert [step.name for step in tested] == of_refits

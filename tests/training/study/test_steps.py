@@ -17,7 +17,10 @@ from training.study.steps import Step
 PATIENCE = 120  # seconds
 
 
-def step(name: str, result: Path | None = None, module: str = "evaluate.floors") -> Step:
+NEVER = Path("nowhere", "never")
+
+
+def step(name: str, result: Path = NEVER, module: str = "evaluate.floors") -> Step:
     return Step(name, module, ["--of", name], result)
 
 
@@ -83,18 +86,43 @@ def test_what_is_done_is_passed_over_whoever_works(
     assert sorted(processes.finished) == ["always", "new"]
 
 
+def test_what_is_done_is_done_again_where_its_files_are_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    read, written, folder = (tmp_path / name for name in ("read", "written", "folder"))
+    folder.mkdir()
+    read.write_text("one")
+    processes = began(monkeypatch, a=lambda: written.write_text(read.read_text()) * 0)
+
+    def count_again(*options: str) -> int:
+        before = len(processes.finished)
+        files = (read, written, folder, tmp_path / "missing")
+        asked = [*options, "--of", "a"]
+        steps.do_steps([Step("a", "compare", asked, tmp_path / "done" / "a", files=files)], [], 2)
+        return len(processes.finished) - before
+
+    assert [count_again(), count_again()] == [1, 0]
+    read.write_text("two")
+    assert [count_again(), count_again()] == [1, 0]
+    written.unlink()
+    assert [count_again(), count_again()] == [1, 0]
+    (folder / "new").touch()
+    assert [count_again(), count_again()] == [1, 0]
+    assert count_again("--context") == 1
+
+
 def test_what_a_step_reads_is_made_before_it_and_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made = tmp_path / "made"
     processes = began(monkeypatch, first=lambda: made.touch() or 0, bad=lambda: 2)
-    needing = Step("second", "evaluate.floors", ["--of", "second"], None, step("first", made))
+    needing = Step("second", "evaluate.floors", ["--of", "second"], NEVER, step("first", made))
     steps.do_steps([needing, step("other")], [], 2)
     steps.do_steps([needing], [], 2)
     mine = [name for name in processes.finished if name != "other"]
     assert mine == ["first", "second", "second"]
     without = Step(
-        "third", "evaluate.floors", ["--of", "third"], None, step("bad", tmp_path / "never")
+        "third", "evaluate.floors", ["--of", "third"], NEVER, step("bad", tmp_path / "never")
     )
     with pytest.raises(BCDError, match="step 'bad' failed"):
         steps.do_steps([without], [], 2)
@@ -123,7 +151,7 @@ def test_a_failing_step_lets_those_under_way_finish_and_begins_no_other(monkeypa
 
 def test_alone_a_failing_step_is_the_last(tmp_path: Path, capsys) -> None:
     missing = ["--corpus", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
-    stage = [Step(name, "evaluate.floors", missing, None) for name in ("first", "second")]
+    stage = [Step(name, "evaluate.floors", missing, NEVER) for name in ("first", "second")]
     with pytest.raises(BCDError, match="step 'first' failed"):
         steps.do_steps(stage, [], 1)
     said = capsys.readouterr()
@@ -135,7 +163,7 @@ def test_alone_a_failing_step_is_the_last(tmp_path: Path, capsys) -> None:
 def test_a_failing_process_says_why(tmp_path: Path, capfd) -> None:
     missing = ["--corpus", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
     with pytest.raises(BCDError, match="step 'apart' failed"):
-        steps.do_steps([Step("apart", "evaluate.floors", missing, None)], [], 2)
+        steps.do_steps([Step("apart", "evaluate.floors", missing, NEVER)], [], 2)
     said = capfd.readouterr()
     assert said.out.splitlines() == ["== apart"]
     assert said.err.startswith("error: ")

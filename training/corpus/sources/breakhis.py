@@ -65,9 +65,11 @@ BREAKHIS = Source(
     expected_cases=82,
     labels_mean="the patient's tumour: benign (four subtypes) or malignant (four subtypes)",
     case_is="",
+    caution="Benign lesions, lobular and mucinous carcinoma are known from these images alone",
     one_label_a_case=True,
     size=None,
     mpp={f"{zoom}X": _MPP_AT_400X * 400 / zoom for zoom in (40, 100, 200, 400)},
     jpeg_quality=90,
+    is_by_camera=True,
     read=read,
 )

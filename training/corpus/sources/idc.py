@@ -60,9 +60,14 @@ IDC = Source(
         "a case id of the data set: nothing links case ids to patients, so two of them may be "
         "one patient"
     ),
+    caution=(
+        "Nearly every case contains carcinoma, so specificity is on tissue *beside* carcinoma, and "
+        "no figure is of tissue without any"
+    ),
     one_label_a_case=False,
     size=(50, 50),
     mpp={"": ROW_MPP},
     jpeg_quality=None,
+    is_by_camera=False,
     read=read,
 )

@@ -63,12 +63,14 @@ class Source:
         expected_cases: Cases in the full set.
         labels_mean: What the labels mean in this set.
         case_is: What a case is where that is not a patient, or "".
+        caution: What figures can't say because of what it holds, a sentence, or "".
         one_label_a_case: Whether all images of a case share one label.
         size: Width and height in pixels of every proper image, which is a row as it is; None where
             images are fields of any size, which are cut into tiles.
         mpp: Micrometres a pixel of the data set's files by magnification, "" where it states none.
         jpeg_quality: Of the JPEG that every image is sent through, or None: where copies in
             circulation have been through one, compression would tell them apart.
+        is_by_camera: Whether a camera on a microscope took its images, and no slide scanner.
         read: Yields the images of a folder or of the archive as downloaded, or one chunk of them.
         check: Raises InputError where a path can't be read.
         stamp: Returns what tells a path from a changed one.
@@ -84,10 +86,12 @@ class Source:
     expected_cases: int
     labels_mean: str
     case_is: str
+    caution: str
     one_label_a_case: bool
     size: tuple[int, int] | None
     mpp: Mapping[str, float]
     jpeg_quality: int | None
+    is_by_camera: bool
     read: Callable[[Path, int, int], Iterator[Image | Refused]]
     check: Callable[[Path], None] = files.check
     stamp: Callable[[Path], str] = files.stamp

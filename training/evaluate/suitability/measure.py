@@ -33,7 +33,6 @@ from bcd_models.local import degradations as d
 from bcd_models.local import robustness
 from bcd_models.local.degradations import Pixels
 from bcd_models.local.ladder import LADDER
-from bcd_models.models.classifier import BCDClassifier
 from bcd_models.prediction import NOTICE
 from training.corpus import splits
 from training.corpus.degrade import degrade
@@ -49,6 +48,7 @@ from training.evaluate.suitability.page import (
     tabulate,
 )
 from training.recipes.schema import Degrade
+from training.run_folder import change_config
 
 MAX_PATCHES = 10_000
 MAX_RUNG_PATCHES = 1_000
@@ -276,13 +276,6 @@ def _round(values: NDArray[Any]) -> NDArray[np.float64]:
     return rounded
 
 
-def store(config: SuitabilityConfig, folder: Path) -> None:
-    """Put a gate into a model folder's config, in place of another that is there."""
-    loaded = BCDClassifier.from_pretrained(folder)
-    loaded.config = loaded.config.model_copy(update={"suitability": config})
-    write_files({folder / model_folder.CONFIG: loaded.files()[model_folder.CONFIG]})
-
-
 def main(
     corpus: Annotated[Path, typer.Option(help="Folder written by training.corpus.")],
     out: Annotated[Path, typer.Option(help="JSON file to write, its table beside it as Markdown.")],
@@ -302,5 +295,5 @@ def main(
         }
     )
     for folder in model or []:
-        store(document.gate, folder)
+        change_config(folder, {"suitability": document.gate})
     typer.echo(table, nl=False)

@@ -62,6 +62,15 @@ class Suitability(Strict):
     notice: str
 
 
+def load(path: Path) -> Suitability:
+    """Read a ``suitability.json``; InputError names the key and what is wrong with it."""
+    try:
+        return Suitability.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        why = first_error(error) if isinstance(error, ValidationError) else error
+        raise InputError(f"{path} is none of training.evaluate.suitability: {why}") from None
+
+
 def read(path: Path, gate: SuitabilityConfig | None) -> Suitability | None:
     """Read what was measured of a gate; None where there is no gate, or no such file.
 
@@ -70,10 +79,7 @@ def read(path: Path, gate: SuitabilityConfig | None) -> Suitability | None:
     """
     if gate is None or not path.is_file():
         return None
-    try:
-        document = Suitability.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise InputError(first_error(error, str(path))) from None
+    document = load(path)
     if document.gate != gate:
         raise InputError(
             f"{path} measures another gate: run python -m training.evaluate.suitability"

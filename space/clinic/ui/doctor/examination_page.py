@@ -170,6 +170,13 @@ def _facts(found: Examination) -> str:
 
 
 def _field(image: ExaminedImage) -> str:
-    if image.field_width_um is None:
-        return "width not known"
-    return f"{image.field_width_um:g} µm wide"
+    """Return how wide an image's field is: as handed in, or as the models took it."""
+    if image.field_width_um is not None:
+        return f"{image.field_width_um:g} µm wide"
+    answers = [stored_answers.prediction(image, one) for one in image.results]
+    taken = dict.fromkeys(
+        f"{one.mpp * one.width:g} µm wide, at {wording.scale_words(one)}"
+        for one in answers
+        if one.mpp is not None
+    )
+    return cell("; ".join(taken)) or "width not known"

@@ -24,7 +24,7 @@ from clinic.ui.look import QUEUED
 from clinic.ui.shared.anyway import add_anyway_button, connect, offer_anyway
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
 from clinic.ui.shared.point_input import add_point_input
-from clinic.ui.shared.scale_input import add_scale_input, parse_mpp
+from clinic.ui.shared.scale_input import Computed, add_scale_input, parse_scale
 from clinic.ui.tables import cell, link
 
 PATH = "/examine"
@@ -47,7 +47,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
     with gr.Row(equal_height=False, visible=False) as form:
         with gr.Column(scale=5, min_width=320):
             file = add_images_input()
-            mpp = add_scale_input()
+            mpp, optics = add_scale_input()
             with gr.Row():
                 stain = gr.Dropdown(STAINS, value=STAINS[0], label="Stain", interactive=True)
                 specimen = gr.Dropdown(
@@ -96,18 +96,19 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         kept: Images,
         names: list[str],
         typed: str,
+        computed: Computed | None,
         at: str,
         hidden: bool,
         how: Unsuitable,
         request: gr.Request,
     ) -> tuple[str, Any, Any, Any]:
         actor, patient_id = get_actor(request), read_query(request, "patient")
-        mpp = parse_mpp(typed)
+        mpp = parse_scale(typed, computed)
         handed_in = [HandedIn(data, mpp) for data in kept]
         found = examinations.analyse_for_patient(
             clinic, actor, models, patient_id, handed_in, names, not hidden, at, how
         )
-        said = (one.prediction for image in found.images for one in image.explanations.values())
+        said = [[one.prediction for one in image.explanations.values()] for image in found.images]
         return _answers(found), offer_anyway(said), gr.update(visible=True), found
 
     def save_examination(
@@ -120,7 +121,7 @@ def add_examine_page(app: gr.Blocks, clinic: Installation, models: Models) -> No
         return examinations.save(clinic, get_actor(request), patient, found, details)
 
     app.load(begin, None, [heading, form], **PRIVATE)
-    inputs, answers = [images, chosen, mpp, point, hide], [shown, anyway, save, analysis]
+    inputs, answers = [images, chosen, mpp, optics, point, hide], [shown, anyway, save, analysis]
     run = connect(analyse, anyway, analyse_images, inputs, answers, **QUEUED)
     changes = [
         file.upload(add, [file, images], [images, file], cancels=run, **QUICK),

@@ -18,9 +18,26 @@ def add_anyway_button() -> gr.Button:
     return gr.Button(ANYWAY, visible=False, elem_classes="bcd-do")
 
 
-def offer_anyway(answers: Iterable[Prediction]) -> dict[str, Any]:
-    """Return the button's update: seen where something was found and not ignored."""
-    return gr.update(visible=any(one.findings for one in answers))
+def offer_anyway(images: Sequence[Iterable[Prediction]]) -> dict[str, Any]:
+    """Return the button's update: seen where something was found and not ignored, and in what.
+
+    Args:
+        images: The answers about each image, none where there are none.
+    """
+    found = [
+        str(number)
+        for number, answers in enumerate(images, 1)
+        if any(one.findings for one in answers)
+    ]
+    return gr.update(value=_name_button(found, len(images)), visible=bool(found))
+
+
+def _name_button(found: Sequence[str], count: int) -> str:
+    if count == 1 or not found:
+        return ANYWAY
+    *others, last = found
+    named = f"images {', '.join(others)} and {last}" if others else f"image {last}"
+    return f"{ANYWAY}: {named}"
 
 
 def connect(

@@ -49,10 +49,10 @@ AGREEMENT = f"""
 OWN_READS = f"""
 <h2>Validation on your own reads</h2>
 <p class="bcd-quiet">Whatever the period: examinations first read before the model’s answers were
-  shown, as “{WORDS["malignant"]}” or none, against the largest probability of their images.
-  Intervals are 95%, over patients. <code>python -m clinic export-reads FOLDER</code> writes the
-  images as a list for <code>bcd validate</code> and <code>bcd calibrate</code>, which makes a new
-  model folder.</p>
+  shown, as “{WORDS["malignant"]}” or none, against the largest probability of their images. A
+  demonstration’s synthetic patients are left out, though the table above counts them. Intervals are
+  95%, over patients. <code>python -m clinic export-reads FOLDER</code> writes the images as a list
+  for <code>bcd validate</code> and <code>bcd calibrate</code>, which makes a new model folder.</p>
 """
 POINT_HEADS = ("Operating point", "Sensitivity", "Specificity")
 READ = {BEFORE: "before the answers were shown", AFTER: "after they were shown"}

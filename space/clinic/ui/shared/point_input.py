@@ -7,13 +7,16 @@ from typing import Any
 
 import gradio as gr
 
+from bcd_models.errors import InputError
 from clinic.analysis import wording
 from clinic.analysis.models import Models
 from clinic.analysis.points import read_own_point
+from clinic.http.failures import user_message
 from clinic.installation import Installation
-from clinic.ui.frame import QUICK, get_actor
+from clinic.ui.frame import QUICK, alert, get_actor
 
-SHARE = "Of 100 such fields read here, how many show invasive carcinoma?"
+LEAST, MOST = 1, 99  # of 100: at either end one of the answers is always right
+SHARE = f"Of 100 such fields read here, how many show invasive carcinoma? ({LEAST} to {MOST})"
 COMMON = 28  # of 100: where nothing is known of the fields that a model was measured on
 OWN = "At first your own default, which is chosen under “Account”"
 
@@ -41,11 +44,14 @@ def add_point_input(
         choices, value=first, label="Operating point", visible=shown, interactive=False
     )
     with gr.Accordion("What answers are worth here", open=False, visible=shown):
-        share = gr.Slider(1, 99, value=_measured_share(models), step=1, label=SHARE)
+        share = gr.Slider(LEAST, MOST, value=_measured_share(models), step=1, label=SHARE)
         told = gr.HTML(_describe(models, models.names[:1], first, _measured_share(models)))
 
-    def describe(names: str | list[str], point: str, share: float) -> str:
-        return _describe(models, [names] if isinstance(names, str) else names, point, share)
+    def describe(names: str | list[str], point: str, share: object) -> str:
+        try:
+            return _describe(models, [names] if isinstance(names, str) else names, point, share)
+        except Exception as error:
+            return alert(user_message(error))
 
     def begin(request: gr.Request) -> dict[str, Any]:
         actor = get_actor(request)
@@ -57,7 +63,16 @@ def add_point_input(
     if shown:
         app.load(begin, None, point, **QUICK)
     changes = [one.change for one in (chosen, point, share)]
-    gr.on(changes, describe, [chosen, point, share], told, trigger_mode="always_last", **QUICK)
+    # As typed: Gradio's own check would leave the old text beside a bare "Error".
+    gr.on(
+        changes,
+        describe,
+        [chosen, point, share],
+        told,
+        preprocess=False,
+        trigger_mode="always_last",
+        **QUICK,
+    )
     return point
 
 
@@ -67,8 +82,10 @@ def _measured_share(models: Models) -> int:
     return round(100 * own.prevalence) if own and own.prevalence else COMMON
 
 
-def _describe(models: Models, names: list[str], point: str, share: float) -> str:
-    lines = [wording.predictive_line(models.describe(name), point, int(share)) for name in names]
+def _describe(models: Models, names: list[str], point: str, share: object) -> str:
+    if not isinstance(share, (int, float)) or not LEAST <= share <= MOST:
+        raise InputError(f"type how many of 100, a number from {LEAST} to {MOST}")
+    lines = [wording.predictive_line(models.describe(name), point, round(share)) for name in names]
     return "".join(
         f'<p class="bcd-quiet">{escape(one)}</p>' for one in [*lines, wording.PREDICTIVE_NOTE]
     )

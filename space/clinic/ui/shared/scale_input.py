@@ -7,14 +7,18 @@ from typing import Any
 import gradio as gr
 
 from bcd_models.errors import InputError
-from bcd_models.images.scale import compute_mpp, give_scale
+from bcd_models.images.scale import Scale, compute_scale, give_scale
 from clinic.ui.frame import QUICK, alert
+
+Computed = tuple[str, Scale]
+"""What was computed and typed into the field, and what it stands for."""
 
 LABEL = "Micrometres a pixel (empty: what the file says)"
 
 
-def add_scale_input() -> gr.Textbox:
-    """Add the field for micrometres a pixel and, folded up, what fills it in."""
+def add_scale_input() -> tuple[gr.Textbox, gr.State]:
+    """Add the field for micrometres a pixel and, folded up, what fills it in; returns both."""
+    computed = gr.State(None)
     mpp = add_number(label=LABEL, placeholder="such as 0.5")
     with gr.Accordion("From the microscope", open=False):
         with gr.Row():
@@ -26,22 +30,34 @@ def add_scale_input() -> gr.Textbox:
         fill = gr.Button("Fill in the micrometres a pixel", size="sm")
         trouble = gr.HTML()
 
-    def compute(*typed: str) -> tuple[Any, str]:
+    def compute(*typed: str) -> tuple[Any, Any, str]:
         try:
             if not all(map(str.strip, typed)):
                 raise InputError("type all three numbers; where there is no adapter, it is 1")
-            return f"{compute_mpp(*map(_parse_number, typed)):.4g}", ""
+            scale = compute_scale(*map(_parse_number, typed))
+            return f"{scale.mpp_x:.4g}", (f"{scale.mpp_x:.4g}", scale), ""
         except InputError as error:
-            return gr.skip(), alert(str(error))
+            return gr.skip(), gr.skip(), alert(str(error))
 
-    fill.click(compute, [objective, camera, adapter], [mpp, trouble], **QUICK)
-    return mpp
+    fill.click(compute, [objective, camera, adapter], [mpp, computed, trouble], **QUICK)
+    return mpp, computed
 
 
 def add_number(value: str = "", **options: Any) -> gr.Textbox:
     """Add a field for a number as people type it, with a point or a comma."""
     typed = gr.InputHTMLAttributes(autocomplete="off", spellcheck=False)
     return gr.Textbox(value, html_attributes=typed, **options)
+
+
+def parse_scale(typed: str, computed: Computed | None) -> float | Scale | None:
+    """Return the scale that was typed, or computed from a microscope's numbers; None: neither.
+
+    Raises:
+        InputError: As ``parse_mpp``.
+    """
+    if computed and typed.strip() == computed[0]:
+        return computed[1]
+    return parse_mpp(typed)
 
 
 def parse_mpp(typed: str) -> float | None:

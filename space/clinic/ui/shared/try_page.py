@@ -10,7 +10,8 @@ import gradio as gr
 from PIL import Image
 
 from bcd_models.errors import ImageError
-from bcd_models.prediction import Unsuitable
+from bcd_models.images.scale import Scale
+from bcd_models.prediction import Prediction, Unsuitable
 from clinic.analysis.analyse import HandedIn, explain
 from clinic.analysis.display import resize_for_display
 from clinic.analysis.models import Models
@@ -25,7 +26,7 @@ from clinic.ui.look import QUEUED
 from clinic.ui.shared.anyway import add_anyway_button, connect, offer_anyway
 from clinic.ui.shared.image_input import Images, add, add_images_input, numbers, show_waiting
 from clinic.ui.shared.point_input import add_point_input
-from clinic.ui.shared.scale_input import add_scale_input, parse_mpp
+from clinic.ui.shared.scale_input import Computed, add_scale_input, parse_scale
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 THUMBNAIL = 128  # pixels
@@ -57,7 +58,7 @@ def add_try_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
         with gr.Column(scale=5, min_width=320):
             file = add_images_input()
             picker = gr.HTML(_examples_html(examples), js_on_load=PICK)
-            mpp = add_scale_input()
+            mpp, optics = add_scale_input()
             model = gr.Radio(
                 models.choices, value=models.names[0], label="Model", elem_id="bcd-model"
             )
@@ -84,17 +85,23 @@ def add_try_page(app: gr.Blocks, clinic: Installation, models: Models) -> None:
         return show(kept) if told else (gr.skip(),) * 6
 
     def analyse_images(
-        kept: Images, typed: str, name: str, at: str, how: Unsuitable, request: gr.Request
+        kept: Images,
+        typed: str,
+        computed: Computed | None,
+        name: str,
+        at: str,
+        how: Unsuitable,
+        request: gr.Request,
     ) -> tuple[str, Update, Update, str]:
         try:
-            given = parse_mpp(typed)
+            given = parse_scale(typed, computed)
             return _analyse(clinic, get_actor(request), models, kept, given, name, at, how)
         except Exception as error:
             gone = gr.update(visible=False)
             return result.show_failure(user_message(error)), gone, gone, ""
 
     outputs = [shown, analyse, clear, anyway, download, details]
-    inputs, answers = [images, mpp, model, point], [shown, anyway, download, details]
+    inputs, answers = [images, mpp, optics, model, point], [shown, anyway, download, details]
     run = connect(analyse, anyway, analyse_images, inputs, answers, **QUEUED)
     # A late answer must not land beside other images.
     changed = [
@@ -114,7 +121,7 @@ def _analyse(
     actor: Actor | None,
     models: Models,
     images: Images,
-    mpp: float | None,
+    mpp: float | Scale | None,
     name: str,
     point: str,
     suitability: Unsuitable,
@@ -122,21 +129,24 @@ def _analyse(
     """Return answers, whether more could be answered, report, details; a bad image costs itself."""
     model, when = models.load(name), datetime.now(UTC)
     cards, explanations = [], []
+    found: list[list[Prediction]] = []  # of each image
     for which, data in zip(numbers(require_file(images)), images, strict=True):
         try:
             answer = explain(model, HandedIn(data, mpp), point=point, suitability=suitability)
         except ImageError as error:
             cards.append(result.show_failure(user_message(error), which))
+            found.append([])
             continue
         shown_images.note_shown_to(clinic.database, actor, [answer.image])
         explanations.append(resize_for_display(answer))  # large fields don't stay in memory
         cards.append(result.result(explanations[-1], which))
+        found.append([answer.prediction])
     if not explanations:
         return "".join(cards), gr.update(visible=False), gr.update(visible=False), ""
     pdf = write_report(images, explanations, model, when)
     return (
         "".join(cards),
-        offer_anyway(one.prediction for one in explanations),
+        offer_anyway(found),
         gr.update(value=pdf, visible=True),
         result.details(explanations[0], model.config, when),
     )
