@@ -45,6 +45,9 @@ def explain(
     method: Annotated[
         str, typer.Option(help=f"How the map is made: {', '.join(METHODS)}.")
     ] = DEFAULT,
+    views: Annotated[
+        int, typer.Option(help="1, 4 or 8: turns and reflections that the map is the mean over.")
+    ] = 1,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the heat map.")] = 0.5,
     mpp: Mpp = None,
     objective: Objective = None,
@@ -61,7 +64,13 @@ def explain(
     given = choose_mpp(mpp, objective, camera_pixel, adapter)
     explained = load_model(model, device)
     explanation = explained.explain(
-        image, label=wanted, method=method, mpp=given, point=point, suitability=suitability
+        image,
+        label=wanted,
+        method=method,
+        views=views,  # type: ignore[arg-type]  # checked there
+        mpp=given,
+        point=point,
+        suitability=suitability,
     )
     write_png(explanation.overlay(opacity), out)
     print_table_head()
@@ -71,4 +80,7 @@ def explain(
     print_ignored(str(image), prediction)
     print_missed([prediction.missed_words])
     print_notice()
-    typer.echo(f"regions that speak for {explanation.label}: {escape_controls(str(out))}")
+    typer.echo(
+        f"regions that speak for {explanation.label}, by {explanation.method}: "
+        f"{escape_controls(str(out))}"
+    )
