@@ -92,9 +92,9 @@ class BackboneTests:
         by_export = loaded._answering().contributions(inputs)
         by_autograd = loaded._torch_forward().contributions(inputs)
         assert by_export.shape == by_autograd.shape
-        scale = max(1, np.abs(by_autograd).max())
-        assert np.abs(by_export - by_autograd).max() < 1e-5 * scale
-        assert np.abs(by_autograd).max() > 1e-3
+        largest = np.abs(by_autograd).max()  # of fresh networks it may be tiny
+        assert largest > 0
+        assert np.abs(by_export - by_autograd).max() < min(1e-5 * max(1, largest), 1e-3 * largest)
 
     def test_both_labels_are_explained(self, folder: Path, patches: list[Image.Image]) -> None:
         loaded = BCDClassifier.from_pretrained(folder)
