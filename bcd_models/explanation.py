@@ -60,14 +60,18 @@ def colour_map(
 class Explanation:
     """Which regions of an image speak for a label.
 
-    The heat map has the same scale for every image. 0 means: if the network saw in all regions what
-    it sees in this one, the label would not be given. 1 means: it would be given with certainty.
-    What it sees in a region depends on all that surrounds it. Between 0 and 1 stands
+    Grad-CAM's heat map has the same scale for every image. 0 means: if the network saw in all
+    regions what it sees in this one, the label would not be given. 1 means: it would be given with
+    certainty. What it sees in a region depends on all that surrounds it. Between 0 and 1 stands
     ``tanh(e / 2)``, where e is how far, in calibrated log-odds, the region lies beyond the model's
-    threshold. An image with nothing that speaks for the label stays at 0.
+    threshold. An image with nothing that speaks for the label stays at 0. HiResCAM, occlusion, SHAP
+    and integrated gradients have one scale too, which begins where a region contributes nothing: e
+    is what it contributes, times the number of regions. Other methods stretch each image from 0 to
+    1, however little speaks for the label.
 
-    Regions, not cells: the map has one value for each 32 x 32 pixels of the network's input,
-    enlarged bilinearly; a model's card says how much tissue that is.
+    Regions, not cells: Grad-CAM's map has one value for each 32 x 32 pixels of the network's input,
+    enlarged bilinearly; a model's card says how much tissue that is. HiResCAM has four times as
+    many.
 
     A large field's tiles have a map each, as they have an answer each: where two of them meet, two
     answers do, and nothing is smoothed over.
@@ -81,6 +85,8 @@ class Explanation:
             what lies beyond the tiles.
         left_out: H x W, which pixels lie in tiles that look unsuitable and were left out; None:
             there are none.
+        method: How the map was made, one of ``bcd_models.explain.methods.METHODS``: another than
+            was asked for where that needs torch, which isn't installed.
     """
 
     image: Image.Image
@@ -89,6 +95,7 @@ class Explanation:
     prediction: Prediction
     seen: NDArray[np.bool_]
     left_out: NDArray[np.bool_] | None = None
+    method: str = ""
 
     def coloured(self) -> Image.Image:
         """The heat map alone, RGBA: dark is 0, bright yellow is 1, clear was not looked at.

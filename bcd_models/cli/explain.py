@@ -48,6 +48,9 @@ def explain(
     method: Annotated[
         str, typer.Option(help=f"How the map is made: {', '.join(METHODS)}.")
     ] = DEFAULT,
+    views: Annotated[
+        int, typer.Option(help="1, 4 or 8: turns and reflections that the map is the mean over.")
+    ] = 1,
     opacity: Annotated[float, typer.Option(min=0, max=1, help="Of the heat map.")] = 0.5,
     mpp: Mpp = None,
     objective: Objective = None,
@@ -64,7 +67,13 @@ def explain(
     given = choose_scale(mpp, objective, camera_pixel, adapter)
     explained = load_model(model, device)
     explanation = explained.explain(
-        image, label=wanted, method=method, mpp=given, point=point, suitability=suitability
+        image,
+        label=wanted,
+        method=method,
+        views=views,  # type: ignore[arg-type]  # checked there
+        mpp=given,
+        point=point,
+        suitability=suitability,
     )
     prediction = explanation.prediction
     if why := prediction.unsuitable_words:
@@ -77,4 +86,7 @@ def explain(
     print_ignored(str(image), prediction)
     print_points(describe_point(prediction))
     print_notice()
-    typer.echo(f"regions that speak for {explanation.label}: {escape_controls(str(out))}")
+    typer.echo(
+        f"regions that speak for {explanation.label}, by {explanation.method}: "
+        f"{escape_controls(str(out))}"
+    )

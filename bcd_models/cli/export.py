@@ -1,4 +1,4 @@
-"""``bcd export``: a model's graph beside its weights, or one ONNX file for other hosts."""
+"""``bcd export``: a model's graphs beside its weights, or one ONNX file for other hosts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def export(
         ),
     ] = False,
 ) -> None:
-    """Write a model's ONNX graph, by which it is answered without torch."""
+    """Write a model's ONNX graphs, by which it answers and is explained without torch."""
     from bcd_models.models.classifier import BCDClassifier
     from bcd_models.runtime.graph import export_self_contained, require_export
 

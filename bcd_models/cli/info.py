@@ -103,6 +103,9 @@ def _own_facts(loaded: Predictor) -> dict[str, str]:
     return {
         "backbone": loaded.backbone.title,
         "export": "model.onnx" if loaded.has_export else "none: torch answers",
+        "gradient map": "explain.onnx"
+        if loaded.has_gradient_export
+        else "none: by torch, or occlusion in its place where torch isn't installed",
         "input": f"{config.preprocess.input_size} px",
         "trained field": f"{config.preprocess.field_width_um:g} micrometres wide, at "
         f"{config.preprocess.mpp:g} micrometres a pixel",

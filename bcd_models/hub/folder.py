@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bcd_models.config import Decides, ModelConfig
+from bcd_models.config import Decides, Graph, ModelConfig
 from bcd_models.errors import HubError, InputError, ModelFolderError
 from bcd_models.hub.atomic import write_files
 from bcd_models.hub.repository import HubOptions, fetch
@@ -26,6 +26,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 METRICS = "metrics.json"
 GRAPH = "model.onnx"
+GRADIENT_GRAPH = "explain.onnx"
+GRAPHS = GRAPH, GRADIENT_GRAPH
 ENSEMBLE = "bcd_ensemble"  # the object of an ensemble's config.json
 MEMBER = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # a name that can't lead out of the folder
 REMEDY = "download or save the model again"
@@ -131,15 +133,19 @@ def read_weights(folder: Path) -> tuple[bytes, str]:
     return data, hashlib.sha256(data).hexdigest()
 
 
-def read_graph(folder: Path, config: ModelConfig, weights_sha256: str) -> bytes | None:
-    """Read ``model.onnx``; None where there is none, or the config names none.
+def read_graphs(folder: Path, config: ModelConfig, weights_sha256: str) -> dict[str, bytes]:
+    """Read those of ``GRAPHS`` that the config names and the folder holds, by file name.
 
     Raises:
         ModelFolderError: Graph or weights are others than those that were exported.
     """
-    named, path = config.graphs.get(GRAPH), folder / GRAPH
-    if named is None or not path.exists():
-        return None
+    present = (name for name in GRAPHS if name in config.graphs and (folder / name).exists())
+    return {
+        name: _read_graph(folder / name, config.graphs[name], weights_sha256) for name in present
+    }
+
+
+def _read_graph(path: Path, named: Graph, weights_sha256: str) -> bytes:
     graph = _read(path)
     if hashlib.sha256(graph).hexdigest() != named.sha256:
         raise ModelFolderError(f"{path} is not the graph that {CONFIG} names: {REMEDY}")
@@ -236,7 +242,10 @@ def _needed_files(folder: Path) -> list[str]:
 
 
 def _optional_files(folder: Path) -> list[str]:
-    """Return what comes along where it is there: figures, and the graph of the model or members."""
+    """Return what comes along where it is there: figures, and graphs of the model or members."""
     places = [f"{member}/" for member in read_member_names(folder)] or [""]
     configs = {place: (folder / place / CONFIG).read_text("utf-8") for place in places}
-    return [METRICS, *(f"{place}{GRAPH}" for place, text in configs.items() if GRAPH in text)]
+    graphs = (
+        f"{place}{name}" for place, text in configs.items() for name in GRAPHS if name in text
+    )
+    return [METRICS, *graphs]

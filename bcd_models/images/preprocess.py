@@ -57,3 +57,9 @@ def turn(inputs: NDArray[np.float32], which: int) -> NDArray[np.float32]:
     """Return one of the eight turns and reflections of ... x S x S inputs, 0 being none."""
     turned = np.rot90(inputs, which % 4, (-2, -1))
     return np.ascontiguousarray(turned[..., ::-1] if which >= 4 else turned)
+
+
+def turn_back(turned: NDArray[np.float32], which: int) -> NDArray[np.float32]:
+    """Undo one of the eight turns and reflections that ``turn`` gives."""
+    upright = turned[..., ::-1] if which >= 4 else turned
+    return np.ascontiguousarray(np.rot90(upright, -(which % 4), (-2, -1)))

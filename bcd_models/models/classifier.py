@@ -20,7 +20,13 @@ from bcd_models.images.open import ImageSource, Several, open_pixels
 from bcd_models.images.preprocess import normalise, resize, turn
 from bcd_models.models.backbones import create_network, get_backbone, write_config
 from bcd_models.models.predictor import Margins, Predictor, as_list
-from bcd_models.runtime.choice import Runtime, check_runtime, default_runtime, require_torch
+from bcd_models.runtime.choice import (
+    Runtime,
+    check_runtime,
+    default_runtime,
+    is_torch_installed,
+    require_torch,
+)
 from bcd_models.runtime.graph import can_export, export_graph
 from bcd_models.runtime.onnx_forward import OnnxForward, is_onnxruntime_installed
 
@@ -48,13 +54,13 @@ class _Stored:
         weights: The bytes of its weights file.
         sha256: Their SHA-256.
         where: The file, as errors call it.
-        graph: The ONNX graph that points into them; None where there is none.
+        graphs: The ONNX graphs that point into them, by file name.
     """
 
     weights: bytes
     sha256: str
     where: str
-    graph: bytes | None
+    graphs: dict[str, bytes]
 
 
 class BCDClassifier(Predictor):
@@ -103,11 +109,11 @@ class BCDClassifier(Predictor):
         config = model_folder.read_config(folder)
         _check_architecture(config, folder)
         weights, sha256 = model_folder.read_weights(folder)
-        graph = model_folder.read_graph(folder, config, sha256)
+        graphs = model_folder.read_graphs(folder, config, sha256)
         model_folder.check_calibrated(folder, config, sha256)
         model = cls.__new__(cls)
-        model._set_up(config, _Stored(weights, sha256, str(folder / model_folder.WEIGHTS), graph))
-        if graph is None:
+        model._set_up(config, _Stored(weights, sha256, str(folder / model_folder.WEIGHTS), graphs))
+        if model_folder.GRAPH not in graphs:
             model._own_network()
         else:  # which was made of these weights, but by whom?
             model_folder.refuse_infinite(weights, str(folder / model_folder.WEIGHTS))
@@ -185,7 +191,12 @@ class BCDClassifier(Predictor):
     @property
     def has_export(self) -> bool:
         """Whether the folder that it was loaded from carries an ONNX graph of its weights."""
-        return self._stored is not None and self._stored.graph is not None
+        return self._stored is not None and model_folder.GRAPH in self._stored.graphs
+
+    @property
+    def has_gradient_export(self) -> bool:
+        """Whether that folder carries a graph of the gradient map, which needs no torch."""
+        return self._stored is not None and model_folder.GRADIENT_GRAPH in self._stored.graphs
 
     @property
     def weights_sha256(self) -> str:
@@ -211,27 +222,27 @@ class BCDClassifier(Predictor):
         return inputs
 
     def files(self) -> dict[str, bytes]:
-        """Return ``config.json``, ``model.safetensors`` and, where it can be made, ``model.onnx``.
+        """Return ``config.json``, ``model.safetensors`` and the graphs that can be made.
 
+        These are ``model.onnx`` and, where the gradient can be traced, ``explain.onnx``.
         Weights are float16. Where nobody has taken the network, they are those it came with. A
         local calibration isn't written with other weights than it was fitted with.
         """
         if self._stored and not self._is_taken:
-            weights, graph = self._stored.weights, self._stored.graph
+            weights, graphs = self._stored.weights, self._stored.graphs
         else:
-            weights, graph = model_folder.pack(self._own_network().state_dict()), None
-        if graph is None and can_export():  # of the weights as they are stored, in float16
-            fresh = _load_network(self.config, weights, "the model")
-            graph = export_graph(fresh, self.config.preprocess.input_size, weights)
+            weights, graphs = model_folder.pack(self._own_network().state_dict()), {}
+        missing = [name for name in model_folder.GRAPHS if name not in graphs]
+        if missing and can_export():
+            graphs = graphs | _export(self.config, weights, missing)
         weights_sha256 = hashlib.sha256(weights).hexdigest()
-        files, graphs = {model_folder.WEIGHTS: weights}, {}
-        if graph is not None:
-            sha256 = hashlib.sha256(graph).hexdigest()
-            graphs[model_folder.GRAPH] = Graph(sha256=sha256, weights_sha256=weights_sha256)
-            files[model_folder.GRAPH] = graph
+        named = {
+            name: Graph(sha256=hashlib.sha256(graph).hexdigest(), weights_sha256=weights_sha256)
+            for name, graph in graphs.items()
+        }
         config = self.config.drop_other_weights(weights_sha256)
-        config = config.model_copy(update={"graphs": graphs})
-        return {**files, model_folder.CONFIG: write_config(config).encode()}
+        text = write_config(config.model_copy(update={"graphs": named}))
+        return {model_folder.WEIGHTS: weights, **graphs, model_folder.CONFIG: text.encode()}
 
     def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return an image's pixels as the square that the network takes, S x S x 3."""
@@ -282,23 +293,41 @@ class BCDClassifier(Predictor):
         return np.array(self.compute_margins(ready, as_tiles=True).values)
 
     def explain_opened(
-        self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
+        self,
+        image: Image,
+        field: TissueField,
+        prediction: Prediction,
+        label: Label,
+        method: str,
+        views: int = 1,
     ) -> Explanation:
         """Return the heat map of an opened image, already predicted; each tile has its own."""
+        from bcd_models.explain.draw import draw_map
         from bcd_models.explain.methods import get_method
         from bcd_models.explanation import Explanation
 
-        forward = self._answering()
-        if not forward.has_cells:
-            forward = self._torch_forward()
-        draw, size = get_method(method), (field.layout.tile, field.layout.tile)
+        forward, method = self._explaining(method)
+        how, size = get_method(method), (field.layout.tile, field.layout.tile)
         rule = self.config.for_tiles if field.shown.size > 1 else self.config.decision
         rule = rule.at(prediction.point or None)
         maps = (
-            draw(forward, self._inputs([self.prepare(tile)]), rule, label, size)
+            draw_map(how, forward, self._inputs([self.prepare(tile)]), rule, label, size, views)
             for tile in field.tiles
         )
-        return Explanation(image, label, field.lay_out(maps), prediction, field.seen)
+        heatmap = field.lay_out(maps)
+        return Explanation(image, label, heatmap, prediction, field.seen, method=method)
+
+    def _explaining(self, method: str) -> tuple[Forward, str]:
+        """Return what computes a method's maps, and the method: another where that can't be."""
+        from bcd_models.explain.methods import FALLBACK, get_method
+
+        forward, asked = self._answering(), get_method(method).asks
+        if asked in forward.gives:
+            return forward, method
+        if asked != "network" and not is_torch_installed():
+            log.warning("%s needs torch: %s in its place", method, FALLBACK)
+            return forward, FALLBACK
+        return self._torch_forward(), method
 
     def _inputs(self, ready: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         return normalise(ready, self.config.preprocess)
@@ -316,13 +345,18 @@ class BCDClassifier(Predictor):
             return self._torch_forward()
         if self._is_taken:
             why = "the network was taken, so torch answers for whatever becomes of it"
-        elif self._stored is None or self._stored.graph is None:
+        elif self._stored is None or not self.has_export:
             why = f"the model carries no {model_folder.GRAPH}: bcd export writes it"
         elif not is_onnxruntime_installed():
             why = "onnxruntime isn't installed: pip install onnxruntime"
         else:
             try:
-                return OnnxForward(self._stored.graph, self._stored.weights)
+                graphs = self._stored.graphs
+                return OnnxForward(
+                    graphs[model_folder.GRAPH],
+                    self._stored.weights,
+                    graphs.get(model_folder.GRADIENT_GRAPH),
+                )
             except Exception as error:  # whatever the session throws
                 why = f"ONNX Runtime can't be used ({type(error).__name__}: {error})"
                 log.warning("%s: torch answers in its place", why)
@@ -396,6 +430,20 @@ def _check_architecture(config: ModelConfig, folder: Path) -> None:
         raise ModelFolderError(f"{where}: {error}") from None
     if model_folder.read_document(folder).get("architecture") != expected:
         raise ModelFolderError(f"{where}: 'architecture' contradicts the 'bcd' object beside it")
+
+
+def _export(config: ModelConfig, weights: bytes, wanted: Sequence[str]) -> dict[str, bytes]:
+    """Return the graphs of a file of weights, as they are stored, in float16."""
+    from bcd_models.runtime.gradient_graph import export_gradient_graph
+
+    kinds: dict[str, Callable[[nn.Module, int, bytes], bytes | None]] = {
+        model_folder.GRAPH: export_graph,
+        model_folder.GRADIENT_GRAPH: export_gradient_graph,
+    }
+    network = _load_network(config, weights, "the model")
+    size = config.preprocess.input_size
+    made = {name: kinds[name](network, size, weights) for name in wanted}
+    return {name: graph for name, graph in made.items() if graph is not None}
 
 
 def _load_network(config: ModelConfig, weights: bytes, where: str) -> nn.Module:

@@ -228,7 +228,13 @@ class BCDEnsemble(Predictor):
         return np.array(self.compute_margins([self.prepare(tile) for tile in tiles], True).values)
 
     def explain_opened(
-        self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
+        self,
+        image: Image,
+        field: TissueField,
+        prediction: Prediction,
+        label: Label,
+        method: str,
+        views: int = 1,
     ) -> Explanation:
         """Return the mean of the members' heat maps, each beyond that member's own threshold.
 
@@ -236,13 +242,15 @@ class BCDEnsemble(Predictor):
         """
         from bcd_models.explanation import Explanation
 
-        own, maps = replace(prediction, point=""), []
+        own, of_members = replace(prediction, point=""), []
         for member in self.members:
             rule = member.config.for_tiles if field.shown.size > 1 else member.config.decision
             of_member = prediction if prediction.point in rule.points else own
-            maps.append(member.explain_opened(image, field, of_member, label, method).heatmap)
+            of_members.append(member.explain_opened(image, field, of_member, label, method, views))
+        maps = [one.heatmap for one in of_members]
         mean: NDArray[np.float32] = np.mean(maps, axis=0, dtype=np.float32)
-        return Explanation(image, label, mean, prediction, field.seen)
+        used = ", ".join(dict.fromkeys(one.method for one in of_members))
+        return Explanation(image, label, mean, prediction, field.seen, method=used)
 
 
 def _together(sha256s: Iterable[str]) -> str:

@@ -193,7 +193,13 @@ class Predictor(ABC):
 
     @abstractmethod
     def explain_opened(
-        self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
+        self,
+        image: Image,
+        field: TissueField,
+        prediction: Prediction,
+        label: Label,
+        method: str,
+        views: int = 1,
     ) -> Explanation:
         """Show which regions of an opened image, already predicted, speak for a label."""
 
@@ -570,6 +576,7 @@ class Predictor(ABC):
         *,
         method: str = DEFAULT,
         label: Label | None = None,
+        views: Literal[1, 4, 8] = 1,
         limits: ImageLimits = ImageLimits(),
         mpp: Mpp | None = None,
         point: str | None = None,
@@ -579,8 +586,10 @@ class Predictor(ABC):
 
         Args:
             image: One image.
-            method: How the map is made, one of ``bcd_models.explain.methods.METHODS``.
+            method: How the map is made, one of ``bcd_models.explain.methods.METHODS``; see
+                docs/explaining.md for what each costs and needs.
             label: The label to explain, "benign" or "malignant"; the predicted one by default.
+            views: The mean over so many of the square's eight symmetries, each map turned back.
             limits: What is refused by size.
             mpp: Micrometres a pixel, as in ``predict``.
             point: Operating point, as in ``predict``; the map begins at its threshold.
@@ -588,20 +597,36 @@ class Predictor(ABC):
 
         Raises:
             ImageError: The image can't be used; the message says why.
-            InputError: No such method, label, scale, operating point or ``suitability``.
+            InputError: No such method, label, number of views, scale, operating point or
+                ``suitability``, or the method needs a package that isn't installed.
+
+        Example:
+            >>> from bcd_models import BCDClassifier
+            >>> model = BCDClassifier.from_pretrained("cards/bcd-mobilenetv2")
+            >>> patch = "space/examples/synthetic-malignant-1.png"
+            >>> model.explain(patch, method="hirescam", views=8).method
+            'hirescam'
         """
         get_method(method)
+        if views not in (1, 4, 8):
+            raise InputError(f"a map is the mean of 1, 4 or 8 views, not of {views!r}")
         wanted = None if label is None else check_label(label)
         ask = _Ask(point=point, suitability=suitability)
         one, opened, field = self._open(image, limits, mpp, ask)
         prediction = self._answer_to(one)
-        return self._explain(opened, field, prediction, wanted or prediction.label, method)
+        return self._explain(opened, field, prediction, wanted or prediction.label, method, views)
 
     def _explain(
-        self, image: Image, field: TissueField, prediction: Prediction, label: Label, method: str
+        self,
+        image: Image,
+        field: TissueField,
+        prediction: Prediction,
+        label: Label,
+        method: str,
+        views: int = 1,
     ) -> Explanation:
         """Explain an opened image, and say where tiles are left out as unsuitable."""
-        explanation = self.explain_opened(image, field, prediction, label, method)
+        explanation = self.explain_opened(image, field, prediction, label, method, views)
         if prediction.judged_tiles == prediction.tiles:
             return explanation
         named = [[name is not None for name in row] for row in prediction.tile_findings]

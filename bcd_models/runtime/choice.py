@@ -11,6 +11,8 @@ from bcd_models.errors import InputError
 Runtime = Literal["auto", "onnx", "torch"]
 VARIABLE = "BCD_RUNTIME"
 TORCH_REMEDY = "pip install 'bcd-models[torch]'"
+EXPLAIN_REMEDY = "pip install 'bcd-models[explain]'"
+EXPLAINERS = {"pytorch_grad_cam": "grad-cam", "shap": "shap", "captum": "captum"}
 
 
 def default_runtime() -> Runtime:
@@ -26,6 +28,11 @@ def check_runtime(name: str) -> Runtime:
     raise InputError(f"no runtime {name!r}: choose one of {', '.join(get_args(Runtime))}")
 
 
+def is_torch_installed() -> bool:
+    """Return whether torch and timm can be imported."""
+    return all(find_spec(name) is not None for name in ("torch", "timm"))
+
+
 def require_torch(purpose: str) -> None:
     """Refuse what needs torch where it isn't installed.
 
@@ -38,6 +45,19 @@ def require_torch(purpose: str) -> None:
     missing = [name for name in ("torch", "timm") if find_spec(name) is None]
     if missing:
         raise InputError(f"{purpose} needs {' and '.join(missing)}: {TORCH_REMEDY}")
+
+
+def require_explainer(module: str) -> None:
+    """Refuse a method whose package isn't installed.
+
+    Args:
+        module: One of ``EXPLAINERS``.
+
+    Raises:
+        InputError: It is missing; the message says how to install it.
+    """
+    if find_spec(module) is None:
+        raise InputError(f"this method needs {EXPLAINERS[module]}: {EXPLAIN_REMEDY}")
 
 
 def thread_count() -> int:

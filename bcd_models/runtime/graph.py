@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +26,7 @@ MAX_INLINE_BYTES = 4096  # of a constant that is no weight
 TOLERANCE = 1e-3  # of the cells' mean against the margin
 
 # torch's exporter keeps its state in globals: two exports at once fail.
-_one_export_at_a_time = RLock()
+one_export_at_a_time = RLock()
 
 
 class _Place(NamedTuple):
@@ -67,9 +68,27 @@ def export_graph(network: nn.Module, input_size: int, weights: bytes) -> bytes:
     Raises:
         InputError: torch or onnx is missing, or the file lacks a weight of the network.
     """
+    require_export()
+    import torch
+
+    pixels = torch.zeros(1, 3, input_size, input_size)
+    module = _with_outputs(network, pixels)
+    return point_into_file(write_onnx(module, pixels, module.outputs), weights)
+
+
+def point_into_file(exported: bytes, weights: bytes) -> bytes:
+    """Return an exported graph whose weights lie in a safetensors file.
+
+    Args:
+        exported: ONNX, with the names of the network's tensors, "network." before them.
+        weights: The bytes of the file.
+
+    Raises:
+        InputError: The file lacks one of its weights.
+    """
     import onnx
 
-    model = onnx.load_from_string(_export(network, input_size, whole=True))
+    model = onnx.load_from_string(exported)
     places = _places(weights)
     kept, casts = [], []
     for tensor in model.graph.initializer:
@@ -95,18 +114,29 @@ def export_self_contained(network: nn.Module, input_size: int) -> bytes:
     Raises:
         InputError: torch or onnx is missing.
     """
-    return _export(network, input_size, whole=False)
-
-
-def _export(network: nn.Module, input_size: int, whole: bool) -> bytes:
     require_export()
     import torch
 
     pixels = torch.zeros(1, 3, input_size, input_size)
-    module: Any = _with_outputs(network, pixels) if whole else network
-    outputs: tuple[str, ...] = module.outputs if whole else (LOGITS,)
+    return write_onnx(network, pixels, (LOGITS,), named=False)
+
+
+def write_onnx(
+    module: nn.Module, pixels: Tensor, outputs: Sequence[str], named: bool = True
+) -> bytes:
+    """Return a module as ONNX with its weights in it, for any number of images.
+
+    Args:
+        module: From pixels to the outputs.
+        pixels: An input, 1 x 3 x S x S.
+        outputs: What they are called.
+        named: Whether each initializer is one of its tensors, under that tensor's name; else what
+            is constant is folded.
+    """
+    import torch
+
     written: Any = io.BytesIO()  # which the exporter takes, and its types deny
-    with _one_export_at_a_time, warnings.catch_warnings():
+    with one_export_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # those of the exporter, about itself and the trace
         torch.onnx.export(
             module,
@@ -116,9 +146,8 @@ def _export(network: nn.Module, input_size: int, whole: bool) -> bytes:
             input_names=[INPUT],
             output_names=list(outputs),
             dynamic_axes={name: {0: BATCH} for name in (INPUT, *outputs)},
-            # So that each initializer is a tensor of the weights' file.
-            do_constant_folding=not whole,
-            training=torch.onnx.TrainingMode.PRESERVE if whole else torch.onnx.TrainingMode.EVAL,
+            do_constant_folding=not named,
+            training=torch.onnx.TrainingMode.PRESERVE if named else torch.onnx.TrainingMode.EVAL,
         )
     exported: bytes = written.getvalue()
     return exported

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
-INPUT, LOGITS, CELLS, POOLED = "pixels", "logits", "cells", "pooled"
+INPUT, LOGITS, POOLED = "pixels", "logits", "pooled"
+CELLS, CONTRIBUTIONS = "cells", "contributions"
 WEIGHTS_NAME = "model.safetensors"  # that the graph's initializers point into
 PIXELS_AT_A_TIME = 8 * 96 * 96  # more outgrow a core's cache, fewer read all weights too often
 
 
 class OnnxForward:
-    """Logits, cells and pooled features by ONNX Runtime.
+    """Logits, cells, contributions and pooled features by ONNX Runtime.
 
     One image gets all threads. Several are shared among them, each thread taking a few images at a
     time: nothing waits for the others, no activations outgrow the caches, and an image's logits
@@ -30,16 +31,21 @@ class OnnxForward:
     Args:
         graph: As ``bcd_models.runtime.graph.export_graph`` gives it.
         weights: The bytes of the safetensors file that it points into.
+        gradient_graph: As ``bcd_models.runtime.gradient_graph.export_gradient_graph`` gives it;
+            opened where a gradient map is asked for.
     """
 
     name = "onnx float32"
 
-    def __init__(self, graph: bytes, weights: bytes) -> None:
+    def __init__(self, graph: bytes, weights: bytes, gradient_graph: bytes | None = None) -> None:
+        self._weights, self._gradient_graph = weights, gradient_graph
         self._shares = thread_count()
-        self._alone = _open_session(graph, weights, self._shares)
-        self._in_company = _open_session(graph, weights, 1)
+        self._alone = open_session(graph, weights, self._shares)
+        self._in_company = open_session(graph, weights, 1)
         self._threads = ThreadPoolExecutor(self._shares, "bcd-onnx")
-        self.has_cells = CELLS in {output.name for output in self._alone.get_outputs()}
+        outputs = {output.name for output in self._alone.get_outputs()}
+        gradient_outputs = {CONTRIBUTIONS} if gradient_graph else set()
+        self.gives = frozenset(outputs & {LOGITS, CELLS} | gradient_outputs)
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return logits N x 2 of N x 3 x S x S inputs."""
@@ -49,11 +55,20 @@ class OnnxForward:
         """Return the margin of each cell of the last stage, N x h x w; their mean is the margin."""
         return self._run(CELLS, inputs)
 
+    def contributions(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return how much of the margin each cell contributes, by HiResCAM, N x h x w."""
+        return run(self._gradient, CONTRIBUTIONS, inputs)
+
+    @cached_property
+    def _gradient(self) -> InferenceSession:
+        assert self._gradient_graph is not None
+        return open_session(self._gradient_graph, self._weights, self._shares)
+
     def _run(self, output: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         if len(inputs) == 1:
-            return _run(self._alone, output, inputs)
-        run = partial(_run_a_few_at_a_time, self._in_company, output)
-        shares = self._threads.map(run, np.array_split(inputs, self._shares))
+            return run(self._alone, output, inputs)
+        run_share = partial(_run_a_few_at_a_time, self._in_company, output)
+        shares = self._threads.map(run_share, np.array_split(inputs, self._shares))
         return np.concatenate([few for share in shares for few in share])
 
 
@@ -66,15 +81,17 @@ def _run_a_few_at_a_time(
     session: InferenceSession, output: str, inputs: NDArray[np.float32]
 ) -> list[NDArray[np.float32]]:
     few = max(1, round(PIXELS_AT_A_TIME / (inputs.shape[-2] * inputs.shape[-1])))
-    return [_run(session, output, inputs[i : i + few]) for i in range(0, len(inputs), few)]
+    return [run(session, output, inputs[i : i + few]) for i in range(0, len(inputs), few)]
 
 
-def _run(session: Any, output: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def run(session: Any, output: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return one output of a session for N x 3 x S x S inputs."""
     (values,) = session.run([output], {INPUT: inputs})
     return values  # type: ignore[no-any-return]
 
 
-def _open_session(graph: bytes, weights: bytes, threads: int) -> InferenceSession:
+def open_session(graph: bytes, weights: bytes, threads: int) -> InferenceSession:
+    """Open a graph that points into a safetensors file, on the CPU."""
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()

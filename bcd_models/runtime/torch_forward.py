@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from threading import RLock
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bcd_models.errors import InputError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -18,7 +21,7 @@ _modes = RLock()
 
 
 class TorchForward:
-    """Logits and cells by torch, on whatever device and in whatever precision the network is.
+    """Logits, cells and contributions by torch, wherever and however precise the network is.
 
     A network in training mode answers as in evaluation, and keeps its mode: to predict never
     changes weights or batch-norm statistics.
@@ -28,7 +31,7 @@ class TorchForward:
         cam_layer: The layer whose output the cells are made of; "": the last feature map.
     """
 
-    has_cells = True
+    gives = frozenset(("logits", "cells", "contributions", "network"))
 
     def __init__(self, network: nn.Module, cam_layer: str = "") -> None:
         self._network, self._cam_layer = network, cam_layer
@@ -59,44 +62,86 @@ class TorchForward:
         the last feature map, where global average pooling and a linear layer follow, the cells'
         mean is the margin itself.
         """
-        with _evaluation(self._network):
-            features, logits = self._features_and_logits(self._tensor(inputs))
-            margins = logits[:, 1] - logits[:, 0]
-            (gradients,) = torch.autograd.grad(margins.sum(), features)
+        features, gradients = self._features_and_gradients(inputs, self._cam_layer)
         classifier: Any = self._network
         bias = classifier.get_classifier().bias
         offset = float((bias[1] - bias[0]).detach()) if bias is not None else 0.0
-        maps, slopes = (self._as_maps(one.detach().float()) for one in (features, gradients))
+        maps, slopes = self.as_maps(features), self.as_maps(gradients)
         weights = slopes.mean((2, 3), keepdim=True) * maps.shape[2] * maps.shape[3]
         cells: NDArray[np.float32] = ((weights * maps).sum(1) + offset).cpu().numpy()
         return cells
 
-    def _features_and_logits(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    @torch.inference_mode(False)
+    def contributions(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return how much of the margin each cell contributes, N x h x w.
+
+        By HiResCAM (Draelos & Carin, 2020): gradient times activation at the stage before the
+        last. Where what follows is linear but for its biases, the sum over the cells is the margin
+        but for what the biases give.
+
+        Raises:
+            InputError: The network doesn't say its stages.
+        """
+        layer = find_earlier_layer(self._network)
+        features, gradients = self._features_and_gradients(inputs, layer)
+        contributions: NDArray[np.float32] = self.as_maps(features * gradients).sum(1).cpu().numpy()
+        return contributions
+
+    @torch.inference_mode(False)
+    def copy_network(self) -> nn.Module:
+        """Return a copy in evaluation mode, float32, its weights frozen: to be hooked at will."""
+        with _modes:  # or modules could be caught in the other mode
+            copied = copy.deepcopy(self._network)
+        return copied.eval().float().requires_grad_(False)
+
+    def open_copy(self, earlier: bool) -> tuple[nn.Module, nn.Module]:
+        """Return a copy of the network, and its layer that maps are made of.
+
+        Args:
+            earlier: The layer that contributions are taken at; by default that of the cells.
+        """
+        copied = self.copy_network()
+        name = find_earlier_layer(copied) if earlier else self._cam_layer
+        if name:
+            return copied, copied.get_submodule(name)
+        opened = _WithLastMap(copied)
+        return opened, opened.last_map
+
+    def _features_and_gradients(
+        self, inputs: NDArray[np.float32], layer: str
+    ) -> tuple[Tensor, Tensor]:
+        """Return a layer's output, and the margin's gradient at it; both float32."""
+        with _evaluation(self._network):
+            features, logits = self._features_and_logits(self._tensor(inputs), layer)
+            margins = logits[:, 1] - logits[:, 0]
+            (gradients,) = torch.autograd.grad(margins.sum(), features)
+        return features.detach().float(), gradients.float()
+
+    def _features_and_logits(self, pixels: Tensor, layer: str) -> tuple[Tensor, Tensor]:
         network: Any = self._network
-        if not self._cam_layer:
+        if not layer:
             with torch.no_grad():
                 features = network.forward_features(pixels)
             with torch.enable_grad():
                 features = features.detach().requires_grad_()
                 return features, network.forward_head(features)
         kept: list[Tensor] = []
-        layer = network.get_submodule(self._cam_layer)
-        handle = layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+
+        def start_here(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+            kept.append(output.detach().requires_grad_())
+            return kept[0]
+
+        handle = network.get_submodule(layer).register_forward_hook(start_here)
         try:
             with torch.enable_grad():
-                logits = network(pixels.requires_grad_())
+                logits = network(pixels)
         finally:
             handle.remove()
         return kept[0], logits
 
-    def _as_maps(self, features: Tensor) -> Tensor:
-        """Return N x C x h x w of features; of a transformer, the patches' tokens laid out."""
-        if features.ndim == 4:
-            return features
-        network: Any = self._network
-        tokens = features[:, network.num_prefix_tokens :]
-        side = round(tokens.shape[1] ** 0.5)
-        return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+    def as_maps(self, features: Tensor) -> Tensor:
+        """Return features as ``lay_out_tokens`` does."""
+        return lay_out_tokens(features, self._network)
 
     def _tensor(self, inputs: NDArray[np.float32]) -> Tensor:
         first = self._first
@@ -105,6 +150,49 @@ class TorchForward:
     @property
     def _first(self) -> Tensor:
         return next(self._network.parameters())
+
+
+class _WithLastMap(nn.Module):
+    """A network whose last feature map is the output of a module, whatever timm calls it."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.last_map = nn.Identity()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features = self.last_map(self.network.forward_features(pixels))
+        logits: Tensor = self.network.forward_head(features)
+        return logits
+
+
+def lay_out_tokens(features: Tensor, network: Any) -> Tensor:
+    """Return N x C x h x w of features; of a transformer, the patches' tokens laid out."""
+    if features.ndim == 4:
+        return features
+    tokens = features[:, network.num_prefix_tokens :]
+    side = round(tokens.shape[1] ** 0.5)
+    return tokens.transpose(1, 2).reshape(len(features), -1, side, side)
+
+
+def find_earlier_layer(network: Any) -> str:
+    """Return the name of the layer that contributions are taken at, as timm knows the network.
+
+    That is the stage before the last, which has cells of half the side. Of a transformer, whose
+    stages have one resolution, the first norm of the last block: at its input, gradient times
+    activation cancels.
+
+    Raises:
+        InputError: The network doesn't say its stages.
+    """
+    stages = getattr(network, "feature_info", None)
+    if not stages:
+        raise InputError("the network doesn't say its stages: it has no feature_info of timm's")
+    last = stages[-1]
+    if getattr(network, "num_prefix_tokens", None) is not None:
+        return f"{last['module']}.norm1"
+    earlier = [stage for stage in stages if stage["reduction"] < last["reduction"]]
+    return str((earlier or [last])[-1]["module"])
 
 
 @contextmanager

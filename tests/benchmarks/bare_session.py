@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from bcd_models import BCDClassifier
+from bcd_models.hub.folder import GRAPH
 from bcd_models.runtime.choice import thread_count
-from bcd_models.runtime.onnx_forward import INPUT, LOGITS, _open_session
+from bcd_models.runtime.onnx_forward import INPUT, LOGITS, open_session
 
 
 def bare(model: BCDClassifier, images: int) -> Callable[[], object]:
@@ -16,8 +17,7 @@ def bare(model: BCDClassifier, images: int) -> Callable[[], object]:
     side = model.config.preprocess.input_size
     stored = model._stored
     assert stored
-    assert stored.graph
-    session = _open_session(stored.graph, stored.weights, thread_count())
+    session = open_session(stored.graphs[GRAPH], stored.weights, thread_count())
     pixels = np.random.default_rng(0).normal(size=(images, 3, side, side)).astype(np.float32)
     return lambda: session.run([LOGITS], {INPUT: pixels})
 

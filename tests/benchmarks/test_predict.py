@@ -14,6 +14,8 @@ from PIL import Image
 
 from bcd_models import BCDClassifier, local
 from bcd_models.config import LABELS
+from bcd_models.explain import occlusion, shap
+from bcd_models.explain.methods import METHODS
 from bcd_models.images.image_list import SOURCE, LabelledImage
 from bcd_models.images.scale import give_scale
 from bcd_models.models.predictor import BATCH
@@ -197,4 +199,30 @@ def test_grad_cam(name: str, model: BCDClassifier) -> None:
         "one forward and backward of the bare model",
         ratio(ours, theirs),
         at_most=1.5,
+    )
+
+
+@pytest.mark.bench
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(
+    ("method", "at_most", "runs"),
+    [("hirescam", 2, RUNS), ("occlusion", occlusion.FORWARDS, 5), ("shap", shap.FORWARDS, 3)],
+)
+def test_maps_without_torch(
+    name: str, model: BCDClassifier, method: str, at_most: float, runs: int
+) -> None:
+    inputs, how = model.preprocess(one_patch()).numpy(), METHODS[method]
+    forward, used = model._explaining(method)
+    assert used == method
+    assert model._network is None
+
+    def compute() -> None:
+        how.compute(forward, inputs, model.config.decision, "malignant")
+
+    ours, bare_forward = in_turn(compute, bare(model, 1), runs=runs, settled=runs // 2)
+    record(
+        f"cells of {how.title}, one view ({how.cost}), {name}",
+        "one forward of a bare ONNX Runtime session",
+        ratio(ours, bare_forward),
+        at_most=at_most,
     )

@@ -17,7 +17,7 @@ from bcd_models.hub.folder import (
     WEIGHTS,
     locate,
     read_config,
-    read_graph,
+    read_graphs,
     read_weights,
     refuse_infinite,
 )
@@ -159,7 +159,7 @@ def _read_model(folder: Path) -> OfferedModel:
     config = read_config(folder)
     get_backbone(config.backbone)
     weights, sha256 = read_weights(folder)
-    read_graph(folder, config, sha256)
+    read_graphs(folder, config, sha256)
     refuse_infinite(weights, str(folder / WEIGHTS))  # or a damaged file would be told by a visitor
     return OfferedModel(folder, config, sha256, **_read_metrics(folder / METRICS, sha256))
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bcd_models import BCDClassifier, ImageError, InputError
 from bcd_models.config import DecisionConfig
-from bcd_models.explain.methods import METHODS
+from bcd_models.explain.methods import METHODS, Method
 from bcd_models.images.open import ImageLimits
 from tests.conftest import CARDS
 from tests.support import synthetic
@@ -185,10 +185,10 @@ def test_one_more_explainer_takes_one_entry(
     """Found where a user would: in Python, and by the command."""
 
     def half(_forward: Any, inputs: np.ndarray, *_rest: Any) -> np.ndarray:
-        assert inputs.ndim == 4
-        return np.full((50, 50), 0.5, np.float32)
+        return np.full((len(inputs), 2, 2), 0.5, np.float32)
 
-    monkeypatch.setitem(METHODS, "half", half)
+    entry = Method(half, "Half", "nothing", "logits", is_stretched=True)
+    monkeypatch.setitem(METHODS, "half", entry)
     assert (light_model.explain(patch_file, method="half").heatmap == 0.5).all()
     out = tmp_path / "map.png"
     model = CARDS / light_model.config.name

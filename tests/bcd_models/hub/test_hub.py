@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from bcd_models import BCDClassifier, HubError, ModelFolderError
+from bcd_models.hub.folder import GRAPHS
 from bcd_models.hub.repository import SCHEMA_TAG, check_token
 from tests.conftest import CARDS
 from tests.support.hub import Hub, run_client, running_hub
@@ -53,7 +54,7 @@ def client(hub: Hub, patch: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
     """What a published model holds."""
-    names = ("README.md", "config.json", "metrics.json", "model.onnx", "model.safetensors")
+    names = ("README.md", "config.json", "metrics.json", *GRAPHS, "model.safetensors")
     return {name: (LIGHT / name).read_bytes() for name in names}
 
 
@@ -84,7 +85,7 @@ def test_a_model_comes_back_by_its_id(
     snapshot = next(tmp_path.glob("models--*/snapshots/*"))
     assert snapshot.name == commit
     assert {path.name for path in snapshot.iterdir()} == {
-        "config.json", "metrics.json", "model.onnx", "model.safetensors",
+        "config.json", "metrics.json", *GRAPHS, "model.safetensors",
     }  # fmt: skip
     paths = [request.path for request in hub.asked("HEAD .*resolve")]
     assert f"/resolve/{SCHEMA_TAG}/config.json" in paths[0]  # nothing is tagged so
@@ -252,7 +253,7 @@ def test_push_makes_one_commit_or_none(
     assert hub.repo("org/pushed").private
     assert hub.repo("org/pushed").tags[SCHEMA_TAG].oid == commit.oid
     stored = hub.files("org/pushed")
-    assert stored.keys() == {"config.json", "model.onnx", "model.safetensors"}
+    assert stored.keys() == {"config.json", *GRAPHS, "model.safetensors"}
     assert stored["model.safetensors"] == files["model.safetensors"]
     assert client.run(push) == address
     assert len(hub.commits("org/pushed")) == 1

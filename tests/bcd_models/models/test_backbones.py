@@ -84,6 +84,18 @@ class BackboneTests:
         assert loaded.predict(patches[0]).runtime == "torch float32"
         assert loaded.weights_sha256 == model.weights_sha256
 
+    def test_its_gradient_map_is_autograd_s_by_its_export(self, folder: Path) -> None:
+        loaded = BCDClassifier.from_pretrained(folder)
+        assert loaded.has_gradient_export
+        pixels = np.random.default_rng(0).normal(size=(3, 3, self.size, self.size))
+        inputs = pixels.astype(np.float32)
+        by_export = loaded._answering().contributions(inputs)
+        by_autograd = loaded._torch_forward().contributions(inputs)
+        assert by_export.shape == by_autograd.shape
+        largest = np.abs(by_autograd).max()  # of fresh networks it may be tiny
+        assert largest > 0
+        assert np.abs(by_export - by_autograd).max() < min(1e-5 * max(1, largest), 1e-3 * largest)
+
     def test_both_labels_are_explained(self, folder: Path, patches: list[Image.Image]) -> None:
         loaded = BCDClassifier.from_pretrained(folder)
         maps = [loaded.explain(patches[1], label=label).heatmap for label in LABELS]

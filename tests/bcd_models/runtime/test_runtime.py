@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 
 from bcd_models import BCDClassifier, BCDEnsemble, InputError, ModelFolderError
 from bcd_models.config import DecisionConfig
+from bcd_models.hub.folder import GRAPHS
 from bcd_models.images.open import open_image
 from bcd_models.models import classifier
 from bcd_models.models.ensemble import EnsembleConfig
@@ -143,16 +144,22 @@ model = BCDClassifier.from_pretrained(sys.argv[1])
 images = sorted(Path(sys.argv[2]).glob("*.png"))
 one = model.predict(images[0])
 heatmap = model.explain(images[0], label="malignant").heatmap
+gradients = model.explain(images[0], label="malignant", method="hirescam")
 mapped = model.predict_slide(sys.argv[3])
 print(json.dumps([one.probability, model.predict_proba(images).tolist(), float(heatmap.sum()),
-                  mapped.predicted, one.runtime, model.parameter_count]))
+                  mapped.predicted, one.runtime, model.parameter_count,
+                  float(gradients.heatmap.sum()), gradients.method]))
 """
-    one, several, heat, tiles, runtime, parameters = run_blocked(code, folder, EXAMPLES, slide)
+    said = run_blocked(code, folder, EXAMPLES, slide)
+    one, several, heat, tiles, runtime, parameters, gradients, method = said
     assert runtime == "onnx float32"
     assert several == pytest.approx(probabilities(loaded), abs=1e-6)
     assert one == pytest.approx(several[0], abs=1e-6)
     expected = loaded.explain(IMAGES[0], label="malignant").heatmap.sum()
     assert heat == pytest.approx(expected, rel=1e-4)
+    expected = loaded.explain(IMAGES[0], label="malignant", method="hirescam").heatmap.sum()
+    assert gradients == pytest.approx(expected, rel=1e-4)
+    assert method == "hirescam"
     assert tiles == loaded.predict_slide(slide).predicted
     assert parameters == sum(one.numel() for one in loaded.parameters())
 
@@ -173,26 +180,26 @@ print(json.dumps([said(lambda: model.network),
         assert "pip install 'bcd-models[torch]'" in sentence
 
 
-def test_the_graph_holds_no_weights_and_names_those_of_the_file() -> None:
+@pytest.mark.parametrize("which", GRAPHS)
+def test_a_graph_holds_no_weights_and_names_those_of_the_file(which: str) -> None:
     folder = CARDS / "bcd-mobilenetv2"  # of a fresh network, equal tensors would be one
-    graph = onnx.load(folder / "model.onnx", load_external_data=False)
+    graph = onnx.load(folder / which, load_external_data=False)
     stored = load_file(folder / "model.safetensors")
     outside = [one for one in graph.graph.initializer if one.external_data]
     names = {one.name.removeprefix("network.").removesuffix(".stored") for one in outside}
     assert names == {name for name in stored if not name.endswith("num_batches_tracked")}
     inside = [one for one in graph.graph.initializer if not one.external_data]
     assert sum(one.ByteSize() for one in inside) < 4096
-    assert (folder / "model.onnx").stat().st_size < 250_000
+    assert (folder / which).stat().st_size < 250_000
     config = json.loads((folder / "config.json").read_text())
     digests = {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in ("model.onnx", "model.safetensors")
+        for name in (which, "model.safetensors")
     }
-    assert config["bcd"]["graphs"] == {
-        "model.onnx": {
-            "sha256": digests["model.onnx"],
-            "weights_sha256": digests["model.safetensors"],
-        }
+    assert config["bcd"]["graphs"].keys() == set(GRAPHS)
+    assert config["bcd"]["graphs"][which] == {
+        "sha256": digests[which],
+        "weights_sha256": digests["model.safetensors"],
     }
 
 
@@ -210,8 +217,8 @@ def test_any_onnx_runtime_opens_it_where_it_lies(loaded: BCDClassifier, folder: 
     assert cells.mean((1, 2)) == pytest.approx(margins, abs=1e-4)
 
 
-def spoil_graph(folder: Path) -> None:
-    path = folder / "model.onnx"
+def spoil_graph(folder: Path, name: str = "model.onnx") -> None:
+    path = folder / name
     whole = path.read_bytes()
     path.write_bytes(whole[:500] + b"x" + whole[501:])
 
@@ -221,12 +228,16 @@ def change_weights(folder: Path) -> None:
     save_file({n: t + 1 if "bias" in n else t for n, t in load_file(path).items()}, path)
 
 
-@pytest.mark.parametrize("spoil", [spoil_graph, change_weights])
+def spoil_gradient_graph(folder: Path) -> None:
+    spoil_graph(folder, "explain.onnx")
+
+
+@pytest.mark.parametrize("spoil", [spoil_graph, spoil_gradient_graph, change_weights])
 def test_a_graph_answers_only_for_the_weights_it_names(
     copied: Path, spoil: Callable[[Path], None]
 ) -> None:
     spoil(copied)
-    with pytest.raises(ModelFolderError, match=r"model\.onnx is (not the graph|of other weights)"):
+    with pytest.raises(ModelFolderError, match=r"\.onnx is (not the graph|of other weights)"):
         BCDClassifier.from_pretrained(copied)
 
 
