@@ -14,7 +14,6 @@ import numpy as np
 from bcd_models.errors import ImageError, InputError
 from bcd_models.images.field import UNKNOWN
 from bcd_models.images.image_list import LabelledImage
-from bcd_models.images.suitability import WORDS
 from bcd_models.local.metrics import Bools, Floats
 from bcd_models.models.predictor import Predictor
 from bcd_models.prediction import IN_BAND, Prediction
@@ -107,7 +106,8 @@ class Answers:
                 "micrometres a pixel in a column mpp of the list"
             )
         if found := self.findings:
-            named = ", ".join(f"{WORDS[name]} {images:,}" for name, images in found.items())
+            words = {one.name: one.words for said in self.predictions for one in said.findings}
+            named = ", ".join(f"{words[name]} {images:,}" for name, images in found.items())
             yield f"{sum(found.values()):,} {of} look unsuitable and are referred: {named}"
         others = [
             one.reasons[0]

@@ -21,8 +21,9 @@ from bcd_models.config import DecisionConfig
 from bcd_models.errors import InputError
 from bcd_models.images.image_list import LabelledImage
 from bcd_models.local import ladder, page, validation
+from bcd_models.local.answers import answer
 from bcd_models.local.ladder import LADDER
-from bcd_models.prediction import NOTICE
+from bcd_models.prediction import CAMERA, CAMERA_WORDS, NOTICE, Finding
 from tests.conftest import CARDS
 from tests.support import synthetic
 from tests.support.command_line import bcd
@@ -189,6 +190,18 @@ def test_images_without_a_scale_are_counted_at_the_head(unscaled: Path, telling:
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "7 of 60 images have no known scale, more than a tenth" in refused.stderr
     assert not (unscaled.parent / "ours").exists()
+
+
+def test_a_microscope_camera_s_images_are_named_too(
+    telling: Path, images: list[LabelledImage]
+) -> None:
+    said = answer(BCDClassifier.from_pretrained(telling), images[:2])
+    found = Finding(CAMERA, 0.2, 0.8, CAMERA_WORDS)
+    taken = replace(said.predictions[0], findings=(found,), reasons=(CAMERA_WORDS,))
+    told = replace(said, predictions=(taken, said.predictions[1])).describe_referred()
+    assert list(told) == [
+        f"1 of 2 images look unsuitable and are referred: {CAMERA_WORDS} 1",
+    ]
 
 
 def test_a_model_measured_on_what_it_was_calibrated_on_is_told(
