@@ -115,14 +115,14 @@ def test_without_models_those_at_hand_are_offered(
     assert all(Path(one).is_dir() == checkout for one in found)
 
 
-def test_the_model_that_the_readme_recommends_comes_first(
+def test_the_model_that_the_readme_loads_comes_first(
     settings: Read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (title,) = re.findall(r"\*\*(\w+) is the one to\s+take", (ROOT / "README.md").read_text())
+    name, *_ = re.findall(r'from_pretrained\("cards/([\w-]+)"\)', (ROOT / "README.md").read_text())
     checkout = settings(BCD_MODELS="").models
     monkeypatch.setattr("clinic.settings.CARDS", tmp_path)
     for names in (checkout, settings(BCD_MODELS="").models):
-        assert Path(names[0]).name == f"bcd-{title.lower()}"
+        assert Path(names[0]).name == name
         assert len(names) > 1
 
 
