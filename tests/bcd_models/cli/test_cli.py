@@ -25,6 +25,7 @@ from skimage.data import chelsea
 
 from bcd_models import BCDClassifier, BCDEnsemble
 from bcd_models.cli.arguments import Found, find_images
+from bcd_models.hub.folder import read_config
 from bcd_models.images.open import open_image
 from bcd_models.models.ensemble import EnsembleConfig
 from bcd_models.prediction import COLUMNS, NOTICE
@@ -270,7 +271,10 @@ def test_the_table_says_scale_tiles_and_reasons(tmp_path: Path) -> None:
     assert re.search(r"4, taken as the model's own +\S+/patch.png$", patch)
     referred, point, notice = done.stderr.splitlines()
     assert referred.startswith(f"refer: {tmp_path}/field.png: the image's scale is unknown")
-    assert point == "Operating point balanced: malignant from 0.254, refer from 0.149 to 0.399."
+    rule = read_config(Path(MODEL)).decision
+    low, high = rule.refer or ()
+    band = f"refer from {low:.3f} to {high:.3f}"
+    assert point == f"Operating point balanced: malignant from {rule.threshold:.3f}, {band}."
     assert notice == NOTICE
 
 

@@ -74,7 +74,8 @@ def test_a_point_added_as_one_entry_is_found_where_a_user_looks(
     with pytest.raises(InputError, match="no operating point 'all' of this model: choose one of b"):
         again.predict(synthetic.patch("benign", seed=1), point="all")
     info(str(tmp_path))
-    assert f"threshold, everything {threshold:.3f}" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"point everything threshold {threshold:.3f}" in printed
 
 
 def test_points_keep_what_they_are_named_for() -> None:

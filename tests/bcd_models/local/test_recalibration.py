@@ -262,7 +262,7 @@ def test_a_second_calibration_stands_beside_that_of_the_other_kind(
         assert one.words in info
         assert one.words in card
     tiles = both.config.for_tiles.points["screening"].threshold
-    assert f"tiles, threshold, screening {tiles:.3f}" in " ".join(info.split())
+    assert f"tiles, point screening threshold {tiles:.3f}" in " ".join(info.split())
     anew, _, _ = local.recalibrate(both, single[3:])
     assert [one.larger_fields for one in anew.config.calibrated] == [True, False]
     straight, _, _ = local.recalibrate(model, single[3:])
