@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bcd_models.config import DecisionConfig, Estimate, LocalCalibration, Strict
-from bcd_models.decision import log_odds, sigmoid
+from bcd_models.decision import sigmoid
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.images.image_list import LabelledImage
@@ -43,6 +43,7 @@ from bcd_models.local.referral import (
     Judged,
     choose_reach,
     count_cases_needed,
+    judge,
     measure_referral,
 )
 from bcd_models.local.validation import choose_rule
@@ -164,7 +165,8 @@ def calibrate(
     whole = rule.slope * margins + rule.intercept
     points = {}
     for name, point in rule.points.items():
-        band = band_around(point.threshold, _find_reach(whole, truth, case, point.threshold, alpha))
+        reach = _find_reach(judge(whole, truth, case, point.threshold), alpha)
+        band = band_around(point.threshold, reach)
         more = {"refer": band, "prevalence": float(truth.mean())}
         points[name] = point.model_copy(update=more | measured[name])
     own = {"points": points, "refer": next(iter(points.values())).refer}
@@ -347,26 +349,15 @@ def _check_rising(slope: Estimate) -> None:
         )
 
 
-def _leave_one_out(folds: NDArray[np.int64]) -> list[Bools]:
-    return [folds != fold for fold in range(FOLDS)]
-
-
-def _find_reach(
-    odds: Floats, truth: Bools, case: NDArray[Any], threshold: float, alpha: float | None
-) -> float:
+def _find_reach(judged: Judged, alpha: float | None) -> float:
     """Return how far from a threshold the images to refer lie, in log-odds.
 
     Args:
-        odds: Calibrated log-odds, shape (N,).
-        truth: Whether each image is malignant.
-        case: Of which case each is.
-        threshold: Calibrated probability.
+        judged: Answers at that threshold.
         alpha: What is promised; None: nothing, of too few cases.
     """
-    at = log_odds(threshold)
-    away = np.abs(odds - at)
-    reach = choose_reach(Judged(away, (odds >= at) != truth, case), alpha) if alpha else None
-    return float(np.quantile(away, REFER_SHARE)) if reach is None else reach
+    reach = choose_reach(judged, alpha) if alpha else None
+    return float(np.quantile(judged.away, REFER_SHARE)) if reach is None else reach
 
 
 def _cross_fit(
@@ -380,13 +371,14 @@ def _cross_fit(
     odds = np.empty_like(margins)
     thresholds: dict[str, Floats] = {}
     referred: dict[str, Bools] = {}
-    for others in _leave_one_out(folds):
+    for others in (folds != fold for fold in range(FOLDS)):
         slope, intercept = fit_line(margins[others], truth[others])
         every = slope * margins + intercept
         odds[~others] = every[~others]
         for name, point in choose_points(sigmoid(every[others]), truth[others]).items():
-            away = np.abs(every - log_odds(point.threshold))
-            reach = _find_reach(every[others], truth[others], case[others], point.threshold, alpha)
+            judged = judge(every, truth, case, point.threshold)
+            reach = _find_reach(judged.where(others), alpha)
             thresholds.setdefault(name, np.empty_like(odds))[~others] = point.threshold
-            referred.setdefault(name, np.empty(len(odds), bool))[~others] = away[~others] <= reach
+            in_band = referred.setdefault(name, np.empty(len(odds), bool))
+            in_band[~others] = judged.away[~others] <= reach
     return odds, thresholds, referred

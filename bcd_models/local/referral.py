@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bcd_models.decision import log_odds, sigmoid
 from bcd_models.local.metrics import Bools, Floats, Resamples, estimate_interval
 
 HEADLINE = 0.05  # the alpha of the bands that models use
@@ -38,6 +39,19 @@ class Judged:
     def where(self, mask: Bools) -> Judged:
         """Return some of the answers."""
         return Judged(self.away[mask], self.wrong[mask], self.case[mask])
+
+
+def judge(odds: Floats, truth: Bools, case: NDArray[Any], threshold: float) -> Judged:
+    """Return answers beside the truth.
+
+    Args:
+        odds: Calibrated log-odds, shape (N,).
+        truth: Whether each patch is malignant.
+        case: Of which case each is.
+        threshold: Calibrated probability, from which a patch is called malignant.
+    """
+    away = np.abs(odds - log_odds(threshold))  # a probability may round to 1
+    return Judged(away, (sigmoid(odds) >= threshold) != truth, case)
 
 
 def count_cases_needed(alpha: float) -> int:

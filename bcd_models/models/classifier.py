@@ -19,7 +19,7 @@ from bcd_models.hub import folder as model_folder
 from bcd_models.images.open import ImageSource, Several, open_pixels
 from bcd_models.images.preprocess import normalise, resize, turn
 from bcd_models.models.backbones import create_network, get_backbone, write_config
-from bcd_models.models.predictor import Margins, Predictor, as_list
+from bcd_models.models.predictor import MapAsk, Margins, Predictor, as_list
 from bcd_models.runtime.choice import (
     Runtime,
     check_runtime,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor, nn
 
-    from bcd_models.config import CameraValidation, Label, SuitabilityConfig
+    from bcd_models.config import CameraValidation, SuitabilityConfig
     from bcd_models.explanation import Explanation
     from bcd_models.images.field import TissueField
     from bcd_models.prediction import Prediction
@@ -293,29 +293,23 @@ class BCDClassifier(Predictor):
         return np.array(self.compute_margins(ready, as_tiles=True).values)
 
     def explain_opened(
-        self,
-        image: Image,
-        field: TissueField,
-        prediction: Prediction,
-        label: Label,
-        method: str,
-        views: int = 1,
+        self, image: Image, field: TissueField, prediction: Prediction, ask: MapAsk
     ) -> Explanation:
         """Return the heat map of an opened image, already predicted; each tile has its own."""
         from bcd_models.explain.draw import draw_map
         from bcd_models.explain.methods import get_method
         from bcd_models.explanation import Explanation
 
-        forward, method = self._explaining(method)
+        forward, method = self._explaining(ask.method)
         how, size = get_method(method), (field.layout.tile, field.layout.tile)
         rule = self.config.for_tiles if field.shown.size > 1 else self.config.decision
         rule = rule.at(prediction.point or None)
         maps = (
-            draw_map(how, forward, self._inputs([self.prepare(tile)]), rule, label, size, views)
-            for tile in field.tiles
+            draw_map(how, forward, self._inputs([tile]), rule, ask.label, size, ask.views)
+            for tile in map(self.prepare, field.tiles)
         )
         heatmap = field.lay_out(maps)
-        return Explanation(image, label, heatmap, prediction, field.seen, method=method)
+        return Explanation(image, ask.label, heatmap, prediction, field.seen, method=method)
 
     def _explaining(self, method: str) -> tuple[Forward, str]:
         """Return what computes a method's maps, and the method: another where that can't be."""

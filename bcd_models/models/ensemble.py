@@ -17,7 +17,7 @@ from bcd_models.errors import InputError, ModelFolderError
 from bcd_models.hub import folder as model_folder
 from bcd_models.images.open import open_pixels
 from bcd_models.models.classifier import BCDClassifier
-from bcd_models.models.predictor import Margins, Predictor, as_list
+from bcd_models.models.predictor import MapAsk, Margins, Predictor, as_list
 from bcd_models.runtime.choice import Runtime
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from bcd_models.config import CameraValidation, Label, SuitabilityConfig
+    from bcd_models.config import CameraValidation, SuitabilityConfig
     from bcd_models.explanation import Explanation
     from bcd_models.images.field import TissueField
     from bcd_models.images.open import ImageSource, Several
@@ -228,13 +228,7 @@ class BCDEnsemble(Predictor):
         return np.array(self.compute_margins([self.prepare(tile) for tile in tiles], True).values)
 
     def explain_opened(
-        self,
-        image: Image,
-        field: TissueField,
-        prediction: Prediction,
-        label: Label,
-        method: str,
-        views: int = 1,
+        self, image: Image, field: TissueField, prediction: Prediction, ask: MapAsk
     ) -> Explanation:
         """Return the mean of the members' heat maps, each beyond that member's own threshold.
 
@@ -246,11 +240,11 @@ class BCDEnsemble(Predictor):
         for member in self.members:
             rule = member.config.for_tiles if field.shown.size > 1 else member.config.decision
             of_member = prediction if prediction.point in rule.points else own
-            of_members.append(member.explain_opened(image, field, of_member, label, method, views))
+            of_members.append(member.explain_opened(image, field, of_member, ask))
         maps = [one.heatmap for one in of_members]
         mean: NDArray[np.float32] = np.mean(maps, axis=0, dtype=np.float32)
         used = ", ".join(dict.fromkeys(one.method for one in of_members))
-        return Explanation(image, label, mean, prediction, field.seen, method=used)
+        return Explanation(image, ask.label, mean, prediction, field.seen, method=used)
 
 
 def _together(sha256s: Iterable[str]) -> str:

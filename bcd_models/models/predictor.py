@@ -133,6 +133,14 @@ class _Ask(NamedTuple):
     suitability: Unsuitable = "refer"
 
 
+class MapAsk(NamedTuple):
+    """How a heat map is asked for: as in ``explain``."""
+
+    label: Label
+    method: str = DEFAULT
+    views: int = 1
+
+
 class Margins(NamedTuple):
     """What a model says of some images.
 
@@ -193,13 +201,7 @@ class Predictor(ABC):
 
     @abstractmethod
     def explain_opened(
-        self,
-        image: Image,
-        field: TissueField,
-        prediction: Prediction,
-        label: Label,
-        method: str,
-        views: int = 1,
+        self, image: Image, field: TissueField, prediction: Prediction, ask: MapAsk
     ) -> Explanation:
         """Show which regions of an opened image, already predicted, speak for a label."""
 
@@ -492,7 +494,7 @@ class Predictor(ABC):
                 continue
             field = cut_field(np.asarray(image), one.layout, self.white_point)
             field = field.keep(one.shown[field.shown])
-            yield one.source, self._explain(image, field, answer, answer.label, DEFAULT)
+            yield one.source, self._explain(image, field, answer, MapAsk(answer.label))
 
     def predict_proba(
         self,
@@ -614,19 +616,14 @@ class Predictor(ABC):
         ask = _Ask(point=point, suitability=suitability)
         one, opened, field = self._open(image, limits, mpp, ask)
         prediction = self._answer_to(one)
-        return self._explain(opened, field, prediction, wanted or prediction.label, method, views)
+        map_ask = MapAsk(wanted or prediction.label, method, views)
+        return self._explain(opened, field, prediction, map_ask)
 
     def _explain(
-        self,
-        image: Image,
-        field: TissueField,
-        prediction: Prediction,
-        label: Label,
-        method: str,
-        views: int = 1,
+        self, image: Image, field: TissueField, prediction: Prediction, ask: MapAsk
     ) -> Explanation:
         """Explain an opened image, and say where tiles are left out as unsuitable."""
-        explanation = self.explain_opened(image, field, prediction, label, method, views)
+        explanation = self.explain_opened(image, field, prediction, ask)
         if prediction.judged_tiles == prediction.tiles:
             return explanation
         named = [[name is not None for name in row] for row in prediction.tile_findings]

@@ -22,7 +22,6 @@ from bcd_models.decision import log_odds, smooth_margins
 from bcd_models.local import metrics, robustness
 from bcd_models.local.calibration import cross_fit, fit_line, fit_lines
 from bcd_models.local.degradations import Pixels
-from bcd_models.local.ladder import LADDER
 from bcd_models.local.metrics import Floats
 from bcd_models.local.points import keep_sensitivity
 from training.compare import groups, published, schema
@@ -32,6 +31,7 @@ from training.corpus import splits
 from training.corpus.selection import Corpus
 from training.evaluate import answers
 from training.evaluate.reliability import measure_reliability
+from training.evaluate.robustness import climb_recorded, find_climbed
 
 BASE = "views_1"
 ALONE = ("views_4", "views_8", "size_128", "size_160")
@@ -183,16 +183,9 @@ def climb_ladder(frame: pd.DataFrame, views: int) -> robustness.Climb:
     truth, folds = metrics.is_malignant(frame), frame["fold"].to_numpy()
     clean = frame[f"views_{views}"].to_numpy()
     slope, intercept = fit_lines(clean, truth, folds)
-    threshold = log_odds(truth.mean())
-    shown = frame[[rung.name for rung in LADDER]].notna().all(axis=1).to_numpy()
-
-    def answer(margins: Floats) -> robustness.Answers:
-        said = (slope * margins + intercept)[shown]
-        return said, (said >= threshold).astype(np.float64)
-
-    degraded = ((rung, answer(frame[rung.name].to_numpy())) for rung in LADDER)
-    drawn = resample_cases(frame[shown])
-    return robustness.measure_climb(truth[shown], answer(clean), degraded, drawn)
+    threshold = float(log_odds(truth.mean()))
+    shown = find_climbed(frame)
+    return climb_recorded(frame[shown], f"views_{views}", slope[shown], intercept[shown], threshold)
 
 
 def compare_context(frame: pd.DataFrame) -> schema.Context | None:

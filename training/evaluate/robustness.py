@@ -26,6 +26,7 @@ from bcd_models.hub.atomic import write_files
 from bcd_models.local import metrics
 from bcd_models.local.degradations import Pixels
 from bcd_models.local.ladder import LADDER, Rung
+from bcd_models.local.metrics import Bools, Floats
 from bcd_models.local.robustness import (
     MAX_RECALL_LOSS,
     MAX_SPECIFICITY_LOSS,
@@ -117,6 +118,35 @@ def climb(
     patches = [np.asarray(image.convert("RGB")) for image in images]
     panel = [(model, np.flatnonzero(judges[drawn.index] == i)) for i, model in enumerate(models)]
     return describe_climb(models, opened, drawn, _measure(panel, patches, drawn, ladder))
+
+
+def climb_recorded(
+    frame: pd.DataFrame, clean: str, slope: Floats | float, intercept: Floats | float, at: float
+) -> Climb:
+    """Climb the ladder with recorded margins.
+
+    Args:
+        frame: Answers of some images, with a column a rung.
+        clean: The column of the same images as they are.
+        slope: Calibrates margins; one, or each row's own.
+        intercept: Likewise.
+        at: Threshold in calibrated log-odds.
+    """
+    truth = metrics.is_malignant(frame)
+
+    def answer(column: str) -> Answers:
+        said = slope * frame[column].to_numpy(np.float64) + intercept
+        return said, (said >= at).astype(np.float64)
+
+    degraded = ((rung, answer(rung.name)) for rung in LADDER)
+    drawn = metrics.draw_resamples(frame["case_id"], frame["source"])
+    return measure_climb(truth, answer(clean), degraded, drawn)
+
+
+def find_climbed(frame: pd.DataFrame) -> Bools:
+    """Return which rows of recorded answers hold every rung of the ladder, shape (N,)."""
+    found: Bools = frame[[rung.name for rung in LADDER]].notna().all(axis=1).to_numpy()
+    return found
 
 
 def describe_climb(

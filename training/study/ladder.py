@@ -11,16 +11,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from bcd_models.decision import log_odds
 from bcd_models.errors import InputError
 from bcd_models.hub.atomic import write_files
-from bcd_models.local import metrics
-from bcd_models.local.ladder import LADDER
-from bcd_models.local.robustness import Answers, measure_climb
 from bcd_models.models.classifier import BCDClassifier
 from training import command
 from training.corpus.selection import open_corpus
@@ -40,28 +35,19 @@ def climb(model: BCDClassifier, runs: list[Path], corpus: Path) -> robustness.Ro
     """
     opened = open_corpus(corpus, model.config.provenance.split)
     pooled = answers.read_folds(runs, opened)
-    drawn = pooled[pooled[[rung.name for rung in LADDER]].notna().all(axis=1)]
+    drawn = pooled[robustness.find_climbed(pooled)]
     if drawn["label"].nunique() < 2:
         raise InputError("the answers on the robustness ladder are of one label: add folds")
     config, decision = model.config, model.config.decision
-
-    def answer(column: str) -> Answers:
-        margins: NDArray[np.float64] = drawn[column].to_numpy(np.float64)
-        said = decision.slope * margins + decision.intercept
-        return said, (said >= log_odds(decision.threshold)).astype(np.float64)
-
-    return robustness.describe_climb(
-        [model],
-        opened,
+    climbed = robustness.climb_recorded(
         drawn,
-        measure_climb(
-            metrics.is_malignant(drawn),
-            answer(f"views_{decision.views}"),
-            ((rung, answer(rung.name)) for rung in LADDER),
-            metrics.draw_resamples(drawn["case_id"], drawn["source"]),
-        ),
-        f"{config.backbone}/{config.provenance.recipe.get('arm', 'plain')}",
+        f"views_{decision.views}",
+        decision.slope,
+        decision.intercept,
+        float(log_odds(decision.threshold)),
     )
+    arm = f"{config.backbone}/{config.provenance.recipe.get('arm', 'plain')}"
+    return robustness.describe_climb([model], opened, drawn, climbed, arm)
 
 
 def main(

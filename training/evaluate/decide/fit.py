@@ -22,13 +22,13 @@ import pandas as pd
 import typer
 
 from bcd_models.config import DecisionConfig
-from bcd_models.decision import calibrate, log_odds
+from bcd_models.decision import calibrate
 from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
 from bcd_models.local import metrics
 from bcd_models.local.points import band_around, choose_points, fit_decision, measure_point
-from bcd_models.local.referral import HEADLINE, Judged, choose_reach
+from bcd_models.local.referral import HEADLINE, Judged, choose_reach, judge
 from bcd_models.models.classifier import BCDClassifier
 from training.corpus import predictions, splits
 from training.corpus.selection import open_corpus
@@ -79,15 +79,11 @@ def fit_points(frame: pd.DataFrame, decision: DecisionConfig) -> dict[str, Point
     truth = metrics.is_malignant(frame)
     margins = frame["margin"].to_numpy(np.float64)
     probability = calibrate(margins, decision)
-    calibrated = decision.slope * margins + decision.intercept  # a probability may round to 1
+    calibrated = decision.slope * margins + decision.intercept
     drawn = metrics.draw_resamples(frame["case_id"], frame["source"])
     found = {}
     for name, point in choose_points(probability, truth, decision.threshold).items():
-        said = Judged(
-            np.abs(calibrated - log_odds(point.threshold)),
-            (probability >= point.threshold) != truth,
-            frame["case_id"].to_numpy(),
-        )
+        said = judge(calibrated, truth, frame["case_id"].to_numpy(), point.threshold)
         promises = _measure_promises(said, frame["fold"].to_numpy(), point.threshold)
         unpromised = decision.refer if point.threshold == decision.threshold else None
         band = next((one.refer for one in promises if one.alpha == HEADLINE), unpromised)

@@ -15,8 +15,10 @@ from clinic.http.failures import user_message
 from clinic.installation import Installation
 from clinic.ui.frame import QUICK, alert, get_actor
 
-LEAST, MOST = 1, 99  # of 100: at either end one of the answers is always right
-SHARE = f"Of 100 such fields read here, how many show invasive carcinoma? ({LEAST} to {MOST})"
+MIN_SHARE, MAX_SHARE = 1, 99  # of 100: at either end one of the answers is always right
+SHARE = (
+    f"Of 100 such fields read here, how many show invasive carcinoma? ({MIN_SHARE} to {MAX_SHARE})"
+)
 COMMON = 28  # of 100: where nothing is known of the fields that a model was measured on
 OWN = "At first your own default, which is chosen under “Account”"
 
@@ -44,7 +46,7 @@ def add_point_input(
         choices, value=first, label="Operating point", visible=shown, interactive=False
     )
     with gr.Accordion("What answers are worth here", open=False, visible=shown):
-        share = gr.Slider(LEAST, MOST, value=_measured_share(models), step=1, label=SHARE)
+        share = gr.Slider(MIN_SHARE, MAX_SHARE, value=_measured_share(models), step=1, label=SHARE)
         told = gr.HTML(_describe(models, models.names[:1], first, _measured_share(models)))
 
     def describe(names: str | list[str], point: str, share: object) -> str:
@@ -83,8 +85,8 @@ def _measured_share(models: Models) -> int:
 
 
 def _describe(models: Models, names: list[str], point: str, share: object) -> str:
-    if not isinstance(share, (int, float)) or not LEAST <= share <= MOST:
-        raise InputError(f"type how many of 100, a number from {LEAST} to {MOST}")
+    if not isinstance(share, (int, float)) or not MIN_SHARE <= share <= MAX_SHARE:
+        raise InputError(f"type how many of 100, a number from {MIN_SHARE} to {MAX_SHARE}")
     lines = [wording.predictive_line(models.describe(name), point, round(share)) for name in names]
     return "".join(
         f'<p class="bcd-quiet">{escape(one)}</p>' for one in [*lines, wording.PREDICTIVE_NOTE]
