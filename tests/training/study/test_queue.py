@@ -21,10 +21,13 @@ from tests.support.reports import make_report
 from training.compare import page
 from training.compare.schema import Asked, Context, Report
 from training.recipes import schema as recipe
-from training.study import queue, steps
-from training.study.plan import read_plan
-from training.study.queue import Pages, Study, do_next, plan_release, plan_trainings
+from training.study import queue, release_plan, steps
+from training.study.plan import apply_arm, make_file_name, read_plan
+from training.study.queue import do_next
+from training.study.release_plan import Pages, plan_release
 from training.study.steps import Step
+from training.study.trainings import Study, plan_trainings
+from training.tune.search import BEST
 from training.tune.space import read_parameters
 
 SMOKE = ROOT / "tests" / "support" / "smoke"
@@ -83,7 +86,7 @@ def tune(study: Study) -> None:
     """Leave a tuning's best recipe."""
     tuned = recipe.read(study.recipes / "mobilenetv2.yaml")
     tuned = tuned.model_copy(update={"arm": "tuned", "weight_decay": 0.1})
-    path = study.out / "tune" / "mobilenetv2" / queue.BEST
+    path = study.out / "tune" / "mobilenetv2" / BEST
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(tuned.model_dump(mode="json", exclude_unset=True)))
 
@@ -102,7 +105,7 @@ def get_option(step: Step, name: str) -> str:
 
 def write_report(study: Study, **sections: Any) -> None:
     """Leave what a comparison writes."""
-    folder = study.out / queue.REPORT
+    folder = study.out / release_plan.REPORT
     folder.mkdir(parents=True, exist_ok=True)
     (folder / page.REPORT).write_text(make_report(**sections).model_dump_json())
 
@@ -347,7 +350,7 @@ def test_what_was_trained_and_not_asked_is_only_asked(done: list[str], tmp_path:
 @contextmanager
 def claimed(study: Study, name: str) -> Iterator[None]:
     """Another process has a step in hand."""
-    lock = study.out / "claims" / queue.make_file_name(name)
+    lock = study.out / "claims" / make_file_name(name)
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = [sys.executable, "-c", HOLD, lock]
     with running(held, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -474,7 +477,7 @@ def test_every_arm_of_the_project_makes_a_recipe_of_its_own() -> None:
         if arm.trials:
             read_parameters(one)  # what is tuned holds the recipe's own numbers
     made = [
-        queue.apply_arm(one, arm).decides() | {"arm": ""}
+        apply_arm(one, arm).decides() | {"arm": ""}
         for one, arm in zip(plain, plan.arms, strict=True)
     ]
     assert all(one not in made[:place] for place, one in enumerate(made))
@@ -501,6 +504,6 @@ def test_tiles_are_averaged_where_that_lifts_every_whole_case() -> None:
         return Report.model_construct(asked=(asked,))
 
     name = "mobilenetv2/degraded, seed 0"
-    assert queue.choose_context(say(0.01, 0.02), name) == 1.5
-    assert queue.choose_context(say(0.01, -0.001), name) == 0
-    assert queue.choose_context(say(0.01), "another, seed 0") == 0
+    assert release_plan.choose_context(say(0.01, 0.02), name) == 1.5
+    assert release_plan.choose_context(say(0.01, -0.001), name) == 0
+    assert release_plan.choose_context(say(0.01), "another, seed 0") == 0
