@@ -160,7 +160,8 @@ def save(
         margins = known["margin"].to_numpy()
     else:
         known = held_out.frame
-        margins = scoring.score(reloaded.network, held_out, config.preprocess, views=plan.views)
+        network = BCDClassifier.from_pretrained(beside).network  # reloaded keeps its graphs
+        margins = scoring.score(network, held_out, config.preprocess, views=plan.views)
     decision = fit_decision_rule(known, margins, plan)
     reloaded.config = config.model_copy(update={"decision": decision})
     reloaded.save_pretrained(beside)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from typing import Any
@@ -46,9 +45,9 @@ def with_its_package(name: str) -> str:
 
 
 @pytest.fixture
-def light(light_model: BCDClassifier) -> BCDClassifier:
-    """A copy of the lighter model, whose network nobody has taken."""
-    return copy.deepcopy(light_model)
+def light() -> BCDClassifier:
+    """The lighter model, whose network nobody has taken."""
+    return BCDClassifier.from_pretrained(CARDS / "bcd-mobilenetv2")
 
 
 @pytest.fixture(scope="module")
