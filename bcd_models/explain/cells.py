@@ -41,19 +41,23 @@ def find_edges(side: int) -> NDArray[np.intp]:
     return np.rint(np.linspace(0, side, GRID + 1)).astype(np.intp)
 
 
-def hide(one: NDArray[np.float32], kept: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Hide cells of an input under its own mean colour, which leaves the stain and takes the form.
+def hide(
+    one: NDArray[np.float32], kept: NDArray[np.bool_], fill: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Hide cells of an input.
 
     Args:
         one: 3 x S x S.
         kept: M x GRID x GRID, which cells stay in each result.
+        fill: 3 x S x S, what the others show; by default the input's own mean colour, which leaves
+            the stain and takes the form.
 
     Returns:
         M x 3 x S x S.
     """
     sizes = np.diff(find_edges(one.shape[-1]))
     pixels = kept.repeat(sizes, 1).repeat(sizes, 2)[:, None]
-    return np.where(pixels, one, find_fill(one))
+    return np.where(pixels, one, find_fill(one) if fill is None else fill)
 
 
 def find_fill(inputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -37,12 +37,25 @@ def draw_map(
         views: The mean over so many of the square's eight symmetries, the four turns first, each
             map turned back.
     """
-    turned = np.concatenate([turn(inputs, which) for which in range(views)])
-    cells = method.compute(forward, turned, decision, label)
-    back = [turn_back(one, which) for which, one in enumerate(cells)]
-    mean = np.stack(back).mean(0, dtype=np.float64).astype(np.float32)
+    mean = average_cells(method, forward, inputs, decision, label, views)
     enlarged = np.asarray(Image.fromarray(mean).resize(size, Image.Resampling.BILINEAR))
     heat: NDArray[np.float32] = (
         np.clip(enlarged, 0, 1) if method.is_stretched else np.tanh(np.maximum(enlarged, 0) / 2)
     )
     return heat
+
+
+def average_cells(
+    method: Method,
+    forward: Any,
+    inputs: NDArray[np.float32],
+    decision: DecisionConfig,
+    label: Label,
+    views: int = 1,
+) -> NDArray[np.float32]:
+    """Return the cells of a map, h x w, on the method's own scale; arguments as ``draw_map``."""
+    turned = np.concatenate([turn(inputs, which) for which in range(views)])
+    cells = method.compute(forward, turned, decision, label)
+    back = [turn_back(one, which) for which, one in enumerate(cells)]
+    mean: NDArray[np.float32] = np.stack(back).mean(0, dtype=np.float64).astype(np.float32)
+    return mean

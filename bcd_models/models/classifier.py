@@ -300,7 +300,7 @@ class BCDClassifier(Predictor):
         from bcd_models.explain.methods import get_method
         from bcd_models.explanation import Explanation
 
-        forward, method = self._explaining(ask.method)
+        forward, method = self.prepare_method(ask.method)
         how, size = get_method(method), (field.layout.tile, field.layout.tile)
         rule = self.config.for_tiles if field.shown.size > 1 else self.config.decision
         rule = rule.at(prediction.point or None)
@@ -311,7 +311,7 @@ class BCDClassifier(Predictor):
         heatmap = field.lay_out(maps)
         return Explanation(image, ask.label, heatmap, prediction, field.seen, method=method)
 
-    def _explaining(self, method: str) -> tuple[Forward, str]:
+    def prepare_method(self, method: str) -> tuple[Forward, str]:
         """Return what computes a method's maps, and the method: another where that can't be."""
         from bcd_models.explain.methods import FALLBACK, get_method
 

@@ -212,7 +212,7 @@ def test_maps_without_torch(
     name: str, model: BCDClassifier, method: str, at_most: float, runs: int
 ) -> None:
     inputs, how = model.preprocess(one_patch()).numpy(), METHODS[method]
-    forward, used = model._explaining(method)
+    forward, used = model.prepare_method(method)
     assert used == method
     assert model._network is None
 

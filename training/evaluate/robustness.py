@@ -105,11 +105,11 @@ def climb(
         InputError: The models are not of one recipe, corpus and split, two have held out the same
             rows, or what they have not learnt from holds one label only.
     """
-    provenance = _shared_provenance(models)
+    provenance = check_one_recipe(models)
     opened = open_corpus(corpus_folder, provenance.split)
     check_corpus(provenance, opened)
     larger = splits.find_larger_source(opened.table)
-    judges = _assign_judges(models, opened)
+    judges = assign_judges(models, opened)
     drawn = draw_rows(opened, provenance.held_out)
     drawn = drawn[judges[drawn.index] >= 0]
     if drawn["label"].nunique() < 2:
@@ -159,7 +159,7 @@ def describe_climb(
     """Return a climb with what was measured on; for the arguments see ``Robustness``."""
     return Robustness(
         schema_version=SCHEMA_VERSION,
-        models=tuple(_describe(model) for model in models),
+        models=tuple(describe_model(model) for model in models),
         arm=arm,
         draw=Draw(
             corpus_fingerprint=opened.about["fingerprint"],
@@ -195,7 +195,8 @@ def draw_rows(opened: Corpus, held: HeldOut) -> pd.DataFrame:
     return draw_patches(table[of_part & (table["source"] == splits.find_larger_source(table))])
 
 
-def _shared_provenance(models: Sequence[BCDClassifier]) -> Provenance:
+def check_one_recipe(models: Sequence[BCDClassifier]) -> Provenance:
+    """Return what models share; InputError where they are not of one recipe, corpus and split."""
     provenances = [model.config.provenance for model in models]
     plans = [recipe.parse(p.recipe, "the model's own recipe can't be read") for p in provenances]
     shared = [
@@ -207,7 +208,7 @@ def _shared_provenance(models: Sequence[BCDClassifier]) -> Provenance:
     return provenances[0]
 
 
-def _assign_judges(models: Sequence[BCDClassifier], opened: Corpus) -> NDArray[np.int64]:
+def assign_judges(models: Sequence[BCDClassifier], opened: Corpus) -> NDArray[np.int64]:
     """Return which model scores each row; -1 where every model has learnt from it."""
     judges = np.full(len(opened.table), -1)
     for number, model in enumerate(models):
@@ -219,7 +220,8 @@ def _assign_judges(models: Sequence[BCDClassifier], opened: Corpus) -> NDArray[n
     return judges
 
 
-def _describe(model: BCDClassifier) -> Model:
+def describe_model(model: BCDClassifier) -> Model:
+    """Return which weights are measured, and at which threshold."""
     return Model(
         name=model.config.name,
         version=model.config.version,

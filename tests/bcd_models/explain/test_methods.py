@@ -81,7 +81,7 @@ def test_a_map_of_several_views_turns_with_the_image(
 ) -> None:
     how, inputs = METHODS[quick], light.preprocess(patch).numpy()
     views = 4 if how.asks in ("logits", "network") else 8  # of those that cost more, the turns
-    forward, _ = light._explaining(quick)
+    forward, _ = light.prepare_method(quick)
 
     def draw(pixels: np.ndarray, views: int) -> np.ndarray:
         rule = light.config.decision

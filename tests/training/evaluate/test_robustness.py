@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bcd_models import BCDClassifier
-from bcd_models.config import HeldOut, Provenance
+from bcd_models.config import HeldOut
 from bcd_models.errors import InputError
 from bcd_models.local.ladder import LADDER, Rung
 from bcd_models.local.robustness import RungFigures, degrade
@@ -27,29 +26,8 @@ WHITE = Rung("white", "glass", "all of it", lambda pixels, _: np.full_like(pixel
 
 
 @pytest.fixture(scope="module")
-def make(corpus_folder: Path, telling: Path):
-    """A model that tells drawn tumour, as if trained with something held out."""
-    opened = open_corpus(corpus_folder, "grouped")
-
-    def made(**held: Any) -> BCDClassifier:
-        model = BCDClassifier.from_pretrained(telling)
-        changes = held.pop("changes", {})
-        provenance = Provenance(
-            corpus_fingerprint=opened.about["fingerprint"],
-            split="grouped",
-            split_sha256=opened.split.sha256,
-            held_out=HeldOut(**held),
-            recipe=RECIPE,
-        ).model_copy(update=changes)
-        model.config = model.config.model_copy(update={"provenance": provenance})
-        return model
-
-    return made
-
-
-@pytest.fixture(scope="module")
-def measured(make, corpus_folder: Path) -> robustness.Robustness:
-    models = [make(fold=fold) for fold in (0, 1, 2)]
+def measured(make_fold_model, corpus_folder: Path) -> robustness.Robustness:
+    models = [make_fold_model(fold=fold) for fold in (0, 1, 2)]
     return robustness.climb(models, corpus_folder, (SAME, *SHORT, WHITE))
 
 
@@ -127,14 +105,16 @@ def test_rows_learnt_from_are_never_scored(corpus_folder: Path) -> None:
     ],
 )
 def test_models_that_do_not_belong_together_are_refused(
-    make, corpus_folder: Path, second: dict[str, Any], reason: str
+    make_fold_model, corpus_folder: Path, second: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InputError, match=reason):
-        robustness.climb([make(fold=0), make(**second)], corpus_folder, (SAME,))
+        robustness.climb(
+            [make_fold_model(fold=0), make_fold_model(**second)], corpus_folder, (SAME,)
+        )
 
 
-def test_a_model_of_another_corpus_is_refused(make, corpus_folder: Path) -> None:
-    other = make(fold=0, changes={"split_sha256": "beef"})
+def test_a_model_of_another_corpus_is_refused(make_fold_model, corpus_folder: Path) -> None:
+    other = make_fold_model(fold=0, changes={"split_sha256": "beef"})
     with pytest.raises(InputError, match="grouped split is not the split"):
         robustness.climb([other], corpus_folder, (SAME,))
 
@@ -162,9 +142,9 @@ def test_what_is_drawn_for_a_patch_depends_on_its_row_alone() -> None:
 
 
 def test_the_views_of_the_decision_rule_are_averaged(
-    make, corpus_folder: Path, measured: robustness.Robustness
+    make_fold_model, corpus_folder: Path, measured: robustness.Robustness
 ) -> None:
-    models = [make(fold=fold) for fold in (0, 1, 2)]
+    models = [make_fold_model(fold=fold) for fold in (0, 1, 2)]
     for model in models:
         decision = model.config.decision.model_copy(update={"views": 8})
         model.config = model.config.model_copy(update={"decision": decision})
@@ -184,10 +164,10 @@ def test_a_draw_takes_as_many_from_each_case() -> None:
 
 
 def test_the_command_writes_the_record(
-    make, corpus_folder: Path, tmp_path: Path, monkeypatch, capsys
+    make_fold_model, corpus_folder: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     folder, out = tmp_path / "model", tmp_path / "new" / "robustness.json"
-    make(nothing=True).save_pretrained(folder)
+    make_fold_model(nothing=True).save_pretrained(folder)
     sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     monkeypatch.setattr(robustness.climb, "__defaults__", (SHORT[:1],))
     asked = ["--model", str(folder), "--corpus", str(corpus_folder), "--out", str(out)]

@@ -1,0 +1,1 @@
+"""How far heat maps can be believed: what they are held against, and the table of it."""
