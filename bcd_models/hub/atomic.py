@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 UNFINISHED = ".unfinished-"  # begins the names of files that are being written
@@ -52,11 +54,34 @@ def write_files(contents: Mapping[Path, bytes], mode: int = 0o666) -> None:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def open_whole(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
+    """Open a file that is written piece by piece, and takes its place once it is whole.
+
+    For what may be larger than memory; otherwise as ``write_files``.
+    """
+    beside = path.with_name(f"{UNFINISHED}{uuid4().hex}")
+    try:
+        with _create(beside, mode) as file:
+            yield file
+        os.replace(beside, path)
+        if os.name == "posix":
+            _fsync_folder(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Write a new file to the disk itself."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
+    with _create(path, mode) as file:
         file.write(data)
+
+
+@contextmanager
+def _create(path: Path, mode: int) -> Iterator[IO[bytes]]:
+    """Open a new file, and write it to the disk itself."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w+b") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
 

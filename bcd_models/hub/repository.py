@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 SCHEMA_TAG = f"schema-{SCHEMA_VERSION}"
 REACH_SECONDS = 5
-LONGEST_WAIT = 300  # seconds: the window of the Hub's own rate limits
+MAX_WAIT = 300  # seconds: the window of the Hub's own rate limits
 PASSING = (408, 429, 500, 502, 503, 504)
 
 
@@ -273,7 +273,7 @@ def _discard(path: Path) -> None:
         raise HubError(f"{path} is damaged and can't be removed: {error.strerror}") from None
 
 
-def patiently(call: Callable[[], T], tries: int = 5) -> T:
+def retry(call: Callable[[], T], tries: int = 5) -> T:
     """Call the Hub, and again after a wait where what failed may pass.
 
     Rate limits, 5xx and broken connections may. huggingface_hub repeats uploads and listings by
@@ -295,9 +295,9 @@ def patiently(call: Callable[[], T], tries: int = 5) -> T:
 
 
 def _call_hub(call: Callable[[], T], repo_id: str, tries: int) -> T:
-    """Call the Hub patiently; HubError says what went wrong in one line."""
+    """Call the Hub, trying again; HubError says what went wrong in one line."""
     try:
-        return patiently(call, tries)
+        return retry(call, tries)
     except HubError:
         raise
     except Exception as error:
@@ -324,9 +324,9 @@ def _asked_to_wait(error: Exception) -> int:
         return 0
     limit = parse_ratelimit_headers(response.headers)
     if response.status_code == 429 and limit and limit.remaining == 0:
-        return min(limit.reset_in_seconds + 1, LONGEST_WAIT)
+        return min(limit.reset_in_seconds + 1, MAX_WAIT)
     after = response.headers.get("Retry-After", "")
-    return min(int(after), LONGEST_WAIT) if after.isdigit() else 0
+    return min(int(after), MAX_WAIT) if after.isdigit() else 0
 
 
 def _root(error: BaseException) -> BaseException:

@@ -42,7 +42,7 @@ NUMBERS = (
     # For the rules alone: how far either colour follows density, 1 where all is one signal.
     "follows",
 )
-SEEN = 30  # of them by the network
+NETWORK_NUMBERS = 30  # of them by the network
 CLASSES = ("tissue", "stain", "picture", "pen")  # what the network tells apart
 WORDS = {
     "flat": "nearly one colour",
@@ -72,8 +72,8 @@ MIN_SHARPNESS = 0.5  # mean second difference over mean difference
 GLASS_DENSITY, COLOURED, INK_BLUE, INK_BLACK = 0.06, 0.03, 0.2, 0.6
 # Red, green and blue density to their mean, green's excess over the others, and red's over blue.
 MIXES = np.array([[1 / 3, 1 / 3, 1 / 3], [-1 / 2, 1, -1 / 2], [1, 0, -1]], np.float32)
-CLIP = 5.0  # deviations from the mean that the network is shown at most
-AT_ONCE = 64  # tiles; more only spill the processor's cache
+MAX_DEVIATIONS = 5.0  # deviations from the mean that the network is shown at most
+TILES_AT_ONCE = 64  # tiles; more only spill the processor's cache
 _TINY, _FLOOR, _VOID = 1e-4, 3e-3, 1e-10
 
 
@@ -86,8 +86,8 @@ def find_unsuitable(tiles: NDArray[np.uint8], config: SuitabilityConfig) -> list
     """
     return [
         finding
-        for first in range(0, len(tiles), AT_ONCE)
-        for finding in judge(measure_tiles(tiles[first : first + AT_ONCE]), config)
+        for first in range(0, len(tiles), TILES_AT_ONCE)
+        for finding in judge(measure_tiles(tiles[first : first + TILES_AT_ONCE]), config)
     ]
 
 
@@ -154,7 +154,9 @@ def measure_tiles(tiles: NDArray[np.uint8]) -> Numbers:
 def score(numbers: Numbers, config: SuitabilityConfig) -> NDArray[np.float64]:
     """Return the network's logits of ``CLASSES``, N x 4."""
     mean, deviation, hidden, output = _unpack(config)
-    shown = ((numbers[:, :SEEN] - mean) / deviation).clip(-CLIP, CLIP)
+    shown = ((numbers[:, :NETWORK_NUMBERS] - mean) / deviation).clip(
+        -MAX_DEVIATIONS, MAX_DEVIATIONS
+    )
     units = np.maximum(shown @ hidden[:-1] + hidden[-1], 0)
     logits: NDArray[np.float64] = units @ output[:-1] + output[-1]
     return logits

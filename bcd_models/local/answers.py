@@ -53,7 +53,7 @@ class Answers:
     fingerprint: str
 
     @contextmanager
-    def telling_faults(self) -> Iterator[None]:
+    def report_faults(self) -> Iterator[None]:
         """Add to an InputError which images are referred or could not be used: it may be why."""
         try:
             yield

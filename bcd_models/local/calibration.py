@@ -12,7 +12,7 @@ from bcd_models.local.metrics import Bools, Floats, Resamples
 
 MIN_PROBABILITY = 1e-6  # beyond which log-odds say nothing
 MAX_STEPS = 100
-LARGEST_STEP = 2.0  # standard deviations of log-odds: from afar a whole step would overshoot
+MAX_STEP = 2.0  # standard deviations of log-odds: from afar a whole step would overshoot
 CONVERGED = 1e-12
 RIDGE = 1e-6  # images' worth: labels that a number tells apart entirely have no steepest line
 
@@ -61,7 +61,7 @@ def fit_resamples(log_odds: Floats, truth: Bools, times: Floats) -> tuple[Floats
                 (weights * pulls[0] - products * pulls[1], squares * pulls[1] - products * pulls[0])
             )
             / determinant
-        ).clip(-LARGEST_STEP, LARGEST_STEP)
+        ).clip(-MAX_STEP, MAX_STEP)
         slope, intercept = slope + steps[0], intercept + steps[1]
         if np.abs(steps).max() < CONVERGED:
             break
@@ -73,7 +73,7 @@ def fit_shifts(log_odds: Floats, truth: Bools, times: Floats) -> Floats:
     shift = np.zeros(len(times))
     for _ in range(MAX_STEPS):
         gap, weight = _compare(log_odds + shift[:, None], truth, times)
-        step = (gap.sum(1) / (weight.sum(1) + RIDGE)).clip(-LARGEST_STEP, LARGEST_STEP)
+        step = (gap.sum(1) / (weight.sum(1) + RIDGE)).clip(-MAX_STEP, MAX_STEP)
         shift += step
         if np.abs(step).max() < CONVERGED:
             break

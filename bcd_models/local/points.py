@@ -17,7 +17,7 @@ from bcd_models.local import metrics
 from bcd_models.local.calibration import fit_line
 from bcd_models.local.metrics import Bools, Floats, Resamples
 
-LEAST_SHARE = 0.95  # of the carcinoma found by screening, and of the rest that confirm leaves alone
+MIN_SHARE = 0.95  # of the carcinoma found by screening, and of the rest that confirm leaves alone
 _EDGE = 1e-6
 _FIGURES = {
     "sensitivity": "recall",
@@ -98,19 +98,19 @@ def measure_point(
 
 
 def keep_sensitivity(probability: Floats, truth: Bools) -> float:
-    """Return the highest threshold that finds at least ``LEAST_SHARE`` of the malignant images."""
+    """Return the highest threshold that finds at least ``MIN_SHARE`` of the malignant images."""
     falling = np.sort(probability[truth])[::-1]
     return float(falling[_count_share(len(falling)) - 1])
 
 
 def keep_specificity(probability: Floats, truth: Bools) -> float:
-    """Return the lowest threshold that leaves at least ``LEAST_SHARE`` of the others alone."""
+    """Return the lowest threshold that leaves at least ``MIN_SHARE`` of the others alone."""
     rising = np.sort(probability[~truth])
     return float(np.nextafter(rising[_count_share(len(rising)) - 1], 1))
 
 
 def _count_share(images: int) -> int:
-    return math.ceil(LEAST_SHARE * images - 1e-9)
+    return math.ceil(MIN_SHARE * images - 1e-9)
 
 
 # Where answers separate the labels well, ``balanced`` alone finds and spares more than 95%:

@@ -236,7 +236,7 @@ def recalibrate(
             "more, which are decided by their most suspicious tile: calibrate on either alone"
         )
     rule = choose_rule(model, said)
-    with listed.telling_faults():
+    with listed.report_faults():
         found = calibrate(
             said.probability,
             said.labels,

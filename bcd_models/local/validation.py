@@ -18,7 +18,7 @@ from bcd_models.decision import log_odds, smooth_margins
 from bcd_models.errors import ImageError, InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.images.image_list import LabelledImage
-from bcd_models.images.suitability import NUMBERS, SEEN, measure_tiles
+from bcd_models.images.suitability import NUMBERS, NETWORK_NUMBERS, measure_tiles
 from bcd_models.local import metrics
 from bcd_models.local.answers import Answers, Progress, answer, find_mpp, pass_on
 from bcd_models.local.drift import Drift, measure_drift
@@ -155,7 +155,7 @@ def validate(
             "out with --ladder-images 0"
         )
     said = answer(model, images, point, progress)
-    with said.telling_faults():
+    with said.report_faults():
         rule = choose_rule(model, said)
         figures = measure(
             said.probability,
@@ -265,7 +265,7 @@ def _measure_colours(opened: Opened, suitability: SuitabilityConfig | None) -> d
     if suitability is None or not opened:
         return {}
     numbers = np.concatenate([measure_tiles(field.tiles) for _, field in opened])
-    away = (numbers[:, :SEEN].mean(0) - suitability.mean) / suitability.deviation
+    away = (numbers[:, :NETWORK_NUMBERS].mean(0) - suitability.mean) / suitability.deviation
     return {name: float(away[NUMBERS.index(name)]) for name in COLOURS}
 
 

@@ -23,8 +23,6 @@ class Backbone:
         name: What recipes and model folders call it.
         timm_name: What timm calls it.
         title: What people call it.
-        cam_layer: Module whose output the class-activation map is made of; "": the last feature
-            map, straight before global average pooling and the linear classifier.
         cell_pixels: Side in pixels of the input that one cell of the map stands for.
         input_size: Side in pixels of the input.
     """
@@ -32,7 +30,6 @@ class Backbone:
     name: str
     timm_name: str
     title: str
-    cam_layer: str = ""
     cell_pixels: int = 32
     input_size: int = 224
 
@@ -43,9 +40,7 @@ BACKBONES = {
         Backbone("mobilenetv2", "mobilenetv2_100", "MobileNetV2"),
         Backbone("efficientnet_b2", "efficientnet_b2", "EfficientNet-B2"),
         Backbone("densenet121", "densenet121", "DenseNet-121"),
-        Backbone(
-            "vit_small", "vit_small_patch14_dinov2", "DINOv2 ViT-S/14", "blocks.11.norm1", 14, 98
-        ),
+        Backbone("vit_small", "vit_small_patch14_dinov2", "DINOv2 ViT-S/14", 14, 98),
     )
 }
 

@@ -252,7 +252,7 @@ class BCDClassifier(Predictor):
         self, inputs: Sequence[NDArray[np.uint8]], as_tiles: bool = False
     ) -> Margins:
         """Return the logit margins (malignant minus benign) of images that ``prepare`` prepared."""
-        forward, config = self._answering(), self.config
+        forward, config = self._get_forward(), self.config
         views = (config.for_tiles if as_tiles else config.decision).views
         margins = average_margins(forward.logits, self._inputs(inputs), views)
         return Margins(margins.tolist(), forward.name)
@@ -315,7 +315,7 @@ class BCDClassifier(Predictor):
         """Return what computes a method's maps, and the method: another where that can't be."""
         from bcd_models.explain.methods import FALLBACK, get_method
 
-        forward, asked = self._answering(), get_method(method).asks
+        forward, asked = self._get_forward(), get_method(method).asks
         if asked in forward.gives:
             return forward, method
         if asked != "network" and not is_torch_installed():
@@ -326,7 +326,7 @@ class BCDClassifier(Predictor):
     def _inputs(self, ready: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         return normalise(ready, self.config.preprocess)
 
-    def _answering(self) -> Forward:
+    def _get_forward(self) -> Forward:
         """Return what computes logits, chosen at the first answer."""
         forward = self._forward
         if forward is None:
@@ -362,7 +362,7 @@ class BCDClassifier(Predictor):
         network = self._own_network()
         from bcd_models.runtime.torch_forward import TorchForward
 
-        return TorchForward(network, self.backbone.cam_layer)
+        return TorchForward(network)
 
     def _own_network(self) -> nn.Module:
         """Return the network, made of the stored weights where nobody has asked for it before."""

@@ -105,7 +105,7 @@ class BCDEnsemble(Predictor):
     @property
     def weights_sha256(self) -> str:
         """SHA-256 over the members' own in their order, each in hex and a line of its own."""
-        return _together(member.weights_sha256 for member in self.members)
+        return _hash_together(member.weights_sha256 for member in self.members)
 
     def __call__(self, pixels: Sequence[Tensor]) -> Tensor:
         """Return logits N x 2, whose difference is the mean calibrated log-odds of malignant.
@@ -247,7 +247,7 @@ class BCDEnsemble(Predictor):
         return Explanation(image, ask.label, mean, prediction, field.seen, method=used)
 
 
-def _together(sha256s: Iterable[str]) -> str:
+def _hash_together(sha256s: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{one}\n" for one in sha256s).encode()).hexdigest()
 
 

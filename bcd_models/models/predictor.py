@@ -77,8 +77,8 @@ if TYPE_CHECKING:
     from bcd_models.slides.prediction import SlidePrediction
 
 BATCH = 32
-AHEAD = 2  # batches of images that are opened ahead of those with the network
-AT_ONCE = 2  # batches with the network, so that one is prepared while another is computed
+BATCHES_AHEAD = 2  # batches of images that are opened ahead of those with the network
+BATCHES_AT_ONCE = 2  # batches with the network, so that one is prepared while another is computed
 
 
 MAX_TILES_AT_ONCE = 64  # of a field; larger ones are answered for as they are opened
@@ -451,10 +451,12 @@ class Predictor(ABC):
             raise InputError(f"{len(mpp)} scales for {len(images)} images: mpp needs one for each")
         scales = mpp if isinstance(mpp, Iterable) else repeat(mpp)
         pairs = zip(images, scales, strict=isinstance(mpp, Iterable))
-        made = ahead(lambda pair: open_one(*pair), pairs, AHEAD * BATCH)
+        made = ahead(lambda pair: open_one(*pair), pairs, BATCHES_AHEAD * BATCH)
         batches = iter(lambda: list(islice(made, BATCH)), [])
         several = length_hint(images, BATCH + 1) > BATCH
-        answers = ahead(answer_some, batches, AT_ONCE) if several else map(answer_some, batches)
+        answers = (
+            ahead(answer_some, batches, BATCHES_AT_ONCE) if several else map(answer_some, batches)
+        )
         sha256 = self.weights_sha256  # once: of a network that was taken it costs more than a batch
         for some, margins in answers:
             values = {kind: iter(computed.values) for kind, computed in margins.items()}

@@ -28,13 +28,12 @@ class TorchForward:
 
     Args:
         network: Of timm, with two logits.
-        cam_layer: The layer whose output the cells are made of; "": the last feature map.
     """
 
     gives = frozenset(("logits", "cells", "contributions", "network"))
 
-    def __init__(self, network: nn.Module, cam_layer: str = "") -> None:
-        self._network, self._cam_layer = network, cam_layer
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
 
     @property
     def name(self) -> str:
@@ -62,7 +61,7 @@ class TorchForward:
         the last feature map, where global average pooling and a linear layer follow, the cells'
         mean is the margin itself.
         """
-        features, gradients = self._features_and_gradients(inputs, self._cam_layer)
+        features, gradients = self._features_and_gradients(inputs, find_cam_layer(self._network))
         classifier: Any = self._network
         bias = classifier.get_classifier().bias
         offset = float((bias[1] - bias[0]).detach()) if bias is not None else 0.0
@@ -101,7 +100,7 @@ class TorchForward:
             earlier: The layer that contributions are taken at; by default that of the cells.
         """
         copied = self.copy_network()
-        name = find_earlier_layer(copied) if earlier else self._cam_layer
+        name = find_earlier_layer(copied) if earlier else find_cam_layer(copied)
         if name:
             return copied, copied.get_submodule(name)
         opened = _WithLastMap(copied)
@@ -175,6 +174,14 @@ def lay_out_tokens(features: Tensor, network: Any) -> Tensor:
     return tokens.transpose(1, 2).reshape(len(features), -1, side, side)
 
 
+def find_cam_layer(network: Any) -> str:
+    """Return the name of the layer whose output the cells are made of; "": the last feature map.
+
+    A transformer's last map goes into an attention pool or a class token, and says little itself.
+    """
+    return find_earlier_layer(network) if _is_transformer(network) else ""
+
+
 def find_earlier_layer(network: Any) -> str:
     """Return the name of the layer that contributions are taken at, as timm knows the network.
 
@@ -189,10 +196,14 @@ def find_earlier_layer(network: Any) -> str:
     if not stages:
         raise InputError("the network doesn't say its stages: it has no feature_info of timm's")
     last = stages[-1]
-    if getattr(network, "num_prefix_tokens", None) is not None:
+    if _is_transformer(network):
         return f"{last['module']}.norm1"
     earlier = [stage for stage in stages if stage["reduction"] < last["reduction"]]
     return str((earlier or [last])[-1]["module"])
+
+
+def _is_transformer(network: Any) -> bool:
+    return getattr(network, "num_prefix_tokens", None) is not None
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from bcd_models.errors import InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.hub.atomic import write_files
 from bcd_models.local.metrics import HEADLINE, METRICS
-from bcd_models.models.backbones import count_cells, get_backbone
+from bcd_models.models.backbones import count_cells, create_network, get_backbone
 from bcd_models.prediction import NOTICE
+from bcd_models.runtime.torch_forward import find_cam_layer
 from training.card import ensemble as ensemble_card
 from training.card import provenance as card_provenance
 from training.card.metadata import make_metadata, render_eval_results
@@ -61,7 +62,7 @@ def render(folder: Path, dataset: str = "") -> str:
         return ensemble_card.render(folder)
     config, metrics = model_folder.read_config(folder), _read_metrics(folder)
     within, backbone = pick_headline(metrics), get_backbone(config.backbone)
-    layer = backbone.cam_layer
+    layer = find_cam_layer(create_network(config.backbone, config.preprocess.input_size))
     decisions, tiles = (
         recorded.read(folder, metrics.model.weights_sha256, name)
         for name in (recorded.DECISIONS, recorded.TILE_DECISIONS)

@@ -193,14 +193,14 @@ def read(corpus: Path, rows: datasets.Dataset, kind: str, fingerprint: str) -> S
 
 
 def _parse_manifest(data: bytes, path: Path) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
         if twice:
             raise InputError(f"{path} places {twice[0]} twice")
         return dict(pairs)
 
     try:
-        document: dict[str, Any] = json.loads(data, object_pairs_hook=once)
+        document: dict[str, Any] = json.loads(data, object_pairs_hook=refuse_twice)
         wrong = [
             unit
             for unit, (part, fold) in document["units"].items()

@@ -23,6 +23,7 @@ from pydantic_core import CoreSchema, InitErrorDetails
 from bcd_models.config import Estimate, Strict, first_error
 from bcd_models.decision import PROBABILITY_BINS
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import write_files
 from bcd_models.local.metrics import METRICS
 from training import command
 from training.recipes.schema import SplitKind
@@ -281,7 +282,7 @@ def main(
     schema: Annotated[Path, typer.Option(help="JSON schema to write.")],
 ) -> None:
     """Write the JSON schema of metrics.json."""
-    schema.write_text(json.dumps(Metrics.model_json_schema(), indent=1) + "\n", "utf-8")
+    write_files({schema: f"{json.dumps(Metrics.model_json_schema(), indent=1)}\n".encode()})
     typer.echo(f"schema: {schema}")
 
 

@@ -24,7 +24,7 @@ from huggingface_hub.hf_api import DatasetInfo, RepoFile, SpaceInfo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from bcd_models.errors import BCDError, HubError, InputError
-from bcd_models.hub.repository import patiently, reason, tag_schema
+from bcd_models.hub.repository import reason, retry, tag_schema
 
 Kind = Literal["model", "dataset", "space"]
 Info = ModelInfo | DatasetInfo | SpaceInfo
@@ -92,7 +92,7 @@ class Repository:
     def info(self) -> Info | None:
         """Ask what the Hub says of it; None where there is none, or none we may see."""
         try:
-            return patiently(self._ask)
+            return retry(self._ask)
         except RepositoryNotFoundError:
             return None
 
@@ -101,7 +101,7 @@ class Repository:
 
     def create(self, private: bool) -> None:
         """Make the repository, public unless asked or unless its owner's default is private."""
-        patiently(
+        retry(
             lambda: HfApi().create_repo(
                 self.repo_id,
                 repo_type=self.kind,
@@ -151,18 +151,18 @@ class Repository:
             )
             return str(commit.oid)
 
-        return patiently(attempt)
+        return retry(attempt)
 
     def tag(self, commit: str) -> None:
         """Let the tag of this library's schema name a commit."""
-        patiently(lambda: tag_schema(HfApi(), self.repo_id, commit))
+        retry(lambda: tag_schema(HfApi(), self.repo_id, commit))
 
     @contextmanager
     def download(self, revision: str) -> Iterator[Path]:
         """Download everything of a commit into a cache that holds nothing else."""
         with tempfile.TemporaryDirectory() as cache:
             yield Path(
-                patiently(
+                retry(
                     lambda: snapshot_download(
                         self.repo_id, repo_type=self.kind, revision=revision, cache_dir=cache
                     )
@@ -172,7 +172,7 @@ class Repository:
     def _list_tree(self, info: Info | None) -> dict[str, RepoFile]:
         if info is None or info.sha is None:
             return {}
-        entries = patiently(
+        entries = retry(
             lambda: list(
                 HfApi().list_repo_tree(
                     self.repo_id, recursive=True, revision=info.sha, repo_type=self.kind

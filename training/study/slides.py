@@ -37,7 +37,7 @@ from training.run_folder import MODEL, read_provenance
 from training.study.pyramid import write_slide
 
 FILE = "slides.json"
-TIMES = 4  # that a patch is enlarged: 1 micrometre a pixel
+ENLARGEMENT = 4  # that a patch is enlarged: 1 micrometre a pixel
 GLASS = 243
 LEVELS = ((1,), (1, 4), (1, 4, 16))
 JPEGS = (None, *((quality, chroma) for quality in (90, 70) for chroma in ("4:4:4", "4:2:0")))
@@ -112,7 +112,7 @@ def measure(model: BCDClassifier, runs: list[Path], corpus: Path) -> Slides:
         for (jpeg, levels), found in zip(ways, counts, strict=True):
             with tempfile.TemporaryDirectory() as folder:
                 slide = Path(folder) / "slide.tif"
-                write_slide(slide, image, judge.mpp / TIMES, levels, jpeg=jpeg)
+                write_slide(slide, image, judge.mpp / ENLARGEMENT, levels, jpeg=jpeg)
                 called = judge.predict_slide(slide).labelled[places]
             found.append(
                 Tiles(
@@ -158,7 +158,7 @@ def _assemble(
     picture = np.full((down * side, across * side, 3), GLASS, np.uint8)
     for patch, row, column in zip(patches, *places, strict=True):
         picture[row * side :, column * side :][:side, :side] = patch
-    size = picture.shape[1] * TIMES, picture.shape[0] * TIMES
+    size = picture.shape[1] * ENLARGEMENT, picture.shape[0] * ENLARGEMENT
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 

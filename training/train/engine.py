@@ -227,11 +227,11 @@ class _Loop:
         if not strengths.is_on:
             return map(rows, self._micro_batches(order))
 
-        def degraded(places: Tensor) -> StoredPixels:
+        def degrade_places(places: Tensor) -> StoredPixels:
             seeds = [(self.recipe.seed, epoch, place) for place in places.tolist()]
             return degrade_rows(rows(order[places]), strengths, seeds)
 
-        return work_ahead(degraded, self._micro_batches(torch.arange(len(order))))
+        return work_ahead(degrade_places, self._micro_batches(torch.arange(len(order))))
 
     def _update_average(self, phase: Phase, step: int, steps: int) -> None:
         """Take the weights after a step of a phase into their average."""

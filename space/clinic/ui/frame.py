@@ -79,13 +79,13 @@ def show_failures(function: Callable[P, str]) -> Callable[P, str]:
     """Show a listener's failure in place of the HTML it returns."""
 
     @wraps(function)
-    def wrapped(*arguments: P.args, **named: P.kwargs) -> str:
+    def wrap(*arguments: P.args, **named: P.kwargs) -> str:
         try:
             return function(*arguments, **named)
         except Exception as error:
             return alert(user_message(error))
 
-    return wrapped
+    return wrap
 
 
 def alert(sentence: str, lead: str = "That did not work") -> str:

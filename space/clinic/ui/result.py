@@ -110,16 +110,16 @@ def answer(prediction: Prediction, explained: Label, pictures: Pictures, which: 
   </h2>
   {_override(prediction)}
   {"".join(f"<p>{escape(one)}</p>" for one in wording.reason_lines(prediction))}
-  {_refusal(pictures) if prediction.is_unsuitable else _answered(prediction, explained, pictures)}
+  {_refusal(pictures) if prediction.is_unsuitable else _draw(prediction, explained, pictures)}
   <p class="bcd-quiet">{prediction.width} × {prediction.height} pixels,
     {escape(wording.scale_words(prediction))}; analysed by {escape(prediction.model)}
     {escape(prediction.model_version)}</p>
-  {_measured(prediction)}
+  {_describe_measures(prediction)}
 </section>
 """
 
 
-def _measured(prediction: Prediction) -> str:
+def _describe_measures(prediction: Prediction) -> str:
     """Return the numbers behind what was found, folded up; nothing where nothing was."""
     lines = "".join(f"<p>{escape(one)}</p>" for one in wording.findings_lines(prediction))
     if not lines:
@@ -132,7 +132,7 @@ def _override(prediction: Prediction) -> str:
     return f"{MIND} {escape(line)}</p>" if line else ""
 
 
-def _answered(prediction: Prediction, explained: Label, pictures: Pictures) -> str:
+def _draw(prediction: Prediction, explained: Label, pictures: Pictures) -> str:
     tiles = wording.tiles_line(prediction)
     return f"""
   {f"<p>{escape(prediction.missed_words)}</p>" if prediction.missed_words else ""}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sqlite3
@@ -15,6 +14,7 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.orm import Session
 
 from bcd_models.errors import InputError
+from bcd_models.hub.atomic import open_whole
 from clinic.installation import Installation
 from clinic.settings import DATABASE, Settings
 from clinic.storage.audit_log import KEY
@@ -38,19 +38,16 @@ def backup(clinic: Installation, target: Path) -> int:
     """
     if target.exists():
         raise InputError(f"{target} is there already: name another file")
-    # Written piece by piece, for it may be larger than memory, which `write_files` would need.
-    beside = target.with_name(f".{target.name}.new")
     try:
-        # Files can be added meanwhile, none deleted.
-        with clinic.storage.lock_for_saving(), zipfile.ZipFile(beside, "w") as archive:
-            os.chmod(beside, 0o600)  # it holds the audit's key
-            count = _write(clinic, archive)
-        os.replace(beside, target)
+        # Files can be added meanwhile, none deleted. For its owner alone: it holds the audit's key.
+        with (
+            clinic.storage.lock_for_saving(),
+            open_whole(target, mode=0o600) as file,
+            zipfile.ZipFile(file, "w") as archive,
+        ):
+            return _write(clinic, archive)
     except OSError as error:
         raise InputError(f"{target} can't be written: {error.strerror}") from None
-    finally:
-        beside.unlink(missing_ok=True)
-    return count
 
 
 def restore(source: Path, settings: Settings, force: bool = False) -> Path | None:

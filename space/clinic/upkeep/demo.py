@@ -148,14 +148,14 @@ def fill(clinic: Installation, models: Models) -> None:
         return
 
     @cache
-    def analysed(image: str) -> Analysed:
+    def analyse_example(image: str) -> Analysed:
         if _app_has_ended():
             raise SystemExit  # of this thread; the next start goes on
         handed_in = HandedIn((EXAMPLES / f"synthetic-{image}.png").read_bytes(), MPP)
         return analyse(models, [handed_in], models.names)[0]
 
     for patient in PATIENTS:
-        _complete_patient(clinic, doctor, patient, analysed)
+        _complete_patient(clinic, doctor, patient, analyse_example)
     filled.touch()
 
 

@@ -29,7 +29,7 @@ def hooks(network: torch.nn.Module) -> int:
 
 def cells_of(model: BCDClassifier, image: Image.Image) -> np.ndarray:
     ready = [model.prepare(np.array(image))]
-    return model._answering().cells(model._inputs(ready))[0]
+    return model._get_forward().cells(model._inputs(ready))[0]
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "torch"])

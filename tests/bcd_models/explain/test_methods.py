@@ -139,7 +139,7 @@ def test_hirescam_is_one_map_by_export_by_torch_and_by_the_package(
     by_export, inputs = heat(model, patch, "hirescam"), model.preprocess(patch)
     assert not model._is_taken
     assert model._network is None
-    cells = model._answering().contributions(inputs.numpy())[0]
+    cells = model._get_forward().contributions(inputs.numpy())[0]
     assert cells.shape == (6, 6)
     model.runtime = "torch"
     assert np.abs(heat(model, patch, "hirescam") - by_export).max() < 1e-5
@@ -179,7 +179,7 @@ def test_contributions_add_up(light: BCDClassifier, patch: Image.Image, name: st
     """To what the margin is beyond that of an image of the mean colour."""
     with_its_package(name)
     light.runtime = "torch"
-    inputs, forward = light.preprocess(patch).numpy(), light._answering()
+    inputs, forward = light.preprocess(patch).numpy(), light._get_forward()
     decision = light.config.decision
     cells = METHODS[name].compute(forward, inputs, decision, "malignant")[0]
     assert cells.shape == (GRID, GRID)

@@ -453,7 +453,7 @@ def test_an_image_s_company_changes_no_digit(loaded: BCDClassifier) -> None:
     """However many go through the network at a time."""
     side = loaded.config.preprocess.input_size
     pixels = np.random.default_rng(0).normal(size=(37, 3, side, side)).astype(np.float32)
-    forward = loaded._answering()
+    forward = loaded._get_forward()
     alone = np.concatenate([forward.logits(pixels[i : i + 1]) for i in range(len(pixels))])
     for number in (2, 3, 17, 37):
         assert np.array_equal(forward.logits(pixels[:number]), alone[:number])
@@ -516,3 +516,17 @@ def test_exported_for_other_hosts(loaded: BCDClassifier, tmp_path: Path) -> None
     (logits,) = session.run(["logits"], {"pixels": pixels.numpy()})
     with torch.inference_mode():
         assert np.abs(logits - loaded(pixels).numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    "wrap", [torch.nn.DataParallel, lambda network: torch.compile(network, backend="eager")]
+)
+def test_what_wraps_a_network_takes_the_live_one(folder: Path, wrap: Any) -> None:
+    model = BCDClassifier.from_pretrained(folder)
+    pixels = model.preprocess(IMAGES[0])
+    wrapped = wrap(model.network.eval())
+    with torch.inference_mode():
+        before = wrapped(pixels)
+        assert torch.allclose(before, model(pixels), atol=1e-5)
+        model.network.get_classifier().bias += 1
+        assert torch.allclose(wrapped(pixels), before + 1, atol=1e-5)

@@ -55,7 +55,7 @@ PREDICTION = {
     "name", "label", "probability", "decision", "reasons", "threshold", "refer", "model",
     "model_version", "weights_sha256", "width", "height", "words", "notice", "mpp", "scale",
     "tile_probabilities", "tiles", "share", "point", "missed_of_100", "findings", "tile_findings",
-    "ignored",
+    "ignored", "runtime",
 }  # fmt: skip
 OF_GUESTS = ("models", "predict", "explain", "report")
 

@@ -19,7 +19,7 @@ _ENTRY = Struct("<4s4xH18x3H12x")
 _END64 = Struct("<4sQ2H2L4Q")
 _LOCATOR = Struct("<4sLQL")
 _END = Struct("<4s4H2LH")
-_LONGEST_COMMENT = 2**16
+_MAX_COMMENT = 2**16
 _UTF8 = 0x800
 
 
@@ -43,7 +43,7 @@ def _find_directory(file: IO[bytes]) -> tuple[int, int, int]:
     The two starts differ where something was put before the archive.
     """
     length = file.seek(0, io.SEEK_END)
-    tail_at = file.seek(max(0, length - _END.size - _LONGEST_COMMENT))
+    tail_at = file.seek(max(0, length - _END.size - _MAX_COMMENT))
     tail = file.read()
     at = tail.rfind(b"PK\5\6")
     if at < 0 or len(tail) - at < _END.size:

@@ -305,7 +305,7 @@ def randomise(
     steps += [(SEEDS[0], parts) for parts in range(1, trials.CASCADE)]
     for seed, parts in steps:
         network = trials.randomise(own.copy_network(), seed, parts)
-        chance = by_forward(forward=TorchForward(network, model.backbone.cam_layer))
+        chance = by_forward(forward=TorchForward(network))
         for patch, cells in zip(patches, upright, strict=True):
             told = trials.correlate(cells, chance(patch.inputs))
             found.cascade[parts].append(told)

@@ -143,13 +143,13 @@ def fit(groups: Sequence[Group], fingerprint: str, without: int | None = None) -
     numbers, classes = [], []
     for group in groups:
         if group.learnt:
-            own = group.numbers[group.folds != without][:: group.kept, : gate.SEEN]
+            own = group.numbers[group.folds != without][:: group.kept, : gate.NETWORK_NUMBERS]
             numbers.append(own)
             classes.append(np.full(len(own), gate.CLASSES.index(group.learnt)))
     learnt, truth = np.concatenate(numbers), np.concatenate(classes)
     tissue = learnt[truth == 0]
     mean, deviation = _round(tissue.mean(0)), _round(tissue.std(0) + 1e-6)
-    shown = ((learnt - mean) / deviation).clip(-gate.CLIP, gate.CLIP)
+    shown = ((learnt - mean) / deviation).clip(-gate.MAX_DEVIATIONS, gate.MAX_DEVIATIONS)
     network = MLPClassifier(
         (HIDDEN_UNITS,),
         alpha=DECAY,
@@ -231,7 +231,7 @@ def _repeat(place: int, images: Sequence[Any] | NDArray[Any]) -> NDArray[np.int6
 def _measure(images: Iterable[Pixels]) -> Numbers:
     """Return the numbers of images of one shape, as many at once as the library takes."""
     several = iter(images)
-    parts = iter(lambda: list(islice(several, gate.AT_ONCE)), [])
+    parts = iter(lambda: list(islice(several, gate.TILES_AT_ONCE)), [])
     return np.concatenate([gate.measure_tiles(np.stack(part)) for part in parts])
 
 
