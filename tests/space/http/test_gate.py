@@ -33,7 +33,7 @@ from tests.support.serving import (
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # in Gradio
 ROLES = ("guest", "doctor", "admin")
-REFUSED = {303, 400, 401, 403, 404, 405, 422, 429}
+REFUSED_STATUSES = {303, 400, 401, 403, 404, 405, 422, 429}
 STATIC = {"/theme.css", "/gradio_api/theme.css", "/favicon.ico"}
 # What may answer a stranger otherwise; the last is where guests are let in.
 SIGN_IN = {("GET", "/login"), ("GET", "/healthz"), ("POST", "/logout")}
@@ -88,7 +88,7 @@ def answered(client: TestClient, paths: list[str], **more: Any) -> set[str]:
             status, text = asked(client, method, path, **more)
             assert status != 500, f"{method} {path}: {text}"
             assert "Traceback" not in text
-            if status not in REFUSED:
+            if status not in REFUSED_STATUSES:
                 found.add(f"{method} {path}")
     return found
 
