@@ -18,7 +18,7 @@ from bcd_models.decision import log_odds, smooth_margins
 from bcd_models.errors import ImageError, InputError
 from bcd_models.hub import folder as model_folder
 from bcd_models.images.image_list import LabelledImage
-from bcd_models.images.suitability import NUMBERS, NETWORK_NUMBERS, measure_tiles
+from bcd_models.images.suitability import NETWORK_NUMBERS, NUMBERS, measure_tiles
 from bcd_models.local import metrics
 from bcd_models.local.answers import Answers, Progress, answer, find_mpp, pass_on
 from bcd_models.local.drift import Drift, measure_drift

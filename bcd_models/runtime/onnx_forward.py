@@ -81,7 +81,9 @@ def _run_a_few_at_a_time(
     session: InferenceSession, output: str, inputs: NDArray[np.float32]
 ) -> list[NDArray[np.float32]]:
     few = max(1, round(PIXELS_AT_A_TIME / (inputs.shape[-2] * inputs.shape[-1])))
-    return [compute_output(session, output, inputs[i : i + few]) for i in range(0, len(inputs), few)]
+    return [
+        compute_output(session, output, inputs[i : i + few]) for i in range(0, len(inputs), few)
+    ]
 
 
 def compute_output(session: Any, output: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
