@@ -25,9 +25,9 @@ from tests.support.serving import (
     Serving,
     add_account,
     answer,
-    begun,
     in_json,
     sign_in,
+    start_call,
     upload,
 )
 
@@ -401,13 +401,13 @@ def test_nobody_can_name_a_file_of_the_server(serving, owner, others, name) -> N
 def test_gradio_by_itself_takes_none_either(serving) -> None:
     """Should the gate ever let such a path through."""
     client = replace(serving, gate=serving.gate.apps.guest).visitor()
-    event = begun(client, "predict", in_json(str(PATCHES[0])), NAMES[0])
+    event = start_call(client, "predict", in_json(str(PATCHES[0])), NAMES[0])
     assert "event: error" in client.get(f"/gradio_api/call/predict/{event}").text
 
 
 def test_an_answer_is_its_owner_s(serving, owner, others) -> None:
     path = upload(owner, PATCHES[0].read_bytes())
-    event = begun(owner, "explain", in_json(path), NAMES[0], "predicted", 0.5)
+    event = start_call(owner, "explain", in_json(path), NAMES[0], "predicted", 0.5)
     refused_to(others, "GET", f"/gradio_api/call/explain/{event}")
     refused_to(others, "GET", f"/gradio_api/call/anything/{event}")
     refused_to(others, "GET", f"/gradio_api/queue/data?session_hash={event}")

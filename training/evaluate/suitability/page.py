@@ -14,9 +14,8 @@ from bcd_models.errors import InputError
 from training.pages import write_table
 
 FILE = "suitability.json"  # beside the model folders whose gate it measures
-REFUSED_SHARE = (
-    0.005  # of unseen real patches, by the network alone: what the threshold is chosen for
-)
+# Of unseen real patches, by the network alone: what the threshold is chosen for.
+REFUSED_SHARE = 0.005
 MIN_CASE_PATCHES = 20
 MAX_REFUSED, MAX_REFUSED_OF_CASE = 0.03, 0.10  # of real patches; of a case's, and of a rung's
 # Least share refused, of what should be.
