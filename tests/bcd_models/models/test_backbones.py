@@ -29,6 +29,8 @@ from training.train import run as train
 
 MORE: tuple[Backbone, ...] = (
     # A line each: name, timm's name, title, and a cell's side where it isn't 32 pixels.
+    Backbone("resnet18", "resnet18", "ResNet-18"),
+    Backbone("vit_tiny", "vit_tiny_patch16_224", "ViT-Tiny", cell_pixels=16),
 )
 
 
