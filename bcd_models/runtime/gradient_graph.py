@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bcd_models.runtime.choice import thread_count
 from bcd_models.runtime.graph import one_export_at_a_time, point_into_file, write_onnx
-from bcd_models.runtime.onnx_forward import CONTRIBUTIONS, LOGITS, open_session, run
+from bcd_models.runtime.onnx_forward import CONTRIBUTIONS, LOGITS, compute_output, open_session
 from bcd_models.runtime.torch_forward import TorchForward, find_earlier_layer, lay_out_tokens
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _check(graph: bytes, weights: bytes, network: nn.Module, input_size: int) ->
     inputs: NDArray[Any] = pixels.numpy()
     theirs = TorchForward(network).contributions(inputs)
     session = open_session(graph, weights, thread_count())
-    difference = abs(run(session, CONTRIBUTIONS, inputs) - theirs).max()
+    difference = abs(compute_output(session, CONTRIBUTIONS, inputs) - theirs).max()
     if not difference <= TOLERANCE * abs(theirs).max():
         raise ValueError(f"the exported map differs from autograd's by {difference:.2g}")
 

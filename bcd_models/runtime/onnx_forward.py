@@ -57,7 +57,7 @@ class OnnxForward:
 
     def contributions(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return how much of the margin each cell contributes, by HiResCAM, N x h x w."""
-        return run(self._gradient, CONTRIBUTIONS, inputs)
+        return compute_output(self._gradient, CONTRIBUTIONS, inputs)
 
     @cached_property
     def _gradient(self) -> InferenceSession:
@@ -66,7 +66,7 @@ class OnnxForward:
 
     def _run(self, output: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         if len(inputs) == 1:
-            return run(self._alone, output, inputs)
+            return compute_output(self._alone, output, inputs)
         run_share = partial(_run_a_few_at_a_time, self._in_company, output)
         shares = self._threads.map(run_share, np.array_split(inputs, self._shares))
         return np.concatenate([few for share in shares for few in share])
@@ -81,10 +81,12 @@ def _run_a_few_at_a_time(
     session: InferenceSession, output: str, inputs: NDArray[np.float32]
 ) -> list[NDArray[np.float32]]:
     few = max(1, round(PIXELS_AT_A_TIME / (inputs.shape[-2] * inputs.shape[-1])))
-    return [run(session, output, inputs[i : i + few]) for i in range(0, len(inputs), few)]
+    return [
+        compute_output(session, output, inputs[i : i + few]) for i in range(0, len(inputs), few)
+    ]
 
 
-def run(session: Any, output: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def compute_output(session: Any, output: str, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return one output of a session for N x 3 x S x S inputs."""
     (values,) = session.run([output], {INPUT: inputs})
     return values  # type: ignore[no-any-return]

@@ -36,7 +36,7 @@ Row = tuple[str, str, float]  # what was done, how, and the share of labels that
 
 COUNT, SEED = 200, 0
 SIDE, MPP, FIELD_PIXELS = 50, 4.0, 4000
-TIMES = (2, 4, 9)
+ENLARGEMENTS = (2, 4, 9)
 KERNELS = {
     "pixels repeated": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -128,7 +128,7 @@ def compare_patches(
     labels = [one.label for one in model.predict(patches, mpp=MPP)]
     rows = []
     for name, kernel in KERNELS.items():
-        for times in TIMES:
+        for times in ENLARGEMENTS:
             large = [one.resize((SIDE * times, SIDE * times), kernel) for one in patches]
             said = [one.label for one in model.predict(large, mpp=MPP / times)]
             rows.append((f"IDC patches, enlarged {times} times", name, _share(labels, said)))

@@ -45,7 +45,7 @@ from tests.support.serving import answer, in_json, sign_in
 KILLS = 20
 WHOLE_STARTS = (0, KILLS // 2)  # kills of `python space/app.py` itself; the others are of its forks
 SAVERS = 4
-MIN_SAVED = 4  # acknowledged saves that a kill waits for
+MAX_SAVES_AWAITED = 4  # acknowledged saves that a kill waits for
 MAX_DELAY = 0.8  # seconds after those, so that the kill comes in the midst of others
 REPORTS = 2  # of each round's examinations
 PATIENCE = 90  # seconds for a start on a busy machine
@@ -228,7 +228,7 @@ def save_and_kill(
     ]
     for thread in threads:
         thread.start()
-    waited = [saved.begun, *[saved.done] * rng.randint(0, MIN_SAVED)]
+    waited = [saved.begun, *[saved.done] * rng.randint(0, MAX_SAVES_AWAITED)]
     came = [one.acquire(timeout=PATIENCE) for one in waited]
     time.sleep(rng.uniform(0, MAX_DELAY))
     os.kill(process, signal.SIGKILL)

@@ -111,7 +111,7 @@ def _ramp(values: np.ndarray, width: float) -> np.ndarray:
     return np.clip(values / width + 0.5, 0.0, 1.0)
 
 
-def _jittered(rng: np.random.Generator, frame: Frame, spacing: float, jitter: float) -> np.ndarray:
+def _jitter(rng: np.random.Generator, frame: Frame, spacing: float, jitter: float) -> np.ndarray:
     """Rows x columns x 2 points (um), one per grid cell, one cell beyond every border."""
     columns, rows = (math.ceil(side / spacing - 1e-6) + 2 for side in frame.extent)
     centres = np.stack(np.meshgrid(np.arange(columns) - 0.5, np.arange(rows) - 0.5), axis=-1)
@@ -166,7 +166,7 @@ def _add_fat(seed: int, frame: Frame, layers: Layers, cancer: np.ndarray) -> Non
     """White fat vacuoles with thin rims: the rounded cells of a Voronoi pattern."""
     rng = _generator(seed, 3)
     amount = _rough(rng, frame, 330.0) - 1.7 * cancer + rng.uniform(-1.9, 0.1)
-    points = _jittered(rng, frame, FAT_CELL, 0.4)
+    points = _jitter(rng, frame, FAT_CELL, 0.4)
     stride = points.shape[1]
     points = points.reshape(-1, 2)
     kept = frame.at(amount, points) > 0.0
@@ -260,7 +260,7 @@ def _add_glands(
     """Paints ducts and lobules outside the tumour and returns their nuclei, N x 8."""
     rng = _generator(seed, 4)
     warp = 2.2 * _noise(rng, frame, 22.0)
-    places = _jittered(rng, frame, GLAND_GRID, 0.22).reshape(-1, 2)
+    places = _jitter(rng, frame, GLAND_GRID, 0.22).reshape(-1, 2)
     chances = rng.random(len(places))
     places = places[(chances < share) & (frame.at(cancer, places) < 0.5)]
     ellipses = np.vstack([np.zeros((0, 5)), *(_acini(rng, place) for place in places)])
@@ -293,7 +293,7 @@ def _add_tumour(
     nest_weight = _ramp(nest, max(0.25, 0.02 * frame.mpp)) * layers.solid
     nest_weight *= np.minimum(4.0 * cancer, 1.0)
     layers.blend(everywhere, nest_weight, h=0.15, e=0.15)
-    points = _jittered(rng, frame, 9.2, 0.46).reshape(-1, 2)
+    points = _jitter(rng, frame, 9.2, 0.46).reshape(-1, 2)
     places = np.column_stack([points, rng.uniform(0.0, math.pi, len(points))])
     dark = rng.uniform(0.52, 0.68)
     nuclei = _nuclei(rng, places, 4.4, 3.2, dark=dark, spread=0.17, bent=0.2)
@@ -303,17 +303,17 @@ def _add_tumour(
     return nuclei[rng.random(len(points)) < chance]
 
 
-def _scattered(
+def _scatter_nuclei(
     seed: int, frame: Frame, layers: Layers, cancer: np.ndarray, fibres: Fibres
 ) -> np.ndarray:
     """Spindle nuclei along the fibres and patches of lymphocytes, N x 8."""
     rng = _generator(seed, 6)
-    points = _jittered(rng, frame, 24.0, 0.45).reshape(-1, 2)
+    points = _jitter(rng, frame, 24.0, 0.45).reshape(-1, 2)
     places = np.column_stack([points, fibres.direction(frame, points)])
     spindles = _nuclei(rng, places, 5.6, 1.25, dark=0.45, spread=0.2, bent=0.15)
     spindles = spindles[rng.random(len(points)) < 0.45 + 0.25 * frame.at(cancer, points)]
     crowd = _ramp(_rough(rng, frame, 120.0) - rng.uniform(1.2, 2.6), 1.0)
-    points = _jittered(rng, frame, 9.0, 0.45).reshape(-1, 2)
+    points = _jitter(rng, frame, 9.0, 0.45).reshape(-1, 2)
     places = np.column_stack([points, rng.uniform(0.0, math.pi, len(points))])
     round_cells = _nuclei(rng, places, 2.7, 2.5, dark=0.68, bent=0.03)
     chance = 0.006 + 0.6 * frame.at(crowd, points)
@@ -383,7 +383,7 @@ def stain_maps(
     _add_fat(seed, frame, layers, cancer)
     nuclei = [_add_tumour(seed, frame, layers, cancer, fibres)] if cancer.any() else []
     nuclei.append(_add_glands(seed, frame, layers, cancer, glands))
-    nuclei.append(_scattered(seed, frame, layers, cancer, fibres))
+    nuclei.append(_scatter_nuclei(seed, frame, layers, cancer, fibres))
     _add_nuclei(seed, frame, layers, np.vstack(nuclei))
     maps = np.stack([layers.haematoxylin, layers.eosin]).astype(np.float32)
     if slide_background > 0.0:

@@ -162,8 +162,8 @@ class Hub:
         self.faults.clear()
         self.full = False
 
-    def asked(self, pattern: str) -> list[Request]:
-        """The requests so far whose "METHOD /path" matches."""
+    def find_requests(self, pattern: str) -> list[Request]:
+        """Return the requests so far whose "METHOD /path" matches."""
         return [r for r in self.requests if re.search(pattern, f"{r.method} {r.path}")]
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:

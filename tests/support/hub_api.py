@@ -191,11 +191,11 @@ def commit(ask: Handler, repo: Repo, revision: str) -> None:
     lines = [json.loads(line) for line in ask.body.splitlines() if line]
     header = next(line["value"] for line in lines if line["key"] == "header")
     added = {
-        line["value"]["path"]: _added(ask, line)
+        line["value"]["path"]: _read_added(ask, line)
         for line in lines
         if line["key"] in ("file", "lfsFile")
     }
-    removed = [_removed(line) for line in lines if line["key"].startswith("deleted")]
+    removed = [_read_removed(line) for line in lines if line["key"].startswith("deleted")]
     with ask.hub.store.lock:
         parent = ask.commit_at(repo, revision)
         if header.get("parentCommit") not in (None, parent.oid):
@@ -299,7 +299,7 @@ def _ref(what: str, name: str, oid: str) -> dict[str, str]:
     return {"name": name, "ref": f"refs/{what}/{name}", "targetCommit": oid}
 
 
-def _added(ask: Handler, line: dict[str, Any]) -> File:
+def _read_added(ask: Handler, line: dict[str, Any]) -> File:
     value = line["value"]
     if line["key"] == "file":
         return ask.hub.store.keep(base64.b64decode(value["content"]))
@@ -308,6 +308,6 @@ def _added(ask: Handler, line: dict[str, Any]) -> File:
     return ask.hub.store.pointer(value["oid"])
 
 
-def _removed(line: dict[str, Any]) -> str:
+def _read_removed(line: dict[str, Any]) -> str:
     path = line["value"]["path"].rstrip("/")
     return f"{path}/" if line["key"] == "deletedFolder" else path

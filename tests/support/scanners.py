@@ -168,18 +168,18 @@ def write_mrxs(path: Path, image: np.ndarray, mpp: float, downsamples: Sequence[
     down, across = (-(-length // TILE_PIXELS) for length in image.shape[:2])
     slide_id, data = "A" * 32, bytearray()
 
-    def kept(encoded: bytes) -> tuple[int, int, int]:
+    def store(encoded: bytes) -> tuple[int, int, int]:
         data.extend(encoded)
         return len(data) - len(encoded), len(encoded), 0  # where, how long, in which file
 
     pages = [
         [
-            (row * factor * across + column * factor, *kept(encode(tile, "PNG")))
+            (row * factor * across + column * factor, *store(encode(tile, "PNG")))
             for row, column, tile in _whole_tiles(reduce(image, factor))
         ]
         for factor in downsamples
     ]
-    macro = kept(encode(_red(), "JPEG"))
+    macro = store(encode(_red(), "JPEG"))
     (folder / "Data0000.dat").write_bytes(data)
     (folder / "Index.dat").write_bytes(_mirax_index(slide_id, pages, macro))
     (folder / "Slidedat.ini").write_text(_mirax_ini(slide_id, across, down, mpp, downsamples))

@@ -201,7 +201,7 @@ def in_json(path: str) -> dict[str, Any]:
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
-def begun(client: TestClient, endpoint: str, *data: Any) -> str:
+def start_call(client: TestClient, endpoint: str, *data: Any) -> str:
     """Call an endpoint; returns the event."""
     reply = client.post(f"/gradio_api/call/{endpoint}", json={"data": data})
     assert reply.status_code == 200, reply.text
@@ -210,7 +210,7 @@ def begun(client: TestClient, endpoint: str, *data: Any) -> str:
 
 def answer(client: TestClient, endpoint: str, *data: Any) -> list[Any]:
     """Call an endpoint and wait; returns what it answers."""
-    event = begun(client, endpoint, *data)
+    event = start_call(client, endpoint, *data)
     stream = client.get(f"/gradio_api/call/{endpoint}/{event}").text
     assert "event: complete" in stream, stream
     answered: list[Any] = json.loads(stream.rpartition("data: ")[2])

@@ -71,7 +71,7 @@ def begin(
     return process
 
 
-def together(asked: list[str], count: int) -> list[ForkServerProcess]:
+def begin_together(asked: list[str], count: int) -> list[ForkServerProcess]:
     """Start the command as so many processes of one run, joined on the loopback device."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -98,8 +98,8 @@ def _run(
     command.run(train.main, asked)
 
 
-def ended(process: ForkServerProcess) -> int | None:
-    """The exit code, once there is one; None where it had to be killed."""
+def wait_for_exit(process: ForkServerProcess) -> int | None:
+    """Return the exit code, once there is one; None where it had to be killed."""
     process.join(PATIENCE)
     if process.is_alive():
         process.kill()

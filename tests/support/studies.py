@@ -37,8 +37,8 @@ DEFAULT = {
 }
 
 
-def planned(**changes: Any) -> recipe.Recipe:
-    """The recipe with some keys changed."""
+def make_recipe(**changes: Any) -> recipe.Recipe:
+    """Return the recipe with some keys changed."""
     return recipe.Recipe.model_validate(RECIPE | changes)
 
 

@@ -271,7 +271,7 @@ def _png(image: np.ndarray) -> bytes:
     return encoded
 
 
-def _resized(values: np.ndarray, side: int) -> np.ndarray:
+def _resize(values: np.ndarray, side: int) -> np.ndarray:
     """A square field of floats, smoothly enlarged to side x side."""
     image = Image.fromarray(values.astype(np.float32))
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
@@ -284,24 +284,24 @@ def _idc_slide(seed: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
         Labels (cells x cells bool) and stain amounts (2 x H x W float32).
     """
     rng = _pixels(seed, cells)
-    score = _resized(rng.standard_normal((2 + cells // 4,) * 2), cells)
+    score = _resize(rng.standard_normal((2 + cells // 4,) * 2), cells)
     score = score + 0.3 * rng.standard_normal((cells, cells))
     score[cells // 2, cells // 2] = np.inf  # a tumour patch that stays whole however it is turned
     share = float(np.clip(rng.normal(IDC_POSITIVE + 0.02, 0.06), 0.1, 0.5))
     labels = score >= np.sort(score, axis=None)[-max(1, math.floor(share * cells**2))]
     side = cells * IDC_PIXELS
-    cancer = np.clip(4.0 * _resized(labels, side) - 1.5, 0.0, 1.0)
+    cancer = np.clip(4.0 * _resize(labels, side) - 1.5, 0.0, 1.0)
     maps = stain_maps(seed, Frame(side, side, IDC_MPP), cancer, slide_background=0.04, glands=0.5)
     return labels, maps
 
 
-def _turned(field: np.ndarray, way: int) -> np.ndarray:
+def _turn(field: np.ndarray, way: int) -> np.ndarray:
     """The last two axes of a square field, turned (and mirrored from way 4 on)."""
     mirrored = np.swapaxes(field, -1, -2) if way >= 4 else field
     return np.rot90(mirrored, way % 4, axes=(-2, -1))
 
 
-def _chosen(rng: np.random.Generator, labels: np.ndarray, count: int) -> np.ndarray:
+def _choose_cells(rng: np.random.Generator, labels: np.ndarray, count: int) -> np.ndarray:
     """`count` cells of a label grid (count x 2: row, column), in order, both labels among them."""
     ones, zeros = (rng.permutation(np.flatnonzero(side)) for side in (labels, ~labels))
     positive = min(max(1, round(count * labels.mean())), len(ones), count - 1)
@@ -323,7 +323,7 @@ def _idc_patches(
         if way == 0:
             # Slivers come from one further row and column of cells.
             slide = _idc_slide(1_000 * seed + case // ways, cells + (slivers > 0))
-        labels, maps = (_turned(field, way) for field in slide)
+        labels, maps = (_turn(field, way) for field in slide)
         cut = slivers // cases + (case < slivers % cases)
         yield from _idc_case(first_case + case, labels, maps, (patches_per_case, cut), seed)
 
@@ -335,7 +335,7 @@ def _idc_case(
     rng = _pixels(seed, case, 1)
     full, cut = counts
     cells = math.ceil(math.sqrt(full))
-    chosen = _chosen(rng, labels[:cells, :cells], full)
+    chosen = _choose_cells(rng, labels[:cells, :cells], full)
     places = [(*place, IDC_PIXELS, IDC_PIXELS) for place in chosen]
     short = rng.integers(1, IDC_PIXELS, 2)  # what the slide's edges leave of the last row, column
     places += [(cells, i, short[0], IDC_PIXELS) for i in range(min(cut, cells))]

@@ -14,7 +14,7 @@ from bcd_models.explanation import Explanation, colour_map
 from clinic.storage.shown_images import encode_png
 
 MAX_SIDE = 800
-SEEN, LEFT_OUT = 255, 128  # alpha of a stored heat map; 0: not looked at
+SEEN_ALPHA, LEFT_OUT_ALPHA = 255, 128  # alpha of a stored heat map; 0: not looked at
 
 
 def resize_for_display(explanation: Explanation) -> Explanation:
@@ -60,9 +60,9 @@ def encode_heat_map(explanation: Explanation) -> bytes:
     shown = _resize_map(explanation, display_size((width, height)))
     grey = Image.fromarray(np.rint(shown.heatmap * 255).astype(np.uint8))
     if not shown.seen.all():
-        alpha = np.where(shown.seen, SEEN, 0)
+        alpha = np.where(shown.seen, SEEN_ALPHA, 0)
         if shown.left_out is not None:
-            alpha[shown.left_out] = LEFT_OUT
+            alpha[shown.left_out] = LEFT_OUT_ALPHA
         grey.putalpha(Image.fromarray(alpha.astype(np.uint8)))
     return encode_png(grey)
 
@@ -73,7 +73,7 @@ def decode_heat_map(
     """Return a stored heat map, from 0 to 255, and its pixels looked at and left out."""
     with Image.open(io.BytesIO(png)) as stored:
         grey, alpha = map(np.asarray, stored.convert("LA").split())
-    return grey, alpha == SEEN, alpha == LEFT_OUT
+    return grey, alpha == SEEN_ALPHA, alpha == LEFT_OUT_ALPHA
 
 
 def _resize_map(explanation: Explanation, size: tuple[int, int]) -> Explanation:

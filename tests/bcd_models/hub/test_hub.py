@@ -87,7 +87,7 @@ def test_a_model_comes_back_by_its_id(
     assert {path.name for path in snapshot.iterdir()} == {
         "config.json", "metrics.json", *GRAPHS, "model.safetensors",
     }  # fmt: skip
-    paths = [request.path for request in hub.asked("HEAD .*resolve")]
+    paths = [request.path for request in hub.find_requests("HEAD .*resolve")]
     assert f"/resolve/{SCHEMA_TAG}/config.json" in paths[0]  # nothing is tagged so
     assert "/resolve/main/config.json" in paths[1]
     assert all(commit in path for path in paths[2:])  # one commit for all that follows
@@ -212,9 +212,10 @@ def test_a_warm_cache_needs_no_network_and_force_asks_again(
     assert client.run(f"value = load({options}, local_files_only=True)") == answer
     assert hub.requests == []
     assert client.run(f"value = load({options})") == answer
-    assert [r.method for r in hub.asked(RESOLVE)] == ["HEAD"]  # is the tag still where it was?
+    # Is the tag still where it was?
+    assert [r.method for r in hub.find_requests(RESOLVE)] == ["HEAD"]
     client.run(f"load({options}, force_download=True)")
-    assert len(hub.asked("GET .*(config.json|metrics.json|model.safetensors)")) == 3
+    assert len(hub.find_requests("GET .*(config.json|metrics.json|model.safetensors)")) == 3
     both = client.fails(f"load({options}, force_download=True, local_files_only=True)")
     assert "contradict each other" in both
 
@@ -225,7 +226,7 @@ def test_figures_that_are_not_there_are_not_asked_for_twice(
     hub.remove_file(repo, "metrics.json")
     for _ in range(2):
         assert client.run(f"value = load({repo!r}, cache_dir={str(tmp_path)!r})") == answer
-    assert len(hub.asked("metrics.json")) == 1
+    assert len(hub.find_requests("metrics.json")) == 1
 
 
 def test_the_token_opens_a_private_model_and_goes_to_the_hub_alone(
@@ -235,9 +236,9 @@ def test_the_token_opens_a_private_model_and_goes_to_the_hub_alone(
     hub.requests.clear()
     options = f"'org/private', token={hub.read_token!r}, cache_dir={str(tmp_path)!r}"
     assert client.run(f"value = load({options})") == answer
-    assert all(request.token for request in hub.asked("/org/private/"))
-    assert hub.asked("/cdn/")
-    assert not any(request.token for request in hub.asked("/cdn/"))
+    assert all(request.token for request in hub.find_requests("/org/private/"))
+    assert hub.find_requests("/cdn/")
+    assert not any(request.token for request in hub.find_requests("/cdn/"))
 
 
 def test_push_makes_one_commit_or_none(

@@ -139,7 +139,7 @@ usual, constants.DOWNLOAD_CHUNK_SIZE = constants.DOWNLOAD_CHUNK_SIZE, 500
 """)
     loads(client, repo, tmp_path, light_sha256)
     client.run("constants.DOWNLOAD_CHUNK_SIZE = usual")
-    statuses = [r.status for r in hub.asked(f"GET .*{name}") if r.status != 302]
+    statuses = [r.status for r in hub.find_requests(f"GET .*{name}") if r.status != 302]
     assert statuses == [200, 206, 206]  # it goes on from where it was
 
 
@@ -204,7 +204,7 @@ def test_a_repository_with_a_pickle_only(
     told = refusal(client, hub, "org/pickle", cache_dir=str(tmp_path))
     assert "has no model.safetensors" in told
     assert "never pickles" in told
-    assert not hub.asked("pytorch_model")
+    assert not hub.find_requests("pytorch_model")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ from training.evaluate import measure
 from training.publish import model as publish
 from training.train import run as train
 
-MORE = (
+MORE: tuple[Backbone, ...] = (
+    # A line each: name, timm's name, title, and a cell's side where it isn't 32 pixels.
     Backbone("resnet18", "resnet18", "ResNet-18"),
     Backbone("vit_tiny", "vit_tiny_patch16_224", "ViT-Tiny", cell_pixels=16),
 )
@@ -70,6 +71,11 @@ class BackboneTests:
         saved = tmp_path_factory.mktemp("saved") / "model"
         model.save_pretrained(saved)
         return saved
+
+    def test_its_cells_are_as_large_as_timm_says(self) -> None:
+        """The app, which has no timm, reads their size from the entry."""
+        last = timm.create_model(self.backbone.timm_name).feature_info[-1]
+        assert last["reduction"] == self.backbone.cell_pixels
 
     def test_it_comes_back_and_answers_by_its_export(
         self, model: BCDClassifier, folder: Path, patches: list[Image.Image]

@@ -22,7 +22,7 @@ from clinic.records.patient_fields import PatientForm
 from clinic.reports import service as reports
 from clinic.storage.actor import Actor
 from clinic.storage.tables import AuditEntry, Examination, Look, Patient, Read, StoredReport
-from tests.support.serving import Serving, add_account, begun, in_json, sign_in, upload
+from tests.support.serving import Serving, add_account, in_json, sign_in, start_call, upload
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # in Gradio
 SECRET = "hers-alone"
@@ -182,7 +182,7 @@ def test_an_image_that_unpacks_to_very_much_is_refused(serving) -> None:
     bomb = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     client = serving.visitor()
-    event = begun(
+    event = start_call(
         client, "predict", in_json(upload(client, bomb.getvalue())), serving.models.names[0]
     )
     stream = client.get(f"/gradio_api/call/predict/{event}").text

@@ -51,10 +51,10 @@ from tests.support.serving import (
     SignedIn,
     add_account,
     answer,
-    begun,
     in_json,
     serving_at,
     sign_in_doctor,
+    start_call,
     upload,
 )
 from tests.support.serving import sign_in as log_in
@@ -107,7 +107,7 @@ def told_both(client: TestClient, path: str, status: int, sentence: str) -> None
 
 def failure(client: TestClient, endpoint: str, *data: Any) -> str:
     """What a call that fails tells."""
-    number = begun(client, endpoint, *data)
+    number = start_call(client, endpoint, *data)
     stream = client.get(f"/gradio_api/call/{endpoint}/{number}").text
     assert "event: error" in stream, stream
     assert "Traceback" not in stream

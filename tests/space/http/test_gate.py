@@ -25,15 +25,15 @@ from tests.support.serving import (
     Serving,
     add_account,
     answer,
-    begun,
     in_json,
     sign_in,
+    start_call,
     upload,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning")  # in Gradio
 ROLES = ("guest", "doctor", "admin")
-REFUSED = {303, 400, 401, 403, 404, 405, 422, 429}
+REFUSED_STATUSES = {303, 400, 401, 403, 404, 405, 422, 429}
 STATIC = {"/theme.css", "/gradio_api/theme.css", "/favicon.ico"}
 # What may answer a stranger otherwise; the last is where guests are let in.
 SIGN_IN = {("GET", "/login"), ("GET", "/healthz"), ("POST", "/logout")}
@@ -88,7 +88,7 @@ def answered(client: TestClient, paths: list[str], **more: Any) -> set[str]:
             status, text = asked(client, method, path, **more)
             assert status != 500, f"{method} {path}: {text}"
             assert "Traceback" not in text
-            if status not in REFUSED:
+            if status not in REFUSED_STATUSES:
                 found.add(f"{method} {path}")
     return found
 
@@ -401,13 +401,13 @@ def test_nobody_can_name_a_file_of_the_server(serving, owner, others, name) -> N
 def test_gradio_by_itself_takes_none_either(serving) -> None:
     """Should the gate ever let such a path through."""
     client = replace(serving, gate=serving.gate.apps.guest).visitor()
-    event = begun(client, "predict", in_json(str(PATCHES[0])), NAMES[0])
+    event = start_call(client, "predict", in_json(str(PATCHES[0])), NAMES[0])
     assert "event: error" in client.get(f"/gradio_api/call/predict/{event}").text
 
 
 def test_an_answer_is_its_owner_s(serving, owner, others) -> None:
     path = upload(owner, PATCHES[0].read_bytes())
-    event = begun(owner, "explain", in_json(path), NAMES[0], "predicted", 0.5)
+    event = start_call(owner, "explain", in_json(path), NAMES[0], "predicted", 0.5)
     refused_to(others, "GET", f"/gradio_api/call/explain/{event}")
     refused_to(others, "GET", f"/gradio_api/call/anything/{event}")
     refused_to(others, "GET", f"/gradio_api/queue/data?session_hash={event}")

@@ -44,10 +44,10 @@ from tests.support.serving import (
     Serving,
     SignedIn,
     answer,
-    begun,
     in_json,
     serving_at,
     sign_in_doctor,
+    start_call,
     upload,
 )
 from tests.support.slides import SMALL_MPP, draw_layout, drawn_layout, write_slide
@@ -490,7 +490,7 @@ def test_a_guest_s_answer_is_nobody_s(serving: Serving, reader: Reader) -> None:
 
 def test_what_fails_shows_nothing(reader: Reader) -> None:
     before = rows_of(reader.clinic)
-    event = begun(reader.client, "predict", reader.hand_in(), "other")
+    event = start_call(reader.client, "predict", reader.hand_in(), "other")
     assert "event: error" in reader.client.get(f"/gradio_api/call/predict/{event}").text
     assert rows_of(reader.clinic) == before
 
@@ -548,7 +548,7 @@ def test_no_answer_goes_out_of_the_app_that_is_not_kept(
             "report": [NAMES[0]],
         }
         for endpoint, more in asked.items():
-            event = begun(reader.client, endpoint, reader.hand_in(), *more)
+            event = start_call(reader.client, endpoint, reader.hand_in(), *more)
             stream = reader.client.get(f"/gradio_api/call/{endpoint}/{event}").text
             assert "event: error" in stream
             assert "probability" not in stream

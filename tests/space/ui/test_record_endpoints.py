@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from clinic.records import examinations, patients
 from clinic.storage.actor import Actor
 from tests.support.clinic import NAMES, PATCHES
-from tests.support.serving import Serving, add_account, answer, begun, in_json, upload
+from tests.support.serving import Serving, add_account, answer, in_json, start_call, upload
 
 ENDPOINTS = ("create_patient", "save_examination", "record_read", "examination_report")
 
@@ -56,7 +56,7 @@ def _calls(record: Record, image: object) -> dict[str, list[object]]:
 
 def told(client: TestClient, endpoint: str, *data: object) -> str:
     """What a call that fails tells."""
-    event = begun(client, endpoint, *data)
+    event = start_call(client, endpoint, *data)
     stream = client.get(f"/gradio_api/call/{endpoint}/{event}").text
     assert "event: error" in stream, stream
     return stream

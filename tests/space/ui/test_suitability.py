@@ -12,10 +12,10 @@ from tests.support.clinic import PATCHES, draw_photograph
 from tests.support.serving import (
     Serving,
     answer,
-    begun,
     in_json,
     serving_at,
     sign_in_doctor,
+    start_call,
     upload,
 )
 
@@ -47,7 +47,7 @@ def test_a_guest_s_script_is_answered_all_the_same_where_it_asks(judging: Servin
     assert answered["decision"] == answered["label"]
     assert (answered["findings"], answered["ignored"]) == ([], refused["findings"])
     image = in_json(upload(client, draw_photograph()))
-    event = begun(client, "predict", image, *AT, "never")
+    event = start_call(client, "predict", image, *AT, "never")
     assert "event: error" in client.get(f"/gradio_api/call/predict/{event}").text
 
 

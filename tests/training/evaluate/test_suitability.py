@@ -44,7 +44,7 @@ def test_the_command_fits_measures_and_stores(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(negatives, "CROPS", 40)
-    monkeypatch.setattr(negatives, "DRAWN_KINDS", 40)
+    monkeypatch.setattr(negatives, "IMAGES_PER_DRAWN_KIND", 40)
     monkeypatch.setattr(measure, "PASSES", 15)
     monkeypatch.setattr(measure, "LADDER", measure.LADDER[:2])
     folder, out = tmp_path / "model", tmp_path / "suitability.json"

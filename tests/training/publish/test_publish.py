@@ -130,7 +130,7 @@ def test_a_dry_run_shows_what_would_change_and_sends_nothing(
     assert "+ model.safetensors  4." in done.out
     assert "nothing was sent" in done.out
     assert ("model", "dry/model") not in hub.store.repos
-    assert not hub.asked("(POST|PUT|DELETE) .*(dry/model|create)")
+    assert not hub.find_requests("(POST|PUT|DELETE) .*(dry/model|create)")
 
 
 def test_a_model_comes_back_whole(
@@ -168,9 +168,9 @@ def test_the_tag_of_a_schema_follows_what_is_published(
         assert run(*asked).code == 0
         tags = hub.repo("org/tagged").tags
         assert tags[SCHEMA_TAG].oid == hub.commits("org/tagged")[-1].oid
-    before = len(hub.asked("(POST|DELETE) .*org/tagged/tag/"))
+    before = len(hub.find_requests("(POST|DELETE) .*org/tagged/tag/"))
     assert run(*asked).code == 0  # nothing to send, nothing to tag
-    assert len(hub.asked("(POST|DELETE) .*org/tagged/tag/")) == before == 3
+    assert len(hub.find_requests("(POST|DELETE) .*org/tagged/tag/")) == before == 3
 
 
 def model_facts(folder: Path) -> tuple[str, str, str]:
@@ -400,10 +400,10 @@ def test_what_may_pass_is_tried_again(
 ) -> None:
     name = f"org/patient-{status}-{request_line.count('/')}{len(request_line)}"
     hub.fail(request_line, status, times=2, retry_after=1)
-    before = len(hub.asked(request_line))
+    before = len(hub.find_requests(request_line))
     done = run("--space", "--repo-id", name, "--verify")
     assert done.code == 0, done.err
-    assert len(hub.asked(request_line)) - before == 3
+    assert len(hub.find_requests(request_line)) - before == 3
     assert len(hub.commits(name, "space")) == 1
 
 
@@ -411,7 +411,7 @@ def test_a_commit_whose_answer_is_lost_is_not_made_twice(run: Publish, hub: Hub)
     hub.cut("POST .*/commit/", after=5)
     done = run("--space", "--repo-id", "org/lost", "--verify")
     assert done.code == 0, done.err
-    assert len(hub.asked("POST .*org/lost/commit/")) == 1
+    assert len(hub.find_requests("POST .*org/lost/commit/")) == 1
     assert len(hub.commits("org/lost", "space")) == 1
 
 
@@ -446,10 +446,10 @@ def test_what_somebody_else_changed_meanwhile_is_not_overwritten(run: Publish, h
     hub.add_repo("org/busy", {"README.md": b"---\nsdk: gradio\n---\nold"}, "space")
     hub.slow("POST .*/preupload/", 1.0)
     cards = "POST /api/validate-yaml"  # what comes right before the slow one
-    before = len(hub.asked(cards))
+    before = len(hub.find_requests(cards))
 
     def change() -> None:
-        while len(hub.asked(cards)) == before:
+        while len(hub.find_requests(cards)) == before:
             time.sleep(0.02)
         hub.add_repo("org/busy", {"theirs.md": b"theirs"}, "space")
 

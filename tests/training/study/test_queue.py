@@ -15,7 +15,7 @@ import yaml
 
 from bcd_models.errors import BCDError, InputError
 from tests.conftest import ROOT
-from tests.support.predicted import predicted
+from tests.support.predictions import write_predictions
 from tests.support.processes import running
 from tests.support.reports import make_report
 from training.compare import page
@@ -292,7 +292,7 @@ def test_an_arm_goes_on_where_its_first_fold_lifts_the_ensemble(tmp_path: Path, 
         "mobilenetv2/dark-horse": LIFTS[said],
     }
     for name, told in margins.items():
-        predicted(study.out / "runs" / name / "seed-0-fold-2", LABELS, told)
+        write_predictions(study.out / "runs" / name / "seed-0-fold-2", LABELS, told)
     stages = [[step.name for step in stage] for stage in plan_trainings(study)][2:]
     first, second = (f"mobilenetv2/dark-horse/seed-0-fold-{fold}: answers" for fold in (2, 0))
     assert stages[0] == [first]

@@ -78,9 +78,9 @@ def test_processes_equal_one_that_accumulates(
     for name, accumulate in (("pair", each), ("single", 2 * each)):
         config = small_runs.write(tmp_path / f"{name}.yaml", accumulate=accumulate, **changes)
         asked[name] = arguments(config, corpus_folder, tmp_path / name)
-    pair = small_runs.together(asked["pair"], 2)
+    pair = small_runs.begin_together(asked["pair"], 2)
     single = small_runs.begin(asked["single"])
-    assert [small_runs.ended(process) for process in (*pair, single)] == [0, 0, 0]
+    assert [small_runs.wait_for_exit(process) for process in (*pair, single)] == [0, 0, 0]
     runs = [tmp_path / name for name in asked]
     assert furthest(*map(parameters, runs)) < SUMMED_OTHERWISE
     for line, other in zip(*map(lines, runs), strict=True):
@@ -106,7 +106,7 @@ def test_accelerate_launches_processes(corpus_folder: Path, tmp_path: Path) -> N
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
     single = small_runs.begin(arguments(accumulating, corpus_folder, tmp_path / "single"))
-    assert small_runs.ended(single) == 0
+    assert small_runs.wait_for_exit(single) == 0
     pair, single = (parameters(tmp_path / name) for name in ("pair", "single"))
     assert furthest(pair, single) < SUMMED_OTHERWISE
 
@@ -436,12 +436,12 @@ def test_a_full_disk_at_a_checkpoint(
     before = parameters(out)
     said = tmp_path / "said"
     full = small_runs.begin([*asked, "--resume"], said, most_bytes)
-    assert small_runs.ended(full) == 2
+    assert small_runs.wait_for_exit(full) == 2
     assert "Traceback" not in said.read_text()
     assert said.read_text().splitlines()[-1].startswith("error: ")
     assert "make room" in said.read_text().splitlines()[-1]
     assert furthest(before, parameters(out)) == 0
     assert lines(out)[:1] == lines(unbroken)[:1]
     again = small_runs.begin([*asked, "--resume"])
-    assert small_runs.ended(again) == 0
+    assert small_runs.wait_for_exit(again) == 0
     assert_equal(out, unbroken)

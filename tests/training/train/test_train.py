@@ -114,7 +114,7 @@ def test_a_run_killed_at_any_moment_resumes(
     out = tmp_path / "killed"
     asked = [*arguments(config, corpus_folder, out), "--resume"]
     started = time.monotonic()
-    assert small_runs.ended(small_runs.begin([*asked[:5], str(tmp_path / "timed")])) == 0
+    assert small_runs.wait_for_exit(small_runs.begin([*asked[:5], str(tmp_path / "timed")])) == 0
     whole = time.monotonic() - started
     moments = random.Random(time.time_ns())
     for _ in range(8):
@@ -123,7 +123,7 @@ def test_a_run_killed_at_any_moment_resumes(
             time.sleep(0.01)
         begun.kill()
         begun.join()
-    assert small_runs.ended(small_runs.begin(asked)) == 0
+    assert small_runs.wait_for_exit(small_runs.begin(asked)) == 0
     assert_equal(out, run)
 
 
@@ -161,7 +161,7 @@ def test_two_runs_never_share_a_folder(
     assert "is not empty: choose another folder" in refused(asked, capsys)
     assert "is another run's at this moment" in refused([*asked, "--resume"], capsys)
     assert first.is_alive()
-    assert small_runs.ended(first) == 0
+    assert small_runs.wait_for_exit(first) == 0
     assert_equal(out, run)
 
 

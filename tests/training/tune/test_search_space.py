@@ -8,13 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from bcd_models.errors import InputError
-from tests.support.studies import DEFAULT, RECIPE, planned, write
+from tests.support.studies import DEFAULT, RECIPE, make_recipe, write
 from training.recipes import schema as recipe
 from training.tune.space import apply_parameters, read_parameters, trial_recipe
 
 
 def test_parameters_become_a_recipe_and_the_default_is_one_of_them() -> None:
-    plan = planned()
+    plan = make_recipe()
     assert read_parameters(plan) == DEFAULT
     tuned = apply_parameters(
         plan, DEFAULT | {"phases.learning_rate": 0.0005, "augment.jitter": 0.25}
@@ -29,13 +29,13 @@ def test_parameters_become_a_recipe_and_the_default_is_one_of_them() -> None:
 
 
 def test_mixup_can_be_off_and_other_numbers_can_be_tuned() -> None:
-    mixup = planned().tune.space["augment.mixup"]
+    mixup = make_recipe().tune.space["augment.mixup"]
     assert [mixup.holds(value) for value in (0, 0.1, 0.4, 0.05, 0.5)] == [True] * 3 + [False] * 2
     space = {
         "drop_path": {"low": 0, "high": 0.3},
         "batch_size": {"low": 32, "high": 96, "step": 32},
     }
-    plan = planned(tune={"space": space})
+    plan = make_recipe(tune={"space": space})
     assert read_parameters(plan) == {"drop_path": 0, "batch_size": 64}
     assert apply_parameters(plan, {"drop_path": 0.1, "batch_size": 96.0}).batch_size == 96
 
@@ -46,7 +46,7 @@ def test_degradations_are_tuned_like_any_number() -> None:
         "degrade.noise": {"low": 0, "high": 20},
         "degrade.jpeg": {"low": 20, "high": 60, "step": 10},
     }
-    plan = planned(tune={"space": space}, degrade={"noise": 10, "jpeg": 30})
+    plan = make_recipe(tune={"space": space}, degrade={"noise": 10, "jpeg": 30})
     assert read_parameters(plan) == {
         "degrade.strength": 1,
         "degrade.noise": 10,
@@ -56,7 +56,7 @@ def test_degradations_are_tuned_like_any_number() -> None:
     tuned = apply_parameters(plan, drawn).degrade
     assert (tuned.strength, tuned.noise, tuned.jpeg, tuned.blur) == (1.4, 5.5, 40, 0)
     with pytest.raises(ValidationError, match=r"degrade\.jpeg takes whole numbers"):
-        planned(tune={"space": {"degrade.jpeg": {"low": 20, "high": 60}}})
+        make_recipe(tune={"space": {"degrade.jpeg": {"low": 20, "high": 60}}})
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,4 @@ def test_spaces_are_read_strictly(tmp_path: Path, space: dict, reason: str) -> N
 )
 def test_the_default_must_lie_in_the_space(change: dict, reason: str) -> None:
     with pytest.raises(InputError, match=reason):
-        read_parameters(planned(**change))
+        read_parameters(make_recipe(**change))

@@ -23,8 +23,8 @@ from tests.support.studies import (
     DEFAULT,
     RECIPE,
     arguments,
+    make_recipe,
     measure_by_learning_rate,
-    planned,
     run,
     study_at,
     trials_of,
@@ -62,7 +62,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]:
 
 
 def test_what_is_written_is_a_recipe_that_train_takes(tmp_path: Path) -> None:
-    plan = planned()
+    plan = make_recipe()
     path = tmp_path / "tuned.yaml"
     assert recipe.read(tune.write_recipe(plan, "The default stays.", path)) == plan
     tuned = apply_parameters(plan, DEFAULT | {"phases.learning_rate": 0.0005})
@@ -89,7 +89,7 @@ def test_a_study_leaves_a_recipe_and_pages(finished: Path) -> None:
     assert default.params == DEFAULT
     assert drawn.params.keys() == DEFAULT.keys()
     best = max((default, drawn), key=lambda trial: trial.value or 0)
-    assert tuned == apply_parameters(planned(), best.params).model_copy(update={"arm": "tuned"})
+    assert tuned == apply_parameters(make_recipe(), best.params).model_copy(update={"arm": "tuned"})
     text = (finished / "study.md").read_text()
     with study_at(finished) as study:
         bound = study.user_attrs
@@ -170,7 +170,7 @@ def test_where_a_recipe_degrades_a_trial_is_judged_on_clean_and_degraded_alike(
     corpus_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, degrade: dict[str, int]
 ) -> None:
     space = RECIPE["tune"] | {"space": {"degrade.strength": {"low": 0.5, "high": 1.5}}}
-    plan = planned(degrade=degrade, tune=space)
+    plan = make_recipe(degrade=degrade, tune=space)
     bench = trials.prepare_bench(plan, corpus_folder, None, tmp_path)
     trained: list[Any] = []
 

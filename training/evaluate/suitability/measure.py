@@ -42,7 +42,7 @@ from training.evaluate.suitability import negatives
 from training.evaluate.suitability.negatives import Learnt
 from training.evaluate.suitability.page import (
     MIN_CASE_PATCHES,
-    REFUSED,
+    REFUSED_SHARE,
     Refused,
     Suitability,
     tabulate,
@@ -109,7 +109,7 @@ def measure(corpus_folder: Path) -> Suitability:
     for fold, config in enumerate(by_fold):
         own = clean.folds == fold
         odds[own] = gate.against_tissue(gate.score(clean.numbers[own], config))
-    threshold = float(f"{np.quantile(odds, 1 - REFUSED):.{DIGITS}g}")
+    threshold = float(f"{np.quantile(odds, 1 - REFUSED_SHARE):.{DIGITS}g}")
     judges = [config.model_copy(update={"threshold": threshold}) for config in by_fold]
     stored = fit([*tissue, *others], about).model_copy(update={"threshold": threshold})
     names = _judge(clean, judges)

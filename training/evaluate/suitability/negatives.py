@@ -26,7 +26,7 @@ Learnt = Literal["tissue", "stain", "picture", "pen"]
 
 SIDE = 50
 CROPS = 150  # of a photograph or document, of many sizes
-DRAWN_KINDS = 200  # of a kind that is drawn
+IMAGES_PER_DRAWN_KIND = 200
 SHIPPED = {
     "skimage": (
         "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "clock_motion.png",
@@ -70,7 +70,7 @@ def read_real_stain(rng: Rng) -> NDArray[np.uint8] | None:
 def draw_all(rng: Rng) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
     """Yield kind, source and images of each kind that is drawn."""
     for source, (kind, draw) in DRAWERS.items():
-        yield kind, source, np.stack([draw(rng) for _ in range(DRAWN_KINDS)])
+        yield kind, source, np.stack([draw(rng) for _ in range(IMAGES_PER_DRAWN_KIND)])
 
 
 def stain_brown(pixels: Pixels, rng: Rng) -> Pixels:

@@ -14,7 +14,8 @@ from bcd_models.errors import InputError
 from training.pages import write_table
 
 FILE = "suitability.json"  # beside the model folders whose gate it measures
-REFUSED = 0.005  # of unseen real patches, by the network alone: what the threshold is chosen for
+# Of unseen real patches, by the network alone: what the threshold is chosen for.
+REFUSED_SHARE = 0.005
 MIN_CASE_PATCHES = 20
 MAX_REFUSED, MAX_REFUSED_OF_CASE = 0.03, 0.10  # of real patches; of a case's, and of a rung's
 # Least share refused, of what should be.
@@ -100,7 +101,7 @@ def tabulate(document: Suitability) -> str:
     below = (
         "Each is judged by a gate that has learnt neither from its case nor from its source; one "
         "number, the threshold, is chosen on the same real patches, to refuse "
-        f"{REFUSED:.1%} of them."
+        f"{REFUSED_SHARE:.1%} of them."
     )
     if refused:
         below += (

@@ -11,8 +11,8 @@ from training.corpus import predictions
 from training.run_folder import PREDICTIONS
 
 
-def predicted(folder: Path, labels: str, margins: list[float], source: str = "idc") -> Path:
-    """A run's folder that predicted one image a label, m or b; those of one name hold the same."""
+def write_predictions(folder: Path, labels: str, margins: list[float], source: str = "idc") -> Path:
+    """Write a run's folder that predicted an image a label, m or b; those of one name are alike."""
     malignant = [label == "m" for label in labels]
     frame = pd.DataFrame(
         {
