@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import wraps
 from html import escape
-from typing import Any, ParamSpec
+from typing import Literal, ParamSpec, TypedDict
 
 import gradio as gr
 
@@ -39,9 +39,19 @@ LINKS = {
         ("Account", "/account"),
     ),
 }
+
+
+class _Private(TypedDict):
+    api_visibility: Literal["private"]
+
+
+class _Quick(_Private):
+    show_progress: Literal["hidden"]
+
+
 # Arguments of listeners that scripts shall not find, and of those that answer at once, too.
-PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-QUICK: dict[str, Any] = {"show_progress": "hidden", **PRIVATE}
+PRIVATE: _Private = {"api_visibility": "private"}
+QUICK: _Quick = {"show_progress": "hidden", **PRIVATE}
 
 P = ParamSpec("P")
 
