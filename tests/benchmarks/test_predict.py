@@ -123,9 +123,9 @@ def test_a_folder(name: str, model: BCDClassifier, folder: Path) -> None:
     gated, paths = copy.deepcopy(model), sorted(folder.iterdir())
     leave_out_gate(model)
     whole, ours, forward = in_turn(streamed(gated, paths), streamed(model, paths), ready, runs=3)
-    for what, took, bound in (
-        (f"folder of {FOLDER:,} patches without the gate, images/s, {name}", ours, 0.85),
-        (f"the same with the gate, {name}", whole, 0.65),  # which may cost 0.3 of an answer
+    for what, took, bound in (  # the looser bound first: a missed one ends the test
+        (f"folder of {FOLDER:,} patches, images/s, {name}", whole, 0.65),  # the gate may cost 0.3
+        (f"the same without the gate, {name}", ours, 0.85),
     ):
         record(
             what,

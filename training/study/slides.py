@@ -11,6 +11,8 @@ labels are compared with the patches'.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,12 +37,15 @@ from training.corpus.selection import Corpus, open_corpus
 from training.evaluate import answers
 from training.run_folder import MODEL, read_provenance
 from training.study.pyramid import write_slide
+from training.study.scanners import write_dicom, write_svs
 
 FILE = "slides.json"
 ENLARGEMENT = 4  # that a patch is enlarged: 1 micrometre a pixel
 GLASS = 243
 LEVELS = ((1,), (1, 4), (1, 4, 16))
 JPEGS = (None, *((quality, chroma) for quality in (90, 70) for chroma in ("4:4:4", "4:2:0")))
+# Writes a slide into a folder: level 0, its micrometres a pixel, how much each level is reduced.
+Write = Callable[[Path, NDArray[np.uint8], float, Sequence[int]], Path]
 BEGIN, END = "<!-- whole cases: written by training.study -->", "<!-- end -->"
 
 
@@ -103,16 +108,15 @@ def measure(model: BCDClassifier, runs: list[Path], corpus: Path) -> Slides:
     of_fold = {read_provenance(run).held_out.fold: run for run in runs}
     cases = list(find_whole_cases(select_source(pooled, splits.find_larger_source(opened.table))))
     judges = [_load_judge(of_fold[own["fold"].iloc[0]], model) for _, own in cases]
-    ways = [(jpeg, levels) for levels in LEVELS for jpeg in JPEGS]
+    ways = list(list_ways())
     counts: list[list[Tiles]] = [[] for _ in ways]
     for (_, own), judge in zip(tqdm(cases, "whole cases", disable=None), judges, strict=True):
         places = lay_out(own)[1]
         image = _assemble(opened, own["row"].tolist(), places)
         truth = (own["label"] == "malignant").to_numpy()
-        for (jpeg, levels), found in zip(ways, counts, strict=True):
+        for (_, levels, write), found in zip(ways, counts, strict=True):
             with tempfile.TemporaryDirectory() as folder:
-                slide = Path(folder) / "slide.tif"
-                write_slide(slide, image, judge.mpp / ENLARGEMENT, levels, jpeg=jpeg)
+                slide = write(Path(folder), image, judge.mpp / ENLARGEMENT, levels)
                 called = judge.predict_slide(slide).labelled[places]
             found.append(
                 Tiles(
@@ -130,8 +134,8 @@ def measure(model: BCDClassifier, runs: list[Path], corpus: Path) -> Slides:
             for (case, _), judge in zip(cases, judges, strict=True)
         ),
         stored=tuple(
-            Stored(words=_describe(jpeg), levels=levels, tiles=tuple(found))
-            for (jpeg, levels), found in zip(ways, counts, strict=True)
+            Stored(words=words, levels=levels, tiles=tuple(found))
+            for (words, levels, _), found in zip(ways, counts, strict=True)
         ),
     )
 
@@ -162,8 +166,28 @@ def _assemble(
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 
-def _describe(jpeg: tuple[int, str] | None) -> str:
-    return f"JPEG {jpeg[0]}, {jpeg[1]}" if jpeg else "lossless"
+def list_ways() -> Iterator[tuple[str, tuple[int, ...], Write]]:
+    """Yield the ways to store a slide: in words, its levels, and what writes it."""
+    for levels in LEVELS:
+        for jpeg in JPEGS:
+            words = f"JPEG {jpeg[0]}, {jpeg[1]}" if jpeg else "lossless"
+            yield f"TIFF, {words}", levels, partial(_write_tiff, jpeg)
+    yield "SVS-like, JPEG 70, 4:4:4", LEVELS[-1], _write_svs
+    yield "DICOM, lossless", LEVELS[-1], lambda folder, *of: write_dicom(folder / "series", *of)
+
+
+def _write_tiff(
+    jpeg: tuple[int, str] | None,
+    folder: Path,
+    image: NDArray[np.uint8],
+    mpp: float,
+    levels: Sequence[int],
+) -> Path:
+    return write_slide(folder / "slide.tif", image, mpp, levels, jpeg=jpeg)
+
+
+def _write_svs(folder: Path, image: NDArray[np.uint8], mpp: float, levels: Sequence[int]) -> Path:
+    return write_svs(folder / "slide.svs", image, mpp, levels, quality=70)
 
 
 def tabulate(document: Slides) -> str:
@@ -177,7 +201,7 @@ def tabulate(document: Slides) -> str:
         f"{len(first)} cases ({names}), {malignant:,} tiles with carcinoma and {benign:,} without; "
         f"{document.name}'s recipe, each case mapped by the model of a fold that held it out.",
         "",
-        "| tiled TIFF stored as | levels | recall | specificity | recall by case |",
+        "| stored as | levels | recall | specificity | recall by case |",
         "| --- | --- | --- | --- | --- |",
     ]
     for one in document.stored:

@@ -14,8 +14,9 @@ from PIL import Image
 from bcd_models.errors import ImageError
 from bcd_models.slides.slide_file import read_facts
 from bcd_models.slides.slide_format import is_self_contained
-from tests.support.scanners import write_dicom, write_mrxs
+from tests.support.scanners import write_mrxs
 from tests.support.slides import GLASS, draw_layout, write_slide
+from training.study.scanners import write_dicom
 
 MPP = 4.0
 ENDLESS = (

@@ -16,7 +16,6 @@ from bcd_models import BCDClassifier, ImageError
 from bcd_models.slides.prediction import SlidePrediction
 from tests.bcd_models.slides.conftest import MPP
 from tests.support.colour_profiles import profile, swapped_primaries
-from tests.support.scanners import write_dicom, write_svs
 from tests.support.slides import (
     GLASS,
     TUMOUR,
@@ -25,6 +24,7 @@ from tests.support.slides import (
     write_slide,
 )
 from training.study.pyramid import reduce
+from training.study.scanners import write_dicom, write_svs
 
 LEVELS = (1, 2, 8)
 

@@ -49,7 +49,7 @@ from bcd_models.slides.slide_file import SlideReader, read_facts
 from tests.bcd_models.slides.conftest import MPP, SIDE
 from tests.support.command_line import COMMAND, bcd
 from tests.support.processes import running
-from tests.support.scanners import write_dicom, write_mrxs, write_ndpi, write_svs
+from tests.support.scanners import write_mrxs, write_ndpi
 from tests.support.slides import (
     BENIGN,
     GLASS,
@@ -59,6 +59,7 @@ from tests.support.slides import (
     telling_model,
     write_slide,
 )
+from training.study.scanners import write_dicom, write_svs
 
 
 def tile_of(image: np.ndarray, row: int, column: int, side: int) -> Image.Image:

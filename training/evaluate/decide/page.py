@@ -47,10 +47,19 @@ def tabulate(decisions: Decisions) -> str:
             ),
         ),
     )
+    first = next(iter(points.values())).point
+    kept = (
+        " The first point keeps the threshold that the model was tested with; "
+        f"{first.prevalence:.3f} of these images are malignant."
+        if first.prevalence is not None and abs(first.threshold - first.prevalence) > 0.005
+        else ""
+    )
     below = (
         f"{counts.images:,} images of {counts.cases} cases of {decisions.source}, each scored by "
         f"the model of {decisions.arm} that had not learnt from its case. Intervals: 95%, "
-        "bootstrap over cases.",
+        "bootstrap over cases. Thresholds of screening and confirm were chosen on these very "
+        "images, so their 95% hold here by construction."
+        f"{kept}",
         "The second table is what referral promises: that so much of a further case's patches is "
         "decided wrongly on average (conformal risk control over cases). Beside it stands MAPIE's "
         "binary risk control of the same share of all images, with "

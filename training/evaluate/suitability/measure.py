@@ -4,9 +4,10 @@ python -m training.evaluate.suitability --corpus CORPUS --out SUITABILITY.json [
 
 It learns from real patches outside the test part, as they are and degraded as training degrades
 them, against photographs and documents that installed packages ship, drawn images and recoloured
-patches (``negatives``). Nothing is measured by what has learnt from it: for each
-fold of the grouped split a gate of its own learns from the other folds' cases and the other
-sources of negatives. The gate that is stored has learnt from all of them.
+patches (``negatives``). Nothing is measured by what has learnt from it: for each fold of the
+grouped split a gate of its own learns from the other folds' cases and the other sources of
+photographs and documents. Recoloured patches are of unseen cases alone: their changes are learnt
+from others. The gate that is stored has learnt from all of them.
 """
 
 from __future__ import annotations

@@ -99,8 +99,10 @@ def tabulate(document: Suitability) -> str:
     refused = sorted((one.refused for one in document.cases), reverse=True)
     above = sum(share > MAX_REFUSED_OF_CASE for share in refused)
     below = (
-        "Each is judged by a gate that has learnt neither from its case nor from its source; one "
-        "number, the threshold, is chosen on the same real patches, to refuse "
+        "Each is judged by a gate that has not learnt from its case, nor, of photographs and "
+        "documents, from its source. Recoloured and inverted patches, greys and pens are of unseen "
+        "cases, but the gate learnt from the same changes to other cases; the plain rules' limits "
+        "are one for all. One number, the threshold, is chosen on the same real patches, to refuse "
         f"{REFUSED_SHARE:.1%} of them."
     )
     if refused:
