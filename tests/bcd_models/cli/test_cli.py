@@ -590,3 +590,19 @@ def test_parquet_tells_what_failed_and_goes_with_no_other_form(
     assert [part.suffix for part in (tmp_path / "out").iterdir()] == [".parquet"]
     both = bcd("predict", patch_file, "--model", MODEL, "--parquet", tmp_path / "out", "--json")
     assert is_one_line(both)
+
+
+def test_a_large_jpeg_with_its_scale_is_answered_alike_in_python_and_on_the_command_line(
+    tmp_path: Path,
+) -> None:
+    """4,000 x 4,000 pixels at a micrometre each: 400 tiles of 200 micrometres."""
+    tile = Image.fromarray(synthetic.patch("malignant", 1)).resize((200, 200))
+    path = tmp_path / "field.jpg"
+    Image.fromarray(np.tile(np.asarray(tile), (20, 20, 1))).save(path, quality=90)
+    ours = BCDClassifier.from_pretrained(MODEL).predict(path, mpp=1)
+    assert len(ours.tile_probabilities) == len(ours.tile_probabilities[0]) == 20
+    done = bcd("predict", path, "--model", MODEL, "--mpp", "1", "--json")
+    assert done.returncode == 0
+    theirs = json.loads(done.stdout)
+    assert theirs["probability"] == pytest.approx(ours.probability, abs=1e-6)
+    assert theirs["tiles"] == ours.tiles
